@@ -1,0 +1,203 @@
+"""The façade that Airflow's hook, Dagster's resource and scripts hold."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.control_plane import ControlPlane
+from lakebase_provider.core.credentials import minter_for
+from lakebase_provider.core.engine import create_engine
+from lakebase_provider.core.health import HealthCheck, HealthReport
+from lakebase_provider.core.pool import LakebasePool
+from lakebase_provider.core.provider import TokenProvider
+from lakebase_provider.core.target import Target, TargetResolver
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+
+@dataclass(frozen=True)
+class ClientStats:
+    """Counters of a :class:`LakebaseClient`, since it was made.
+
+    Attributes:
+        mints: Tokens minted.
+        connections: Physical connections opened, pooled or not.
+        checkouts: Connections that the pools lent.
+    """
+
+    mints: int
+    connections: int
+    checkouts: int
+
+
+class LakebaseClient:
+    """Connections to one database as one principal.
+
+    Nothing is opened, minted or imported before it is needed. Safe to share between threads; a forked child
+    gets a pool of its own. After :meth:`close` the next use opens a new pool, with the token that is still
+    alive.
+
+    Args:
+        config: To what, and as whom.
+        clock: Where the time comes from.
+
+    Raises:
+        ConfigError: There are no workspace credentials. No network call has been made.
+
+    Example:
+        >>> with LakebaseClient(LakebaseConfig.from_env()) as client:
+        ...     with client.connection() as conn:
+        ...         conn.execute("select current_user").fetchone()
+    """
+
+    def __init__(self, config: LakebaseConfig, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config = config
+        # A native password with host and user given needs no workspace, nor credentials for one.
+        needs_workspace = config.auth == "oauth" or config.host is None
+        control_plane = ControlPlane(config) if needs_workspace else None
+        self.tokens = TokenProvider(
+            minter_for(config, control_plane), clock=clock, give_up_after=config.connect_budget
+        )
+        self._targets = TargetResolver(config, control_plane)
+        self._connector = Connector(config, self.tokens, self._targets, clock=clock)
+        self._lock = threading.Lock()
+        self._pool: LakebasePool | None = None
+        self._pool_pid = os.getpid()
+        self._checkouts_of_closed_pools = 0
+        self._inherited: list[LakebasePool] = []
+
+    def __enter__(self) -> LakebaseClient:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.close()
+
+    @property
+    def pool(self) -> LakebasePool:
+        """This process's pool, opened at the first use."""
+        if self._pool_pid != os.getpid():
+            self._abandon_inherited_pool()
+        with self._lock:
+            if self._pool is None:
+                self._pool = LakebasePool(self.config, self._connector)
+            return self._pool
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
+        """A pooled connection: commits on success, rolls back on error, then goes back clean.
+
+        Args:
+            timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use until the deadline.
+            LakebaseError: No connection could be opened; the driver's error is its cause.
+        """
+        with self.pool.connection(timeout) as connection:
+            yield connection
+
+    def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
+        """One connection outside of the pool; the caller closes it.
+
+        Args:
+            timeout: Seconds that it may take; the configuration's `connect_budget` by default.
+            parameters: Further arguments of ``psycopg.connect``, such as ``autocommit``.
+        """
+        return self._connector.connect(timeout, **parameters)
+
+    def engine(self, **arguments: Any) -> Engine:
+        """A new SQLAlchemy engine with a pool of its own; the caller disposes of it.
+
+        Args:
+            arguments: Further arguments of ``sqlalchemy.create_engine``.
+        """
+        return create_engine(self._connector, self.target(), **arguments)
+
+    def target(self) -> Target:
+        """Host, port, database and role, asked of the workspace where the configuration leaves them out."""
+        return self._targets.resolve()
+
+    def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
+        """Run the staged check (:data:`~lakebase_provider.core.health.STAGES`).
+
+        Args:
+            checks: Names of stages; all by default.
+            timeout: Seconds for each stage; the configuration's `connect_budget` by default.
+        """
+        check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
+        return check.run(checks, timeout=timeout)
+
+    def stats(self) -> ClientStats:
+        """The counters."""
+        return ClientStats(
+            mints=self.tokens.stats().mints,
+            connections=self._connector.stats().connections,
+            checkouts=self._checkouts_of_closed_pools + _checkouts(self._pool),
+        )
+
+    def close(self) -> None:
+        """Close the pool and its connections; the token stays."""
+        if self._pool_pid != os.getpid():
+            self._abandon_inherited_pool()
+        with self._lock:
+            pool, self._pool = self._pool, None
+            self._checkouts_of_closed_pools += _checkouts(pool)
+        if pool is not None:
+            pool.close()
+
+    def _abandon_inherited_pool(self) -> None:
+        # The parent's sockets are open here too. The pool is kept but never touched again: closing it, or
+        # letting it be collected, would end sessions that the parent still uses.
+        self._lock = threading.Lock()
+        if self._pool is not None:
+            self._inherited.append(self._pool)
+        self._pool = None
+        self._pool_pid = os.getpid()
+
+
+def _checkouts(pool: LakebasePool | None) -> int:
+    return 0 if pool is None else pool.get_stats().get("requests_num", 0)
+
+
+_shared: dict[LakebaseConfig, LakebaseClient] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_client(config: LakebaseConfig) -> LakebaseClient:
+    """This process's one client for that configuration: one pool, one token, for all who ask.
+
+    Its pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
+    """
+    with _shared_lock:
+        client = _shared.get(config)
+        if client is None:
+            client = _shared[config] = LakebaseClient(config)
+        return client
+
+
+def close_shared_clients() -> None:
+    """Close the pools of all shared clients; their tokens stay for the next use."""
+    with _shared_lock:
+        clients = list(_shared.values())
+    for client in clients:
+        client.close()
+
+
+def _renew_lock_in_child() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock_in_child)
+atexit.register(close_shared_clients)

@@ -1,0 +1,62 @@
+"""Time as an argument: what policy, backoff and deadlines read, so that tests can turn the clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+# Unlike Linux's CLOCK_MONOTONIC, CLOCK_BOOTTIME goes on while the machine is suspended: a token that
+# expired during a laptop's sleep must not look alive after it.
+_SUSPEND_AWARE = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch; may jump when the clock is set."""
+
+    def elapsed(self) -> float:
+        """Seconds since some fixed moment; never jumps, and counts a suspended machine's time."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let that many seconds pass."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def wall(self) -> float:
+        """As :meth:`Clock.wall`."""
+        return time.time()
+
+    def elapsed(self) -> float:
+        """As :meth:`Clock.elapsed`."""
+        return time.clock_gettime(_SUSPEND_AWARE)
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Clock.sleep`."""
+        time.sleep(seconds)
+
+
+SYSTEM_CLOCK = SystemClock()
+
+
+class Deadline:
+    """A moment after which the caller no longer waits.
+
+    Args:
+        seconds: How long from now.
+        clock: Where the time comes from.
+    """
+
+    __slots__ = ("_clock", "_end", "seconds")
+
+    def __init__(self, seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock.elapsed() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, 0 when it has passed."""
+        return max(0.0, self._end - self._clock.elapsed())

@@ -1,0 +1,72 @@
+"""The connections that users hold: psycopg's own, which remember a little more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+
+#: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
+#: too, but does not run beside a ROLLBACK.
+_RESET_SESSION = (
+    b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
+    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+
+
+class LakebaseConnection(psycopg.Connection[TupleRow]):
+    """A psycopg connection that knows whether its session was used since it was lent.
+
+    Attributes:
+        last_used: When it was handed back, on the monotonic clock, in seconds.
+    """
+
+    last_used: float = 0.0
+    _used = False
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> LakebaseConnection:
+        """psycopg's ``connect``; given an `opener`, the connection that it opens."""
+        opener: Callable[[], LakebaseConnection] | None = kwargs.pop("opener", None)
+        if opener is not None:
+            return opener()
+        connection = super().connect(conninfo, **kwargs)
+        assert isinstance(connection, cls)
+        return connection
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        self._used = True
+        return super().wait(*args, **kwargs)
+
+    def reset_session(self) -> None:
+        """Undo what a borrower did to the session and to this object, in one round trip, if anything.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        if self.closed:
+            return
+        if self._used:
+            in_transaction = self.pgconn.transaction_status != TransactionStatus.IDLE
+            result = self.pgconn.exec_((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION)
+            if self.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise psycopg.OperationalError(
+                    f"the session could not be reset: {result.get_error_message()}"
+                )
+            self._prepared.clear()
+        # Attributes that are equal already cost nothing; setting one checks the transaction status.
+        if self.autocommit:
+            self.autocommit = False
+        for name in ("isolation_level", "read_only", "deferrable"):
+            if getattr(self, name) is not None:
+                setattr(self, name, None)
+        self.row_factory = tuple_row
+        self.cursor_factory = psycopg.Cursor
+        self.server_cursor_factory = psycopg.ServerCursor
+        self._used = False
+        self.last_used = time.monotonic()

@@ -1,0 +1,283 @@
+"""Is the database reachable, and if not, which step fails and what helps: the staged check."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import certifi
+import psycopg
+
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.control_plane import without_locals
+from lakebase_provider.core.errors import (
+    ConfigError,
+    HealthCheckError,
+    LakebaseError,
+    TlsError,
+    classify_login,
+)
+from lakebase_provider.core.provider import TokenProvider
+from lakebase_provider.core.target import Target, TargetResolver
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["ok", "failed", "skipped"]
+
+#: Each stage with the stages that it builds on, in the order in which they run.
+STAGES: dict[str, tuple[str, ...]] = {
+    "resolve": (),
+    "credential": (),
+    "dns": ("resolve",),
+    "tcp": ("dns",),
+    "tls": ("tcp",),
+    "login": ("credential", "tls"),
+    "query": ("login",),
+    "write": ("login",),
+}
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage found.
+
+    Attributes:
+        name: One of :data:`STAGES`.
+        status: ``ok``, ``failed``, or ``skipped`` because a stage before it failed.
+        ms: How long it took, in milliseconds.
+        detail: What was found, in one line.
+        remedy: What to do; empty unless it failed.
+        code: The error's code; empty unless it failed.
+    """
+
+    name: str
+    status: Status
+    ms: float = 0.0
+    detail: str = ""
+    remedy: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """What the staged check found."""
+
+    stages: tuple[StageResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if every stage that was asked for succeeded."""
+        return all(stage.status == "ok" for stage in self.stages)
+
+    @property
+    def first_failure(self) -> StageResult | None:
+        """The stage to look at first."""
+        return next((stage for stage in self.stages if stage.status == "failed"), None)
+
+    def stage(self, name: str) -> StageResult:
+        """The result of the stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def raise_for_failure(self) -> None:
+        """Raise :class:`~lakebase_provider.core.errors.HealthCheckError` unless the report is ok."""
+        failed = self.first_failure
+        if failed is not None:
+            raise HealthCheckError(
+                f"Health check stage '{failed.name}' failed ({failed.code}): {failed.detail}",
+                remedy=failed.remedy,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON or XCom."""
+        return {
+            "ok": self.ok,
+            "stages": [
+                {
+                    "name": s.name,
+                    "status": s.status,
+                    "ms": round(s.ms, 2),
+                    "detail": s.detail,
+                    "remedy": s.remedy,
+                    "code": s.code,
+                }
+                for s in self.stages
+            ],
+        }
+
+    def to_text(self) -> str:
+        """A table with a line for each stage, and a remedy under each that failed."""
+        lines = [f"{'stage':<11}{'status':<9}{'ms':>9}  detail"]
+        for s in self.stages:
+            lines.append(f"{s.name:<11}{s.status:<9}{s.ms:>9.1f}  {s.detail}")
+            if s.remedy:
+                lines.append(f"{'':<31}remedy: {s.remedy}")
+        return "\n".join(lines)
+
+
+class HealthCheck:
+    """Runs the stages, each in its own time, without a pool.
+
+    Args:
+        config: TLS settings and budget.
+        tokens: Where the credential comes from.
+        targets: Where the database is.
+        connector: Opens the one physical connection.
+    """
+
+    def __init__(
+        self, config: LakebaseConfig, tokens: TokenProvider, targets: TargetResolver, connector: Connector
+    ) -> None:
+        self._config = config
+        self._tokens = tokens
+        self._targets = targets
+        self._connector = connector
+        self._target: Target | None = None
+        self._socket: socket.socket | None = None
+        self._connection: LakebaseConnection | None = None
+
+    def run(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
+        """Run the stages that are asked for and those that they build on.
+
+        Args:
+            checks: Names of stages; all by default.
+            timeout: Seconds for each stage; the configuration's `connect_budget` by default.
+
+        Raises:
+            ConfigError: A stage is unknown.
+        """
+        seconds = self._config.connect_budget if timeout is None else timeout
+        wanted = _with_foundations(STAGES if checks is None else checks)
+        results: dict[str, StageResult] = {}
+        try:
+            for name in (stage for stage in STAGES if stage in wanted):
+                if all(results[needed].status == "ok" for needed in STAGES[name]):
+                    results[name] = self._run_stage(name, seconds)
+                else:
+                    results[name] = StageResult(name, "skipped")
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+            if self._connection is not None:
+                self._connection.close()
+        return HealthReport(tuple(results.values()))
+
+    def _run_stage(self, name: str, seconds: float) -> StageResult:
+        stage: Callable[[float], str] = getattr(self, f"_{name}")
+        start = time.perf_counter()
+        try:
+            detail = stage(seconds)
+        except (LakebaseError, psycopg.Error, OSError, UnicodeError) as error:
+            ms = (time.perf_counter() - start) * 1000
+            known = error if isinstance(error, LakebaseError) else self._classify(error, name)
+            logger.warning("Health check stage %s failed after %.0f ms: %s", name, ms, known)
+            return StageResult(name, "failed", ms, known.message, known.remedy, known.code)
+        ms = (time.perf_counter() - start) * 1000
+        logger.info("Health check stage %s ok in %.0f ms: %s", name, ms, detail)
+        return StageResult(name, "ok", ms, detail)
+
+    def _classify(self, error: BaseException, name: str) -> LakebaseError:
+        text = str(without_locals(error))
+        if name in ("query", "write"):
+            return LakebaseError(
+                f"Stage {name}: {' '.join(text.split())}",
+                remedy="Grant the role what it needs: CONNECT and, for write, TEMPORARY on the database.",
+            )
+        return classify_login(text, where=str(self._target))
+
+    def _resolve(self, seconds: float) -> str:
+        self._target = self._targets.resolve()
+        return str(self._target)
+
+    def _credential(self, seconds: float) -> str:
+        token = self._tokens.get(seconds)
+        if token.expires_at is None:
+            return "native password"
+        return f"token {token.fingerprint}, {self._tokens.seconds_left(token):.0f} s left"
+
+    def _dns(self, seconds: float) -> str:
+        target = self._known_target()
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        return ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    def _tcp(self, seconds: float) -> str:
+        target = self._known_target()
+        self._socket = socket.create_connection((target.host, target.port), timeout=seconds)
+        return "port {1} of {0}".format(*self._socket.getpeername()[:2])
+
+    def _tls(self, seconds: float) -> str:
+        assert self._socket is not None
+        self._socket.settimeout(seconds)
+        self._socket.sendall(_SSL_REQUEST)
+        if self._socket.recv(1) != b"S":
+            raise TlsError(
+                "The server does not offer TLS.", remedy="Check that host and port are Lakebase's."
+            )
+        with _tls_context(self._config).wrap_socket(
+            self._socket, server_hostname=self._known_target().host
+        ) as encrypted:
+            cipher = encrypted.cipher()
+            detail = f"{encrypted.version()}, {cipher[0] if cipher else 'no cipher'}"
+        if self._config.sslmode == "require":
+            detail += "; certificate not verified (sslmode=require)"
+        return detail
+
+    def _login(self, seconds: float) -> str:
+        self._connection = self._connector.connect(seconds, autocommit=True)
+        return f"server {_version(self._connection)}"
+
+    def _query(self, seconds: float) -> str:
+        user, database = self._rows("SELECT current_user, current_database()")
+        return f"{user} in {database}"
+
+    def _write(self, seconds: float) -> str:
+        assert self._connection is not None
+        with self._connection.transaction(force_rollback=True):
+            self._rows("CREATE TEMPORARY TABLE lakebase_health (ok bool) ON COMMIT DROP")
+            self._rows("INSERT INTO lakebase_health VALUES (true)")
+            read_only = self._rows("SHOW transaction_read_only")[0]
+        return f"temporary table written and rolled back (transaction_read_only={read_only})"
+
+    def _rows(self, sql: str) -> tuple[Any, ...]:
+        assert self._connection is not None
+        cursor = self._connection.execute(sql.encode())
+        return (cursor.fetchone() or ()) if cursor.description else ()
+
+    def _known_target(self) -> Target:
+        assert self._target is not None
+        return self._target
+
+
+def _with_foundations(checks: Iterable[str]) -> set[str]:
+    wanted: set[str] = set()
+    todo = list(checks)
+    while todo:
+        name = todo.pop()
+        if name not in STAGES:
+            raise ConfigError(f"Unknown health check '{name}'.", remedy=f"Use of: {', '.join(STAGES)}.")
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(STAGES[name])
+    return wanted
+
+
+def _tls_context(config: LakebaseConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=config.sslrootcert or certifi.where())
+    context.check_hostname = config.sslmode == "verify-full"
+    if config.sslmode == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _version(connection: LakebaseConnection) -> str:
+    major, minor = divmod(connection.info.server_version, 10000)
+    return f"{major}.{minor}"

@@ -1,0 +1,85 @@
+"""Where to connect and as whom: what the configuration leaves out, resolved and remembered."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.control_plane import ControlPlane
+from lakebase_provider.core.errors import ConfigError, EndpointDisabledError, EndpointWakingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database to connect to, and the role to connect as."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}/{self.database}"
+
+
+class TargetResolver:
+    """Asks the workspace for the host and the user where the configuration leaves them out.
+
+    Args:
+        config: The configuration.
+        control_plane: None where nothing needs to be asked (a native password with host and user given).
+    """
+
+    def __init__(self, config: LakebaseConfig, control_plane: ControlPlane | None) -> None:
+        self._config = config
+        self._control_plane = control_plane
+        self._host: str | None = config.host
+        self._user: str | None = config.user or config.client_id or config.azure_client_id
+
+    def resolve(self) -> Target:
+        """The target; asks the workspace at most once for each missing part.
+
+        Raises:
+            LakebaseError: The workspace refused or was not reached.
+        """
+        # Two threads at the first call may both ask; the answers agree, and no lock is held during I/O.
+        host = self._host = self._host or self._ask_host()
+        user = self._user = self._user or self._required_control_plane("user").current_user_name()
+        return Target(host, self._config.port, self._config.database, user)
+
+    def forget_host(self) -> bool:
+        """Ask anew next time, after a failed connect: an endpoint can move.
+
+        Returns:
+            False where the host was given by hand and stays.
+        """
+        if self._config.host is not None:
+            return False
+        self._host = None
+        return True
+
+    def _required_control_plane(self, missing: str) -> ControlPlane:
+        if self._control_plane is None:
+            raise ConfigError(f"Setting '{missing}' is missing, and there is no workspace to ask.")
+        return self._control_plane
+
+    def _ask_host(self) -> str:
+        control_plane = self._required_control_plane("host")
+        if self._config.endpoint is not None:
+            status = control_plane.endpoint(self._config.endpoint).get("status") or {}
+            if status.get("disabled"):
+                raise EndpointDisabledError(f"Endpoint {self._config.endpoint} is disabled.")
+            host = (status.get("hosts") or {}).get("host")
+            state = status.get("current_state")
+            name = f"Endpoint {self._config.endpoint}"
+        else:
+            instance = control_plane.instance(self._config.instance or "")
+            host, state = instance.get("read_write_dns"), instance.get("state")
+            name = f"Instance {self._config.instance}"
+        if not host:
+            raise EndpointWakingError(f"{name} has no host yet (state {state}).")
+        logger.info("%s is at %s (state %s)", name, host, state)
+        return str(host)

@@ -1,0 +1,93 @@
+"""A database token, and the pure policy of when to use and when to renew it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+TokenState = Literal["fresh", "stale", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A password that lives for a limited time. Its value appears in no ``repr`` and in no pickle.
+
+    Attributes:
+        expires_at: When the server stops accepting it at login, in seconds since the epoch; None for never.
+        minted_at: When it was minted, in seconds since the epoch.
+        minted_elapsed: The same moment on the suspend-aware clock, in seconds.
+        fingerprint: The first 12 hexadecimal digits of the value's SHA-256: names it without showing it.
+    """
+
+    _value: str = field(repr=False)
+    expires_at: float | None
+    minted_at: float
+    minted_elapsed: float
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self._value.encode()).hexdigest()[:12]
+        object.__setattr__(self, "fingerprint", digest)
+
+    def reveal(self) -> str:
+        """The value itself, for the driver alone."""
+        return self._value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("A token is not pickled: mint one in the process that connects.")
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds from minting to expiry."""
+        return float("inf") if self.expires_at is None else self.expires_at - self.minted_at
+
+    def seconds_left(self, *, wall: float, elapsed: float) -> float:
+        """Seconds until it expires, by the clock that says the least.
+
+        Two clocks must agree that it is alive: the wall clock may have been set back, and the elapsed time
+        alone would trust a token that was minted with a wrong idea of now.
+        """
+        if self.expires_at is None:
+            return float("inf")
+        return min(self.expires_at - wall, self.lifetime - (elapsed - self.minted_elapsed))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """When a token is fresh (use it), stale (use it and renew it) or unusable (wait for a new one).
+
+    Attributes:
+        min_left: No login uses a token with fewer seconds to live. A token that lives for less than four
+            times that is unusable in its last quarter instead.
+        refresh_at: The part of its life after which a token is stale.
+        jitter: The part of its life by which that moment varies, so that a fleet does not renew in step.
+    """
+
+    min_left: float = 120.0
+    refresh_at: float = 0.5
+    jitter: float = 0.1
+
+    def usable_seconds(self, token: Token) -> float:
+        """Seconds of life below which the token is unusable."""
+        return min(self.min_left, token.lifetime / 4)
+
+    def stale_seconds(self, token: Token, chance: float) -> float:
+        """Seconds of life below which the token is stale.
+
+        Args:
+            token: The token.
+            chance: A random number from 0 to 1, drawn once for each token.
+        """
+        if token.expires_at is None:
+            return float("-inf")
+        part = self.refresh_at + self.jitter * (2 * chance - 1)
+        return max(token.lifetime * (1 - part), self.usable_seconds(token))
+
+    def state(self, token: Token, *, seconds_left: float, chance: float) -> TokenState:
+        """What the token is good for when it has that many seconds to live."""
+        if token.expires_at is None:
+            return "fresh"
+        if seconds_left < self.usable_seconds(token):
+            return "unusable"
+        return "stale" if seconds_left < self.stale_seconds(token, chance) else "fresh"
