@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -18,120 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from lakebase_provider.core.allowed_hosts import check_host, workspace_url
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
-
-Kind = Literal["string", "integer", "number", "secret"]
+from lakebase_provider.core.setting import Setting, field
 
 ENDPOINT_FORMAT = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
 _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
-
-#: Host names that may be given by hand. Anybody who can edit a connection could otherwise send a token
-#: to a host of theirs (CVE-2026-81930 in another provider). A deployment adds more, comma-separated, by
-#: LAKEBASE_ALLOWED_HOST_SUFFIXES; a connection cannot.
-HOST_SUFFIXES = (".databricks.com", ".azuredatabricks.net")
-_MORE_HOST_SUFFIXES = "LAKEBASE_ALLOWED_HOST_SUFFIXES"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known about one field of :class:`LakebaseConfig` (a row of the table)."""
-
-    name: str
-    kind: Kind
-    default: Any
-    label: str
-    description: str
-    env: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-
-    def parse(self, value: object) -> Any:
-        """Turn a text or a native value into the field's type.
-
-        Raises:
-            ConfigError: It does not fit; the message names the field and the value's kind, never the value
-                of a secret.
-        """
-        if self.kind == "secret":
-            if isinstance(value, Secret):
-                return value
-            if isinstance(value, str):
-                return Secret(value)
-            raise self.error(f"must be text, not {type(value).__name__}")
-        if self.kind == "string":
-            if not isinstance(value, str):
-                raise self.error(f"must be text, not {type(value).__name__}")
-            if self.choices and value not in self.choices:
-                raise self.error(f"is {value!r}", remedy=f"Use one of: {', '.join(self.choices)}.")
-            return value
-        return self._parse_number(value)
-
-    def _parse_number(self, value: object) -> int | float:
-        number_type = int if self.kind == "integer" else float
-        a_number = "a whole number" if self.kind == "integer" else "a number"
-        # bool is an int to Python; a flag where a number belongs is a mistake all the same.
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise self.error(f"must be {a_number}, not {type(value).__name__}")
-        try:
-            number = number_type(value)
-        except (ValueError, OverflowError):
-            raise self.error(f"must be {a_number}, not {value!r}") from None
-        if number != number or (isinstance(value, float) and number != value):
-            raise self.error(f"must be {a_number}, not {value!r}")
-        if self.minimum is not None and number < self.minimum:
-            raise self.error(f"is {number}", remedy=f"Use at least {self.minimum:g}.")
-        if self.maximum is not None and number > self.maximum:
-            raise self.error(f"is {number}", remedy=f"Use at most {self.maximum:g}.")
-        return number
-
-    def error(self, problem: str, *, remedy: str | None = None) -> ConfigError:
-        """An error that names this field."""
-        hint = f" (environment: {' or '.join(self.env)})" if self.env else ""
-        return ConfigError(
-            f"Setting '{self.name}' {problem}.", remedy=remedy or f"Correct '{self.name}'{hint}."
-        )
-
-    def json_schema(self) -> dict[str, Any]:
-        """The field as a JSON-schema fragment, as Airflow's connection form takes it."""
-        json_type = "string" if self.kind == "secret" else self.kind
-        schema: dict[str, Any] = {"type": [json_type, "null"]}
-        if self.kind == "secret":
-            schema["format"] = "password"
-        if self.choices:
-            schema["enum"] = list(self.choices)
-        if self.minimum is not None:
-            schema["minimum"] = self.minimum
-        if self.maximum is not None:
-            schema["maximum"] = self.maximum
-        if self.default is not None:
-            schema["default"] = self.default
-        return schema
-
-
-def _setting(
-    default: Any,
-    label: str,
-    description: str,
-    *,
-    kind: Kind = "string",
-    env: tuple[str, ...] = (),
-    choices: tuple[str, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-) -> Any:
-    row = {
-        "kind": kind,
-        "label": label,
-        "description": description,
-        "env": env,
-        "choices": choices,
-        "minimum": minimum,
-        "maximum": maximum,
-    }
-    return dataclasses.field(default=default, metadata={"setting": row})
-
 
 Auth = Literal["oauth", "password"]
 SslMode = Literal["verify-full", "verify-ca", "require"]
@@ -150,102 +42,102 @@ class LakebaseConfig:
         ConfigError: A field is malformed or contradicts another. No network call has been made.
     """
 
-    endpoint: str | None = _setting(
+    endpoint: str | None = field(
         None,
         "Endpoint",
         f"Lakebase Autoscaling endpoint, {ENDPOINT_FORMAT}.",
         env=("ENDPOINT_NAME", "LAKEBASE_ENDPOINT"),
     )
-    instance: str | None = _setting(
+    instance: str | None = field(
         None,
         "Instance",
         "Lakebase Provisioned instance, in place of an endpoint.",
         env=("LAKEBASE_INSTANCE",),
     )
-    database: str = _setting(
+    database: str = field(
         "databricks_postgres", "Database", "Name of the Postgres database.", env=("PGDATABASE",)
     )
-    user: str | None = _setting(
+    user: str | None = field(
         None,
         "User",
         "Postgres role: a service principal's client id or a user's e-mail address. Resolved when left out.",
         env=("PGUSER",),
     )
-    host: str | None = _setting(
+    host: str | None = field(
         None, "Host", "Host of the database. Resolved from the endpoint when left out.", env=("PGHOST",)
     )
-    port: int = _setting(
+    port: int = field(
         5432, "Port", "Port of the database.", kind="integer", env=("PGPORT",), minimum=1, maximum=65535
     )
-    auth: Auth = _setting(
+    auth: Auth = field(
         "oauth",
         "Authentication",
         "oauth: a token that is minted and renewed for you. password: a native Postgres password.",
         env=("LAKEBASE_AUTH",),
         choices=get_args(Auth),
     )
-    password: Secret | None = _setting(
+    password: Secret | None = field(
         None, "Password", "Native Postgres password, with auth=password.", kind="secret", env=("PGPASSWORD",)
     )
-    workspace_host: str | None = _setting(
+    workspace_host: str | None = field(
         None, "Workspace URL", "https://<workspace>.databricks.com", env=("DATABRICKS_HOST",)
     )
-    client_id: str | None = _setting(
+    client_id: str | None = field(
         None, "Client ID", "Application id of the service principal.", env=("DATABRICKS_CLIENT_ID",)
     )
-    client_secret: Secret | None = _setting(
+    client_secret: Secret | None = field(
         None,
         "Client secret",
         "OAuth secret of the service principal.",
         kind="secret",
         env=("DATABRICKS_CLIENT_SECRET",),
     )
-    token: Secret | None = _setting(
+    token: Secret | None = field(
         None,
         "Workspace token",
         "Personal access token, in place of a client id and secret.",
         kind="secret",
         env=("DATABRICKS_TOKEN",),
     )
-    profile: str | None = _setting(
+    profile: str | None = field(
         None, "Profile", "Profile of the Databricks configuration file.", env=("DATABRICKS_CONFIG_PROFILE",)
     )
-    auth_type: str | None = _setting(
+    auth_type: str | None = field(
         None,
         "Workspace authentication",
         "A databricks-sdk authentication, such as azure-cli, where the automatic choice does not fit.",
         env=("DATABRICKS_AUTH_TYPE",),
     )
-    azure_client_id: str | None = _setting(
+    azure_client_id: str | None = field(
         None, "Azure client ID", "Application id of an Entra service principal.", env=("ARM_CLIENT_ID",)
     )
-    azure_client_secret: Secret | None = _setting(
+    azure_client_secret: Secret | None = field(
         None,
         "Azure client secret",
         "Secret of an Entra service principal.",
         kind="secret",
         env=("ARM_CLIENT_SECRET",),
     )
-    azure_tenant_id: str | None = _setting(
+    azure_tenant_id: str | None = field(
         None, "Azure tenant ID", "Tenant of an Entra service principal.", env=("ARM_TENANT_ID",)
     )
-    sslmode: SslMode = _setting(
+    sslmode: SslMode = field(
         "verify-full",
         "SSL mode",
         "verify-full checks who the server is before the token is sent.",
         env=("PGSSLMODE",),
         choices=get_args(SslMode),
     )
-    sslrootcert: str | None = _setting(
+    sslrootcert: str | None = field(
         None,
         "SSL root certificates",
         "File of trusted certificates; certifi's bundle of public ones when left out.",
         env=("PGSSLROOTCERT",),
     )
-    min_size: int = _setting(
+    min_size: int = field(
         0, "Pool minimum", "Connections that a pool keeps open.", kind="integer", minimum=0, maximum=1000
     )
-    max_size: int = _setting(
+    max_size: int = field(
         4,
         "Pool maximum",
         "Connections that a process opens at most.",
@@ -253,7 +145,7 @@ class LakebaseConfig:
         minimum=1,
         maximum=1000,
     )
-    max_lifetime: float = _setting(
+    max_lifetime: float = field(
         2700.0,
         "Maximum lifetime",
         "Seconds after which a pooled connection is replaced; the server ends them after 3 days.",
@@ -261,7 +153,7 @@ class LakebaseConfig:
         minimum=1,
         maximum=259_200,
     )
-    max_idle: float = _setting(
+    max_idle: float = field(
         900.0,
         "Maximum idle time",
         "Seconds after which an unused pooled connection is closed; the server does it after 24 hours.",
@@ -269,7 +161,7 @@ class LakebaseConfig:
         minimum=1,
         maximum=86_400,
     )
-    connect_budget: float = _setting(
+    connect_budget: float = field(
         60.0,
         "Connect budget",
         "Seconds that obtaining a connection may take, token and waking of the compute included.",
@@ -277,17 +169,17 @@ class LakebaseConfig:
         minimum=1,
         maximum=3600,
     )
-    statement_timeout: float | None = _setting(
+    statement_timeout: float | None = field(
         None,
         "Statement timeout",
         "Seconds after which the server cancels a statement.",
         kind="number",
         minimum=0.001,
     )
-    lock_timeout: float | None = _setting(
+    lock_timeout: float | None = field(
         None, "Lock timeout", "Seconds that a statement waits for a lock.", kind="number", minimum=0.001
     )
-    application_name: str = _setting(
+    application_name: str = field(
         "lakebase-provider", "Application name", "What pg_stat_activity shows.", env=("PGAPPNAME",)
     )
 
@@ -303,9 +195,11 @@ class LakebaseConfig:
         if self.min_size > self.max_size:
             raise setting("min_size").error(f"is {self.min_size}, more than max_size {self.max_size}")
         if self.host is not None:
-            _check_host(setting("host"), self.host)
+            check_host(setting("host"), self.host)
         if self.workspace_host is not None:
-            object.__setattr__(self, "workspace_host", _workspace_url(self.workspace_host))
+            object.__setattr__(
+                self, "workspace_host", workspace_url(setting("workspace_host"), self.workspace_host)
+            )
         if self.sslrootcert is not None and not Path(self.sslrootcert).is_file():
             raise setting("sslrootcert").error(f"names no file: {self.sslrootcert!r}")
 
@@ -457,40 +351,3 @@ def settings() -> tuple[Setting, ...]:
 def setting(name: str) -> Setting:
     """The row of that name."""
     return next(row for row in _SETTINGS if row.name == name)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_host(row: Setting, host: str) -> None:
-    more = tuple(s.strip() for s in os.environ.get(_MORE_HOST_SUFFIXES, "").split(",") if s.strip())
-    name = host.lower().rstrip(".")
-    if "," in host or "/" in host or host != host.strip():
-        raise row.error(f"is {host!r}, which is not one host name")
-    if not _is_loopback(name) and not name.endswith((*HOST_SUFFIXES, *more)):
-        raise row.error(
-            f"is {host!r}, outside of {', '.join(HOST_SUFFIXES)} and loopback",
-            remedy=f"Correct it; a deployment allows further suffixes by the variable {_MORE_HOST_SUFFIXES}.",
-        )
-
-
-def _workspace_url(url: str) -> str:
-    row = setting("workspace_host")
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    try:
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise row.error(f"is {url!r}, which is no URL") from None
-    if parts.username or parts.password:
-        raise row.error("contains a user name", remedy="Use https://<workspace>.databricks.com alone.")
-    _check_host(row, host)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise row.error(f"is {url!r}", remedy="Use https://: a client secret is sent there.")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
