@@ -1,9 +1,79 @@
-VENV ?= .venv
+# Every target sets up what it needs in $(VENV), from python3 >= 3.10 and the package registry.
 PYTHON ?= python3
-.PHONY: setup
-setup: $(VENV)/.ready
-$(VENV)/.ready: pyproject.toml constraints.txt
+VENV ?= .venv
+CLIENTS_VENV ?= .venv-clients
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
+CLIENTS_READY := $(CLIENTS_VENV)/.ready
+BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
+
+.PHONY: help setup demo test test-clients lint format bench $(BENCHES) docs constraints clean
+
+help:
+	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
+	@echo "make test          the tests"
+	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
+	@echo "make lint          ruff, mypy --strict, import-linter"
+	@echo "make format        let ruff rewrite what it can"
+	@echo "make bench         the measurements, or one of: $(BENCHES)"
+	@echo "make docs          the documentation, in build/docs"
+	@echo "make constraints   resolve constraints.txt anew"
+	@echo "make clean         remove all that was made, $(VENV) included"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; use make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
-	touch $@
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/lakebase demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+$(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	npm install --no-fund --no-audit --no-package-lock --silent --prefix $(CLIENTS_VENV)/node ./tests/clients
+	@touch $@
+
+test-clients: $(READY) $(CLIENTS_READY)
+	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/pytest tests/clients
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(BENCHES)
+
+$(BENCHES): bench-%: $(READY)
+	$(BIN)/python -m benchmarks.bench_$*
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+docs: $(DOCS_READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+constraints:
+	$(PYTHON) -m venv build/resolver
+	build/resolver/bin/python -m pip install --quiet uv
+	build/resolver/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
+	  --all-extras --group dev --group docs --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf build $(VENV) $(CLIENTS_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -186,11 +186,15 @@ def shared_client(config: LakebaseConfig) -> LakebaseClient:
         return client
 
 
+def shared_clients() -> tuple[LakebaseClient, ...]:
+    """All clients that :func:`shared_client` has made in this process."""
+    with _shared_lock:
+        return tuple(_shared.values())
+
+
 def close_shared_clients() -> None:
     """Close the pools of all shared clients; their tokens stay for the next use."""
-    with _shared_lock:
-        clients = list(_shared.values())
-    for client in clients:
+    for client in shared_clients():
         client.close()
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.allowed_hosts import check_host, workspace_url

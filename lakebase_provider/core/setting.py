@@ -100,6 +100,7 @@ def field(
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> Any:
+    """A dataclass field that carries its row of the table, apart from name and default."""
     row = {
         "kind": kind,
         "label": label,

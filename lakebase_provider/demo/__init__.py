@@ -1,0 +1,5 @@
+"""``lakebase demo``: the example DAG and the example Dagster job on a local Lakebase, and whether all was right."""
+
+from lakebase_provider.demo.main import run_demo
+
+__all__ = ["run_demo"]
