@@ -1,0 +1,195 @@
+"""One Postgres cluster in a folder of its own: created, started, asked as superuser, stopped."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lakebase_provider.local.binaries import Binaries
+from lakebase_provider.local.errors import LocalLakebaseError
+
+SUPERUSER = "postgres"
+_PORT = 5432
+#: Seconds that initdb or a start may take on a busy machine.
+_START_TIMEOUT = 60.0
+#: Seconds that a fast shutdown gets before an immediate one.
+_STOP_TIMEOUT = 10.0
+_POLL = 0.005
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that Postgres runs as; None in both fields is the caller's own."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+def choose_account() -> Account:
+    """Return the account for Postgres: the caller's, or `nobody` where the caller is root.
+
+    Raises:
+        LocalLakebaseError: The user id has no entry among the machine's users, which initdb insists on.
+    """
+    uid = os.geteuid()
+    name = "nobody" if uid == 0 else None
+    try:
+        entry = pwd.getpwnam(name) if name else pwd.getpwuid(uid)
+    except KeyError:
+        raise LocalLakebaseError(
+            f"This machine knows no user {name or uid}, so Postgres cannot run as it.",
+            remedy="Add the user to /etc/passwd (in a container: useradd, or an image that has it).",
+        ) from None
+    return Account(entry.pw_uid, entry.pw_gid) if uid == 0 else Account()
+
+
+class Postgres:
+    """A cluster whose only door is a unix socket that nobody but its own account can reach.
+
+    Args:
+        folder: The run's folder; the cluster lives in `folder/postgres`.
+        binaries: Programs that `account` can run.
+        account: Who runs them.
+        max_connections: Postgres' setting; 3 of them are reserved for the superuser.
+    """
+
+    def __init__(self, folder: Path, binaries: Binaries, account: Account, *, max_connections: int) -> None:
+        self._home = folder / "postgres"
+        self._data = self._home / "data"
+        self._log = self._home / "log"
+        self._binaries = binaries
+        self._account = account
+        self._max_connections = max_connections
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket_folder(self) -> Path:
+        return self._home
+
+    @property
+    def socket_path(self) -> str:
+        return str(self._home / f".s.PGSQL.{_PORT}")
+
+    def begin_initdb(self) -> subprocess.Popen[bytes]:
+        """Start initdb without waiting, so that the caller can import and generate keys meanwhile."""
+        self._home.mkdir(mode=0o700)
+        if self._account.uid is not None and self._account.gid is not None:
+            os.chown(self._home, self._account.uid, self._account.gid)
+        return self._spawn(
+            [str(self._binaries.initdb), "-D", str(self._data), "-U", SUPERUSER, "--auth-local=trust",
+             "--auth-host=reject", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8"]
+        )  # fmt: skip
+
+    def finish_initdb(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for initdb.
+
+        Raises:
+            LocalLakebaseError: It failed; the message holds its last words.
+        """
+        if process.wait(_START_TIMEOUT) != 0:
+            raise LocalLakebaseError(f"initdb failed: {self._last_words()}")
+
+    def start(self) -> int:
+        """Start the server, wait until it answers, and return its process id.
+
+        Raises:
+            LocalLakebaseError: It ended or did not answer in time.
+        """
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._home),
+            "unix_socket_permissions": "0700",
+            "port": str(_PORT),
+            "max_connections": str(self._max_connections),
+            "superuser_reserved_connections": str(min(3, self._max_connections - 1)),
+            "shared_buffers": "32MB",
+            # The data does not outlive the run, so nothing is gained by waiting for a disk.
+            "fsync": "off",
+            "full_page_writes": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._process = self._spawn([str(self._binaries.postgres), "-D", str(self._data), *options])
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._ready():
+            if self._process.poll() is not None:
+                raise LocalLakebaseError(f"Postgres ended while starting: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise LocalLakebaseError(f"Postgres did not start within {_START_TIMEOUT:.0f} seconds.")
+            time.sleep(_POLL)
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Block until the server has ended, and return its exit code."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Stop the server; open sessions are closed."""
+        process = self._process
+        if process is None:
+            return
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            if process.poll() is not None:
+                return
+            process.send_signal(number)
+            try:
+                process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def dsn(self, database: str = SUPERUSER) -> str:
+        """Connection string of the superuser over the unix socket, for programs of the same account."""
+        return f"host={self._home} port={_PORT} user={SUPERUSER} dbname={database}"
+
+    def execute(
+        self, statement: str, parameters: Sequence[Any] | None = None, *, database: str = SUPERUSER
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement as superuser and return its rows."""
+        import psycopg
+
+        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def _ready(self) -> bool:
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        assert self._process is not None
+        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+
+    def _spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        # A clean environment: PGPORT, PGDATA and their kin would reach the server as settings.
+        environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                argv,
+                env={**environment, "LC_ALL": "C", "TZ": "UTC"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as_account(),
+            )
+
+    def _as_account(self) -> dict[str, Any]:
+        if self._account.uid is None:
+            return {}
+        return {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
+
+    def _last_words(self) -> str:
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
+        return (telling or lines or ["it said nothing"])[-1].strip()

@@ -1,0 +1,167 @@
+"""The process that runs a local Lakebase: `python -m lakebase_provider.local.server`.
+
+It reads its options as one JSON line on standard input and answers with one JSON line on standard output: either
+what a client needs, or why it could not start. From then on the end of its input means that its parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.local import databricks_auth
+from lakebase_provider.local.binaries import find_binaries, stage_for_other_account
+from lakebase_provider.local.errors import LocalLakebaseError
+from lakebase_provider.local.ports import bind_loopback
+from lakebase_provider.local.postgres import Postgres, choose_account
+
+DEVELOPER = "developer@example.com"
+#: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
+_LONGEST_FOLDER = 104 - len("/lakebase-12345678/postgres/.s.PGSQL.5432.lock")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the parent asks for.
+
+    Attributes:
+        host: Name that clients connect to.
+        port: Of the front end; 0 for a free one.
+        http_port: Of the control plane; 0 for a free one.
+        token_lifetime: Seconds.
+        max_connections: Postgres' setting.
+        authority_folder: Where the certificate authority is kept for the next run; None for one that ends with this.
+        detach: True to outlive the parent.
+    """
+
+    host: str
+    port: int
+    http_port: int
+    token_lifetime: float
+    max_connections: int
+    authority_folder: str | None
+    detach: bool
+
+
+class Watchdog:
+    """Handle on the process that cleans up when this one is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        program = Path(__file__).with_name("watchdog.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-I", str(program), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def release(self) -> None:
+        """Everything is cleaned up: let it end."""
+        self.say("release")
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
+    parent = tempfile.gettempdir()
+    if len(parent) > _LONGEST_FOLDER:
+        parent = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent)).resolve()
+    watchdog = Watchdog(folder)
+    try:
+        yield folder, watchdog
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        watchdog.release()
+
+
+@contextlib.contextmanager
+def _ports(options: Options) -> Iterator[tuple[list[socket.socket], list[socket.socket]]]:
+    with contextlib.ExitStack() as stack:
+        database = bind_loopback(options.port, what="port")
+        for listener in database:
+            stack.enter_context(listener)
+        http = bind_loopback(options.http_port, what="http_port")
+        for listener in http:
+            stack.enter_context(listener)
+        yield database, http
+
+
+def run(options: Options) -> None:
+    """Run a local Lakebase until it is told to stop, cleaning up whatever happens."""
+    account, binaries = choose_account(), find_binaries()
+    with _ports(options) as (database, http), _run_folder() as (folder, watchdog):
+        if account.uid is not None:
+            # `nobody` must pass through to its own folder inside.
+            folder.chmod(0o711)
+            binaries = stage_for_other_account(binaries, folder)
+        postgres = Postgres(folder, binaries, account, max_connections=options.max_connections)
+        initdb = postgres.begin_initdb()
+        watchdog.say(f"watch {initdb.pid}")
+        service = _load_service()
+        parts = service.prepare(options, folder, binaries, postgres)
+        postgres.finish_initdb(initdb)
+        watchdog.say(f"forget {initdb.pid}")
+        try:
+            pid = postgres.start()
+            watchdog.say(f"watch {pid}")
+            databricks_auth.install(postgres, owner=parts.owner.name, developer=DEVELOPER)
+            asyncio.run(parts.serve(database, http, _announce))
+        finally:
+            postgres.stop()
+
+
+def _load_service() -> Any:
+    try:
+        from lakebase_provider.local import service
+    except ModuleNotFoundError as error:
+        raise LocalLakebaseError(
+            f"The local Lakebase needs the package {error.name}.",
+            remedy='Install it with `pip install "lakebase-provider[local]"`.',
+        ) from None
+    return service
+
+
+def _announce(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    # Nobody reads on; and a launcher that waits for the end of the output must not wait for ever.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def main() -> int:
+    options = Options(**json.loads(sys.stdin.readline()))
+    try:
+        run(options)
+    except LakebaseError as error:
+        _announce({"error": error.message, "remedy": error.remedy})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

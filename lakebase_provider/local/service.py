@@ -1,0 +1,137 @@
+"""What the server runs once Postgres is up: the TLS front end and the control plane in one event loop.
+
+Apart from :mod:`lakebase_provider.local.server`, because these imports take a third of a second, which the server
+spends while initdb runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from lakebase_provider.local import certificates
+from lakebase_provider.local.admin_api import AdminApi
+from lakebase_provider.local.binaries import Binaries
+from lakebase_provider.local.certificates import Certificates
+from lakebase_provider.local.control_plane import create_app
+from lakebase_provider.local.frontend import Frontend
+from lakebase_provider.local.postgres import Postgres
+from lakebase_provider.local.principals import Principal
+from lakebase_provider.local.server import DEVELOPER, Options
+from lakebase_provider.local.state import Workspace
+
+#: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a closing one.
+_KEEP_ALIVE = 120
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn that leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class Service:
+    """All parts, ready to serve."""
+
+    options: Options
+    folder: Path
+    workspace: Workspace
+    postgres: Postgres
+    certificates: Certificates
+    owner: Principal
+    developer: Principal
+
+    async def serve(
+        self, database: list[socket.socket], http: list[socket.socket], announce: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
+
+        Args:
+            database: Listening sockets of the front end.
+            http: Listening sockets of the control plane.
+            announce: Receives what clients need to know, once both answer.
+        """
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        self._watch_postgres(stop, loop)
+        key = secrets.token_urlsafe(32)
+        admin = AdminApi(self.workspace, self.postgres, key, stop.set)
+        app = create_app(self.workspace, self.postgres, [admin.route()])
+        server = _HttpServer(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        frontend = Frontend(self.workspace, self.certificates.context, self.postgres.socket_path)
+        serving = asyncio.create_task(server.serve(sockets=http))
+        frontend.start(database)
+        try:
+            announce(self._answer(key, database, http))
+            if not self.options.detach:
+                loop.add_reader(sys.stdin, self._read_stdin, stop, loop)
+            await stop.wait()
+        finally:
+            server.should_exit = True
+            await frontend.stop()
+            await serving
+
+    def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "host": self.options.host,
+            "port": database[0].getsockname()[1],
+            "http_port": http[0].getsockname()[1],
+            "client_id": self.owner.client_id,
+            "client_secret": self.owner.client_secret,
+            "developer": self.developer.name,
+            "pat": self.developer.token,
+            "ca": str(self.certificates.bundle),
+            "admin_key": key,
+            "superuser_dsn": self.postgres.dsn(),
+        }
+
+    def _watch_postgres(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        def wait() -> None:
+            self.postgres.wait()
+            with contextlib.suppress(RuntimeError):  # The loop is closed: we ended Postgres ourselves.
+                loop.call_soon_threadsafe(stop.set)
+
+        threading.Thread(target=wait, name="watch-postgres", daemon=True).start()
+
+    def _read_stdin(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin)
+            stop.set()
+
+
+def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
+    """Create what does not need Postgres: keys, certificates, principals."""
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime)
+    kept = options.authority_folder
+    issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
+    owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")
+    developer = workspace.directory.add(DEVELOPER, "USER")
+    return Service(options, folder, workspace, postgres, issued, owner, developer)

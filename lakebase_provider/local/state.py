@@ -1,0 +1,208 @@
+"""What the local workspace knows while it runs: its resources, its settings, its faults, its log.
+
+One object, :class:`Workspace`, is shared by the control plane and the front end, in one event loop and so without
+locks. Projects hold branches, and branches hold endpoints; all endpoints lead to the one Postgres.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+from lakebase_provider.local.login_errors import DEFAULT_STYLE
+from lakebase_provider.local.principals import Directory
+from lakebase_provider.local.tokens import TokenAuthority
+
+PROJECT, BRANCH, ENDPOINT = "local", "production", "primary"
+#: Name of the same database as Lakebase Provisioned knows it.
+INSTANCE = "local"
+_LOG_LENGTH = 20_000
+
+
+class Endpoint:
+    """A compute: it sleeps, wakes, and can be switched off."""
+
+    def __init__(self, endpoint_id: str) -> None:
+        self.endpoint_id = endpoint_id
+        self.uid = f"ep-{uuid.uuid4()}"
+        self.state = "ACTIVE"
+        self.disabled = False
+        self._waking: asyncio.Task[None] | None = None
+
+    @property
+    def pending_state(self) -> str | None:
+        return "ACTIVE" if self._waking else None
+
+    async def wake(self, workspace: Workspace) -> None:
+        """Return when the endpoint is active; all connections that wait share one wake."""
+        if self.state == "ACTIVE":
+            return
+        if self._waking is None:
+            workspace.counters.wakes += 1
+            self._waking = asyncio.create_task(self._wake(workspace.wake_delay))
+        # One impatient client must not stop the wake for the others.
+        await asyncio.shield(self._waking)
+
+    async def _wake(self, delay: float) -> None:
+        try:
+            await asyncio.sleep(delay)
+            self.state = "ACTIVE"
+        finally:
+            self._waking = None
+
+
+@dataclass
+class Branch:
+    branch_id: str
+    default: bool = False
+    uid: str = field(default_factory=lambda: f"br-{uuid.uuid4()}")
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+
+@dataclass
+class Project:
+    project_id: str
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    branches: dict[str, Branch] = field(default_factory=dict)
+
+
+@dataclass
+class Fault:
+    """A scripted misbehaviour of the control plane."""
+
+    method: str
+    path: str
+    status: int | None = None
+    error_code: str = "TEMPORARILY_UNAVAILABLE"
+    message: str = "scripted fault"
+    retry_after: float | None = None
+    hang: float | None = None
+    times: int | None = None
+
+    def matches(self, method: str, path: str) -> bool:
+        return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that the control plane answered.
+
+    Attributes:
+        seconds: How long the answer took.
+    """
+
+    method: str
+    path: str
+    status: int
+    user_agent: str
+    seconds: float
+
+
+@dataclass
+class Counters:
+    """What happened since the start or the last reset; `open_connections` is the present number.
+
+    Attributes:
+        workspace_tokens: OAuth tokens issued for the control plane.
+        mints: Database credentials issued.
+        logins: Logins that Postgres accepted.
+        refused_logins: Logins refused, by the front end or by Postgres.
+        cancels: Cancel requests passed on.
+        wakes: Times that the endpoint was woken by a connection.
+        open_connections: Sessions through the front end that are open now.
+    """
+
+    workspace_tokens: int = 0
+    mints: int = 0
+    logins: int = 0
+    refused_logins: int = 0
+    cancels: int = 0
+    wakes: int = 0
+    open_connections: int = 0
+
+    def reset(self) -> None:
+        for item in fields(self):
+            if item.name != "open_connections":
+                setattr(self, item.name, 0)
+
+
+class Workspace:
+    """The workspace's whole state.
+
+    Args:
+        host: Name under which clients reach the front end.
+        token_lifetime: Seconds that a database token lives unless the request says less.
+    """
+
+    def __init__(self, *, host: str, token_lifetime: float) -> None:
+        self.host = host
+        self.workspace_id = "1000000000000001"
+        self.default_token_lifetime = token_lifetime
+        self.token_lifetime = token_lifetime
+        self.clock_skew = 0.0
+        self.wake_delay = 0.0
+        self.login_error_style = DEFAULT_STYLE
+        self.directory = Directory()
+        self.tokens = TokenAuthority(self.now)
+        self.native_passwords: dict[str, str] = {}
+        self.counters = Counters()
+        self.log: deque[Request] = deque(maxlen=_LOG_LENGTH)
+        self._faults: list[Fault] = []
+        self._faults_cleared = asyncio.Event()
+        branch = Branch(BRANCH, default=True, endpoints={ENDPOINT: Endpoint(ENDPOINT)})
+        self.projects = {PROJECT: Project(PROJECT, branches={BRANCH: branch})}
+
+    def now(self) -> float:
+        """Unix time by the workspace's clock, which the admin API can set wrong."""
+        return time.time() + self.clock_skew
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint whose state the front end obeys."""
+        return self.projects[PROJECT].branches[BRANCH].endpoints[ENDPOINT]
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        for project in self.projects.values():
+            for branch in project.branches.values():
+                yield from branch.endpoints.values()
+
+    def add_fault(self, fault: Fault) -> None:
+        self._faults.append(fault)
+
+    def take_fault(self, method: str, path: str) -> Fault | None:
+        """Return the first fault that fits the request, counted as used once."""
+        for fault in self._faults:
+            if fault.matches(method, path):
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
+    async def hang(self, seconds: float) -> None:
+        """Wait, but not longer than until the faults are cleared."""
+        try:
+            await asyncio.wait_for(self._faults_cleared.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+
+    def clear_faults(self) -> None:
+        self._faults.clear()
+        # Whoever hangs in a fault goes on; the next ones get an event of their own.
+        self._faults_cleared.set()
+        self._faults_cleared = asyncio.Event()
+
+    def reset(self) -> None:
+        """Undo every setting of the admin API; principals, roles, data and open sessions stay."""
+        self.token_lifetime = self.default_token_lifetime
+        self.clock_skew = self.wake_delay = 0.0
+        self.login_error_style = DEFAULT_STYLE
+        self.clear_faults()
+        self.log.clear()
+        self.counters.reset()
+        for endpoint in self.endpoints():
+            endpoint.state, endpoint.disabled = "ACTIVE", False
