@@ -1,0 +1,26 @@
+"""Databricks Lakebase for Dagster: a resource, health checks and components.
+
+What connects is :mod:`lakebase_provider.core`; this package gives it Dagster's shape. Importing it loads
+neither the Postgres driver nor databricks-sdk.
+"""
+
+from __future__ import annotations
+
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from dagster_lakebase.health import (
+    LakebaseHealthCheckConfig,
+    build_lakebase_health_checks,
+    lakebase_health_check_op,
+)
+from dagster_lakebase.resource import LakebaseResource
+from lakebase_provider import __version__
+
+__all__ = [
+    "LakebaseHealthCheckConfig",
+    "LakebaseResource",
+    "build_lakebase_health_checks",
+    "lakebase_health_check_op",
+]
+
+DagsterLibraryRegistry.register("dagster-lakebase", __version__, is_dagster_package=False)

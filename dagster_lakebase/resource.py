@@ -1,0 +1,213 @@
+"""The resource: one field for each setting of the core, one pool for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dagster import ConfigurableResource, EnvVar, InitResourceContext
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from dagster_lakebase.lease import Lease, new_engine
+from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.setting import Setting
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from lakebase_provider.core.client import LakebaseClient
+    from lakebase_provider.core.connection import LakebaseConnection
+    from lakebase_provider.core.health import HealthReport
+
+
+def _field(name: str) -> Any:
+    """The field for the setting of that name. Its default is None, which means: left out."""
+    row = setting(name)
+    secret = row.kind == "secret"
+    return Field(
+        default=None,
+        description=_description(row),
+        repr=not secret,
+        json_schema_extra={"dagster__is_secret": True} if secret else None,
+    )
+
+
+def _description(row: Setting) -> str:
+    parts = [row.description]
+    if row.env:
+        parts.append(f"Environment: {' or '.join(row.env)}.")
+    if row.default is not None:
+        parts.append(f"Default: {row.default}.")
+    return " ".join(parts)
+
+
+class LakebaseResource(ConfigurableResource["LakebaseResource"]):
+    """Connections to one Lakebase database as one principal.
+
+    Every field may be left out: it is then read from the environment variable that its description names,
+    or has that default. So ``LakebaseResource()`` works wherever the Lakebase documentation's variables are
+    set, and a field that is set takes precedence over its variable.
+
+    Secrets are best left out or given as ``EnvVar``: Dagster stores and shows a literal one as part of the
+    resource's configuration.
+
+    Resources with the same settings share one pool in each process, wherever they are bound; it opens its
+    first connection when one is asked for, and is closed when the last of them is torn down. The token
+    outlives it, so the next run in the same process logs in without minting.
+
+    Raises:
+        ConfigError: At set-up: a setting is missing, malformed or contradicts another. The message names
+            it and says what to do; no network call has been made.
+
+    Example:
+        .. code-block:: python
+
+            import dagster as dg
+            from dagster_lakebase import LakebaseResource
+
+
+            @dg.asset
+            def customers(lakebase: LakebaseResource) -> None:
+                with lakebase.get_connection() as conn:
+                    conn.execute("CREATE TABLE IF NOT EXISTS customers (id bigint PRIMARY KEY, name text)")
+
+
+            defs = dg.Definitions(
+                assets=[customers],
+                resources={
+                    "lakebase": LakebaseResource(
+                        endpoint="projects/shop/branches/production/endpoints/primary",
+                        client_id=dg.EnvVar("DATABRICKS_CLIENT_ID"),
+                        client_secret=dg.EnvVar("DATABRICKS_CLIENT_SECRET"),
+                    )
+                },
+            )
+    """
+
+    # A misspelt field must not pass as left out; a refused value must not be shown, since it may be a secret.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    endpoint: str | None = _field("endpoint")
+    instance: str | None = _field("instance")
+    database: str | None = _field("database")
+    user: str | None = _field("user")
+    host: str | None = _field("host")
+    port: int | None = _field("port")
+    auth: str | None = _field("auth")
+    password: str | None = _field("password")
+    workspace_host: str | None = _field("workspace_host")
+    client_id: str | None = _field("client_id")
+    client_secret: str | None = _field("client_secret")
+    token: str | None = _field("token")
+    profile: str | None = _field("profile")
+    auth_type: str | None = _field("auth_type")
+    azure_client_id: str | None = _field("azure_client_id")
+    azure_client_secret: str | None = _field("azure_client_secret")
+    azure_tenant_id: str | None = _field("azure_tenant_id")
+    sslmode: str | None = _field("sslmode")
+    sslrootcert: str | None = _field("sslrootcert")
+    min_size: int | None = _field("min_size")
+    max_size: int | None = _field("max_size")
+    max_lifetime: float | None = _field("max_lifetime")
+    max_idle: float | None = _field("max_idle")
+    connect_budget: float | None = _field("connect_budget")
+    statement_timeout: float | None = _field("statement_timeout")
+    lock_timeout: float | None = _field("lock_timeout")
+    application_name: str | None = _field("application_name")
+
+    _lease: Lease | None = PrivateAttr(default=None)
+
+    @classmethod
+    def _is_dagster_maintained(cls) -> bool:
+        return False
+
+    def setup_for_execution(self, context: InitResourceContext) -> None:
+        """Check the settings and join those who share the pool; nothing is opened yet.
+
+        Raises:
+            ConfigError: A setting is missing, malformed or contradicts another.
+        """
+        self._lease = Lease.acquire(self.lakebase_config)
+
+    def teardown_after_execution(self, context: InitResourceContext) -> None:
+        """Leave those who share the pool; the last one closes it."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    @property
+    def lakebase_config(self) -> LakebaseConfig:
+        """The fields that are set, over the environment.
+
+        Raises:
+            ConfigError: A setting is missing, malformed or contradicts another.
+        """
+        fields = {row.name: _value(getattr(self, row.name)) for row in settings()}
+        return LakebaseConfig.from_env(**{k: v for k, v in fields.items() if v not in (None, "")})
+
+    @property
+    def client(self) -> LakebaseClient:
+        """The core's client, for what this resource has no method for.
+
+        Outside of a run (a script, a directly invoked asset) its pool stays open until the process ends.
+        """
+        if self._lease is not None:
+            return self._lease.client
+        from lakebase_provider.core.client import shared_client
+
+        return shared_client(self.lakebase_config)
+
+    @contextmanager
+    def get_connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
+        """A pooled psycopg connection: commits on success, rolls back on error, goes back in either case.
+
+        Args:
+            timeout: Seconds to wait at most, token and waking of the compute included; `connect_budget` by
+                default.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use until the timeout.
+            LakebaseError: No connection could be opened; the driver's error is its cause.
+
+        Example:
+            .. code-block:: python
+
+                with lakebase.get_connection() as conn:
+                    conn.execute("INSERT INTO events (name) VALUES (%s)", ["started"])
+        """
+        with self.client.connection(timeout) as connection:
+            yield connection
+
+    def get_engine(self) -> Engine:
+        """The SQLAlchemy engine, with a pool of its own of up to `max_size` connections.
+
+        In a run it is shared like the pool and disposed of at teardown. Outside of a run each call makes a
+        new one, which the caller disposes of.
+        """
+        return new_engine(self.client) if self._lease is None else self._lease.engine()
+
+    def health(self, checks: Iterable[str] | None = None, timeout: float | None = None) -> HealthReport:
+        """Run the staged check of the way to the database.
+
+        Args:
+            checks: Names of stages (resolve, credential, dns, tcp, tls, login, query, write); those that
+                they build on run too. All by default.
+            timeout: Seconds for each stage; `connect_budget` by default.
+
+        Returns:
+            The stages with status, milliseconds, detail and remedy. A failed stage is no exception.
+
+        Raises:
+            ConfigError: A stage is unknown.
+        """
+        return self.client.health(checks, timeout=timeout)
+
+
+def _value(value: Any) -> Any:
+    # Dagster resolves EnvVar and EnvVar.int when it sets a resource up; in a script nobody does.
+    return value.get_value() if isinstance(value, (EnvVar, _INT_ENV_VAR)) else value
+
+
+#: The class has no public name.
+_INT_ENV_VAR = type(EnvVar.int("_"))
