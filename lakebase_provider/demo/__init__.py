@@ -1,4 +1,4 @@
-"""``lakebase demo``: the example DAG and the example Dagster job on a local Lakebase, and whether all was right."""
+"""``lakebase demo``: the examples on a local Lakebase, and whether all was right."""
 
 from lakebase_provider.demo.main import run_demo
 

@@ -69,7 +69,8 @@ def run_demo(example_dags: Path, logs: Path) -> int:
     for name in ("lakebase_etl.py", "lakebase_dagster.py"):
         if not (examples / name).is_file():
             raise ConfigError(
-                f"There is no {name} in {example_dags}.", remedy="Run it in a clone, or name the folder: --example-dags."
+                f"There is no {name} in {example_dags}.",
+                remedy="Run it in a clone, or name the folder: --example-dags.",
             )
     logs.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -80,17 +81,33 @@ def run_demo(example_dags: Path, logs: Path) -> int:
 
     say("starting a local Lakebase")
     with LocalLakebase(token_lifetime=_TOKEN_LIFETIME) as lake, tempfile.TemporaryDirectory() as scratch:
-        say(f"it listens on {lake.env()['PGHOST']}:{lake.env()['PGPORT']}; its tokens live {_TOKEN_LIFETIME:g} s")
+        address = lake.env()
+        say(f"it listens on {address['PGHOST']}:{address['PGPORT']}; its tokens live {_TOKEN_LIFETIME:g} s")
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "DAGSTER"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("AIRFLOW", "DAGSTER"))
+            },
             **lake.env(),
             ORDERS_VARIABLE: str(_ORDERS),
             "AIRFLOW_HOME": f"{scratch}/airflow",
             "DAGSTER_HOME": f"{scratch}/dagster",
         }
         runs = [
-            _run("Airflow", "etl_airflow", "airflow_run", examples, "lakebase_etl.py", environment, logs, say),
-            _run("Dagster", "etl_dagster", "dagster_run", examples, "lakebase_dagster.py", environment, logs, say),
+            _run(
+                "Airflow", "etl_airflow", "airflow_run", examples, "lakebase_etl.py", environment, logs, say
+            ),
+            _run(
+                "Dagster",
+                "etl_dagster",
+                "dagster_run",
+                examples,
+                "lakebase_dagster.py",
+                environment,
+                logs,
+                say,
+            ),
         ]
         counters = lake.admin.counters()
         say("health check")
@@ -99,12 +116,17 @@ def run_demo(example_dags: Path, logs: Path) -> int:
             say("comparing the tables with what they should hold")
             with client.connection() as connection:
                 differences: list[Difference] = [
-                    difference for run in runs for difference in compare_tables(connection, run.schema, _ORDERS)
+                    difference
+                    for run in runs
+                    for difference in compare_tables(connection, run.schema, _ORDERS)
                 ]
     say("done")
     renewed = all(run.mints > 1 for run in runs)
     passed = (
-        all(run.succeeded for run in runs) and renewed and health.ok and all(d.as_expected for d in differences)
+        all(run.succeeded for run in runs)
+        and renewed
+        and health.ok
+        and all(d.as_expected for d in differences)
     )
     print_report(console, runs, counters, health, differences, renewed=renewed, passed=passed)
     return 0 if passed else 1
@@ -127,7 +149,13 @@ def _run(
     counters = {"mints": 0, "connections": 0, "checkouts": 0}
     read_end, write_end = os.pipe()
     with log.open("wb") as output:
-        command = [sys.executable, "-m", f"lakebase_provider.demo.{module}", str(examples / file), str(write_end)]
+        command = [
+            sys.executable,
+            "-m",
+            f"lakebase_provider.demo.{module}",
+            str(examples / file),
+            str(write_end),
+        ]
         process = subprocess.Popen(  # noqa: S603 # our own module, and a path that was checked
             command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, pass_fds=[write_end]
         )

@@ -62,7 +62,11 @@ def print_report(
     for run in runs:
         row("tokens", f"{run.title}: {run.mints} minted, {max(0, run.mints - 1)} of them renewals", "")
         row("connections", f"{run.title}: {run.connections} opened for {run.checkouts} checkouts", "")
-    row("server", f"{counters.mints} tokens minted, {counters.logins} logins, {counters.refused_logins} refused", "")
+    row(
+        "server",
+        f"{counters.mints} tokens minted, {counters.logins} logins, {counters.refused_logins} refused",
+        "",
+    )
     if not renewed:
         row("tokens", "a run ended before its token had to be renewed", "failed")
     table.add_section()

@@ -1,0 +1,91 @@
+"""What the house promises about itself: what imports what, which names are public, what agrees with what."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lakebase_provider
+from lakebase_provider import core
+
+ROOT = Path(__file__).parent.parent
+
+
+def modules_after(statement: str) -> set[str]:
+    """Names in `sys.modules` of a new interpreter after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import lakebase_provider.core", {"airflow", "dagster", "databricks.sdk", "psycopg"}),
+        (
+            "from lakebase_provider.core import LakebaseClient, LakebaseConfig",
+            {"airflow", "dagster", "databricks.sdk", "sqlalchemy", "pandas"},
+        ),
+        ("import dagster_lakebase", {"airflow", "databricks.sdk", "pandas"}),
+        ("import dagster_lakebase.components", {"airflow", "databricks.sdk", "pandas"}),
+        (
+            "import lakebase_provider.operators.sql, lakebase_provider.operators.health",
+            {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
+        ),
+        ("import lakebase_provider.local.pytest_plugin", {"starlette", "uvicorn", "psycopg", "cryptography"}),
+        (
+            "import lakebase_provider; lakebase_provider.get_provider_info()",
+            {"airflow", "dagster", "psycopg", "databricks.sdk", "wtforms"},
+        ),
+    ],
+)
+def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
+    assert not absent & modules_after(statement)
+
+
+def test_the_public_names_of_the_core() -> None:
+    assert core.__all__ == [
+        "HealthReport",
+        "LakebaseClient",
+        "LakebaseConfig",
+        "LakebaseError",
+        "Secret",
+        "StageResult",
+        "Token",
+        "TokenPolicy",
+        "close_shared_clients",
+        "shared_client",
+    ]
+    for name in core.__all__:
+        assert getattr(core, name).__name__ == name
+    assert dir(core) == core.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = core.no_such_name
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest.group(1) == lakebase_provider.__version__
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_constraints_are_names_and_versions_only() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[^ /]+( ; .*)?", line), line
+
+
+@pytest.mark.parametrize("marker", ["lakebase_etl.py", "lakebase_dagster.py", "lakebase_health.py"])
+def test_the_examples_that_the_readme_names_exist(marker: str) -> None:
+    assert marker in (ROOT / "README.md").read_text()
+    assert (ROOT / "example_dags" / marker).is_file()
