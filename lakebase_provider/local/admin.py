@@ -146,7 +146,11 @@ class Admin:
         self._call("set_native_password", role=role, password=password)
 
     def execute(
-        self, statement: str, parameters: Sequence[Any] | None = None, *, database: str = "databricks_postgres"
+        self,
+        statement: str,
+        parameters: Sequence[Any] | None = None,
+        *,
+        database: str = "databricks_postgres",
     ) -> list[tuple[Any, ...]]:
         """Run SQL as Postgres' superuser, past the front end, and return the rows.
 

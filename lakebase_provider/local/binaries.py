@@ -57,14 +57,14 @@ def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
         raise LocalLakebaseError(f"{BINDIR_VARIABLE}={chosen}: {found}.", remedy=_INSTALL_HINT)
     tried: list[str] = []
     seen: set[Path] = set()
-    for label, bindir in _candidates(environ):
-        if bindir is None:
+    for label, candidate in _candidates(environ):
+        if candidate is None:
             tried.append(f"{label}: none")
             continue
-        if bindir.resolve() in seen:
+        if candidate.resolve() in seen:
             continue
-        seen.add(bindir.resolve())
-        found = _inspect(bindir)
+        seen.add(candidate.resolve())
+        found = _inspect(candidate)
         if isinstance(found, Binaries):
             return found
         tried.append(f"{label}: {found}")

@@ -56,7 +56,12 @@ def _kept_authority(folder: Path) -> trustme.CA:
     key_file, mark = folder / "authority.pem", b"-----BEGIN CERTIFICATE-----"
     if not key_file.exists():
         authority = _new_authority()
-        _write(key_file, authority.private_key_pem.bytes() + authority.cert_pem.bytes(), mode=0o600, replace=False)
+        _write(
+            key_file,
+            authority.private_key_pem.bytes() + authority.cert_pem.bytes(),
+            mode=0o600,
+            replace=False,
+        )
     # Read even after writing: of two processes that start together, the first one's authority is kept.
     key, _, certificate = key_file.read_bytes().partition(mark)
     return trustme.CA.from_pem(cert_bytes=mark + certificate, private_key_bytes=key)

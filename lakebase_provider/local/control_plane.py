@@ -59,7 +59,11 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     code = {404: "ENDPOINT_NOT_FOUND", 405: "BAD_REQUEST"}.get(error.status_code, "INTERNAL_ERROR")
-    message = f"No API found for '{request.method} {request.url.path}'" if error.status_code == 404 else error.detail
+    message = (
+        f"No API found for '{request.method} {request.url.path}'"
+        if error.status_code == 404
+        else error.detail
+    )
     return JSONResponse({"error_code": code, "message": message}, error.status_code)
 
 
@@ -136,7 +140,11 @@ class _ControlPlane:
         ]
 
     def _route(
-        self, path: str, answer: Callable[[Request, Principal], Awaitable[dict[str, Any]]], *, method: str = "GET"
+        self,
+        path: str,
+        answer: Callable[[Request, Principal], Awaitable[dict[str, Any]]],
+        *,
+        method: str = "GET",
     ) -> Route:
         async def handle(request: Request) -> Response:
             return JSONResponse(await answer(request, self._caller(request)))
@@ -168,7 +176,11 @@ class _ControlPlane:
 
     async def _databricks_config(self, request: Request) -> Response:
         base = str(request.base_url).rstrip("/")
-        answer = {"oidc_endpoint": f"{base}/oidc", "workspace_id": self._workspace.workspace_id, "cloud": "AWS"}
+        answer = {
+            "oidc_endpoint": f"{base}/oidc",
+            "workspace_id": self._workspace.workspace_id,
+            "cloud": "AWS",
+        }
         return JSONResponse(answer)
 
     async def _authorization_server(self, request: Request) -> Response:
@@ -207,7 +219,9 @@ class _ControlPlane:
     async def _mint(self, request: Request, caller: Principal) -> dict[str, Any]:
         body = await _body(request)
         if not body.get("endpoint"):
-            raise ApiError(400, "INVALID_PARAMETER_VALUE", "Field 'endpoint' is required, expected non-default value!")
+            raise ApiError(
+                400, "INVALID_PARAMETER_VALUE", "Field 'endpoint' is required, expected non-default value!"
+            )
         try:
             self._views.resolve(str(body["endpoint"]))
         except resources.Missing as missing:

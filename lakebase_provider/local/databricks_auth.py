@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lakebase_provider.local.options import DATABASE
 from lakebase_provider.local.postgres import SUPERUSER, Postgres
 
-DATABASE = "databricks_postgres"
 IDENTITY_TYPES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
 
 #: A row in pg_extension is all that `CREATE EXTENSION IF NOT EXISTS` looks for; there is no control file. The role's

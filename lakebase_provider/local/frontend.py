@@ -230,7 +230,7 @@ async def _peek(connection: socket.socket) -> bytes:
     """Return the first byte without taking it, for TLS must see it too."""
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(connection, lambda: readable.done() or readable.set_result(None))
+    loop.add_reader(connection, _resolve, readable)
     try:
         await readable
     finally:
@@ -239,6 +239,11 @@ async def _peek(connection: socket.socket) -> bytes:
     if not first:
         raise EOFError
     return first
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _receive(connection: socket.socket, size: int) -> bytes:

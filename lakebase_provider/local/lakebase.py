@@ -2,60 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.local.admin import Admin
 from lakebase_provider.local.errors import LocalLakebaseError
+from lakebase_provider.local.launch import Server
+from lakebase_provider.local.options import Options, Running
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from lakebase_provider.core.config import LakebaseConfig
-
-#: Seconds for a clean end before the server is killed; the watchdog then cleans up.
-_STOP_TIMEOUT = 15.0
-ENDPOINT = "projects/local/branches/production/endpoints/primary"
-DATABASE = "databricks_postgres"
-
-
-@dataclass(frozen=True)
-class Running:
-    """What a started server said about itself."""
-
-    pid: int
-    host: str
-    port: int
-    http_port: int
-    client_id: str
-    client_secret: str = field(repr=False)
-    developer: str
-    pat: str = field(repr=False)
-    ca: str
-    admin_key: str = field(repr=False)
-    superuser_dsn: str
-
-    def env(self) -> dict[str, str]:
-        """Environment variables for clients; no PGSSLMODE, for some accept only a part of its values."""
-        return {
-            "DATABRICKS_HOST": f"http://127.0.0.1:{self.http_port}",
-            "DATABRICKS_CLIENT_ID": self.client_id,
-            "DATABRICKS_CLIENT_SECRET": self.client_secret,
-            "ENDPOINT_NAME": ENDPOINT,
-            "LAKEBASE_ENDPOINT": ENDPOINT,
-            "PGHOST": self.host,
-            "PGPORT": str(self.port),
-            "PGDATABASE": DATABASE,
-            "PGUSER": self.client_id,
-            "PGSSLROOTCERT": self.ca,
-        }
 
 
 class LocalLakebase:
@@ -85,15 +43,13 @@ class LocalLakebase:
         host: str = "localhost",
         max_connections: int = 104,
     ) -> None:
-        self._options: dict[str, Any] = {
-            "token_lifetime": token_lifetime,
-            "port": port,
-            "http_port": http_port,
-            "host": host,
-            "max_connections": max_connections,
-            "authority_folder": None,
-            "detach": False,
-        }
+        self._options = Options(
+            host=host,
+            port=port,
+            http_port=http_port,
+            token_lifetime=token_lifetime,
+            max_connections=max_connections,
+        )
         self._server: Server | None = None
         self._owner = 0
 
@@ -205,94 +161,6 @@ class LocalLakebase:
         Args:
             **overrides: Fields of :class:`lakebase_provider.core.config.LakebaseConfig` to set differently.
         """
-        import dataclasses
-
         from lakebase_provider.core.config import LakebaseConfig
 
-        return dataclasses.replace(LakebaseConfig.from_env(self.env()), **overrides)
-
-
-class Server:
-    """The server process as its parent sees it."""
-
-    def __init__(self, process: subprocess.Popen[bytes], running: Running) -> None:
-        self._process = process
-        self.running = running
-
-    @classmethod
-    def launch(cls, options: dict[str, Any]) -> Server:
-        """Start the server and wait for its answer.
-
-        Args:
-            options: Fields of :class:`lakebase_provider.local.server.Options`.
-
-        Raises:
-            LocalLakebaseError: It could not start.
-        """
-        with tempfile.TemporaryFile() as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lakebase_provider.local.server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(),
-                # Not the caller's folder: Python puts it first on the path, and a module there may be called `jwt`.
-                cwd="/",
-                # Ctrl-C is for the parent, which then stops the server in order.
-                start_new_session=True,
-            )
-            try:
-                return cls(process, _handshake(process, options, stderr))
-            except BaseException:
-                process.terminate()
-                _close_pipes(process)
-                process.wait()
-                raise
-
-    def stop(self) -> None:
-        """End the server by ending its input, and wait until it is gone."""
-        _close_pipes(self._process)
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def wait(self) -> int:
-        """Block until the server ends by itself, and return its exit code."""
-        return self._process.wait()
-
-    def leave(self) -> None:
-        """Let go of a server that was started with `detach`."""
-        _close_pipes(self._process)
-
-
-def _handshake(process: subprocess.Popen[bytes], options: dict[str, Any], stderr: IO[bytes]) -> Running:
-    assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(options).encode() + b"\n")
-        process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        stderr.seek(0)
-        said = stderr.read().decode(errors="replace").strip().splitlines()
-        raise LocalLakebaseError(f"The local Lakebase ended while starting: {said[-1] if said else 'it said nothing'}")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise LocalLakebaseError(answer["error"], remedy=answer["remedy"])
-    return Running(**answer)
-
-
-def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    if paths := environment.get("PYTHONPATH"):
-        # Relative entries would mean another folder from the server's.
-        environment["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in paths.split(os.pathsep) if p)
-    return environment
+        return LakebaseConfig.from_env(self.env(), **overrides)

@@ -26,7 +26,11 @@ def startup_parameters(body: bytes) -> dict[str, str]:
     """Parse what follows the version in a StartupMessage."""
     parts = body.split(b"\0")
     names, values = parts[0::2], parts[1::2]
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in zip(names, values) if name}
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in zip(names, values)
+        if name
+    }
 
 
 def error(code: str, text: str) -> bytes:

@@ -51,7 +51,8 @@ def _listen(family: socket.AddressFamily, address: str, port: int, *, what: str)
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise LocalLakebaseError(
-                f"Port {port} on {address} is already in use.", remedy=f"Choose another {what}, or 0 for a free one."
+                f"Port {port} on {address} is already in use.",
+                remedy=f"Choose another {what}, or 0 for a free one.",
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise LocalLakebaseError(

@@ -77,7 +77,9 @@ class Views:
     def role(self, project: str, branch: str, role: str) -> dict[str, Any]:
         return _pick(self.roles(project, branch)["roles"], "role", role)
 
-    def create_role(self, spec: dict[str, Any], project: str, branch: str, role_id: str | None) -> dict[str, Any]:
+    def create_role(
+        self, spec: dict[str, Any], project: str, branch: str, role_id: str | None
+    ) -> dict[str, Any]:
         """Create a role and answer with a finished operation.
 
         Raises:
@@ -98,7 +100,12 @@ class Views:
     def role_operation(self, project: str, branch: str, role: str, operation: str) -> dict[str, Any]:
         # Roles are created at once, so an operation is finished whenever it is asked for.
         created = self.role(project, branch, role)
-        return {"name": f"{created['name']}/operations/{operation}", "done": True, "metadata": {}, "response": created}
+        return {
+            "name": f"{created['name']}/operations/{operation}",
+            "done": True,
+            "metadata": {},
+            "response": created,
+        }
 
     def instances(self) -> dict[str, Any]:
         return {"database_instances": [self.instance(INSTANCE)]}

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +23,12 @@ from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.local import databricks_auth
 from lakebase_provider.local.binaries import find_binaries, stage_for_other_account
 from lakebase_provider.local.errors import LocalLakebaseError
+from lakebase_provider.local.options import DEVELOPER, Options
 from lakebase_provider.local.ports import bind_loopback
 from lakebase_provider.local.postgres import Postgres, choose_account
 
-DEVELOPER = "developer@example.com"
 #: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
 _LONGEST_FOLDER = 104 - len("/lakebase-12345678/postgres/.s.PGSQL.5432.lock")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the parent asks for.
-
-    Attributes:
-        host: Name that clients connect to.
-        port: Of the front end; 0 for a free one.
-        http_port: Of the control plane; 0 for a free one.
-        token_lifetime: Seconds.
-        max_connections: Postgres' setting.
-        authority_folder: Where the certificate authority is kept for the next run; None for one that ends with this.
-        detach: True to outlive the parent.
-    """
-
-    host: str
-    port: int
-    http_port: int
-    token_lifetime: float
-    max_connections: int
-    authority_folder: str | None
-    detach: bool
 
 
 class Watchdog:

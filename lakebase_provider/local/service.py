@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from lakebase_provider.local.binaries import Binaries
 from lakebase_provider.local.certificates import Certificates
 from lakebase_provider.local.control_plane import create_app
 from lakebase_provider.local.frontend import Frontend
+from lakebase_provider.local.options import DEVELOPER, Options, Running
 from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.principals import Principal
-from lakebase_provider.local.server import DEVELOPER, Options
 from lakebase_provider.local.state import Workspace
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a closing one.
@@ -57,7 +57,10 @@ class Service:
     developer: Principal
 
     async def serve(
-        self, database: list[socket.socket], http: list[socket.socket], announce: Callable[[dict[str, Any]], None]
+        self,
+        database: list[socket.socket],
+        http: list[socket.socket],
+        announce: Callable[[dict[str, Any]], None],
     ) -> None:
         """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
 
@@ -99,19 +102,23 @@ class Service:
             await serving
 
     def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
-        return {
-            "pid": os.getpid(),
-            "host": self.options.host,
-            "port": database[0].getsockname()[1],
-            "http_port": http[0].getsockname()[1],
-            "client_id": self.owner.client_id,
-            "client_secret": self.owner.client_secret,
-            "developer": self.developer.name,
-            "pat": self.developer.token,
-            "ca": str(self.certificates.bundle),
-            "admin_key": key,
-            "superuser_dsn": self.postgres.dsn(),
-        }
+        owner, developer = self.owner, self.developer
+        assert owner.client_id and owner.client_secret and developer.token
+        running = Running(
+            pid=os.getpid(),
+            host=self.options.host,
+            port=database[0].getsockname()[1],
+            http_port=http[0].getsockname()[1],
+            client_id=owner.client_id,
+            client_secret=owner.client_secret,
+            developer=developer.name,
+            pat=developer.token,
+            ca=str(self.certificates.bundle),
+            admin_key=key,
+            superuser_dsn=self.postgres.dsn(),
+            folder=str(self.folder),
+        )
+        return asdict(running)
 
     def _watch_postgres(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
         def wait() -> None:

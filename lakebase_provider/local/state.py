@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from lakebase_provider.local.login_errors import DEFAULT_STYLE
+from lakebase_provider.local.options import BRANCH, ENDPOINT, PROJECT
 from lakebase_provider.local.principals import Directory
 from lakebase_provider.local.tokens import TokenAuthority
 
-PROJECT, BRANCH, ENDPOINT = "local", "production", "primary"
 #: Name of the same database as Lakebase Provisioned knows it.
 INSTANCE = "local"
 _LOG_LENGTH = 20_000

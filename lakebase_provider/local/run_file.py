@@ -1,0 +1,90 @@
+"""The note that `lakebase local up` leaves for `env` and `down`: where its server is, and the keys to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import asdict
+from pathlib import Path
+
+from lakebase_provider.local.admin import Admin
+from lakebase_provider.local.errors import LocalLakebaseError
+from lakebase_provider.local.options import Running
+
+_APP = "lakebase-provider"
+
+
+class RunFile:
+    """One named note in the user's runtime folder, readable by the user alone for it holds secrets.
+
+    Args:
+        name: Tells several local Lakebases of one user apart.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+            raise LocalLakebaseError(
+                f"--name {name!r} does not do.", remedy="Use letters, digits, - and _, 63 at most."
+            )
+        self.name = name
+        self._path = _runtime_folder() / f"local-{name}.json"
+
+    def write(self, running: Running) -> None:
+        """Leave the note in one step: a reader sees none or the whole one."""
+        temporary = self._path.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(running), file)
+        temporary.replace(self._path)
+
+    def read(self) -> Running | None:
+        """Return the note, or None where there is none."""
+        try:
+            return Running(**json.loads(self._path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """Take the note away."""
+        self._path.unlink(missing_ok=True)
+
+    def alive(self) -> Running | None:
+        """Return the note if its server answers to its key with its process id; else remove it."""
+        running = self.read()
+        if running is None:
+            return None
+        try:
+            if admin(running).ping() == running.pid:
+                return running
+        except LocalLakebaseError:
+            pass
+        self.remove()
+        return None
+
+
+def admin(running: Running) -> Admin:
+    """Return the handle on a running server."""
+    return Admin(running.http_port, running.admin_key, running.superuser_dsn)
+
+
+def authority_folder() -> Path:
+    """Return the folder that keeps the certificate authority from one `up` to the next."""
+    import platformdirs
+
+    return platformdirs.user_data_path(_APP) / "local"
+
+
+def _runtime_folder() -> Path:
+    import platformdirs
+
+    folder = platformdirs.user_runtime_path(_APP)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The place may be a shared one such as /tmp, where somebody else may have been first.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise LocalLakebaseError(
+            f"{folder} belongs to somebody else.", remedy="Remove it, or set XDG_RUNTIME_DIR to a folder of yours."
+        )
+    folder.chmod(0o700)
+    return folder
