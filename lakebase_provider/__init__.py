@@ -1,1 +1,82 @@
+"""Databricks Lakebase for Airflow, and the core that Dagster and scripts share.
+
+Airflow reads this module at every start, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+
+_INTEGRATION = "Databricks Lakebase"
+
+#: Settings that the connection form's own columns carry; the other settings are its extra fields.
+_COLUMNS = ("host", "port", "database", "user", "password")
+
+
+def get_provider_info() -> dict[str, Any]:
+    """What Airflow needs to know of this provider, its connection form included.
+
+    The form's extra fields are generated from the table of settings, so that a setting is added in one place.
+
+    Returns:
+        A mapping as Airflow's ``provider_info.schema.json`` describes it.
+    """
+    from lakebase_provider.core.config import settings
+
+    return {
+        "package-name": "lakebase-provider",
+        "name": _INTEGRATION,
+        "description": "Databricks Lakebase (managed Postgres with OAuth passwords).",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.databricks.com/aws/en/oltp/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {"integration-name": _INTEGRATION, "python-modules": ["lakebase_provider.hooks.lakebase"]},
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "lakebase_provider.operators.health",
+                    "lakebase_provider.operators.sql",
+                ],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "lakebase",
+                "hook-name": _INTEGRATION,
+                "hook-class-name": "lakebase_provider.hooks.lakebase.LakebaseHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {
+                        "schema": "Database",
+                        "login": "Client ID or user",
+                        "password": "Client secret or native password",
+                    },
+                    "placeholders": {
+                        "host": "resolved from the endpoint",
+                        "port": "5432",
+                        "schema": "databricks_postgres",
+                        "login": "application id of the service principal",
+                    },
+                },
+                "conn-fields": {
+                    row.name: {
+                        "label": row.label,
+                        "description": row.description,
+                        "schema": row.json_schema(),
+                    }
+                    for row in settings()
+                    if row.name not in _COLUMNS
+                },
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Hooks: an Airflow connection becomes a :class:`~lakebase_provider.core.LakebaseClient`."""

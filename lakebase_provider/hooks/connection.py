@@ -1,0 +1,90 @@
+"""An Airflow connection, read as the settings of a :class:`~lakebase_provider.core.LakebaseConfig`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lakebase_provider.core.config import LakebaseConfig, settings
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.secret import Secret
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+#: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
+_COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
+#: Settings that say how to authenticate at the workspace without a client secret.
+_OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
+
+
+def config_of(connection: Connection, overrides: Mapping[str, object]) -> LakebaseConfig:
+    """The configuration that a connection describes.
+
+    An override goes before an extra, and an extra before a column of the form. A blank field is not set.
+
+    Args:
+        connection: The connection; its password is the service principal's client secret, or with
+            ``auth=password`` the native password.
+        overrides: Settings by name.
+
+    Raises:
+        ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names the
+            connection and the setting. No network call has been made.
+    """
+    try:
+        columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
+        found = {**_set(columns), **_set(_extras(connection.extra)), **_set(overrides)}
+        _add_password(found, connection.password)
+        return LakebaseConfig.from_mapping(found)
+    except ConfigError as error:
+        raise ConfigError(
+            f"Connection '{connection.conn_id}': {error.message}", remedy=error.remedy
+        ) from None
+
+
+def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:
+    """A copy in which the secret settings are opaque, to be kept on an object that may be shown."""
+    secret = {row.name for row in settings() if row.kind == "secret"}
+    return {k: Secret(v) if k in secret and isinstance(v, str) and v else v for k, v in values.items()}
+
+
+def secrets_of(config: LakebaseConfig) -> list[Secret]:
+    """The secrets that a configuration holds."""
+    return [value for row in settings() if isinstance(value := getattr(config, row.name), Secret)]
+
+
+def _set(values: Mapping[str, object]) -> dict[str, object]:
+    return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
+
+
+def _extras(text: str | None) -> dict[str, object]:
+    if not text or not text.strip():
+        return {}
+    try:
+        extras = json.loads(text)
+    except ValueError:
+        # Without the decoder's error: its message may quote a secret.
+        raise ConfigError("Extra is not valid JSON.", remedy="Correct the connection's extra.") from None
+    if not isinstance(extras, dict):
+        raise ConfigError("Extra is not a JSON object.", remedy='Use the form {"setting": "value"}.')
+    return extras
+
+
+def _add_password(found: dict[str, object], password: str | None) -> None:
+    given = password is not None and password.strip() != ""
+    if found.get("auth", "oauth") == "password":
+        if given:
+            found.setdefault("password", password)
+        return
+    if given and "client_secret" not in found:
+        clash = next((name for name in _OTHER_CREDENTIALS if name in found), None)
+        if clash is not None:
+            raise ConfigError(
+                f"Both the password (a client secret) and '{clash}' are set.",
+                remedy=f"Keep one: the client id and secret, or '{clash}'.",
+            )
+        found["client_secret"] = password
+    if "client_secret" in found and "user" in found:
+        found.setdefault("client_id", found["user"])

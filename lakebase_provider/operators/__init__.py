@@ -1,0 +1,1 @@
+"""Operators: importing one imports neither a driver nor the Databricks SDK."""

@@ -1,0 +1,118 @@
+"""An Airflow of the tests' own: its home is a folder that goes with the session."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lakebase_provider.local import LocalLakebase
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+# Airflow reads its configuration when it is imported, so this stands before every import of it.
+HOME = Path(tempfile.mkdtemp(prefix="lakebase-airflow-"))
+DAGS = HOME / "dags"
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(DAGS),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__TEST_CONNECTION="Enabled",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
+)
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "example_dags"
+DagLoader = Callable[[str], "DAG"]
+
+
+def airflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run Airflow's command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        env={**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING", **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """The metadata database, and the DAG files where Airflow looks for them."""
+    DAGS.mkdir(exist_ok=True)
+    for file in (*EXAMPLES.glob("lakebase_*.py"), *(HERE / "dags").glob("*.py")):
+        shutil.copy(file, DAGS)
+    done = airflow("db", "migrate")
+    assert done.returncode == 0, done.stderr
+
+
+def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:
+    """An Airflow connection to `lake` as the form would store it."""
+    env = lake.env()
+    extra = {
+        "endpoint": env["ENDPOINT_NAME"],
+        "workspace_host": env["DATABRICKS_HOST"],
+        "sslrootcert": env["PGSSLROOTCERT"],
+    }
+    fields = {
+        "conn_type": "lakebase",
+        "host": env["PGHOST"],
+        "port": int(env["PGPORT"]),
+        "schema": env["PGDATABASE"],
+        "login": env["DATABRICKS_CLIENT_ID"],
+        "password": env["DATABRICKS_CLIENT_SECRET"],
+    }
+    extra.update(changes.pop("extra", {}))
+    return {**fields, **changes, "extra": extra}
+
+
+@pytest.fixture
+def lake(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLakebase]:
+    """The local Lakebase, with the connection ``lakebase_default`` leading to it and to it alone."""
+    from lakebase_provider.core.client import close_shared_clients
+
+    # Only the connection may lead there, so that a test cannot pass by what the environment says.
+    for name in lakebase_env.env():
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(HOME / "no-such-file"))
+    define(monkeypatch, **connection_fields(lakebase_env))
+    yield lakebase_env
+    close_shared_clients()
+
+
+def define(monkeypatch: pytest.MonkeyPatch, conn_id: str = "lakebase_default", **fields: Any) -> None:
+    """Define a connection for Airflow, as a deployment does it by the environment."""
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+
+
+@pytest.fixture
+def dag_of(airflow_db: None) -> DagLoader:
+    """Loads the DAG of a file in the DAGs folder."""
+
+    def load(name: str) -> DAG:
+        spec = importlib.util.spec_from_file_location(f"dag_{name}", DAGS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        dag: DAG = module.dag
+        return dag
+
+    return load
