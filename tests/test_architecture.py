@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 def modules_after(statement: str) -> set[str]:
     """Names in `sys.modules` of a new interpreter after a statement."""
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 

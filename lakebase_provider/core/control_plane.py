@@ -27,6 +27,9 @@ _HTTP_TIMEOUT = 20
 #: Seconds in which the SDK retries on its own. It reads 0 as 300; the TokenProvider does the retrying.
 _SDK_RETRY_SECONDS = 1
 
+#: Variables of databricks-sdk that say where, not who.
+_NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
+
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
 
@@ -110,6 +113,11 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
     }
     secrets = {"client_secret", "token", "azure_client_secret"}
     found = {sdk: getattr(config, ours) for ours, sdk in names.items() if getattr(config, ours) is not None}
+    # The SDK reads the environment too and refuses two methods at once: what was given explicitly wins.
+    if "auth_type" not in found and "token" in found:
+        found["auth_type"] = "pat"
+    elif "auth_type" not in found and "client_secret" in found:
+        found["auth_type"] = "oauth-m2m"
     return {name: value.reveal() if name in secrets else value for name, value in found.items()}
 
 
@@ -119,9 +127,7 @@ def require_workspace_credentials(config: LakebaseConfig) -> None:
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)
     ):
         return
-    ambient = any(
-        name.startswith(("DATABRICKS_", "ARM_")) and name != "DATABRICKS_HOST" for name in os.environ
-    )
+    ambient = any(name.startswith(("DATABRICKS_", "ARM_")) for name in os.environ.keys() - _NO_CREDENTIALS)
     config_file = Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
     if not ambient and not config_file.is_file():
         raise ConfigError(

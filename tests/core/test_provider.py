@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +17,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.token import Token
 from tests.core.fake_clock import FakeClock
+from tests.eventually import eventually
 
 LIFETIME = 3600.0
 
@@ -46,16 +47,6 @@ class ScriptedMinter:
 
 def provider(minter: ScriptedMinter, clock: FakeClock) -> TokenProvider:
     return TokenProvider(minter, clock=clock, give_up_after=60)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for another thread to get there; fails after ten seconds."""
-    deadline = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        deadline.wait(0.005)
-    raise AssertionError("it did not happen")
 
 
 def test_a_fresh_token_is_served_from_the_cache(clock: FakeClock) -> None:
