@@ -1,4 +1,4 @@
-"""Handle on a running local Lakebase: make tokens expire, suspend the endpoint, script faults, read counters."""
+"""Handle on a running local Lakebase: expire tokens, suspend it, script faults, read counters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The HTTP side of :class:`lakebase_provider.local.admin.Admin`: one POST route, `/_local/<command>`.
 
-Every request must carry the key that the server handed to its parent, so that other processes of this machine,
-which can all reach the port, cannot use it.
+Every request must carry the key that the server handed to its parent, so that other processes of this
+machine, which can all reach the port, cannot use it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from lakebase_provider.local.state import Fault, Workspace
 KEY_HEADER = "X-Local-Admin-Key"
 
 #: Superusers are the tests' own sessions, behind the endpoint rather than on it.
-_END_SESSIONS = f"""
+_END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND usename <> '{SUPERUSER}'
+WHERE backend_type = 'client backend' AND usename <> %s
 """
 
 Command = Callable[..., Awaitable[Any]]
@@ -67,6 +67,7 @@ class AdminApi:
         }
 
     def route(self) -> Route:
+        """The route of all commands."""
         return Route("/_local/{command}", self._handle, methods=["POST"])
 
     async def _handle(self, request: Request) -> Response:
@@ -103,7 +104,7 @@ class AdminApi:
     async def _suspend(self) -> None:
         # First the state: a client that reconnects at once must find the endpoint asleep.
         self._workspace.endpoint.state = "IDLE"
-        await run_in_threadpool(self._postgres.execute, _END_SESSIONS)
+        await run_in_threadpool(self._postgres.execute, _END_SESSIONS, (SUPERUSER,))
 
     async def _disable_endpoint(self, disabled: bool) -> None:
         self._workspace.endpoint.disabled = disabled

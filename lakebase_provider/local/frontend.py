@@ -1,7 +1,7 @@
 """The TLS front end: lets in who holds a valid token, then relays bytes to Postgres.
 
-Postgres itself trusts whoever reaches its unix socket. It cannot do this part: portable builds lack OpenSSL, and a
-role has one password at a time where Lakebase accepts every unexpired token.
+Postgres itself trusts whoever reaches its unix socket. It cannot do this part: portable builds lack
+OpenSSL, and a role has one password at a time where Lakebase accepts every unexpired token.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lakebase_provider.local import messages
 from lakebase_provider.local.channel import Channel
 from lakebase_provider.local.login_errors import refusal
 from lakebase_provider.local.state import Workspace
-from lakebase_provider.local.tokens import TokenRefused
+from lakebase_provider.local.tokens import TokenRefusedError
 
 #: Seconds that a client may take from connect to password, as Postgres' authentication_timeout.
 _LOGIN_TIMEOUT = 60.0
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, reason: str, *, role: str = "", expiry: float = 0.0) -> None:
         super().__init__(reason)
         self.reason, self.role, self.expiry = reason, role, expiry
@@ -44,6 +44,7 @@ class Frontend:
         self._sessions: set[asyncio.Task[None]] = set()
 
     def start(self, listeners: list[socket.socket]) -> None:
+        """Accept connections, from the running loop."""
         self._acceptors = [asyncio.create_task(self._accept(listener)) for listener in listeners]
 
     async def stop(self) -> None:
@@ -106,7 +107,7 @@ class Frontend:
                 await self._cancel(packet)
             else:
                 self._workspace.counters.refused_logins += 1
-                await _send(connection, self._error(_Refused("plaintext")))
+                await _send(connection, self._error(_RefusedError("plaintext")))
             return None
 
     async def _start_tls(self, connection: socket.socket, *, direct: bool) -> Channel | None:
@@ -127,7 +128,7 @@ class Frontend:
                 return
             role, startup = admitted
             backend = await self._open_backend(role, startup, client)
-        except _Refused as refused:
+        except _RefusedError as refused:
             self._workspace.counters.refused_logins += 1
             client.write(self._error(refused))
             return
@@ -148,7 +149,7 @@ class Frontend:
             return None
         role = messages.startup_parameters(startup[8:]).get("user")
         if not role:
-            raise _Refused("no_user")
+            raise _RefusedError("no_user")
         client.write(messages.CLEARTEXT_PASSWORD)
         kind, size = (head := await client.read(5))[:1], int.from_bytes(head[1:], "big")
         if kind != b"p" or not 4 <= size <= messages.MAX_PASSWORD:
@@ -162,23 +163,23 @@ class Frontend:
         # A token is base64 with two dots; a role with a native password may use either.
         if native is not None and not password.startswith("ey"):
             if not hmac.compare_digest(native.encode(), password.encode()):
-                raise _Refused("bad_password", role=role)
+                raise _RefusedError("bad_password", role=role)
             return
         try:
             self._workspace.tokens.check(password, role)
-        except TokenRefused as refused:
-            raise _Refused(refused.reason, role=role, expiry=refused.expiry) from None
+        except TokenRefusedError as refused:
+            raise _RefusedError(refused.reason, role=role, expiry=refused.expiry) from None
 
     async def _open_backend(self, role: str, startup: bytes, client: Channel) -> Channel:
         """Log in to Postgres, waking the endpoint first, and pass its first answers on."""
         endpoint = self._workspace.endpoint
         if endpoint.disabled:
-            raise _Refused("disabled", role=role)
+            raise _RefusedError("disabled", role=role)
         await endpoint.wake(self._workspace)
         try:
             _, backend = await asyncio.get_running_loop().create_unix_connection(Channel, self._backend)
         except OSError:
-            raise _Refused("stopping", role=role) from None
+            raise _RefusedError("stopping", role=role) from None
         try:
             backend.write(startup)
             while True:
@@ -200,7 +201,7 @@ class Frontend:
     def _refuse(self, fields: dict[str, str], role: str) -> None:
         # Lakebase does not tell a stranger which roles exist.
         if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
-            raise _Refused("role_missing", role=role)
+            raise _RefusedError("role_missing", role=role)
 
     async def _relay(self, client: Channel, backend: Channel) -> None:
         self._workspace.counters.open_connections += 1
@@ -221,7 +222,7 @@ class Frontend:
         finally:
             writer.close()
 
-    def _error(self, refused: _Refused) -> bytes:
+    def _error(self, refused: _RefusedError) -> bytes:
         style = self._workspace.login_error_style
         return messages.error(*refusal(refused.reason, role=refused.role, style=style, expiry=refused.expiry))
 

@@ -43,7 +43,8 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=_environment(),
-                # Not the caller's folder: Python puts it first on the path, and a module there may be called `jwt`.
+                # Not the caller's folder: Python puts it first on the path, and a module there may be
+                # called `jwt`.
                 cwd="/",
                 # Ctrl-C is for the parent, which then stops the server in order.
                 start_new_session=True,
@@ -75,7 +76,8 @@ class Server:
 
 
 def _handshake(process: subprocess.Popen[bytes], options: Options, stderr: IO[bytes]) -> Running:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(json.dumps(asdict(options)).encode() + b"\n")
         process.stdin.flush()

@@ -6,7 +6,7 @@ Field reports disagree on what Lakebase says about an expired token, so its text
 
 from __future__ import annotations
 
-INVALID_PASSWORD = "28P01"
+INVALID_PASSWORD = "28P01"  # noqa: S105 - a SQLSTATE
 INVALID_AUTHORIZATION = "28000"
 INTERNAL_ERROR = "XX000"
 

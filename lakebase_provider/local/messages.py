@@ -25,12 +25,9 @@ def header(packet: bytes) -> tuple[int, int]:
 def startup_parameters(body: bytes) -> dict[str, str]:
     """Parse what follows the version in a StartupMessage."""
     parts = body.split(b"\0")
-    names, values = parts[0::2], parts[1::2]
-    return {
-        name.decode(errors="replace"): value.decode(errors="replace")
-        for name, value in zip(names, values)
-        if name
-    }
+    texts = [part.decode(errors="replace") for part in parts]
+    # The list ends with an empty name.
+    return {name: value for name, value in zip(texts[0::2], texts[1::2], strict=False) if name}
 
 
 def error(code: str, text: str) -> bytes:

@@ -21,7 +21,8 @@ class Options:
         http_port: Of the control plane; 0 for a free one.
         token_lifetime: Seconds.
         max_connections: Postgres' setting.
-        authority_folder: Where the certificate authority is kept for the next run; None for one that ends with this.
+        authority_folder: Where the certificate authority is kept for the next run; None for one that ends
+            with this.
         detach: True to outlive the parent.
     """
 

@@ -70,11 +70,8 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def socket_folder(self) -> Path:
-        return self._home
-
-    @property
     def socket_path(self) -> str:
+        """Path of the unix socket."""
         return str(self._home / f".s.PGSQL.{_PORT}")
 
     def begin_initdb(self) -> subprocess.Popen[bytes]:
@@ -173,7 +170,7 @@ class Postgres:
         # A clean environment: PGPORT, PGDATA and their kin would reach the server as settings.
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 - our own argument list
                 argv,
                 env={**environment, "LC_ALL": "C", "TZ": "UTC"},
                 cwd="/",

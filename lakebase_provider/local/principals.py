@@ -16,8 +16,8 @@ class Principal:
     """One identity of the workspace.
 
     Attributes:
-        name: What `Me` calls it and what its Postgres role is called: the client id of a service principal, the
-            e-mail address of a user.
+        name: What `Me` calls it and what its Postgres role is called: the client id of a service principal,
+            the e-mail address of a user.
         type: `SERVICE_PRINCIPAL` or `USER`.
         client_id: Of a service principal, else None.
         client_secret: Of a service principal, else None.

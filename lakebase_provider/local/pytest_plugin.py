@@ -1,7 +1,7 @@
 """pytest fixtures: a local Lakebase for the test session, and an environment that points to it.
 
-pytest loads this module in every run of everybody who has the package installed, so it imports nothing but pytest
-until a test asks for a fixture.
+pytest loads this module in every run of everybody who has the package installed, so it imports nothing but
+pytest until a test asks for a fixture.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lakebase_provider.local.state import INSTANCE, Branch, Endpoint, Project, W
 _NAME = re.compile(r"projects/([^/]+)/branches/([^/]+)/endpoints/([^/]+)")
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A resource does not exist."""
 
     def __init__(self, what: str) -> None:
@@ -36,45 +36,55 @@ class Views:
         """Find an endpoint by its full name, `projects/P/branches/B/endpoints/E`."""
         match = _NAME.fullmatch(name)
         if match is None:
-            raise Missing("endpoint id")
+            raise MissingError("endpoint id")
         return self._endpoint(*match.groups())
 
     def projects(self) -> dict[str, Any]:
-        return {"projects": [_project(project) for project in self._workspace.projects.values()]}
+        """GET …/projects."""
+        return {"projects": [self._project_view(project) for project in self._workspace.projects.values()]}
 
     def project(self, project: str) -> dict[str, Any]:
-        return _project(self._project(project))
+        """GET …/projects/P."""
+        return self._project_view(self._project(project))
 
     def branches(self, project: str) -> dict[str, Any]:
+        """GET …/branches."""
         found = self._project(project).branches.values()
         return {"branches": [_branch(project, branch) for branch in found]}
 
     def branch(self, project: str, branch: str) -> dict[str, Any]:
+        """GET …/branches/B."""
         return _branch(project, self._branch(project, branch))
 
     def endpoints(self, project: str, branch: str) -> dict[str, Any]:
+        """GET …/endpoints."""
         found = self._branch(project, branch).endpoints.values()
         return {"endpoints": [self._endpoint_view(project, branch, endpoint) for endpoint in found]}
 
     def endpoint(self, project: str, branch: str, endpoint: str) -> dict[str, Any]:
+        """GET …/endpoints/E."""
         return self._endpoint_view(project, branch, self._endpoint(project, branch, endpoint))
 
     def databases(self, project: str, branch: str) -> dict[str, Any]:
+        """GET …/databases."""
         self._branch(project, branch)
         parent = f"projects/{project}/branches/{branch}"
         found = databricks_auth.list_databases(self._postgres)
         return {"databases": [_database(parent, name, owner) for name, owner in found]}
 
     def database(self, project: str, branch: str, database: str) -> dict[str, Any]:
+        """GET …/databases/D."""
         return _pick(self.databases(project, branch)["databases"], "database", database)
 
     def roles(self, project: str, branch: str) -> dict[str, Any]:
+        """GET …/roles."""
         self._branch(project, branch)
         parent = f"projects/{project}/branches/{branch}"
         found = databricks_auth.list_roles(self._postgres)
         return {"roles": [_role(parent, name, identity, login) for name, identity, login in found]}
 
     def role(self, project: str, branch: str, role: str) -> dict[str, Any]:
+        """GET …/roles/R."""
         return _pick(self.roles(project, branch)["roles"], "role", role)
 
     def create_role(
@@ -98,6 +108,7 @@ class Views:
         return self.role_operation(project, branch, _resource_id(name), uuid.uuid4().hex)
 
     def role_operation(self, project: str, branch: str, role: str, operation: str) -> dict[str, Any]:
+        """GET …/roles/R/operations/O."""
         # Roles are created at once, so an operation is finished whenever it is asked for.
         created = self.role(project, branch, role)
         return {
@@ -108,17 +119,19 @@ class Views:
         }
 
     def instances(self) -> dict[str, Any]:
+        """GET of all Provisioned instances."""
         return {"database_instances": [self.instance(INSTANCE)]}
 
     def instance(self, instance: str) -> dict[str, Any]:
+        """GET of one Provisioned instance."""
         if instance != INSTANCE:
-            raise Missing(f"Database instance '{instance}'")
+            raise MissingError(f"Database instance '{instance}'")
         host = self._workspace.host
         return {
             "name": INSTANCE,
             "uid": self._workspace.endpoint.uid,
             "capacity": "CU_1",
-            "pg_version": "PG_VERSION_16",
+            "pg_version": f"PG_VERSION_{self._workspace.pg_version}",
             "state": "STOPPED" if self._workspace.endpoint.disabled else "AVAILABLE",
             "read_write_dns": host,
             "read_only_dns": host,
@@ -126,20 +139,41 @@ class Views:
 
     def _project(self, project: str) -> Project:
         if project not in self._workspace.projects:
-            raise Missing("project id")
+            raise MissingError("project id")
         return self._workspace.projects[project]
 
     def _branch(self, project: str, branch: str) -> Branch:
         branches = self._project(project).branches
         if branch not in branches:
-            raise Missing("branch id")
+            raise MissingError("branch id")
         return branches[branch]
 
     def _endpoint(self, project: str, branch: str, endpoint: str) -> Endpoint:
         endpoints = self._branch(project, branch).endpoints
         if endpoint not in endpoints:
-            raise Missing("endpoint id")
+            raise MissingError("endpoint id")
         return endpoints[endpoint]
+
+    def _project_view(self, project: Project) -> dict[str, Any]:
+        name = f"projects/{project.project_id}"
+        default = next(branch for branch in project.branches.values() if branch.default)
+        return {
+            "name": name,
+            "project_id": project.project_id,
+            "uid": project.uid,
+            "status": {
+                "display_name": project.project_id,
+                "default_branch": f"{name}/branches/{default.branch_id}",
+                "default_endpoint_settings": {
+                    "autoscaling_limit_min_cu": 0.5,
+                    "autoscaling_limit_max_cu": 2,
+                    "suspend_timeout_duration": "300s",
+                },
+                "enable_pg_native_login": True,
+                "history_retention_duration": "604800s",
+                "pg_version": self._workspace.pg_version,
+            },
+        }
 
     def _endpoint_view(self, project: str, branch: str, endpoint: Endpoint) -> dict[str, Any]:
         parent = f"projects/{project}/branches/{branch}"
@@ -162,28 +196,6 @@ class Views:
             "uid": endpoint.uid,
             "status": status,
         }
-
-
-def _project(project: Project) -> dict[str, Any]:
-    name = f"projects/{project.project_id}"
-    default = next(branch for branch in project.branches.values() if branch.default)
-    return {
-        "name": name,
-        "project_id": project.project_id,
-        "uid": project.uid,
-        "status": {
-            "display_name": project.project_id,
-            "default_branch": f"{name}/branches/{default.branch_id}",
-            "default_endpoint_settings": {
-                "autoscaling_limit_min_cu": 0.5,
-                "autoscaling_limit_max_cu": 2,
-                "suspend_timeout_duration": "300s",
-            },
-            "enable_pg_native_login": True,
-            "history_retention_duration": "604800s",
-            "pg_version": 16,
-        },
-    }
 
 
 def _branch(project: str, branch: Branch) -> dict[str, Any]:
@@ -229,7 +241,7 @@ def _role(parent: str, name: str, identity_type: str | None, login: bool) -> dic
 
 
 def _resource_id(name: str) -> str:
-    """Turn a Postgres name into an id of the control plane: lower case, digits and hyphens, first a letter."""
+    """Turn a Postgres name into an id: lower case, digits and hyphens, first a letter."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return plain if plain[:1].isalpha() else f"r-{plain}"
 
@@ -238,4 +250,4 @@ def _pick(found: list[dict[str, Any]], kind: str, identity: str) -> dict[str, An
     for resource in found:
         if resource[f"{kind}_id"] == identity:
             return resource
-    raise Missing(f"{kind} id")
+    raise MissingError(f"{kind} id")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -78,13 +79,21 @@ def authority_folder() -> Path:
 def _runtime_folder() -> Path:
     import platformdirs
 
-    folder = platformdirs.user_runtime_path(_APP)
+    with warnings.catch_warnings():
+        # Without a session it falls back to a folder below /tmp, and warns; what that needs is checked below.
+        warnings.simplefilter("ignore")
+        folder = platformdirs.user_runtime_path(_APP)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The place may be a shared one such as /tmp, where somebody else may have been first.
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    # In a shared place somebody else may have been first.
+    if not _is_ours(folder) or not _is_ours(folder.parent):
         raise LocalLakebaseError(
-            f"{folder} belongs to somebody else.", remedy="Remove it, or set XDG_RUNTIME_DIR to a folder of yours."
+            f"{folder} belongs to somebody else.",
+            remedy="Set XDG_RUNTIME_DIR to a folder of yours.",
         )
     folder.chmod(0o700)
     return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in (os.geteuid(), 0)

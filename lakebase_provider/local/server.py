@@ -1,7 +1,8 @@
 """The process that runs a local Lakebase: `python -m lakebase_provider.local.server`.
 
-It reads its options as one JSON line on standard input and answers with one JSON line on standard output: either
-what a client needs, or why it could not start. From then on the end of its input means that its parent is gone.
+It reads its options as one JSON line on standard input and answers with one JSON line on standard output:
+either what a client needs, or why it could not start. From then on the end of its input means that its
+parent is gone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Watchdog:
 
     def __init__(self, folder: Path) -> None:
         program = Path(__file__).with_name("watchdog.py")
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own argument list
             [sys.executable, "-S", "-I", str(program), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -46,6 +47,7 @@ class Watchdog:
         )
 
     def say(self, line: str) -> None:
+        """Send one line; a watchdog that is gone is no reason to stop."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
@@ -63,7 +65,7 @@ class Watchdog:
 def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
     parent = tempfile.gettempdir()
     if len(parent) > _LONGEST_FOLDER:
-        parent = "/tmp"
+        parent = "/tmp"  # noqa: S108 - mkdtemp makes a folder that nobody else can enter
     folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent)).resolve()
     watchdog = Watchdog(folder)
     try:
@@ -130,6 +132,7 @@ def _announce(answer: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    """Run the program."""
     options = Options(**json.loads(sys.stdin.readline()))
     try:
         run(options)

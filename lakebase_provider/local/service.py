@@ -1,7 +1,7 @@
 """What the server runs once Postgres is up: the TLS front end and the control plane in one event loop.
 
-Apart from :mod:`lakebase_provider.local.server`, because these imports take a third of a second, which the server
-spends while initdb runs.
+Apart from :mod:`lakebase_provider.local.server`, because these imports take a third of a second, which the
+server spends while initdb runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.principals import Principal
 from lakebase_provider.local.state import Workspace
 
-#: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a closing one.
+#: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
+#: closing one.
 _KEEP_ALIVE = 120
 
 
@@ -103,7 +104,9 @@ class Service:
 
     def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
         owner, developer = self.owner, self.developer
-        assert owner.client_id and owner.client_secret and developer.token
+        assert owner.client_id is not None
+        assert owner.client_secret is not None
+        assert developer.token is not None
         running = Running(
             pid=os.getpid(),
             host=self.options.host,
@@ -136,7 +139,8 @@ class Service:
 
 def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
     """Create what does not need Postgres: keys, certificates, principals."""
-    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime)
+    version = int(binaries.version.partition(".")[0])
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=version)
     kept = options.authority_folder
     issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
     owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")

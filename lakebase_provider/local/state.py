@@ -1,12 +1,13 @@
 """What the local workspace knows while it runs: its resources, its settings, its faults, its log.
 
-One object, :class:`Workspace`, is shared by the control plane and the front end, in one event loop and so without
-locks. Projects hold branches, and branches hold endpoints; all endpoints lead to the one Postgres.
+One object, :class:`Workspace`, is shared by the control plane and the front end, in one event loop and so
+without locks. Projects hold branches, and branches hold endpoints; all endpoints lead to the one Postgres.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import time
 import uuid
@@ -36,6 +37,7 @@ class Endpoint:
 
     @property
     def pending_state(self) -> str | None:
+        """What it is becoming, or None."""
         return "ACTIVE" if self._waking else None
 
     async def wake(self, workspace: Workspace) -> None:
@@ -58,6 +60,8 @@ class Endpoint:
 
 @dataclass
 class Branch:
+    """A branch and its endpoints, by id."""
+
     branch_id: str
     default: bool = False
     uid: str = field(default_factory=lambda: f"br-{uuid.uuid4()}")
@@ -66,6 +70,8 @@ class Branch:
 
 @dataclass
 class Project:
+    """A project and its branches, by id."""
+
     project_id: str
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     branches: dict[str, Branch] = field(default_factory=dict)
@@ -85,6 +91,7 @@ class Fault:
     times: int | None = None
 
     def matches(self, method: str, path: str) -> bool:
+        """Say whether the fault is left for such a request."""
         return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
 
 
@@ -126,6 +133,7 @@ class Counters:
     open_connections: int = 0
 
     def reset(self) -> None:
+        """Set all to zero but the open connections."""
         for item in fields(self):
             if item.name != "open_connections":
                 setattr(self, item.name, 0)
@@ -137,10 +145,12 @@ class Workspace:
     Args:
         host: Name under which clients reach the front end.
         token_lifetime: Seconds that a database token lives unless the request says less.
+        pg_version: Major version of Postgres.
     """
 
-    def __init__(self, *, host: str, token_lifetime: float) -> None:
+    def __init__(self, *, host: str, token_lifetime: float, pg_version: int) -> None:
         self.host = host
+        self.pg_version = pg_version
         self.workspace_id = "1000000000000001"
         self.default_token_lifetime = token_lifetime
         self.token_lifetime = token_lifetime
@@ -167,11 +177,13 @@ class Workspace:
         return self.projects[PROJECT].branches[BRANCH].endpoints[ENDPOINT]
 
     def endpoints(self) -> Iterator[Endpoint]:
+        """All endpoints of all branches."""
         for project in self.projects.values():
             for branch in project.branches.values():
                 yield from branch.endpoints.values()
 
     def add_fault(self, fault: Fault) -> None:
+        """Script a fault, after those already scripted."""
         self._faults.append(fault)
 
     def take_fault(self, method: str, path: str) -> Fault | None:
@@ -185,12 +197,11 @@ class Workspace:
 
     async def hang(self, seconds: float) -> None:
         """Wait, but not longer than until the faults are cleared."""
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._faults_cleared.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass
 
     def clear_faults(self) -> None:
+        """Forget all faults."""
         self._faults.clear()
         # Whoever hangs in a fault goes on; the next ones get an event of their own.
         self._faults_cleared.set()

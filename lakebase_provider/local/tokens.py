@@ -16,7 +16,7 @@ _ISSUER = "https://lakebase.local"
 _PADDING = 700
 
 
-class TokenRefused(Exception):
+class TokenRefusedError(Exception):
     """A password is not a valid token for the role.
 
     Attributes:
@@ -85,12 +85,12 @@ class TokenAuthority:
         """Accept a token as this role's password, at this moment.
 
         Raises:
-            TokenRefused: It is not, for the reason given.
+            TokenRefusedError: It is not, for the reason given.
         """
         try:
             jwt.get_unverified_header(token)
         except jwt.InvalidTokenError:
-            raise TokenRefused("not_a_jwt") from None
+            raise TokenRefusedError("not_a_jwt") from None
         try:
             claims = jwt.decode(
                 token,
@@ -100,11 +100,11 @@ class TokenAuthority:
                 options={"verify_exp": False, "verify_iat": False},
             )
         except jwt.InvalidTokenError:
-            raise TokenRefused("bad_signature") from None
+            raise TokenRefusedError("bad_signature") from None
         expiry, serial = float(claims["exp"]), int(claims["serial"])
         if claims["sub"] != role:
-            raise TokenRefused("other_role")
+            raise TokenRefusedError("other_role")
         if serial <= self._revoked_up_to:
-            raise TokenRefused("revoked")
+            raise TokenRefusedError("revoked")
         if serial <= self._expired_up_to or self._clock() >= expiry:
-            raise TokenRefused("expired", expiry)
+            raise TokenRefusedError("expired", expiry)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 #: Seconds that a process gets after each signal before the next, harsher one.
 _PATIENCE = 5.0
@@ -33,25 +34,25 @@ def main(folder: str) -> None:
         elif word == "release":
             return
     for group in groups:
-        _end(group, os.path.join(folder, "postgres", "data", "postmaster.pid"))
+        _end(group, Path(folder, "postgres", "data", "postmaster.pid"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end(group: int, pid_file: str) -> None:
+def _end(group: int, pid_file: Path) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         try:
             os.killpg(group, number)
         except ProcessLookupError:
             return
         deadline = time.monotonic() + _PATIENCE
-        had_pid_file = os.path.exists(pid_file)
+        had_pid_file = pid_file.exists()
         while time.monotonic() < deadline:
             try:
                 os.killpg(group, 0)
             except ProcessLookupError:
                 return
             # In a container whose first process reaps no orphans, a stopped Postgres stays a zombie for ever.
-            if had_pid_file and not os.path.exists(pid_file):
+            if had_pid_file and not pid_file.exists():
                 return
             time.sleep(0.01)
 
