@@ -50,6 +50,7 @@ class LakebaseClient:
 
     Args:
         config: To what, and as whom.
+        tokens: Where passwords come from; a cache of its own by default.
         clock: Where the time comes from.
 
     Raises:
@@ -61,12 +62,14 @@ class LakebaseClient:
         ...         conn.execute("select current_user").fetchone()
     """
 
-    def __init__(self, config: LakebaseConfig, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, config: LakebaseConfig, *, tokens: TokenProvider | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.config = config
         # A native password with host and user given needs no workspace, nor credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
-        self.tokens = TokenProvider(
+        self.tokens = tokens or TokenProvider(
             minter_for(config, control_plane), clock=clock, give_up_after=config.connect_budget
         )
         self._targets = TargetResolver(config, control_plane)
@@ -171,18 +174,22 @@ def _checkouts(pool: LakebasePool | None) -> int:
 
 
 _shared: dict[LakebaseConfig, LakebaseClient] = {}
+_shared_tokens: dict[tuple[object, ...], TokenProvider] = {}
 _shared_lock = threading.Lock()
 
 
 def shared_client(config: LakebaseConfig) -> LakebaseClient:
-    """This process's one client for that configuration: one pool, one token, for all who ask.
+    """This process's one client for that configuration, and so one pool for all who ask.
 
-    Its pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
+    Clients that differ only in what a token does not depend on, such as database or application name, share
+    the token. The pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
     """
     with _shared_lock:
         client = _shared.get(config)
         if client is None:
-            client = _shared[config] = LakebaseClient(config)
+            key = config.credential_key()
+            client = _shared[config] = LakebaseClient(config, tokens=_shared_tokens.get(key))
+            _shared_tokens[key] = client.tokens
         return client
 
 

@@ -327,10 +327,32 @@ class LakebaseConfig:
             query.setdefault("auth", "password")
         return cls.from_mapping({**{k: v for k, v in found.items() if v is not None}, **query})
 
+    def credential_key(self) -> tuple[object, ...]:
+        """What a token depends on: two configurations with equal keys may share one, others never."""
+        return tuple(getattr(self, name) for name in _CREDENTIAL_SETTINGS)
+
     def replace(self, **changes: object) -> LakebaseConfig:
         """A copy with other settings, checked anew."""
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
         return LakebaseConfig.from_mapping({**unchanged, **changes})
+
+
+#: The endpoint alone would not do: two principals on one endpoint must never share a token.
+_CREDENTIAL_SETTINGS = (
+    "endpoint",
+    "instance",
+    "auth",
+    "password",
+    "workspace_host",
+    "client_id",
+    "client_secret",
+    "token",
+    "profile",
+    "auth_type",
+    "azure_client_id",
+    "azure_client_secret",
+    "azure_tenant_id",
+)
 
 
 def _table() -> tuple[Setting, ...]:

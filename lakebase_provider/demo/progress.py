@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from typing import Any
 
 from lakebase_provider.core.client import shared_clients
@@ -30,11 +29,19 @@ class Progress:
 
     def counters(self) -> None:
         """The counters of all clients of this process, summed up."""
-        total = {"mints": 0, "connections": 0, "checkouts": 0}
-        for client in shared_clients():
-            for name, count in asdict(client.stats()).items():
-                total[name] += count
-        self._write({"counters": total})
+        clients = shared_clients()
+        stats = [client.stats() for client in clients]
+        # Clients of one principal share their token cache, which must not be counted twice.
+        caches = {id(client.tokens): client.tokens for client in clients}
+        self._write(
+            {
+                "counters": {
+                    "mints": sum(tokens.stats().mints for tokens in caches.values()),
+                    "connections": sum(s.connections for s in stats),
+                    "checkouts": sum(s.checkouts for s in stats),
+                }
+            }
+        )
 
     def _write(self, event: dict[str, Any]) -> None:
         self._pipe.write(json.dumps(event) + "\n")

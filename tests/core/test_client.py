@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lakebase_provider.core import close_shared_clients, shared_client
+from lakebase_provider.core import client as client_module
+from lakebase_provider.local import LocalLakebase
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry() -> Iterator[None]:
+    close_shared_clients()
+    client_module._shared.clear()
+    client_module._shared_tokens.clear()
+    yield
+    close_shared_clients()
+
+
+def test_one_client_for_one_configuration(lakebase_env: LocalLakebase) -> None:
+    assert shared_client(lakebase_env.config()) is shared_client(lakebase_env.config())
+    assert shared_client(lakebase_env.config()) is not shared_client(lakebase_env.config(max_size=1))
+
+
+def test_a_token_is_shared_where_nothing_of_it_differs(lakebase_env: LocalLakebase) -> None:
+    for name in ("one", "two", "three"):
+        with shared_client(lakebase_env.config(application_name=name)).connection() as connection:
+            assert connection.execute("SHOW application_name").fetchone() == (name,)
+    assert lakebase_env.admin.counters().mints == 1
+
+
+def test_two_principals_on_one_endpoint_never_share_a_token(lakebase_env: LocalLakebase) -> None:
+    other = lakebase_env.admin.add_principal()
+    config = lakebase_env.config(user=other.name, client_id=other.name, client_secret=other.client_secret)
+    clients = [shared_client(lakebase_env.config()), shared_client(config)]
+    assert len({client.tokens.get().fingerprint for client in clients}) == 2
+    for client, user in zip(clients, (lakebase_env.env()["PGUSER"], other.name), strict=True):
+        with client.connection() as connection:
+            assert connection.execute("SELECT current_user").fetchone() == (user,)
+
+
+def test_closing_shared_clients_keeps_their_tokens(lakebase_env: LocalLakebase) -> None:
+    for _ in range(2):
+        with shared_client(lakebase_env.config()).connection():
+            pass
+        close_shared_clients()
+    assert (lakebase_env.admin.counters().logins, lakebase_env.admin.counters().mints) == (2, 1)
