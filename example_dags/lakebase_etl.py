@@ -24,22 +24,25 @@ Order = tuple[int, str, Decimal, datetime]
 
 
 def orders(count: int) -> Iterator[Order]:
-    """Orders that are the same in every run: plain arithmetic on their number.
+    """Orders 1 to `count`, the same in every run: plain arithmetic on their number.
 
     Args:
         count: How many.
     """
-    epoch = datetime(2025, 1, 1, tzinfo=timezone.utc)
-    for order_id in range(1, count + 1):
-        customer = f"customer-{order_id * 7919 % CUSTOMERS:03d}"
-        amount = Decimal(order_id * 104_729 % 100_000 + 1) / 100
-        yield order_id, customer, amount, epoch + timedelta(minutes=order_id)
+    new_year = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for i in range(1, count + 1):
+        yield (
+            i,
+            f"customer-{i % CUSTOMERS:03d}",
+            Decimal(i * 37 % 10_000) / 100,
+            new_year + timedelta(minutes=i),
+        )
 
 
 with DAG(
     dag_id="lakebase_etl",
     schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
@@ -117,7 +120,7 @@ with DAG(
             ON CONFLICT (customer) DO UPDATE
             SET orders = excluded.orders, revenue = excluded.revenue, updated_at = excluded.updated_at
         """,
-        parameters={"since": "2025-01-01T00:00:00+00:00"},
+        parameters={"since": "2026-01-01T00:00:00+00:00"},
         statement_timeout=300,
     )
     # [END lakebase_etl_upsert]

@@ -21,9 +21,11 @@ from lakebase_provider.demo.expected import ORDERS_VARIABLE, Difference, compare
 from lakebase_provider.demo.report import print_report
 from lakebase_provider.local import LocalLakebase
 
-#: Seconds that a token lives: so few that each run has to renew it.
-_TOKEN_LIFETIME = 2.0
-_ORDERS = 20_000
+#: Seconds that a token lives, and rows to load: so few and so many that each run has to renew its token.
+_TOKEN_LIFETIME = 1.5
+_ORDERS = 250_000
+#: Columns of the table where the output is no terminal.
+_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,17 @@ def run_demo(example_dags: Path, logs: Path) -> int:
             )
     logs.mkdir(parents=True, exist_ok=True)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     start = time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"[{time.monotonic() - start:6.1f} s] {text}", markup=False, highlight=False)
+        console.print(f"[{time.monotonic() - start:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
 
     say("starting a local Lakebase")
     with LocalLakebase(token_lifetime=_TOKEN_LIFETIME) as lake, tempfile.TemporaryDirectory() as scratch:
         address = lake.env()
-        say(f"it listens on {address['PGHOST']}:{address['PGPORT']}; its tokens live {_TOKEN_LIFETIME:g} s")
+        say(f"it listens on {address['PGHOST']}:{address['PGPORT']}; tokens live {_TOKEN_LIFETIME:g} s")
         environment = {
             **{
                 name: value

@@ -1,0 +1,87 @@
+"""Runs the example DAG for the demo: ``python -m lakebase_provider.demo.airflow_run FILE DESCRIPTOR``.
+
+A process of its own, as Airflow reads its configuration when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lakebase_provider.demo.progress import Progress
+
+
+def main(file: str, descriptor: int) -> int:
+    """Make a metadata database, define the connection, run the DAG.
+
+    Args:
+        file: The DAG's file.
+        descriptor: Where to write progress.
+
+    Returns:
+        0 if the run succeeded.
+    """
+    progress = Progress(descriptor)
+    home = os.environ["AIRFLOW_HOME"]
+    os.environ.update(
+        AIRFLOW__CORE__DAGS_FOLDER=str(Path(file).parent),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home}/airflow.db",
+        AIRFLOW_CONN_LAKEBASE_DEFAULT=json.dumps(_connection()),
+    )
+    progress.message("making Airflow's metadata database")
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True)  # noqa: S603 # our own words
+
+    progress.message(f"running the DAG of {Path(file).name}")
+    dag = runpy.run_path(file)["dag"]
+    _report_tasks(progress)
+    run = dag.test()
+    progress.counters()
+    return 0 if run.state == "success" else 1
+
+
+def _connection() -> dict[str, Any]:
+    """The local Lakebase as an Airflow connection."""
+    env = os.environ
+    return {
+        "conn_type": "lakebase",
+        "host": env["PGHOST"],
+        "port": int(env["PGPORT"]),
+        "schema": env["PGDATABASE"],
+        "login": env["DATABRICKS_CLIENT_ID"],
+        "password": env["DATABRICKS_CLIENT_SECRET"],
+        "extra": {
+            "endpoint": env["ENDPOINT_NAME"],
+            "workspace_host": env["DATABRICKS_HOST"],
+            "sslrootcert": env["PGSSLROOTCERT"],
+        },
+    }
+
+
+def _report_tasks(progress: Progress) -> None:
+    from airflow.listeners import hookimpl
+    from airflow.sdk.listener import get_listener_manager
+
+    class Reporter:
+        @hookimpl
+        def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+            self._report(task_instance, "success")
+
+        @hookimpl
+        def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+            self._report(task_instance, "failed")
+
+        def _report(self, task_instance: Any, state: str) -> None:
+            seconds = (task_instance.end_date - task_instance.start_date).total_seconds()
+            progress.step("task", task_instance.task_id, state, seconds)
+
+    get_listener_manager().add_listener(Reporter())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
