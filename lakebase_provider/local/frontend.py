@@ -176,6 +176,8 @@ class Frontend:
         if endpoint.disabled:
             raise _RefusedError("disabled", role=role)
         await endpoint.wake(self._workspace)
+        if client.closed.done():
+            raise EOFError
         try:
             _, backend = await asyncio.get_running_loop().create_unix_connection(Channel, self._backend)
         except OSError:

@@ -34,6 +34,7 @@ class Endpoint:
         self.state = "ACTIVE"
         self.disabled = False
         self._waking: asyncio.Task[None] | None = None
+        self._awake = asyncio.Event()
 
     @property
     def pending_state(self) -> str | None:
@@ -46,16 +47,20 @@ class Endpoint:
             return
         if self._waking is None:
             workspace.counters.wakes += 1
+            self._awake.clear()
             self._waking = asyncio.create_task(self._wake(workspace.wake_delay))
         # One impatient client must not stop the wake for the others.
         await asyncio.shield(self._waking)
 
     async def _wake(self, delay: float) -> None:
-        try:
-            await asyncio.sleep(delay)
-            self.state = "ACTIVE"
-        finally:
-            self._waking = None
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), delay)
+        self.state, self._waking = "ACTIVE", None
+
+    def reset(self) -> None:
+        """Be active and enabled, and end a wake that is under way."""
+        self.state, self.disabled = "ACTIVE", False
+        self._awake.set()
 
 
 @dataclass
@@ -216,4 +221,4 @@ class Workspace:
         self.log.clear()
         self.counters.reset()
         for endpoint in self.endpoints():
-            endpoint.state, endpoint.disabled = "ACTIVE", False
+            endpoint.reset()

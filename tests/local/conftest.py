@@ -1,0 +1,65 @@
+"""What the tests of the local Lakebase share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from databricks.sdk import WorkspaceClient
+
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.local.options import ENDPOINT_NAME
+
+
+class Lake:
+    """The shared local Lakebase, with the two steps that nearly every test takes."""
+
+    def __init__(self, server: LocalLakebase) -> None:
+        self.server = server
+        self.admin = server.admin
+        self.url = server.env()["DATABRICKS_HOST"]
+        self.workspace = WorkspaceClient(
+            host=self.url, client_id=server.client_id, client_secret=server.client_secret
+        )
+
+    def mint(self, workspace: WorkspaceClient | None = None) -> str:
+        token = (workspace or self.workspace).postgres.generate_database_credential(ENDPOINT_NAME).token
+        assert token is not None
+        return token
+
+    def connect(self, password: str | None = None, **overrides: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self.parameters(password, **overrides))
+
+    def parameters(self, password: str | None = None, **overrides: Any) -> dict[str, Any]:
+        found = {
+            "host": self.server.host,
+            "port": self.server.port,
+            "dbname": "databricks_postgres",
+            "user": self.server.client_id,
+            "password": self.mint() if password is None else password,
+            "sslmode": "verify-full",
+            "sslrootcert": self.server.ca_path,
+            "connect_timeout": 20,
+        }
+        return found | overrides
+
+    def refusal(self, password: str | None = None, **overrides: Any) -> str:
+        with pytest.raises(psycopg.OperationalError) as caught:
+            self.connect(password, **overrides)
+        return str(caught.value)
+
+
+@pytest.fixture
+def lake(lakebase_env: LocalLakebase) -> Iterator[Lake]:
+    yield Lake(lakebase_env)
+
+
+def eventually(holds: Callable[[], Any], *, within: float = 15.0) -> None:
+    """Poll until `holds` is true; fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
