@@ -39,7 +39,9 @@ test: $(READY)
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
-	npm install --no-fund --no-audit --no-package-lock --silent --prefix $(CLIENTS_VENV)/node ./tests/clients
+	mkdir -p $(CLIENTS_VENV)/node
+	cp tests/clients/package.json $(CLIENTS_VENV)/node
+	npm install --no-fund --no-audit --no-package-lock --silent --prefix $(CLIENTS_VENV)/node
 	@touch $@
 
 test-clients: $(READY) $(CLIENTS_READY)
