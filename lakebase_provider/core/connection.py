@@ -17,6 +17,9 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
 
+#: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
+_CANCEL_TIMEOUT = 3.0
+
 
 class LakebaseConnection(psycopg.Connection[TupleRow]):
     """A psycopg connection that knows whether its session was used since it was lent.
@@ -51,6 +54,11 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         """
         if self.closed:
             return
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
+            # Airflow's task timeout; waiting for the statement's end here could take hours.
+            self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            raise psycopg.OperationalError("a statement was interrupted and is cancelled")
         if self._used:
             in_transaction = self.pgconn.transaction_status != TransactionStatus.IDLE
             result = self.pgconn.exec_((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION)
