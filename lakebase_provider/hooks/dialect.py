@@ -39,10 +39,10 @@ class LakebaseDialect(Dialect):
             table: Name of the table.
             values: A row.
             target_fields: Names of the columns.
-            kwargs: ``replace_index`` names the column or columns that must be unique; the primary key by default.
+            kwargs: ``replace_index`` names the unique column or columns; the primary key by default.
 
         Raises:
-            ValueError: The columns are not named, or the table has no primary key and no `replace_index` is given.
+            ValueError: There are no `target_fields`, or neither a primary key nor a `replace_index`.
         """
         if not target_fields:
             raise ValueError("Replacing rows needs target_fields, the names of the columns.")

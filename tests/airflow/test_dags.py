@@ -1,0 +1,132 @@
+"""DAGs by dag.test(), all in this process, against the local Lakebase."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.local import LocalLakebase
+from tests.airflow.conftest import DagLoader, connection_fields, define
+
+# dag.test() runs Airflow's own API server in this process, by starlette's test client.
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+
+
+def states(run: Any) -> dict[str, str]:
+    return {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
+
+
+def pulled(run: Any, task_id: str) -> Any:
+    from airflow.models.xcom import XComModel
+    from airflow.sdk.serde import deserialize
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        row = session.scalar(
+            XComModel.get_many(run_id=run.run_id, key="return_value", task_ids=task_id, dag_ids=run.dag_id)
+        )
+        return deserialize(XComModel.deserialize_value(row))
+
+
+@pytest.fixture(scope="module")
+def common_sql() -> dict[str, Any]:
+    return {}
+
+
+TASKS = {
+    "execute": None,
+    "insert_rows": None,
+    "replace_rows": None,
+    "query": [(1, [1, 2]), (2, [4]), (3, [])],
+    "column_check": None,
+    "table_check": None,
+    "check": None,
+    "value_check": None,
+    "threshold_check": None,
+    "interval_check": None,
+    "sensor": None,
+    "transfer": None,
+    "other_database": [("postgres",)],
+    "decorated": [(3,)],
+    "branch": None,
+    "followed": None,
+    "not_followed": None,
+}
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_common_sql_operators(
+    lake: LocalLakebase, dag_of: DagLoader, common_sql: dict[str, Any], task_id: str
+) -> None:
+    # One run serves all cases: running a DAG is what takes the time.
+    run = common_sql.setdefault("run", None) or dag_of("common_sql").test()
+    common_sql["run"] = run
+    assert states(run)[task_id] == ("skipped" if task_id == "not_followed" else "success")
+    if TASKS[task_id] is not None:
+        assert pulled(run, task_id) == TASKS[task_id]
+
+
+def test_the_etl_example_gives_the_same_rows_when_it_is_run_again(
+    lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEBASE_EXAMPLE_ORDERS", "200")
+    dag = dag_of("lakebase_etl")
+    serving = "select customer, orders, revenue from etl_airflow.customer_revenue order by 1"
+    LakebaseHook().run("drop schema if exists etl_airflow cascade")
+    found = []
+    for _ in range(2):
+        run = dag.test()
+        assert set(states(run).values()) == {"success"}
+        assert pulled(run, "load_orders") == 200
+        found.append(LakebaseHook().get_records(serving))
+    assert found[0] == found[1]
+    assert len(found[0]) == 50
+    total = sum(Decimal(n * 37 % 10_000) / 100 for n in range(1, 201))
+    assert sum(row[2] for row in found[0]) == total
+
+
+def test_the_health_example(lake: LocalLakebase, dag_of: DagLoader) -> None:
+    run = dag_of("lakebase_health").test()
+    assert states(run) == {"check": "success"}
+    assert pulled(run, "check")["ok"] is True
+
+
+def test_a_failed_health_check_pushes_its_report(
+    lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, password="wrong-secret"))
+    dag = dag_of("lakebase_health")
+    dag.task_dict["check"].retries = 0
+    run = dag.test()
+    assert states(run) == {"check": "failed"}
+    report = pulled(run, "check")
+    assert report["ok"] is False
+    by_name = {stage["name"]: stage for stage in report["stages"]}
+    assert by_name["credential"]["status"] == "failed"
+    assert "client id and secret" in by_name["credential"]["remedy"]
+    assert by_name["login"]["status"] == "skipped"
+
+
+def test_a_wrong_setting_is_not_retried(
+    lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"endpoint": "projects/p"}))
+    # The example retries once after a minute: this would take that long if it did.
+    run = dag_of("lakebase_health").test()
+    assert states(run) == {"check": "failed"}
+
+
+def test_a_task_that_times_out_leaves_no_statement_on_the_server(
+    lake: LocalLakebase, dag_of: DagLoader
+) -> None:
+    LakebaseHook().get_first("select 1")  # the first mint imports the SDK, which takes the task's time
+    start = time.monotonic()
+    run = dag_of("kills").test()
+    assert states(run) == {"too_long": "failed"}
+    assert time.monotonic() - start < 40
+    running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(55)' and state = 'active'"
+    assert LakebaseHook().get_first(running) == (0,)

@@ -1,0 +1,102 @@
+"""What Airflow is told of this provider, and what it costs to tell and to parse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import metadata
+from pathlib import Path
+
+import airflow as airflow_package
+import jsonschema
+import pytest
+
+from lakebase_provider import __version__, get_provider_info
+from lakebase_provider.core.config import settings
+from lakebase_provider.local import LocalLakebase
+from tests.airflow.conftest import airflow
+
+#: The settings that the form's own columns carry.
+COLUMNS = {"host", "port", "database", "user", "password"}
+
+
+@pytest.mark.parametrize("name", ["provider_info.schema.json", "provider.yaml.schema.json"])
+def test_it_fits_airflows_schema(name: str) -> None:
+    schema = json.loads((Path(airflow_package.__path__[0]) / name).read_text())
+    info = get_provider_info()
+    if name == "provider.yaml.schema.json":
+        # It describes a folder of Airflow's own repository; its description of connections is stricter.
+        types = schema["properties"]["connection-types"]
+        jsonschema.Draft7Validator({**types, "definitions": schema.get("definitions", {})}).validate(
+            info["connection-types"]
+        )
+    else:
+        jsonschema.Draft7Validator(schema).validate(info)
+
+
+def test_it_agrees_with_the_distribution() -> None:
+    info = get_provider_info()
+    assert metadata("lakebase-provider")["Name"] == info["package-name"]
+    assert info["versions"] == [__version__]
+
+
+def test_the_form_has_every_setting() -> None:
+    fields = get_provider_info()["connection-types"][0]["conn-fields"]
+    assert set(fields) == {row.name for row in settings()} - COLUMNS
+    for row in settings():
+        if row.name in COLUMNS:
+            continue
+        field = fields[row.name]
+        assert field["label"] == row.label
+        assert field["description"] == row.description
+        assert (field["schema"].get("format") == "password") == (row.kind == "secret")
+
+
+def test_airflow_finds_the_modules(airflow_db: None) -> None:
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    manager = ProvidersManager()
+    assert "lakebase-provider" in manager.providers
+    hook = ProvidersManagerTaskRuntime().hooks["lakebase"]
+    assert hook is not None
+    assert hook.connection_id_attribute_name == "lakebase_conn_id"
+    assert manager.field_behaviours["lakebase"]["relabeling"]["schema"] == "Database"
+    assert "extra__lakebase__endpoint" in manager.connection_form_widgets
+
+
+@pytest.mark.parametrize(
+    ("module", "banned"),
+    [
+        ("lakebase_provider", ("airflow", "psycopg", "databricks", "dagster")),
+        ("lakebase_provider.operators.sql", ("psycopg", "databricks", "pandas", "pyarrow", "polars")),
+        ("lakebase_provider.operators.health", ("psycopg", "databricks", "pandas", "pyarrow", "polars")),
+        ("lakebase_provider.hooks.lakebase", ("databricks", "pandas", "pyarrow", "polars")),
+    ],
+)
+def test_importing_is_cheap(module: str, banned: tuple[str, ...]) -> None:
+    code = (
+        f"import sys, {module} as m; getattr(m, 'get_provider_info', dict)();"
+        f"print([n for n in {banned!r} if n in sys.modules])"
+    )
+    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_command_lists_the_provider() -> None:
+    done = airflow("providers", "list", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    assert "lakebase-provider" in {row["package_name"] for row in json.loads(done.stdout)}
+
+
+def test_the_command_adds_a_connection_of_this_type(airflow_db: None, lake: LocalLakebase) -> None:
+    extra = json.dumps({"endpoint": lake.env()["ENDPOINT_NAME"]})
+    added = airflow("connections", "add", "lakebase_cli", "--conn-type", "lakebase", "--conn-extra", extra)
+    assert added.returncode == 0, added.stderr
+    assert "lakebase_cli" in added.stdout
+    tested = airflow("connections", "test", "lakebase_default")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "Connection success!" in tested.stdout
