@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from dagster_lakebase.lease import Lease, new_engine
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        fields = {row.name: _value(getattr(self, row.name)) for row in settings()}
+        fields = {row.name: _resolved(row, getattr(self, row.name)) for row in settings()}
         return LakebaseConfig.from_env(**{k: v for k, v in fields.items() if v not in (None, "")})
 
     @property
@@ -204,9 +205,12 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
         return self.client.health(checks, timeout=timeout)
 
 
-def _value(value: Any) -> Any:
+def _resolved(row: Setting, value: Any) -> Any:
     # Dagster resolves EnvVar and EnvVar.int when it sets a resource up; in a script nobody does.
-    return value.get_value() if isinstance(value, (EnvVar, _INT_ENV_VAR)) else value
+    if isinstance(value, (EnvVar, _INT_ENV_VAR)):
+        value = value.get_value()
+    # Wrapped at once, so that no frame above holds the text when a traceback shows local variables.
+    return Secret(value) if row.kind == "secret" and value else value
 
 
 #: The class has no public name.

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lakebase_provider.core import client, close_shared_clients
+from lakebase_provider.local import LocalLakebase
+from tests.dagster.runs import open_connections
+from tests.eventually import eventually
+
+
+@pytest.fixture
+def lake(
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[LocalLakebase]:
+    """The local Lakebase as a new process finds it: without clients and tokens of earlier tests.
+
+    The application name tells the test's connections from those of others. No test may leave one behind.
+    """
+    monkeypatch.setenv("PGAPPNAME", request.node.name[:60])
+    monkeypatch.setattr(client, "_shared", {})
+    monkeypatch.setattr(client, "_shared_tokens", {})
+    yield lakebase_env
+    close_shared_clients()
+    eventually(lambda: open_connections(lakebase_env) == 0)

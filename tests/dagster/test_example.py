@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from lakebase_provider.local import LocalLakebase
+from tests.dagster.runs import open_connections
+from tests.eventually import eventually
+
+EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
+
+
+@pytest.fixture
+def fresh(lake: LocalLakebase) -> Iterator[LocalLakebase]:
+    """Without the example's tables."""
+    lake.admin.execute("DROP SCHEMA IF EXISTS etl_dagster CASCADE")
+    yield lake
+    lake.admin.execute("DROP SCHEMA IF EXISTS etl_dagster CASCADE")
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lakebase_dagster", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(example: ModuleType, job: str = "lakebase_etl_job") -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return example.defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)  # type: ignore[no-any-return] # a module loaded from a path has no types
+
+
+def orders(lake: LocalLakebase) -> list[tuple[Any, ...]]:
+    return lake.admin.execute(
+        "SELECT order_id, customer, amount, ordered_at FROM etl_dagster.orders ORDER BY order_id"
+    )
+
+
+def revenue(lake: LocalLakebase) -> list[tuple[Any, ...]]:
+    return lake.admin.execute(
+        "SELECT customer, orders, revenue FROM etl_dagster.customer_revenue ORDER BY customer"
+    )
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {e.check_name for e in result.get_asset_check_evaluations() if not e.passed}
+
+
+def test_rows_are_exact_and_a_second_run_changes_none(fresh: LocalLakebase, example: ModuleType) -> None:
+    result = run(example)
+    assert result.success
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
+        "orders_are_complete": True,
+        "orders_have_no_negative_amount": True,
+        "revenue_adds_up": True,
+        "lakebase_health": True,
+    }
+    first = orders(fresh), revenue(fresh)
+    assert len(first[0]) == 1000
+    assert first[0][0] == (
+        1,
+        "customer-001",
+        Decimal("0.37"),
+        datetime(2026, 1, 1, 0, 1, tzinfo=timezone.utc),
+    )
+    assert first[0][-1] == (
+        1000,
+        "customer-000",
+        Decimal("70.00"),
+        datetime(2026, 1, 1, 16, 40, tzinfo=timezone.utc),
+    )
+    assert len(first[1]) == 50
+    assert sum(row[1] for row in first[1]) == 1000
+    assert sum(row[2] for row in first[1]) == sum(row[2] for row in first[0]) == Decimal("47185.00")
+
+    assert run(example).success
+    assert (orders(fresh), revenue(fresh)) == first
+    assert fresh.admin.counters().mints == 1
+
+
+def test_a_run_repairs_what_somebody_changed(fresh: LocalLakebase, example: ModuleType) -> None:
+    assert run(example).success
+    before = orders(fresh), revenue(fresh)
+    fresh.admin.execute(
+        "UPDATE etl_dagster.orders SET amount = 1; DELETE FROM etl_dagster.orders WHERE order_id > 900"
+    )
+    assert run(example).success
+    assert (orders(fresh), revenue(fresh)) == before
+
+
+@pytest.mark.parametrize("count", ["0", "1", "77"])
+def test_the_number_of_orders_is_up_to_the_environment(
+    fresh: LocalLakebase, example: ModuleType, monkeypatch: pytest.MonkeyPatch, count: str
+) -> None:
+    monkeypatch.setenv("LAKEBASE_EXAMPLE_ORDERS", count)
+    assert run(example).success
+    assert len(orders(fresh)) == int(count)
+
+
+def test_a_negative_amount_stops_the_run_before_revenue(fresh: LocalLakebase, example: ModuleType) -> None:
+    assert run(example).success
+    before = revenue(fresh)
+    # An order that the example does not know, so that its upsert leaves it alone.
+    fresh.admin.execute("INSERT INTO etl_dagster.orders VALUES (9999, 'customer-001', -5, now())")
+    result = run(example)
+    assert not result.success
+    assert failed_checks(result) == {"orders_have_no_negative_amount"}
+    assert revenue(fresh) == before
+
+
+def test_the_health_job(lake: LocalLakebase, example: ModuleType) -> None:
+    result = run(example, "lakebase_health_job")
+    assert result.output_for_node("lakebase_health_check_op")["ok"] is True
+
+
+def test_the_schedule_asks_for_a_run_each_night(example: ModuleType) -> None:
+    schedule = example.defs.resolve_schedule_def("lakebase_etl_job_schedule")
+    assert schedule.cron_schedule == "0 3 * * *"
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=datetime(2026, 1, 2, 3, tzinfo=timezone.utc)
+        )
+        (request,) = schedule.evaluate_tick(context).run_requests
+    assert request.job_name in (None, "lakebase_etl_job")
+
+
+def test_the_markers_that_the_documentation_includes_come_in_pairs() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    starts = [line.split("START ")[1].rstrip("]") for line in lines if line.startswith("# [START")]
+    ends = [line.split("END ")[1].rstrip("]") for line in lines if line.startswith("# [END")]
+    assert starts == ends
+    assert starts == ["dagster_assets", "dagster_asset_checks", "dagster_health", "dagster_definitions"]
+
+
+def test_from_the_command_line_in_a_process_for_each_step(fresh: LocalLakebase, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(EXAMPLE), "-j", "lakebase_etl_job"],
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "LAKEBASE_EXAMPLE_ORDERS": "120"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "RUN_SUCCESS" in result.stderr
+    assert len(orders(fresh)) == 120
+    assert len(revenue(fresh)) == 50
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert fresh.client_secret.encode() not in file.read_bytes(), file
+    assert fresh.client_secret not in result.stdout + result.stderr
+    eventually(lambda: open_connections(fresh) == 0)
