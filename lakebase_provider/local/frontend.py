@@ -152,7 +152,7 @@ class Frontend:
             raise _RefusedError("no_user")
         client.write(messages.CLEARTEXT_PASSWORD)
         kind, size = (head := await client.read(5))[:1], int.from_bytes(head[1:], "big")
-        if kind != b"p" or not 4 <= size <= messages.MAX_PASSWORD:
+        if kind != messages.PASSWORD or not 4 <= size <= messages.MAX_PASSWORD:
             return None
         password = (await client.read(size - 4)).rstrip(b"\0").decode(errors="replace")
         self._check(role, password)
@@ -184,26 +184,24 @@ class Frontend:
             raise _RefusedError("stopping", role=role) from None
         try:
             backend.write(startup)
-            while True:
-                head = await backend.read(5)
-                body = await backend.read(int.from_bytes(head[1:], "big") - 4)
-                if head[:1] == b"E":
-                    self._refuse(messages.error_fields(body), role)
-                    self._workspace.counters.refused_logins += 1
-                client.write(head + body)
-                if head[:1] == b"R":
-                    self._workspace.counters.logins += 1
-                # What comes before is NegotiateProtocolVersion.
-                if head[:1] in b"RE":
-                    return backend
+            # Postgres answers AuthenticationOk before it looks for the role and the database; only the message
+            # after that tells whether the login succeeded.
+            answers, kind = b"", messages.AUTHENTICATION
+            while kind in (messages.AUTHENTICATION, messages.NEGOTIATE_PROTOCOL):
+                kind, body, packet = await _message(backend)
+                answers += packet
+            if kind == messages.ERROR:
+                _hide_missing_role(messages.error_fields(body), role)
+                # Without AuthenticationOk: some clients would take it for a login.
+                answers = packet
+                self._workspace.counters.refused_logins += 1
+            else:
+                self._workspace.counters.logins += 1
+            client.write(answers)
+            return backend
         except BaseException:
             backend.close()
             raise
-
-    def _refuse(self, fields: dict[str, str], role: str) -> None:
-        # Lakebase does not tell a stranger which roles exist.
-        if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
-            raise _RefusedError("role_missing", role=role)
 
     async def _relay(self, client: Channel, backend: Channel) -> None:
         self._workspace.counters.open_connections += 1
@@ -227,6 +225,19 @@ class Frontend:
     def _error(self, refused: _RefusedError) -> bytes:
         style = self._workspace.login_error_style
         return messages.error(*refusal(refused.reason, role=refused.role, style=style, expiry=refused.expiry))
+
+
+def _hide_missing_role(fields: dict[str, str], role: str) -> None:
+    # Lakebase does not tell a stranger which roles exist.
+    if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
+        raise _RefusedError("role_missing", role=role)
+
+
+async def _message(channel: Channel) -> tuple[bytes, bytes, bytes]:
+    """Return a message's kind, its body, and the whole of it."""
+    head = await channel.read(5)
+    body = await channel.read(int.from_bytes(head[1:], "big") - 4)
+    return head[:1], body, head + body
 
 
 async def _peek(connection: socket.socket) -> bytes:

@@ -13,7 +13,10 @@ TLS_HANDSHAKE = b"\x16"
 MAX_STARTUP = 10_000
 MAX_PASSWORD = 65_536
 
-CLEARTEXT_PASSWORD = b"R" + struct.pack("!ii", 8, 3)
+#: First bytes of messages.
+AUTHENTICATION, NEGOTIATE_PROTOCOL, ERROR, PASSWORD = b"R", b"v", b"E", b"p"
+
+CLEARTEXT_PASSWORD = AUTHENTICATION + struct.pack("!ii", 8, 3)
 
 
 def header(packet: bytes) -> tuple[int, int]:
@@ -39,7 +42,7 @@ def error(code: str, text: str) -> bytes:
     """
     pairs = (("S", "FATAL"), ("V", "FATAL"), ("C", code), ("M", text))
     body = b"".join(f"{key}{value}\0".encode() for key, value in pairs) + b"\0"
-    return b"E" + struct.pack("!i", len(body) + 4) + body
+    return ERROR + struct.pack("!i", len(body) + 4) + body
 
 
 def error_fields(body: bytes) -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -55,11 +54,3 @@ class Lake:
 @pytest.fixture
 def lake(lakebase_env: LocalLakebase) -> Iterator[Lake]:
     yield Lake(lakebase_env)
-
-
-def eventually(holds: Callable[[], Any], *, within: float = 15.0) -> None:
-    """Poll until `holds` is true; fail after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)

@@ -197,8 +197,8 @@ def test_a_hanging_mint_times_out_and_ends_with_the_fault(lake: Lake) -> None:
             host=lake.url,
             token=lake.server.pat,
             auth_type="pat",
-            http_timeout_seconds=0.2,
-            retry_timeout_seconds=0.3,
+            http_timeout_seconds=1,
+            retry_timeout_seconds=1,
         )
     )
     with pytest.raises(TimeoutError):

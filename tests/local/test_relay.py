@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import random
 import socket
 import ssl
-import struct
+import subprocess
+import sys
 import threading
 
 import psycopg
 import pytest
 
-from .conftest import Lake, eventually
+from tests.eventually import eventually
+
+from .conftest import Lake
 
 #: Bytes: many times what any buffer on the way holds.
 SIZE = 48 << 20
@@ -41,10 +46,10 @@ def test_a_slow_reader_holds_the_server_back(lake: Lake) -> None:
             first = copy.read()
             # Nobody reads: the backend must come to wait for its client, instead of the relay taking all in.
             eventually(
-                lambda: lake.admin.execute(
-                    "SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,)
+                lambda: (
+                    lake.admin.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,))
+                    == [("ClientWrite",)]
                 )
-                == [("ClientWrite",)]
             )
             total = len(first) + sum(len(block) for block in copy)
     assert total == 100_000 * 1001
@@ -55,10 +60,14 @@ def test_cancel_in_plaintext_and_in_tls(lake: Lake) -> None:
         with lake.connect(autocommit=True) as connection:
             pid = connection.info.backend_pid
 
-            def stop(name: str = method, one: psycopg.Connection[object] = connection, pid: int = pid) -> None:
+            def stop(
+                name: str = method, one: psycopg.Connection[object] = connection, pid: int = pid
+            ) -> None:
                 eventually(
-                    lambda: lake.admin.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,))
-                    == [("active",)]
+                    lambda: (
+                        lake.admin.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,))
+                        == [("active",)]
+                    )
                 )
                 getattr(one, name)()
 
@@ -95,24 +104,33 @@ def test_listen_and_notify(lake: Lake) -> None:
 
 
 def test_a_vanished_client_leaves_no_backend(lake: Lake) -> None:
-    connection = lake.connect()
-    pid = connection.info.backend_pid
-    raw = socket.socket(fileno=connection.fileno())
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    raw.close()
+    program = (
+        "import json, sys, psycopg; c = psycopg.connect(**json.loads(sys.stdin.readline())); "
+        "print(c.info.backend_pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        print(json.dumps(lake.parameters()), file=client.stdin, flush=True)
+        pid = int(client.stdout.readline())
+        client.kill()
     eventually(lambda: not lake.admin.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)))
     eventually(lambda: lake.admin.counters().open_connections == 0)
 
 
 @pytest.mark.parametrize(
-    "first_bytes", [b"", b"\0", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\0\0\0\x08\0\0\0\0"]
+    "first_bytes",
+    [b"", b"\0", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\0\0\0\x08\0\0\0\0"],
 )
 def test_nonsense_does_not_disturb_the_others(lake: Lake, first_bytes: bytes) -> None:
     with socket.create_connection(("127.0.0.1", lake.server.port), timeout=10) as stranger:
         stranger.sendall(first_bytes)
-        stranger.shutdown(socket.SHUT_WR)
-        while stranger.recv(4096):
-            pass
+        with contextlib.suppress(OSError):
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(4096):
+                pass
     lake.connect().close()
 
 
@@ -121,7 +139,6 @@ def test_direct_tls_needs_the_postgresql_protocol(lake: Lake) -> None:
     with (
         socket.create_connection(("127.0.0.1", lake.server.port), timeout=10) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as tls,
-        pytest.raises((ssl.SSLError, OSError)),
     ):
-        assert tls.recv(1)
-        raise AssertionError("the server answered a client that is no Postgres client")
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            assert tls.recv(1) == b""
