@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lakebase", description="Databricks Lakebase for Airflow and Dagster.")
+    parser = argparse.ArgumentParser(
+        prog="lakebase", description="Databricks Lakebase for Airflow and Dagster."
+    )
     parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -47,12 +49,16 @@ def _parser() -> argparse.ArgumentParser:
         help="check step by step whether the database of the environment is reachable",
         description="Runs the health check on the configuration that the environment holds.",
     )
-    doctor.add_argument("--check", action="append", metavar="STAGE", help="run this stage and those it builds on")
+    doctor.add_argument(
+        "--check", action="append", metavar="STAGE", help="run this stage and those it builds on"
+    )
     doctor.add_argument("--timeout", type=float, metavar="SECONDS", help="time for each stage")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     doctor.set_defaults(run=_doctor)
 
-    token = commands.add_parser("token", help="print a database token, to be used as password by psql and others")
+    token = commands.add_parser(
+        "token", help="print a database token, to be used as password by psql and others"
+    )
     token.set_defaults(run=_token)
 
     _add_local(commands)
@@ -72,7 +78,9 @@ def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     try:
         from lakebase_provider.local.commands import add_parsers
     except ImportError:
-        missing = commands.add_parser("local", help="a Lakebase on this machine (needs lakebase-provider[local])")
+        missing = commands.add_parser(
+            "local", help="a Lakebase on this machine (needs lakebase-provider[local])"
+        )
         missing.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         missing.set_defaults(run=_local_is_missing)
     else:

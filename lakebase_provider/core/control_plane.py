@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from databricks.sdk.core import ApiClient
 
 logger = logging.getLogger(__name__)
+
+_STATUS_LINE = re.compile(r"< \d{3} ")
 
 #: Seconds for one HTTP request; the SDK's own default of 60 would use up a whole connect budget.
 _HTTP_TIMEOUT = 20
@@ -88,6 +91,8 @@ class ControlPlane:
         if self._api is None or self._pid != os.getpid():
             from databricks.sdk.core import ApiClient, Config
 
+            # Adding it again does nothing.
+            logging.getLogger("databricks.sdk").addFilter(_without_bodies)
             fresh = ApiClient(
                 Config(
                     **_sdk_arguments(self._config),
@@ -97,6 +102,15 @@ class ControlPlane:
             )
             self._api, self._pid = fresh, os.getpid()
         return self._api
+
+
+def _without_bodies(record: logging.LogRecord) -> bool:
+    """Keep bodies out of the SDK's DEBUG log: it cuts a token off only after its first 96 bytes."""
+    lines = record.getMessage().splitlines()
+    kept = [line for line in lines if not line.startswith(("> ", "< ")) or _STATUS_LINE.match(line)]
+    if len(kept) < len(lines):
+        record.msg, record.args = "\n".join(kept), ()
+    return True
 
 
 def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:

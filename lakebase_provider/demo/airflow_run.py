@@ -1,4 +1,4 @@
-"""Runs the example DAG for the demo: ``python -m lakebase_provider.demo.airflow_run FILE DESCRIPTOR``.
+"""Runs the example DAG for the demo: ``python -m … FILE DESCRIPTOR``.
 
 A process of its own, as Airflow reads its configuration when it is imported.
 """
@@ -35,7 +35,7 @@ def main(file: str, descriptor: int) -> int:
         AIRFLOW_CONN_LAKEBASE_DEFAULT=json.dumps(_connection()),
     )
     progress.message("making Airflow's metadata database")
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True)  # noqa: S603 # our own words
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True)
 
     progress.message(f"running the DAG of {Path(file).name}")
     dag = runpy.run_path(file)["dag"]
@@ -80,7 +80,7 @@ def _report_tasks(progress: Progress) -> None:
             seconds = (task_instance.end_date - task_instance.start_date).total_seconds()
             progress.step("task", task_instance.task_id, state, seconds)
 
-    get_listener_manager().add_listener(Reporter())
+    get_listener_manager().add_listener(Reporter())  # type: ignore[no-untyped-call] # Airflow annotates it not
 
 
 if __name__ == "__main__":

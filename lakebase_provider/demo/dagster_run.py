@@ -1,7 +1,8 @@
-"""Runs the example Dagster job for the demo: ``python -m lakebase_provider.demo.dagster_run FILE DESCRIPTOR``."""
+"""Runs the example Dagster job for the demo: ``python -m … FILE DESCRIPTOR``."""
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
 import uuid
@@ -24,6 +25,7 @@ def main(file: str, descriptor: int) -> int:
     Returns:
         0 if the run succeeded.
     """
+    logging.basicConfig(level=logging.DEBUG)
     progress = Progress(descriptor)
     progress.message(f"running {_JOB} of {Path(file).name}")
     definitions: dg.Definitions = runpy.run_path(file)["defs"]

@@ -37,7 +37,9 @@ def compare_tables(connection: LakebaseConnection, schema: str, orders: int) -> 
         schema: The example's schema.
         orders: How many orders it was told to load.
     """
-    total = sum((Decimal(i * 37 % 10_000) / 100 for i in range(1, orders + 1)), Decimal(0)).quantize(Decimal("0.01"))
+    total = sum((Decimal(i * 37 % 10_000) / 100 for i in range(1, orders + 1)), Decimal(0)).quantize(
+        Decimal("0.01")
+    )
     figures = (
         ("orders", "rows", "count(*)", orders),
         ("orders", "sum of amount", "sum(amount)", total),

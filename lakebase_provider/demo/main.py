@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from rich.console import Console
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.demo.expected import ORDERS_VARIABLE, Difference, compare_tables
+from lakebase_provider.demo.leaks import search_for_secrets
 from lakebase_provider.demo.report import print_report
 from lakebase_provider.local import LocalLakebase
 
@@ -58,11 +59,11 @@ def run_demo(example_dags: Path, logs: Path) -> int:
 
     Args:
         example_dags: Folder of the examples.
-        logs: Folder for the output of the runs; made if missing.
+        logs: Folder for the output of the runs, their homes included; what is in it goes.
 
     Returns:
-        0 if every task, step and check passed, each run renewed its token, and the tables hold what they
-        should; 1 otherwise.
+        0 if every task, step and check passed, each run renewed its token, the tables hold what they should,
+        and no secret is in anything that the runs left behind; 1 otherwise.
 
     Raises:
         ConfigError: The examples are not there.
@@ -74,17 +75,21 @@ def run_demo(example_dags: Path, logs: Path) -> int:
                 f"There is no {name} in {example_dags}.",
                 remedy="Run it in a clone, or name the folder: --example-dags.",
             )
-    logs.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(logs, ignore_errors=True)
+    for home in ("airflow_home", "dagster_home"):
+        (logs / home).mkdir(parents=True)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     start = time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"[{time.monotonic() - start:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"[{time.monotonic() - start:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
     say("starting a local Lakebase")
-    with LocalLakebase(token_lifetime=_TOKEN_LIFETIME) as lake, tempfile.TemporaryDirectory() as scratch:
+    with LocalLakebase(token_lifetime=_TOKEN_LIFETIME) as lake:
         address = lake.env()
         say(f"it listens on {address['PGHOST']}:{address['PGPORT']}; tokens live {_TOKEN_LIFETIME:g} s")
         environment = {
@@ -95,8 +100,9 @@ def run_demo(example_dags: Path, logs: Path) -> int:
             },
             **lake.env(),
             ORDERS_VARIABLE: str(_ORDERS),
-            "AIRFLOW_HOME": f"{scratch}/airflow",
-            "DAGSTER_HOME": f"{scratch}/dagster",
+            "AIRFLOW_HOME": str((logs / "airflow_home").resolve()),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            "DAGSTER_HOME": str((logs / "dagster_home").resolve()),
         }
         runs = [
             _run(
@@ -124,15 +130,21 @@ def run_demo(example_dags: Path, logs: Path) -> int:
                     for run in runs
                     for difference in compare_tables(connection, run.schema, _ORDERS)
                 ]
+            say("looking for secrets in all that the runs left behind")
+            # The first part of a JWT says how it is signed and is the same for all tokens of one issuer.
+            token_start = client.tokens.get().reveal().split(".")[0]
+        secrets = {"a token": token_start, "the client secret": address["DATABRICKS_CLIENT_SECRET"]}
+        search = search_for_secrets(logs, secrets)
     say("done")
     renewed = all(run.mints > 1 for run in runs)
     passed = (
         all(run.succeeded for run in runs)
         and renewed
         and health.ok
-        and all(d.as_expected for d in differences)
+        and all(difference.as_expected for difference in differences)
+        and not search.leaks
     )
-    print_report(console, runs, counters, health, differences, renewed=renewed, passed=passed)
+    print_report(console, runs, counters, health, differences, search, renewed=renewed, passed=passed)
     return 0 if passed else 1
 
 

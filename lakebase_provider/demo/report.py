@@ -11,10 +11,11 @@ from rich.table import Table
 
 from lakebase_provider.core.health import HealthReport
 from lakebase_provider.demo.expected import Difference
+from lakebase_provider.demo.leaks import Search
 
 if TYPE_CHECKING:
     from lakebase_provider.demo.main import Run
-    from lakebase_provider.local.admin import Counters
+    from lakebase_provider.local.state import Counters
 
 _COLOURS = {"success": "green", "ok": "green", "as expected": "green"}
 
@@ -25,6 +26,7 @@ def print_report(
     counters: Counters,
     health: HealthReport,
     differences: Sequence[Difference],
+    search: Search,
     *,
     renewed: bool,
     passed: bool,
@@ -37,6 +39,7 @@ def print_report(
         counters: What the local Lakebase counted while they ran.
         health: The health report after them.
         differences: Figures of their tables, expected and found.
+        search: The search for secrets in what the runs left behind.
         renewed: Each run renewed its token at least once.
         passed: The demo's verdict.
     """
@@ -69,6 +72,8 @@ def print_report(
     )
     if not renewed:
         row("tokens", "a run ended before its token had to be renewed", "failed")
+    searched = f"none of them in {search.files} files, {search.bytes / 1e6:.1f} MB, logs at DEBUG included"
+    row("secrets", "; ".join(search.leaks) or searched, "failed" if search.leaks else "ok")
     table.add_section()
     for stage in health.stages:
         row("health", f"{stage.name}: {stage.detail}", stage.status, stage.ms / 1000)

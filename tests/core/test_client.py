@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lakebase_provider.core import close_shared_clients, shared_client
 from lakebase_provider.core import client as client_module
+from lakebase_provider.core import close_shared_clients, shared_client
 from lakebase_provider.local import LocalLakebase
 
 
