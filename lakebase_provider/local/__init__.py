@@ -1,7 +1,23 @@
 """A Lakebase on this machine, for tests and demos: real Postgres, TLS with tokens, and a control plane."""
 
-from lakebase_provider.local.admin import Admin
-from lakebase_provider.local.errors import LocalLakebaseError
-from lakebase_provider.local.lakebase import LocalLakebase
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lakebase_provider.local.admin import Admin
+    from lakebase_provider.local.errors import LocalLakebaseError
+    from lakebase_provider.local.lakebase import LocalLakebase
 
 __all__ = ["Admin", "LocalLakebase", "LocalLakebaseError"]
+
+_MODULES = {"Admin": "admin", "LocalLakebase": "lakebase", "LocalLakebaseError": "errors"}
+
+
+def __getattr__(name: str) -> object:
+    # Not at import: pytest loads this package, for its plugin, in runs that never use it.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -123,12 +123,12 @@ def _inspect(bindir: Path) -> Binaries | str:
         )
     except (OSError, subprocess.SubprocessError):
         return f"{bindir / 'postgres'} does not run here"
-    match = re.search(r"\b(\d+)(?:\.\d+)*\S*", answer.stdout.rpartition(")")[2])
+    match = re.search(r"\(PostgreSQL\) ((\d+)\S*)", answer.stdout)
     if match is None:
         return f"{bindir / 'postgres'} names no version"
-    if int(match[1]) < OLDEST_VERSION:
-        return f"Postgres {match[0]} in {bindir} is older than {OLDEST_VERSION}"
-    return Binaries(bindir, match[0])
+    if int(match[2]) < OLDEST_VERSION:
+        return f"Postgres {match[1]} in {bindir} is older than {OLDEST_VERSION}"
+    return Binaries(bindir, match[1])
 
 
 def stage_for_other_account(binaries: Binaries, folder: Path) -> Binaries:

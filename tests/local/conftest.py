@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -52,5 +51,5 @@ class Lake:
 
 
 @pytest.fixture
-def lake(lakebase_env: LocalLakebase) -> Iterator[Lake]:
-    yield Lake(lakebase_env)
+def lake(lakebase_env: LocalLakebase) -> Lake:
+    return Lake(lakebase_env)

@@ -23,7 +23,7 @@ SIZE = 48 << 20
 
 
 def test_copy_in_and_out_keeps_every_byte(lake: Lake) -> None:
-    source = random.Random(7)
+    source = random.Random(7)  # noqa: S311
     sent, received = hashlib.sha256(), hashlib.sha256()
     with lake.connect() as connection:
         connection.execute("CREATE TEMPORARY TABLE big (line text)")
