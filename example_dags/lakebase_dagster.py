@@ -124,8 +124,11 @@ health_checks = build_lakebase_health_checks([orders, customer_revenue])
 # [END dagster_health]
 
 # [START dagster_definitions]
+# One process for all steps: they are shorter than a process takes to start, and share a pool and a token.
 lakebase_etl_job = dg.define_asset_job(
-    "lakebase_etl_job", selection=dg.AssetSelection.assets(orders, customer_revenue)
+    "lakebase_etl_job",
+    selection=dg.AssetSelection.assets(orders, customer_revenue),
+    config={"execution": {"config": {"in_process": {}}}},
 )
 
 defs = dg.Definitions(

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -15,8 +12,6 @@ import dagster as dg
 import pytest
 
 from lakebase_provider.local import LocalLakebase
-from tests.dagster.runs import open_connections
-from tests.eventually import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 
@@ -144,25 +139,3 @@ def test_the_markers_that_the_documentation_includes_come_in_pairs() -> None:
     ends = [line.split("END ")[1].rstrip("]") for line in lines if line.startswith("# [END")]
     assert starts == ends
     assert starts == ["dagster_assets", "dagster_asset_checks", "dagster_health", "dagster_definitions"]
-
-
-def test_from_the_command_line_in_a_process_for_each_step(fresh: LocalLakebase, tmp_path: Path) -> None:
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    result = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(EXAMPLE), "-j", "lakebase_etl_job"],
-        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "LAKEBASE_EXAMPLE_ORDERS": "120"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert "RUN_SUCCESS" in result.stderr
-    assert len(orders(fresh)) == 120
-    assert len(revenue(fresh)) == 50
-    for file in tmp_path.rglob("*"):
-        if file.is_file():
-            assert fresh.client_secret.encode() not in file.read_bytes(), file
-    assert fresh.client_secret not in result.stdout + result.stderr
-    eventually(lambda: open_connections(fresh) == 0)
