@@ -36,7 +36,7 @@ _HOOK_ARGUMENTS = (
     "escape_word_format",
     "escape_column_names",
 )
-#: Postgres cuts names off after this many bytes.
+#: Postgres cuts names off after this many characters of ASCII.
 _NAME_BYTES = 63
 
 
@@ -252,7 +252,7 @@ def _mask_token(token: Token) -> None:
 
 def _task_name() -> str | None:
     dag, task = os.environ.get("AIRFLOW_CTX_DAG_ID"), os.environ.get("AIRFLOW_CTX_TASK_ID")
-    return f"{dag}.{task}".encode()[:_NAME_BYTES].decode(errors="ignore") if dag and task else None
+    return f"{dag}.{task}"[:_NAME_BYTES] if dag and task else None
 
 
 _task_served: str | None = None

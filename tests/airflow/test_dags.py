@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -130,3 +134,36 @@ def test_a_task_that_times_out_leaves_no_statement_on_the_server(
     assert time.monotonic() - start < 40
     running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(55)' and state = 'active'"
     assert LakebaseHook().get_first(running) == (0,)
+
+
+@pytest.fixture
+def sigterm_restored() -> Iterator[None]:
+    """Airflow's runner installs a handler of its own and leaves it there."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_task_that_is_killed_leaves_no_statement_on_the_server(
+    lake: LocalLakebase, dag_of: DagLoader, sigterm_restored: None
+) -> None:
+    dag = dag_of("kills")
+    dag.task_dict["too_long"].execution_timeout = None
+    running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(55)' and state = 'active'"
+    observer = LakebaseHook().client.connect(autocommit=True)
+
+    def kill_when_it_runs() -> None:
+        deadline = time.monotonic() + 50
+        while observer.execute(running.encode()).fetchone() != (1,):
+            assert time.monotonic() < deadline
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=kill_when_it_runs)
+    killer.start()
+    start = time.monotonic()
+    run = dag.test()
+    killer.join()
+    assert time.monotonic() - start < 40
+    assert states(run) == {"too_long": "failed"}
+    assert observer.execute(running.encode()).fetchone() == (0,)
+    observer.close()

@@ -18,8 +18,10 @@ from tests.airflow.conftest import connection_fields, define
 def test_ten_calls_open_one_connection_and_mint_one_token(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A name of its own makes it a new configuration, whatever other tests have opened.
+    # A name of its own makes it a new pool; the token of other tests' clients is thrown away.
     define(monkeypatch, **connection_fields(lake, extra={"application_name": "ten calls"}))
+    tokens = LakebaseHook().client.tokens
+    tokens.invalidate(tokens.get().fingerprint)
     before = lake.admin.counters()
     for number in range(10):
         assert LakebaseHook().get_first("select %s::int", parameters=(number,)) == (number,)
@@ -184,6 +186,20 @@ def test_a_refused_login_says_why(lake: LocalLakebase, monkeypatch: pytest.Monke
     define(monkeypatch, **connection_fields(lake, extra={"client_id": lake.client_id}, login="nobody"))
     with pytest.raises(LoginRejectedError, match="nobody"):
         LakebaseHook().get_first("select 1")
+
+
+def test_the_application_name_tells_the_task(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "show application_name"
+    assert LakebaseHook().get_first(shown) == ("lakebase-provider",)
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "sales")
+    monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "x" * 80)
+    assert LakebaseHook().get_first(shown) == ("sales." + "x" * 57,)
+    monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "load")
+    assert LakebaseHook().get_first(shown) == ("sales.load",)
+    # The task before left no connection open, as under dag.test() it would.
+    count = "select count(*) from pg_stat_activity where application_name like 'sales.%'"
+    assert LakebaseHook().get_first(count) == (1,)
+    assert LakebaseHook(application_name="by hand").get_first(shown) == ("by hand",)
 
 
 def test_cancel_ends_the_statement_on_the_server(lake: LocalLakebase) -> None:
