@@ -184,8 +184,8 @@ class Frontend:
             raise _RefusedError("stopping", role=role) from None
         try:
             backend.write(startup)
-            # Postgres answers AuthenticationOk before it looks for the role and the database; only the message
-            # after that tells whether the login succeeded.
+            # Postgres answers AuthenticationOk before it looks for the role and the database; only what
+            # follows tells whether the login succeeded.
             answers, kind = b"", messages.AUTHENTICATION
             while kind in (messages.AUTHENTICATION, messages.NEGOTIATE_PROTOCOL):
                 kind, body, packet = await _message(backend)

@@ -9,7 +9,7 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, Unauthenticated
 from databricks.sdk.service.postgres import EndpointStatusState, Role, RoleIdentityType, RoleRoleSpec
-from google.protobuf.duration_pb2 import Duration
+from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 
 from lakebase_provider.local.options import ENDPOINT_NAME
 
@@ -137,7 +137,7 @@ def test_missing_resources_are_404(lake: Lake, path: str) -> None:
 
 
 def test_unknown_routes_are_404_in_the_control_planes_shape(lake: Lake) -> None:
-    with pytest.raises(NotFound, match="No API found for 'GET /api/2.0/nothing'"):
+    with pytest.raises(NotFound, match=r"No API found for 'GET /api/2\.0/nothing'"):
         lake.workspace.api_client.do("GET", "/api/2.0/nothing")
 
 

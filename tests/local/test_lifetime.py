@@ -27,12 +27,13 @@ sys.stdin.read()
 """
 
 
+def ps(*options: str) -> str:
+    return subprocess.run(["/bin/ps", *options], capture_output=True, text=True).stdout
+
+
 def processes_naming(folder: str) -> list[str]:
     """Command lines of all running processes that mention the folder."""
-    listing = subprocess.run(
-        ["ps", "-ww", "-eo", "pid,stat,args"], capture_output=True, text=True, check=True
-    )
-    lines = [line for line in listing.stdout.splitlines() if folder in line]
+    lines = [line for line in ps("-ww", "-eo", "pid,stat,args").splitlines() if folder in line]
     return [line for line in lines if not line.split()[1].startswith("Z")]
 
 
@@ -43,7 +44,7 @@ def assert_nothing_is_left(pid: int, folder: str) -> None:
 
 
 def is_running(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    state = ps("-o", "stat=", "-p", str(pid))
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -187,7 +188,7 @@ def test_a_port_in_use_is_one_clear_line(lakebase_server: LocalLakebase, option:
 
 def test_no_secret_in_repr_or_command_line(lake: LocalLakebase) -> None:
     secrets = [lake.client_secret, lake.pat, lake.running.admin_key]
-    listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listing = ps("-ww", "-eo", "args")
     principal = lake.admin.add_principal()
     assert principal.client_secret is not None
     shown = f"{lake!r} {lake.running!r} {lake.admin!r} {principal!r} {listing}"

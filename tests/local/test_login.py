@@ -171,10 +171,14 @@ def test_too_many_connections_in_postgres_own_words(lake: Lake) -> None:
     [(limit,)] = lake.admin.execute("SELECT current_setting('max_connections')::int")
     assert limit == 104
     connections = []
+
+    def fill() -> None:
+        for _ in range(limit + 1):
+            connections.append(lake.connect(token))
+
     try:
-        with pytest.raises(psycopg.OperationalError, match="remaining connection slots|too many clients"):
-            for _ in range(limit + 1):
-                connections.append(lake.connect(token))
+        with pytest.raises(psycopg.OperationalError, match=r"remaining connection slots|too many clients"):
+            fill()
         assert lake.admin.execute("SELECT 1") == [(1,)], "the superuser's slots are left"
     finally:
         for connection in connections:
