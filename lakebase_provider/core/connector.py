@@ -15,7 +15,6 @@ from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
-from lakebase_provider.core.control_plane import without_locals
 from lakebase_provider.core.errors import (
     DnsError,
     EndpointWakingError,
@@ -27,6 +26,7 @@ from lakebase_provider.core.network import tls_parameters
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.token import Token
+from lakebase_provider.core.tracebacks import without_locals
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ import psycopg
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.control_plane import without_locals
 from lakebase_provider.core.errors import (
     ConfigError,
     HealthCheckError,
@@ -27,6 +26,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
+from lakebase_provider.core.tracebacks import without_locals
 
 logger = logging.getLogger(__name__)
 
