@@ -61,7 +61,7 @@ def create_role(postgres: Postgres, name: str, identity_type: str, *, database: 
 
 def ensure_native_role(postgres: Postgres, name: str) -> None:
     """Create a role that no principal stands behind, unless a role of that name exists."""
-    if not postgres.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)):
+    if not postgres.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)):
         postgres.execute(f"CREATE ROLE {quote(name)} LOGIN")
 
 
