@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from contextlib import closing
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
@@ -68,7 +69,7 @@ def test_autocommit_runs_what_no_transaction_may(lake: LocalLakebase) -> None:
         ("select %s::numeric(12,2)", (Decimal("1.10"),), (Decimal("1.10"),)),
     ],
 )
-def test_parameters(lake: LocalLakebase, sql: str, parameters: object, expected: object) -> None:
+def test_parameters(lake: LocalLakebase, sql: str, parameters: Any, expected: object) -> None:
     row = LakebaseHook().get_first(sql, parameters=parameters)
     if expected is None:
         assert isinstance(row[0], datetime.datetime)
@@ -99,7 +100,7 @@ def test_insert_rows_keeps_values_as_they_are(lake: LocalLakebase) -> None:
 def test_replace_updates_the_row_of_the_same_key(lake: LocalLakebase) -> None:
     hook = LakebaseHook()
     hook.run("create table if not exists keyed (id int primary key, v text)")
-    fields = {"target_fields": ["id", "v"], "replace": True}
+    fields: dict[str, Any] = {"target_fields": ["id", "v"], "replace": True}
     hook.insert_rows("keyed", [(1, "a"), (2, "b")], **fields, replace_index="id")
     hook.insert_rows("keyed", [(2, "c")], **fields)
     assert hook.get_records("select * from keyed order by id") == [(1, "a"), (2, "c")]
@@ -115,8 +116,8 @@ def test_data_frames(lake: LocalLakebase) -> None:
     assert [len(chunk) for chunk in chunks] == [2, 2, 1]
     polars = hook.get_df(sql, parameters={"n": 5}, df_type="polars")
     assert polars["i"].to_list() == [1, 2, 3, 4, 5]
-    chunks = list(hook.get_df_by_chunks(sql, parameters={"n": 5}, chunksize=2, df_type="polars"))
-    assert sum(len(chunk) for chunk in chunks) == 5
+    batches = list(hook.get_df_by_chunks(sql, parameters={"n": 5}, chunksize=2, df_type="polars"))
+    assert sum(len(batch) for batch in batches) == 5
 
 
 def test_the_engine_and_the_url_hold_no_secret(lake: LocalLakebase) -> None:
