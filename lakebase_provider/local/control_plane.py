@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -16,16 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lakebase_provider.local import resources, state
+from lakebase_provider.local.faults import ScriptedFaults
 from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.principals import WORKSPACE_TOKEN_LIFETIME, Principal
 from lakebase_provider.local.state import Workspace
 
 #: Seconds; what the real API accepts as `ttl`.
 _SHORTEST_TTL, _LONGEST_TTL = 300, 3600
-LOCAL_PREFIX = "/_local/"
 
 
 class ApiError(Exception):
@@ -49,7 +47,7 @@ def create_app(workspace: Workspace, postgres: Postgres, more_routes: list[BaseR
         routes=[*plane.routes(), *more_routes],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},  # type: ignore[dict-item]
     )
-    app.add_middleware(_Scripted, workspace=workspace)
+    app.add_middleware(ScriptedFaults, workspace=workspace)
     return app
 
 
@@ -65,46 +63,6 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
         else error.detail
     )
     return JSONResponse({"error_code": code, "message": message}, error.status_code)
-
-
-class _Scripted:
-    """Middleware that plays the scripted faults and writes the request log."""
-
-    def __init__(self, app: ASGIApp, workspace: Workspace) -> None:
-        self._app = app
-        self._workspace = workspace
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(LOCAL_PREFIX):
-            await self._app(scope, receive, send)
-            return
-        began, status = time.monotonic(), 0
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await (await self._choose(scope))(scope, receive, watch)
-        finally:
-            agent = dict(scope["headers"]).get(b"user-agent", b"").decode(errors="replace")
-            entry = state.Request(scope["method"], scope["path"], status, agent, time.monotonic() - began)
-            self._workspace.log.append(entry)
-
-    async def _choose(self, scope: Scope) -> ASGIApp:
-        fault = self._workspace.take_fault(scope["method"], scope["path"])
-        if fault is None:
-            return self._app
-        if fault.hang is not None:
-            await self._workspace.hang(fault.hang)
-        if fault.status is None:
-            return self._app
-        headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
-        body = {"error_code": fault.error_code, "message": fault.message}
-        if scope["path"].startswith("/oidc/"):
-            body = {"error": fault.error_code, "error_description": fault.message}
-        return JSONResponse(body, fault.status, headers)
 
 
 class _ControlPlane:

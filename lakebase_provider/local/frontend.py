@@ -208,7 +208,8 @@ class Frontend:
         try:
             client.relay_to(backend)
             backend.relay_to(client)
-            await asyncio.wait({client.closed, backend.closed})
+            # Either end is the end: a client that lets a closed session lie about takes half a minute to go.
+            await asyncio.wait({client.closed, backend.closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._workspace.counters.open_connections -= 1
 

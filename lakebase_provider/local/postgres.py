@@ -93,12 +93,8 @@ class Postgres:
         if process.wait(_START_TIMEOUT) != 0:
             raise LocalLakebaseError(f"initdb failed: {self._last_words()}")
 
-    def start(self) -> int:
-        """Start the server, wait until it answers, and return its process id.
-
-        Raises:
-            LocalLakebaseError: It ended or did not answer in time.
-        """
+    def begin_start(self) -> int:
+        """Start the server without waiting, and return its process id, which is its process group's too."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._home),
@@ -115,6 +111,15 @@ class Postgres:
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._spawn([str(self._binaries.postgres), "-D", str(self._data), *options])
+        return self._process.pid
+
+    def finish_start(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            LocalLakebaseError: It ended or did not answer in time.
+        """
+        assert self._process is not None
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._ready():
             if self._process.poll() is not None:
@@ -122,7 +127,6 @@ class Postgres:
             if time.monotonic() > deadline:
                 raise LocalLakebaseError(f"Postgres did not start within {_START_TIMEOUT:.0f} seconds.")
             time.sleep(_POLL)
-        return self._process.pid
 
     def wait(self) -> int:
         """Block until the server has ended, and return its exit code."""

@@ -10,6 +10,8 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+import platformdirs
+
 from lakebase_provider.local.admin import Admin
 from lakebase_provider.local.errors import LocalLakebaseError
 from lakebase_provider.local.options import Running
@@ -71,14 +73,10 @@ def admin(running: Running) -> Admin:
 
 def authority_folder() -> Path:
     """Return the folder that keeps the certificate authority from one `up` to the next."""
-    import platformdirs
-
     return platformdirs.user_data_path(_APP) / "local"
 
 
 def _runtime_folder() -> Path:
-    import platformdirs
-
     with warnings.catch_warnings():
         # Without a session it falls back to a folder below /tmp, and warns; what that needs is checked below.
         warnings.simplefilter("ignore")

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -87,6 +88,21 @@ def _ports(options: Options) -> Iterator[tuple[list[socket.socket], list[socket.
         yield database, http
 
 
+@contextlib.contextmanager
+def _initdb(postgres: Postgres, watchdog: Watchdog) -> Iterator[None]:
+    """Run initdb beside the body of the `with`, and end it where the body fails."""
+    process = postgres.begin_initdb()
+    watchdog.say(f"watch {process.pid}")
+    try:
+        yield
+        postgres.finish_initdb(process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        watchdog.say(f"forget {process.pid}")
+
+
 def run(options: Options) -> None:
     """Run a local Lakebase until it is told to stop, cleaning up whatever happens."""
     account, binaries = choose_account(), find_binaries()
@@ -96,15 +112,11 @@ def run(options: Options) -> None:
             folder.chmod(0o711)
             binaries = stage_for_other_account(binaries, folder)
         postgres = Postgres(folder, binaries, account, max_connections=options.max_connections)
-        initdb = postgres.begin_initdb()
-        watchdog.say(f"watch {initdb.pid}")
-        service = _load_service()
-        parts = service.prepare(options, folder, binaries, postgres)
-        postgres.finish_initdb(initdb)
-        watchdog.say(f"forget {initdb.pid}")
+        with _initdb(postgres, watchdog):
+            parts = _load_service().prepare(options, folder, binaries, postgres)
         try:
-            pid = postgres.start()
-            watchdog.say(f"watch {pid}")
+            watchdog.say(f"watch {postgres.begin_start()}")
+            postgres.finish_start()
             databricks_auth.install(postgres, owner=parts.owner.name, developer=DEVELOPER)
             asyncio.run(parts.serve(database, http, _announce))
         finally:
@@ -117,7 +129,7 @@ def _load_service() -> Any:
     except ModuleNotFoundError as error:
         raise LocalLakebaseError(
             f"The local Lakebase needs the package {error.name}.",
-            remedy='Install it with `pip install "lakebase-provider[local]"`.',
+            remedy="Run `pip install 'lakebase-provider[local]'`.",
         ) from None
     return service
 

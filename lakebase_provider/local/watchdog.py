@@ -35,7 +35,11 @@ def main(folder: str) -> None:
             return
     for group in groups:
         _end(group, Path(folder, "postgres", "data", "postmaster.pid"))
-    shutil.rmtree(folder, ignore_errors=True)
+    deadline = time.monotonic() + _PATIENCE
+    # More than once: a process that was just ended may leave a child that writes its last file meanwhile.
+    while Path(folder).exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def _end(group: int, pid_file: Path) -> None:

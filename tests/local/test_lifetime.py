@@ -186,6 +186,16 @@ def test_a_port_in_use_is_one_clear_line(lakebase_server: LocalLakebase, option:
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_package_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if `pip install lakebase-provider` had been run without [local].
+    absent = 'raise ModuleNotFoundError("No module named uvicorn", name="uvicorn")'
+    (tmp_path / "uvicorn.py").write_text(absent)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(LocalLakebaseError, match="needs the package uvicorn") as caught:
+        LocalLakebase().start()
+    assert "lakebase-provider[local]" in caught.value.remedy
+
+
 def test_no_secret_in_repr_or_command_line(lake: LocalLakebase) -> None:
     secrets = [lake.client_secret, lake.pat, lake.running.admin_key]
     listing = ps("-ww", "-eo", "args")
