@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -116,3 +117,8 @@ def dag_of(airflow_db: None) -> DagLoader:
         return dag
 
     return load
+
+
+def pytest_sessionfinish() -> None:
+    # Airflow logs at DEBUG that it disposes of its engine, when pytest's streams are closed already.
+    logging.getLogger("airflow.settings").setLevel(logging.INFO)
