@@ -67,6 +67,11 @@ def test_a_forked_child_starts_without_users(lake: LocalLakebase, config: Lakeba
             with own.client.connection() as conn:
                 code = 2 if conn.info.backend_pid == parents else 0
             own.release()
+            # Its own was the last user here: only the parent's session is left.
+            eventually(lambda: open_connections(lake) == 1)
+        except BaseException:
+            code = 3
+            raise
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
