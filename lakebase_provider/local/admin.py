@@ -124,7 +124,7 @@ class Admin:
         self._call("reset_counters")
 
     def reset(self) -> None:
-        """Undo faults, settings, counters and log; principals, data and open sessions stay."""
+        """Undo faults, settings, native passwords, counters and log; principals, data and sessions stay."""
         self._call("reset")
 
     def add_principal(

@@ -217,6 +217,7 @@ class Workspace:
         self.token_lifetime = self.default_token_lifetime
         self.clock_skew = self.wake_delay = 0.0
         self.login_error_style = DEFAULT_STYLE
+        self.native_passwords.clear()
         self.clear_faults()
         self.log.clear()
         self.counters.reset()

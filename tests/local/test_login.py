@@ -121,6 +121,12 @@ def test_native_password(lake: Lake) -> None:
     assert WRONG_PASSWORD.format("reporter") in lake.refusal("wrong", user="reporter")
 
 
+def test_native_password_of_an_existing_role_beside_its_tokens(lake: Lake) -> None:
+    lake.admin.set_native_password(lake.server.client_id, "s3cret")
+    lake.connect("s3cret").close()
+    lake.connect(lake.mint()).close()
+
+
 def test_disabled_endpoint(lake: Lake) -> None:
     with lake.connect() as connection:
         lake.admin.disable_endpoint()

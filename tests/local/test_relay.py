@@ -115,8 +115,9 @@ def test_a_vanished_client_leaves_no_backend(lake: Lake) -> None:
         assert client.stdout is not None
         print(json.dumps(lake.parameters()), file=client.stdin, flush=True)
         pid = int(client.stdout.readline())
+        assert lake.admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
         client.kill()
-    eventually(lambda: not lake.admin.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)))
+    eventually(lambda: not lake.admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)))
     eventually(lambda: lake.admin.counters().open_connections == 0)
 
 
