@@ -80,7 +80,10 @@ class LakebaseConfig:
         None, "Password", "Native Postgres password, with auth=password.", kind="secret", env=("PGPASSWORD",)
     )
     workspace_host: str | None = field(
-        None, "Workspace URL", "https://<workspace>.databricks.com", env=("DATABRICKS_HOST",)
+        None,
+        "Workspace URL",
+        "URL of the workspace, https://<workspace>.databricks.com.",
+        env=("DATABRICKS_HOST",),
     )
     client_id: str | None = field(
         None, "Client ID", "Application id of the service principal.", env=("DATABRICKS_CLIENT_ID",)
@@ -256,6 +259,9 @@ class LakebaseConfig:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> LakebaseConfig:
         """Read the variables that the Lakebase documentation names.
 
+        An override that names another target or another principal leaves out what the variables say of
+        theirs, so that a token never goes to the host of another endpoint.
+
         Args:
             environ: Variables to read; the process's own by default.
             overrides: Settings by name that take precedence.
@@ -263,12 +269,14 @@ class LakebaseConfig:
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        variables = os.environ if environ is None else environ
+        overrides = _opaque(overrides)
         found: dict[str, object] = {}
         for row in settings():
-            value = next((variables[name] for name in row.env if variables.get(name)), None)
-            if value is not None:
-                found[row.name] = value
+            for name in row.env:
+                if _variable(environ, name):
+                    found.setdefault(row.name, _opaque_value(row, _variable(environ, name)))
+        for name in _left_out(found, overrides):
+            found.pop(name, None)
         found.update(overrides)
         # psql's own variable; it says nothing about Lakebase as long as OAuth is asked for.
         if found.get("auth", "oauth") == "oauth" and "password" not in overrides:
@@ -284,6 +292,7 @@ class LakebaseConfig:
         Raises:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
+        mapping = _opaque(mapping)
         known = [row.name for row in settings()]
         for key in mapping:
             if key not in known:
@@ -314,7 +323,7 @@ class LakebaseConfig:
             "host": parts.hostname,
             "port": port,
             "user": unquote(parts.username) if parts.username else None,
-            "password": unquote(parts.password) if parts.password else None,
+            "password": Secret(unquote(parts.password)) if parts.password else None,
             "database": unquote(parts.path.lstrip("/")) or None,
         }
         try:
@@ -373,3 +382,47 @@ def settings() -> tuple[Setting, ...]:
 def setting(name: str) -> Setting:
     """The row of that name."""
     return next(row for row in _SETTINGS if row.name == name)
+
+
+def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
+    # A function of its own: no frame that an error passes through holds the whole environment.
+    return (os.environ if environ is None else environ).get(name)
+
+
+def _opaque_value(row: Setting, value: object) -> object:
+    return Secret(value) if row.kind == "secret" and isinstance(value, str) and value else value
+
+
+def _opaque(mapping: Mapping[str, object]) -> dict[str, object]:
+    """A copy in which secrets are opaque, for a traceback may show the frame that holds it."""
+    rows = {row.name: row for row in settings()}
+    return {k: _opaque_value(rows[k], value) if k in rows else value for k, value in mapping.items()}
+
+
+#: Ways to authenticate at the workspace; what belongs to one says nothing about another.
+_PRINCIPALS = (
+    ("client_id", "client_secret"),
+    ("token",),
+    ("profile",),
+    ("azure_client_id", "azure_client_secret", "azure_tenant_id"),
+)
+
+
+def _left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> set[str]:
+    """Settings of the environment that belong to another target or principal than the overrides name."""
+    given = {name for name, value in overrides.items() if value is not None and value != ""}
+    left_out: set[str] = set()
+    if given & {"endpoint", "instance"} and any(
+        found.get(n) != overrides.get(n) for n in ("endpoint", "instance")
+    ):
+        left_out |= {"endpoint", "instance", "host"}
+    for mine in _PRINCIPALS:
+        if given.isdisjoint(mine):
+            continue
+        left_out |= set().union(*(other for other in _PRINCIPALS if other != mine))
+        # The identity comes first in each: another one has another secret and another role.
+        identity = mine[0]
+        if identity in given and found.get(identity) != overrides[identity]:
+            left_out |= {"user"}
+            left_out |= set(mine) if identity in found else set()
+    return left_out - given

@@ -11,12 +11,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
-#: too, but does not run beside a ROLLBACK.
+#: too, but does not run beside a ROLLBACK, and would throw away the statements that psycopg has prepared.
 _RESET_SESSION = (
     b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
 
+#: psycopg's default: a statement is prepared when it is executed more often than this.
+_PREPARE_THRESHOLD = 5
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
 _CANCEL_TIMEOUT = 3.0
 
@@ -52,29 +54,27 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken.
         """
-        if self.closed:
+        status = self.pgconn.transaction_status
+        if status == TransactionStatus.UNKNOWN:
             return
-        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        if status == TransactionStatus.ACTIVE:
             # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
             # Airflow's task timeout; waiting for the statement's end here could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise psycopg.OperationalError("a statement was interrupted and is cancelled")
         if self._used:
-            in_transaction = self.pgconn.transaction_status != TransactionStatus.IDLE
+            in_transaction = status != TransactionStatus.IDLE
             result = self.pgconn.exec_((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION)
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
                 raise psycopg.OperationalError(
                     f"the session could not be reset: {result.get_error_message()}"
                 )
-            self._prepared.clear()
-        # Attributes that are equal already cost nothing; setting one checks the transaction status.
-        if self.autocommit:
+            # Setting one of these goes through wait(), even when nothing is sent.
             self.autocommit = False
-        for name in ("isolation_level", "read_only", "deferrable"):
-            if getattr(self, name) is not None:
-                setattr(self, name, None)
+            self.isolation_level = self.read_only = self.deferrable = None
+            self._used = False
         self.row_factory = tuple_row
         self.cursor_factory = psycopg.Cursor
         self.server_cursor_factory = psycopg.ServerCursor
-        self._used = False
+        self.prepare_threshold = _PREPARE_THRESHOLD
         self.last_used = time.monotonic()

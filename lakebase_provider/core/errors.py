@@ -43,6 +43,7 @@ class LakebaseError(Exception):
         message: What happened, in one line and without secrets.
         remedy: What to do; defaults to the class's own remedy.
         retry_after: Seconds after which a retry may succeed, where the server said so.
+        retryable: Whether a retry may succeed, where that depends on more than the kind.
 
     Attributes:
         code: Stable name of the error's kind, for logs and alerts.
@@ -51,11 +52,20 @@ class LakebaseError(Exception):
     """
 
     code: ClassVar[str] = "lakebase"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     default_remedy: ClassVar[str] = "See the cause below."
 
-    def __init__(self, message: str, *, remedy: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
         super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
         self.message = message
         self.remedy = remedy or self.default_remedy
         self.retry_after = retry_after
@@ -65,16 +75,17 @@ class LakebaseError(Exception):
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return _rebuild(type(self), self.message, self.remedy, self.retry_after)
+        return _rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.remedy, self.retry_after))
+        values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        return (_rebuild, values)
 
 
 def _rebuild(
-    kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None
+    kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
-    return kind(message, remedy=remedy, retry_after=retry_after)
+    return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
 class ConfigError(LakebaseError):

@@ -58,6 +58,7 @@ class StageResult:
         detail: What was found, in one line.
         remedy: What to do; empty unless it failed.
         code: The error's code; empty unless it failed.
+        retryable: Whether it may succeed later by itself; False unless it failed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class StageResult:
     detail: str = ""
     remedy: str = ""
     code: str = ""
+    retryable: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class HealthReport:
             raise HealthCheckError(
                 f"Health check stage '{failed.name}' failed ({failed.code}): {failed.detail}",
                 remedy=failed.remedy,
+                retryable=failed.retryable,
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +183,7 @@ class HealthCheck:
             ms = (time.perf_counter() - start) * 1000
             known = error if isinstance(error, LakebaseError) else self._classify(error, name)
             logger.warning("Health check stage %s failed after %.0f ms: %s", name, ms, known)
-            return StageResult(name, "failed", ms, known.message, known.remedy, known.code)
+            return StageResult(name, "failed", ms, known.message, known.remedy, known.code, known.retryable)
         ms = (time.perf_counter() - start) * 1000
         logger.info("Health check stage %s ok in %.0f ms: %s", name, ms, detail)
         return StageResult(name, "ok", ms, detail)

@@ -25,6 +25,10 @@ _BACKOFF = Backoff(first=1.0, most=60.0, floor=0.05)
 _REFUSAL_SECONDS = 30.0
 
 
+#: Token, and until when it is fresh by the wall clock and by elapsed time: all that the common case needs.
+_NOTHING_FRESH: tuple[Token | None, float, float] = (None, 0.0, 0.0)
+
+
 class Minter(Protocol):
     """Who mints (:mod:`lakebase_provider.core.credentials`)."""
 
@@ -89,8 +93,10 @@ class TokenProvider:
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Callable[[Token], None]] = []
         self._token: Token | None = None
+        self._fresh = _NOTHING_FRESH
         self._chance = 0.5
-        self._stats = {"mints": 0, "failures": 0, "served": 0, "invalidations": 0}
+        self._stats = {"mints": 0, "failures": 0, "invalidations": 0}
+        self._served = 0
         self._reset_process_state()
 
     def _reset_process_state(self) -> None:
@@ -124,6 +130,18 @@ class TokenProvider:
             ControlPlaneTimeoutError: The workspace did not answer in time.
             LakebaseError: The workspace refused, or kept failing until the timeout.
         """
+        token, until_wall, until_elapsed = self._fresh
+        if (
+            token is not None
+            and self._clock.elapsed() < until_elapsed
+            and self._clock.wall() < until_wall
+            and self._pid == os.getpid()
+        ):
+            self._served += 1
+            return token
+        return self._get_by_state(timeout)
+
+    def _get_by_state(self, timeout: float) -> Token:
         if self._pid != os.getpid():
             # A forked child keeps the immutable token, and drops locks and threads it has no part in.
             self._reset_process_state()
@@ -133,10 +151,10 @@ class TokenProvider:
             if state == "stale":
                 self._renew_in_background()
             if state != "unusable":
-                self._stats["served"] += 1
+                self._served += 1
                 return token
         token = self._wait(self._start_flight(), timeout)
-        self._stats["served"] += 1
+        self._served += 1
         return token
 
     async def aget(self, timeout: float = 60.0) -> Token:
@@ -163,13 +181,14 @@ class TokenProvider:
             if self._token is None or self._token.fingerprint != fingerprint:
                 return False
             self._token = None
+            self._fresh = _NOTHING_FRESH
             self._stats["invalidations"] += 1
         logger.warning("Token %s was refused at login and is thrown away", fingerprint)
         return True
 
     def stats(self) -> TokenStats:
         """The counters, since this provider was made."""
-        return TokenStats(**self._stats)
+        return TokenStats(served=self._served, **self._stats)
 
     def _renew_in_background(self) -> None:
         if self._flight is None and self._clock.elapsed() >= self._not_before:
@@ -222,6 +241,7 @@ class TokenProvider:
         with self._lock:
             self._token = token
             self._chance = self._rng.random()
+            self._fresh = (token, *self._policy.fresh_until(token, self._chance))
             self._flight = None
             self._refusal = None
             self._not_before = float("-inf")

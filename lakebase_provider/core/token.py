@@ -84,6 +84,18 @@ class TokenPolicy:
         part = self.refresh_at + self.jitter * (2 * chance - 1)
         return max(token.lifetime * (1 - part), self.usable_seconds(token))
 
+    def fresh_until(self, token: Token, chance: float) -> tuple[float, float]:
+        """Until when the token is fresh: by the wall clock and by elapsed time, both in seconds.
+
+        Args:
+            token: The token.
+            chance: As for :meth:`stale_seconds`.
+        """
+        if token.expires_at is None:
+            return float("inf"), float("inf")
+        fresh = token.lifetime - self.stale_seconds(token, chance)
+        return token.minted_at + fresh, token.minted_elapsed + fresh
+
     def state(self, token: Token, *, seconds_left: float, chance: float) -> TokenState:
         """What the token is good for when it has that many seconds to live."""
         if token.expires_at is None:

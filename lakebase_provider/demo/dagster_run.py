@@ -49,7 +49,7 @@ def main(file: str, descriptor: int) -> int:
                 progress.step("check", name, "success" if check.passed else "failed", 0.0)
 
         instance.add_event_listener(run_id, report)
-        result = definitions.get_job_def(_JOB).execute_in_process(
+        result = definitions.resolve_job_def(_JOB).execute_in_process(
             instance=instance, run_id=run_id, raise_on_error=False
         )
     progress.counters()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import traceback
 
 import pytest
 
@@ -157,6 +158,53 @@ def test_equal_configurations_are_one_key_and_other_principals_another() -> None
         {**WORKSPACE, "ENDPOINT_NAME": ENDPOINT, "DATABRICKS_CLIENT_ID": "x"}
     )
     assert one != one.replace(client_secret="another")
+
+
+ENV_A = {
+    **WORKSPACE,
+    "ENDPOINT_NAME": ENDPOINT,
+    "PGHOST": "a.databricks.com",
+    "PGPORT": "5433",
+    "PGUSER": "a",
+}
+
+
+def test_another_endpoint_does_not_go_to_the_environments_host() -> None:
+    config = LakebaseConfig.from_env(ENV_A, endpoint="projects/z/branches/z/endpoints/z")
+    assert config.host is None
+    assert config.user == "a"
+    assert LakebaseConfig.from_env(ENV_A, instance="i").endpoint is None
+
+
+def test_another_principal_takes_nothing_from_the_environments() -> None:
+    config = LakebaseConfig.from_env(ENV_A, client_id="z", client_secret="zz")
+    assert (config.user, config.host) == (None, "a.databricks.com")
+    config = LakebaseConfig.from_env(ENV_A, token="dapi")
+    assert (config.client_id, config.client_secret, config.user) == (None, None, None)
+    config = LakebaseConfig.from_env(ENV_A, client_id="z")
+    assert config.client_secret is None
+
+
+def test_a_secret_from_the_environment_completes_a_given_identity() -> None:
+    environ = {name: value for name, value in ENV_A.items() if name != "DATABRICKS_CLIENT_ID"}
+    config = LakebaseConfig.from_env(environ, client_id="z")
+    assert config.client_secret is not None
+
+
+def test_an_override_that_repeats_the_environment_changes_nothing() -> None:
+    repeated = LakebaseConfig.from_env(ENV_A, client_id="c00f575e", endpoint=ENDPOINT)
+    assert repeated == LakebaseConfig.from_env(ENV_A)
+    assert LakebaseConfig.from_env(ENV_A, database="d").host == "a.databricks.com"
+
+
+def test_no_secret_is_in_the_frames_of_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "canary-secret")
+    with pytest.raises(ConfigError) as caught:
+        LakebaseConfig.from_env(endpoint="wrong", token="canary-secret", azure_client_secret="canary-secret")
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in frames.stack if "lakebase_provider" in frame.filename]
+    assert ours
+    assert "canary-secret" not in str([frame.locals for frame in ours])
 
 
 def test_pgpassword_is_ignored_with_oauth() -> None:

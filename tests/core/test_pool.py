@@ -117,6 +117,27 @@ def test_many_threads_share_few_connections(client: LakebaseClient, lakebase_env
     assert lakebase_env.admin.counters().mints == 1
 
 
+def test_threads_that_all_find_no_connection_open_no_more_than_the_maximum(
+    client: LakebaseClient, lakebase_env: LocalLakebase
+) -> None:
+    barrier = threading.Barrier(30)
+    pids: set[int] = set()
+
+    def work() -> None:
+        barrier.wait()
+        with client.connection() as connection:
+            pids.add(backend(connection))
+
+    threads = [threading.Thread(target=work) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) <= 2
+    assert client.stats().connections <= 2
+    assert lakebase_env.admin.counters().logins <= 2
+
+
 def test_a_login_that_fails_reaches_the_borrower_at_once(lakebase_env: LocalLakebase) -> None:
     with (
         LakebaseClient(lakebase_env.config(user="nobody-knows")) as client,
