@@ -22,7 +22,8 @@ def modules_after(statement: str) -> set[str]:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    return set(json.loads(result.stdout.splitlines()[-1]))
+    # Airflow says goodbye on standard output.
+    return set(json.loads(next(line for line in result.stdout.splitlines() if line.startswith("["))))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,6 @@ from lakebase_provider.local import LocalLakebase
 #: Seconds that a token lives, and rows to load: so few and so many that each run has to renew its token.
 _TOKEN_LIFETIME = 1.5
 _ORDERS = 250_000
-#: Loggers that log at DEBUG while the examples run.
-_AT_DEBUG = ("lakebase_provider", "databricks", "psycopg", "urllib3", "airflow.providers", "airflow.task")
 #: Columns of the table where the output is no terminal.
 _WIDTH = 120
 
@@ -103,8 +101,6 @@ def run_demo(example_dags: Path, logs: Path) -> int:
             **lake.env(),
             ORDERS_VARIABLE: str(_ORDERS),
             "AIRFLOW_HOME": str((logs / "airflow_home").resolve()),
-            # Not DEBUG for all: the supervisor of dag.test() then logs each secret that it is told to mask.
-            "AIRFLOW__LOGGING__NAMESPACE_LEVELS": " ".join(f"{name}=DEBUG" for name in _AT_DEBUG),
             "DAGSTER_HOME": str((logs / "dagster_home").resolve()),
         }
         runs = [
