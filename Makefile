@@ -8,11 +8,12 @@ DOCS_READY := $(VENV)/.docs-ready
 CLIENTS_READY := $(CLIENTS_VENV)/.ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-clients lint format bench $(BENCHES) docs constraints clean
+.PHONY: help setup demo test test-slow test-clients lint format bench $(BENCHES) docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
 	@echo "make test          the tests"
+	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
@@ -43,6 +44,9 @@ $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	cp tests/clients/package.json $(CLIENTS_VENV)/node
 	npm install --no-fund --no-audit --no-package-lock --silent --prefix $(CLIENTS_VENV)/node
 	@touch $@
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
 
 test-clients: $(READY) $(CLIENTS_READY)
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/pytest tests/clients

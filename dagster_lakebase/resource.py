@@ -106,6 +106,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
     azure_client_id: str | None = _field("azure_client_id")
     azure_client_secret: str | None = _field("azure_client_secret")
     azure_tenant_id: str | None = _field("azure_tenant_id")
+    token_ttl: float | None = _field("token_ttl")
+    token_store: str | None = _field("token_store")
     sslmode: str | None = _field("sslmode")
     sslrootcert: str | None = _field("sslrootcert")
     min_size: int | None = _field("min_size")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.allowed_hosts import check_host, workspace_url
+from lakebase_provider.core.environment import left_out, opaque, read_environment
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting, field
@@ -27,6 +27,7 @@ _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
 
 Auth = Literal["oauth", "password"]
 SslMode = Literal["verify-full", "verify-ca", "require"]
+TokenStore = Literal["off", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,21 @@ class LakebaseConfig:
     )
     azure_tenant_id: str | None = field(
         None, "Azure tenant ID", "Tenant of an Entra service principal.", env=("ARM_TENANT_ID",)
+    )
+    token_ttl: float | None = field(
+        None,
+        "Token lifetime",
+        "Seconds that a token lives; the workspace's 60 minutes when left out.",
+        kind="number",
+        minimum=300,
+        maximum=3600,
+    )
+    token_store: TokenStore = field(
+        "off",
+        "Token store",
+        "shared: this user's processes on this host share a token, in a file that only the user can read.",
+        env=("LAKEBASE_TOKEN_STORE",),
+        choices=get_args(TokenStore),
     )
     sslmode: SslMode = field(
         "verify-full",
@@ -269,13 +285,9 @@ class LakebaseConfig:
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        overrides = _opaque(overrides)
-        found: dict[str, object] = {}
-        for row in settings():
-            for name in row.env:
-                if _variable(environ, name):
-                    found.setdefault(row.name, _opaque_value(row, _variable(environ, name)))
-        for name in _left_out(found, overrides):
+        overrides = opaque(settings(), overrides)
+        found = read_environment(settings(), environ)
+        for name in left_out(found, overrides):
             found.pop(name, None)
         found.update(overrides)
         # psql's own variable; it says nothing about Lakebase as long as OAuth is asked for.
@@ -292,7 +304,7 @@ class LakebaseConfig:
         Raises:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
-        mapping = _opaque(mapping)
+        mapping = opaque(settings(), mapping)
         known = [row.name for row in settings()]
         for key in mapping:
             if key not in known:
@@ -361,6 +373,8 @@ _CREDENTIAL_SETTINGS = (
     "azure_client_id",
     "azure_client_secret",
     "azure_tenant_id",
+    "token_ttl",
+    "token_store",
 )
 
 
@@ -382,47 +396,3 @@ def settings() -> tuple[Setting, ...]:
 def setting(name: str) -> Setting:
     """The row of that name."""
     return next(row for row in _SETTINGS if row.name == name)
-
-
-def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
-    # A function of its own: no frame that an error passes through holds the whole environment.
-    return (os.environ if environ is None else environ).get(name)
-
-
-def _opaque_value(row: Setting, value: object) -> object:
-    return Secret(value) if row.kind == "secret" and isinstance(value, str) and value else value
-
-
-def _opaque(mapping: Mapping[str, object]) -> dict[str, object]:
-    """A copy in which secrets are opaque, for a traceback may show the frame that holds it."""
-    rows = {row.name: row for row in settings()}
-    return {k: _opaque_value(rows[k], value) if k in rows else value for k, value in mapping.items()}
-
-
-#: Ways to authenticate at the workspace; what belongs to one says nothing about another.
-_PRINCIPALS = (
-    ("client_id", "client_secret"),
-    ("token",),
-    ("profile",),
-    ("azure_client_id", "azure_client_secret", "azure_tenant_id"),
-)
-
-
-def _left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> set[str]:
-    """Settings of the environment that belong to another target or principal than the overrides name."""
-    given = {name for name, value in overrides.items() if value is not None and value != ""}
-    left_out: set[str] = set()
-    if given & {"endpoint", "instance"} and any(
-        found.get(n) != overrides.get(n) for n in ("endpoint", "instance")
-    ):
-        left_out |= {"endpoint", "instance", "host"}
-    for mine in _PRINCIPALS:
-        if given.isdisjoint(mine):
-            continue
-        left_out |= set().union(*(other for other in _PRINCIPALS if other != mine))
-        # The identity comes first in each: another one has another secret and another role.
-        identity = mine[0]
-        if identity in given and found.get(identity) != overrides[identity]:
-            left_out |= {"user"}
-            left_out |= set(mine) if identity in found else set()
-    return left_out - given
