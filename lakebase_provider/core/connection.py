@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg import generators
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
@@ -19,6 +20,8 @@ _RESET_SESSION = (
 
 #: psycopg's default: a statement is prepared when it is executed more often than this.
 _PREPARE_THRESHOLD = 5
+#: Seconds for the server to answer; after them the connection is not worth keeping.
+_RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
 _CANCEL_TIMEOUT = 3.0
 
@@ -48,6 +51,24 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         self._used = True
         return super().wait(*args, **kwargs)
 
+    def check(self, timeout: float) -> None:
+        """Ask the server for a sign of life; nothing of it stays in the session.
+
+        Args:
+            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken, or the server did not answer in time.
+        """
+        used = self._used
+        self._exchange(b"", timeout)
+        self._used = used
+
+    def _exchange(self, statements: bytes, timeout: float) -> None:
+        """Send statements past psycopg's transaction handling, and wait for the answer."""
+        self.pgconn.send_query(statements)
+        self.wait(generators.execute(self.pgconn), timeout=timeout)
+
     def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip, if anything.
 
@@ -64,11 +85,9 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
             raise psycopg.OperationalError("a statement was interrupted and is cancelled")
         if self._used:
             in_transaction = status != TransactionStatus.IDLE
-            result = self.pgconn.exec_((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION)
+            self._exchange((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION, _RESET_TIMEOUT)
             if self.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise psycopg.OperationalError(
-                    f"the session could not be reset: {result.get_error_message()}"
-                )
+                raise psycopg.OperationalError("the session could not be reset")
             # Setting one of these goes through wait(), even when nothing is sent.
             self.autocommit = False
             self.isolation_level = self.read_only = self.deferrable = None

@@ -24,6 +24,7 @@ from lakebase_provider.core.errors import (
     TlsError,
     classify_login,
 )
+from lakebase_provider.core.network import resolve
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
@@ -145,6 +146,7 @@ class HealthCheck:
         self._targets = targets
         self._connector = connector
         self._target: Target | None = None
+        self._addresses: tuple[str, ...] = ()
         self._socket: socket.socket | None = None
         self._connection: LakebaseConnection | None = None
 
@@ -209,12 +211,21 @@ class HealthCheck:
 
     def _dns(self, seconds: float) -> str:
         target = self._known_target()
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        return ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
+        found = resolve(target.host, target.port, seconds)
+        self._addresses = found.addresses
+        by = "" if found.resolver == "system" else " (by name servers; the system's resolver fails)"
+        return ", ".join(found.addresses) + by
 
     def _tcp(self, seconds: float) -> str:
         target = self._known_target()
-        self._socket = socket.create_connection((target.host, target.port), timeout=seconds)
+        for position, address in enumerate(self._addresses):
+            try:
+                self._socket = socket.create_connection((address, target.port), timeout=seconds)
+                break
+            except OSError:
+                if position + 1 == len(self._addresses):
+                    raise
+        assert self._socket is not None
         return "port {1} of {0}".format(*self._socket.getpeername()[:2])
 
     def _tls(self, seconds: float) -> str:

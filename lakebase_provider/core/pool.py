@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: A connection that was used less than this many seconds ago is not checked: a check costs a round trip.
 _TRUSTED_IDLE = 0.5
+#: Seconds that a check may take at most; a server that lives answers in milliseconds.
+_CHECK_SECONDS = 5.0
 
 
 class LakebasePool(ConnectionPool[LakebaseConnection]):
@@ -42,6 +44,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._budget = config.connect_budget
         self._opened_by_callers: deque[LakebaseConnection] = deque()
         self._opening = 0
+        self._borrower = threading.local()
         self._changed = threading.Condition()
         super().__init__(
             kwargs={"opener": self._open_next},
@@ -102,6 +105,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
                 self._changed.notify_all()
 
     def _getconn_within(self, seconds: float) -> LakebaseConnection:
+        self._borrower.end = time.monotonic() + seconds
         try:
             # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
             return super().getconn(max(0.001, seconds))
@@ -144,12 +148,15 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
                 return self._opened_by_callers.popleft()
         return self._connector.connect()
 
-    def _check_if_idle(self, connection: Any) -> None:
-        if time.monotonic() - connection.last_used < _TRUSTED_IDLE:
+    def _check_if_idle(self, connection: LakebaseConnection) -> None:
+        now = time.monotonic()
+        if now - connection.last_used < _TRUSTED_IDLE:
             return
+        # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
+        left = getattr(self._borrower, "end", now + self._budget) - now
         try:
-            ConnectionPool.check_connection(connection)
-        except psycopg.Error:
-            logger.info("A pooled connection is dead; all idle ones are dropped")
+            connection.check(min(_CHECK_SECONDS, max(left / 2, 0.0)))
+        except psycopg.Error as error:
+            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()
             raise
