@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg import generators
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
@@ -67,7 +67,9 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
     def _exchange(self, statements: bytes, timeout: float) -> None:
         """Send statements past psycopg's transaction handling, and wait for the answer."""
         self.pgconn.send_query(statements)
-        self.wait(generators.execute(self.pgconn), timeout=timeout)
+        for result in self.wait(generators.execute(self.pgconn), timeout=timeout):
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.OperationalError(result.get_error_message())
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip, if anything.
@@ -86,8 +88,6 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         if self._used:
             in_transaction = status != TransactionStatus.IDLE
             self._exchange((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION, _RESET_TIMEOUT)
-            if self.pgconn.transaction_status != TransactionStatus.IDLE:
-                raise psycopg.OperationalError("the session could not be reset")
             # Setting one of these goes through wait(), even when nothing is sent.
             self.autocommit = False
             self.isolation_level = self.read_only = self.deferrable = None

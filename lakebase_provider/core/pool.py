@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
