@@ -38,6 +38,8 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell's background job, as CI may be, ignores SIGINT and lets its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
