@@ -20,6 +20,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     │   ├── EndpointDisabledError        the endpoint is switched off
     │   ├── LoginRejectedError           it refuses the role or the password
     │   ├── DatabaseMissingError         no such database
+    │   ├── SessionSettingError          it refuses a setting that the session starts with
     │   └── TooManyConnectionsError      the server is full
     ├── PoolExhaustedError               no pooled connection became free in time
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
@@ -214,6 +215,14 @@ class DatabaseMissingError(LakebaseConnectionError):
     default_remedy = "Check the database's name; Lakebase creates `databricks_postgres`."
 
 
+class SessionSettingError(LakebaseConnectionError):
+    """The server, or a pooler before it, refuses a setting that the session was to start with."""
+
+    code = "session_setting"
+    retryable = False
+    default_remedy = "Leave the setting that the message names out, or set it by SQL once connected."
+
+
 class TooManyConnectionsError(LakebaseConnectionError):
     """The endpoint's connection limit is reached."""
 
@@ -279,6 +288,10 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
         LoginRejectedError,
     ),
     _pattern(r"database \".*\" does not exist", DatabaseMissingError),
+    _pattern(
+        r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set) parameter",
+        SessionSettingError,
+    ),
     _pattern(r"too many (connections|clients)|remaining connection slots", TooManyConnectionsError),
     _pattern(
         r"connection is insecure|does not support SSL|SSL required",
@@ -314,6 +327,8 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
         "The workspace is private: reach it by its front-end PrivateLink (Service-Direct included).",
     ),
     _pattern(r"field 'endpoint' is required", ConfigError, "Set endpoint (or instance)."),
+    # What databricks-sdk makes of a workspace whose discovery fails, unreachable ones included.
+    _pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
     _pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
     _pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
     _pattern(r"endpoint is disabled", EndpointDisabledError),
