@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import psycopg
@@ -18,6 +18,8 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
 
+#: What a borrower may have set on the object, and what it was before.
+_TRANSACTION_DEFAULTS = {"autocommit": False, "isolation_level": None, "read_only": None, "deferrable": None}
 #: psycopg's default: a statement is prepared when it is executed more often than this.
 _PREPARE_THRESHOLD = 5
 #: Seconds for the server to answer; after them the connection is not worth keeping.
@@ -61,15 +63,8 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
         used = self._used
-        self._exchange(b"", timeout)
+        self.wait(_exchange(self, b""), timeout=timeout)
         self._used = used
-
-    def _exchange(self, statements: bytes, timeout: float) -> None:
-        """Send statements past psycopg's transaction handling, and wait for the answer."""
-        self.pgconn.send_query(statements)
-        for result in self.wait(generators.execute(self.pgconn), timeout=timeout):
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise psycopg.OperationalError(result.get_error_message())
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip, if anything.
@@ -84,16 +79,104 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
             # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
             # Airflow's task timeout; waiting for the statement's end here could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise psycopg.OperationalError("a statement was interrupted and is cancelled")
+            raise _interrupted()
         if self._used:
-            in_transaction = status != TransactionStatus.IDLE
-            self._exchange((b"ROLLBACK; " if in_transaction else b"") + _RESET_SESSION, _RESET_TIMEOUT)
-            # Setting one of these goes through wait(), even when nothing is sent.
-            self.autocommit = False
-            self.isolation_level = self.read_only = self.deferrable = None
+            self.wait(_exchange(self, _reset_statements(status)), timeout=_RESET_TIMEOUT)
+            for name, value in _changed(self):
+                setattr(self, name, value)
+            # Last, for setting one of these goes through wait(), even when nothing is sent.
             self._used = False
-        self.row_factory = tuple_row
         self.cursor_factory = psycopg.Cursor
         self.server_cursor_factory = psycopg.ServerCursor
-        self.prepare_threshold = _PREPARE_THRESHOLD
-        self.last_used = time.monotonic()
+        _forget_borrower(self)
+
+
+class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
+    """A psycopg connection for asyncio that knows whether its session was used since it was lent.
+
+    Attributes:
+        last_used: When it was handed back, on the monotonic clock, in seconds.
+    """
+
+    last_used: float = 0.0
+    _used = False
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> AsyncLakebaseConnection:
+        """psycopg's ``connect``; given an `opener`, the connection that it opens."""
+        opener: Callable[[], Awaitable[AsyncLakebaseConnection]] | None = kwargs.pop("opener", None)
+        if opener is not None:
+            return await opener()
+        connection = await super().connect(conninfo, **kwargs)
+        assert isinstance(connection, cls)
+        return connection
+
+    async def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        self._used = True
+        return await super().wait(*args, **kwargs)
+
+    async def check(self, timeout: float) -> None:
+        """Ask the server for a sign of life; nothing of it stays in the session.
+
+        Args:
+            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken, or the server did not answer in time.
+        """
+        used = self._used
+        await self.wait(_exchange(self, b""), timeout=timeout)
+        self._used = used
+
+    async def reset_session(self) -> None:
+        """Undo what a borrower did to the session and to this object, in one round trip, if anything.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        status = self.pgconn.transaction_status
+        if status == TransactionStatus.UNKNOWN:
+            return
+        if status == TransactionStatus.ACTIVE:
+            await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            raise _interrupted()
+        if self._used:
+            await self.wait(_exchange(self, _reset_statements(status)), timeout=_RESET_TIMEOUT)
+            for name, value in _changed(self):
+                await getattr(self, f"set_{name}")(value)
+            self._used = False
+        self.cursor_factory = psycopg.AsyncCursor
+        self.server_cursor_factory = psycopg.AsyncServerCursor
+        _forget_borrower(self)
+
+
+_Connection = LakebaseConnection | AsyncLakebaseConnection
+
+
+def _interrupted() -> psycopg.OperationalError:
+    return psycopg.OperationalError("a statement was interrupted and is cancelled")
+
+
+def _reset_statements(status: int) -> bytes:
+    return (b"" if status == TransactionStatus.IDLE else b"ROLLBACK; ") + _RESET_SESSION
+
+
+def _exchange(connection: _Connection, statements: bytes) -> Generator[Any, Any, None]:
+    """Statements past psycopg's transaction handling, as a generator that ``wait`` of either kind drives."""
+    connection.pgconn.send_query(statements)
+    for result in (yield from generators.execute(connection.pgconn)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.OperationalError(result.get_error_message())
+
+
+def _changed(connection: _Connection) -> list[tuple[str, Any]]:
+    return [
+        (name, value) for name, value in _TRANSACTION_DEFAULTS.items() if getattr(connection, name) != value
+    ]
+
+
+def _forget_borrower(connection: _Connection) -> None:
+    connection.row_factory = tuple_row
+    connection.prepare_threshold = _PREPARE_THRESHOLD
+    connection.last_used = time.monotonic()
