@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -11,28 +11,32 @@ from typing import Any
 
 import psycopg
 
-from lakebase_provider.core.backoff import Backoff
+from lakebase_provider.core.attempts import Attempts
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.errors import (
-    DnsError,
-    EndpointWakingError,
+    ControlPlaneTimeoutError,
     LakebaseError,
-    LoginRejectedError,
+    SessionSettingError,
     classify_login,
 )
-from lakebase_provider.core.network import tls_parameters
+from lakebase_provider.core.network import resolve, tls_parameters
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
-from lakebase_provider.core.token import Token
 from lakebase_provider.core.tracebacks import without_locals
 
 logger = logging.getLogger(__name__)
 
-_WAKING = Backoff(first=0.25, most=3.0, floor=0.05)
 #: libpq reads a connect_timeout of 1 as 2 seconds.
 _LEAST_CONNECT_TIMEOUT = 2
+#: Seconds for name servers to answer, where the system's resolver did not.
+_NAME_SERVER_TIMEOUT = 5.0
+#: Settings that a session starts with where the server takes them. The interval, in milliseconds, ends the
+#: statement of a killed task; Postgres < 14, some of its platforms and some poolers refuse it.
+_OPTIONAL_SETTINGS = {"client_connection_check_interval": "1000"}
+#: What a failed login raises. On Python 3.10 a timeout of asyncio is no OSError.
+_DRIVER_ERRORS = (psycopg.Error, OSError, UnicodeError, asyncio.TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,10 @@ class Connector:
         self._tokens = tokens
         self._targets = targets
         self._clock = clock
-        self._rng = random.SystemRandom()
         self._lock = threading.Lock()
         self._connections = 0
         self._failures = 0
+        self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
 
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
@@ -89,75 +93,156 @@ class Connector:
         Raises:
             LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
         """
-        deadline = Deadline(self._config.connect_budget if timeout is None else timeout, self._clock)
-        attempt = 0
-        reminted = resolved_again = False
+        attempts = self._attempts(timeout)
         while True:
-            token = self._tokens.get(deadline.remaining())
-            target = self._targets.resolve()
             try:
-                connection = self._login(target, token, deadline, parameters)
+                attempts.token = self._tokens.get(attempts.deadline.remaining())
+                location = self._locate(attempts)
+                connection = self._login(location, attempts, parameters)
             except LakebaseError as error:
-                with self._lock:
-                    self._failures += 1
-                self.last_error = error.again()
-                if isinstance(error, LoginRejectedError) and self._config.auth == "oauth" and not reminted:
-                    reminted = True
-                    self._tokens.invalidate(token.fingerprint)
-                    continue
-                if isinstance(error, (DnsError, EndpointWakingError)) and not resolved_again:
-                    resolved_again = True
-                    if self._targets.forget_host() and isinstance(error, DnsError):
-                        continue
-                pause = _WAKING.seconds(attempt, self._rng)
-                if not isinstance(error, EndpointWakingError) or pause >= deadline.remaining():
-                    raise
-                logger.warning("%s Next attempt in %.2f s.", error.message, pause)
-                self._clock.sleep(pause)
-                attempt += 1
+                self._clock.sleep(self._pause_after(error, attempts))
             else:
-                with self._lock:
-                    self._connections += 1
-                self.last_error = None
-                connection.last_used = time.monotonic()
-                logger.info(
-                    "Connected to %s in %.0f ms", target, (deadline.seconds - deadline.remaining()) * 1000
-                )
+                self._note_success(connection, location, attempts)
+                return connection
+
+    async def aconnect(self, timeout: float | None = None, **parameters: Any) -> AsyncLakebaseConnection:
+        """A new physical connection for asyncio; the event loop runs on while it is opened.
+
+        Args:
+            timeout: Seconds for token, resolution, connecting and waking together; the configuration's
+                `connect_budget` by default.
+            parameters: Further arguments of ``psycopg.AsyncConnection.connect``, such as ``autocommit``.
+
+        Raises:
+            LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
+        """
+        attempts = self._attempts(timeout)
+        while True:
+            try:
+                attempts.token = await self._tokens.aget(attempts.deadline.remaining())
+                location = await self._alocate(attempts)
+                connection = await self._alogin(location, attempts, parameters)
+            except LakebaseError as error:
+                await asyncio.sleep(self._pause_after(error, attempts))
+            else:
+                self._note_success(connection, location, attempts)
                 return connection
 
     def stats(self) -> ConnectStats:
         """The counters, since this connector was made."""
         return ConnectStats(self._connections, self._failures)
 
+    def _attempts(self, timeout: float | None) -> Attempts:
+        seconds = self._config.connect_budget if timeout is None else timeout
+        return Attempts(Deadline(seconds, self._clock), self._tokens, self._targets)
+
+    def _pause_after(self, error: LakebaseError, attempts: Attempts) -> float:
+        with self._lock:
+            self._failures += 1
+        self.last_error = error.again()
+        if isinstance(error, SessionSettingError) and self._optional_settings:
+            # Not worth a connection. Should it be another setting that is refused, this will show at once.
+            logger.info("Going on without %s: %s", ", ".join(self._optional_settings), error.message)
+            self._optional_settings = {}
+            return 0.0
+        return attempts.pause_after(error)
+
+    def _note_success(
+        self,
+        connection: LakebaseConnection | AsyncLakebaseConnection,
+        location: _Location,
+        attempts: Attempts,
+    ) -> None:
+        with self._lock:
+            self._connections += 1
+        self.last_error = None
+        connection.last_used = time.monotonic()
+        ms = (attempts.deadline.seconds - attempts.deadline.remaining()) * 1000
+        logger.info("Connected to %s in %.0f ms", location, ms)
+
+    def _locate(self, attempts: Attempts) -> _Location:
+        """Where to connect, for this attempt alone, since an address may move. Blocks."""
+        target = self._targets.resolve()
+        if attempts.resolver_failed:
+            seconds = min(_NAME_SERVER_TIMEOUT, attempts.deadline.remaining())
+            return _Location(target, resolve(target.host, target.port, seconds).addresses)
+        return _Location(target)
+
+    async def _alocate(self, attempts: Attempts) -> _Location:
+        seconds = attempts.deadline.remaining()
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self._locate, attempts), seconds)
+        except asyncio.TimeoutError:
+            raise ControlPlaneTimeoutError(
+                f"The workspace did not say within {seconds:.1f} s where the database is."
+            ) from None
+
     def _login(
-        self, target: Target, token: Token, deadline: Deadline, parameters: dict[str, Any]
+        self, location: _Location, attempts: Attempts, parameters: dict[str, Any]
     ) -> LakebaseConnection:
         try:
-            return LakebaseConnection.connect(
-                host=target.host,
-                port=target.port,
-                dbname=target.database,
-                user=target.user,
-                password=token.reveal(),
-                connect_timeout=max(_LEAST_CONNECT_TIMEOUT, round(deadline.remaining())),
-                **self._session_parameters(),
-                **parameters,
-            )
-        except (psycopg.Error, OSError, UnicodeError) as error:
-            # The driver's frames hold the password; the cause keeps its text and loses its frames.
-            raise classify_login(str(error), where=str(target)) from without_locals(error)
+            return LakebaseConnection.connect(**self._arguments(location, attempts), **parameters)
+        except _DRIVER_ERRORS as error:
+            raise _typed(error, location) from without_locals(error)
+        except BaseException as error:
+            # Such as a task's timeout or its cancellation, which somebody may log with the frames' variables.
+            raise without_locals(error) from error.__cause__
 
-    def _session_parameters(self) -> dict[str, str]:
+    async def _alogin(
+        self, location: _Location, attempts: Attempts, parameters: dict[str, Any]
+    ) -> AsyncLakebaseConnection:
+        try:
+            return await asyncio.wait_for(
+                AsyncLakebaseConnection.connect(**self._arguments(location, attempts), **parameters),
+                attempts.deadline.remaining(),
+            )
+        except _DRIVER_ERRORS as error:
+            raise _typed(error, location) from without_locals(error)
+        except BaseException as error:
+            raise without_locals(error) from error.__cause__
+
+    def _arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:
+        assert attempts.token is not None
         config = self._config
-        options = []
+        settings = dict(self._optional_settings)
         for name in ("statement_timeout", "lock_timeout"):
             seconds = getattr(config, name)
             if seconds is not None:
-                options.append(f"-c {name}={max(1, round(seconds * 1000))}")
+                settings[name] = str(max(1, round(seconds * 1000)))
         return {
+            **location.parameters(),
             **tls_parameters(config),
+            "password": attempts.token.reveal(),
+            "connect_timeout": max(_LEAST_CONNECT_TIMEOUT, round(attempts.deadline.remaining())),
             "application_name": config.application_name,
-            # Given even when empty: PGOPTIONS and PGHOSTADDR of the environment must not take effect.
-            "options": " ".join(options),
-            "hostaddr": "",
+            # Given even when empty: PGOPTIONS of the environment must not take effect.
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         }
+
+
+@dataclass(frozen=True)
+class _Location:
+    """A target, and its addresses where the system's resolver does not know them."""
+
+    target: Target
+    addresses: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.target)
+
+    def parameters(self) -> dict[str, Any]:
+        # The host stays beside the address: it is what the certificate must be for.
+        hosts = [self.target.host] * max(1, len(self.addresses))
+        return {
+            "host": ",".join(hosts),
+            # Given even when empty: PGHOSTADDR of the environment must not take effect.
+            "hostaddr": ",".join(self.addresses),
+            "port": self.target.port,
+            "dbname": self.target.database,
+            "user": self.target.user,
+        }
+
+
+def _typed(error: BaseException, location: _Location) -> LakebaseError:
+    # asyncio's own timeout has no text.
+    return classify_login(str(error) or "connection timeout expired", where=str(location))

@@ -289,7 +289,8 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     ),
     _pattern(r"database \".*\" does not exist", DatabaseMissingError),
     _pattern(
-        r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set) parameter",
+        r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set)"
+        r" parameter",
         SessionSettingError,
     ),
     _pattern(r"too many (connections|clients)|remaining connection slots", TooManyConnectionsError),

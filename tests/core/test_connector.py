@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 
 import psycopg
 import pytest
 
-from lakebase_provider.core import LakebaseClient, LakebaseError
+from lakebase_provider.core import LakebaseClient, LakebaseError, connector
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneThrottledError,
@@ -20,7 +21,9 @@ from lakebase_provider.core.errors import (
     LoginRejectedError,
     NotAuthenticatedError,
     PermissionDeniedError,
+    SessionSettingError,
     TlsError,
+    classify_login,
 )
 from lakebase_provider.local import LocalLakebase
 
@@ -203,7 +206,7 @@ def test_a_host_that_does_not_resolve(lakebase_env: LocalLakebase) -> None:
 
 def test_a_label_that_is_too_long(lakebase_env: LocalLakebase) -> None:
     client = LakebaseClient(lakebase_env.config(host=f"{'x' * 64}.databricks.com"))
-    with pytest.raises(DnsError, match="label"):
+    with pytest.raises(DnsError, match="DNS allows 63"):
         client.connect()
 
 
@@ -217,6 +220,43 @@ def test_timeouts_and_application_name_reach_the_session(lakebase_env: LocalLake
             for name in ("statement_timeout", "lock_timeout", "application_name")
         ]
     assert shown == [("1500ms",), ("250ms",), ("my-app",)]
+
+
+def test_the_server_looks_whether_its_client_is_still_there(lakebase_env: LocalLakebase) -> None:
+    with LakebaseClient(lakebase_env.config()).connect() as connection:
+        row = connection.execute("SHOW client_connection_check_interval").fetchone()
+    assert row == (("0",) if sys.platform == "darwin" else ("1s",))
+
+
+def test_a_session_setting_that_the_server_refuses_is_left_out_from_then_on(
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector, "_OPTIONAL_SETTINGS", {"no_such_setting": "1"})
+    client = LakebaseClient(lakebase_env.config(statement_timeout=1.5))
+    for _ in range(2):
+        with client.connect() as connection:
+            assert connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
+    assert client._connector.stats() == connector.ConnectStats(connections=2, failures=1)
+
+
+def test_a_setting_that_was_asked_for_and_is_refused_fails_the_connect(lakebase_env: LocalLakebase) -> None:
+    client = LakebaseClient(lakebase_env.config(lock_timeout=1e9))
+    with pytest.raises(SessionSettingError, match="lock_timeout") as caught:
+        client.connect()
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'invalid value for parameter "client_connection_check_interval": 1000',
+        'unrecognized configuration parameter "client_connection_check_interval"',
+        "unsupported startup parameter in options: client_connection_check_interval",
+        "unsupported startup parameter: options",
+    ],
+)
+def test_texts_by_which_servers_and_poolers_refuse_a_setting(text: str) -> None:
+    assert isinstance(classify_login(f"connection failed: FATAL:  {text}", where=""), SessionSettingError)
 
 
 def test_libpq_variables_do_not_take_effect(
