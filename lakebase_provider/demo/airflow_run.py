@@ -5,7 +5,6 @@ A process of its own, as Airflow reads its configuration when it is imported.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import runpy
@@ -18,7 +17,7 @@ from lakebase_provider.demo.progress import Progress
 
 
 def main(file: str, descriptor: int) -> int:
-    """Make a metadata database, define the connection, run the DAG.
+    """Make a metadata database, run the DAG.
 
     Args:
         file: The DAG's file.
@@ -33,7 +32,6 @@ def main(file: str, descriptor: int) -> int:
         AIRFLOW__CORE__DAGS_FOLDER=str(Path(file).parent),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home}/airflow.db",
-        AIRFLOW_CONN_LAKEBASE_DEFAULT=json.dumps(_connection()),
     )
     progress.message("making Airflow's metadata database")
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True)
@@ -48,24 +46,6 @@ def main(file: str, descriptor: int) -> int:
     run = dag.test()
     progress.counters()
     return 0 if run.state == "success" else 1
-
-
-def _connection() -> dict[str, Any]:
-    """The local Lakebase as an Airflow connection."""
-    env = os.environ
-    return {
-        "conn_type": "lakebase",
-        "host": env["PGHOST"],
-        "port": int(env["PGPORT"]),
-        "schema": env["PGDATABASE"],
-        "login": env["DATABRICKS_CLIENT_ID"],
-        "password": env["DATABRICKS_CLIENT_SECRET"],
-        "extra": {
-            "endpoint": env["ENDPOINT_NAME"],
-            "workspace_host": env["DATABRICKS_HOST"],
-            "sslrootcert": env["PGSSLROOTCERT"],
-        },
-    }
 
 
 def _report_tasks(progress: Progress) -> None:

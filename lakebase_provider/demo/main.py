@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +14,7 @@ from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.demo.expected import ORDERS_VARIABLE, Difference, compare_tables
 from lakebase_provider.demo.leaks import search_for_secrets
 from lakebase_provider.demo.report import print_report
+from lakebase_provider.demo.run import run_example
 from lakebase_provider.local import LocalLakebase
 
 #: Seconds that a token lives, and rows to load: so few and so many that each run has to renew its token.
@@ -27,31 +22,6 @@ _TOKEN_LIFETIME = 1.5
 _ORDERS = 250_000
 #: Columns of the table where the output is no terminal.
 _WIDTH = 120
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of an example reported.
-
-    Attributes:
-        title: Who ran it.
-        schema: Where it wrote.
-        steps: ``{"name", "kind", "state", "seconds"}`` for each task, step or check.
-        mints: Tokens that its process minted.
-        connections: Physical connections that its process opened.
-        checkouts: Connections that its pools lent.
-        succeeded: The process ended well and every step did.
-        log: Where its output is.
-    """
-
-    title: str
-    schema: str
-    steps: list[dict[str, Any]]
-    mints: int
-    connections: int
-    checkouts: int
-    succeeded: bool
-    log: Path
 
 
 def run_demo(example_dags: Path, logs: Path) -> int:
@@ -99,15 +69,16 @@ def run_demo(example_dags: Path, logs: Path) -> int:
                 if not name.startswith(("AIRFLOW", "DAGSTER"))
             },
             **lake.env(),
+            "AIRFLOW_CONN_LAKEBASE_DEFAULT": lake.airflow_connection(),
             ORDERS_VARIABLE: str(_ORDERS),
             "AIRFLOW_HOME": str((logs / "airflow_home").resolve()),
             "DAGSTER_HOME": str((logs / "dagster_home").resolve()),
         }
         runs = [
-            _run(
+            run_example(
                 "Airflow", "etl_airflow", "airflow_run", examples, "lakebase_etl.py", environment, logs, say
             ),
-            _run(
+            run_example(
                 "Dagster",
                 "etl_dagster",
                 "dagster_run",
@@ -145,50 +116,3 @@ def run_demo(example_dags: Path, logs: Path) -> int:
     )
     print_report(console, runs, counters, health, differences, search, renewed=renewed, passed=passed)
     return 0 if passed else 1
-
-
-def _run(
-    title: str,
-    schema: str,
-    module: str,
-    examples: Path,
-    file: str,
-    environment: Mapping[str, str],
-    logs: Path,
-    say: Any,
-) -> Run:
-    """Run one example and show its progress, which it writes as JSON lines to a pipe."""
-    log = logs / f"{title.lower()}.log"
-    say(f"{title}: starting (output in {log})")
-    steps: list[dict[str, Any]] = []
-    counters = {"mints": 0, "connections": 0, "checkouts": 0}
-    read_end, write_end = os.pipe()
-    with log.open("wb") as output:
-        command = [
-            sys.executable,
-            "-m",
-            f"lakebase_provider.demo.{module}",
-            str(examples / file),
-            str(write_end),
-        ]
-        process = subprocess.Popen(  # noqa: S603 # our own module, and a path that was checked
-            command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, pass_fds=[write_end]
-        )
-        os.close(write_end)
-        with os.fdopen(read_end) as progress:
-            for line in progress:
-                event = json.loads(line)
-                if "counters" in event:
-                    counters.update(event["counters"])
-                elif "step" in event:
-                    steps.append(event["step"])
-                    say("{0}: {kind} {name}: {state} in {seconds:.2f} s".format(title, **event["step"]))
-                else:
-                    say(f"{title}: {event['message']}")
-        code = process.wait()
-    succeeded = code == 0 and bool(steps) and all(step["state"] == "success" for step in steps)
-    if not succeeded:
-        say(f"{title}: FAILED with exit code {code}; the last lines of {log}:")
-        for line in log.read_text(errors="replace").splitlines()[-15:]:
-            say(f"    {line}")
-    return Run(title, schema, steps, succeeded=succeeded, log=log, **counters)

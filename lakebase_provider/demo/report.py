@@ -14,7 +14,7 @@ from lakebase_provider.demo.expected import Difference
 from lakebase_provider.demo.leaks import Search
 
 if TYPE_CHECKING:
-    from lakebase_provider.demo.main import Run
+    from lakebase_provider.demo.run import Run
     from lakebase_provider.local.state import Counters
 
 _COLOURS = {"success": "green", "ok": "green", "as expected": "green"}

@@ -30,12 +30,16 @@ def lakebase_server() -> Iterator[LocalLakebase]:
 
 @pytest.fixture
 def lakebase_env(lakebase_server: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLakebase]:
-    """The shared local Lakebase without faults or changed settings, and the environment pointing to it."""
+    """The shared local Lakebase without faults or changed settings, and the environment pointing to it.
+
+    Airflow's connection ``lakebase_default`` points to it too.
+    """
     lakebase_server.admin.reset()
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         monkeypatch.delenv(name)
     for name, value in lakebase_server.env().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lakebase_server.airflow_connection())
     yield lakebase_server
     # Not left for the next test: one that hangs in a fault must not hang the session's end.
     lakebase_server.admin.reset()

@@ -64,21 +64,8 @@ def airflow_db() -> None:
 
 def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:
     """An Airflow connection to `lake` as the form would store it."""
-    env = lake.env()
-    extra = {
-        "endpoint": env["ENDPOINT_NAME"],
-        "workspace_host": env["DATABRICKS_HOST"],
-        "sslrootcert": env["PGSSLROOTCERT"],
-    }
-    fields = {
-        "conn_type": "lakebase",
-        "host": env["PGHOST"],
-        "port": int(env["PGPORT"]),
-        "schema": env["PGDATABASE"],
-        "login": env["DATABRICKS_CLIENT_ID"],
-        "password": env["DATABRICKS_CLIENT_SECRET"],
-    }
-    extra.update(changes.pop("extra", {}))
+    fields: dict[str, Any] = json.loads(lake.airflow_connection())
+    extra = {**fields.pop("extra"), **changes.pop("extra", {})}
     return {**fields, **changes, "extra": extra}
 
 
