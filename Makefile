@@ -8,13 +8,14 @@ DOCS_READY := $(VENV)/.docs-ready
 CLIENTS_READY := $(CLIENTS_VENV)/.ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow test-clients lint format bench $(BENCHES) docs constraints clean
+.PHONY: help setup demo test test-slow test-clients test-sdk lint format bench $(BENCHES) docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
 	@echo "make test          the tests"
 	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
+	@echo "make test-sdk      minting, with the oldest databricks-sdk or SDK=VERSION"
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make bench         the measurements, or one of: $(BENCHES)"
@@ -50,6 +51,14 @@ test-slow: $(READY)
 
 test-clients: $(READY) $(CLIENTS_READY)
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/pytest tests/clients
+
+# The oldest databricks-sdk that is promised to work; another one by SDK=.
+SDK ?= 0.41.*
+test-sdk:
+	$(PYTHON) -m venv --clear build/sdk
+	build/sdk/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/sdk/bin/python -m pip install --quiet '.[local]' sqlalchemy --group test 'databricks-sdk==$(SDK)'
+	build/sdk/bin/python -m pytest tests/core/test_conformance.py tests/core/test_connector.py
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.errors import PoolExhaustedError
+from lakebase_provider.core.errors import ForkedPoolError, PoolExhaustedError
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._connector = connector
         self._budget = config.connect_budget
         self._opened_by_callers: deque[LakebaseConnection] = deque()
+        self._owner = os.getpid()
         self._opening = 0
         self._borrower = threading.local()
         self._changed = threading.Condition()
@@ -68,9 +70,12 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
 
         Raises:
+            ForkedPoolError: Another process opened the pool.
             PoolExhaustedError: All connections stayed in use until the deadline.
             LakebaseError: A connection was missing and could not be opened.
         """
+        if self._owner != os.getpid():
+            raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
         seconds = self._budget if timeout is None else timeout
         # Looking is not locking: if another borrower is faster, psycopg's pool waits or grows as it always
         # does. Its own statistics say the same as this attribute, at a third of a checkout's cost.

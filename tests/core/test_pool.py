@@ -10,7 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import LoginRejectedError, PoolExhaustedError
+from lakebase_provider.core.errors import ForkedPoolError, LoginRejectedError, PoolExhaustedError
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
@@ -176,10 +176,13 @@ def test_a_forked_child_does_not_touch_the_parents_sockets(client: LakebaseClien
     with client.connection() as connection:
         parents = backend(connection)
     read_end, write_end = os.pipe()
+    pool = client.pool
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            with pytest.raises(ForkedPoolError):
+                pool.getconn()
             with client.connection() as connection:
                 os.write(write_end, str(backend(connection)).encode())
             client.close()
