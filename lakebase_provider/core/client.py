@@ -5,18 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.async_pool import AsyncPools
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.credentials import minter_for
-from lakebase_provider.core.engine import create_engine
+from lakebase_provider.core.engine import create_async_engine, create_engine
 from lakebase_provider.core.health import HealthCheck, HealthReport
 from lakebase_provider.core.pool import LakebasePool
 from lakebase_provider.core.provider import TokenProvider
@@ -24,6 +25,7 @@ from lakebase_provider.core.target import Target, TargetResolver
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class ClientStats:
 class LakebaseClient:
     """Connections to one database as one principal.
 
-    Nothing is opened, minted or imported before it is needed. Safe to share between threads; a forked child
-    gets a pool of its own. After :meth:`close` the next use opens a new pool, with the token that is still
-    alive.
+    Nothing is opened, minted or imported before it is needed. Safe to share between threads and event loops;
+    a forked child gets a pool of its own, and so does each event loop. After :meth:`close` the next use opens
+    a new pool, with the token that is still alive.
 
     Args:
         config: To what, and as whom.
@@ -74,6 +76,7 @@ class LakebaseClient:
         )
         self._targets = TargetResolver(config, control_plane)
         self._connector = Connector(config, self.tokens, self._targets, clock=clock)
+        self._async_pools = AsyncPools(config, self._connector)
         self._lock = threading.Lock()
         self._pool: LakebasePool | None = None
         self._pool_pid = os.getpid()
@@ -110,6 +113,21 @@ class LakebaseClient:
         with self.pool.connection(timeout) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def aconnection(self, timeout: float | None = None) -> AsyncIterator[AsyncLakebaseConnection]:
+        """:meth:`connection` for asyncio, from a pool of the running event loop.
+
+        Args:
+            timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use until the deadline.
+            LakebaseError: No connection could be opened; the driver's error is its cause.
+        """
+        pool = await self._async_pools.current()
+        async with pool.connection(timeout) as connection:
+            yield connection
+
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
         """One connection outside of the pool; the caller closes it.
 
@@ -119,6 +137,18 @@ class LakebaseClient:
         """
         return self._connector.connect(timeout, **parameters)
 
+    async def aconnect(self, timeout: float | None = None, **parameters: Any) -> AsyncLakebaseConnection:
+        """One connection for asyncio outside of the pool; the caller closes it.
+
+        Args:
+            timeout: Seconds that it may take; the configuration's `connect_budget` by default.
+            parameters: Further arguments of ``psycopg.AsyncConnection.connect``, such as ``autocommit``.
+
+        Raises:
+            LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
+        """
+        return await self._connector.aconnect(timeout, **parameters)
+
     def engine(self, **arguments: Any) -> Engine:
         """A new SQLAlchemy engine with a pool of its own; the caller disposes of it.
 
@@ -126,6 +156,14 @@ class LakebaseClient:
             arguments: Further arguments of ``sqlalchemy.create_engine``.
         """
         return create_engine(self._connector, self.target(), **arguments)
+
+    def async_engine(self, **arguments: Any) -> AsyncEngine:
+        """A new SQLAlchemy engine for asyncio with a pool of its own; the caller disposes of it.
+
+        Args:
+            arguments: Further arguments of ``sqlalchemy.ext.asyncio.create_async_engine``.
+        """
+        return create_async_engine(self._connector, self.config, **arguments)
 
     def target(self) -> Target:
         """Host, port, database and role, asked of the workspace where the configuration leaves them out."""
@@ -146,11 +184,16 @@ class LakebaseClient:
         return ClientStats(
             mints=self.tokens.stats().mints,
             connections=self._connector.stats().connections,
-            checkouts=self._checkouts_of_closed_pools + _checkouts(self._pool),
+            checkouts=self._checkouts_of_closed_pools
+            + _checkouts(self._pool)
+            + self._async_pools.checkouts(),
         )
 
     def close(self) -> None:
-        """Close the pool and its connections; the token stays."""
+        """Close the pool and its connections; the token stays.
+
+        A running event loop's pool is closed by :meth:`aclose`; that of a loop that has ended, here.
+        """
         if self._pool_pid != os.getpid():
             self._abandon_inherited_pool()
         with self._lock:
@@ -158,6 +201,11 @@ class LakebaseClient:
             self._checkouts_of_closed_pools += _checkouts(pool)
         if pool is not None:
             pool.close()
+        self._async_pools.forget_ended_loops()
+
+    async def aclose(self) -> None:
+        """Close the running event loop's pool and its connections; the token stays."""
+        await self._async_pools.close()
 
     def _abandon_inherited_pool(self) -> None:
         # The parent's sockets are open here too. The pool is kept but never touched again: closing it, or

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.target import Target
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: Seconds after which a connection is replaced, as the Lakebase documentation's sample has it.
-_RECYCLE = 3600
+#: As the Lakebase documentation's sample has it: a connection is replaced after that many seconds.
+_ARGUMENTS: dict[str, Any] = {"pool_recycle": 3600, "pool_pre_ping": True}
 
 
-def sqlalchemy_url(target: Target) -> URL:
+def sqlalchemy_url(target: Target | LakebaseConfig) -> URL:
     """The address of a target as SQLAlchemy writes it, without a password."""
     from sqlalchemy.engine import URL
 
@@ -38,9 +40,7 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
     from sqlalchemy import create_engine as sqlalchemy_create_engine
     from sqlalchemy import event
 
-    engine = sqlalchemy_create_engine(
-        sqlalchemy_url(target), **{"pool_recycle": _RECYCLE, "pool_pre_ping": True, **arguments}
-    )
+    engine = sqlalchemy_create_engine(sqlalchemy_url(target), **{**_ARGUMENTS, **arguments})
 
     # Returning a connection from this event replaces SQLAlchemy's own connect, so no password ever
     # enters its connection arguments.
@@ -49,3 +49,19 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
         return connector.connect()
 
     return engine
+
+
+def create_async_engine(connector: Connector, config: LakebaseConfig, **arguments: Any) -> AsyncEngine:
+    """As :func:`create_engine`, for asyncio: neither this call nor a connect blocks the event loop.
+
+    Args:
+        connector: Opens the connections.
+        config: What the engine's URL shows; to ask the workspace for what it leaves out would block.
+        arguments: Further arguments of ``sqlalchemy.ext.asyncio.create_async_engine`` (SQLAlchemy 2.0.16 or
+            newer, with greenlet: ``sqlalchemy[asyncio]``).
+    """
+    from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
+
+    return sqlalchemy_create_async_engine(
+        sqlalchemy_url(config), **{**_ARGUMENTS, "async_creator": connector.aconnect, **arguments}
+    )

@@ -1,0 +1,236 @@
+"""The pool for asyncio: as :mod:`lakebase_provider.core.pool`, one for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from contextvars import ContextVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool.pool_async import StopWorker
+
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.connection import AsyncLakebaseConnection
+from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
+
+logger = logging.getLogger(__name__)
+
+#: A connection that was used less than this many seconds ago is not checked: a check costs a round trip.
+_TRUSTED_IDLE = 0.5
+#: Seconds that a check may take at most; a server that lives answers in milliseconds.
+_CHECK_SECONDS = 5.0
+#: Until when the borrower waits, on the monotonic clock, for the check that runs in its task.
+_borrower_end: ContextVar[float | None] = ContextVar("_borrower_end", default=None)
+
+
+class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
+    """psycopg's pool for asyncio with four differences, those of the pool for threads.
+
+    * A connection that is missing is opened in the caller's task, within the caller's deadline, so that the
+      caller gets the typed error of a failed connect at once instead of a timeout.
+    * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
+      they died together when the compute was suspended.
+    * A connection that is handed back is rolled back and its session reset.
+    * ``close()`` of a borrowed connection hands it back.
+
+    Make it anywhere; :meth:`open` binds it to the running event loop, which alone may use it.
+
+    Args:
+        config: Sizes and lifetimes.
+        connector: Opens the physical connections.
+    """
+
+    def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
+        self._connector = connector
+        self._budget = config.connect_budget
+        super().__init__(
+            kwargs={"opener": self._open_in_background},
+            connection_class=AsyncLakebaseConnection,
+            min_size=config.min_size,
+            max_size=config.max_size,
+            max_lifetime=config.max_lifetime,
+            max_idle=config.max_idle,
+            timeout=config.connect_budget,
+            # The connector was patient already; what is still missing then, the next borrower opens.
+            reconnect_timeout=0.0,
+            reconnect_failed=self._give_up,
+            check=self._check_if_idle,
+            close_returns=True,
+            num_workers=1,
+            name=config.application_name,
+            open=False,
+        )
+
+    async def getconn(self, timeout: float | None = None) -> AsyncLakebaseConnection:
+        """A connection of the pool; hand it back by ``putconn`` or by its own ``close``.
+
+        Args:
+            timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use until the deadline.
+            LakebaseError: A connection was missing and could not be opened.
+        """
+        seconds = self._budget if timeout is None else timeout
+        # One thread runs the loop: nobody comes between this look and the reservation.
+        if self._pool or self._nconns >= self.max_size:
+            return await self._getconn_within(seconds)
+        self._check_open_getconn()
+        self._stats[self._REQUESTS_NUM] += 1
+        self._nconns += 1
+        try:
+            connection = await self._connector.aconnect(seconds)
+        except BaseException as error:
+            self._nconns -= 1
+            self._stats[self._REQUESTS_ERRORS] += 1
+            await self._tell_the_waiting(error)
+            raise
+        self._set_connection_expiry_date(connection)
+        connection._pool = self
+        return connection
+
+    async def putconn(self, conn: AsyncLakebaseConnection) -> None:
+        """Take a connection back, rolled back and with its session reset."""
+        # A task of its own: a borrower that is cancelled meanwhile does not take the connection with it.
+        await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
+
+    async def _take_back(self, connection: AsyncLakebaseConnection) -> None:
+        try:
+            await connection.reset_session()
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            logger.info("A connection is discarded on return: %s", error or "the event loop ends")
+            connection.pgconn.finish()
+        await super().putconn(connection)
+
+    async def _getconn_within(self, seconds: float) -> AsyncLakebaseConnection:
+        _borrower_end.set(time.monotonic() + seconds)
+        try:
+            # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
+            return await super().getconn(max(0.001, seconds))
+        except PoolTimeout:
+            raise PoolExhaustedError(
+                f"No connection became free within {seconds:.1f} s: "
+                f"{self._nconns} of at most {self.max_size} are in use."
+            ) from self._connector.last_error
+
+    async def _tell_the_waiting(self, error: BaseException) -> None:
+        """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
+        if isinstance(error, LakebaseError) and not error.retryable:
+            await self._fail_the_waiting(error)
+        elif self._waiting:
+            # The caller that was at it may only have had less time than they have.
+            self._maybe_grow_pool()
+
+    async def _fail_the_waiting(self, error: LakebaseError) -> None:
+        while self._waiting:
+            copy = error.again()
+            copy.__cause__ = error.__cause__
+            await self._waiting.popleft().fail(copy)
+
+    async def _give_up(self, _pool: object) -> None:
+        error = self._connector.last_error
+        if error is not None:
+            await self._fail_the_waiting(error)
+        elif self._waiting:
+            self._maybe_grow_pool()
+
+    async def _open_in_background(self) -> AsyncLakebaseConnection:
+        """What the pool calls for `min_size`, and to replace a connection that was lost."""
+        try:
+            return await self._connector.aconnect()
+        except asyncio.CancelledError:
+            # The loop ends. psycopg's worker takes this for a failed connect and would wait for more work;
+            # asyncio.run() would wait for the worker.
+            self.run_task(StopWorker(self))
+            raise
+
+    async def _check_if_idle(self, connection: AsyncLakebaseConnection) -> None:
+        now = time.monotonic()
+        if now - connection.last_used < _TRUSTED_IDLE:
+            return
+        # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
+        left = (_borrower_end.get() or now + self._budget) - now
+        try:
+            await connection.check(min(_CHECK_SECONDS, max(left / 2, 0.0)))
+        except psycopg.Error as error:
+            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
+            await self.drain()
+            raise
+
+
+class AsyncPools:
+    """The async pools of one process, one for each event loop that asks.
+
+    Args:
+        config: Sizes and lifetimes.
+        connector: Opens the physical connections.
+    """
+
+    def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
+        self._config = config
+        self._connector = connector
+        self._checkouts_of_closed_pools = 0
+        self._inherited: list[AsyncLakebasePool] = []
+        self._pools: dict[asyncio.AbstractEventLoop, AsyncLakebasePool] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    async def current(self) -> AsyncLakebasePool:
+        """The running event loop's pool, opened at the first use."""
+        loop = asyncio.get_running_loop()
+        self._abandon_after_fork()
+        with self._lock:
+            pool = self._pools.get(loop)
+            if pool is None:
+                self._forget_ended_loops()
+                pool = self._pools[loop] = AsyncLakebasePool(self._config, self._connector)
+        if pool.closed:
+            await pool.open()
+        return pool
+
+    async def close(self) -> None:
+        """Close the running event loop's pool and its connections; those of other loops stay."""
+        self._abandon_after_fork()
+        with self._lock:
+            self._forget_ended_loops()
+            pool = self._pools.pop(asyncio.get_running_loop(), None)
+            if pool is not None:
+                self._checkouts_of_closed_pools += _checkouts(pool)
+        if pool is not None:
+            await pool.close()
+
+    def forget_ended_loops(self) -> None:
+        """Close the connections of event loops that are closed; those that still run are not touched."""
+        self._abandon_after_fork()
+        with self._lock:
+            self._forget_ended_loops()
+
+    def checkouts(self) -> int:
+        """Connections that the pools lent, since this object was made."""
+        return self._checkouts_of_closed_pools + sum(map(_checkouts, tuple(self._pools.values())))
+
+    def _forget_ended_loops(self) -> None:
+        for loop in [loop for loop in self._pools if loop.is_closed()]:
+            pool = self._pools.pop(loop)
+            self._checkouts_of_closed_pools += _checkouts(pool)
+            # Closing the pool would need its loop. A socket does not.
+            for connection in pool._pool:
+                connection.pgconn.finish()
+
+    def _abandon_after_fork(self) -> None:
+        if self._pid == os.getpid():
+            return
+        # As for the pool of threads: kept but never touched again, for the parent uses the same sockets.
+        self._lock = threading.Lock()
+        self._inherited.extend(self._pools.values())
+        self._pools = {}
+        self._pid = os.getpid()
+
+
+def _checkouts(pool: AsyncLakebasePool) -> int:
+    return pool.get_stats().get("requests_num", 0)
