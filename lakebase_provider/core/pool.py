@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -14,25 +13,30 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.errors import ForkedPoolError, PoolExhaustedError
+from lakebase_provider.core.errors import ForkedPoolError, LakebaseError, PoolExhaustedError
 
 logger = logging.getLogger(__name__)
 
 #: A connection that was used less than this many seconds ago is not checked: a check costs a round trip.
-_TRUSTED_IDLE = 0.5
+TRUSTED_IDLE = 0.5
 #: Seconds that a check may take at most; a server that lives answers in milliseconds.
-_CHECK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 
 
 class LakebasePool(ConnectionPool[LakebaseConnection]):
     """psycopg's pool with four differences.
 
     * A connection that is missing is opened in the caller's thread, within the caller's deadline, so that
-      the caller gets the typed error of a failed connect at once instead of a timeout.
+      the caller gets the typed error of a failed connect at once instead of a timeout; others who wait get
+      an error that no retry helps at once, too.
     * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
       they died together when the compute was suspended.
     * A connection that is handed back is rolled back and its session reset.
     * ``close()`` of a borrowed connection hands it back, so ``closing(hook.get_conn())`` works.
+
+    psycopg's pool has no hooks for the first: what it counts and whom it lets wait is its own affair. This
+    class takes part in it by the attributes ``_lock``, ``_pool``, ``_nconns`` and ``_waiting``, which is why
+    pyproject.toml holds psycopg-pool to one minor version.
 
     Args:
         config: Sizes and lifetimes.
@@ -42,20 +46,19 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
         self._connector = connector
         self._budget = config.connect_budget
-        self._opened_by_callers: deque[LakebaseConnection] = deque()
         self._owner = os.getpid()
-        self._opening = 0
         self._borrower = threading.local()
-        self._changed = threading.Condition()
         super().__init__(
-            kwargs={"opener": self._open_next},
+            kwargs={"opener": connector.connect},
             connection_class=LakebaseConnection,
             min_size=config.min_size,
             max_size=config.max_size,
             max_lifetime=config.max_lifetime,
             max_idle=config.max_idle,
             timeout=config.connect_budget,
-            reconnect_timeout=config.connect_budget,
+            # The connector was patient already; what is still missing then, the next borrower opens.
+            reconnect_timeout=0.0,
+            reconnect_failed=self._background_gave_up,
             check=self._check_if_idle,
             close_returns=True,
             num_workers=1,
@@ -77,36 +80,26 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         if self._owner != os.getpid():
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
         seconds = self._budget if timeout is None else timeout
-        # Looking is not locking: if another borrower is faster, psycopg's pool waits or grows as it always
-        # does. Its own statistics say the same as this attribute, at a third of a checkout's cost.
-        if self._pool or not self._reserve_opening():
+        # Looking is not locking, and costs little; if another borrower is faster, this one waits.
+        if self._pool or not self._reserve():
             return self._getconn_within(seconds)
-        end = time.monotonic() + seconds
-        opened = self._open_reserved(seconds)
         try:
-            return self._getconn_within(end - time.monotonic())
-        finally:
-            self._close_if_unused(opened)
+            connection = self._connector.connect(seconds)
+        except BaseException as error:
+            self._release_reservation(error)
+            raise
+        self._set_connection_expiry_date(connection)
+        connection._pool = self
+        return connection
 
-    def _reserve_opening(self) -> bool:
-        """Whether the caller may open a connection; the pool never holds more than `max_size` in all."""
-        with self._changed:
-            if self._nconns + self._opening + len(self._opened_by_callers) >= self.max_size:
-                return False
-            self._opening += 1
-            return True
-
-    def _open_reserved(self, seconds: float) -> LakebaseConnection:
-        opened: LakebaseConnection | None = None
+    def putconn(self, conn: LakebaseConnection) -> None:
+        """Take a connection back, rolled back and with its session reset."""
         try:
-            opened = self._connector.connect(seconds)
-            return opened
-        finally:
-            with self._changed:
-                self._opening -= 1
-                if opened is not None:
-                    self._opened_by_callers.append(opened)
-                self._changed.notify_all()
+            conn.reset_session()
+        except psycopg.Error as error:
+            logger.info("A connection is discarded on return: %s", error)
+            conn.pgconn.finish()
+        super().putconn(conn)
 
     def _getconn_within(self, seconds: float) -> LakebaseConnection:
         self._borrower.end = time.monotonic() + seconds
@@ -119,47 +112,49 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
                 f"{self._nconns} of at most {self.max_size} are in use."
             ) from self._connector.last_error
 
-    def putconn(self, conn: LakebaseConnection) -> None:
-        """Take a connection back, rolled back and with its session reset."""
-        try:
-            conn.reset_session()
-        except psycopg.Error as error:
-            logger.info("A connection is discarded on return: %s", error)
-            conn.pgconn.finish()
-        super().putconn(conn)
+    def _reserve(self) -> bool:
+        """Count a connection that the caller is about to open, if the maximum allows one."""
+        self._check_open_getconn()
+        with self._lock:
+            if self._pool or self._nconns >= self.max_size:
+                return False
+            self._nconns += 1
+            self._stats[self._REQUESTS_NUM] += 1
+            return True
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Close the pool and its connections."""
-        super().close(timeout)
-        while self._opened_by_callers:
-            self._opened_by_callers.popleft().close()
+    def _release_reservation(self, error: BaseException) -> None:
+        with self._lock:
+            self._nconns -= 1
+            self._stats[self._REQUESTS_ERRORS] += 1
+        self._tell_the_waiting(error)
 
-    def _close_if_unused(self, connection: LakebaseConnection) -> None:
-        # Another connection came back first and served the caller: the one that was opened is not needed.
-        with self._changed:
-            try:
-                self._opened_by_callers.remove(connection)
-            except ValueError:
-                return
-        connection.close()
+    def _background_gave_up(self, _pool: object) -> None:
+        self._tell_the_waiting(self._connector.last_error)
 
-    def _open_next(self) -> LakebaseConnection:
-        """What the pool calls for each physical connection."""
-        with self._changed:
-            # Somebody is at it: opening another one beside would exceed the maximum.
-            self._changed.wait_for(lambda: self._opened_by_callers or not self._opening, self._budget)
-            if self._opened_by_callers:
-                return self._opened_by_callers.popleft()
-        return self._connector.connect()
+    def _tell_the_waiting(self, error: BaseException | None) -> None:
+        """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
+        hopeless = isinstance(error, LakebaseError) and not error.retryable
+        with self._lock:
+            waiting = list(self._waiting) if hopeless else []
+            if hopeless:
+                self._waiting.clear()
+            elif self._waiting:
+                # The caller that was at it may only have had less time than they have.
+                self._maybe_grow_pool()
+        for client in waiting:
+            assert isinstance(error, LakebaseError)
+            copy = error.again()
+            copy.__cause__ = error.__cause__
+            client.fail(copy)
 
     def _check_if_idle(self, connection: LakebaseConnection) -> None:
         now = time.monotonic()
-        if now - connection.last_used < _TRUSTED_IDLE:
+        if now - connection.last_used < TRUSTED_IDLE:
             return
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         left = getattr(self._borrower, "end", now + self._budget) - now
         try:
-            connection.check(min(_CHECK_SECONDS, max(left / 2, 0.0)))
+            connection.check(min(CHECK_SECONDS, max(left / 2, 0.0)))
         except psycopg.Error as error:
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()

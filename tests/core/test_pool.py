@@ -147,6 +147,27 @@ def test_a_login_that_fails_reaches_the_borrower_at_once(lakebase_env: LocalLake
         pass
 
 
+def test_a_refusal_reaches_those_who_wait_too(lakebase_env: LocalLakebase) -> None:
+    with LakebaseClient(lakebase_env.config(user="nobody-knows", max_size=1)) as client:
+        barrier = threading.Barrier(8)
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            barrier.wait()
+            try:
+                client.pool.getconn()
+            except LoginRejectedError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert len(errors) == 8
+        assert len({id(error) for error in errors}) == 8
+
+
 def test_connections_that_a_suspend_cut_are_replaced(
     client: LakebaseClient, lakebase_env: LocalLakebase
 ) -> None:
