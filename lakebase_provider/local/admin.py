@@ -63,6 +63,82 @@ class Admin:
         """Let a wake take this long; connections are held meanwhile."""
         self._call("set", name="wake_delay", value=seconds)
 
+    def set_wake_mode(self, mode: str) -> None:
+        """Choose how logins are answered while the endpoint wakes.
+
+        Args:
+            mode: `hold` keeps them waiting; `starting` refuses them with "the database system is starting
+                up"; `paused` with "External authorization failed … paused instances".
+        """
+        self._call("set", name="wake_mode", value=mode)
+
+    def set_endpoint_state(self, state: str) -> None:
+        """Put the endpoint into a state.
+
+        Args:
+            state: `ACTIVE`; `IDLE`, as :meth:`suspend`; `DEGRADED`, which the API alone shows; or `INIT`: it
+                has no host yet, and logins are refused as those of a paused one.
+        """
+        self._call("endpoint_state", state=state)
+
+    def remove_endpoint(self) -> None:
+        """Delete the endpoint: the API answers 404, sessions are closed, logins find no endpoint."""
+        self._call("remove_endpoint")
+
+    def restore_endpoint(self) -> None:
+        """Undo :meth:`remove_endpoint`."""
+        self._call("restore_endpoint")
+
+    def set_branch_state(self, state: str) -> None:
+        """Put the endpoint's branch into a state.
+
+        Args:
+            state: `READY`, `INIT`, `IMPORTING` or `RESETTING`, which the API alone shows; `ARCHIVED`, whose
+                endpoints are gone; or `DELETED`, which is gone itself.
+        """
+        self._call("branch_state", state=state)
+
+    def move_endpoint(self, host: str, *, former_host_says: str = "endpoint_missing") -> None:
+        """Give the endpoint another host name: sessions are closed, and logins at the former are refused.
+
+        Which host a client means is known by TLS (SNI), so `localhost` and the two loopback addresses
+        together count as two hosts.
+
+        Args:
+            host: The new name, as the API tells it from now on.
+            former_host_says: Name of a refusal in :data:`lakebase_provider.local.login_errors.REFUSALS`.
+        """
+        self._call("move_endpoint", host=host, former_host_says=former_host_says)
+
+    def crash_postgres(self, *, downtime: float = 0.0) -> None:
+        """End Postgres as `pg_ctl stop -m immediate` does, and start it again: data stay, sessions do not.
+
+        Args:
+            downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
+        """
+        self._call("crash_postgres", downtime=downtime)
+
+    def set_certificate(self, kind: str) -> None:
+        """Choose the certificate that the next connections are shown.
+
+        Args:
+            kind: One of :data:`lakebase_provider.local.certificates.KINDS`: `valid`, `expired`,
+                `other_host` or `other_authority`.
+        """
+        self._call("set_certificate", kind=kind)
+
+    def login_fault(self, text: str, *, times: int | None = None, before_password: bool = False) -> None:
+        """Refuse logins, whatever their password.
+
+        Args:
+            text: What the client is to read, or the name of a known text, one of
+                :data:`lakebase_provider.local.login_errors.NAMES`. A text of your own goes on in a second
+                line after `DETAIL:`.
+            times: How many logins to refuse; None for all, until :meth:`clear_faults`.
+            before_password: True to refuse before the client has sent its password.
+        """
+        self._call("login_fault", text=text, times=times, before_password=before_password)
+
     def disable_endpoint(self, disabled: bool = True) -> None:
         """Switch the endpoint off (or on again): sessions are closed and logins refused."""
         self._call("disable_endpoint", disabled=disabled)
@@ -124,7 +200,7 @@ class Admin:
         self._call("reset_counters")
 
     def reset(self) -> None:
-        """Undo faults, settings, native passwords, counters and log; principals, data and sessions stay."""
+        """Undo faults, states, settings, native passwords, counters and log; principals and data stay."""
         self._call("reset")
 
     def add_principal(
@@ -180,16 +256,22 @@ class Admin:
             headers = {"X-Local-Admin-Key": self._key, "Content-Type": "application/json"}
             connection.request("POST", f"/_local/{command}", json.dumps(arguments), headers)
             response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
             raise LocalLakebaseError(
                 f"The local Lakebase on port {self._port} does not answer: {error}.",
                 remedy="Start it again; it ends with the process that started it.",
             ) from error
         finally:
             connection.close()
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = {"error": body.decode(errors="replace")}
         if response.status == 400:
             raise ValueError(answer["error"])
         if response.status != 200:
-            raise LocalLakebaseError(f"The local Lakebase refused {command}: {answer.get('error')}.")
+            raise LocalLakebaseError(
+                f"The local Lakebase failed to {command} (HTTP {response.status}): {answer.get('error')}"
+            )
         return answer["result"]

@@ -7,8 +7,9 @@ machine, which can all reach the port, cannot use it.
 from __future__ import annotations
 
 import hmac
+import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -18,9 +19,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lakebase_provider.local import databricks_auth
-from lakebase_provider.local.login_errors import EXPIRED_STYLES
+from lakebase_provider.local.certificates import Certificates
+from lakebase_provider.local.login_errors import EXPIRED_STYLES, REFUSALS, WAKE_MODES, check_script
 from lakebase_provider.local.postgres import SUPERUSER, Postgres
-from lakebase_provider.local.state import Fault, Workspace
+from lakebase_provider.local.state import Fault, LoginFault, Workspace
+from lakebase_provider.local.supervisor import Supervisor
 
 KEY_HEADER = "X-Local-Admin-Key"
 
@@ -29,6 +32,12 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND usename <> %s
 """
+
+#: Settings that are one of a few words.
+_CHOICES: dict[str, Collection[str]] = {"login_error_style": EXPIRED_STYLES, "wake_mode": WAKE_MODES}
+_SETTINGS = ("token_lifetime", "clock_skew", "wake_delay", *_CHOICES)
+_ENDPOINT_STATES = ("INIT", "ACTIVE", "IDLE", "DEGRADED")
+_BRANCH_STATES = ("INIT", "READY", "ARCHIVED", "IMPORTING", "RESETTING", "DELETED")
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -39,13 +48,25 @@ class AdminApi:
     Args:
         workspace: What the commands change.
         postgres: For roles and for ending sessions.
+        certificates: Of the front end.
+        supervisor: Crashes Postgres and starts it again.
         key: Secret that each request must show.
         stop: Called by the command `stop`, to end the server.
     """
 
-    def __init__(self, workspace: Workspace, postgres: Postgres, key: str, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        postgres: Postgres,
+        certificates: Certificates,
+        supervisor: Supervisor,
+        key: str,
+        stop: Callable[[], None],
+    ) -> None:
         self._workspace = workspace
         self._postgres = postgres
+        self._certificates = certificates
+        self._supervisor = supervisor
         self._key = key
         self._stop = stop
         self._commands: dict[str, Command] = {
@@ -56,6 +77,14 @@ class AdminApi:
             "revoke_tokens": self._revoke_tokens,
             "suspend": self._suspend,
             "disable_endpoint": self._disable_endpoint,
+            "endpoint_state": self._endpoint_state,
+            "branch_state": self._branch_state,
+            "remove_endpoint": self._remove_endpoint,
+            "restore_endpoint": self._restore_endpoint,
+            "move_endpoint": self._move_endpoint,
+            "crash_postgres": self._crash_postgres,
+            "set_certificate": self._set_certificate,
+            "login_fault": self._login_fault,
             "fault": self._fault,
             "clear_faults": self._clear_faults,
             "requests": self._requests,
@@ -78,9 +107,17 @@ class AdminApi:
         if command is None:
             return JSONResponse({"error": "no such command"}, 404)
         try:
-            return JSONResponse({"result": await command(**await request.json())})
+            arguments = await request.json()
+            inspect.signature(command).bind(**arguments)
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
+        try:
+            return JSONResponse({"result": await command(**arguments)})
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except Exception as error:
+            # Said to the caller, for nobody else reads what this process prints.
+            return JSONResponse({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}, 500)
 
     async def _ping(self) -> int:
         return os.getpid()
@@ -89,10 +126,10 @@ class AdminApi:
         self._stop()
 
     async def _set(self, name: str, value: Any) -> None:
-        if name == "login_error_style" and value not in EXPIRED_STYLES:
-            raise ValueError(f"unknown login error style {value!r}: use one of {', '.join(EXPIRED_STYLES)}")
-        if name not in ("token_lifetime", "clock_skew", "wake_delay", "login_error_style"):
+        if name not in _SETTINGS:
             raise ValueError(f"no such setting: {name}")
+        if name in _CHOICES:
+            _check_choice(name.replace("_", " "), value, _CHOICES[name])
         setattr(self._workspace, name, value)
 
     async def _expire_tokens(self) -> None:
@@ -103,13 +140,52 @@ class AdminApi:
 
     async def _suspend(self) -> None:
         # First the state: a client that reconnects at once must find the endpoint asleep.
-        self._workspace.endpoint.state = "IDLE"
+        self._workspace.endpoint.sleep(self._workspace.wake_delay)
+        await self._end_sessions()
+
+    async def _end_sessions(self) -> None:
         await run_in_threadpool(self._postgres.execute, _END_SESSIONS, (SUPERUSER,))
 
     async def _disable_endpoint(self, disabled: bool) -> None:
         self._workspace.endpoint.disabled = disabled
         if disabled:
             await self._suspend()
+
+    async def _endpoint_state(self, state: str) -> None:
+        _check_choice("endpoint state", state, _ENDPOINT_STATES)
+        self._workspace.endpoint.state = state
+        if state == "IDLE":
+            await self._suspend()
+        elif state == "INIT":
+            await self._end_sessions()
+
+    async def _branch_state(self, state: str) -> None:
+        _check_choice("branch state", state, _BRANCH_STATES)
+        self._workspace.branch.state = state
+        if state in ("ARCHIVED", "DELETED"):
+            await self._end_sessions()
+
+    async def _remove_endpoint(self) -> None:
+        self._workspace.endpoint.removed = True
+        await self._end_sessions()
+
+    async def _restore_endpoint(self) -> None:
+        self._workspace.endpoint.removed = False
+
+    async def _move_endpoint(self, host: str, former_host_says: str) -> None:
+        _check_choice("login refusal", former_host_says, REFUSALS)
+        self._workspace.endpoint.move(host, former_host_says)
+        await self._end_sessions()
+
+    async def _crash_postgres(self, downtime: float) -> None:
+        await self._supervisor.crash(downtime)
+
+    async def _set_certificate(self, kind: str) -> None:
+        self._certificates.show(kind)
+
+    async def _login_fault(self, text: str, times: int | None, before_password: bool) -> None:
+        check_script(text)
+        self._workspace.add_login_fault(LoginFault(text, times, before_password))
 
     async def _fault(self, **fields: Any) -> None:
         self._workspace.add_fault(Fault(**fields))
@@ -129,6 +205,8 @@ class AdminApi:
 
     async def _reset(self) -> None:
         self._workspace.reset()
+        self._certificates.show("valid")
+        await self._supervisor.settle()
 
     async def _add_principal(self, name: str | None, type: str, create_role: bool) -> dict[str, Any]:
         principal = self._workspace.directory.add(name, type)
@@ -139,3 +217,8 @@ class AdminApi:
     async def _set_native_password(self, role: str, password: str) -> None:
         await run_in_threadpool(databricks_auth.ensure_native_role, self._postgres, role)
         self._workspace.native_passwords[role] = password
+
+
+def _check_choice(what: str, value: Any, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: use one of {', '.join(choices)}")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import ssl
 import tempfile
-from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,79 @@ if TYPE_CHECKING:
 
 _ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
+#: Kinds of certificate that the front end can show.
+KINDS = ("valid", "expired", "other_host", "other_authority")
 
-@dataclass(frozen=True)
+
+class NamedSSLObject(ssl.SSLObject):
+    """A server's side of TLS that remembers for which name the client came (SNI)."""
+
+    server_name: str | None = None
+
+
 class Certificates:
-    """What the TLS front end serves with, and the file that clients verify it by (`sslrootcert`)."""
+    """What the TLS front end serves with, and the file that clients verify it by (`sslrootcert`).
 
-    context: ssl.SSLContext
-    bundle: Path
+    Args:
+        authority: Signs the server's certificates.
+        names: Names and addresses that a valid one is for.
+        bundle: File with the authority's certificate.
+
+    Attributes:
+        context: For the next connection.
+    """
+
+    def __init__(self, authority: trustme.CA, names: tuple[str, ...], bundle: Path) -> None:
+        self._authority = authority
+        self._names = names
+        self.bundle = bundle
+        self._valid = self.context = self._issue("valid")
+
+    def show(self, kind: str) -> None:
+        """Serve with a certificate of that kind from the next connection on.
+
+        Args:
+            kind: One of :data:`KINDS`.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of certificate {kind!r}: use one of {', '.join(KINDS)}")
+        self.context = self._valid if kind == "valid" else self._issue(kind)
+
+    def _issue(self, kind: str) -> ssl.SSLContext:
+        authority = _new_authority() if kind == "other_authority" else self._authority
+        names = ("somebody-else.example",) if kind == "other_host" else self._names
+        now = datetime.now(timezone.utc)
+        began, ended = (
+            (now - timedelta(days=2), now - timedelta(days=1)) if kind == "expired" else (None, None)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # libpq with sslnegotiation=direct insists on this answer.
+        context.set_alpn_protocols(["postgresql"])
+        context.sslobject_class = NamedSSLObject
+        context.sni_callback = _remember_name
+        authority.issue_cert(*names, not_before=began, not_after=ended).configure_cert(context)
+        return context
+
+
+def _remember_name(side: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    if isinstance(side, NamedSSLObject):
+        side.server_name = name
+
+
+def pooled_name(host: str) -> str:
+    """Return the name of a host's connection pooler: `-pooler` after the first label."""
+    if host.replace(".", "").isdigit() or ":" in host:
+        host = "localhost"  # An address has no labels, and clients send no name to one.
+    first, dot, rest = host.partition(".")
+    return f"{first}-pooler{dot}{rest}"
 
 
 def issue(folder: Path, host: str, *, keep: bool) -> Certificates:
-    """Issue a server certificate for `host`, `localhost` and both loopback addresses.
+    """Issue a server certificate for `host`, `localhost`, both loopback addresses and the pooled hosts.
 
     Args:
         folder: Where the authority's public certificate is written, as `ca.pem`.
@@ -34,14 +96,10 @@ def issue(folder: Path, host: str, *, keep: bool) -> Certificates:
             `sslrootcert` stays valid over restarts.
     """
     authority = _kept_authority(folder) if keep else _new_authority()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # libpq with sslnegotiation=direct insists on this answer.
-    context.set_alpn_protocols(["postgresql"])
-    authority.issue_cert(*dict.fromkeys((host, *_ALWAYS_NAMED))).configure_cert(context)
+    names = (host, *_ALWAYS_NAMED)
     bundle = folder / "ca.pem"
     _write(bundle, authority.cert_pem.bytes(), mode=0o644)
-    return Certificates(context, bundle)
+    return Certificates(authority, tuple(dict.fromkeys((*names, *map(pooled_name, names)))), bundle)
 
 
 def _new_authority() -> trustme.CA:

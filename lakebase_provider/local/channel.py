@@ -17,6 +17,8 @@ class Channel(asyncio.Protocol):
     """
 
     transport: asyncio.Transport
+    #: The name that the client asked for when it began TLS; None where it asked for an address.
+    server_name: str | None = None
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +32,13 @@ class ScriptedFaults:
         if scope["type"] != "http" or scope["path"].startswith(_ADMIN_PREFIX):
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 0
+        began, status, sent = time.monotonic(), 0, b""
+
+        async def listen() -> Message:
+            nonlocal sent
+            message = await receive()
+            sent += message.get("body", b"")
+            return message
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -38,10 +46,11 @@ class ScriptedFaults:
             await send(message)
 
         try:
-            await (await self._choose(scope))(scope, receive, watch)
+            await (await self._choose(scope))(scope, listen, watch)
         finally:
             agent = dict(scope["headers"]).get(b"user-agent", b"").decode(errors="replace")
-            entry = Request(scope["method"], scope["path"], status, agent, time.monotonic() - began)
+            seconds, body = time.monotonic() - began, _body(scope["path"], sent)
+            entry = Request(scope["method"], scope["path"], status, agent, seconds, body)
             self._workspace.log.append(entry)
 
     async def _choose(self, scope: Scope) -> ASGIApp:
@@ -57,3 +66,13 @@ class ScriptedFaults:
         if scope["path"].startswith("/oidc/"):
             body = {"error": fault.error_code, "error_description": fault.message}
         return JSONResponse(body, fault.status, headers)
+
+
+def _body(path: str, sent: bytes) -> Any:
+    """What the log keeps of a body: JSON, but nothing of a sign-in, whose secrets belong in no log."""
+    if path.startswith("/oidc/"):
+        return None
+    try:
+        return json.loads(sent)
+    except ValueError:
+        return None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import socket
-import ssl
 
 from lakebase_provider.local import messages
+from lakebase_provider.local.certificates import Certificates, NamedSSLObject
 from lakebase_provider.local.channel import Channel
-from lakebase_provider.local.login_errors import refusal
+from lakebase_provider.local.login_errors import WAKE_MODES, Refusal, refusal, scripted
 from lakebase_provider.local.state import Workspace
 from lakebase_provider.local.tokens import TokenRefusedError
 
@@ -22,9 +22,9 @@ _LOGIN_TIMEOUT = 60.0
 
 
 class _RefusedError(Exception):
-    def __init__(self, reason: str, *, role: str = "", expiry: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason, self.role, self.expiry = reason, role, expiry
+    def __init__(self, refused: Refusal) -> None:
+        super().__init__(refused.text)
+        self.refused = refused
 
 
 class Frontend:
@@ -32,13 +32,13 @@ class Frontend:
 
     Args:
         workspace: Whom to let in, and in what state the endpoint is.
-        context: Server side TLS.
+        certificates: Server side TLS.
         backend: Path of Postgres' unix socket.
     """
 
-    def __init__(self, workspace: Workspace, context: ssl.SSLContext, backend: str) -> None:
+    def __init__(self, workspace: Workspace, certificates: Certificates, backend: str) -> None:
         self._workspace = workspace
-        self._context = context
+        self._certificates = certificates
         self._backend = backend
         self._acceptors: list[asyncio.Task[None]] = []
         self._sessions: set[asyncio.Task[None]] = set()
@@ -107,13 +107,17 @@ class Frontend:
                 await self._cancel(packet)
             else:
                 self._workspace.counters.refused_logins += 1
-                await _send(connection, self._error(_RefusedError("plaintext")))
+                await _send(connection, messages.error(*refusal("plaintext", role="")))
             return None
 
     async def _start_tls(self, connection: socket.socket, *, direct: bool) -> Channel | None:
         loop = asyncio.get_running_loop()
-        transport, client = await loop.connect_accepted_socket(Channel, connection, ssl=self._context)
+        transport, client = await loop.connect_accepted_socket(
+            Channel, connection, ssl=self._certificates.context
+        )
         tls = transport.get_extra_info("ssl_object")
+        assert isinstance(tls, NamedSSLObject)
+        client.server_name = tls.server_name
         if direct and tls.selected_alpn_protocol() != "postgresql":
             transport.abort()
             return None
@@ -128,9 +132,9 @@ class Frontend:
                 return
             role, startup = admitted
             backend = await self._open_backend(role, startup, client)
-        except _RefusedError as refused:
+        except _RefusedError as error:
             self._workspace.counters.refused_logins += 1
-            client.write(self._error(refused))
+            client.write(messages.error(*error.refused))
             return
         try:
             await self._relay(client, backend)
@@ -149,39 +153,63 @@ class Frontend:
             return None
         role = messages.startup_parameters(startup[8:]).get("user")
         if not role:
-            raise _RefusedError("no_user")
+            raise self._refused("no_user")
+        self._route(client, role)
         client.write(messages.CLEARTEXT_PASSWORD)
         kind, size = (head := await client.read(5))[:1], int.from_bytes(head[1:], "big")
         if kind != messages.PASSWORD or not 4 <= size <= messages.MAX_PASSWORD:
             return None
         password = (await client.read(size - 4)).rstrip(b"\0").decode(errors="replace")
-        self._check(role, password)
+        self._play_fault(role, before_password=False)
+        self._check(client, role, password)
         return role, startup
 
-    def _check(self, role: str, password: str) -> None:
+    def _route(self, client: Channel, role: str) -> None:
+        """Find the endpoint by the host that the client named; a password has no business elsewhere."""
+        self._play_fault(role, before_password=True)
+        endpoint, branch = self._workspace.endpoint, self._workspace.branch
+        if endpoint.removed or branch.state in ("ARCHIVED", "DELETED"):
+            raise self._refused("endpoint_missing", role=role)
+        if client.server_name in endpoint.left:
+            raise self._refused(endpoint.left[client.server_name], role=role)
+
+    def _play_fault(self, role: str, *, before_password: bool) -> None:
+        fault = self._workspace.take_login_fault(before_password=before_password)
+        if fault is not None:
+            raise _RefusedError(scripted(fault.text, role=role))
+
+    def _check(self, client: Channel, role: str, password: str) -> None:
         native = self._workspace.native_passwords.get(role)
         # A token is base64 with two dots; a role with a native password may use either.
         if native is not None and not password.startswith("ey"):
             if not hmac.compare_digest(native.encode(), password.encode()):
-                raise _RefusedError("bad_password", role=role)
+                raise self._refused("bad_password", role=role)
             return
+        if (client.server_name or "").partition(".")[0].endswith("-pooler"):
+            raise self._refused("pooled", role=role)
         try:
             self._workspace.tokens.check(password, role)
-        except TokenRefusedError as refused:
-            raise _RefusedError(refused.reason, role=role, expiry=refused.expiry) from None
+        except TokenRefusedError as error:
+            raise self._refused(error.reason, role=role, expiry=error.expiry) from None
 
     async def _open_backend(self, role: str, startup: bytes, client: Channel) -> Channel:
         """Log in to Postgres, waking the endpoint first, and pass its first answers on."""
         endpoint = self._workspace.endpoint
         if endpoint.disabled:
-            raise _RefusedError("disabled", role=role)
+            raise self._refused("disabled", role=role)
+        if endpoint.state == "INIT":
+            raise self._refused("paused", role=role)
+        reason = WAKE_MODES[self._workspace.wake_mode]
+        if endpoint.state == "IDLE" and reason is not None:
+            endpoint.begin_wake(self._workspace)
+            raise self._refused(reason, role=role)
         await endpoint.wake(self._workspace)
         if client.closed.done():
             raise EOFError
         try:
             _, backend = await asyncio.get_running_loop().create_unix_connection(Channel, self._backend)
         except OSError:
-            raise _RefusedError("stopping", role=role) from None
+            raise self._refused("stopping", role=role) from None
         try:
             backend.write(startup)
             # Postgres answers AuthenticationOk before it looks for the role and the database; only what
@@ -191,7 +219,9 @@ class Frontend:
                 kind, body, packet = await _message(backend)
                 answers += packet
             if kind == messages.ERROR:
-                _hide_missing_role(messages.error_fields(body), role)
+                if _says_role_missing(messages.error_fields(body)):
+                    # Lakebase does not tell a stranger which roles exist.
+                    raise self._refused("role_missing", role=role)
                 # Without AuthenticationOk: some clients would take it for a login.
                 answers = packet
                 self._workspace.counters.refused_logins += 1
@@ -223,15 +253,13 @@ class Frontend:
         finally:
             writer.close()
 
-    def _error(self, refused: _RefusedError) -> bytes:
+    def _refused(self, reason: str, *, role: str = "", expiry: float = 0.0) -> _RefusedError:
         style = self._workspace.login_error_style
-        return messages.error(*refusal(refused.reason, role=refused.role, style=style, expiry=refused.expiry))
+        return _RefusedError(refusal(reason, role=role, style=style, expiry=expiry))
 
 
-def _hide_missing_role(fields: dict[str, str], role: str) -> None:
-    # Lakebase does not tell a stranger which roles exist.
-    if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
-        raise _RefusedError("role_missing", role=role)
+def _says_role_missing(fields: dict[str, str]) -> bool:
+    return fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist")
 
 
 async def _message(channel: Channel) -> tuple[bytes, bytes, bytes]:

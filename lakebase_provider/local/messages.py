@@ -33,14 +33,17 @@ def startup_parameters(body: bytes) -> dict[str, str]:
     return {name: value for name, value in zip(texts[0::2], texts[1::2], strict=False) if name}
 
 
-def error(code: str, text: str) -> bytes:
+def error(code: str, text: str, detail: str = "") -> bytes:
     """Encode a FATAL ErrorResponse.
 
     Args:
         code: SQLSTATE.
         text: One line.
+        detail: A second line, where there is more to say.
     """
-    pairs = (("S", "FATAL"), ("V", "FATAL"), ("C", code), ("M", text))
+    pairs = [("S", "FATAL"), ("V", "FATAL"), ("C", code), ("M", text)]
+    if detail:
+        pairs.append(("D", detail))
     body = b"".join(f"{key}{value}\0".encode() for key, value in pairs) + b"\0"
     return ERROR + struct.pack("!i", len(body) + 4) + body
 

@@ -74,6 +74,12 @@ class Postgres:
         """Path of the unix socket."""
         return str(self._home / f".s.PGSQL.{_PORT}")
 
+    @property
+    def group(self) -> int:
+        """Process group of the server that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
     def begin_initdb(self) -> subprocess.Popen[bytes]:
         """Start initdb without waiting, so that the caller can import and generate keys meanwhile."""
         self._home.mkdir(mode=0o700)
@@ -132,6 +138,12 @@ class Postgres:
         """Block until the server has ended, and return its exit code."""
         assert self._process is not None
         return self._process.wait()
+
+    def crash(self) -> None:
+        """End the server at once, as `pg_ctl stop -m immediate`: no checkpoint, no farewell to sessions."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(_STOP_TIMEOUT)
 
     def stop(self) -> None:
         """Stop the server; open sessions are closed."""

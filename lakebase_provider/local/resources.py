@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from lakebase_provider.local import databricks_auth
+from lakebase_provider.local.certificates import pooled_name
 from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.state import INSTANCE, Branch, Endpoint, Project, Workspace
 
@@ -49,7 +50,7 @@ class Views:
 
     def branches(self, project: str) -> dict[str, Any]:
         """GET …/branches."""
-        found = self._project(project).branches.values()
+        found = [branch for branch in self._project(project).branches.values() if branch.state != "DELETED"]
         return {"branches": [_branch(project, branch) for branch in found]}
 
     def branch(self, project: str, branch: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Views:
 
     def endpoints(self, project: str, branch: str) -> dict[str, Any]:
         """GET …/endpoints."""
-        found = self._branch(project, branch).endpoints.values()
+        found = _present(self._branch(project, branch)).values()
         return {"endpoints": [self._endpoint_view(project, branch, endpoint) for endpoint in found]}
 
     def endpoint(self, project: str, branch: str, endpoint: str) -> dict[str, Any]:
@@ -126,7 +127,9 @@ class Views:
         """GET of one Provisioned instance."""
         if instance != INSTANCE:
             raise MissingError(f"Database instance '{instance}'")
-        host = self._workspace.host
+        if self._workspace.endpoint.removed:
+            raise MissingError(f"Database instance '{instance}'")
+        host = self._workspace.endpoint.host
         return {
             "name": INSTANCE,
             "uid": self._workspace.endpoint.uid,
@@ -144,12 +147,12 @@ class Views:
 
     def _branch(self, project: str, branch: str) -> Branch:
         branches = self._project(project).branches
-        if branch not in branches:
+        if branch not in branches or branches[branch].state == "DELETED":
             raise MissingError("branch id")
         return branches[branch]
 
     def _endpoint(self, project: str, branch: str, endpoint: str) -> Endpoint:
-        endpoints = self._branch(project, branch).endpoints
+        endpoints = _present(self._branch(project, branch))
         if endpoint not in endpoints:
             raise MissingError("endpoint id")
         return endpoints[endpoint]
@@ -177,7 +180,7 @@ class Views:
 
     def _endpoint_view(self, project: str, branch: str, endpoint: Endpoint) -> dict[str, Any]:
         parent = f"projects/{project}/branches/{branch}"
-        status = {
+        status: dict[str, Any] = {
             "endpoint_id": endpoint.endpoint_id,
             "endpoint_type": "ENDPOINT_TYPE_READ_WRITE",
             "current_state": endpoint.state,
@@ -185,8 +188,13 @@ class Views:
             "autoscaling_limit_max_cu": 2,
             "suspend_timeout_duration": "300s",
             "disabled": endpoint.disabled,
-            "hosts": {"host": self._workspace.host},
         }
+        # A compute that was never started is nowhere yet.
+        if endpoint.state != "INIT":
+            status["hosts"] = {
+                "host": endpoint.host,
+                "read_write_pooled_host": pooled_name(endpoint.host),
+            }
         if endpoint.pending_state:
             status["pending_state"] = endpoint.pending_state
         return {
@@ -206,11 +214,18 @@ def _branch(project: str, branch: Branch) -> dict[str, Any]:
         "uid": branch.uid,
         "status": {
             "branch_id": branch.branch_id,
-            "current_state": "READY",
+            "current_state": branch.state,
             "default": branch.default,
             "is_protected": False,
         },
     }
+
+
+def _present(branch: Branch) -> dict[str, Endpoint]:
+    """An archived branch has no compute, and a removed endpoint is in no list."""
+    if branch.state == "ARCHIVED":
+        return {}
+    return {key: endpoint for key, endpoint in branch.endpoints.items() if not endpoint.removed}
 
 
 def _database(parent: str, name: str, owner: str) -> dict[str, Any]:

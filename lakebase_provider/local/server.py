@@ -118,7 +118,7 @@ def run(options: Options) -> None:
             watchdog.say(f"watch {postgres.begin_start()}")
             postgres.finish_start()
             databricks_auth.install(postgres, owner=parts.owner.name, developer=DEVELOPER)
-            asyncio.run(parts.serve(database, http, _announce))
+            asyncio.run(parts.serve(database, http, _announce, watchdog.say))
         finally:
             postgres.stop()
 

@@ -13,7 +13,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from lakebase_provider.local.options import DEVELOPER, Options, Running
 from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.principals import Principal
 from lakebase_provider.local.state import Workspace
+from lakebase_provider.local.supervisor import Supervisor
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
 #: closing one.
@@ -62,6 +62,7 @@ class Service:
         database: list[socket.socket],
         http: list[socket.socket],
         announce: Callable[[dict[str, Any]], None],
+        tell_watchdog: Callable[[str], None],
     ) -> None:
         """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
 
@@ -69,13 +70,15 @@ class Service:
             database: Listening sockets of the front end.
             http: Listening sockets of the control plane.
             announce: Receives what clients need to know, once both answer.
+            tell_watchdog: Told of each Postgres process that starts or ends.
         """
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        self._watch_postgres(stop, loop)
+        supervisor = Supervisor(self.postgres, tell_watchdog, stop.set)
+        supervisor.watch()
         key = secrets.token_urlsafe(32)
-        admin = AdminApi(self.workspace, self.postgres, key, stop.set)
+        admin = AdminApi(self.workspace, self.postgres, self.certificates, supervisor, key, stop.set)
         app = create_app(self.workspace, self.postgres, [admin.route()])
         server = _HttpServer(
             uvicorn.Config(
@@ -89,7 +92,7 @@ class Service:
                 timeout_graceful_shutdown=1,
             )
         )
-        frontend = Frontend(self.workspace, self.certificates.context, self.postgres.socket_path)
+        frontend = Frontend(self.workspace, self.certificates, self.postgres.socket_path)
         serving = asyncio.create_task(server.serve(sockets=http))
         frontend.start(database)
         try:
@@ -122,14 +125,6 @@ class Service:
             folder=str(self.folder),
         )
         return asdict(running)
-
-    def _watch_postgres(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-        def wait() -> None:
-            self.postgres.wait()
-            with contextlib.suppress(RuntimeError):  # The loop is closed: we ended Postgres ourselves.
-                loop.call_soon_threadsafe(stop.set)
-
-        threading.Thread(target=wait, name="watch-postgres", daemon=True).start()
 
     def _read_stdin(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
         if not os.read(sys.stdin.fileno(), 4096):

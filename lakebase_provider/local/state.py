@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from lakebase_provider.local.login_errors import DEFAULT_STYLE
 from lakebase_provider.local.options import BRANCH, ENDPOINT, PROJECT
@@ -25,42 +26,96 @@ INSTANCE = "local"
 _LOG_LENGTH = 20_000
 
 
-class Endpoint:
-    """A compute: it sleeps, wakes, and can be switched off."""
+@dataclass
+class _Wake:
+    """A wake under way: any number of logins wait for its end."""
 
-    def __init__(self, endpoint_id: str) -> None:
+    done: asyncio.Future[None]
+    timer: asyncio.TimerHandle
+
+
+class Endpoint:
+    """A compute: it sleeps, wakes, moves, and can be switched off or removed.
+
+    Args:
+        endpoint_id: Last part of its name.
+        host: Name under which clients reach it.
+    """
+
+    def __init__(self, endpoint_id: str, host: str) -> None:
         self.endpoint_id = endpoint_id
         self.uid = f"ep-{uuid.uuid4()}"
+        self.first_host = host
+        self.host = host
         self.state = "ACTIVE"
         self.disabled = False
-        self._waking: asyncio.Task[None] | None = None
-        self._awake = asyncio.Event()
+        self.removed = False
+        #: Hosts that it has left, as clients name them by SNI → reason with which logins there are refused.
+        self.left: dict[str | None, str] = {}
+        self._wake: _Wake | None = None
 
     @property
     def pending_state(self) -> str | None:
         """What it is becoming, or None."""
-        return "ACTIVE" if self._waking else None
+        return "ACTIVE" if self._wake else None
+
+    def begin_wake(self, workspace: Workspace) -> asyncio.Future[None]:
+        """Start to wake, unless that has begun, and return what is done when it has ended."""
+        loop = asyncio.get_running_loop()
+        if self._wake is None:
+            done: asyncio.Future[None] = loop.create_future()
+            if self.state != "IDLE":
+                done.set_result(None)
+                return done
+            workspace.counters.wakes += 1
+            self._wake = _Wake(done, loop.call_later(workspace.wake_delay, self._end_wake))
+        return self._wake.done
 
     async def wake(self, workspace: Workspace) -> None:
         """Return when the endpoint is active; all connections that wait share one wake."""
-        if self.state == "ACTIVE":
-            return
-        if self._waking is None:
-            workspace.counters.wakes += 1
-            self._awake.clear()
-            self._waking = asyncio.create_task(self._wake(workspace.wake_delay))
         # One impatient client must not stop the wake for the others.
-        await asyncio.shield(self._waking)
+        await asyncio.shield(self.begin_wake(workspace))
 
-    async def _wake(self, delay: float) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._awake.wait(), delay)
-        self.state, self._waking = "ACTIVE", None
+    def _end_wake(self) -> None:
+        wake, self._wake = self._wake, None
+        self.state = "ACTIVE"
+        if wake is not None:
+            wake.timer.cancel()
+            wake.done.set_result(None)
+
+    def sleep(self, wake_delay: float) -> None:
+        """Be idle; a wake that is under way begins anew.
+
+        Args:
+            wake_delay: Seconds that it takes then.
+        """
+        self.state = "IDLE"
+        if self._wake is not None:
+            self._wake.timer.cancel()
+            self._wake.timer = asyncio.get_running_loop().call_later(wake_delay, self._end_wake)
+
+    def move(self, host: str, says: str) -> None:
+        """Be at another host from now on.
+
+        Args:
+            host: The new one.
+            says: Reason with which logins at the present one are refused.
+        """
+        self.left[sni_of(self.host)] = says
+        self.host = host
+        self.left.pop(sni_of(host), None)
 
     def reset(self) -> None:
-        """Be active and enabled, and end a wake that is under way."""
-        self.state, self.disabled = "ACTIVE", False
-        self._awake.set()
+        """Be active, enabled and where it was at first, and end a wake that is under way."""
+        self._end_wake()
+        self.disabled = self.removed = False
+        self.host = self.first_host
+        self.left.clear()
+
+
+def sni_of(host: str) -> str | None:
+    """Return the name that a client sends when it connects to `host`: None for an address."""
+    return None if host.replace(".", "").isdigit() or ":" in host else host
 
 
 @dataclass
@@ -69,6 +124,7 @@ class Branch:
 
     branch_id: str
     default: bool = False
+    state: str = "READY"
     uid: str = field(default_factory=lambda: f"br-{uuid.uuid4()}")
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
 
@@ -106,6 +162,7 @@ class Request:
 
     Attributes:
         seconds: How long the answer took.
+        body: What was sent as JSON, such as `ttl` and `claims`; None where nothing was.
     """
 
     method: str
@@ -113,6 +170,22 @@ class Request:
     status: int
     user_agent: str
     seconds: float
+    body: Any = None
+
+
+@dataclass
+class LoginFault:
+    """A scripted refusal of logins.
+
+    Attributes:
+        text: Name or text (:func:`lakebase_provider.local.login_errors.scripted`).
+        times: How many are left; None for no end.
+        before_password: True to refuse before the password is asked for.
+    """
+
+    text: str
+    times: int | None = None
+    before_password: bool = False
 
 
 @dataclass
@@ -148,19 +221,19 @@ class Workspace:
     """The workspace's whole state.
 
     Args:
-        host: Name under which clients reach the front end.
+        host: Name under which clients reach the endpoint.
         token_lifetime: Seconds that a database token lives unless the request says less.
         pg_version: Major version of Postgres.
     """
 
     def __init__(self, *, host: str, token_lifetime: float, pg_version: int) -> None:
-        self.host = host
         self.pg_version = pg_version
         self.workspace_id = "1000000000000001"
         self.default_token_lifetime = token_lifetime
         self.token_lifetime = token_lifetime
         self.clock_skew = 0.0
         self.wake_delay = 0.0
+        self.wake_mode = "hold"
         self.login_error_style = DEFAULT_STYLE
         self.directory = Directory()
         self.tokens = TokenAuthority(self.now)
@@ -168,8 +241,9 @@ class Workspace:
         self.counters = Counters()
         self.log: deque[Request] = deque(maxlen=_LOG_LENGTH)
         self._faults: list[Fault] = []
+        self._login_faults: list[LoginFault] = []
         self._faults_cleared = asyncio.Event()
-        branch = Branch(BRANCH, default=True, endpoints={ENDPOINT: Endpoint(ENDPOINT)})
+        branch = Branch(BRANCH, default=True, endpoints={ENDPOINT: Endpoint(ENDPOINT, host)})
         self.projects = {PROJECT: Project(PROJECT, branches={BRANCH: branch})}
 
     def now(self) -> float:
@@ -180,6 +254,11 @@ class Workspace:
     def endpoint(self) -> Endpoint:
         """The endpoint whose state the front end obeys."""
         return self.projects[PROJECT].branches[BRANCH].endpoints[ENDPOINT]
+
+    @property
+    def branch(self) -> Branch:
+        """That endpoint's branch."""
+        return self.projects[PROJECT].branches[BRANCH]
 
     def endpoints(self) -> Iterator[Endpoint]:
         """All endpoints of all branches."""
@@ -200,6 +279,19 @@ class Workspace:
                 return fault
         return None
 
+    def add_login_fault(self, fault: LoginFault) -> None:
+        """Script a refusal of logins, after those already scripted."""
+        self._login_faults.append(fault)
+
+    def take_login_fault(self, *, before_password: bool) -> LoginFault | None:
+        """Return the first refusal for a login at that point, counted as used once."""
+        for fault in self._login_faults:
+            if fault.times != 0 and fault.before_password == before_password:
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
     async def hang(self, seconds: float) -> None:
         """Wait, but not longer than until the faults are cleared."""
         with contextlib.suppress(asyncio.TimeoutError):
@@ -208,6 +300,7 @@ class Workspace:
     def clear_faults(self) -> None:
         """Forget all faults."""
         self._faults.clear()
+        self._login_faults.clear()
         # Whoever hangs in a fault goes on; the next ones get an event of their own.
         self._faults_cleared.set()
         self._faults_cleared = asyncio.Event()
@@ -216,10 +309,14 @@ class Workspace:
         """Undo every setting of the admin API; principals, roles, data and open sessions stay."""
         self.token_lifetime = self.default_token_lifetime
         self.clock_skew = self.wake_delay = 0.0
+        self.wake_mode = "hold"
         self.login_error_style = DEFAULT_STYLE
         self.native_passwords.clear()
         self.clear_faults()
         self.log.clear()
         self.counters.reset()
+        for project in self.projects.values():
+            for branch in project.branches.values():
+                branch.state = "READY"
         for endpoint in self.endpoints():
             endpoint.reset()
