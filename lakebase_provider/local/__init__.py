@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lakebase_provider.local.admin import Admin
     from lakebase_provider.local.errors import LocalLakebaseError
+    from lakebase_provider.local.fault_proxy import FaultProxy
     from lakebase_provider.local.lakebase import LocalLakebase
 
-__all__ = ["Admin", "LocalLakebase", "LocalLakebaseError"]
+__all__ = ["Admin", "FaultProxy", "LocalLakebase", "LocalLakebaseError"]
 
-_MODULES = {"Admin": "admin", "LocalLakebase": "lakebase", "LocalLakebaseError": "errors"}
+_MODULES = {
+    "Admin": "admin",
+    "FaultProxy": "fault_proxy",
+    "LocalLakebase": "lakebase",
+    "LocalLakebaseError": "errors",
+}
 
 
 def __getattr__(name: str) -> object:
