@@ -17,13 +17,10 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
+from lakebase_provider.core.pool import CHECK_SECONDS, TRUSTED_IDLE
 
 logger = logging.getLogger(__name__)
 
-#: A connection that was used less than this many seconds ago is not checked: a check costs a round trip.
-_TRUSTED_IDLE = 0.5
-#: Seconds that a check may take at most; a server that lives answers in milliseconds.
-_CHECK_SECONDS = 5.0
 #: Until when the borrower waits, on the monotonic clock, for the check that runs in its task.
 _borrower_end: ContextVar[float | None] = ContextVar("_borrower_end", default=None)
 
@@ -151,12 +148,12 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
 
     async def _check_if_idle(self, connection: AsyncLakebaseConnection) -> None:
         now = time.monotonic()
-        if now - connection.last_used < _TRUSTED_IDLE:
+        if now - connection.last_used < TRUSTED_IDLE:
             return
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         left = (_borrower_end.get() or now + self._budget) - now
         try:
-            await connection.check(min(_CHECK_SECONDS, max(left / 2, 0.0)))
+            await connection.check(min(CHECK_SECONDS, max(left / 2, 0.0)))
         except psycopg.Error as error:
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             await self.drain()
