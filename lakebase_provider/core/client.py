@@ -16,7 +16,7 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.control_plane import ControlPlane
-from lakebase_provider.core.credentials import minter_for
+from lakebase_provider.core.credentials import Claims, minter_for
 from lakebase_provider.core.engine import create_async_engine, create_engine
 from lakebase_provider.core.health import HealthCheck, HealthReport
 from lakebase_provider.core.pool import LakebasePool
@@ -53,6 +53,8 @@ class LakebaseClient:
     Args:
         config: To what, and as whom.
         tokens: Where passwords come from; a cache of its own by default.
+        claims: What the tokens of that cache shall be good for, as the REST API takes it; everything if
+            empty. Such as ``[{"permission_set": "READ_ONLY", "resources": [{"table_name": "orders"}]}]``.
         clock: Where the time comes from.
 
     Raises:
@@ -65,15 +67,18 @@ class LakebaseClient:
     """
 
     def __init__(
-        self, config: LakebaseConfig, *, tokens: TokenProvider | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        config: LakebaseConfig,
+        *,
+        tokens: TokenProvider | None = None,
+        claims: Claims = (),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config
         # A native password with host and user given needs no workspace, nor credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
-        self.tokens = tokens or TokenProvider(
-            minter_for(config, control_plane), clock=clock, give_up_after=config.connect_budget
-        )
+        self.tokens = tokens or TokenProvider(minter_for(config, control_plane, claims), clock=clock)
         self._targets = TargetResolver(config, control_plane)
         self._connector = Connector(config, self.tokens, self._targets, clock=clock)
         self._async_pools = AsyncPools(config, self._connector)

@@ -46,15 +46,14 @@ class ControlPlane:
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
         )
 
-    def endpoint_credential(self, endpoint: str) -> Mapping[str, Any]:
-        """``{"token", "expire_time"}`` for a Lakebase Autoscaling endpoint."""
-        return self._do(
-            "a database credential", "POST", f"{_POSTGRES}/credentials", body={"endpoint": endpoint}
-        )
+    def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
+        """``{"token", "expire_time"}`` for a Lakebase Autoscaling endpoint; wishes are `ttl` and `claims`."""
+        body = {"endpoint": endpoint, **wishes}
+        return self._do("a database credential", "POST", f"{_POSTGRES}/credentials", body=body)
 
-    def instance_credential(self, instance: str, request_id: str) -> Mapping[str, Any]:
-        """``{"token", "expiration_time"}`` for a Lakebase Provisioned instance."""
-        body = {"instance_names": [instance], "request_id": request_id}
+    def instance_credential(self, instance: str, request_id: str, **wishes: Any) -> Mapping[str, Any]:
+        """``{"token", "expiration_time"}`` for a Lakebase Provisioned instance; a wish is `claims`."""
+        body = {"instance_names": [instance], "request_id": request_id, **wishes}
         return self._do("a database credential", "POST", f"{_DATABASE}/credentials", body=body)
 
     def endpoint(self, endpoint: str) -> Mapping[str, Any]:

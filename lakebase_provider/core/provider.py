@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import random
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Protocol
 
+from lakebase_provider.core import telemetry
 from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
-from lakebase_provider.core.errors import ControlPlaneTimeoutError, LakebaseError
-from lakebase_provider.core.token import Token, TokenPolicy, TokenState
+from lakebase_provider.core.errors import (
+    ControlPlaneTimeoutError,
+    ControlPlaneUnavailableError,
+    LakebaseError,
+    LoginRejectedError,
+)
+from lakebase_provider.core.token import Token, TokenPolicy
 
 logger = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=1.0, most=60.0, floor=0.05)
 #: Seconds for which a refusal that no retry will change is remembered, so that 200 threads do not hammer.
 _REFUSAL_SECONDS = 30.0
+#: Seconds of a Retry-After that are believed: one wrong header must not keep a process out for a day.
+_MOST_RETRY_AFTER = 600.0
+#: Fingerprints of refused tokens that are remembered; a workspace hands out the latest again, if any.
+_REFUSED_TOKENS = 16
 
-
+_NEVER = float("-inf")
 #: Token, and until when it is fresh by the wall clock and by elapsed time: all that the common case needs.
 _NOTHING_FRESH: tuple[Token | None, float, float] = (None, 0.0, 0.0)
 
@@ -33,7 +46,7 @@ class Minter(Protocol):
     """Who mints (:mod:`lakebase_provider.core.credentials`)."""
 
     def mint(self, clock: Clock) -> Token:
-        """A new token, or a :class:`~lakebase_provider.core.errors.LakebaseError`. May block."""
+        """Another token than before, or a :class:`.LakebaseError`. It may take its time."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,21 @@ class TokenStats:
 
 
 class _Flight:
-    """A mint under way: one thread, any number of waiters."""
+    """A mint under way: one thread, any number of waiters. The provider's lock guards all but the result.
 
-    def __init__(self) -> None:
-        self.result: Future[Token] = Future()
+    Attributes:
+        next_try: When the next attempt begins, by elapsed time in seconds.
+        last_deadline: Until when somebody waits; an attempt that begins later would help nobody.
+        last_error: Why the last attempt failed.
+    """
+
+    def __init__(self, next_try: float) -> None:
+        self.next_try = next_try
+        self.last_deadline = _NEVER
         self.last_error: LakebaseError | None = None
+        self.result: Future[Token] = Future()
+        # Running: an asyncio waiter that is cancelled must not cancel it for the others.
+        self.result.set_running_or_notify_cancel()
 
 
 class TokenProvider:
@@ -68,11 +91,15 @@ class TokenProvider:
     usable token callers wait, each until its own deadline, for one mint that they share; it runs on a thread
     of its own and no lock is held while it does. A valid token is served for as long as renewing it fails.
 
+    A mint that failed is tried again with exponential backoff and full jitter, not before the server's
+    Retry-After, for as long as a caller can still use the outcome. A caller whose deadline ends before the
+    next attempt is allowed gets the real cause at once. A refusal that no retry will change is remembered for
+    30 seconds. A forked child keeps the token and nothing else.
+
     Args:
         minter: Who mints.
         policy: When a token is stale or unusable.
         clock: Where the time comes from.
-        give_up_after: Seconds after which a mint that keeps failing stops trying.
         rng: Source of jitter.
     """
 
@@ -82,35 +109,38 @@ class TokenProvider:
         *,
         policy: TokenPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        give_up_after: float = 60.0,
         rng: random.Random | None = None,
     ) -> None:
         self._minter = minter
         self._policy = policy or TokenPolicy()
         self._clock = clock
-        self._give_up_after = give_up_after
         # Seeded by the system: forked and simultaneously started processes must not share their jitter.
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Callable[[Token], None]] = []
         self._token: Token | None = None
         self._fresh = _NOTHING_FRESH
         self._chance = 0.5
+        self._refused: deque[str] = deque(maxlen=_REFUSED_TOKENS)
         self._stats = {"mints": 0, "failures": 0, "invalidations": 0}
         self._served = 0
         self._reset_process_state()
+        _providers.add(self)
 
     def _reset_process_state(self) -> None:
-        self._pid = os.getpid()
+        """Drop what a forked child has no part in: a lock that another thread held, a thread's work."""
         self._lock = threading.Lock()
         self._flight: _Flight | None = None
-        self._refusal: LakebaseError | None = None
-        self._not_before = float("-inf")
-        self._background_failures = 0
+        self._failure: LakebaseError | None = None
+        self._failures_in_a_row = 0
+        # Nobody asks the workspace before the first of these; the second binds the background alone.
+        self._not_before = _NEVER
+        self._renew_not_before = _NEVER
 
     def on_mint(self, listener: Callable[[Token], None]) -> None:
         """Have `listener` called with each new token before anybody gets it, such as to mask it in logs.
 
-        A listener that is added late is called at once with the token that is there.
+        A listener that is added late is called at once with the token that is there. One that raises keeps
+        the token from being used.
         """
         with self._lock:
             if listener in self._listeners:
@@ -128,60 +158,53 @@ class TokenProvider:
 
         Raises:
             ControlPlaneTimeoutError: The workspace did not answer in time.
-            LakebaseError: The workspace refused, or kept failing until the timeout.
+            LakebaseError: The workspace refused, or will not have been asked again before the timeout.
         """
         token, until_wall, until_elapsed = self._fresh
-        if (
-            token is not None
-            and self._clock.elapsed() < until_elapsed
-            and self._clock.wall() < until_wall
-            and self._pid == os.getpid()
-        ):
+        if token is not None and self._clock.elapsed() < until_elapsed and self._clock.wall() < until_wall:
             self._served += 1
             return token
-        return self._get_by_state(timeout)
-
-    def _get_by_state(self, timeout: float) -> Token:
-        if self._pid != os.getpid():
-            # A forked child keeps the immutable token, and drops locks and threads it has no part in.
-            self._reset_process_state()
-        token = self._token
-        if token is not None:
-            state = self._state(token)
-            if state == "stale":
-                self._renew_in_background()
-            if state != "unusable":
-                self._served += 1
-                return token
-        token = self._wait(self._start_flight(), timeout)
-        self._served += 1
+        deadline = self._clock.elapsed() + timeout
+        while (token := self._usable()) is None:
+            flight = self._join(deadline)
+            try:
+                flight.result.result(max(0.0, deadline - self._clock.elapsed()))
+            except (LakebaseError, FutureTimeoutError):
+                _explain(flight, timeout)
         return token
 
     async def aget(self, timeout: float = 60.0) -> Token:
-        """:meth:`get` without blocking the event loop."""
-        return await asyncio.to_thread(self.get, timeout)
+        """:meth:`get` for asyncio: no thread waits, however many callers do."""
+        deadline = self._clock.elapsed() + timeout
+        while (token := self._usable()) is None:
+            flight = self._join(deadline)
+            waiter = asyncio.wrap_future(flight.result)
+            try:
+                await asyncio.wait_for(waiter, max(0.0, deadline - self._clock.elapsed()))
+            except (LakebaseError, asyncio.TimeoutError, FutureTimeoutError):
+                _explain(flight, timeout)
+        return token
 
     def seconds_left(self, token: Token) -> float:
         """Seconds that `token` has to live, by this provider's clock."""
         return token.seconds_left(wall=self._clock.wall(), elapsed=self._clock.elapsed())
 
-    def _state(self, token: Token) -> TokenState:
-        return self._policy.state(token, seconds_left=self.seconds_left(token), chance=self._chance)
-
     def invalidate(self, fingerprint: str) -> bool:
         """Throw away the token of that fingerprint because a login refused it.
 
         Compare and swap: of many callers whose logins were refused only the first throws it away, and a
-        newer token stays.
+        newer token stays. The token is not served again, even if the workspace hands it out once more.
 
         Returns:
-            True if it was the current token.
+            True if it was the current token. A native password stays, for there is no other.
         """
         with self._lock:
-            if self._token is None or self._token.fingerprint != fingerprint:
+            token = self._token
+            if token is None or token.fingerprint != fingerprint or token.expires_at is None:
                 return False
             self._token = None
             self._fresh = _NOTHING_FRESH
+            self._refused.append(fingerprint)
             self._stats["invalidations"] += 1
         logger.warning("Token %s was refused at login and is thrown away", fingerprint)
         return True
@@ -190,90 +213,170 @@ class TokenProvider:
         """The counters, since this provider was made."""
         return TokenStats(served=self._served, **self._stats)
 
-    def _renew_in_background(self) -> None:
-        if self._flight is None and self._clock.elapsed() >= self._not_before:
-            self._start_flight()
+    def _usable(self) -> Token | None:
+        """The present token unless it is about to expire; a stale one is renewed in the background."""
+        token = self._token
+        if token is None:
+            return None
+        state = self._policy.state(token, seconds_left=self.seconds_left(token), chance=self._chance)
+        if state == "unusable":
+            return None
+        if state == "stale":
+            self._renew_in_background()
+        self._served += 1
+        return token
 
-    def _start_flight(self) -> _Flight:
+    def _renew_in_background(self) -> None:
         with self._lock:
-            if self._flight is not None:
-                return self._flight
-            if self._refusal is not None and self._clock.elapsed() < self._not_before:
-                # A new object for each caller: tracebacks of many threads must not pile up on one.
-                raise self._refusal.again()
-            flight = self._flight = _Flight()
-            # With a token in hand one attempt is enough: the next caller tries again after the backoff.
-            persistent = self._token is None or self._state(self._token) == "unusable"
-        thread = threading.Thread(
-            target=self._fly, args=(flight, persistent), name="lakebase-mint", daemon=True
-        )
-        thread.start()
+            now = self._clock.elapsed()
+            if self._flight is not None or now < max(self._not_before, self._renew_not_before):
+                return
+            flight = self._flight = _Flight(now)
+        self._launch(flight)
+
+    def _join(self, deadline: float) -> _Flight:
+        """The mint under way, or a new one, of which an attempt begins before `deadline`."""
+        with self._lock:
+            now = self._clock.elapsed()
+            flight = self._flight
+            starting = flight is None
+            if flight is None:
+                next_try = max(now, self._not_before)
+                failure = self._failure
+                hopeless = next_try > now and (next_try > deadline or not (failure and failure.retryable))
+            else:
+                next_try, failure = flight.next_try, flight.last_error
+                hopeless = next_try > max(now, deadline)
+            if hopeless and failure is not None:
+                error = failure.again()
+                if failure.retry_after is not None:
+                    error.retry_after = next_try - now
+                raise error from failure.__cause__
+            if flight is None:
+                flight = self._flight = _Flight(next_try)
+            flight.last_deadline = max(flight.last_deadline, deadline)
+        if starting:
+            self._launch(flight)
         return flight
 
-    def _fly(self, flight: _Flight, persistent: bool) -> None:
-        start = self._clock.elapsed()
-        attempt = 0
+    def _launch(self, flight: _Flight) -> None:
+        # In the caller's context, so that the span of the mint belongs to whom it is done for.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(self._fly, flight), name="lakebase-mint", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
+            self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
+
+    def _fly(self, flight: _Flight) -> None:
         while True:
-            try:
-                token = self._minter.mint(self._clock)
-                for listener in tuple(self._listeners):
-                    listener(token)
-            except LakebaseError as error:
-                self._stats["failures"] += 1
-                flight.last_error = error
-                pause = max(error.retry_after or 0.0, _BACKOFF.seconds(attempt, self._rng))
-                waited = self._clock.elapsed() - start
-                if not persistent or not error.retryable or waited + pause > self._give_up_after:
-                    self._land_failure(flight, error, pause)
-                    return
-                logger.warning("Minting a token failed, next attempt in %.1f s: %s", pause, error)
-                attempt += 1
+            pause = flight.next_try - self._clock.elapsed()
+            if pause > 0:
                 self._clock.sleep(pause)
+            try:
+                with telemetry.span("mint") as span:
+                    token = self._minter.mint(self._clock)
+                    for listener in tuple(self._listeners):
+                        listener(token)
+                    span.set(token_seconds_left=self.seconds_left(token))
+                    self._land(flight, token)
+                return
+            except LakebaseError as error:
+                if not self._goes_on(flight, error):
+                    return
             except BaseException as error:
                 # Whatever it was, waiters must not wait for a thread that has died.
-                self._land_failure(flight, error, _BACKOFF.first)
-                return
-            else:
-                self._land(flight, token)
+                self._give_up(flight, error, _BACKOFF.first)
                 return
 
     def _land(self, flight: _Flight, token: Token) -> None:
         with self._lock:
+            self._check_worth(token)
             self._token = token
             self._chance = self._rng.random()
             self._fresh = (token, *self._policy.fresh_until(token, self._chance))
             self._flight = None
-            self._refusal = None
-            self._not_before = float("-inf")
-            self._background_failures = 0
+            self._failure = None
+            self._failures_in_a_row = 0
+            self._not_before = self._renew_not_before = _NEVER
             self._stats["mints"] += 1
         logger.info("Minted token %s, which lives for %.0f s", token.fingerprint, token.lifetime)
         flight.result.set_result(token)
 
-    def _land_failure(self, flight: _Flight, error: BaseException, pause: float) -> None:
-        refused = isinstance(error, LakebaseError) and not error.retryable
+    def _check_worth(self, token: Token) -> None:
+        """Raise unless the new token serves anybody. The lock is held: a login may just be refusing it."""
+        if token.fingerprint in self._refused:
+            raise LoginRejectedError("The workspace gave the token again that a login has refused.")
+        if token.expires_at is None:
+            return
+        present = self._token
+        if present is not None and present.fingerprint == token.fingerprint:
+            # Believing it to be new would start its life anew.
+            raise ControlPlaneUnavailableError("The workspace gave the same token again.")
+        left = self.seconds_left(token)
+        if self._policy.state(token, seconds_left=left, chance=0.5) == "unusable":
+            # The machine was suspended meanwhile, for one.
+            raise ControlPlaneUnavailableError(f"The new token arrived with {left:.0f} s left to live.")
+
+    def _goes_on(self, flight: _Flight, error: LakebaseError) -> bool:
+        """Note a failed attempt; True if another one, after a pause, is of use to somebody."""
         with self._lock:
+            retry_after = min(error.retry_after or 0.0, _MOST_RETRY_AFTER)
+            pause = max(retry_after, _BACKOFF.seconds(self._failures_in_a_row, self._rng))
+            self._failures_in_a_row += 1
+            next_try = self._clock.elapsed() + pause
+            flight.last_error = error
+            goes_on = error.retryable and next_try <= flight.last_deadline
+            if goes_on:
+                flight.next_try = next_try
+                self._stats["failures"] += 1
+        if goes_on:
+            logger.warning("Minting a token failed, next attempt in %.1f s: %s", pause, error)
+        else:
+            self._give_up(flight, error, pause if error.retryable else _REFUSAL_SECONDS)
+        return goes_on
+
+    def _give_up(self, flight: _Flight, error: BaseException, pause: float) -> None:
+        """End a flight without a token, and let `pause` seconds pass before the next one."""
+        with self._lock:
+            not_before = self._clock.elapsed() + pause
             self._flight = None
-            self._refusal = error if refused and isinstance(error, LakebaseError) else None
-            self._background_failures += 1
-            wait = (
-                _REFUSAL_SECONDS
-                if refused
-                else max(pause, _BACKOFF.seconds(self._background_failures, self._rng))
-            )
-            self._not_before = self._clock.elapsed() + wait
+            self._renew_not_before = not_before
+            if isinstance(error, LakebaseError):
+                # The background's own backoff is not for somebody who needs a token now; what the server
+                # asked for, and what somebody who needed one has just been told, is.
+                needed = flight.last_deadline > _NEVER
+                if needed or error.retry_after is not None or not error.retryable:
+                    self._failure, self._not_before = error, not_before
+            self._stats["failures"] += 1
             still_valid = self._token is not None
         if still_valid:
             logger.warning("Renewing the token failed, the present one is used on: %s", error)
         flight.result.set_exception(error)
 
-    def _wait(self, flight: _Flight, timeout: float) -> Token:
-        try:
-            return flight.result.result(timeout)
-        except FutureTimeoutError:
-            cause = flight.last_error
-            if cause is not None:
-                raise cause.again() from cause.__cause__
-            raise ControlPlaneTimeoutError(f"The workspace gave no token within {timeout:.1f} s.") from None
-        except LakebaseError as error:
-            raise error.again() from error.__cause__
+
+def _explain(flight: _Flight, timeout: float) -> None:
+    """Raise to one waiter why it got no token, unless it has just arrived after all."""
+    done = flight.result.done()
+    cause = flight.result.exception() if done else flight.last_error
+    if isinstance(cause, LakebaseError):
+        # A new object for each caller: tracebacks of many threads must not pile up on one.
+        raise cause.again() from cause.__cause__
+    if cause is not None:
+        raise cause
+    if not done:
+        raise ControlPlaneTimeoutError(f"The workspace gave no token within {timeout:.1f} s.") from None
+
+
+_providers: weakref.WeakSet[TokenProvider] = weakref.WeakSet()
+
+
+def _reset_in_child() -> None:
+    for provider in _providers:
+        provider._reset_process_state()
+
+
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -21,7 +21,7 @@ def test_a_token_does_not_show_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "state"), [(3600, "fresh"), (1801, "fresh"), (1799, "stale"), (121, "stale"), (119, "unusable")]
+    ("left", "state"), [(3600, "fresh"), (721, "fresh"), (719, "stale"), (121, "stale"), (119, "unusable")]
 )
 def test_states_of_an_hour(left: float, state: str) -> None:
     assert TokenPolicy().state(token(), seconds_left=left, chance=0.5) == state

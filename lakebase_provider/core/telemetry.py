@@ -1,0 +1,130 @@
+"""Spans and metrics by OpenTelemetry, where the process uses it; next to nothing where it does not.
+
+Four steps are recorded: ``mint``, ``resolve``, ``connect`` and ``checkout``. Each is a span
+``lakebase.<step>`` and a histogram ``lakebase.<step>.duration`` of seconds, both with ``lakebase.outcome``:
+``ok``, or the code of the error. The seconds that the token had left to live are on the span as
+``lakebase.token.seconds_left``, and in a histogram of that name.
+
+Nothing here imports OpenTelemetry. Who wants telemetry configures it, and who configures it has imported it;
+so a process without it pays neither its import nor more than a look-up per step.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Literal
+
+from lakebase_provider import __version__
+from lakebase_provider.core.errors import LakebaseError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from opentelemetry.metrics import Histogram
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import Tracer
+
+Step = Literal["mint", "resolve", "connect", "checkout"]
+#: What an attribute may be; never a secret, and never a text that somebody else wrote.
+Attribute = str | bool | int | float
+
+_NAME = "lakebase-provider"
+_LIFE = "lakebase.token.seconds_left"
+
+
+class Span:
+    """One step under way; this one records nothing."""
+
+    def set(self, *, token_seconds_left: float | None = None, **attributes: Attribute) -> None:
+        """Add what became known on the way.
+
+        Args:
+            token_seconds_left: Seconds that the token had left to live when it was used.
+            attributes: Further ones; ``lakebase.`` is put before each name.
+        """
+
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+class _RecordedSpan(Span):
+    def __init__(self, instruments: _Instruments, step: Step, attributes: dict[str, Attribute]) -> None:
+        self._instruments = instruments
+        self._step = step
+        self._attributes = attributes
+
+    def __enter__(self) -> Span:
+        self._start = time.perf_counter()
+        self._span: OtelSpan = self._instruments.tracer.start_span(f"lakebase.{self._step}")
+        self._set(self._attributes)
+        return self
+
+    def _set(self, attributes: dict[str, Attribute]) -> None:
+        for name, value in attributes.items():
+            self._span.set_attribute(f"lakebase.{name}", value)
+
+    def set(self, *, token_seconds_left: float | None = None, **attributes: Attribute) -> None:
+        self._set(attributes)
+        # A native password lives for ever, which is no number that a backend can show.
+        if token_seconds_left is not None and token_seconds_left != float("inf"):
+            self._span.set_attribute(_LIFE, token_seconds_left)
+            self._instruments.life.record(token_seconds_left, {"lakebase.step": self._step})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Neither message nor traceback: a driver's text is not ours to vouch for.
+        outcome = "ok"
+        if error is not None:
+            outcome = error.code if isinstance(error, LakebaseError) else type(error).__name__
+            self._span.set_status(self._instruments.failed)
+        self._span.set_attribute("lakebase.outcome", outcome)
+        self._span.end()
+        seconds = time.perf_counter() - self._start
+        self._instruments.durations[self._step].record(seconds, {"lakebase.outcome": outcome})
+
+
+class _Instruments:
+    """What OpenTelemetry records with; its proxies follow a provider that is configured later."""
+
+    def __init__(self) -> None:
+        from opentelemetry import metrics, trace
+
+        self.tracer: Tracer = trace.get_tracer(_NAME, __version__)
+        self.failed = trace.Status(trace.StatusCode.ERROR)
+        meter = metrics.get_meter(_NAME, __version__)
+        steps: tuple[Step, ...] = ("mint", "resolve", "connect", "checkout")
+        self.durations: dict[Step, Histogram] = {
+            step: meter.create_histogram(f"lakebase.{step}.duration", "s", f"Seconds that a {step} took.")
+            for step in steps
+        }
+        self.life: Histogram = meter.create_histogram(_LIFE, "s", "Seconds that a used token had to live.")
+
+
+_NOTHING = Span()
+_instruments: _Instruments | None = None
+
+
+def span(step: Step, **attributes: Attribute) -> Span:
+    """A span around one step, as a context manager; an exception that passes through is its outcome.
+
+    Args:
+        step: Which one.
+        attributes: What is known of it beforehand; ``lakebase.`` is put before each name. No secrets.
+
+    Example:
+        >>> with span("connect") as step:
+        ...     step.set(token_seconds_left=3000.0)
+    """
+    global _instruments
+    if _instruments is None:
+        if "opentelemetry.trace" not in sys.modules:
+            return _NOTHING
+        _instruments = _Instruments()
+    return _RecordedSpan(_instruments, step, attributes)
