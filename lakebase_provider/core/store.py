@@ -181,6 +181,7 @@ class _TokenFile:
     def write(self, token: Token) -> None:
         """Replace the token at once: a reader sees the old one or the new one, whole."""
         assert token.expires_at is not None
+        self.prepare_folder()
         self._remove_remains()
         # Made with mode 0600, under a name that is not there yet.
         descriptor, temporary = tempfile.mkstemp(
