@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -27,6 +28,8 @@ from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 #: libpq reads a connect_timeout of 1 as 2 seconds.
 _LEAST_CONNECT_TIMEOUT = 2
@@ -171,7 +174,7 @@ class Connector:
     async def _alocate(self, attempts: Attempts) -> _Location:
         seconds = attempts.deadline.remaining()
         try:
-            return await asyncio.wait_for(asyncio.to_thread(self._locate, attempts), seconds)
+            return await _within(seconds, asyncio.to_thread(self._locate, attempts))
         except asyncio.TimeoutError:
             raise ControlPlaneTimeoutError(
                 f"The workspace did not say within {seconds:.1f} s where the database is."
@@ -192,9 +195,9 @@ class Connector:
         self, location: _Location, attempts: Attempts, parameters: dict[str, Any]
     ) -> AsyncLakebaseConnection:
         try:
-            return await asyncio.wait_for(
-                AsyncLakebaseConnection.connect(**self._arguments(location, attempts), **parameters),
+            return await _within(
                 attempts.deadline.remaining(),
+                AsyncLakebaseConnection.connect(**self._arguments(location, attempts), **parameters),
             )
         except _DRIVER_ERRORS as error:
             raise _typed(error, location) from without_locals(error)
@@ -246,3 +249,30 @@ class _Location:
 def _typed(error: BaseException, location: _Location) -> LakebaseError:
     # asyncio's own timeout has no text.
     return classify_login(str(error) or "connection timeout expired", where=str(location))
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
+    # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes with the result, and
+    # whoever cancelled waits on.
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(_discard)
+        raise
+    if not done:
+        task.cancel()
+        task.add_done_callback(_discard)
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+def _discard(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for the result any more; a connection that came in the same moment is closed."""
+    if (
+        not task.cancelled()
+        and task.exception() is None
+        and isinstance(task.result(), AsyncLakebaseConnection)
+    ):
+        task.result().pgconn.finish()

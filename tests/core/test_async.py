@@ -6,7 +6,9 @@ import asyncio
 import gc
 import itertools
 import os
+import socket
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +17,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core import LakebaseClient, network
 from lakebase_provider.core.errors import (
     ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
@@ -392,6 +394,52 @@ async def test_a_cancelled_connect_leaves_its_place_to_the_next(
     assert await asyncio.gather(*(scalar(client, "SELECT 1") for _ in range(4))) == [1] * 4
 
 
+async def test_a_cancelled_login_shows_no_token_in_its_frames(lakebase_env: LocalLakebase) -> None:
+    client = LakebaseClient(lakebase_env.config())
+    token = (await client.tokens.aget()).reveal()
+    lakebase_env.admin.set_wake_delay(60)
+    lakebase_env.admin.suspend()
+    task = asyncio.create_task(client.aconnect())
+    await aeventually(lambda: lakebase_env.admin.counters().wakes == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    step: BaseException | None = caught.value
+    while step is not None:
+        for frame, _ in traceback.walk_tb(step.__traceback__):
+            assert frame.f_code.co_filename == __file__ or token not in repr(frame.f_locals)
+        step = step.__cause__ or step.__context__
+
+
+async def test_a_name_that_the_system_does_not_resolve_is_asked_of_name_servers(
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = lakebase_env.env()["PGHOST"]
+    system = socket.getaddrinfo
+
+    def getaddrinfo(name: Any, *arguments: Any, **options: Any) -> Any:
+        if name == host:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return system(name, *arguments, **options)
+
+    asked: list[str] = []
+
+    def ask(host: str, timeout: float) -> tuple[str, ...]:
+        asked.append(host)
+        return ("127.0.0.1",)
+
+    client = LakebaseClient(lakebase_env.config())
+    await client.tokens.aget()
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(network, "ask_name_servers", ask)
+    async with await client.aconnect(timeout=5) as connection:
+        # The certificate is still checked for the name, not for the address.
+        assert connection.info.host == host
+    with client.connect(timeout=5):
+        pass
+    assert asked == [host] * 2
+
+
 async def test_the_pool_opens_again_after_aclose_with_the_same_token(
     client: LakebaseClient, lakebase_env: LocalLakebase
 ) -> None:
@@ -458,6 +506,7 @@ async def test_a_forked_child_does_not_touch_the_parents_sockets(client: Lakebas
             asyncio._set_running_loop(None)
             os.write(write_end, str(asyncio.run(backend(client))).encode())
             client.close()
+            assert len(client._async_pools._inherited) == 1
             status = 0
         finally:
             os._exit(status)
