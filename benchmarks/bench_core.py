@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from benchmarks.harness import Bench
+from benchmarks.short_processes import requests_of_short_processes
+from benchmarks.simulated_day import simulate_day
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 
 _CHECKOUTS = 5_000
 _GETS = 200_000
+_PROCESSES = 1_000
 
 _OURS = """
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
@@ -133,7 +137,41 @@ def main() -> int:
         )
         ratio = medians["lakebase-provider"] / medians["documented: SDK + psycopg_pool"]
         bench.at_most("fresh process to first row: ours / documented", ratio, 0.25)
+    with LocalLakebase() as lake:
+        measure_short_processes(bench, lake)
+    measure_a_day(bench)
     return bench.finish()
+
+
+def measure_short_processes(bench: Bench, lake: LocalLakebase) -> None:
+    """Mints and requests of a thousand processes, each way once: counts do not vary as times do."""
+    ambient = {"client_id": None, "client_secret": None, "token": lake.pat, "user": "developer@example.com"}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        for name, settings in (
+            ("service principal", {}),
+            ("service principal, shared store", {"token_store": "shared"}),
+            ("workspace token", ambient),
+        ):
+            mints, requests = found[name] = requests_of_short_processes(lake, _PROCESSES, **settings)
+            bench.record(f"{_PROCESSES} short processes: mints", name, mints, "mints")
+            bench.record(f"{_PROCESSES} short processes: requests", name, requests, "requests")
+    bench.at_most("1,000 processes, shared store: mints", found["service principal, shared store"][0], 2)
+    bench.at_most(
+        "one process, workspace token, host and user given: requests",
+        found["workspace token"][1] / _PROCESSES,
+        1,
+    )
+
+
+def measure_a_day(bench: Bench) -> None:
+    """24 hours of a pool of 10 connections on a clock that is turned by hand, with five seeds."""
+    days = [simulate_day(seed=seed) for seed in range(5)]
+    for seed, day in enumerate(days):
+        bench.record("24 h of 10 connections: mints", f"seed {seed}, {day.logins} logins", day.mints, "mints")
+    bench.at_most("24 h of 10 connections: mints, most of 5 seeds", max(day.mints for day in days), 31)
+    bench.at_least("24 h: seconds of life of the oldest token at login", min(d.least_left for d in days), 60)
 
 
 if __name__ == "__main__":

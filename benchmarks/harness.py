@@ -95,6 +95,10 @@ class Bench:
             self._rows.append(Row(comparison, name, median, unit, min(found), max(found), rounds))
         return {name: statistics.median(found) for name, found in figures.items()}
 
+    def record(self, comparison: str, contender: str, figure: float, unit: str) -> None:
+        """A figure that was counted once and does not vary."""
+        self._rows.append(Row(comparison, contender, figure, unit, figure, figure, 1))
+
     def at_most(self, name: str, measured: float, bound: float) -> None:
         """A goal that a figure stays below."""
         self._goals.append(Goal(name, f"<= {bound:g}", measured, measured <= bound))

@@ -8,6 +8,7 @@ import threading
 import time
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from lakebase_provider.core.config import LakebaseConfig
@@ -79,6 +80,9 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         """
         if self._owner != os.getpid():
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
+        idle = self._take_trusted()
+        if idle is not None:
+            return idle
         seconds = self._budget if timeout is None else timeout
         # Looking is not locking, and costs little; if another borrower is faster, this one waits.
         if self._pool or not self._reserve():
@@ -99,7 +103,29 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         except psycopg.Error as error:
             logger.info("A connection is discarded on return: %s", error)
             conn.pgconn.finish()
-        super().putconn(conn)
+        # All that psycopg's pool looks at on the way; what it would do about it is its own.
+        if (
+            conn._pool is self
+            and conn.pgconn.transaction_status == TransactionStatus.IDLE
+            and conn.last_used < conn._expire_at
+            and conn._created_at > self._drained_at
+        ):
+            self._add_to_pool(conn)
+        else:
+            super().putconn(conn)
+
+    def _take_trusted(self) -> LakebaseConnection | None:
+        """The common case without detours: an idle connection that was used a moment ago."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._pool or now - self._pool[0].last_used >= TRUSTED_IDLE:
+                return None
+            connection = self._pool.popleft()
+            if len(self._pool) < self._nconns_min:
+                self._nconns_min = len(self._pool)
+            self._stats[self._REQUESTS_NUM] += 1
+        connection._pool = self
+        return connection
 
     def _getconn_within(self, seconds: float) -> LakebaseConnection:
         self._borrower.end = time.monotonic() + seconds

@@ -80,6 +80,30 @@ def test_nothing_leaks_from_one_borrower_to_the_next(client: LakebaseClient) -> 
         assert connection.execute("SELECT 41 + %s", [1]).fetchone() == (42,)
 
 
+def test_a_connection_that_broke_in_use_is_replaced(client: LakebaseClient) -> None:
+    with closing(client.pool.getconn()) as connection:
+        first = backend(connection)
+        connection.pgconn.finish()
+    with client.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert backend(connection) != first
+
+
+def test_a_connection_past_its_life_is_replaced(client: LakebaseClient) -> None:
+    with closing(client.pool.getconn()) as connection:
+        first = backend(connection)
+        connection._expire_at = 0.0
+    with client.connection() as connection:
+        assert backend(connection) != first
+
+
+def test_a_connection_returned_after_close_is_closed(client: LakebaseClient) -> None:
+    connection = client.pool.getconn()
+    client.close()
+    connection.close()
+    assert connection.closed
+
+
 def test_a_connection_left_in_a_failed_transaction_comes_back_clean(client: LakebaseClient) -> None:
     with closing(client.pool.getconn()) as connection, pytest.raises(psycopg.errors.DivisionByZero):
         connection.execute("SELECT 1/0")
