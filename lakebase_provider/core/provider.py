@@ -25,7 +25,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     LoginRejectedError,
 )
-from lakebase_provider.core.token import Token, TokenPolicy
+from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +167,8 @@ class TokenProvider:
         deadline = self._clock.elapsed() + timeout
         while (token := self._usable()) is None:
             flight = self._join(deadline)
+            if flight is None:
+                continue
             try:
                 flight.result.result(max(0.0, deadline - self._clock.elapsed()))
             except (LakebaseError, FutureTimeoutError):
@@ -178,6 +180,8 @@ class TokenProvider:
         deadline = self._clock.elapsed() + timeout
         while (token := self._usable()) is None:
             flight = self._join(deadline)
+            if flight is None:
+                continue
             waiter = asyncio.wrap_future(flight.result)
             try:
                 await asyncio.wait_for(waiter, max(0.0, deadline - self._clock.elapsed()))
@@ -218,25 +222,37 @@ class TokenProvider:
         token = self._token
         if token is None:
             return None
-        state = self._policy.state(token, seconds_left=self.seconds_left(token), chance=self._chance)
+        state = self._state(token)
         if state == "unusable":
             return None
         if state == "stale":
-            self._renew_in_background()
+            self._renew_in_background(token)
         self._served += 1
         return token
 
-    def _renew_in_background(self) -> None:
+    def _state(self, token: Token) -> TokenState:
+        return self._policy.state(token, seconds_left=self.seconds_left(token), chance=self._chance)
+
+    def _renew_in_background(self, stale: Token) -> None:
         with self._lock:
+            if self._flight is not None or self._token is not stale:
+                # Somebody is at it, or has been since this thread looked.
+                return
             now = self._clock.elapsed()
-            if self._flight is not None or now < max(self._not_before, self._renew_not_before):
+            if now < max(self._not_before, self._renew_not_before):
                 return
             flight = self._flight = _Flight(now)
         self._launch(flight)
 
-    def _join(self, deadline: float) -> _Flight:
-        """The mint under way, or a new one, of which an attempt begins before `deadline`."""
+    def _join(self, deadline: float) -> _Flight | None:
+        """The mint under way, or a new one, of which an attempt begins before `deadline`.
+
+        Returns:
+            None if a token has come since the caller looked.
+        """
         with self._lock:
+            if self._token is not None and self._state(self._token) != "unusable":
+                return None
             now = self._clock.elapsed()
             flight = self._flight
             starting = flight is None
@@ -316,9 +332,9 @@ class TokenProvider:
         if present is not None and present.fingerprint == token.fingerprint:
             # Believing it to be new would start its life anew.
             raise ControlPlaneUnavailableError("The workspace gave the same token again.")
-        left = self.seconds_left(token)
-        if self._policy.state(token, seconds_left=left, chance=0.5) == "unusable":
+        if self._state(token) == "unusable":
             # The machine was suspended meanwhile, for one.
+            left = self.seconds_left(token)
             raise ControlPlaneUnavailableError(f"The new token arrived with {left:.0f} s left to live.")
 
     def _goes_on(self, flight: _Flight, error: LakebaseError) -> bool:
