@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -110,6 +110,8 @@ class FaultProxy:
     @property
     def counters(self) -> ProxyCounters:
         """A copy of the counters."""
+        if self._thread is None:
+            return replace(self._counters)
         return self._do(lambda: replace(self._counters, open_connections=len(self._links)))
 
     def delay(self, seconds: float) -> None:
@@ -127,7 +129,7 @@ class FaultProxy:
 
     def reset(self) -> None:
         """End all open connections by RST, to client and server; new ones are welcome."""
-        self._do(self._reset)
+        self._await(self._reset())
 
     def cut_after(self, size: int, *, direction: Direction = "to_server") -> None:
         """Let this many more bytes pass, of all connections together, then end the connection by RST.
@@ -161,7 +163,12 @@ class FaultProxy:
     async def _accept(self, listener: socket.socket) -> None:
         with listener:
             while True:
-                connection, _ = await self._loop.sock_accept(listener)
+                try:
+                    connection, _ = await self._loop.sock_accept(listener)
+                except OSError:
+                    # Out of file descriptors, or gone before it was accepted.
+                    await asyncio.sleep(0.05)
+                    continue
                 self._counters.connections += 1
                 connection.setblocking(False)
                 link = _Link(self, connection, silent=self._silent)
@@ -226,17 +233,25 @@ class FaultProxy:
         for link in self._links if existing else ():
             link.silent = True
 
-    def _reset(self) -> None:
-        for link in self._links:
-            self._counters.cuts += 1
-            link.end(rst=True)
+    async def _reset(self) -> None:
+        self._counters.cuts += len(self._links)
+        await self._end_links(set(self._links), rst=True)
+
+    async def _end_links(self, links: set[_Link], *, rst: bool) -> None:
+        for link in links:
+            link.rst = rst
+            link.task.cancel()
+        await asyncio.gather(*(link.task for link in links), return_exceptions=True)
+        for link in links:
+            # A task that was cancelled before its first step has closed nothing.
+            link.close()
+            self._links.discard(link)
 
     async def _heal(self) -> None:
         self._delay, self._silent, self._cut = 0.0, False, None
+        await self._end_links({link for link in self._links if link.lossy}, rst=True)
         for link in self._links:
             link.silent = False
-            if link.lossy:
-                link.end(rst=True)
         if not self._acceptors:
             self._listen(bind_loopback(self._port, what="port"))
 
@@ -248,15 +263,13 @@ class FaultProxy:
 
     async def _end(self) -> None:
         await self._stop_listening()
-        tasks = [link.task for link in self._links if link.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_links(set(self._links), rst=False)
         await self._loop.shutdown_default_executor()
 
     # From other threads.
 
     def _do(self, action: Callable[[], T]) -> T:
+        self._check_running()
         done: Future[T] = Future()
 
         def run() -> None:
@@ -268,9 +281,17 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(run)
         return done.result()
 
-    def _await(self, coroutine: object) -> None:
-        assert asyncio.iscoroutine(coroutine)
+    def _await(self, coroutine: Coroutine[object, object, None]) -> None:
+        try:
+            self._check_running()
+        except RuntimeError:
+            coroutine.close()
+            raise
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _check_running(self) -> None:
+        if self._thread is None:
+            raise RuntimeError("The proxy is not running; use it in a `with` block.")
 
 
 class _CutError(Exception):
@@ -286,6 +307,8 @@ class _Cut:
 class _Link:
     """A client's connection, and the one to the server that belongs to it."""
 
+    task: asyncio.Task[None]
+
     def __init__(self, proxy: FaultProxy, client: socket.socket, *, silent: bool) -> None:
         self._proxy = proxy
         self._client = client
@@ -293,7 +316,6 @@ class _Link:
         self.silent = silent
         self.lossy = silent
         self.rst = False
-        self.task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Pass bytes on until either side has hung up."""
@@ -322,12 +344,6 @@ class _Link:
         # A silent link does not tell the client that the server hung up.
         while self.silent and direction == "to_client":
             await asyncio.sleep(3600)
-
-    def end(self, *, rst: bool) -> None:
-        """Close both sides soon."""
-        self.rst = rst
-        if self.task is not None:
-            self.task.cancel()
 
     def close(self) -> None:
         """Close both sides now."""

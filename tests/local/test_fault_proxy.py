@@ -183,6 +183,9 @@ def test_leaves_no_thread_and_no_socket(echo: Echo) -> None:
         port = proxy.port
         proxy.swallow()
         proxy.stop()
+        assert proxy.counters.connections == 1
+        with pytest.raises(RuntimeError, match="not running"):
+            proxy.heal()
         with pytest.raises(ConnectionError):
             socket.create_connection(("127.0.0.1", port), timeout=10)
     assert "fault-proxy" not in {thread.name for thread in threading.enumerate()} - before
