@@ -7,7 +7,14 @@ import random
 
 from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import Deadline
-from lakebase_provider.core.errors import DnsError, EndpointWakingError, LakebaseError, LoginRejectedError
+from lakebase_provider.core.errors import (
+    DnsError,
+    EndpointNotFoundError,
+    EndpointWakingError,
+    LakebaseError,
+    LoginRejectedError,
+    TooManyConnectionsError,
+)
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import TargetResolver
 from lakebase_provider.core.token import Token
@@ -15,6 +22,8 @@ from lakebase_provider.core.token import Token
 logger = logging.getLogger(__name__)
 
 _WAKING = Backoff(first=0.25, most=3.0, floor=0.05)
+#: What passes by itself, within seconds.
+_PASSES = (EndpointWakingError, TooManyConnectionsError)
 # Seeded by the system: processes that were forked together must not wait in step.
 _RNG = random.SystemRandom()
 
@@ -54,16 +63,22 @@ class Attempts:
         """
         if isinstance(error, LoginRejectedError) and self._may_mint_again():
             return 0.0
-        if isinstance(error, (DnsError, EndpointWakingError)) and not self._resolved_again:
+        if (
+            isinstance(error, (DnsError, EndpointNotFoundError, EndpointWakingError))
+            and not self._resolved_again
+        ):
             # It may have moved.
             self._resolved_again = True
-            self._targets.forget_host()
+            if self._targets.forget_host() and isinstance(error, EndpointNotFoundError):
+                return 0.0
         if isinstance(error, DnsError) and not self.resolver_failed:
             self.resolver_failed = True
             return 0.0
         pause = _WAKING.seconds(self._pauses, _RNG)
-        if not isinstance(error, EndpointWakingError) or pause >= self.deadline.remaining():
+        if not isinstance(error, _PASSES):
             raise error
+        if pause >= self.deadline.remaining():
+            raise _with_budget(error, self.deadline.seconds) from error.__cause__
         self._pauses += 1
         logger.warning("%s Next attempt in %.2f s.", error.message, pause)
         return pause
@@ -75,3 +90,9 @@ class Attempts:
         self._reminted = True
         self._tokens.invalidate(self.token.fingerprint)
         return True
+
+
+def _with_budget(error: LakebaseError, seconds: float) -> LakebaseError:
+    copy = error.again()
+    copy.message = f"{error.message} (tried for {seconds:.1f} s)"
+    return copy

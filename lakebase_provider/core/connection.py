@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -26,6 +28,8 @@ _PREPARE_THRESHOLD = 5
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
 _CANCEL_TIMEOUT = 3.0
+#: Until when the connect under way in this thread may take, on the monotonic clock.
+_connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
 
 class LakebaseConnection(psycopg.Connection[TupleRow]):
@@ -36,21 +40,47 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
     """
 
     last_used: float = 0.0
+    #: Seconds to wait at most for any answer of the server; None for as long as it takes.
+    answer_timeout: float | None = None
     _used = False
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> LakebaseConnection:
-        """psycopg's ``connect``; given an `opener`, the connection that it opens."""
+        """psycopg's ``connect``; given an `opener`, the connection that it opens.
+
+        `within` limits it, in seconds, for all addresses of the host together.
+        """
         opener: Callable[[], LakebaseConnection] | None = kwargs.pop("opener", None)
         if opener is not None:
             return opener()
-        connection = super().connect(conninfo, **kwargs)
+        reset = _connect_end.set(time.monotonic() + kwargs.pop("within", math.inf))
+        try:
+            connection = super().connect(conninfo, **kwargs)
+        finally:
+            _connect_end.reset(reset)
         assert isinstance(connection, cls)
         return connection
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # psycopg's own limit is in whole seconds, two at least, and for each address anew. It sends a step
+        # every tenth of a second, whether or not the server has answered.
+        steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
+        answer = None
+        while time.monotonic() < _connect_end.get():
+            try:
+                awaited = steps.send(answer)
+            except StopIteration as done:
+                return done.value
+            answer = yield awaited
+        steps.close()
+        raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
         self._used = True
+        if self.answer_timeout is not None:
+            kwargs.setdefault("timeout", self.answer_timeout)
         return super().wait(*args, **kwargs)
 
     def check(self, timeout: float) -> None:
@@ -99,6 +129,8 @@ class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
     """
 
     last_used: float = 0.0
+    #: Seconds to wait at most for any answer of the server; None for as long as it takes.
+    answer_timeout: float | None = None
     _used = False
 
     @classmethod
@@ -114,6 +146,8 @@ class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
     async def wait(self, *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
         self._used = True
+        if self.answer_timeout is not None:
+            kwargs.setdefault("timeout", self.answer_timeout)
         return await super().wait(*args, **kwargs)
 
     async def check(self, timeout: float) -> None:

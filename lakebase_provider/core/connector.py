@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Coroutine
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: libpq reads a connect_timeout of 1 as 2 seconds.
-_LEAST_CONNECT_TIMEOUT = 2
+#: Seconds for the server's word that it has ended a statement to arrive.
+_ANSWER_GRACE = 5.0
 #: Seconds for name servers to answer, where the system's resolver did not.
 _NAME_SERVER_TIMEOUT = 5.0
 #: Settings that a session starts with where the server takes them. The interval, in milliseconds, ends the
@@ -160,12 +161,15 @@ class Connector:
             self._connections += 1
         self.last_error = None
         connection.last_used = time.monotonic()
+        if self._config.statement_timeout is not None:
+            # The server ends the statement; on a silent link nobody hears of it.
+            connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE
         ms = (attempts.deadline.seconds - attempts.deadline.remaining()) * 1000
         logger.info("Connected to %s in %.0f ms", location, ms)
 
     def _locate(self, attempts: Attempts) -> _Location:
         """Where to connect, for this attempt alone, since an address may move. Blocks."""
-        target = self._targets.resolve()
+        target = self._targets.resolve(attempts.deadline.remaining())
         if attempts.resolver_failed:
             seconds = min(_NAME_SERVER_TIMEOUT, attempts.deadline.remaining())
             return _Location(target, resolve(target.host, target.port, seconds).addresses)
@@ -184,7 +188,10 @@ class Connector:
         self, location: _Location, attempts: Attempts, parameters: dict[str, Any]
     ) -> LakebaseConnection:
         try:
-            return LakebaseConnection.connect(**self._arguments(location, attempts), **parameters)
+            seconds = attempts.deadline.remaining()
+            return LakebaseConnection.connect(
+                **self._arguments(location, attempts), **parameters, within=seconds
+            )
         except _DRIVER_ERRORS as error:
             raise _typed(error, location) from without_locals(error)
         except BaseException as error:
@@ -216,7 +223,8 @@ class Connector:
             **location.parameters(),
             **tls_parameters(config),
             "password": attempts.token.reveal(),
-            "connect_timeout": max(_LEAST_CONNECT_TIMEOUT, round(attempts.deadline.remaining())),
+            # In whole seconds, two at least: more than is left, which limits it besides.
+            "connect_timeout": math.ceil(attempts.deadline.remaining()) + 2,
             "application_name": config.application_name,
             # Given even when empty: PGOPTIONS of the environment must not take effect.
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
