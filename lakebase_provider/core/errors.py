@@ -310,6 +310,7 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     ),
     _pattern(
         r"connection refused|timeout expired|timed out|starting up|shutting down|connection reset"
+        r"|recovery mode|not yet accepting connections"
         r"|server closed the connection|network is unreachable|no route to host|unexpected eof",
         EndpointWakingError,
     ),

@@ -200,7 +200,7 @@ class HealthCheck:
         return classify_login(text, where=str(self._target))
 
     def _resolve(self, seconds: float) -> str:
-        self._target = self._targets.resolve()
+        self._target = self._targets.resolve(seconds)
         return str(self._target)
 
     def _credential(self, seconds: float) -> str:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 TRUSTED_IDLE = 0.5
 #: Seconds that a check may take at most; a server that lives answers in milliseconds.
 CHECK_SECONDS = 5.0
+#: Seconds for an attempt to connect that no borrower waits for, or several do.
+_BACKGROUND_SECONDS = 3.0
 
 
 class LakebasePool(ConnectionPool[LakebaseConnection]):
@@ -50,14 +52,14 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._owner = os.getpid()
         self._borrower = threading.local()
         super().__init__(
-            kwargs={"opener": connector.connect},
+            kwargs={"opener": self._open_in_background},
             connection_class=LakebaseConnection,
             min_size=config.min_size,
             max_size=config.max_size,
             max_lifetime=config.max_lifetime,
             max_idle=config.max_idle,
             timeout=config.connect_budget,
-            # The connector was patient already; what is still missing then, the next borrower opens.
+            # What is still missing after an attempt, the next borrower opens.
             reconnect_timeout=0.0,
             reconnect_failed=self._background_gave_up,
             check=self._check_if_idle,
@@ -153,6 +155,10 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             self._nconns -= 1
             self._stats[self._REQUESTS_ERRORS] += 1
         self._tell_the_waiting(error)
+
+    def _open_in_background(self) -> LakebaseConnection:
+        # Shorter than what close() waits for: a pool that is closed leaves no thread behind.
+        return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
 
     def _background_gave_up(self, _pool: object) -> None:
         self._tell_the_waiting(self._connector.last_error)

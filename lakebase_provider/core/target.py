@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.control_plane import ControlPlane
-from lakebase_provider.core.errors import ConfigError, EndpointDisabledError, EndpointWakingError
+from lakebase_provider.core.errors import (
+    ConfigError,
+    ControlPlaneTimeoutError,
+    EndpointDisabledError,
+    EndpointWakingError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +47,35 @@ class TargetResolver:
         self._host: str | None = config.host
         self._user: str | None = config.user or config.client_id or config.azure_client_id
 
-    def resolve(self) -> Target:
+    def resolve(self, timeout: float = 60.0) -> Target:
         """The target; asks the workspace at most once for each missing part.
 
+        Args:
+            timeout: Seconds to wait at most for the workspace.
+
         Raises:
+            ControlPlaneTimeoutError: The workspace did not answer in time.
             LakebaseError: The workspace refused or was not reached.
         """
+        if self._host is not None and self._user is not None:
+            return Target(self._host, self._config.port, self._config.database, self._user)
+        answer: Future[Target] = Future()
+        # A thread of its own: whatever the workspace does, the caller keeps its deadline.
+        threading.Thread(target=self._ask, args=(answer,), name="lakebase-resolve", daemon=True).start()
+        try:
+            return answer.result(timeout)
+        except FutureTimeoutError:
+            raise ControlPlaneTimeoutError(
+                f"The workspace did not say within {timeout:.1f} s where the database is."
+            ) from None
+
+    def _ask(self, answer: Future[Target]) -> None:
+        try:
+            answer.set_result(self._resolve())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    def _resolve(self) -> Target:
         # Two threads at the first call may both ask; the answers agree, and no lock is held during I/O.
         host = self._host = self._host or self._ask_host()
         user = self._user = self._user or self._required_control_plane("user").current_user_name()
