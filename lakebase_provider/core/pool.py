@@ -59,8 +59,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             max_lifetime=config.max_lifetime,
             max_idle=config.max_idle,
             timeout=config.connect_budget,
-            # What is still missing after an attempt, the next borrower opens.
-            reconnect_timeout=0.0,
+            reconnect_timeout=config.connect_budget,
             reconnect_failed=self._background_gave_up,
             check=self._check_if_idle,
             close_returns=True,
@@ -161,20 +160,25 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
 
     def _background_gave_up(self, _pool: object) -> None:
-        self._tell_the_waiting(self._connector.last_error)
+        error = self._connector.last_error
+        if error is not None:
+            self._fail_the_waiting(error)
 
-    def _tell_the_waiting(self, error: BaseException | None) -> None:
+    def _tell_the_waiting(self, error: BaseException) -> None:
         """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
-        hopeless = isinstance(error, LakebaseError) and not error.retryable
+        if isinstance(error, LakebaseError) and not error.retryable:
+            self._fail_the_waiting(error)
+            return
         with self._lock:
-            waiting = list(self._waiting) if hopeless else []
-            if hopeless:
-                self._waiting.clear()
-            elif self._waiting:
+            if self._waiting:
                 # The caller that was at it may only have had less time than they have.
                 self._maybe_grow_pool()
+
+    def _fail_the_waiting(self, error: LakebaseError) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
         for client in waiting:
-            assert isinstance(error, LakebaseError)
             copy = error.again()
             copy.__cause__ = error.__cause__
             client.fail(copy)
