@@ -270,6 +270,9 @@ class TokenProvider:
                 raise error from failure.__cause__
             if flight is None:
                 flight = self._flight = _Flight(next_try)
+                if next_try > now:
+                    # What the pause is for is what to tell should the deadline pass.
+                    flight.last_error = failure
             flight.last_deadline = max(flight.last_deadline, deadline)
         if starting:
             self._launch(flight)
