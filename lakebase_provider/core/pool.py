@@ -156,8 +156,13 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._tell_the_waiting(error)
 
     def _open_in_background(self) -> LakebaseConnection:
-        # Shorter than what close() waits for: a pool that is closed leaves no thread behind.
-        return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
+        try:
+            # Shorter than what close() waits for: a pool that is closed leaves no thread behind.
+            return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
+        except LakebaseError as error:
+            if not error.retryable:
+                self._fail_the_waiting(error)
+            raise
 
     def _background_gave_up(self, _pool: object) -> None:
         error = self._connector.last_error
