@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from lakebase_provider.core import telemetry
 from lakebase_provider.core.attempts import Attempts
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig
@@ -102,7 +103,9 @@ class Connector:
             try:
                 attempts.token = self._tokens.get(attempts.deadline.remaining())
                 location = self._locate(attempts)
-                connection = self._login(location, attempts, parameters)
+                with telemetry.span("connect") as span:
+                    span.set(token_seconds_left=self._tokens.seconds_left(attempts.token))
+                    connection = self._login(location, attempts, parameters)
             except LakebaseError as error:
                 self._clock.sleep(self._pause_after(error, attempts))
             else:
@@ -125,7 +128,9 @@ class Connector:
             try:
                 attempts.token = await self._tokens.aget(attempts.deadline.remaining())
                 location = await self._alocate(attempts)
-                connection = await self._alogin(location, attempts, parameters)
+                with telemetry.span("connect") as span:
+                    span.set(token_seconds_left=self._tokens.seconds_left(attempts.token))
+                    connection = await self._alogin(location, attempts, parameters)
             except LakebaseError as error:
                 await asyncio.sleep(self._pause_after(error, attempts))
             else:

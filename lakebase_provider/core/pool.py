@@ -11,6 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from lakebase_provider.core import telemetry
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -81,10 +82,10 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         """
         if self._owner != os.getpid():
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
-        idle = self._take_trusted()
-        if idle is not None:
-            return idle
-        seconds = self._budget if timeout is None else timeout
+        with telemetry.span("checkout"):
+            return self._take_trusted() or self._getconn(self._budget if timeout is None else timeout)
+
+    def _getconn(self, seconds: float) -> LakebaseConnection:
         # Looking is not locking, and costs little; if another borrower is faster, this one waits.
         if self._pool or not self._reserve():
             return self._getconn_within(seconds)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
+from lakebase_provider.core import telemetry
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.errors import (
@@ -59,6 +60,10 @@ class TargetResolver:
         """
         if self._host is not None and self._user is not None:
             return Target(self._host, self._config.port, self._config.database, self._user)
+        with telemetry.span("resolve"):
+            return self._ask_in_time(timeout)
+
+    def _ask_in_time(self, timeout: float) -> Target:
         answer: Future[Target] = Future()
         # A thread of its own: whatever the workspace does, the caller keeps its deadline.
         threading.Thread(target=self._ask, args=(answer,), name="lakebase-resolve", daemon=True).start()

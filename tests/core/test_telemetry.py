@@ -113,3 +113,15 @@ def test_without_opentelemetry_nothing_is_imported_or_recorded() -> None:
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_checkout_is_traced_down_to_the_mint(lakebase_env: LocalLakebase, recorded: Recorded) -> None:
+    with LakebaseClient(lakebase_env.config(host=None)) as client, client.connection():
+        pass
+    found = {span.name: span for span in recorded.spans()}
+    assert {"lakebase.checkout", "lakebase.connect", "lakebase.resolve", "lakebase.mint"} <= set(found)
+    for span in found.values():
+        assert span.attributes is not None
+        assert span.attributes["lakebase.outcome"] == "ok"
+    assert found["lakebase.connect"].attributes is not None
+    assert float(str(found["lakebase.connect"].attributes["lakebase.token.seconds_left"])) > 3000
