@@ -48,10 +48,11 @@ DIALECTS: dict[str, tuple[type[LakebaseError], bool, str]] = {
     "too_many_clients": (TooManyConnectionsError, True, "max_size"),
     "reserved_slots": (TooManyConnectionsError, True, "max_size"),
     "starting": (EndpointWakingError, True, BUDGET),
+    "recovering": (EndpointWakingError, True, BUDGET),
     "stopping": (EndpointWakingError, True, BUDGET),
 }
-#: No client of ours leaves the user out, and the pending test has what the core does not know yet.
-ELSEWHERE = {"no_user", "recovering"}
+#: No client of ours leaves the user out.
+ELSEWHERE = {"no_user"}
 
 
 def test_every_scripted_refusal_is_tested() -> None:

@@ -56,3 +56,15 @@ def test_row_18_the_pools_own_budget_is_named(small_lake: LocalLakebase) -> None
     ):
         client.pool.getconn(timeout=0.5)
     assert "max_size" in caught.value.remedy
+
+
+def test_row_18_the_error_names_the_budget(small_lake: LocalLakebase, full: ExitStack) -> None:
+    with pytest.raises(TooManyConnectionsError, match=r"1\.5 s"):
+        LakebaseClient(small_lake.config()).connect(timeout=1.5)
+
+
+def test_row_18_a_slot_that_becomes_free_is_taken(lake: LocalLakebase) -> None:
+    for name in ("endpoint_full", "too_many_clients", "reserved_slots"):
+        lake.admin.login_fault(name, times=1)
+    with timed(10):
+        LakebaseClient(lake.config()).connect(timeout=10).close()

@@ -67,3 +67,13 @@ def test_row_25_an_endpoint_that_was_just_created_is_waited_for(lake: LocalLakeb
         with timed(1 + GRACE), pytest.raises(EndpointWakingError) as caught:
             client.connect(timeout=1)
         assert caught.value.retryable
+
+
+def test_row_25_an_endpoint_not_found_at_login_is_resolved_once_more(lake: LocalLakebase) -> None:
+    with LakebaseClient(lake.config(host=None)) as client:
+        with client.connection():
+            pass
+        lake.admin.move_endpoint("127.0.0.1")
+        with timed(3):
+            client.connect(timeout=10).close()
+        assert client.target().host == "127.0.0.1"

@@ -70,7 +70,7 @@ def test_row_26_what_was_committed_is_there(lake: LocalLakebase, client: Lakebas
     assert rows(client) == 1
 
 
-@pytest.mark.parametrize("name", ["starting", "stopping"])
+@pytest.mark.parametrize("name", ["starting", "recovering", "stopping"])
 def test_row_26_a_server_that_is_not_ready_is_waited_for(lake: LocalLakebase, name: str) -> None:
     lake.admin.login_fault(name, times=2)
     with timed(5):

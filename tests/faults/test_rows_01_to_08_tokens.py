@@ -19,7 +19,7 @@ from lakebase_provider.local import LocalLakebase
 from lakebase_provider.local.login_errors import EXPIRED_STYLES
 from tests.core.fake_clock import FakeClock
 
-from .conftest import CREDENTIALS, GRACE, obtain, timed
+from .conftest import CREDENTIALS, ENDPOINT, GRACE, obtain, timed
 
 
 def statuses(lake: LocalLakebase, path: str = CREDENTIALS) -> list[int]:
@@ -149,3 +149,10 @@ def test_row_08_sixty_four_threads_without_a_token_mint_once(lake: LocalLakebase
     assert users == [(lake.client_id,)] * 64
     assert lake.admin.counters().mints == 1
     assert statuses(lake) == [200]
+
+
+def test_row_06_an_endpoint_lookup_that_hangs_keeps_nobody(lake: LocalLakebase) -> None:
+    lake.admin.fault("GET", ENDPOINT, hang=30)
+    client = LakebaseClient(lake.config(host=None))
+    with timed(1 + GRACE), pytest.raises(ControlPlaneTimeoutError):
+        client.connect(timeout=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import threading
 
+import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseError
@@ -31,7 +33,7 @@ def test_row_09_a_sleeping_compute_is_woken_within_the_budget(
     assert 500 <= int(found.group(1)) < 10_000
 
 
-@pytest.mark.parametrize("mode", ["starting", "paused"])
+@pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
 @pytest.mark.parametrize("seconds", [1, 2.5])
 def test_row_09_a_compute_that_does_not_wake_keeps_nobody(
     lake: LocalLakebase, mode: str, seconds: float
@@ -133,3 +135,38 @@ def test_row_12_a_deadline_in_a_query_on_a_silent_link_frees_the_task(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("seconds", [1, 2.5])
+def test_row_11_a_connect_on_a_silent_link_keeps_nobody(
+    lake: LocalLakebase, proxy: FaultProxy, seconds: float
+) -> None:
+    proxy.swallow()
+    client = LakebaseClient(lake.config(port=proxy.port))
+    client.tokens.get()
+    with timed(seconds + GRACE), pytest.raises(EndpointWakingError):
+        client.connect(timeout=seconds)
+
+
+def test_row_12_statement_timeout_holds_on_a_silent_link(lake: LocalLakebase, proxy: FaultProxy) -> None:
+    errors: list[BaseException] = []
+
+    def query() -> None:
+        try:
+            connection.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            errors.append(error)
+
+    with LakebaseClient(lake.config(port=proxy.port, statement_timeout=1)) as client:
+        connection = client.connect()
+        proxy.swallow()
+        thread = threading.Thread(target=query)
+        thread.start()
+        # The server's own timeout, and some seconds for its answer to be on the way.
+        thread.join(10)
+        hung = thread.is_alive()
+        proxy.reset()
+        thread.join()
+        connection.close()
+    assert not hung, "the statement went on until the link was reset"
+    assert errors
