@@ -92,3 +92,10 @@ def test_constraints_are_names_and_versions_only() -> None:
 def test_the_examples_that_the_readme_names_exist(marker: str) -> None:
     assert marker in (ROOT / "README.md").read_text()
     assert (ROOT / "example_dags" / marker).is_file()
+
+
+def test_no_module_of_the_core_is_longer_than_one_reading() -> None:
+    lines = {
+        path.name: len(path.read_text().splitlines()) for path in ROOT.glob("lakebase_provider/core/*.py")
+    }
+    assert {name: count for name, count in lines.items() if count > 400} == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,12 @@ from lakebase_provider.core.engine import create_async_engine, create_engine
 from lakebase_provider.core.health import HealthCheck, HealthReport
 from lakebase_provider.core.pool import LakebasePool
 from lakebase_provider.core.provider import TokenProvider
+from lakebase_provider.core.roles import (
+    APPLICATION_PRIVILEGES,
+    IdentityType,
+    TablePrivilege,
+    create_role,
+)
 from lakebase_provider.core.target import Target, TargetResolver
 
 if TYPE_CHECKING:
@@ -183,6 +189,28 @@ class LakebaseClient:
         """
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
         return check.run(checks, timeout=timeout)
+
+    def create_role(
+        self,
+        name: str,
+        identity_type: IdentityType = "SERVICE_PRINCIPAL",
+        *,
+        grants: Sequence[TablePrivilege] = APPLICATION_PRIVILEGES,
+        schema: str = "public",
+    ) -> bool:
+        """Let another principal log in: :func:`lakebase_provider.core.roles.create_role`, committed.
+
+        Args:
+            name: The service principal's client id, the user's e-mail address or the group's name.
+            identity_type: What `name` is.
+            grants: Privileges on the tables of `schema`, present and future.
+            schema: The schema whose tables it may use.
+
+        Returns:
+            True if the role was created, False if it was there.
+        """
+        with self.connection() as connection:
+            return create_role(connection, name, identity_type, grants=grants, schema=schema)
 
     def stats(self) -> ClientStats:
         """The counters."""

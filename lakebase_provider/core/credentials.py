@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lakebase_provider.core.clock import Clock
-from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.errors import ClockSkewError, ConfigError, ControlPlaneError
 from lakebase_provider.core.provider import Minter
@@ -112,6 +112,9 @@ def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claim
         config: The configuration.
         control_plane: The workspace; None with a native password.
         claims: What tokens shall be good for; everything if empty.
+
+    Raises:
+        ConfigError: A setting does not go with the way to mint.
     """
     if config.auth == "password":
         if config.password is None:
@@ -123,6 +126,10 @@ def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claim
         minter = AutoscalingOAuth(control_plane, config.endpoint, ttl=config.token_ttl, claims=claims)
     else:
         assert config.instance is not None
+        if config.token_ttl is not None:
+            raise setting("token_ttl").error(
+                "is set beside 'instance'", remedy="Drop it: Lakebase Provisioned takes no lifetime."
+            )
         minter = ProvisionedOAuth(control_plane, config.instance, claims=claims)
     if config.token_store == "shared":  # noqa: S105 # no password
         from lakebase_provider.core.store import shared_between_processes

@@ -36,7 +36,6 @@ _REFUSAL_SECONDS = 30.0
 _MOST_RETRY_AFTER = 600.0
 #: Fingerprints of refused tokens that are remembered; a workspace hands out the latest again, if any.
 _REFUSED_TOKENS = 16
-
 _NEVER = float("-inf")
 #: Token, and until when it is fresh by the wall clock and by elapsed time: all that the common case needs.
 _NOTHING_FRESH: tuple[Token | None, float, float] = (None, 0.0, 0.0)

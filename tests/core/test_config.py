@@ -6,6 +6,7 @@ import traceback
 
 import pytest
 
+from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig, settings
 from lakebase_provider.core.errors import ConfigError
 
@@ -205,6 +206,12 @@ def test_no_secret_is_in_the_frames_of_a_refusal(monkeypatch: pytest.MonkeyPatch
     ours = [frame for frame in frames.stack if "lakebase_provider" in frame.filename]
     assert ours
     assert "canary-secret" not in str([frame.locals for frame in ours])
+
+
+def test_a_lifetime_does_not_go_with_an_instance() -> None:
+    config = LakebaseConfig.from_env(WORKSPACE, instance="i", token_ttl=600)
+    with pytest.raises(ConfigError, match="'token_ttl' is set beside 'instance'"):
+        LakebaseClient(config)
 
 
 def test_pgpassword_is_ignored_with_oauth() -> None:
