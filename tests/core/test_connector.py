@@ -8,7 +8,7 @@ import traceback
 import psycopg
 import pytest
 
-from lakebase_provider.core import LakebaseClient, LakebaseError, connector
+from lakebase_provider.core import LakebaseClient, LakebaseConfig, LakebaseError, connector
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneThrottledError,
@@ -51,6 +51,17 @@ def test_host_and_user_are_resolved_where_they_are_left_out(lakebase_env: LocalL
 def test_a_workspace_token_works_and_its_user_is_asked_for(lakebase_env: LocalLakebase) -> None:
     config = lakebase_env.config(client_id=None, client_secret=None, user=None, token=lakebase_env.pat)
     assert current_user(LakebaseClient(config)) == "developer@example.com"
+
+
+def test_a_notebook_names_the_endpoint_alone(lakebase_env: LocalLakebase) -> None:
+    """databricks-sdk finds the workspace and the principal in the environment, as it does everywhere."""
+    env = lakebase_env.env()
+    config = LakebaseConfig(
+        endpoint=env["ENDPOINT_NAME"], port=int(env["PGPORT"]), sslrootcert=env["PGSSLROOTCERT"]
+    )
+    client = LakebaseClient(config)
+    assert str(client.target()) == f"{env['PGUSER']}@{env['PGHOST']}:{env['PGPORT']}/databricks_postgres"
+    assert current_user(client) == env["PGUSER"]
 
 
 def test_a_provisioned_instance(lakebase_env: LocalLakebase) -> None:
