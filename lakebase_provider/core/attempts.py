@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 
+import psycopg
+
 from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import Deadline
 from lakebase_provider.core.errors import (
@@ -22,6 +24,8 @@ from lakebase_provider.core.token import Token
 logger = logging.getLogger(__name__)
 
 _WAKING = Backoff(first=0.25, most=3.0, floor=0.05)
+#: Seconds that an attempt needs to be worth beginning.
+_LEAST_ATTEMPT = 0.1
 #: What passes by itself, within seconds.
 _PASSES = (EndpointWakingError, TooManyConnectionsError)
 # Seeded by the system: processes that were forked together must not wait in step.
@@ -51,6 +55,7 @@ class Attempts:
         self._reminted = False
         self._resolved_again = False
         self._pauses = 0
+        self._said: LakebaseError | None = None
 
     def pause_after(self, error: LakebaseError) -> float:
         """Seconds to wait before the next attempt.
@@ -77,8 +82,12 @@ class Attempts:
         pause = _WAKING.seconds(self._pauses, _RNG)
         if not isinstance(error, _PASSES):
             raise error
-        if pause >= self.deadline.remaining():
-            raise _with_budget(error, self.deadline.seconds) from error.__cause__
+        if not isinstance(error.__cause__, psycopg.errors.ConnectionTimeout):
+            self._said = error
+        if pause + _LEAST_ATTEMPT >= self.deadline.remaining():
+            # What the server said tells more than that there was no time left to ask it again.
+            told = self._said or error
+            raise _with_budget(told, self.deadline.seconds) from told.__cause__
         self._pauses += 1
         logger.warning("%s Next attempt in %.2f s.", error.message, pause)
         return pause
