@@ -19,7 +19,7 @@ from lakebase_provider.local import LocalLakebase
 
 #: Seconds that a token lives, and rows to load: so few and so many that each run has to renew its token.
 _TOKEN_LIFETIME = 1.5
-_ORDERS = 250_000
+_ORDERS = 400_000
 #: Columns of the table where the output is no terminal.
 _WIDTH = 120
 
