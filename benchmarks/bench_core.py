@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -107,7 +108,7 @@ def main() -> int:
         def new_connection() -> None:
             client.connect().close()
 
-        medians = bench.compare(
+        figures = bench.compare(
             "checkout + return",
             "us",
             {
@@ -115,19 +116,22 @@ def main() -> int:
                 "psycopg_pool, nothing added": microseconds_each(bare, _CHECKOUTS),
                 "a new TLS connection": microseconds_each(new_connection, 20),
             },
+            rounds=15,
         )
-        ratio = medians["lakebase-provider"] / medians["psycopg_pool, nothing added"]
+        ratio = bench.ratio(figures, "lakebase-provider", "psycopg_pool, nothing added")
         bench.at_most("checkout + return: ours / psycopg_pool", ratio, 1.3)
 
         def get() -> None:
             client.tokens.get()
 
-        medians = bench.compare(
+        figures = bench.compare(
             "TokenProvider.get(), cached", "us", {"lakebase-provider": microseconds_each(get, _GETS)}
         )
-        bench.at_most("TokenProvider.get(), cached, microseconds", medians["lakebase-provider"], 1.0)
+        bench.at_most(
+            "TokenProvider.get(), cached, microseconds", statistics.median(figures["lakebase-provider"]), 1.0
+        )
 
-        medians = bench.compare(
+        figures = bench.compare(
             "fresh process to first row",
             "CPU s",
             {
@@ -135,7 +139,7 @@ def main() -> int:
                 "documented: SDK + psycopg_pool": cpu_seconds_of(_DOCUMENTED, lake),
             },
         )
-        ratio = medians["lakebase-provider"] / medians["documented: SDK + psycopg_pool"]
+        ratio = bench.ratio(figures, "lakebase-provider", "documented: SDK + psycopg_pool")
         bench.at_most("fresh process to first row: ours / documented", ratio, 0.25)
     with LocalLakebase() as lake:
         measure_short_processes(bench, lake)

@@ -72,7 +72,7 @@ class Bench:
         contenders: Mapping[str, Callable[[], float]],
         *,
         rounds: int = 5,
-    ) -> dict[str, float]:
+    ) -> dict[str, list[float]]:
         """Let each contender run once to warm up, then in turn; each returns its figure.
 
         Args:
@@ -82,7 +82,7 @@ class Bench:
             rounds: How many rounds are counted.
 
         Returns:
-            Median by contender.
+            The figures of the counted rounds, by contender.
         """
         figures: dict[str, list[float]] = {name: [] for name in contenders}
         for counted in [False] + [True] * rounds:
@@ -93,7 +93,12 @@ class Bench:
         for name, found in figures.items():
             median = statistics.median(found)
             self._rows.append(Row(comparison, name, median, unit, min(found), max(found), rounds))
-        return {name: statistics.median(found) for name, found in figures.items()}
+        return figures
+
+    @staticmethod
+    def ratio(figures: Mapping[str, list[float]], contender: str, peer: str) -> float:
+        """Median of the ratios round by round: what drifts in the machine drifts in both of a round."""
+        return statistics.median(a / b for a, b in zip(figures[contender], figures[peer], strict=True))
 
     def record(self, comparison: str, contender: str, figure: float, unit: str) -> None:
         """A figure that was counted once and does not vary."""
