@@ -23,7 +23,8 @@ from lakebase_provider.core.token import Token
 
 logger = logging.getLogger(__name__)
 
-_WAKING = Backoff(first=0.25, most=3.0, floor=0.05)
+#: A compute that has woken is noticed within a second.
+_WAKING = Backoff(first=0.25, most=1.0, floor=0.05)
 #: Seconds that an attempt needs to be worth beginning.
 _LEAST_ATTEMPT = 0.1
 #: What passes by itself, within seconds.

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -496,3 +497,49 @@ def test_a_spawned_process_gets_the_configuration_and_no_secret(lakebase_env: Lo
         workers.join()
     assert "A secret was left behind" in said
     assert lakebase_env.client_id in said
+
+
+# 6. The pool grows after 61 minutes against a server that really checks expiry; old connections keep working.
+
+
+def test_a_pool_that_grows_after_61_minutes_logs_in_with_a_new_token(lakebase_env: LocalLakebase) -> None:
+    clock = FakeClock(time.time())
+    with LakebaseClient(lakebase_env.config(), clock=clock) as client, client.connection() as old:
+        first = client.tokens.get()
+        clock.advance(61 * 60)
+        # The workspace's clock is the one that logins are judged by.
+        lakebase_env.admin.set_clock_skew(61 * 60)
+        env = lakebase_env.env()
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(user=env["PGUSER"], password=first.reveal(), sslmode="verify-full").close()
+        with client.connection() as new:
+            assert new.info.backend_pid != old.info.backend_pid
+            assert old.execute("SELECT 1").fetchone() == new.execute("SELECT 1").fetchone() == (1,)
+        assert client.tokens.get().fingerprint != first.fingerprint
+        counters = lakebase_env.admin.counters()
+        # The one that was refused is the old token, which this test sent by hand.
+        assert (counters.mints, counters.refused_logins) == (2, 1)
+
+
+# 7. Endpoint suspended for 10 s, 20 dead pooled connections: the first checkout takes a second longer.
+
+
+@pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
+def test_the_first_checkout_after_ten_seconds_of_waking(lakebase_env: LocalLakebase, mode: str) -> None:
+    wake = 10.0
+    with LakebaseClient(lakebase_env.config(max_size=20)) as client:
+        borrowed = [client.pool.getconn() for _ in range(20)]
+        for connection in borrowed:
+            connection.close()
+        for connection in borrowed:
+            connection.last_used -= 60  # they have been idle for a minute
+        lakebase_env.admin.set_wake_mode(mode)
+        lakebase_env.admin.set_wake_delay(wake)
+        lakebase_env.admin.suspend()
+        start = time.monotonic()
+        with client.connection() as connection:
+            assert time.monotonic() - start <= wake + 1
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+# 8 (DNS) is tests/faults/test_row_23_dns.py; 10 (the canary) is test_secrets.py.
