@@ -8,12 +8,13 @@ DOCS_READY := $(VENV)/.docs-ready
 CLIENTS_READY := $(CLIENTS_VENV)/.ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow test-clients test-sdk lint format bench $(BENCHES) docs constraints clean
+.PHONY: help setup demo test test-slow coverage test-clients test-sdk lint format bench $(BENCHES) docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
 	@echo "make test          the tests"
 	@echo "make test-slow     the tests that take more than a minute each"
+	@echo "make coverage      branch coverage of the core, 95 % at least"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
 	@echo "make test-sdk      minting, with the oldest databricks-sdk or SDK=VERSION"
 	@echo "make lint          ruff, mypy --strict, import-linter"
@@ -48,6 +49,9 @@ $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+coverage: $(READY)
+	$(BIN)/pytest tests/core tests/faults --cov=lakebase_provider.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-clients: $(READY) $(CLIENTS_READY)
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/pytest tests/clients

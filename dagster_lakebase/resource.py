@@ -94,6 +94,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
     database: str | None = _field("database")
     user: str | None = _field("user")
     host: str | None = _field("host")
+    access: str | None = _field("access")
     port: int | None = _field("port")
     auth: str | None = _field("auth")
     password: str | None = _field("password")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,14 @@ class ClientStats:
         mints: Tokens minted.
         connections: Physical connections opened, pooled or not.
         checkouts: Connections that the pools lent.
+        pool: psycopg's own counters of this process's present pool, such as ``pool_size``,
+            ``requests_waiting`` and ``requests_wait_ms``; empty without one.
     """
 
     mints: int
     connections: int
     checkouts: int
+    pool: Mapping[str, int]
 
 
 class LakebaseClient:
@@ -220,6 +223,7 @@ class LakebaseClient:
             checkouts=self._checkouts_of_closed_pools
             + _checkouts(self._pool)
             + self._async_pools.checkouts(),
+            pool={} if self._pool is None else self._pool.get_stats(),
         )
 
     def close(self) -> None:

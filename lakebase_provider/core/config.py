@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.allowed_hosts import check_host, workspace_url
-from lakebase_provider.core.environment import left_out, opaque, read_environment
+from lakebase_provider.core.environment import PRINCIPALS, left_out, opaque, read_environment
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting, field
@@ -27,6 +27,7 @@ _ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
 
 Auth = Literal["oauth", "password"]
 SslMode = Literal["verify-full", "verify-ca", "require"]
+Access = Literal["read_write", "read_only"]
 TokenStore = Literal["off", "shared"]
 
 
@@ -66,6 +67,13 @@ class LakebaseConfig:
     )
     host: str | None = field(
         None, "Host", "Host of the database. Resolved from the endpoint when left out.", env=("PGHOST",)
+    )
+    access: Access = field(
+        "read_write",
+        "Access",
+        "read_only: the endpoint's or instance's host for reading alone, which answers from its secondaries.",
+        env=("LAKEBASE_ACCESS",),
+        choices=get_args(Access),
     )
     port: int = field(
         5432, "Port", "Port of the database.", kind="integer", env=("PGPORT",), minimum=1, maximum=65535
@@ -232,6 +240,11 @@ class LakebaseConfig:
             raise setting("endpoint").error(
                 f"is {self.endpoint!r}", remedy=f"Use the form {ENDPOINT_FORMAT}."
             )
+        if self.access == "read_only" and self.host is not None:
+            raise setting("access").error(
+                "is 'read_only' although 'host' is given",
+                remedy="Drop 'host': it is resolved from the endpoint.",
+            )
         if self.auth == "oauth":
             if self.endpoint is None and self.instance is None:
                 raise setting("endpoint").error(
@@ -360,21 +373,8 @@ class LakebaseConfig:
 
 #: The endpoint alone would not do: two principals on one endpoint must never share a token.
 _CREDENTIAL_SETTINGS = (
-    "endpoint",
-    "instance",
-    "auth",
-    "password",
-    "workspace_host",
-    "client_id",
-    "client_secret",
-    "token",
-    "profile",
-    "auth_type",
-    "azure_client_id",
-    "azure_client_secret",
-    "azure_tenant_id",
-    "token_ttl",
-    "token_store",
+    *("endpoint", "instance", "auth", "password", "workspace_host", "auth_type", "token_ttl", "token_store"),
+    *(name for principal in PRINCIPALS for name in principal),
 )
 
 

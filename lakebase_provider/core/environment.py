@@ -9,7 +9,7 @@ from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting
 
 #: Ways to authenticate at the workspace; what belongs to one says nothing about another.
-_PRINCIPALS = (
+PRINCIPALS = (
     ("client_id", "client_secret"),
     ("token",),
     ("profile",),
@@ -25,10 +25,12 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
         found.get(n) != overrides.get(n) for n in ("endpoint", "instance")
     ):
         left_out |= {"endpoint", "instance", "host"}
-    for mine in _PRINCIPALS:
+    if "access" in given:
+        left_out |= {"host"}
+    for mine in PRINCIPALS:
         if given.isdisjoint(mine):
             continue
-        left_out |= set().union(*(other for other in _PRINCIPALS if other != mine))
+        left_out |= set().union(*(other for other in PRINCIPALS if other != mine))
         # The identity comes first in each: another one has another secret and another role.
         identity = mine[0]
         if identity in given and found.get(identity) != overrides[identity]:

@@ -15,6 +15,7 @@ from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneTimeoutError,
     EndpointDisabledError,
+    EndpointNotFoundError,
     EndpointWakingError,
 )
 
@@ -104,17 +105,24 @@ class TargetResolver:
 
     def _ask_host(self) -> str:
         control_plane = self._required_control_plane("host")
+        read_only = self._config.access == "read_only"
         if self._config.endpoint is not None:
             status = control_plane.endpoint(self._config.endpoint).get("status") or {}
             if status.get("disabled"):
                 raise EndpointDisabledError(f"Endpoint {self._config.endpoint} is disabled.")
-            host = (status.get("hosts") or {}).get("host")
+            host = (status.get("hosts") or {}).get("read_only_host" if read_only else "host")
             state = status.get("current_state")
             name = f"Endpoint {self._config.endpoint}"
         else:
             instance = control_plane.instance(self._config.instance or "")
-            host, state = instance.get("read_write_dns"), instance.get("state")
+            host = instance.get("read_only_dns" if read_only else "read_write_dns")
+            state = instance.get("state")
             name = f"Instance {self._config.instance}"
+        if not host and read_only and state in ("ACTIVE", "IDLE", "DEGRADED", "AVAILABLE"):
+            raise EndpointNotFoundError(
+                f"{name} has no host for reading alone.",
+                remedy="Enable readable secondaries on it, or use access=read_write.",
+            )
         if not host:
             raise EndpointWakingError(f"{name} has no host yet (state {state}).")
         logger.info("%s is at %s (state %s)", name, host, state)

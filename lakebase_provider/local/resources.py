@@ -193,6 +193,7 @@ class Views:
         if endpoint.state != "INIT":
             status["hosts"] = {
                 "host": endpoint.host,
+                "read_only_host": endpoint.host,
                 "read_write_pooled_host": pooled_name(endpoint.host),
             }
         if endpoint.pending_state:

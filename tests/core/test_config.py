@@ -58,6 +58,7 @@ def test_each_setting_has_a_label_and_a_sentence() -> None:
         ({"endpoint": "my-endpoint"}, "endpoint", "projects/<project>"),
         ({"endpoint": ENDPOINT + "/"}, "endpoint", "projects/<project>"),
         ({"endpoint": ENDPOINT, "instance": "i"}, "instance", "Keep 'endpoint'"),
+        ({"endpoint": ENDPOINT, "access": "read_only", "host": "localhost"}, "access", "Drop 'host'"),
         ({"endpoint": ENDPOINT, "max_sise": 3}, "max_sise", "'max_size'"),
         ({"endpoint": ENDPOINT, "options": "-c x"}, "options", "Settings are"),
         ({"endpoint": ENDPOINT, "port": "five"}, "port", "PGPORT"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
 import psycopg
 import pytest
@@ -62,6 +63,13 @@ def test_a_notebook_names_the_endpoint_alone(lakebase_env: LocalLakebase) -> Non
     client = LakebaseClient(config)
     assert str(client.target()) == f"{env['PGUSER']}@{env['PGHOST']}:{env['PGPORT']}/databricks_postgres"
     assert current_user(client) == env["PGUSER"]
+
+
+@pytest.mark.parametrize("target", [{}, {"endpoint": None, "instance": "local"}])
+def test_the_host_for_reading_alone(lakebase_env: LocalLakebase, target: dict[str, Any]) -> None:
+    client = LakebaseClient(lakebase_env.config(access="read_only", **target))
+    assert client.config.host is None
+    assert current_user(client) == lakebase_env.env()["PGUSER"]
 
 
 def test_a_provisioned_instance(lakebase_env: LocalLakebase) -> None:

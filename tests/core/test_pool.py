@@ -35,6 +35,7 @@ def test_ten_borrowers_in_turn_share_one_connection_and_one_token(
     assert (counters.logins, counters.mints) == (1, 1)
     assert client.stats().connections == 1
     assert client.stats().checkouts == 10
+    assert client.stats().pool["pool_size"] == 1
 
 
 def test_close_hands_a_borrowed_connection_back(client: LakebaseClient) -> None:
