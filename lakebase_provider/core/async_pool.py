@@ -150,6 +150,9 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
         now = time.monotonic()
         if now - connection.last_used < TRUSTED_IDLE:
             return
+        if connection._expire_at <= now:
+            # psycopg's pool looks at the age of what is handed back, not of what lies idle.
+            raise psycopg.OperationalError("the connection has reached its maximum life")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         left = (_borrower_end.get() or now + self._budget) - now
         try:

@@ -197,6 +197,9 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         now = time.monotonic()
         if now - connection.last_used < TRUSTED_IDLE:
             return
+        if connection._expire_at <= now:
+            # psycopg's pool looks at the age of what is handed back, not of what lies idle.
+            raise psycopg.OperationalError("the connection has reached its maximum life")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         left = getattr(self._borrower, "end", now + self._budget) - now
         try:

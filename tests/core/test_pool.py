@@ -98,6 +98,18 @@ def test_a_connection_past_its_life_is_replaced(client: LakebaseClient) -> None:
         assert backend(connection) != first
 
 
+def test_a_connection_that_outlived_its_life_while_idle_is_replaced(
+    client: LakebaseClient, lakebase_env: LocalLakebase
+) -> None:
+    with closing(client.pool.getconn()) as connection:
+        first = backend(connection)
+    connection.last_used -= 60
+    connection._expire_at = 0.0
+    with client.connection() as connection:
+        assert backend(connection) != first
+    eventually(lambda: lakebase_env.admin.counters().open_connections <= 1)
+
+
 def test_a_connection_returned_after_close_is_closed(client: LakebaseClient) -> None:
     connection = client.pool.getconn()
     client.close()
