@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from lakebase_provider.core.config import setting, settings
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.secret import Secret
+
+
+def test_a_secret_is_a_password_field() -> None:
+    assert setting("client_secret").json_schema() == {"type": ["string", "null"], "format": "password"}
+
+
+def test_limits_choices_and_default_are_in_the_schema() -> None:
+    assert setting("port").json_schema() == {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": 65535,
+        "default": 5432,
+    }
+    schema = setting("sslmode").json_schema()
+    assert schema["enum"] == ["verify-full", "verify-ca", "require"]
+    assert schema["default"] == "verify-full"
+
+
+def test_each_schema_takes_its_own_default() -> None:
+    for row in settings():
+        schema = row.json_schema()
+        assert schema["type"][1] == "null"
+        if row.default is not None:
+            assert row.parse(schema["default"]) == row.default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("database", 7, "must be text, not int"),
+        ("port", "70000", "is 70000"),
+        ("token_ttl", 30, "is 30"),
+        ("connect_budget", "inf", "is inf"),
+        ("max_size", [], "must be a whole number, not list"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(name: str, value: object, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        setting(name).parse(value)
+    assert f"'{name}' {problem}" in caught.value.message
+
+
+def test_a_parsed_secret_stays_opaque() -> None:
+    secret = Secret("canary")
+    assert setting("token").parse(secret) is secret
+    assert f"{secret}{secret!r}" == "***Secret('***')"
