@@ -180,8 +180,12 @@ class LakebaseClient:
         return create_async_engine(self._connector, self.config, **arguments)
 
     def target(self) -> Target:
-        """Host, port, database and role, asked of the workspace where the configuration leaves them out."""
-        return self._targets.resolve()
+        """Host, port, database and role, asked of the workspace where the configuration leaves them out.
+
+        Raises:
+            LakebaseError: The workspace refused, or did not answer within `connect_budget` seconds.
+        """
+        return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
         """Run the staged check (:data:`~lakebase_provider.core.health.STAGES`).

@@ -38,8 +38,8 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
     * A connection that is handed back is rolled back and its session reset.
     * ``close()`` of a borrowed connection hands it back, so ``closing(hook.get_conn())`` works.
 
-    psycopg's pool has no hooks for the first: what it counts and whom it lets wait is its own affair. This
-    class takes part in it by the attributes ``_lock``, ``_pool``, ``_nconns`` and ``_waiting``, which is why
+    psycopg's pool has no hooks for the first: what it counts, whom it lets wait and what it lends are its own
+    affair. This class takes part in it by attributes and methods that begin with an underscore, which is why
     pyproject.toml holds psycopg-pool to one minor version.
 
     Args:

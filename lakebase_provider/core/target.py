@@ -49,7 +49,7 @@ class TargetResolver:
         self._host: str | None = config.host
         self._user: str | None = config.user or config.client_id or config.azure_client_id
 
-    def resolve(self, timeout: float = 60.0) -> Target:
+    def resolve(self, timeout: float) -> Target:
         """The target; asks the workspace at most once for each missing part.
 
         Args:
