@@ -2,13 +2,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 CLIENTS_VENV ?= .venv-clients
+BENCH_VENV ?= .venv-bench
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 CLIENTS_READY := $(CLIENTS_VENV)/.ready
+BENCH_READY := $(BENCH_VENV)/.ready
+UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow coverage test-clients test-sdk lint format bench $(BENCHES) docs constraints clean
+.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-ui lint format bench $(BENCHES) docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
@@ -17,6 +20,9 @@ help:
 	@echo "make coverage      branch coverage of the core, 95 % at least"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
 	@echo "make test-sdk      minting, with the oldest databricks-sdk or SDK=VERSION"
+	@echo "make test-airflow-min   the Airflow tests with the oldest Airflow that is promised to work"
+	@echo "make test-dagster-only  the Dagster side without Airflow, and beside dagster-databricks"
+	@echo "make test-ui       the web interfaces in a headless browser (needs Chromium)"
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make bench         the measurements, or one of: $(BENCHES)"
@@ -64,6 +70,29 @@ test-sdk:
 	build/sdk/bin/python -m pip install --quiet '.[local]' sqlalchemy --group test 'databricks-sdk==$(SDK)'
 	build/sdk/bin/python -m pytest tests/core/test_conformance.py tests/core/test_connector.py
 
+# The oldest Airflow that is promised to work; another one by AIRFLOW=.
+AIRFLOW ?= 3.1.*
+test-airflow-min:
+	$(PYTHON) -m venv --clear build/airflow-min
+	build/airflow-min/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/airflow-min/bin/python -m pip install --quiet '.[airflow,local,pandas,polars]' --group test-airflow 'apache-airflow==$(AIRFLOW)'
+	build/airflow-min/bin/python -m pytest tests/airflow
+
+test-dagster-only:
+	$(PYTHON) -m venv --clear build/dagster-only
+	build/dagster-only/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/dagster-only/bin/python -m pip install --quiet --constraint constraints.txt '.[dagster,local,pandas,polars]' --group test-dagster
+	build/dagster-only/bin/python -m pytest tests/dagster
+	build/dagster-only/bin/python -m pip install --quiet dagster-databricks
+	build/dagster-only/bin/python -m pytest tests/dagster/test_imports.py tests/dagster/test_resource.py
+
+$(UI_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group ui
+	@touch $@
+
+test-ui: $(UI_READY)
+	$(BIN)/pytest -m ui tests/ui
+
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -76,8 +105,14 @@ format: $(READY)
 
 bench: $(BENCHES)
 
-$(BENCHES): bench-%: $(READY)
-	$(BIN)/python -m benchmarks.bench_$*
+$(BENCH_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group bench
+	@touch $@
+
+$(BENCHES): bench-%: $(BENCH_READY)
+	$(BENCH_VENV)/bin/python -m benchmarks.bench_$*
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
@@ -91,8 +126,8 @@ constraints:
 	$(PYTHON) -m venv build/resolver
 	build/resolver/bin/python -m pip install --quiet uv
 	build/resolver/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
-	  --all-extras --group dev --group docs --output-file constraints.txt pyproject.toml
+	  --all-extras --group dev --group docs --group bench --group ui --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf build $(VENV) $(CLIENTS_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf build $(VENV) $(CLIENTS_VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

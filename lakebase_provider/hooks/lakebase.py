@@ -21,7 +21,7 @@ from lakebase_provider.hooks.connection import config_of, hide_secrets, secrets_
 from lakebase_provider.hooks.dialect import LakebaseDialect
 
 if TYPE_CHECKING:
-    from airflow.providers.openlineage.sqlparser import (  # type: ignore[import-not-found] # optional
+    from airflow.providers.openlineage.sqlparser import (
         DatabaseInfo,
     )
     from sqlalchemy.engine import URL, Engine

@@ -1,0 +1,1 @@
+"""Moving data: load, merge and unload at the speed of COPY."""

@@ -1,0 +1,1 @@
+"""Sensors: importing one imports neither a driver nor the Databricks SDK."""

@@ -1,0 +1,1 @@
+"""Triggers: what runs in the triggerer while a task is deferred."""
