@@ -18,11 +18,11 @@ from lakebase_provider.core.attempts import Attempts
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
+from lakebase_provider.core.error_patterns import classify_login
 from lakebase_provider.core.errors import (
     ControlPlaneTimeoutError,
     LakebaseError,
     SessionSettingError,
-    classify_login,
 )
 from lakebase_provider.core.network import resolve, tls_parameters
 from lakebase_provider.core.provider import TokenProvider

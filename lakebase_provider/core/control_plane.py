@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.errors import ConfigError, classify_control_plane
+from lakebase_provider.core.error_patterns import classify_control_plane
+from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.rest import NotForRest, RestTransport
 from lakebase_provider.core.sdk import SdkTransport
 

@@ -17,12 +17,12 @@ import psycopg
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.error_patterns import classify_login
 from lakebase_provider.core.errors import (
     ConfigError,
     HealthCheckError,
     LakebaseError,
     TlsError,
-    classify_login,
 )
 from lakebase_provider.core.network import resolve
 from lakebase_provider.core.provider import TokenProvider

@@ -21,7 +21,8 @@ import urllib3
 from lakebase_provider import __version__
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.errors import LakebaseError, NotAuthenticatedError, classify_control_plane
+from lakebase_provider.core.error_patterns import classify_control_plane
+from lakebase_provider.core.errors import LakebaseError, NotAuthenticatedError
 from lakebase_provider.core.tracebacks import without_locals
 
 #: Seconds to connect, and to wait for an answer.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider import __version__
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.errors import LakebaseError, classify_control_plane
+from lakebase_provider.core.error_patterns import classify_control_plane
+from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.tracebacks import without_locals
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig, LakebaseError, connector
+from lakebase_provider.core.error_patterns import classify_login
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneThrottledError,
@@ -24,7 +25,6 @@ from lakebase_provider.core.errors import (
     PermissionDeniedError,
     SessionSettingError,
     TlsError,
-    classify_login,
 )
 from lakebase_provider.local import LocalLakebase
 
