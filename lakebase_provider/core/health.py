@@ -7,8 +7,8 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import certifi
@@ -45,7 +45,24 @@ STAGES: dict[str, tuple[str, ...]] = {
     "write": ("login",),
 }
 
+#: Each figure with the stage that measures it. A native password has no `token_seconds`.
+FIGURES: dict[str, str] = {
+    "token_seconds": "credential",  # seconds that the token has left to live
+    "connect_ms": "login",  # milliseconds of a connect to a compute that is awake
+    "wake_seconds": "login",  # seconds that the compute took to wake; 0 below half a second
+    "connections": "query",  # sessions of all databases on the server
+    "max_connections": "query",  # sessions that the server allows
+}
+
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+#: Seconds. A login that takes no longer did not wait for the compute, or not long enough to matter.
+_WAKE_SUSPECTED = 0.5
+#: pg_stat_activity hides from a role what other roles' sessions are; this counts them without a privilege.
+_WHO_AND_HOW_MANY = """
+    SELECT current_user, current_database(),
+        (SELECT sum(numbackends)::int FROM pg_catalog.pg_stat_database WHERE datid <> 0),
+        current_setting('max_connections')::int
+"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,7 @@ class StageResult:
         remedy: What to do; empty unless it failed.
         code: The error's code; empty unless it failed.
         retryable: Whether it may succeed later by itself; False unless it failed.
+        figures: What it measured, by the names of :data:`FIGURES`.
     """
 
     name: str
@@ -69,6 +87,7 @@ class StageResult:
     remedy: str = ""
     code: str = ""
     retryable: bool = False
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,11 @@ class HealthReport:
         """The result of the stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the stages measured, by the names of :data:`FIGURES`; only of stages that succeeded."""
+        return {name: value for stage in self.stages for name, value in stage.figures.items()}
+
     def raise_for_failure(self) -> None:
         """Raise :class:`~lakebase_provider.core.errors.HealthCheckError` unless the report is ok."""
         failed = self.first_failure
@@ -105,6 +129,7 @@ class HealthReport:
         """Plain types, ready for JSON or XCom."""
         return {
             "ok": self.ok,
+            "figures": {name: round(value, 2) for name, value in self.figures.items()},
             "stages": [
                 {
                     "name": s.name,
@@ -149,6 +174,7 @@ class HealthCheck:
         self._addresses: tuple[str, ...] = ()
         self._socket: socket.socket | None = None
         self._connection: LakebaseConnection | None = None
+        self._figures: dict[str, float] = {}
 
     def run(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
         """Run the stages that are asked for and those that they build on.
@@ -161,7 +187,7 @@ class HealthCheck:
             ConfigError: A stage is unknown.
         """
         seconds = self._config.connect_budget if timeout is None else timeout
-        wanted = _with_foundations(STAGES if checks is None else checks)
+        wanted = with_foundations(STAGES if checks is None else checks)
         results: dict[str, StageResult] = {}
         try:
             for name in (stage for stage in STAGES if stage in wanted):
@@ -178,6 +204,7 @@ class HealthCheck:
 
     def _run_stage(self, name: str, seconds: float) -> StageResult:
         stage: Callable[[float], str] = getattr(self, f"_{name}")
+        self._figures = {}
         start = time.perf_counter()
         try:
             detail = stage(seconds)
@@ -188,7 +215,7 @@ class HealthCheck:
             return StageResult(name, "failed", ms, known.message, known.remedy, known.code, known.retryable)
         ms = (time.perf_counter() - start) * 1000
         logger.info("Health check stage %s ok in %.0f ms: %s", name, ms, detail)
-        return StageResult(name, "ok", ms, detail)
+        return StageResult(name, "ok", ms, detail, figures=self._figures)
 
     def _classify(self, error: BaseException, name: str) -> LakebaseError:
         text = str(without_locals(error))
@@ -207,7 +234,8 @@ class HealthCheck:
         token = self._tokens.get(seconds)
         if token.expires_at is None:
             return "native password"
-        return f"token {token.fingerprint}, {self._tokens.seconds_left(token):.0f} s left"
+        left = self._figures["token_seconds"] = self._tokens.seconds_left(token)
+        return f"token {token.fingerprint}, {left:.0f} s left"
 
     def _dns(self, seconds: float) -> str:
         target = self._known_target()
@@ -246,12 +274,25 @@ class HealthCheck:
         return detail
 
     def _login(self, seconds: float) -> str:
+        failures = self._connector.stats().failures
+        start = time.perf_counter()
         self._connection = self._connector.connect(seconds, autocommit=True)
-        return f"server {_version(self._connection)}"
+        took = time.perf_counter() - start
+        detail = f"server {_version(self._connection)}"
+        # A waking compute refuses logins, or holds them; only a second one tells the wake from a slow network.
+        if self._connector.stats().failures == failures and took < _WAKE_SUSPECTED:
+            self._figures.update(connect_ms=took * 1000, wake_seconds=0.0)
+            return detail
+        start = time.perf_counter()
+        self._connector.connect(seconds).close()
+        awake = time.perf_counter() - start
+        self._figures.update(connect_ms=awake * 1000, wake_seconds=max(0.0, took - awake))
+        return f"{detail}; {max(0.0, took - awake):.1f} s more than the next one"
 
     def _query(self, seconds: float) -> str:
-        user, database = self._rows("SELECT current_user, current_database()")
-        return f"{user} in {database}"
+        user, database, sessions, limit = self._rows(_WHO_AND_HOW_MANY)
+        self._figures.update(connections=float(sessions), max_connections=float(limit))
+        return f"{user} in {database}; {sessions} of {limit} connections"
 
     def _write(self, seconds: float) -> str:
         assert self._connection is not None
@@ -271,7 +312,12 @@ class HealthCheck:
         return self._target
 
 
-def _with_foundations(checks: Iterable[str]) -> set[str]:
+def with_foundations(checks: Iterable[str]) -> set[str]:
+    """The stages, and those that they build on.
+
+    Raises:
+        ConfigError: A stage is unknown.
+    """
     wanted: set[str] = set()
     todo = list(checks)
     while todo:
