@@ -155,7 +155,7 @@ def measure_short_processes(bench: Bench, lake: LocalLakebase) -> None:
         os.environ["XDG_RUNTIME_DIR"] = folder
         for name, settings in (
             ("service principal", {}),
-            ("service principal, shared store", {"token_store": "shared"}),
+            ("service principal, shared store", {"credential_store": "shared"}),
             ("workspace token", ambient),
         ):
             mints, requests = found[name] = requests_of_short_processes(lake, _PROCESSES, **settings)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds; fail after ten seconds."""
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
+def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    """Return as soon as the condition holds; fail after that many seconds."""
+    pause, end = threading.Event(), time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, f"it did not happen within {within:g} seconds"
         pause.wait(0.01)
-    raise AssertionError("it did not happen within ten seconds")

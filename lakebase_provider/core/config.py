@@ -133,7 +133,7 @@ class LakebaseConfig:
     azure_tenant_id: str | None = field(
         None, "Azure tenant ID", "Tenant of an Entra service principal.", env=("ARM_TENANT_ID",)
     )
-    token_ttl: float | None = field(
+    credential_ttl: float | None = field(
         None,
         "Token lifetime",
         "Seconds that a token lives; the workspace's 60 minutes when left out.",
@@ -141,11 +141,11 @@ class LakebaseConfig:
         minimum=300,
         maximum=3600,
     )
-    token_store: TokenStore = field(
+    credential_store: TokenStore = field(
         "off",
         "Token store",
         "shared: this user's processes on this host share a token, in a file that only the user can read.",
-        env=("LAKEBASE_TOKEN_STORE",),
+        env=("LAKEBASE_CREDENTIAL_STORE",),
         choices=get_args(TokenStore),
     )
     sslmode: SslMode = field(
@@ -373,7 +373,8 @@ class LakebaseConfig:
 
 #: The endpoint alone would not do: two principals on one endpoint must never share a token.
 _CREDENTIAL_SETTINGS = (
-    *("endpoint", "instance", "auth", "password", "workspace_host", "auth_type", "token_ttl", "token_store"),
+    *("endpoint", "instance", "auth", "password", "workspace_host"),
+    *("auth_type", "credential_ttl", "credential_store"),
     *(name for principal in PRINCIPALS for name in principal),
 )
 

@@ -123,15 +123,15 @@ def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claim
     assert control_plane is not None
     minter: Minter
     if config.endpoint is not None:
-        minter = AutoscalingOAuth(control_plane, config.endpoint, ttl=config.token_ttl, claims=claims)
+        minter = AutoscalingOAuth(control_plane, config.endpoint, ttl=config.credential_ttl, claims=claims)
     else:
         assert config.instance is not None
-        if config.token_ttl is not None:
-            raise setting("token_ttl").error(
+        if config.credential_ttl is not None:
+            raise setting("credential_ttl").error(
                 "is set beside 'instance'", remedy="Drop it: Lakebase Provisioned takes no lifetime."
             )
         minter = ProvisionedOAuth(control_plane, config.instance, claims=claims)
-    if config.token_store == "shared":  # noqa: S105 # no password
+    if config.credential_store == "shared":
         from lakebase_provider.core.store import shared_between_processes
 
         return shared_between_processes(minter, config, claims)

@@ -1,4 +1,4 @@
-"""Tokens shared by the processes of one user on one host (setting ``token_store``).
+"""Tokens shared by the processes of one user on one host (setting ``credential_store``).
 
 Tasks that start by the hundred need one mint between them instead of one each. The token lies in a file that
 only its user can read, in ``$XDG_RUNTIME_DIR`` (memory, gone at logout) or else in the user's cache folder.

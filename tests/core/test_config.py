@@ -210,8 +210,8 @@ def test_no_secret_is_in_the_frames_of_a_refusal(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_lifetime_does_not_go_with_an_instance() -> None:
-    config = LakebaseConfig.from_env(WORKSPACE, instance="i", token_ttl=600)
-    with pytest.raises(ConfigError, match="'token_ttl' is set beside 'instance'"):
+    config = LakebaseConfig.from_env(WORKSPACE, instance="i", credential_ttl=600)
+    with pytest.raises(ConfigError, match="'credential_ttl' is set beside 'instance'"):
         LakebaseClient(config)
 
 

@@ -109,7 +109,7 @@ for _ in children:
 def store(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of a token store of this test's own, switched on for all processes that it starts."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setenv("LAKEBASE_TOKEN_STORE", "shared")
+    monkeypatch.setenv("LAKEBASE_CREDENTIAL_STORE", "shared")
     return tmp_path / "lakebase-provider"
 
 

@@ -36,7 +36,7 @@ def test_each_schema_takes_its_own_default() -> None:
     [
         ("database", 7, "must be text, not int"),
         ("port", "70000", "is 70000"),
-        ("token_ttl", 30, "is 30"),
+        ("credential_ttl", 30, "is 30"),
         ("connect_budget", "inf", "is inf"),
         ("max_size", [], "must be a whole number, not list"),
     ],

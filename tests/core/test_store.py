@@ -252,7 +252,7 @@ def test_whatever_a_token_depends_on_makes_another_key() -> None:
         store_key(config(client_secret="other")),
         store_key(config(client_id=None, client_secret=None, token="one")),
         store_key(config(client_id=None, client_secret=None, token="two")),
-        store_key(config(token_ttl=300)),
+        store_key(config(credential_ttl=300)),
         store_key(config(), [{"permission_set": "READ_ONLY"}]),
     ]
     assert len(set(keys)) == len(keys)
@@ -285,7 +285,7 @@ def test_two_processes_mint_once_where_it_is_asked_for(
         subprocess.run([sys.executable, "-c", _CONNECT], check=True, timeout=60)
         assert lakebase_env.admin.counters().mints == expected
     assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("LAKEBASE_TOKEN_STORE", "shared")
+    monkeypatch.setenv("LAKEBASE_CREDENTIAL_STORE", "shared")
     for _ in range(2):
         subprocess.run([sys.executable, "-c", _CONNECT], check=True, timeout=60)
         assert lakebase_env.admin.counters().mints == 3
@@ -298,9 +298,9 @@ def test_two_principals_on_one_endpoint_do_not_share(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     other = lakebase_env.admin.add_principal()
     configs = [
-        lakebase_env.config(token_store="shared"),
+        lakebase_env.config(credential_store="shared"),
         lakebase_env.config(
-            token_store="shared", client_id=other.client_id, client_secret=other.client_secret, user=None
+            credential_store="shared", client_id=other.client_id, client_secret=other.client_secret, user=None
         ),
     ]
     users = set()
@@ -316,10 +316,10 @@ def test_a_revoked_token_in_the_store_costs_one_refusal(
     lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    LakebaseClient(lakebase_env.config(token_store="shared")).connect().close()
+    LakebaseClient(lakebase_env.config(credential_store="shared")).connect().close()
     lakebase_env.admin.revoke_tokens()
     for _ in range(2):
-        LakebaseClient(lakebase_env.config(token_store="shared")).connect().close()
+        LakebaseClient(lakebase_env.config(credential_store="shared")).connect().close()
     counters = lakebase_env.admin.counters()
     assert (counters.mints, counters.refused_logins, counters.logins) == (2, 1, 3)
 
@@ -332,7 +332,7 @@ def test_without_a_principal_in_the_settings_nothing_is_shared(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     client = LakebaseClient(
-        lakebase_env.config(token_store="shared", client_id=None, client_secret=None, auth_type="oauth-m2m")
+        lakebase_env.config(credential_store="shared", client_id=None, client_secret=None, auth_type="oauth-m2m")
     )
     assert "needs client_id and client_secret" in caplog.text
     assert client.tokens.get()

@@ -167,7 +167,7 @@ def test_lifetime_and_claims_are_passed_on(clock: FakeClock) -> None:
 
 
 def test_the_workspace_obeys_the_lifetime_that_is_asked_for(lakebase_env: LocalLakebase) -> None:
-    client = LakebaseClient(lakebase_env.config(token_ttl=300), claims=[{"permission_set": "READ_ONLY"}])
+    client = LakebaseClient(lakebase_env.config(credential_ttl=300), claims=[{"permission_set": "READ_ONLY"}])
     assert 290 <= client.tokens.get().lifetime <= 300
     [body] = [r.body for r in lakebase_env.admin.requests() if r.path.endswith("/postgres/credentials")]
     assert body["claims"] == [{"permission_set": "READ_ONLY"}]

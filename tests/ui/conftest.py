@@ -1,0 +1,129 @@
+"""A headless browser, and the servers that it looks at, on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.eventually import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parent.parent.parent
+#: Where the pictures in the documentation live; they are replaced when this variable is set.
+PICTURES = ROOT / "docs" / "images" if "UPDATE_SCREENSHOTS" in os.environ else ROOT / "build" / "ui"
+#: A browser that talks to nobody but the page's server; root may not run it in its sandbox.
+_SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ui)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, named by CHROMIUM where it is not on the path."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "Chromium is not installed; on Debian: apt-get install chromium."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(_SWITCHES))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def picture(page: Page) -> Callable[[str], None]:
+    """Keeps what the page shows."""
+
+    def take(name: str) -> None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"{name}.png")
+
+    return take
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Service:
+    """A process of a web application, with its log beside it.
+
+    Args:
+        command: Arguments of the Python interpreter that runs the tests.
+        log: The file for what it prints.
+        env: Its environment.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        self._log = log
+        with log.open("wb") as file:
+            # A session of its own: a web server's workers end with it.
+            self._process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+
+    def wait_for(self, url: str) -> None:
+        """Wait until `url` answers."""
+
+        def answers() -> bool:
+            assert self._process.poll() is None, f"It ended:\n{self.tail()}"
+            try:
+                with urllib.request.urlopen(url, timeout=5):  # noqa: S310 # loopback, http
+                    return True
+            except OSError:
+                return False
+
+        eventually(answers, seconds=_START_SECONDS)
+
+    def tail(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
+
+    def stop(self) -> None:
+        """End the process and its children."""
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
