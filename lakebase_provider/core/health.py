@@ -279,7 +279,7 @@ class HealthCheck:
         self._connection = self._connector.connect(seconds, autocommit=True)
         took = time.perf_counter() - start
         detail = f"server {_version(self._connection)}"
-        # A waking compute refuses logins, or holds them; only a second one tells the wake from a slow network.
+        # A waking compute refuses logins or holds them; a second one tells the wake from a slow network.
         if self._connector.stats().failures == failures and took < _WAKE_SUSPECTED:
             self._figures.update(connect_ms=took * 1000, wake_seconds=0.0)
             return detail
