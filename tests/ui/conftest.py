@@ -113,7 +113,7 @@ class Service:
             except OSError:
                 return False
 
-        eventually(answers, seconds=_START_SECONDS)
+        eventually(answers, within=_START_SECONDS)
 
     def tail(self) -> str:
         """The last lines of the log."""

@@ -182,7 +182,7 @@ def test_a_worker_tests_a_connection_too(airflow: Airflow, lakebase_server: Loca
         answer.update(airflow.request("/api/v2/connections/enqueue-test", **bearer, **ticket))
         return answer["state"] in ("success", "failed")
 
-    eventually(ended, seconds=120)
+    eventually(ended, within=120)
 
     assert answer["state"] == "success", answer
     assert "login" in answer["result_message"]
