@@ -152,6 +152,14 @@ class HealthReport:
                 lines.append(f"{'':<31}remedy: {s.remedy}")
         return "\n".join(lines)
 
+    def summary(self) -> str:
+        """One line, for where a table would lose its shape: what failed and its remedy, and what was well."""
+        well = ", ".join(f"{s.name} {s.ms:.0f} ms" for s in self.stages if s.status == "ok")
+        failed = self.first_failure
+        if failed is None:
+            return f"All is well: {well}."
+        return f"Stage {failed.name} failed: {failed.detail} Remedy: {failed.remedy} Well: {well or 'nothing'}."
+
 
 class HealthCheck:
     """Runs the stages, each in its own time, without a pool.

@@ -207,13 +207,13 @@ class LakebaseHook(DbApiHook):
         """Check every stage from the name to a write; what the "Test" button of the connection shows.
 
         Returns:
-            Whether all is well, and a line for each stage with what to do about a failed one.
+            Whether all is well, and one line: the web interface would run the lines of a table together.
         """
         try:
             report = self.client.health()
         except LakebaseError as error:
             return False, str(error)
-        return report.ok, report.to_text()
+        return report.ok, report.summary()
 
     @staticmethod
     def _serialize_cell(cell: Any, conn: Any = None) -> Any:

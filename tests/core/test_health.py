@@ -6,7 +6,7 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
-from lakebase_provider.core.health import STAGES
+from lakebase_provider.core.health import STAGES, HealthReport, StageResult
 from lakebase_provider.local import LocalLakebase
 
 
@@ -76,3 +76,12 @@ def test_a_role_that_may_not_write_fails_at_write(lakebase_env: LocalLakebase) -
     assert report.stage("query").status == "ok"
     assert report.stage("write").status == "failed"
     assert "TEMPORARY" in report.stage("write").remedy
+
+
+def test_the_summary_is_one_line_with_the_remedy_or_the_time_of_each_stage() -> None:
+    ok = StageResult("resolve", "ok", ms=12.4)
+    failed = StageResult("credential", "failed", ms=3.0, detail="Refused.", remedy="Ask for a secret.")
+    assert HealthReport((ok,)).summary() == "All is well: resolve 12 ms."
+    assert HealthReport((ok, failed)).summary() == (
+        "Stage credential failed: Refused. Remedy: Ask for a secret. Well: resolve 12 ms."
+    )
