@@ -15,6 +15,7 @@ import psycopg
 
 from lakebase_provider.core import telemetry
 from lakebase_provider.core.attempts import Attempts
+from lakebase_provider.core.cancel import remember
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
@@ -166,6 +167,7 @@ class Connector:
             self._connections += 1
         self.last_error = None
         connection.last_used = time.monotonic()
+        remember(connection)
         if self._config.statement_timeout is not None:
             # The server ends the statement; on a silent link nobody hears of it.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE

@@ -19,6 +19,7 @@ from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.token import Token
 from lakebase_provider.hooks.connection import config_of, hide_secrets, secrets_of
 from lakebase_provider.hooks.dialect import LakebaseDialect
+from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import (
@@ -117,6 +118,7 @@ class LakebaseHook(DbApiHook):
             ConfigError: As for `config`, or there are no workspace credentials.
         """
         _close_pools_of_an_earlier_task()
+        cancel_statements_on_sigterm()
         client = shared_client(self.config)
         client.tokens.on_mint(_mask_token)
         return client

@@ -22,6 +22,8 @@ from lakebase_provider.local import LocalLakebase
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
+    from tests.airflow.supervised import Supervisors
+
 # Airflow reads its configuration when it is imported, so this stands before every import of it.
 HOME = Path(tempfile.mkdtemp(prefix="lakebase-airflow-"))
 DAGS = HOME / "dags"
@@ -104,6 +106,16 @@ def dag_of(airflow_db: None) -> DagLoader:
         return dag
 
     return load
+
+
+@pytest.fixture
+def supervisors(airflow_db: None) -> Iterator[Supervisors]:
+    """Runs tasks as a worker does, and leaves none behind."""
+    from tests.airflow.supervised import Supervisors
+
+    started = Supervisors(HOME)
+    yield started
+    started.end()
 
 
 def pytest_sessionfinish() -> None:

@@ -1,0 +1,67 @@
+"""Ending what this process runs on the server, when the process itself is asked to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from weakref import ref
+
+from psycopg.pq import TransactionStatus
+
+from lakebase_provider.core.clock import Deadline
+from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
+
+_Connection = LakebaseConnection | AsyncLakebaseConnection
+# A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.
+_opened: dict[int, ref[_Connection]] = {}
+
+
+def remember(connection: _Connection) -> None:
+    """Let :func:`cancel_running_statements` know a connection that was opened; it does not keep it alive."""
+    key = id(connection)
+    _opened[key] = ref(connection, lambda _: _opened.pop(key, None))
+
+
+def cancel_running_statements(timeout: float = 3.0) -> int:
+    """Cancel the statements of all connections of this process; they raise ``QueryCanceled``.
+
+    Safe in a signal handler: it waits for no lock, which the interrupted code might hold. A statement of
+    asyncio's is cancelled by the running loop, as soon as the handler has returned.
+
+    Args:
+        timeout: Seconds that it may take altogether.
+
+    Returns:
+        How many statements were to be cancelled.
+    """
+    deadline = Deadline(timeout)
+    connections = [reference() for reference in list(_opened.values())]
+    running = [c for c in connections if c and c.pgconn.transaction_status == TransactionStatus.ACTIVE]
+    for connection in running:
+        if isinstance(connection, LakebaseConnection):
+            connection.cancel_safe(timeout=max(0.1, deadline.remaining()))
+        else:
+            _cancel_later(connection, timeout)
+    return len(running)
+
+
+def _cancel_later(connection: AsyncLakebaseConnection, timeout: float) -> None:
+    # Without a running loop nothing of asyncio's can be running either.
+    with suppress(RuntimeError):
+        loop = asyncio.get_running_loop()
+        # The loop sleeps until something is there to read, and a signal alone does not wake it.
+        loop.call_soon_threadsafe(lambda: _keep(loop.create_task(connection.cancel_safe(timeout=timeout))))
+
+
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+def _keep(task: asyncio.Task[None]) -> None:
+    # A loop alone does not keep a task from being collected.
+    _cancelling.add(task)
+    task.add_done_callback(_cancelling.discard)
+
+
+# A forked child has its parent's connections in memory, and must leave their statements alone.
+os.register_at_fork(after_in_child=_opened.clear)

@@ -1,0 +1,41 @@
+"""A task that is asked to end: its statements end with it, whichever operator it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lakebase_provider.core.cancel import cancel_running_statements
+
+
+class _CancelStatements:
+    """A handler of SIGTERM that goes before another."""
+
+    def __init__(self, then: Callable[[int, FrameType | None], Any]) -> None:
+        self._then = then
+        self._pid = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        try:
+            if os.getpid() == self._pid:
+                cancel_running_statements()
+        finally:
+            self._then(number, frame)
+
+
+def cancel_statements_on_sigterm() -> None:
+    """Let SIGTERM cancel this task's statements on the server before it does what it did so far.
+
+    Airflow answers the signal by the operator's ``on_kill`` alone, and goes on waiting for the statement; a
+    ``@task`` function has none. Nothing is done outside of a task, nor where nobody handles the signal: then
+    it ends the process, and with it the connection, whose end the server notices within a second.
+    """
+    if "AIRFLOW_CTX_TASK_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler) and not isinstance(handler, _CancelStatements):
+        signal.signal(signal.SIGTERM, _CancelStatements(handler))

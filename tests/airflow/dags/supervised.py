@@ -1,0 +1,64 @@
+"""Statements that outlive their task, each marked with the task's name."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, task
+
+from lakebase_provider.operators.sql import LakebaseSqlOperator
+
+# Long enough to begin, on a busy machine.
+TIMEOUT = timedelta(seconds=8)
+
+with DAG(dag_id="supervised", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+    LakebaseSqlOperator(task_id="operator", sql="select pg_sleep(55) /* operator */")
+    LakebaseSqlOperator(
+        task_id="operator_timeout",
+        sql="select pg_sleep(55) /* operator_timeout */",
+        execution_timeout=TIMEOUT,
+    )
+
+    def run_by_hook(mark: str) -> None:
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        LakebaseHook().run(f"select pg_sleep(55) /* {mark} */")
+
+    @task(task_id="hook")
+    def hook() -> None:
+        run_by_hook("hook")
+
+    @task(task_id="hook_timeout", execution_timeout=TIMEOUT)
+    def hook_timeout() -> None:
+        run_by_hook("hook_timeout")
+
+    def run_by_client(mark: str) -> None:
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        with LakebaseHook().client.connection() as connection:
+            connection.execute(f"select pg_sleep(55) /* {mark} */".encode())
+
+    @task(task_id="client")
+    def client() -> None:
+        run_by_client("client")
+
+    @task(task_id="client_timeout", execution_timeout=TIMEOUT)
+    def client_timeout() -> None:
+        run_by_client("client_timeout")
+
+    async def run_by_asyncio(mark: str) -> None:
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        async with LakebaseHook().client.aconnection() as connection:
+            await connection.execute(f"select pg_sleep(55) /* {mark} */".encode())
+
+    @task(task_id="asyncio")
+    def by_asyncio() -> None:
+        asyncio.run(run_by_asyncio("asyncio"))
+
+    @task(task_id="asyncio_timeout", execution_timeout=TIMEOUT)
+    def by_asyncio_timeout() -> None:
+        asyncio.run(run_by_asyncio("asyncio_timeout"))
+
+    [hook(), hook_timeout(), client(), client_timeout(), by_asyncio(), by_asyncio_timeout()]

@@ -1,0 +1,210 @@
+"""Tasks as a worker runs them: a process that is supervised, with a log file and signals of its own.
+
+Only the scheduler and the network are left out: a task instance is put into the queue by hand, and its
+supervisor calls an API server of its own process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+#: Seconds until a task has begun what it is there for, on a busy machine.
+START_SECONDS = 90.0
+
+# A process that has imported Airflow forks the supervisors, as a worker does; importing takes seconds.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "airflow.api_fastapi.execution_api.app",
+        "airflow.executors.workloads",
+        "airflow.providers.common.sql.hooks.sql",
+        "airflow.sdk.execution_time.supervisor",
+        "airflow.sdk.execution_time.task_runner",
+    ]
+)
+
+
+@dataclass
+class SupervisedTask:
+    """A task instance that a supervisor runs in a process of its own.
+
+    Attributes:
+        id: The task instance.
+        supervisor: Its parent, the worker's process.
+        log_file: Where the supervisor writes what the task logs, as JSON lines.
+    """
+
+    id: str
+    supervisor: multiprocessing.process.BaseProcess
+    log_file: Path
+    _task: psutil.Process | None = field(default=None, repr=False)
+
+    @property
+    def process(self) -> psutil.Process:
+        """The process that runs the operator."""
+        if self._task is None:
+            [self._task] = psutil.Process(self.supervisor.pid).children()
+        return self._task
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the task has logged."""
+        if not self.log_file.exists():
+            return []
+        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+    def logged_at(self, event: str) -> datetime:
+        """When the task logged the event that begins so; the first one counts."""
+        found = [line["timestamp"] for line in self.log() if line["event"].startswith(event)]
+        assert found, f"{event!r} is not in the task's log: {self.log()}"
+        return datetime.fromisoformat(found[0].replace("Z", "+00:00")).astimezone(timezone.utc)
+
+    def wait(self) -> str:
+        """The state in which the task ends."""
+        self.supervisor.join(START_SECONDS)
+        assert self.supervisor.exitcode is not None, self.log()
+        return state_of(self.id)
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        with suppress(psutil.NoSuchProcess):
+            for process in [*psutil.Process(self.supervisor.pid).children(), self.supervisor]:
+                process.kill()
+        self.supervisor.join()
+
+
+class Supervisors:
+    """Starts supervised tasks of the DAGs in Airflow's folder.
+
+    Args:
+        home: Airflow's home.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._started: list[SupervisedTask] = []
+
+    def start(self, dag: DAG, task_id: str, run_id: str | None = None, **env: str) -> SupervisedTask:
+        """Run a task of a DAG whose id is its file's name.
+
+        Args:
+            dag: The DAG; the task's process parses its file anew.
+            task_id: The task.
+            run_id: A run in which the task has been tried, to try it again; a new run by default.
+            env: Environment variables of the worker, besides this process'.
+        """
+        ti_id, log_file = _queued(dag, task_id, run_id)
+        supervisor = _FORKS.Process(
+            target=_supervise, args=(ti_id, f"{dag.dag_id}.py", {**os.environ, **env}), daemon=False
+        )
+        supervisor.start()
+        task = SupervisedTask(ti_id, supervisor, self._home / "logs" / log_file)
+        self._started.append(task)
+        return task
+
+    def end(self) -> None:
+        """End what still runs."""
+        for task in self._started:
+            task.end()
+
+
+def state_of(ti_id: str) -> str:
+    """The state of a task instance."""
+    with _task_instance(ti_id) as ti:
+        return str(ti.state)
+
+
+def run_id_of(ti_id: str) -> str:
+    """The run that a task instance belongs to."""
+    with _task_instance(ti_id) as ti:
+        return str(ti.run_id)
+
+
+@contextmanager
+def _task_instance(ti_id: str) -> Iterator[Any]:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        yield session.scalars(select(TaskInstance).where(TaskInstance.id == _uuid(ti_id))).one()
+
+
+def _uuid(text: str) -> Any:
+    from uuid import UUID
+
+    return UUID(text)
+
+
+def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str]:
+    """A task instance in the queue, and the name of its log file."""
+    from airflow.executors.workloads import ExecuteTask
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState, TaskInstanceState
+    from sqlalchemy import select
+
+    if run_id is None:
+        # The shortest way to a run with its task instances that Airflow offers: none of them is executed.
+        run_id = dag.test(mark_success_pattern=".*").run_id
+        again = False
+    else:
+        again = True
+    with create_session() as session:
+        ti = session.scalars(
+            select(TaskInstance).where(
+                TaskInstance.dag_id == dag.dag_id,
+                TaskInstance.run_id == run_id,
+                TaskInstance.task_id == task_id,
+            )
+        ).one()
+        if again:
+            ti.prepare_db_for_next_try(session)
+            ti.try_number += 1
+        ti.dag_run.state = DagRunState.RUNNING
+        ti.state = TaskInstanceState.QUEUED
+        ti.start_date = ti.end_date = None
+        session.flush()
+        workload = ExecuteTask.make(ti)
+        assert workload.log_path is not None
+        return str(ti.id), workload.log_path
+
+
+def _supervise(ti_id: str, file: str, env: dict[str, str]) -> None:
+    """What a worker does with a task; runs in a process of its own."""
+    os.environ.clear()
+    os.environ.update(env)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+    from airflow.executors.workloads import BundleInfo, ExecuteTask
+    from airflow.sdk.api.client import Client
+    from airflow.sdk.execution_time import supervisor
+
+    with _task_instance(ti_id) as ti:
+        workload = ExecuteTask.make(ti, bundle_info=BundleInfo(name="dags-folder"))
+    client = Client(base_url=None, token="", dry_run=True, transport=InProcessExecutionAPI().transport)
+    client.base_url = "http://in-process.invalid./"
+    # Airflow 3.1 has it by the shorter name alone, where it now warns.
+    supervise = getattr(supervisor, "supervise_task", None) or supervisor.supervise
+    supervise(
+        ti=workload.ti,
+        bundle_info=workload.bundle_info,
+        dag_rel_path=file,
+        token="",
+        log_path=workload.log_path,
+        client=client,
+    )

@@ -1,0 +1,90 @@
+"""Fault rows 15 and 16: whatever ends a task ends its statement on the server, whoever runs it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import psycopg
+import pytest
+
+from lakebase_provider.local import LocalLakebase
+from tests.airflow.conftest import DagLoader
+from tests.airflow.supervised import START_SECONDS, SupervisedTask, Supervisors
+from tests.eventually import eventually
+
+# The runs are made by dag.test(), which has Airflow's own API server in this process.
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+
+#: Seconds within which the statement must be gone after the task was asked to end.
+ASKED = 2.0
+#: Seconds within which the backend must be gone after the task was killed.
+KILLED = 5.0
+WAYS = ("operator", "hook", "client", "asyncio")
+
+
+class Statements:
+    """The statements on the server, by their marks."""
+
+    def __init__(self, observer: psycopg.Connection[tuple[int]]) -> None:
+        self._observer = observer
+
+    def running(self, mark: str) -> int:
+        query = f"select pg_sleep(55) /* {mark} */"
+        row = self._observer.execute(
+            "select count(*) from pg_stat_activity where query = %s and state = 'active'", (query,)
+        ).fetchone()
+        assert row is not None
+        return row[0]
+
+    def begun(self, task: SupervisedTask, mark: str) -> None:
+        def runs_or_failed() -> bool:
+            assert task.supervisor.is_alive(), task.log()
+            return self.running(mark) == 1
+
+        eventually(runs_or_failed, within=START_SECONDS)
+
+    def gone(self, mark: str, within: float) -> None:
+        eventually(lambda: self.running(mark) == 0, within=within)
+
+
+@pytest.fixture
+def statements(lake: LocalLakebase) -> Iterator[Statements]:
+    with psycopg.connect(lake.superuser_dsn, autocommit=True) as observer:
+        yield Statements(observer)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_is_asked_to_end_leaves_no_statement(
+    dag_of: DagLoader, supervisors: Supervisors, statements: Statements, way: str
+) -> None:
+    task = supervisors.start(dag_of("supervised"), way)
+    statements.begun(task, way)
+    task.process.send_signal(signal.SIGTERM)
+    statements.gone(way, within=ASKED)
+    assert task.wait() == "failed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_runs_out_of_time_leaves_no_statement(
+    dag_of: DagLoader, supervisors: Supervisors, statements: Statements, way: str
+) -> None:
+    mark = f"{way}_timeout"
+    task = supervisors.start(dag_of("supervised"), mark)
+    statements.begun(task, mark)
+    statements.gone(mark, within=START_SECONDS)
+    gone_at = datetime.now(timezone.utc)
+    assert task.wait() == "failed"
+    assert (gone_at - task.logged_at("Process timed out")).total_seconds() < ASKED
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_is_killed_leaves_no_backend(
+    dag_of: DagLoader, supervisors: Supervisors, statements: Statements, way: str
+) -> None:
+    task = supervisors.start(dag_of("supervised"), way)
+    statements.begun(task, way)
+    task.process.kill()
+    statements.gone(way, within=KILLED)
+    assert task.wait() == "failed"
