@@ -25,6 +25,8 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── PoolExhaustedError               no pooled connection became free in time
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
     ├── HealthCheckError                 a health report has a failed stage
+    ├── StatementError                   a statement failed on the server
+    ├── ResultTooLargeError              a statement returned more rows than were allowed
     └── LoadError                        data was not moved
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns are not those of the table
@@ -249,8 +251,22 @@ class ClockSkewError(LakebaseError):
     default_remedy = "Synchronise this host's clock (NTP)."
 
 
+class StatementError(LakebaseError):
+    """A statement failed on the server, in another process than the one that tells of it."""
+
+    code = "statement"
+    default_remedy = "Correct what the server's message names; retry if it was the server's own trouble."
+
+
+class ResultTooLargeError(LakebaseError):
+    """A statement returned more rows than the caller allowed."""
+
+    code = "result_too_large"
+    default_remedy = "Select fewer rows, or write them to a file."
+
+
 class HealthCheckError(LakebaseError):
-    """At least one stage of a health report failed."""
+    """At least one stage of a health report failed, or a limit of its figures is passed."""
 
     code = "health_check"
     retryable = True

@@ -7,19 +7,20 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.sqlstates import retry_helps
 
 
 @contextmanager
 def failing_fast() -> Iterator[None]:
-    """End the task without retries when the error says that only a change of settings or rights helps.
+    """End the task without retries when only a change of settings, rights or SQL helps.
 
     Raises:
-        AirflowFailException: In place of a `LakebaseError` that is not retryable, which is its cause.
+        AirflowFailException: In place of a `LakebaseError` that is not retryable, or of the server's word
+            that the statement cannot succeed; that is its cause.
     """
     try:
         yield
-    except LakebaseError as error:
-        if error.retryable:
+    except Exception as error:
+        if retry_helps(error) is not False:
             raise
         raise AirflowFailException(str(error)) from error
