@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ class Lease:
         self.client = client
         self._users = 0
         self._engine: Engine | None = None
+        self._loops: set[asyncio.AbstractEventLoop] = set()
 
     @classmethod
     def acquire(cls, config: LakebaseConfig) -> Lease:
@@ -53,11 +55,19 @@ class Lease:
                 return
             _leases.pop(self.client.config, None)
             engine, self._engine = self._engine, None
+            loops, self._loops = self._loops, set()
             try:
                 if engine is not None:
                     engine.dispose()
+                for loop in loops:
+                    _close_pool_of(loop, self.client)
             finally:
                 self.client.close()
+
+    def join_running_loop(self) -> None:
+        """Close the running event loop's pool too, when the last one leaves."""
+        with _lock:
+            self._loops.add(asyncio.get_running_loop())
 
     def engine(self) -> Engine:
         """The one engine of all who hold the lease."""
@@ -70,6 +80,13 @@ class Lease:
 def new_engine(client: LakebaseClient) -> Engine:
     """An engine that keeps to the connections which the settings allow a process."""
     return client.engine(pool_size=client.config.max_size, max_overflow=0)
+
+
+def _close_pool_of(loop: asyncio.AbstractEventLoop, client: LakebaseClient) -> None:
+    # Dagster tears resources down between the last step of its event loop and the loop's end.
+    if loop.is_closed() or loop.is_running() or asyncio._get_running_loop() is not None:
+        return
+    loop.run_until_complete(client.aclose())
 
 
 _leases: dict[LakebaseConfig, Lease] = {}

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from dagster import ConfigurableResource, EnvVar, InitResourceContext
+from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from dagster_lakebase.lease import Lease, new_engine
+from dagster_lakebase.session import aname_session, current_step_name, name_session
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
     from sqlalchemy.engine import Engine
 
     from lakebase_provider.core.client import LakebaseClient
-    from lakebase_provider.core.connection import LakebaseConnection
+    from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
     from lakebase_provider.core.health import HealthReport
+
+
+#: What a statement's placeholders stand for, by position or by name.
+Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 def _field(name: str) -> Any:
@@ -43,7 +54,7 @@ def _description(row: Setting) -> str:
     return " ".join(parts)
 
 
-class LakebaseResource(ConfigurableResource["LakebaseResource"]):
+class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     """Connections to one Lakebase database as one principal.
 
     Every field may be left out: it is then read from the environment variable that its description names,
@@ -56,6 +67,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
     Resources with the same settings share one pool in each process, wherever they are bound; it opens its
     first connection when one is asked for, and is closed when the last of them is torn down. The token
     outlives it, so the next run in the same process logs in without minting.
+
+    In a run, pg_stat_activity shows the run and the step as the application name of each connection that is
+    in use, unless `application_name` is set. A statement that is interrupted, by Dagster's termination of the
+    run or otherwise, is cancelled on the server.
 
     Raises:
         ConfigError: At set-up: a setting is missing, malformed or contradicts another. The message names
@@ -121,6 +136,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
     application_name: str | None = _field("application_name")
 
     _lease: Lease | None = PrivateAttr(default=None)
+    _run_id: str | None = PrivateAttr(default=None)
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
@@ -133,6 +149,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         self._lease = Lease.acquire(self.lakebase_config)
+        self._run_id = None if context.run is None else context.run.run_id
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Leave those who share the pool; the last one closes it."""
@@ -180,8 +197,138 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"]):
                 with lakebase.get_connection() as conn:
                     conn.execute("INSERT INTO events (name) VALUES (%s)", ["started"])
         """
-        with self.client.connection(timeout) as connection:
+        client = self.client
+        with client.connection(timeout) as connection:
+            name_session(connection, client.config, current_step_name(self._run_id))
             yield connection
+
+    @asynccontextmanager
+    async def get_async_connection(
+        self, timeout: float | None = None
+    ) -> AsyncIterator[AsyncLakebaseConnection]:
+        """:meth:`get_connection` for asyncio, from a pool of the running event loop.
+
+        Args:
+            timeout: Seconds to wait at most, token and waking of the compute included; `connect_budget` by
+                default.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use until the timeout.
+            LakebaseError: No connection could be opened; the driver's error is its cause.
+
+        Example:
+            .. code-block:: python
+
+                @dg.asset
+                async def events(lakebase: LakebaseResource) -> None:
+                    async with lakebase.get_async_connection() as conn:
+                        await conn.execute("INSERT INTO events (name) VALUES (%s)", ["started"])
+        """
+        if self._lease is not None:
+            self._lease.join_running_loop()
+        client = self.client
+        async with client.aconnection(timeout) as connection:
+            await aname_session(connection, client.config, current_step_name(self._run_id))
+            yield connection
+
+    def execute(self, sql: str, params: Parameters = None) -> int:
+        """Run one statement in a transaction of its own, and commit it.
+
+        Args:
+            sql: The statement; ``%s`` or ``%(name)s`` where a parameter goes. Without `params`, a per cent
+                sign stands for itself, and there may be several statements, separated by semicolons.
+            params: The parameters, bound by the server and not pasted into the text.
+
+        Returns:
+            Rows that the statement inserted, updated, deleted or selected, the last one's if there are
+            several; -1 for a statement that has no such number, such as CREATE TABLE.
+
+        Raises:
+            psycopg.Error: The server refuses the statement; nothing of it is committed.
+            LakebaseError: No connection could be had.
+        """
+        with self.get_connection() as connection:
+            # The text is the user's own program, as for psycopg's execute; values go by parameters.
+            cursor = connection.execute(sql.encode(), params)
+            while cursor.nextset():
+                pass
+            return cursor.rowcount
+
+    def connect_and_execute(self, sql: str) -> None:
+        """:meth:`execute`, as Dagster's SQL components call it."""
+        self.execute(sql)
+
+    @overload
+    def fetch(
+        self, sql: str, params: Parameters = None, as_: Literal["rows"] = "rows"
+    ) -> list[tuple[Any, ...]]: ...
+    @overload
+    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["pandas"]) -> pd.DataFrame: ...
+    @overload
+    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["polars"]) -> pl.DataFrame: ...
+    @overload
+    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["arrow"]) -> pa.Table: ...
+    def fetch(self, sql: str, params: Parameters = None, as_: str = "rows") -> Any:
+        """What a query returns, all of it in memory.
+
+        Args:
+            sql: The query; ``%s`` or ``%(name)s`` where a parameter goes.
+            params: The parameters, bound by the server.
+            as_: ``"rows"`` for a list of tuples; ``"pandas"``, ``"polars"`` or ``"arrow"`` for a frame, which
+                needs the extra of that name. A numeric is a Decimal in each of them, never a float.
+
+        Raises:
+            ConfigError: `as_` is none of these.
+            psycopg.Error: The server refuses the query.
+            LakebaseError: No connection could be had.
+        """
+        if as_ == "rows":
+            with self.get_connection() as connection:
+                return connection.execute(sql.encode(), params).fetchall()
+        from dagster_lakebase.frames import frame_of, require_form
+        from dagster_lakebase.reading import read_batches
+
+        require_form(as_)
+        with self.get_connection() as connection, read_batches(connection, sql.encode(), params) as batches:
+            return frame_of(batches.read_all(), as_)
+
+    def fetch_last_updated_timestamps(
+        self,
+        tables: Sequence[str],
+        *,
+        schema: str = "public",
+        timestamp_column: str | None = None,
+        ignore_missing_tables: bool = False,
+    ) -> Mapping[str, datetime | None]:
+        """When each table was last written, as an observation or a freshness check needs it.
+
+        Postgres keeps no such time. A column that each write sets tells it; without one, the commit time of
+        the newest row does, on a server with ``track_commit_timestamp`` on, by reading the whole table.
+
+        Args:
+            tables: Names, without the schema.
+            schema: The tables' schema.
+            timestamp_column: A column that holds the time of each row's last write. Times without a zone are
+                taken as UTC.
+            ignore_missing_tables: Leave out tables that do not exist.
+
+        Returns:
+            By table, the time in UTC; None for a table without rows or without a known time.
+
+        Raises:
+            ConfigError: No column is given and the server keeps no commit times; or it holds no time.
+            TableNotFoundError: A table does not exist.
+        """
+        from lakebase_provider.core.freshness import last_updated
+
+        with self.get_connection() as connection:
+            return last_updated(
+                connection,
+                tables,
+                schema=schema,
+                timestamp_column=timestamp_column,
+                ignore_missing_tables=ignore_missing_tables,
+            )
 
     def get_engine(self) -> Engine:
         """The SQLAlchemy engine, with a pool of its own of up to `max_size` connections.

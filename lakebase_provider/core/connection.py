@@ -9,9 +9,12 @@ from contextvars import ContextVar
 from typing import Any
 
 import psycopg
-from psycopg import generators
+from psycopg import generators, sql
+from psycopg.abc import Query
 from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import Row, TupleRow, tuple_row
+
+from lakebase_provider.core.statements import leaves_no_trace
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
 #: too, but does not run beside a ROLLBACK, and would throw away the statements that psycopg has prepared.
@@ -32,17 +35,101 @@ _CANCEL_TIMEOUT = 3.0
 _connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
 
-class LakebaseConnection(psycopg.Connection[TupleRow]):
-    """A psycopg connection that knows whether its session was used since it was lent.
+class _Reading:
+    """A cursor whose `execute` tells the connection when it only reads; by nothing else it is harmless."""
 
-    Attributes:
-        last_used: When it was handed back, on the monotonic clock, in seconds.
+    __slots__ = ()
+
+    def _execute_gen(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+        # execute() makes these steps and hands them to wait() while it holds the connection's lock.
+        steps: Generator[Any, Any, None] = super()._execute_gen(query, *args, **kwargs)  # type: ignore[misc]
+        connection = self._conn  # type: ignore[attr-defined]
+        if not isinstance(connection, _Tracked) or connection._used:
+            return steps
+        text = query.as_string(connection) if isinstance(query, sql.Composable) else query
+        if isinstance(text, str) and leaves_no_trace(text):
+            return connection._without_trace(steps)
+        return steps
+
+
+class LakebaseCursor(_Reading, psycopg.Cursor[Row]):
+    """psycopg's cursor, which spares its connection the reset after statements that leave no trace."""
+
+    __slots__ = ()
+
+
+class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
+    """psycopg's cursor for asyncio, which spares its connection needless resets, too."""
+
+    __slots__ = ()
+
+
+class _Tracked(psycopg.BaseConnection[TupleRow]):
+    """What the connections of both kinds share: whether anything may have changed the session.
+
+    All that talks to the server goes through ``wait``, as steps. Those that are not known to leave the
+    session as it was make it a used one.
     """
 
     last_used: float = 0.0
     #: Seconds to wait at most for any answer of the server; None for as long as it takes.
     answer_timeout: float | None = None
     _used = False
+    _harmless: Generator[Any, Any, None] | None = None
+
+    def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+        self._harmless = steps
+        return steps
+
+    def _note(self, steps: Generator[Any, Any, Any]) -> None:
+        if steps is self._harmless:
+            self._harmless = None
+        else:
+            self._used = True
+
+    # What ends a transaction, or sets how the next one begins, changes the session no further.
+
+    def _commit_gen(self) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._commit_gen())
+
+    def _rollback_gen(self) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._rollback_gen())
+
+    def _set_autocommit_gen(self, value: bool) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_autocommit_gen(value))
+
+    def _statements_to_reset(self) -> bytes:
+        """What undoes what a borrower did; nothing if he left no trace."""
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        if self._used:
+            return _RESET_SESSION if idle else b"ROLLBACK; " + _RESET_SESSION
+        return b"" if idle else b"ROLLBACK"
+
+    def _changed(self) -> list[tuple[str, Any]]:
+        return [
+            (name, value) for name, value in _TRANSACTION_DEFAULTS.items() if getattr(self, name) != value
+        ]
+
+    def _forget_borrower(self) -> None:
+        # Last, for setting one of the attributes goes through wait(), even when nothing is sent.
+        self._used = False
+        self.prepare_threshold = _PREPARE_THRESHOLD
+        self._adapters = None
+        self._notice_handlers.clear()
+        self._notify_handlers.clear()
+        self.last_used = time.monotonic()
+
+
+class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
+    """A psycopg connection that knows whether its session may have changed since it was lent.
+
+    Attributes:
+        last_used: When it was handed back, on the monotonic clock, in seconds.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = LakebaseCursor
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> LakebaseConnection:
@@ -76,12 +163,12 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         steps.close()
         raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
-    def wait(self, *args: Any, **kwargs: Any) -> Any:
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._used = True
+        self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
-        return super().wait(*args, **kwargs)
+        return super().wait(gen, *args, **kwargs)
 
     def check(self, timeout: float) -> None:
         """Ask the server for a sign of life; nothing of it stays in the session.
@@ -92,12 +179,24 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        used = self._used
-        self.wait(_exchange(self, b""), timeout=timeout)
-        self._used = used
+        self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+
+    def name_session(self, name: str) -> None:
+        """Let pg_stat_activity show a name until the connection is handed back.
+
+        No transaction begins, and nothing is sent if it is shown already.
+
+        Args:
+            name: The server keeps the first 63 bytes.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        if self.info.parameter_status("application_name") != name:
+            self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip, if anything.
+        """Undo what a borrower did to the session and to this object, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -110,28 +209,27 @@ class LakebaseConnection(psycopg.Connection[TupleRow]):
             # Airflow's task timeout; waiting for the statement's end here could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
-        if self._used:
-            self.wait(_exchange(self, _reset_statements(status)), timeout=_RESET_TIMEOUT)
-            for name, value in _changed(self):
-                setattr(self, name, value)
-            # Last, for setting one of these goes through wait(), even when nothing is sent.
-            self._used = False
-        self.cursor_factory = psycopg.Cursor
+        statements = self._statements_to_reset()
+        if statements:
+            self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+        for name, value in self._changed():
+            setattr(self, name, value)
+        self.row_factory = tuple_row
+        self.cursor_factory = LakebaseCursor
         self.server_cursor_factory = psycopg.ServerCursor
-        _forget_borrower(self)
+        self._forget_borrower()
 
 
-class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
-    """A psycopg connection for asyncio that knows whether its session was used since it was lent.
+class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
+    """A psycopg connection for asyncio that knows whether its session may have changed since it was lent.
 
     Attributes:
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
 
-    last_used: float = 0.0
-    #: Seconds to wait at most for any answer of the server; None for as long as it takes.
-    answer_timeout: float | None = None
-    _used = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = AsyncLakebaseCursor
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> AsyncLakebaseConnection:
@@ -143,12 +241,12 @@ class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
         assert isinstance(connection, cls)
         return connection
 
-    async def wait(self, *args: Any, **kwargs: Any) -> Any:
+    async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._used = True
+        self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
-        return await super().wait(*args, **kwargs)
+        return await super().wait(gen, *args, **kwargs)
 
     async def check(self, timeout: float) -> None:
         """Ask the server for a sign of life; nothing of it stays in the session.
@@ -159,12 +257,24 @@ class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        used = self._used
-        await self.wait(_exchange(self, b""), timeout=timeout)
-        self._used = used
+        await self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+
+    async def name_session(self, name: str) -> None:
+        """Let pg_stat_activity show a name until the connection is handed back.
+
+        No transaction begins, and nothing is sent if it is shown already.
+
+        Args:
+            name: The server keeps the first 63 bytes.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        if self.info.parameter_status("application_name") != name:
+            await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip, if anything.
+        """Undo what a borrower did to the session and to this object, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -175,28 +285,22 @@ class AsyncLakebaseConnection(psycopg.AsyncConnection[TupleRow]):
         if status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
-        if self._used:
-            await self.wait(_exchange(self, _reset_statements(status)), timeout=_RESET_TIMEOUT)
-            for name, value in _changed(self):
-                await getattr(self, f"set_{name}")(value)
-            self._used = False
-        self.cursor_factory = psycopg.AsyncCursor
+        statements = self._statements_to_reset()
+        if statements:
+            await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+        for name, value in self._changed():
+            await getattr(self, f"set_{name}")(value)
+        self.row_factory = tuple_row
+        self.cursor_factory = AsyncLakebaseCursor
         self.server_cursor_factory = psycopg.AsyncServerCursor
-        _forget_borrower(self)
-
-
-_Connection = LakebaseConnection | AsyncLakebaseConnection
+        self._forget_borrower()
 
 
 def _interrupted() -> psycopg.OperationalError:
     return psycopg.OperationalError("a statement was interrupted and is cancelled")
 
 
-def _reset_statements(status: int) -> bytes:
-    return (b"" if status == TransactionStatus.IDLE else b"ROLLBACK; ") + _RESET_SESSION
-
-
-def _exchange(connection: _Connection, statements: bytes) -> Generator[Any, Any, None]:
+def _exchange(connection: _Tracked, statements: bytes) -> Generator[Any, Any, None]:
     """Statements past psycopg's transaction handling, as a generator that ``wait`` of either kind drives."""
     connection.pgconn.send_query(statements)
     for result in (yield from generators.execute(connection.pgconn)):
@@ -204,13 +308,5 @@ def _exchange(connection: _Connection, statements: bytes) -> Generator[Any, Any,
             raise psycopg.OperationalError(result.get_error_message())
 
 
-def _changed(connection: _Connection) -> list[tuple[str, Any]]:
-    return [
-        (name, value) for name, value in _TRANSACTION_DEFAULTS.items() if getattr(connection, name) != value
-    ]
-
-
-def _forget_borrower(connection: _Connection) -> None:
-    connection.row_factory = tuple_row
-    connection.prepare_threshold = _PREPARE_THRESHOLD
-    connection.last_used = time.monotonic()
+def _name_statement(connection: _Tracked, name: str) -> bytes:
+    return sql.SQL("SET application_name = {}").format(name).as_bytes(connection)

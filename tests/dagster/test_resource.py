@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
+from dagster.components.lib.sql_component.sql_client import SQLClient
 from dagster_shared.libraries import DagsterLibraryRegistry
+from psycopg.pq import TransactionStatus
 from pydantic import ValidationError
 from sqlalchemy import text
 
 import dagster_lakebase
 import lakebase_provider
 from dagster_lakebase import LakebaseResource
+from dagster_lakebase.session import step_name
 from lakebase_provider.core import LakebaseConfig
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, LoadError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, materialize, open_connections
 from tests.eventually import eventually
@@ -316,3 +323,200 @@ def test_a_sensor_tick_reuses_the_token(lake: LocalLakebase) -> None:
             assert watcher(context) == dg.SkipReason("(1,)")
         eventually(lambda: open_connections(lake) == 0)
     assert lake.admin.counters().mints == 1
+
+
+def test_execute_commits_and_counts(lake: LocalLakebase) -> None:
+    with dg.build_resources({"lakebase": LakebaseResource()}) as built:
+        lakebase: LakebaseResource = built.lakebase
+        assert lakebase.execute("DROP TABLE IF EXISTS dagster_execute") == -1
+        lakebase.execute("CREATE TABLE dagster_execute (n int, note text)")
+        assert lakebase.execute("INSERT INTO dagster_execute VALUES (%s, %s), (2, '5 %%')", [1, "one"]) == 2
+        assert lakebase.execute("UPDATE dagster_execute SET note = %(note)s", {"note": "x"}) == 2
+        script = (
+            "DELETE FROM dagster_execute WHERE n = 1; INSERT INTO dagster_execute VALUES (3, '%'), (4, '')"
+        )
+        assert lakebase.execute(script) == 2
+        lakebase.connect_and_execute("INSERT INTO dagster_execute VALUES (5, '100 %')")
+    assert lake.admin.execute("SELECT n FROM dagster_execute ORDER BY n") == [(2,), (3,), (4,), (5,)]
+
+
+def test_a_failed_script_changes_nothing(lake: LocalLakebase) -> None:
+    lakebase = LakebaseResource()
+    lakebase.execute("DROP TABLE IF EXISTS dagster_script")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        lakebase.execute("CREATE TABLE dagster_script (n int); SELECT * FROM dagster_absent")
+    assert lakebase.fetch("SELECT to_regclass('dagster_script')") == [(None,)]
+
+
+TYPES = """SELECT 1::int2 AS i2, 2::int4 AS i4, 9007199254740993 AS i8, 1.5::float8 AS f8,
+    0.1::numeric(10,2) AS n,
+    1.25::numeric AS free, 'é'::text AS t, true AS b, '2026-03-08 02:30'::timestamp AS ts,
+    '2026-03-08 12:00+00'::timestamptz AS tz, '2026-03-08'::date AS d, '01:02:03.000004'::time AS tm,
+    '\\x00ff'::bytea AS raw, '{"a": 1}'::jsonb AS js, '00000000-0000-0000-0000-000000000001'::uuid AS u,
+    ARRAY[1, NULL, 3] AS li, '2 days 00:00:01'::interval AS iv,
+    int4range(1, 3) AS r, '10.0.0.1'::inet AS ip"""
+
+
+def test_fetch_as_arrow_keeps_types(lake: LocalLakebase) -> None:
+    table = LakebaseResource().fetch(TYPES, as_="arrow")
+    moment = datetime(2026, 3, 8, 12, tzinfo=timezone.utc)
+    assert table.to_pylist() == [
+        {
+            "i2": 1,
+            "i4": 2,
+            "i8": 9007199254740993,
+            "f8": 1.5,
+            "n": Decimal("0.10"),
+            "free": Decimal("1.25"),
+            "t": "é",
+            "b": True,
+            "ts": datetime(2026, 3, 8, 2, 30),
+            "tz": moment,
+            "d": date(2026, 3, 8),
+            "tm": time(1, 2, 3, 4),
+            "raw": b"\x00\xff",
+            "js": '{"a": 1}',
+            "u": "00000000-0000-0000-0000-000000000001",
+            "li": [1, None, 3],
+            "iv": timedelta(days=2, seconds=1),
+            "r": "[1,3)",
+            "ip": "10.0.0.1",
+        }
+    ]
+    assert str(table.schema.field("n").type) == "decimal128(10, 2)"
+
+
+def test_fetch_as_a_frame_keeps_integers_and_decimals(lake: LocalLakebase) -> None:
+    lakebase = LakebaseResource()
+    query = "SELECT * FROM (VALUES (9007199254740993, 0.10::numeric(4,2)), (NULL, NULL)) v (i, n) WHERE %s"
+    pandas = lakebase.fetch(query, [True], as_="pandas")
+    assert pandas["i"].tolist()[0] == 9007199254740993
+    assert str(pandas["i"].dtype) == "Int64"
+    assert pandas["n"].tolist() == [Decimal("0.10"), None]
+    polars = lakebase.fetch(query, [True], as_="polars")
+    assert polars.rows() == [(9007199254740993, Decimal("0.10")), (None, None)]
+    assert lakebase.fetch(query, [False], as_="polars").schema == polars.schema
+    assert lakebase.fetch(query, [False]) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "column"),
+    [
+        ("SELECT 1e30 AS big", "big"),
+        ("SELECT 'NaN'::numeric AS nan", "nan"),
+        ("SELECT '1 mon'::interval", "interval"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_an_error_that_names_the_column(
+    lake: LocalLakebase, query: str, column: str
+) -> None:
+    with pytest.raises(LoadError) as caught:
+        LakebaseResource().fetch(query, as_="arrow")
+    assert column in caught.value.message
+    assert "ast the column" in caught.value.remedy
+
+
+def test_fetch_refuses_an_unknown_form_and_a_statement_without_rows(lake: LocalLakebase) -> None:
+    with pytest.raises(ConfigError, match="as_ is 'spark'"):
+        LakebaseResource().fetch("SELECT 1", as_="spark")  # type: ignore[call-overload] # the point of the test
+    with pytest.raises(LoadError, match="returns no rows"):
+        LakebaseResource().fetch("SET search_path TO public", as_="arrow")
+
+
+def test_an_asyncio_asset(lake: LocalLakebase) -> None:
+    @dg.asset
+    async def writer(lakebase: LakebaseResource) -> None:
+        async with lakebase.get_async_connection() as conn:
+            await conn.execute("DROP TABLE IF EXISTS dagster_async")
+            await conn.execute("CREATE TABLE dagster_async AS SELECT 1 AS n")
+        with suppress(ZeroDivisionError):
+            async with lakebase.get_async_connection() as conn:
+                await conn.execute("INSERT INTO dagster_async VALUES (2)")
+                raise ZeroDivisionError
+
+    assert materialize([writer], resources={"lakebase": LakebaseResource()}).success
+    assert lake.admin.execute("SELECT n FROM dagster_async") == [(1,)]
+    eventually(lambda: open_connections(lake) == 0)
+
+
+def test_sessions_show_run_and_step(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = "lakebase-provider"
+    monkeypatch.setenv("PGAPPNAME", default)
+    shown: list[str] = []
+    ask = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+    @dg.asset
+    async def named(lakebase: LakebaseResource) -> None:
+        with lakebase.get_connection() as conn:
+            assert conn.info.transaction_status == TransactionStatus.IDLE
+            shown.append(conn.execute(ask).fetchall()[0][0])
+        async with lakebase.get_async_connection() as aconn:
+            shown.append((await (await aconn.execute(ask)).fetchall())[0][0])
+        with lakebase.client.connection() as conn:
+            shown.append(conn.execute(ask).fetchall()[0][0])
+
+    result = materialize([named], resources={"lakebase": LakebaseResource()})
+    name = f"dagster:{result.run_id[:8]}:named"
+    assert shown == [name, name, default]
+
+
+def test_a_long_step_key_is_cut_at_63_bytes() -> None:
+    assert step_name("0123456789", "é" * 40) == "dagster:01234567:" + "é" * 23
+
+
+def test_a_chosen_application_name_stays(lake: LocalLakebase) -> None:
+    shown: list[str] = []
+
+    @dg.asset
+    def named(lakebase: LakebaseResource) -> None:
+        shown.append(lakebase.fetch("SHOW application_name")[0][0])
+
+    resources = {"lakebase": LakebaseResource(application_name="nightly")}
+    assert materialize([named], resources=resources).success
+    assert shown == ["nightly"]
+
+
+def test_last_updated_by_a_column(lake: LocalLakebase) -> None:
+    lakebase = LakebaseResource()
+    lakebase.execute('DROP SCHEMA IF EXISTS "fresh-ness" CASCADE')
+    lakebase.execute(
+        'CREATE SCHEMA "fresh-ness"; CREATE TABLE "fresh-ness"."A b" ("at Time" timestamptz);'
+        'CREATE TABLE "fresh-ness".naive ("at Time" timestamp);'
+        'CREATE TABLE "fresh-ness".none ("at Time" date);'
+        """INSERT INTO "fresh-ness"."A b" VALUES ('2026-01-01 00:00-05'), ('2025-01-01 00:00Z');"""
+        """INSERT INTO "fresh-ness".naive VALUES ('2026-01-01 05:00')"""
+    )
+    found = lakebase.fetch_last_updated_timestamps(
+        ["A b", "naive", "none", "absent"],
+        schema="fresh-ness",
+        timestamp_column="at Time",
+        ignore_missing_tables=True,
+    )
+    moment = datetime(2026, 1, 1, 5, tzinfo=timezone.utc)
+    assert found == {"A b": moment, "naive": moment, "none": None}
+    with pytest.raises(TableNotFoundError, match="absent"):
+        lakebase.fetch_last_updated_timestamps(["absent"], timestamp_column="at")
+
+
+def test_last_updated_without_a_column_needs_a_server_that_knows(lake: LocalLakebase) -> None:
+    lakebase = LakebaseResource()
+    assert lakebase.fetch("SHOW track_commit_timestamp") == [("off",)]
+    with pytest.raises(ConfigError, match="track_commit_timestamp") as caught:
+        lakebase.fetch_last_updated_timestamps(["any"])
+    assert "timestamp_column" in caught.value.remedy
+
+
+# Dagster calls its SQL components a preview.
+@pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
+def test_a_sql_component_of_dagster_runs_on_it(lake: LocalLakebase) -> None:
+    lakebase = LakebaseResource()
+    assert isinstance(lakebase, SQLClient)
+    component = dg.TemplatedSqlComponent(
+        connection=lakebase,
+        sql_template="DROP TABLE IF EXISTS {{ name }}; CREATE TABLE {{ name }} AS SELECT 7 AS n",
+        sql_template_vars={"name": "dagster_templated"},
+        assets=[dg.AssetSpec("dagster_templated")],
+    )
+    defs = component.build_defs(dg.ComponentTree.for_test().load_context)
+    assert materialize(list(defs.assets or [])).success
+    assert lakebase.fetch("SELECT n FROM dagster_templated") == [(7,)]
