@@ -13,6 +13,7 @@ from dagster_lakebase.health import (
     build_lakebase_health_checks,
     lakebase_health_check_op,
 )
+from dagster_lakebase.health_sensor import build_lakebase_health_sensor
 from dagster_lakebase.resource import LakebaseResource
 from lakebase_provider import __version__
 
@@ -20,6 +21,7 @@ __all__ = [
     "LakebaseHealthCheckConfig",
     "LakebaseResource",
     "build_lakebase_health_checks",
+    "build_lakebase_health_sensor",
     "lakebase_health_check_op",
 ]
 

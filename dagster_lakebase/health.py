@@ -4,18 +4,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from dagster_lakebase.health_report import Asset, HealthProbe, asset_keys
 from dagster_lakebase.resource import LakebaseResource
-
-if TYPE_CHECKING:
-    from lakebase_provider.core.health import HealthReport
-
-#: An asset, or what names one.
-Asset: TypeAlias = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset | dg.AssetKey | str | Sequence[str]
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 
 class LakebaseHealthCheckConfig(dg.Config):
@@ -29,6 +26,32 @@ class LakebaseHealthCheckConfig(dg.Config):
     timeout: float | None = Field(
         default=None, description="Seconds for each stage. The resource's connect_budget when left out."
     )
+    max_connect_ms: float | None = Field(
+        default=None, description="Milliseconds that a connect to a compute that is awake may take."
+    )
+    max_wake_seconds: float | None = Field(
+        default=None, description="Seconds that a suspended compute may take until it lets somebody in."
+    )
+    min_token_seconds: float | None = Field(
+        default=None, description="Seconds that the token must have left to live."
+    )
+    max_connections_used: float | None = Field(
+        default=None, description="Share of the server's connections that may be in use, such as 0.8."
+    )
+    fail_on: str = Field(
+        default="warn",
+        description="warn: fail if a stage fails or one of these limits is passed. error: for a stage alone.",
+    )
+
+    def thresholds(self) -> HealthThresholds:
+        """The limits.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        return HealthThresholds(
+            self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
+        )
 
 
 @dg.op(tags={"dagster/kind": "lakebase"})
@@ -43,17 +66,17 @@ def lakebase_health_check_op(
         The report in plain types: ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
 
     Raises:
-        dagster.Failure: A stage failed. The description says what to do, the metadata hold the milliseconds
-            of each stage.
-        ConfigError: A stage is unknown.
+        dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is passed. The description
+            says what to do, the metadata hold the milliseconds of each stage and what it measured.
+        ConfigError: A stage is unknown, or a limit is out of range.
     """
-    report = lakebase.health(config.checks, config.timeout)
-    context.log.info("Lakebase health\n%s", report.to_text())
-    metadata = _metadata(report)
-    if not report.ok:
-        raise dg.Failure(_description(report), metadata=metadata)
-    context.add_output_metadata(metadata)
-    return report.to_dict()
+    fail_on: Any = config.fail_on  # Dagster's configuration knows no Literal; the probe checks it.
+    found = HealthProbe(config.checks, config.timeout, config.thresholds(), fail_on).run(lakebase)
+    (context.log.info if found.ok else context.log.warning)("Lakebase health\n%s", found.to_text())
+    if found.failed:
+        raise dg.Failure(found.description(), metadata=found.metadata())
+    context.add_output_metadata(found.metadata())
+    return found.report.to_dict()
 
 
 def build_lakebase_health_checks(
@@ -61,6 +84,8 @@ def build_lakebase_health_checks(
     *,
     checks: Sequence[str] | None = None,
     timeout: float | None = None,
+    thresholds: HealthThresholds | None = None,
+    fail_on: FailOn = "warn",
     blocking: bool = True,
     resource_key: str = "lakebase",
     name: str = "lakebase_health",
@@ -74,30 +99,37 @@ def build_lakebase_health_checks(
         assets: The assets, or their keys.
         checks: Stages to run, with those that they build on; all by default.
         timeout: Seconds for each stage; the resource's `connect_budget` by default.
-        blocking: Whether a failed check keeps downstream assets of the same run from being materialized.
+        thresholds: Limits for what the stages measure.
+        fail_on: How bad a limit that is passed is: ``warn`` for an error, as a failed stage is, ``error`` for
+            a warning, which keeps nothing back.
+        blocking: Whether a check that fails with an error keeps downstream assets of the same run from being
+            materialized.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
         name: The checks' name. Checks of several databases on one asset need several names.
 
     Returns:
-        Definitions to pass on as ``Definitions(asset_checks=…)``. Their results carry the milliseconds of
-        each stage as ``lakebase/<stage>_ms``, which Dagster plots over time.
+        Definitions to pass on as ``Definitions(asset_checks=…)``. Their results carry numbers, which Dagster
+        plots over time: the milliseconds of each stage (``lakebase/<stage>_ms``) and what the stages measured
+        (``lakebase/token_seconds``, ``lakebase/connect_ms``, ``lakebase/wake_seconds``,
+        ``lakebase/connections``, ``lakebase/max_connections``).
 
     Raises:
-        DagsterInvalidDefinitionError: A stage is unknown, or there are no assets.
+        DagsterInvalidDefinitionError: A stage is unknown, a limit is set for what is not measured, or there
+            are no assets.
 
     Example:
         .. code-block:: python
 
             defs = dg.Definitions(
                 assets=[orders],
-                asset_checks=build_lakebase_health_checks([orders], checks=["query"]),
+                asset_checks=build_lakebase_health_checks(
+                    [orders], thresholds=HealthThresholds(max_connections_used=0.8)
+                ),
                 resources={"lakebase": LakebaseResource()},
             )
     """
-    keys = list(dict.fromkeys(key for asset in assets for key in _keys(asset)))
-    if not keys:
-        raise dg.DagsterInvalidDefinitionError("build_lakebase_health_checks was given no assets.")
-    _require_known_stages(checks)
+    keys = asset_keys(assets, "build_lakebase_health_checks")
+    probe = checked_probe(checks, timeout, thresholds, fail_on)
     # Definitions need different op names; the keys tell them apart, in whichever order they are given.
     digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
@@ -117,56 +149,33 @@ def build_lakebase_health_checks(
         op_tags={"dagster/kind": "lakebase"},
     )
     def lakebase_health(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        lakebase: LakebaseResource = getattr(context.resources, resource_key)
-        report = lakebase.health(checks, timeout)
-        context.log.info("Lakebase health\n%s", report.to_text())
-        metadata = _metadata(report)
+        found = probe.run(getattr(context.resources, resource_key))
+        context.log.info("Lakebase health\n%s", found.to_text())
         for check in context.selected_asset_check_keys:
             yield dg.AssetCheckResult(
-                passed=report.ok,
+                passed=found.ok,
                 asset_key=check.asset_key,
                 check_name=check.name,
-                metadata=metadata,
-                description=_description(report),
+                severity=found.severity,
+                metadata=found.metadata(),
+                description=found.description(),
             )
 
     return [lakebase_health]
 
 
-def _keys(
-    asset: Asset,
-) -> Iterable[dg.AssetKey]:
-    if isinstance(asset, dg.AssetsDefinition):
-        return sorted(asset.keys)
-    if isinstance(asset, (dg.AssetSpec, dg.SourceAsset)):
-        return [asset.key]
-    return [dg.AssetKey.from_coercible(asset)]
+def checked_probe(
+    checks: Sequence[str] | None,
+    timeout: float | None,
+    thresholds: HealthThresholds | None,
+    fail_on: FailOn,
+) -> HealthProbe:
+    """The probe of a definition.
 
-
-def _require_known_stages(checks: Sequence[str] | None) -> None:
-    if checks is None:
-        return
-    # Imported late: loading a code location must not cost the driver unless it names stages.
-    from lakebase_provider.core.health import STAGES
-
-    unknown = [name for name in checks if name not in STAGES]
-    if unknown:
-        raise dg.DagsterInvalidDefinitionError(
-            f"Unknown health checks {', '.join(map(repr, unknown))}. Use of: {', '.join(STAGES)}."
-        )
-
-
-def _metadata(report: "HealthReport") -> dict[str, Any]:
-    """The milliseconds of each stage that ran: numbers, so that Dagster plots them."""
-    return {
-        f"lakebase/{stage.name}_ms": round(stage.ms, 2)
-        for stage in report.stages
-        if stage.status != "skipped"
-    }
-
-
-def _description(report: "HealthReport") -> str:
-    failed = report.first_failure
-    if failed is None:
-        return f"All {len(report.stages)} stages are ok."
-    return f"Stage '{failed.name}' failed ({failed.code}): {failed.detail} Remedy: {failed.remedy}"
+    Raises:
+        DagsterInvalidDefinitionError: A stage is unknown, or a limit is set for what is not measured.
+    """
+    try:
+        return HealthProbe(checks, timeout, thresholds, fail_on)
+    except ConfigError as error:
+        raise dg.DagsterInvalidDefinitionError(str(error)) from error

@@ -5,11 +5,21 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_lakebase import LakebaseResource, build_lakebase_health_checks, lakebase_health_check_op
-from lakebase_provider.core.health import STAGES
+from dagster_lakebase import (
+    LakebaseResource,
+    build_lakebase_health_checks,
+    build_lakebase_health_sensor,
+    lakebase_health_check_op,
+)
+from lakebase_provider.core.health import FIGURES, STAGES
+from lakebase_provider.core.health_thresholds import HealthThresholds
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import materialize
 
+TIMES = {f"lakebase/{name}_ms" for name in STAGES}
+MEASURED = {f"lakebase/{name}" for name in FIGURES}
+#: A limit that no database keeps.
+IMPOSSIBLE = HealthThresholds(min_token_seconds=1e9)
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
 
@@ -49,7 +59,7 @@ def test_op_reports_each_stage(lake: LocalLakebase, capfd: pytest.CaptureFixture
     assert report["ok"] is True
     assert [stage["name"] for stage in report["stages"]] == list(STAGES)
     (output,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
-    assert set(numbers(output.step_output_data.metadata)) == {f"lakebase/{name}_ms" for name in STAGES}
+    assert set(numbers(output.step_output_data.metadata)) == TIMES | MEASURED
     assert "stage      status" in capfd.readouterr().err
 
 
@@ -67,9 +77,8 @@ def test_op_fails_with_the_remedy_of_a_missing_database(lake: LocalLakebase) -> 
     assert "Stage 'login' failed (database_missing)" in failure.description
     assert "Remedy: Check the database's name" in failure.description
     # What ran is measured, the failed stage included; what was skipped is not.
-    assert set(numbers(failure.metadata)) == {
-        f"lakebase/{name}_ms" for name in STAGES if name not in ("query", "write")
-    }
+    measured = TIMES - {"lakebase/query_ms", "lakebase/write_ms"} | {"lakebase/token_seconds"}
+    assert set(numbers(failure.metadata)) == measured
 
 
 def test_op_fails_with_the_remedy_of_a_refusing_workspace(lake: LocalLakebase) -> None:
@@ -84,6 +93,33 @@ def test_op_names_an_unknown_stage(lake: LocalLakebase) -> None:
     result = run_op(LakebaseResource(), checks=["pign"])
     (event,) = [event for event in result.all_events if event.is_step_failure]
     assert "Unknown health check 'pign'" in str(event.step_failure_data.error)
+
+
+def test_op_fails_for_a_limit_that_is_passed(lake: LocalLakebase) -> None:
+    failure = failure_of(run_op(LakebaseResource(), min_token_seconds=1e9))
+    assert failure.description is not None
+    assert "min_token_seconds=1e+09 is not kept" in failure.description
+    assert set(numbers(failure.metadata)) == TIMES | MEASURED
+
+
+def test_op_warns_of_a_limit_alone(lake: LocalLakebase, capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_op(LakebaseResource(), min_token_seconds=1e9, fail_on="error")
+    assert result.success
+    assert "WARNING" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"fail_on": "never"}, "Unknown fail_on 'never'"),
+        ({"max_connections_used": 80.0}, "is above 1"),
+        ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
+    ],
+)
+def test_op_refuses_what_cannot_be_meant(lake: LocalLakebase, config: Any, message: str) -> None:
+    (event,) = [e for e in run_op(LakebaseResource(), **config).all_events if e.is_step_failure]
+    assert message in str(event.step_failure_data.error)
+    assert lake.admin.counters().mints == 0
 
 
 @dg.asset
@@ -120,7 +156,7 @@ def test_one_login_answers_for_all_assets(lake: LocalLakebase) -> None:
         (two.key, "lakebase_health", True),
     }
     for evaluation in evaluations:
-        assert set(numbers(evaluation.metadata)) == {f"lakebase/{name}_ms" for name in STAGES}
+        assert set(numbers(evaluation.metadata)) == TIMES | MEASURED
         assert evaluation.description == "All 8 stages are ok."
     assert lake.admin.counters().logins == 1
 
@@ -195,10 +231,98 @@ def test_the_name_does_not_depend_on_the_order() -> None:
 
 
 def test_an_unknown_stage_is_refused_when_it_is_written() -> None:
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match="Unknown health checks 'pign'"):
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="Unknown health check 'pign'"):
         build_lakebase_health_checks([one], checks=["pign"])
 
 
 def test_no_assets_are_refused() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="no assets"):
         build_lakebase_health_checks([])
+
+
+def test_a_limit_that_is_passed_blocks(lake: LocalLakebase) -> None:
+    result = run_checks([one, after_one], LakebaseResource(), thresholds=IMPOSSIBLE)
+    assert materialized(result) == {"one"}
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert evaluation.description is not None
+    assert "min_token_seconds" in evaluation.description
+
+
+def test_a_limit_that_only_warns_keeps_nothing_back(lake: LocalLakebase) -> None:
+    result = run_checks([one, after_one], LakebaseResource(), thresholds=IMPOSSIBLE, fail_on="error")
+    assert materialized(result) == {"one", "after_one"}
+    for evaluation in result.get_asset_check_evaluations():
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_a_limit_for_what_is_not_measured_is_refused_when_it_is_written() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="needs the stage 'credential'"):
+        build_lakebase_health_checks([one], checks=["dns"], thresholds=IMPOSSIBLE)
+
+
+def test_the_history_of_a_check_is_numbers(lake: LocalLakebase) -> None:
+    """As the web interface plots it: one point for each run, from Dagster's own storage."""
+    checks = build_lakebase_health_checks([one])
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(3):
+            dg.materialize([one, *checks], resources={"lakebase": LakebaseResource()}, instance=instance)
+        records = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(one.key, "lakebase_health"), limit=10
+        )
+    points = [record.event.dagster_event.asset_check_evaluation_data.metadata for record in records]  # type: ignore[union-attr] # each has its evaluation
+    assert len(points) == 3
+    for point in points:
+        values = numbers(point)
+        assert set(values) == TIMES | MEASURED
+        assert values["lakebase/login_ms"] > 0
+        assert 0 < values["lakebase/connections"] <= values["lakebase/max_connections"]
+
+
+def tick(sensor: dg.SensorDefinition, resource: LakebaseResource) -> Any:
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(
+            instance=instance, resources={"lakebase": resource}, definitions=dg.Definitions(sensors=[sensor])
+        ) as context,
+    ):
+        return sensor.evaluate_tick(context)
+
+
+def test_ticks_of_the_sensor_observe_with_one_token(lake: LocalLakebase) -> None:
+    sensor = build_lakebase_health_sensor([one, "two"])
+    for _ in range(2):
+        found = tick(sensor, LakebaseResource())
+        assert {event.asset_key.to_user_string() for event in found.asset_events} == {"one", "two"}
+        for event in found.asset_events:
+            assert set(numbers(event.metadata)) == TIMES | MEASURED | {"lakebase/healthy"}
+            assert event.metadata["lakebase/healthy"].value == 1.0
+        assert found.skip_message == "All 8 stages are ok."
+    counters = lake.admin.counters()
+    assert (counters.mints, counters.logins) == (1, 2)
+
+
+def test_a_bad_tick_is_observed_and_says_what_to_do(lake: LocalLakebase) -> None:
+    found = tick(build_lakebase_health_sensor(["one"]), LakebaseResource(database="absent"))
+    (event,) = found.asset_events
+    assert event.metadata["lakebase/healthy"].value == 0.0
+    assert "Remedy: Check the database's name" in event.description
+    assert found.skip_message == event.description
+
+
+def test_a_tick_that_passes_a_limit(lake: LocalLakebase) -> None:
+    for fail_on, healthy in (("warn", 0.0), ("error", 1.0)):
+        sensor = build_lakebase_health_sensor(
+            ["one"],
+            checks=["credential"],
+            thresholds=IMPOSSIBLE,
+            fail_on=fail_on,  # type: ignore[arg-type] # both are allowed
+        )
+        (event,) = tick(sensor, LakebaseResource()).asset_events
+        assert event.metadata["lakebase/healthy"].value == healthy
+        assert "min_token_seconds" in event.description
+
+
+def test_the_sensor_of_no_assets_is_refused() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="build_lakebase_health_sensor was given no"):
+        build_lakebase_health_sensor([])
