@@ -158,7 +158,8 @@ class HealthReport:
         failed = self.first_failure
         if failed is None:
             return f"All is well: {well}."
-        return f"Stage {failed.name} failed: {failed.detail} Remedy: {failed.remedy} Well: {well or 'nothing'}."
+        told = f"Stage {failed.name} failed: {failed.detail} Remedy: {failed.remedy}"
+        return f"{told} Well: {well or 'nothing'}."
 
 
 class HealthCheck:

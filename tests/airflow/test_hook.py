@@ -162,14 +162,14 @@ def test_test_connection_tells_each_stage(lake: LocalLakebase) -> None:
     ok, message = LakebaseHook().test_connection()
     assert ok, message
     for stage in ("resolve", "credential", "dns", "tcp", "tls", "login", "query", "write"):
-        assert f"\n{stage} " in message
+        assert f"{stage} " in message
 
 
 def test_test_connection_tells_what_to_do(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, **connection_fields(lake, password="wrong-secret"))
     ok, message = LakebaseHook().test_connection()
     assert not ok
-    assert "remedy: Check the client id and secret" in message
+    assert "Remedy: Check the client id and secret" in message
     assert "wrong-secret" not in message
 
 
