@@ -36,44 +36,6 @@ def pulled(run: Any, task_id: str) -> Any:
         return deserialize(XComModel.deserialize_value(row))
 
 
-@pytest.fixture(scope="module")
-def common_sql() -> dict[str, Any]:
-    return {}
-
-
-TASKS = {
-    "execute": None,
-    "insert_rows": None,
-    "replace_rows": None,
-    "query": [(1, [1, 2]), (2, [4]), (3, [])],
-    "column_check": None,
-    "table_check": None,
-    "check": None,
-    "value_check": None,
-    "threshold_check": None,
-    "interval_check": None,
-    "sensor": None,
-    "transfer": None,
-    "other_database": [("postgres",)],
-    "decorated": [(3,)],
-    "branch": None,
-    "followed": None,
-    "not_followed": None,
-}
-
-
-@pytest.mark.parametrize("task_id", TASKS)
-def test_common_sql_operators(
-    lake: LocalLakebase, dag_of: DagLoader, common_sql: dict[str, Any], task_id: str
-) -> None:
-    # One run serves all cases: running a DAG is what takes the time.
-    run = common_sql.setdefault("run", None) or dag_of("common_sql").test()
-    common_sql["run"] = run
-    assert states(run)[task_id] == ("skipped" if task_id == "not_followed" else "success")
-    if TASKS[task_id] is not None:
-        assert pulled(run, task_id) == TASKS[task_id]
-
-
 def test_the_etl_example_gives_the_same_rows_when_it_is_run_again(
     lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

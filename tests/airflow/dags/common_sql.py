@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
+from pathlib import Path
 
 from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
 from airflow.providers.common.sql.operators.sql import (
     BranchSQLOperator,
+    SQLBulkLoadOperator,
     SQLCheckOperator,
     SQLColumnCheckOperator,
     SQLExecuteQueryOperator,
@@ -31,7 +34,10 @@ with DAG(
         sql="""
             DROP TABLE IF EXISTS common_sql;
             CREATE TABLE common_sql (id int PRIMARY KEY, tags int[], day date DEFAULT current_date);
-            CREATE TABLE IF NOT EXISTS common_sql_copy (id int);
+            DROP TABLE IF EXISTS common_sql_copy, common_sql_pages, common_sql_file;
+            CREATE TABLE common_sql_copy (id int);
+            CREATE TABLE common_sql_pages (id int);
+            CREATE TABLE common_sql_file (id int, name text);
         """,
         split_statements=True,
     )
@@ -85,6 +91,22 @@ with DAG(
             destination_conn_id="lakebase_default",
             preoperator="TRUNCATE common_sql_copy",
             insert_args={"target_fields": ["id"]},
+        ),
+        # Each page is read by common-sql's trigger.
+        GenericTransfer(
+            task_id="transfer_by_pages",
+            sql="SELECT n FROM generate_series(1, 5) AS g (n) ORDER BY n",
+            destination_table="common_sql_pages",
+            source_conn_id="lakebase_default",
+            destination_conn_id="lakebase_default",
+            insert_args={"target_fields": ["id"]},
+            page_size=2,
+            deferrable=True,
+        ),
+        SQLBulkLoadOperator(
+            task_id="bulk_load",
+            table="common_sql_file",
+            tmp_file=str(Path(os.environ["AIRFLOW_HOME"]) / "common_sql.tsv"),
         ),
         SQLExecuteQueryOperator(
             task_id="other_database", sql="SELECT current_database()", database="postgres"
