@@ -195,6 +195,10 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         if self.info.parameter_status("application_name") != name:
             self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
+    def left_no_trace(self) -> None:
+        """Spare the reset on return: what ran since the connection was lent left the session as it was."""
+        self._used = False
+
     def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip at most.
 
@@ -272,6 +276,10 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         """
         if self.info.parameter_status("application_name") != name:
             await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+
+    def left_no_trace(self) -> None:
+        """Spare the reset on return: what ran since the connection was lent left the session as it was."""
+        self._used = False
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip at most.
