@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.async_pool import AsyncPools
+from lakebase_provider.core.async_pool import AsyncLakebasePool, AsyncPools
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
@@ -113,6 +113,10 @@ class LakebaseClient:
                 self._pool = LakebasePool(self.config, self._connector)
             return self._pool
 
+    async def apool(self) -> AsyncLakebasePool:
+        """The running event loop's pool, opened at the first use."""
+        return await self._async_pools.current()
+
     @contextmanager
     def connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
         """A pooled connection: commits on success, rolls back on error, then goes back clean.
@@ -138,7 +142,7 @@ class LakebaseClient:
             PoolExhaustedError: All connections stayed in use until the deadline.
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
-        pool = await self._async_pools.current()
+        pool = await self.apool()
         async with pool.connection(timeout) as connection:
             yield connection
 
