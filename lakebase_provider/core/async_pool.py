@@ -103,6 +103,9 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
             logger.info("A connection is discarded on return: %s", error or "the event loop ends")
             connection.pgconn.finish()
         await super().putconn(connection)
+        if connection.closed:
+            # Closing it once more does not hand it back once more.
+            connection._pool = None
 
     async def _getconn_within(self, seconds: float) -> AsyncLakebaseConnection:
         _borrower_end.set(time.monotonic() + seconds)

@@ -170,6 +170,14 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         return super().wait(gen, *args, **kwargs)
 
+    def close(self) -> None:
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
+        pool = getattr(self, "_pool", None)
+        if self.closed and pool is not None:
+            pool.putconn(self)
+        else:
+            super().close()
+
     def check(self, timeout: float) -> None:
         """Ask the server for a sign of life; nothing of it stays in the session.
 
@@ -194,10 +202,6 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         """
         if self.info.parameter_status("application_name") != name:
             self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
-
-    def left_no_trace(self) -> None:
-        """Spare the reset on return: what ran since the connection was lent left the session as it was."""
-        self._used = False
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip at most.
@@ -252,6 +256,14 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         return await super().wait(gen, *args, **kwargs)
 
+    async def close(self) -> None:
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
+        pool = getattr(self, "_pool", None)
+        if self.closed and pool is not None:
+            await pool.putconn(self)
+        else:
+            await super().close()
+
     async def check(self, timeout: float) -> None:
         """Ask the server for a sign of life; nothing of it stays in the session.
 
@@ -276,10 +288,6 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         """
         if self.info.parameter_status("application_name") != name:
             await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
-
-    def left_no_trace(self) -> None:
-        """Spare the reset on return: what ran since the connection was lent left the session as it was."""
-        self._used = False
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session and to this object, in one round trip at most.

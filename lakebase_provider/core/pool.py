@@ -6,10 +6,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker
 
 from lakebase_provider.core import telemetry
 from lakebase_provider.core.config import LakebaseConfig
@@ -28,7 +30,7 @@ _BACKGROUND_SECONDS = 3.0
 
 
 class LakebasePool(ConnectionPool[LakebaseConnection]):
-    """psycopg's pool with four differences.
+    """psycopg's pool with five differences.
 
     * A connection that is missing is opened in the caller's thread, within the caller's deadline, so that
       the caller gets the typed error of a failed connect at once instead of a timeout; others who wait get
@@ -37,10 +39,12 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
       they died together when the compute was suspended.
     * A connection that is handed back is rolled back and its session reset.
     * ``close()`` of a borrowed connection hands it back, so ``closing(hook.get_conn())`` works.
+    * Its threads start when they have something to do: one that watches for idle connections, with the first
+      that is handed back; one that replaces broken connections, with the first of these.
 
-    psycopg's pool has no hooks for the first: what it counts, whom it lets wait and what it lends are its own
-    affair. This class takes part in it by attributes and methods that begin with an underscore, which is why
-    pyproject.toml holds psycopg-pool to one minor version.
+    psycopg's pool has no hooks for the first and the last: what it counts, whom it lets wait, what it lends
+    and what it starts are its own affair. This class takes part in it by attributes and methods that begin
+    with an underscore, which is why pyproject.toml holds psycopg-pool to one minor version.
 
     Args:
         config: Sizes and lifetimes.
@@ -52,6 +56,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._budget = config.connect_budget
         self._owner = os.getpid()
         self._borrower = threading.local()
+        self._starting = threading.Lock()
         super().__init__(
             kwargs={"opener": self._open_in_background},
             connection_class=LakebaseConnection,
@@ -119,6 +124,45 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             self._add_to_pool(conn)
         else:
             super().putconn(conn)
+            # Closing it once more does not hand it back once more.
+            conn._pool = None
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Let the worker do a task of psycopg's pool; the first one starts it."""
+        if not self._workers and not isinstance(task, StopWorker):
+            with self._starting:
+                if not self._workers and not self._closed:
+                    self._workers.append(_started(self.worker, f"{self.name}-worker", self._tasks))
+        super().run_task(task)
+
+    def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Let the worker do a task of psycopg's pool in `delay` seconds."""
+        self._start_scheduler()
+        super().schedule_task(task, delay)
+
+    def _start_workers(self) -> None:
+        """Not yet."""
+
+    def _start_initial_tasks(self) -> None:
+        for _ in range(self._nconns):
+            self.run_task(AddConnection(self))
+        # Due with the scheduler, which starts with the first connection that can be idle.
+        self._sched.enter(self.max_idle, ShrinkPool(self).tick)
+
+    def _start_scheduler(self) -> None:
+        if self._sched_runner is None:
+            with self._starting:
+                if self._sched_runner is None and not self._closed:
+                    self._sched_runner = _started(self._sched.run, f"{self.name}-scheduler")
+
+    def _add_to_pool(self, conn: LakebaseConnection) -> None:
+        super()._add_to_pool(conn)
+        self._start_scheduler()
+
+    def _signal_stop_worker(self) -> list[threading.Thread]:
+        # A thread that is starting is either stopped with the others, or finds the pool closed.
+        with self._starting:
+            return super()._signal_stop_worker()
 
     def _take_trusted(self) -> LakebaseConnection | None:
         """The common case without detours: an idle connection that was used a moment ago."""
@@ -208,3 +252,9 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()
             raise
+
+
+def _started(run: Callable[..., None], name: str, *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread

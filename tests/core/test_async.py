@@ -554,3 +554,14 @@ async def test_connections_that_sqlalchemy_kept_are_checked(
             lakebase_env.admin.suspend()
     finally:
         await engine.dispose()
+
+
+async def test_connections_that_broke_in_use_do_not_use_up_the_pool(client: LakebaseClient) -> None:
+    pool = await client._async_pools.current()
+    for _ in range(5):
+        connection = await pool.getconn(timeout=5)
+        connection.pgconn.finish()
+        await connection.close()
+        await connection.close()
+    assert client.stats().pool == {}
+    assert pool.get_stats()["pool_size"] <= 2

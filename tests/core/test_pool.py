@@ -81,6 +81,35 @@ def test_nothing_leaks_from_one_borrower_to_the_next(client: LakebaseClient) -> 
         assert connection.execute("SELECT 41 + %s", [1]).fetchone() == (42,)
 
 
+def test_threads_start_when_they_have_something_to_do_and_end_with_the_pool(client: LakebaseClient) -> None:
+    before = set(threading.enumerate())
+    with client.connection() as connection:
+        assert set(threading.enumerate()) == before
+        connection.execute("SELECT 1")
+    (scheduler,) = set(threading.enumerate()) - before
+    assert "scheduler" in scheduler.name
+    with closing(client.pool.getconn()) as connection:
+        connection.pgconn.finish()  # the worker replaces it
+    assert len(set(threading.enumerate()) - before) == 2
+    eventually(lambda: len(client.pool._pool) == 1)
+    client.close()
+    assert set(threading.enumerate()) == before
+
+
+def test_an_idle_connection_is_closed_after_a_while(lakebase_env: LocalLakebase) -> None:
+    with LakebaseClient(lakebase_env.config(max_idle=1)) as client:
+        with client.connection() as connection:
+            connection.execute("SELECT 1")
+        eventually(lambda: lakebase_env.admin.counters().open_connections == 0)
+        assert client.stats().pool["pool_size"] == 0
+
+
+def test_the_least_number_of_connections_is_opened_in_the_background(lakebase_env: LocalLakebase) -> None:
+    with LakebaseClient(lakebase_env.config(min_size=2, max_size=2)) as client:
+        assert client.pool.min_size == 2
+        eventually(lambda: len(client.pool._pool) == 2)
+
+
 def test_a_connection_that_broke_in_use_is_replaced(client: LakebaseClient) -> None:
     with closing(client.pool.getconn()) as connection:
         first = backend(connection)
@@ -88,6 +117,15 @@ def test_a_connection_that_broke_in_use_is_replaced(client: LakebaseClient) -> N
     with client.connection() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert backend(connection) != first
+
+
+def test_connections_that_broke_in_use_do_not_use_up_the_pool(client: LakebaseClient) -> None:
+    for _ in range(5):
+        connection = client.pool.getconn(timeout=5)
+        connection.pgconn.finish()
+        connection.close()
+        connection.close()
+    assert client.stats().pool["pool_size"] <= 2
 
 
 def test_a_connection_past_its_life_is_replaced(client: LakebaseClient) -> None:
