@@ -14,6 +14,10 @@ from dagster_lakebase.health import (
     lakebase_health_check_op,
 )
 from dagster_lakebase.health_sensor import build_lakebase_health_sensor
+from dagster_lakebase.observation import (
+    build_lakebase_table_observation,
+    build_lakebase_table_observation_sensor,
+)
 from dagster_lakebase.resource import LakebaseResource
 from lakebase_provider import __version__
 
@@ -22,6 +26,8 @@ __all__ = [
     "LakebaseResource",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
+    "build_lakebase_table_observation",
+    "build_lakebase_table_observation_sensor",
     "lakebase_health_check_op",
 ]
 

@@ -1,0 +1,140 @@
+"""What Postgres' catalog knows of tables, asked in one query for all of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import psycopg
+
+TABLE_NAME = "dagster/table_name"
+_DEFAULT_SCHEMA = "public"
+
+# A partitioned table holds nothing itself: what its leaves hold is added up. The tree of a table that is
+# not partitioned is empty, hence the union. A leaf that was never analyzed has -1 rows, and so no estimate.
+_QUERY = """
+    SELECT wanted.schema, wanted.name, c.oid IS NOT NULL,
+        (SELECT json_agg(json_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+                a.attnotnull, pg_catalog.col_description(a.attrelid, a.attnum)) ORDER BY a.attnum)
+            FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+        leaves.rows, leaves.bytes, leaves.inserted, leaves.updated, leaves.deleted,
+        leaves.last_analyze, leaves.last_vacuum, leaves.version
+    FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (schema, name, position)
+    LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+        AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
+    LEFT JOIN LATERAL (
+        SELECT CASE WHEN min(leaf.reltuples) >= 0 THEN sum(leaf.reltuples)::bigint END AS rows,
+            sum(pg_catalog.pg_total_relation_size(leaf.oid))::bigint AS bytes,
+            sum(s.n_tup_ins)::bigint AS inserted, sum(s.n_tup_upd)::bigint AS updated,
+            sum(s.n_tup_del)::bigint AS deleted,
+            max(greatest(s.last_analyze, s.last_autoanalyze)) AS last_analyze,
+            max(greatest(s.last_vacuum, s.last_autovacuum)) AS last_vacuum,
+            -- TRUNCATE counts no rows, but gives a table new files.
+            pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', leaf.oid, leaf.relfilenode,
+                s.n_tup_ins, s.n_tup_upd, s.n_tup_del), ';' ORDER BY leaf.oid)) AS version
+        FROM (SELECT c.oid AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) AS tree
+        JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
+        LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = leaf.oid
+    ) AS leaves ON true
+    ORDER BY wanted.position
+"""
+
+
+class TableRef(NamedTuple):
+    """Where a table is, as the catalog spells it."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return ".".join(
+            part if part.isidentifier() and part == part.lower() else '"' + part.replace('"', '""') + '"'
+            for part in self
+        )
+
+
+def table_of(key: dg.AssetKey, metadata: Mapping[str, Any] | None = None) -> TableRef:
+    """The table that an asset stands for.
+
+    Args:
+        key: Without other notice its last part is the table, the one before it the schema; ``public`` if
+            there is none.
+        metadata: Where ``dagster/table_name`` says otherwise: ``[database.][schema.]table``. Quotes are
+            needed around a name with a dot, and all names are taken as they are written.
+
+    Raises:
+        DagsterInvalidDefinitionError: ``dagster/table_name`` cannot be read.
+    """
+    given = (metadata or {}).get(TABLE_NAME)
+    if given is None:
+        return TableRef(key.path[-2] if len(key.path) > 1 else _DEFAULT_SCHEMA, key.path[-1])
+    text = getattr(given, "value", given)
+    parts = next(csv.reader([text], delimiter="."), []) if isinstance(text, str) else []
+    if not 1 <= len(parts) <= 3 or not all(parts):
+        raise dg.DagsterInvalidDefinitionError(
+            f"{TABLE_NAME} of asset {key.to_user_string()} is {text!r}. Use [database.][schema.]table."
+        )
+    return TableRef(parts[-2] if len(parts) > 1 else _DEFAULT_SCHEMA, parts[-1])
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What the catalog knows of one table; with partitions, of all of them together.
+
+    Attributes:
+        columns: Name, type, whether not null, and comment of each column.
+        estimated_rows: Rows as of the last VACUUM or ANALYZE; None if there was none.
+        size_bytes: Bytes on disk, with indexes and TOAST; None for what stores nothing, such as a view.
+        rows_inserted: Since the statistics were last reset; None for what has no statistics, such as a view.
+        rows_updated: As `rows_inserted`.
+        rows_deleted: As `rows_inserted`.
+        last_analyze: When, by hand or automatically.
+        last_vacuum: When, by hand or automatically.
+        version: A text that is another one after each write; None for what has no statistics.
+    """
+
+    columns: Sequence[tuple[str, str, bool, str | None]]
+    estimated_rows: int | None
+    size_bytes: int | None
+    rows_inserted: int | None
+    rows_updated: int | None
+    rows_deleted: int | None
+    last_analyze: datetime | None
+    last_vacuum: datetime | None
+    version: str | None
+
+    def column_schema(self) -> dg.TableSchema:
+        """The columns as Dagster shows them."""
+        return dg.TableSchema(
+            [
+                dg.TableColumn(
+                    name, data_type, comment, constraints=dg.TableColumnConstraints(nullable=not not_null)
+                )
+                for name, data_type, not_null, comment in self.columns
+            ]
+        )
+
+
+def fetch_table_facts(
+    connection: psycopg.Connection[Any], tables: Sequence[TableRef]
+) -> dict[TableRef, TableFacts]:
+    """What the catalog knows of the tables, by table; those that do not exist are left out.
+
+    Raises:
+        psycopg.Error: The connection is broken.
+    """
+    schemas, names = [table.schema for table in tables], [table.name for table in tables]
+    rows = connection.execute(_QUERY, [schemas, names]).fetchall()
+    return {
+        TableRef(schema, name): TableFacts([tuple(column) for column in columns or ()], *facts)
+        for schema, name, exists, columns, *facts in rows
+        if exists
+    }
