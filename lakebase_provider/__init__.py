@@ -49,6 +49,39 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "lakebase_provider.sensors.health",
+                    "lakebase_provider.sensors.sql",
+                ],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "lakebase_provider.triggers.polling",
+                    "lakebase_provider.triggers.sql",
+                ],
+            }
+        ],
+        "task-decorators": [
+            {
+                "name": "lakebase_sql",
+                "class-name": "lakebase_provider.decorators.sql.lakebase_sql_task",
+            }
+        ],
+        "extra-links": ["lakebase_provider.links.LakebaseEndpointLink"],
+        "asset-uris": [
+            {
+                "schemes": ["lakebase"],
+                "handler": "lakebase_provider.assets.sanitize_uri",
+                "factory": "lakebase_provider.assets.create_asset",
+                "to_openlineage_converter": "lakebase_provider.assets.convert_asset_to_openlineage",
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "lakebase",

@@ -114,6 +114,10 @@ class HealthThresholds:
             if value is not None and (value < limit if name.startswith("min_") else value > limit)
         )
 
+    def healthy(self, report: HealthReport, fail_on: FailOn = "warn") -> bool:
+        """Whether the report is good enough: what :meth:`enforce` raises unless it is so."""
+        return report.ok and (fail_on == "error" or not self.breaches(report))
+
     def enforce(self, report: HealthReport, fail_on: FailOn = "warn") -> None:
         """Raise unless the report is good enough.
 
@@ -125,11 +129,17 @@ class HealthThresholds:
             HealthCheckError: A stage failed, or, with ``warn``, a limit is passed.
         """
         report.raise_for_failure()
-        breaches = self.breaches(report)
-        if breaches and fail_on == "warn":
+        if not self.healthy(report, fail_on):
+            breaches = self.breaches(report)
             raise HealthCheckError(
                 "Health check: " + " ".join(map(str, breaches)), remedy=breaches[0].remedy, retryable=True
             )
+
+    def to_dict(self, report: HealthReport) -> dict[str, Any]:
+        """The report in plain types, with what these limits say of it: `status` and `breaches`."""
+        breaches = [breach.to_dict() for breach in self.breaches(report)]
+        status = "error" if not report.ok else "warn" if breaches else "ok"
+        return {**report.to_dict(), "status": status, "breaches": breaches}
 
     def to_text(self, report: HealthReport) -> str:
         """A table with a line for each limit; empty without limits."""

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
+from lakebase_provider.core.errors import ConfigError, ResultTooLargeError
+from lakebase_provider.links import LakebaseEndpointLink
 from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.parameters import require_json, require_no_secrets
+from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
+from lakebase_provider.triggers.events import error_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.hooks.lakebase import LakebaseHook
+
+#: Arguments of SQLExecuteQueryOperator that concern rows in memory, which are there only when a worker
+#: fetches them, and their defaults.
+_ON_ROWS = {
+    "handler": fetch_all_handler,
+    "output_processor": None,
+    "return_last": True,
+    "show_return_value_in_logs": False,
+    "requires_result_fetch": False,
+}
 
 
 class LakebaseSqlOperator(SQLExecuteQueryOperator):
@@ -21,13 +39,28 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     All arguments of ``SQLExecuteQueryOperator`` work as they do there: `sql`, `parameters`, `autocommit`,
     `split_statements`, `handler`, `return_last`, `database` and more.
 
+    With `deferrable`, the triggerer runs the statements and the task's slot is free meanwhile. The task then
+    returns ``{"rows": [...]}``, how many rows each statement returned or changed, since rows do not travel
+    through Airflow's database. `sql` is split into its statements, which share one transaction. Should the
+    triggerer be restarted meanwhile, the statements are cancelled, rolled back, and run again; as with any
+    retry, statements that may run twice are for the author to write.
+
     Args:
         conn_id: Id of the Airflow connection (templated).
         statement_timeout: Seconds after which the server cancels a statement; the connection's by default.
         lock_timeout: Seconds that a statement waits for a lock; the connection's by default.
+        read_only: Whether the transaction may only read; the server refuses a write.
+        deferrable: Whether the triggerer runs the statements. The deployment's default does not apply, since
+            the task returns something else.
+        max_xcom_rows: Rows of one statement above which the task fails, its transaction rolled back, rather
+            than push them to XCom; None for no limit.
+        output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
+            rows are written, a query's. It ends in ``.csv``, ``.jsonl`` or ``.parquet``. The task then
+            returns ``{"path": ..., "rows": ...}``, the number of rows.
         kwargs: Arguments of ``SQLExecuteQueryOperator``.
 
     Raises:
+        ConfigError: Arguments contradict each other; when the DAG is parsed.
         AirflowFailException: When the task runs and its failure is one that no retry helps.
         LakebaseError: When the task runs and a retry may help.
 
@@ -35,17 +68,31 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         >>> LakebaseSqlOperator(task_id="count", sql="select count(*) from orders")
     """
 
+    template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "output_path")
+    operator_extra_links = (LakebaseEndpointLink(),)
+
     def __init__(
         self,
         *,
         conn_id: str = "lakebase_default",
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
+        read_only: bool = False,
+        deferrable: bool = False,
+        max_xcom_rows: int | None = 10_000,
+        output_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(conn_id=conn_id, **kwargs)
         self.statement_timeout = statement_timeout
         self.lock_timeout = lock_timeout
+        self.read_only = read_only
+        self.deferrable = deferrable
+        self.max_xcom_rows = max_xcom_rows
+        self.output_path = output_path
+        _require_possible(
+            kwargs, read_only=read_only, deferrable=deferrable, max_rows=max_xcom_rows, path=output_path
+        )
 
     @cached_property
     def _lakebase_hook(self) -> LakebaseHook:
@@ -56,6 +103,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         return LakebaseHook(
             self.conn_id or LakebaseHook.default_conn_name,
             schema=self.database,
+            **({"read_only": True} if self.read_only else {}),
             **{**timeouts, **self.hook_params},
         )
 
@@ -66,8 +114,144 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     def execute(self, context: Context) -> Any:
         """Run the statements and return what the handler made of their rows."""
         with failing_fast():
-            return super().execute(context)  # type: ignore[no-untyped-call] # common-sql annotates it not
+            if self.deferrable:
+                self._defer_statements()
+            if self.output_path is not None:
+                return self._write_result(self.output_path)
+            handler, self.handler = self.handler, self._bounded(self.handler)
+            try:
+                return super().execute(context)  # type: ignore[no-untyped-call] # common-sql annotates it not
+            finally:
+                self.handler = handler
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return what the trigger counted or wrote, or fail as it did."""
+        with failing_fast():
+            error = error_of(event)
+            if error is not None:
+                raise error
+        result = {name: value for name, value in event.items() if name != "status"}
+        self.log.info("Result: %s", result)
+        return result
 
     def on_kill(self) -> None:
-        """Cancel what still runs on the server, when the task is killed."""
-        self.get_db_hook().cancel()
+        """Cancel what still runs on the server, when the task is killed or out of time."""
+        # Without a hook nothing runs, and making one now would take the time that is left.
+        hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
+        if hook is not None:
+            hook.cancel()
+
+    def _bounded(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The handler, failing before the commit where it would hand XCom too many rows."""
+        limit = self.max_xcom_rows
+        if limit is None or not self.do_xcom_push:
+            return handler
+
+        def fetch(cursor: Any) -> Any:
+            # All rows are here already; those that are not wanted need not become Python objects too.
+            if handler is fetch_all_handler and cursor.description is not None:
+                _require_at_most(limit, cursor.rowcount)
+            result = handler(cursor)
+            if isinstance(result, list):
+                _require_at_most(limit, len(result))
+            return result
+
+        return fetch
+
+    def _defer_statements(self) -> None:
+        from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+
+        parameters = require_json(self.parameters)
+        session = {
+            name: f"{max(1, round(seconds * 1000))}ms"
+            for name in ("statement_timeout", "lock_timeout")
+            if (seconds := getattr(self, name)) is not None
+        }
+        seconds = None if self.execution_timeout is None else self.execution_timeout.total_seconds()
+        # The triggerer serves many tasks; in pg_stat_activity the session still bears this task's name.
+        session["application_name"] = self.get_db_hook().config.application_name
+        settings = {"schema": self.database} if self.database else {}
+        trigger = LakebaseSqlTrigger(
+            conn_id=self.conn_id or "lakebase_default",
+            sql=self._statements(),
+            parameters=parameters,
+            settings={**settings, **self.hook_params},
+            session=session,
+            autocommit=self.autocommit,
+            read_only=self.read_only,
+            output_path=self.output_path,
+            timeout=seconds,
+        )
+        self.log.info("Deferring: %s", self.sql)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+
+    def _write_result(self, path: str) -> dict[str, Any]:
+        *first, last = self._statements()
+        parameters: Any = self.parameters or None
+        with closing(self.get_db_hook().get_conn()) as connection:
+            for statement in first:
+                self.log.info("Executing: %s", statement)
+                connection.execute(statement.encode(), parameters)
+            self.log.info("Executing: %s", last)
+            with connection.cursor(name="lakebase_result") as cursor:
+                cursor.execute(last.encode(), parameters)
+                file = open_rows(path, cursor.description or ())
+                try:
+                    while rows := cursor.fetchmany(CHUNK_ROWS):
+                        file.write(rows)
+                    file.close()
+                    connection.commit()
+                except BaseException:
+                    file.discard()
+                    raise
+        self.log.info("Wrote %d rows to %s", file.rows, path)
+        return {"path": path, "rows": file.rows}
+
+    def _statements(self) -> list[str]:
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+        texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
+        if self.split_statements is not False:
+            texts = [part for text in texts for part in DbApiHook.split_sql_string(text, True)]
+        found = [text for text in texts if text.strip()]
+        if not found:
+            raise ConfigError("There is no statement in 'sql'.", remedy="Give one statement at least.")
+        return found
+
+
+def _require_possible(
+    given: dict[str, Any], *, read_only: bool, deferrable: bool, max_rows: int | None, path: str | None
+) -> None:
+    if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
+        raise ConfigError(
+            "Argument 'max_xcom_rows' is no number of rows.", remedy="Give 1 or more, or None for no limit."
+        )
+    if given.get("autocommit") and (read_only or path is not None):
+        other = "read_only" if read_only else "output_path"
+        raise ConfigError(
+            f"Argument '{other}' needs a transaction, which 'autocommit' leaves out.",
+            remedy=f"Give '{other}' or 'autocommit'.",
+        )
+    if path is not None:
+        check_path(path)
+    if not deferrable and path is None:
+        return
+    what = "deferrable" if deferrable else "output_path"
+    for name, default in _ON_ROWS.items():
+        # Not the value: a caller who spells out the default contradicts nothing.
+        if given.get(name, default) != default:
+            raise ConfigError(
+                f"Argument '{name}' concerns rows that the task does not see with '{what}'.",
+                remedy=f"Leave '{name}' out, or '{what}'.",
+            )
+    if deferrable:
+        require_json(given.get("parameters"))
+        require_no_secrets(given.get("hook_params"))
+
+
+def _require_at_most(limit: int, rows: int) -> None:
+    if rows > limit:
+        raise ResultTooLargeError(
+            f"A statement returned {rows} rows, more than max_xcom_rows={limit} for XCom.",
+            remedy="Set output_path to write them to a file, select fewer, or raise max_xcom_rows.",
+        )

@@ -1,0 +1,1 @@
+"""TaskFlow decorators, as ``@task.<name>``."""

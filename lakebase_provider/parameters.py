@@ -1,0 +1,62 @@
+"""What may travel to the triggerer: JSON, and no secrets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lakebase_provider.core.config import settings
+from lakebase_provider.core.errors import ConfigError
+
+
+def require_json(parameters: Any) -> Any:
+    """The parameters of a statement, unchanged but for a tuple of them, which becomes a list.
+
+    Args:
+        parameters: A mapping, a list or a tuple; or what Airflow makes one of later, which is passed on.
+
+    Raises:
+        ConfigError: A value would not arrive as what it is; the message names it and its type.
+    """
+    if isinstance(parameters, Mapping):
+        return {name: _checked(f"'{name}'", value) for name, value in parameters.items()}
+    if isinstance(parameters, list | tuple):
+        return [_checked(f"number {n}", value) for n, value in enumerate(parameters, 1)]
+    return parameters
+
+
+def require_no_secrets(hook_params: Any) -> None:
+    """See to it that no secret is stored with a trigger.
+
+    Raises:
+        ConfigError: `hook_params` hold a secret setting.
+    """
+    secret = {row.name for row in settings() if row.kind == "secret"}
+    for name in hook_params if isinstance(hook_params, Mapping) else ():
+        if name in secret:
+            raise ConfigError(
+                f"hook_params hold the secret '{name}', which would be stored with the trigger.",
+                remedy="Put it into the Airflow connection.",
+            )
+
+
+def _checked(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_checked(name, one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _checked(name, one) for key, one in value.items()}
+    # Airflow resolves another task's output before the task runs; it is looked at again then.
+    if hasattr(value, "resolve") and hasattr(value, "iter_references"):
+        return value
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    remedy = "Pass its text and let the server convert it, such as %(name)s::timestamptz or ::numeric."
+    if isinstance(value, tuple):
+        remedy = "Pass a list, and compare by = ANY(%(name)s) in place of IN."
+    raise ConfigError(
+        f"Parameter {name} holds a {type(value).__name__}, which does not travel to the triggerer as JSON.",
+        remedy=remedy,
+    )

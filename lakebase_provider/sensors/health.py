@@ -1,0 +1,137 @@
+"""Waiting for a Lakebase connection to be healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue, conf
+
+from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.health import require_fail_on
+from lakebase_provider.triggers.events import error_of
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context
+
+
+class LakebaseHealthSensor(BaseSensorOperator):
+    """Waits until all stages of the health check succeed and its limits are kept; returns the report.
+
+    A stage that fails is waited for, whatever the reason: what this task is for is to see it mended. Only
+    settings that cannot work at all end it at once.
+
+    Args:
+        lakebase_conn_id: Id of the Airflow connection (templated).
+        checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
+            ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
+        stage_timeout: Seconds for each stage; the connection's `connect_budget` by default.
+        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
+        max_wake_seconds: Seconds that a suspended compute may take to wake.
+        min_token_seconds: Seconds that the token must have left to live.
+        max_connections_used: Share of the server's connections that may be in use, such as 0.8.
+        fail_on: ``warn`` to wait for the limits too, ``error`` for the stages alone.
+        deferrable: Whether the triggerer polls; the deployment's default when left out.
+        kwargs: Arguments of ``BaseSensorOperator``, such as `poke_interval` and `timeout`, in seconds.
+
+    Raises:
+        ConfigError: A limit cannot work; when the DAG is parsed.
+        AirflowFailException: When the task runs and the connection's settings cannot work.
+
+    Example:
+        >>> LakebaseHealthSensor(task_id="awake", checks=["query"], poke_interval=30, deferrable=True)
+    """
+
+    template_fields: Sequence[str] = ("lakebase_conn_id", "checks")
+    operator_extra_links = (LakebaseEndpointLink(),)
+
+    def __init__(
+        self,
+        *,
+        lakebase_conn_id: str = "lakebase_default",
+        checks: list[str] | None = None,
+        stage_timeout: float | None = None,
+        max_connect_ms: float | None = None,
+        max_wake_seconds: float | None = None,
+        min_token_seconds: float | None = None,
+        max_connections_used: float | None = None,
+        fail_on: FailOn = "warn",
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lakebase_conn_id = lakebase_conn_id
+        self.checks = checks
+        self.stage_timeout = stage_timeout
+        self.thresholds = HealthThresholds(
+            max_connect_ms=max_connect_ms,
+            max_wake_seconds=max_wake_seconds,
+            min_token_seconds=min_token_seconds,
+            max_connections_used=max_connections_used,
+        )
+        self.fail_on: FailOn = require_fail_on(fail_on)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Run the stages once; the report is the sensor's return value once it is good."""
+        # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        with failing_fast():
+            self.thresholds.require_stages(self.checks)
+            client = LakebaseHook(self.lakebase_conn_id).client
+            report = client.health(self.checks, timeout=self.stage_timeout)
+        self.log.info("Health of %s:\n%s", self.lakebase_conn_id, report.to_text())
+        if table := self.thresholds.to_text(report):
+            self.log.info("Limits:\n%s", table)
+        healthy = self.thresholds.healthy(report, self.fail_on)
+        return PokeReturnValue(healthy, self.thresholds.to_dict(report))
+
+    def execute(self, context: Context) -> Any:
+        """Poll here, or a first time here and then in the triggerer."""
+        return self._poke_or_defer(context) if self.deferrable else super().execute(context)
+
+    def _poke_or_defer(self, context: Context) -> Any:
+        found = self.poke(context)
+        if not found.is_done:
+            self._defer_polls()
+        return found.xcom_value
+
+    def _defer_polls(self) -> None:
+        from lakebase_provider.triggers.polling import LakebaseHealthTrigger
+
+        trigger = LakebaseHealthTrigger(
+            conn_id=self.lakebase_conn_id,
+            checks=self.checks,
+            thresholds=asdict(self.thresholds),
+            fail_on=self.fail_on,
+            stage_timeout=self.stage_timeout,
+            poke_interval=self.poke_interval,
+            silent_fail=self.silent_fail,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the report, or fail as the trigger did."""
+        error = error_of(event)
+        if error is not None:
+            # Of Airflow's kind, so that soft_fail and never_fail take effect.
+            with failing_fast():
+                if not error.retryable:
+                    raise error
+            raise AirflowException(str(error))
+        report: dict[str, Any] = event["report"]
+        return report
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """No data are read or written."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        return OperatorLineage()

@@ -1,0 +1,149 @@
+"""Waiting for a query to come true."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.providers.common.sql.sensors.sql import SqlSensor
+
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.parameters import require_json, require_no_secrets
+from lakebase_provider.triggers.events import error_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from lakebase_provider.hooks.lakebase import LakebaseHook
+
+#: Arguments of SqlSensor that are functions.
+_FUNCTIONS = ("success", "failure", "selector")
+
+
+class LakebaseSqlSensor(SqlSensor):
+    """Waits until a query's first cell is neither absent, null, zero nor empty.
+
+    All arguments of ``SqlSensor`` work as they do there: `sql`, `parameters`, `success`, `failure`,
+    `selector`, `fail_on_empty`, `mode`, `poke_interval`, `timeout`, `soft_fail` and more.
+
+    Args:
+        conn_id: Id of the Airflow connection (templated).
+        deferrable: Whether the triggerer polls; the deployment's default when left out. It takes no
+            functions, since they cannot be sent there: the condition goes into the SQL.
+        statement_timeout: Seconds after which the server cancels the query; the connection's by default.
+        kwargs: Arguments of ``SqlSensor``.
+
+    Raises:
+        ConfigError: `deferrable` with a function, or with what cannot be sent; when the DAG is parsed.
+        AirflowFailException: When the task runs and only a change of settings, rights or SQL helps.
+        AirflowException: When the task runs and the failure criterion is met, or a poll fails.
+
+    Example:
+        >>> LakebaseSqlSensor(task_id="landed", sql="select count(*) > 100 from orders", deferrable=True)
+    """
+
+    operator_extra_links = (LakebaseEndpointLink(),)
+
+    def __init__(
+        self,
+        *,
+        conn_id: str = "lakebase_default",
+        sql: str,
+        deferrable: bool | None = None,
+        statement_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(conn_id=conn_id, sql=sql, **kwargs)
+        self.statement_timeout = statement_timeout
+        functions = [name for name in _FUNCTIONS if kwargs.get(name) is not None]
+        if deferrable:
+            if functions:
+                raise ConfigError(
+                    f"Argument '{functions[0]}' is a function, which cannot be sent to the triggerer.",
+                    remedy="Write the condition in SQL, or use mode='reschedule' in place of deferrable.",
+                )
+            require_json(self.parameters)
+            require_no_secrets(self.hook_params)
+        if deferrable is None:
+            default = conf.getboolean("operators", "default_deferrable", fallback=False)
+            deferrable = default and not functions
+        self.deferrable = deferrable
+
+    @cached_property
+    def _lakebase_hook(self) -> LakebaseHook:
+        # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        settings = {"statement_timeout": self.statement_timeout, **(self.hook_params or {})}
+        return LakebaseHook(self.conn_id, **settings)
+
+    def get_db_hook(self) -> LakebaseHook:
+        """The hook, one for all polls of a task's process."""
+        return self._lakebase_hook
+
+    def _get_hook(self) -> LakebaseHook:
+        return self._lakebase_hook
+
+    def poke(self, context: Context) -> bool:
+        """Whether the query has come true."""
+        if self.silent_fail:
+            # Whoever asked for patience gets it: the table may be created later.
+            return bool(super().poke(context))
+        with failing_fast():
+            return bool(super().poke(context))
+
+    def execute(self, context: Context) -> Any:
+        """Poll here, or a first time here and then in the triggerer."""
+        return self._poke_or_defer(context) if self.deferrable else super().execute(context)
+
+    def _poke_or_defer(self, context: Context) -> None:
+        if self._poked_once(context):
+            return
+        from lakebase_provider.triggers.polling import LakebaseSqlSensorTrigger
+
+        session = {"application_name": self._lakebase_hook.config.application_name}
+        if self.statement_timeout is not None:
+            session["statement_timeout"] = f"{max(1, round(self.statement_timeout * 1000))}ms"
+        trigger = LakebaseSqlSensorTrigger(
+            conn_id=self.conn_id,
+            sql=self.sql,
+            parameters=require_json(self.parameters),
+            session=session,
+            fail_on_empty=self.fail_on_empty,
+            poke_interval=self.poke_interval,
+            settings=dict(self.hook_params or {}),
+            silent_fail=self.silent_fail,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
+        """End as the trigger found it."""
+        with failing_fast():
+            error = error_of(event)
+            if error is not None and not error.retryable:
+                raise error
+        if error is not None:
+            # Of Airflow's kind, so that soft_fail and never_fail take effect.
+            raise AirflowException(str(error))
+        if event["empty"]:
+            raise AirflowException("No rows returned, raising as per fail_on_empty flag")
+        self.log.info("Success criteria met. Exiting.")
+
+    def on_kill(self) -> None:
+        """Cancel the query that runs."""
+        hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
+        if hook is not None:
+            hook.cancel()
+
+    def _poked_once(self, context: Context) -> bool:
+        try:
+            return self.poke(context)
+        except Exception as error:
+            if not self.silent_fail:
+                raise
+            self.log.error("Sensor poke failed: %s", error)
+            return False

@@ -1,0 +1,182 @@
+"""Asking the database again and again from the triggerer, until something is so."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger
+
+from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+from lakebase_provider.triggers.clients import client_of
+from lakebase_provider.triggers.events import failed, succeeded
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
+    from lakebase_provider.core.client import LakebaseClient
+
+
+class _PollingTrigger(BaseTrigger):
+    """Polls until there is a result or an error; between two polls it holds no connection.
+
+    Args:
+        conn_id: Id of the Airflow connection; nothing else of the connection travels.
+        settings: Settings of the connection that are replaced, without secrets.
+        poke_interval: Seconds between the end of a poll and the next.
+        silent_fail: Whether a failed poll is logged alone.
+    """
+
+    def __init__(
+        self, *, conn_id: str, settings: Mapping[str, Any] | None, poke_interval: float, silent_fail: bool
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow annotates it not
+        self.conn_id = conn_id
+        self.settings = dict(settings or {})
+        self.poke_interval = poke_interval
+        self.silent_fail = silent_fail
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """How Airflow makes this trigger anew in the triggerer."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "conn_id": self.conn_id,
+            "settings": self.settings,
+            "poke_interval": self.poke_interval,
+            "silent_fail": self.silent_fail,
+            **self._arguments(),
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll; the one event says ``success``, with what was found, or ``error``."""
+        import psycopg
+
+        while True:
+            try:
+                found = await self._poll(await client_of(self.conn_id, self.settings))
+            except (LakebaseError, psycopg.Error) as error:
+                if not self.silent_fail:
+                    yield failed(error)
+                    return
+                self.log.error("Sensor poke failed: %s", error)
+                found = None
+            if found is not None:
+                yield succeeded(**found)
+                return
+            await asyncio.sleep(self.poke_interval)
+
+    @abstractmethod
+    def _arguments(self) -> dict[str, Any]:
+        """What the subclass serializes besides."""
+
+    @abstractmethod
+    async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
+        """What was found, in JSON's types; None to go on."""
+
+
+class LakebaseSqlSensorTrigger(_PollingTrigger):
+    """Waits until a query's first cell is true: neither absent, null, zero, empty nor ``"0"``.
+
+    Args:
+        conn_id: As above.
+        sql: The query.
+        parameters: Its parameters, of JSON's types.
+        session: Settings of the session, as Postgres knows them, by name.
+        fail_on_empty: Whether a query without rows is an error.
+        poke_interval: As above.
+        settings: As above.
+        silent_fail: As above.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        sql: str,
+        poke_interval: float,
+        parameters: Any = None,
+        session: Mapping[str, str] | None = None,
+        fail_on_empty: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        silent_fail: bool = False,
+    ) -> None:
+        super().__init__(
+            conn_id=conn_id, settings=settings, poke_interval=poke_interval, silent_fail=silent_fail
+        )
+        self.sql = sql
+        self.parameters = parameters
+        self.session = dict(session or {})
+        self.fail_on_empty = fail_on_empty
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "sql": self.sql,
+            "parameters": self.parameters,
+            "session": self.session,
+            "fail_on_empty": self.fail_on_empty,
+        }
+
+    async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
+        self.log.info("Poking: %s", self.sql)
+        async with client.aconnection() as connection:
+            for name, value in self.session.items():
+                await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            cursor = await connection.execute(self.sql.encode(), self.parameters or None)
+            row = await cursor.fetchone()
+        if row is None:
+            # The task judges it: it is no error of the database.
+            return {"empty": True} if self.fail_on_empty else None
+        return {"empty": False} if row[0] and row[0] != "0" else None
+
+
+class LakebaseHealthTrigger(_PollingTrigger):
+    """Waits until a connection is healthy.
+
+    Args:
+        conn_id: As above.
+        checks: Names of the stages; all by default.
+        thresholds: Limits by name.
+        fail_on: From which severity on the connection is not healthy.
+        stage_timeout: Seconds for each stage.
+        poke_interval: As above.
+        settings: As above.
+        silent_fail: As above.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        poke_interval: float,
+        checks: list[str] | None = None,
+        thresholds: Mapping[str, float | None] | None = None,
+        fail_on: FailOn = "warn",
+        stage_timeout: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+        silent_fail: bool = False,
+    ) -> None:
+        super().__init__(
+            conn_id=conn_id, settings=settings, poke_interval=poke_interval, silent_fail=silent_fail
+        )
+        self.checks = checks
+        self.thresholds = dict(thresholds or {})
+        self.fail_on = fail_on
+        self.stage_timeout = stage_timeout
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "checks": self.checks,
+            "thresholds": self.thresholds,
+            "fail_on": self.fail_on,
+            "stage_timeout": self.stage_timeout,
+        }
+
+    async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
+        # The stages block, and so they run beside the loop.
+        report = await asyncio.to_thread(client.health, self.checks, timeout=self.stage_timeout)
+        thresholds = HealthThresholds(**self.thresholds)
+        self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
+        healthy = thresholds.healthy(report, self.fail_on)
+        return {"report": thresholds.to_dict(report)} if healthy else None

@@ -1,0 +1,168 @@
+"""Statements that run in the triggerer, so that no worker waits for the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger
+
+from lakebase_provider.core.errors import LakebaseError, StatementError
+from lakebase_provider.triggers.clients import client_of
+from lakebase_provider.triggers.events import failed, succeeded
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
+    from lakebase_provider.core.connection import AsyncLakebaseConnection
+
+#: Seconds that the server may take to accept that a statement is cancelled.
+_CANCEL_TIMEOUT = 3.0
+
+
+class LakebaseSqlTrigger(BaseTrigger):
+    """Runs statements one after another, in one transaction, and tells how many rows there were.
+
+    Rows never travel in the event. A statement's rows are counted as they come, a thousand at a time, or
+    written to `output_path`. However the trigger ends, nothing of it goes on on the server.
+
+    Args:
+        conn_id: Id of the Airflow connection; nothing else of the connection travels.
+        sql: Statements, each of its own.
+        parameters: Their parameters, of JSON's types.
+        settings: Settings of the connection that are replaced, without secrets.
+        session: Settings of the session, as Postgres knows them, by name.
+        autocommit: Whether each statement is a transaction of its own.
+        read_only: Whether the transaction may only read.
+        output_path: Where the last statement's rows go.
+        timeout: Seconds that everything together may take; None for as long as it takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        sql: Sequence[str],
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        session: Mapping[str, str] | None = None,
+        autocommit: bool = False,
+        read_only: bool = False,
+        output_path: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow annotates it not
+        self.conn_id = conn_id
+        self.sql = list(sql)
+        self.parameters = parameters
+        self.settings = dict(settings or {})
+        self.session = dict(session or {})
+        self.autocommit = autocommit
+        self.read_only = read_only
+        self.output_path = output_path
+        self.timeout = timeout
+        self._connection: AsyncLakebaseConnection | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """How Airflow makes this trigger anew in the triggerer."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "conn_id": self.conn_id,
+            "sql": self.sql,
+            "parameters": self.parameters,
+            "settings": self.settings,
+            "session": self.session,
+            "autocommit": self.autocommit,
+            "read_only": self.read_only,
+            "output_path": self.output_path,
+            "timeout": self.timeout,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Run the statements; the one event says ``success`` with counts, or ``error``."""
+        import psycopg
+
+        try:
+            result = await asyncio.wait_for(self._run_statements(), self.timeout)
+        except asyncio.TimeoutError:
+            error = StatementError(
+                f"The statements did not end within {self.timeout:g} s, the task's execution_timeout; "
+                "they are cancelled and rolled back.",
+                remedy="Raise execution_timeout, or do less in one task.",
+                retryable=True,
+            )
+            yield failed(error)
+        except (LakebaseError, psycopg.Error, OSError) as error:
+            self.log.warning("The statements failed: %s", error)
+            yield failed(error)
+        else:
+            yield succeeded(**result)
+
+    async def on_kill(self) -> None:
+        """Cancel what runs, when a user has marked or cleared the task."""
+        if self._connection is not None and not self._connection.closed:
+            await self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+
+    async def cleanup(self) -> None:
+        """Leave no connection behind, whichever way the trigger ends."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _run_statements(self) -> dict[str, Any]:
+        async with self._connected() as connection:
+            *first, last = self.sql
+            counts = [await self._count(connection, statement) for statement in first]
+            if self.output_path is None:
+                counts.append(await self._count(connection, last))
+                await self._commit(connection)
+                return {"rows": counts}
+            return await self._write(connection, last, self.output_path)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncLakebaseConnection]:
+        client = await client_of(self.conn_id, self.settings)
+        # Not of the pool: a statement may take hours, and as many of them run as tasks are deferred.
+        self._connection = await client.aconnect(autocommit=True)
+        try:
+            for name, value in self.session.items():
+                await self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            await self._connection.set_autocommit(self.autocommit)
+            if self.read_only:
+                await self._connection.set_read_only(True)
+            yield self._connection
+        finally:
+            await self.cleanup()
+
+    async def _count(self, connection: AsyncLakebaseConnection, statement: str) -> int:
+        from lakebase_provider.triggers.counting import CountingCursor
+
+        self.log.info("Running statement: %s", statement)
+        async with CountingCursor(connection) as cursor:
+            rows = await cursor.count(statement, self.parameters or None)
+        self.log.info("Rows: %d", rows)
+        return rows
+
+    async def _write(self, connection: AsyncLakebaseConnection, statement: str, path: str) -> dict[str, Any]:
+        from lakebase_provider.result_files import CHUNK_ROWS, open_rows
+
+        self.log.info("Running statement: %s", statement)
+        async with connection.cursor(name="lakebase_result") as cursor:
+            await cursor.execute(statement.encode(), self.parameters or None)
+            # In threads: the file may be on the other side of a network.
+            file = await asyncio.to_thread(open_rows, path, cursor.description or ())
+            try:
+                while rows := await cursor.fetchmany(CHUNK_ROWS):
+                    await asyncio.to_thread(file.write, rows)
+                await asyncio.to_thread(file.close)
+                await self._commit(connection)
+            except BaseException:
+                await asyncio.to_thread(file.discard)
+                raise
+        self.log.info("Wrote %d rows to %s", file.rows, path)
+        return {"path": path, "rows": file.rows}
+
+    async def _commit(self, connection: AsyncLakebaseConnection) -> None:
+        if not self.autocommit:
+            await connection.commit()
