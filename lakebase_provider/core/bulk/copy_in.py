@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from lakebase_provider.core.bulk.table import Table, TableName
+from lakebase_provider.core.bulk.encoder import BadColumnError, BatchEncoder, Method, choose_method
+from lakebase_provider.core.bulk.failures import load_error
+from lakebase_provider.core.bulk.source import Batch, Source, open_source
+from lakebase_provider.core.bulk.table import Column, Table, TableName
+from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
+
+logger = logging.getLogger(__name__)
+
+#: Bytes given to libpq at once.
+_WRITE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,13 +54,13 @@ class RejectedRow:
 
     Attributes:
         number: Its number in the source, from 1.
-        column: Name of the column whose value is at fault; None where the whole row is.
+        column: Name of the column whose value is at fault.
         reason: What is wrong, without the value.
         row: Its values, in the order of the columns.
     """
 
     number: int
-    column: str | None
+    column: str
     reason: str
     row: tuple[Any, ...]
 
@@ -63,40 +75,182 @@ def copy_in(
     progress: Callable[[int, int], None] | None = None,
     reject: Callable[[RejectedRow], None] | None = None,
 ) -> CopyResult:
-    """Copy all rows of a source into a table.
+    """Copy all rows of a source into a table, in constant memory.
+
+    No value is changed to make it fit: a number is not rounded, a text not cut, a time zone not dropped; what
+    a column cannot hold as it is raises, and nothing is written. Two readings are fixed: a time without a
+    zone is UTC where the column has one, and text for json and jsonb is JSON. A float4 takes the nearest value.
 
     Args:
         connection: The connection whose transaction it becomes part of.
-        source: Rows.
+        source: Rows as :func:`~lakebase_provider.core.bulk.source.open_source` takes them, or what it returned.
         table: The table as the catalog describes it.
         into: Another relation with the same columns, such as a temporary table.
-        columns: The table's columns that the source's columns go to.
-        progress: Called with rows and bytes sent so far.
-        reject: Called with each bad row; without it the first one is an error.
+        columns: The columns to fill; by name where the source's columns have names, else by position. None
+            for all of the source's, or all that the table takes.
+        progress: Called with the rows and bytes sent so far, after each batch.
+        reject: Called with each row that a look at its values shows to be bad, which is then left out. What
+            only the server can tell (a broken constraint) raises all the same.
+
+    Raises:
+        BadRowError: A row has a value that its column cannot hold; the error names row and column.
+        ColumnMismatchError: The source's columns are not those of the table, or of types that go nowhere.
+        ConfigError: The source is none.
+        psycopg.Error: The server refused the rows.
     """
-    rows: Iterable[Any] = source
-    iterator = iter(rows)
-    first = next(iterator, None)
+    opened = source if isinstance(source, Source) else open_source(source, columns)
+    with opened:
+        chosen = _columns(opened, table, columns)
+        targets = [target_of(column) for column in chosen]
+        method = choose_method(opened, targets)
+        logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
+        encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
+        run = _Run(targets, encoder, progress, reject)
+        statement = _statement(into or table.name, chosen, method)
+        with _utc(connection, method, targets), psycopg.Cursor(connection) as cursor:
+            try:
+                with cursor.copy(statement) as copy:
+                    run.write(opened, copy)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                if not run.rejected:
+                    raise
+                raise run.renumbered(error) from error
+    names = tuple(column.name for column in chosen)
+    return CopyResult(
+        run.rows, run.bytes, method.format, method.encoder, method.reason, names, len(run.rejected)
+    )
+
+
+class _Run:
+    """The rows of one COPY on their way."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        encoder: BatchEncoder,
+        progress: Callable[[int, int], None] | None,
+        reject: Callable[[RejectedRow], None] | None,
+    ) -> None:
+        self._targets = targets
+        self._encoder = encoder
+        self._progress = progress
+        self._reject = reject
+        self.rows = 0
+        self.bytes = 0
+        #: Numbers of the rejected rows, ascending.
+        self.rejected: list[int] = []
+
+    def write(self, source: Source, copy: psycopg.Copy) -> None:
+        """Send all batches."""
+        self._send(copy, memoryview(self._encoder.header))
+        try:
+            for batch in source.batches():
+                begun = self.rows + len(self.rejected)
+                for data, rows in self._encoded(batch, begun):
+                    self._send(copy, data)
+                    self.rows += rows
+                if self._progress is not None:
+                    self._progress(self.rows, self.bytes)
+        except BadValueError as error:  # the source's own: a row of another shape
+            raise bad_row(error, error.index + 1 if error.index >= 0 else None, None) from None
+        self._send(copy, memoryview(self._encoder.trailer))
+
+    def _encoded(self, batch: Batch, begun: int) -> Iterator[tuple[memoryview, int]]:
+        """A batch's data; where bad rows may be left out, the data before, between and after them."""
+        while batch.rows:
+            try:
+                yield self._encoder.encode(batch), batch.rows
+            except BadColumnError as error:
+                name = self._targets[error.column].name
+                number = begun + error.index + 1
+                if self._reject is None:
+                    raise bad_row(error.cause, number, name) from None
+                if error.index:
+                    # Another column may have a bad value further up.
+                    yield from self._encoded(batch.slice(0, error.index), begun)
+                self.rejected.append(number)
+                self._reject(RejectedRow(number, name, error.cause.reason, batch.row(error.index)))
+                batch, begun = batch.slice(error.index + 1, batch.rows), number
+            else:
+                return
+
+    def _send(self, copy: psycopg.Copy, data: memoryview) -> None:
+        for start in range(0, len(data), _WRITE):
+            copy.write(data[start : start + _WRITE])
+        self.bytes += len(data)
+
+    def renumbered(self, error: psycopg.Error) -> Exception:
+        """The error with the row's number in the source; the server counts without the rejected rows."""
+        found = load_error(error, "COPY")
+        if not isinstance(found, BadRowError) or found.row is None:
+            return error
+        number = found.row
+        while (shifted := found.row + bisect_right(self.rejected, number)) != number:
+            number = shifted
+        message = found.message.replace(f"row {found.row}", f"row {number}", 1)
+        return BadRowError(message, row=number, column=found.column, remedy=found.remedy)
+
+
+def bad_row(error: BadValueError, number: int | None, column: str | None) -> BadRowError:
+    """The error of a bad row: its number, its column, the kind of the value, never the value."""
+    place = [f"row {number:,}" if number else "", f"column {column!r}" if column else ""]
+    where = ", ".join(part for part in place if part) or "the source"
+    message = f"Bad value in {where}: {error.kind}, {error.reason}."
+    return BadRowError(message, row=number, column=column, kind=error.kind)
+
+
+def _columns(source: Source, table: Table, columns: Sequence[str] | None) -> list[Column]:
     if columns is not None:
         names = tuple(columns)
-    elif isinstance(first, Mapping):
-        names = tuple(first)
+    elif source.column_names is not None:
+        names = source.column_names
     else:
         names = tuple(column.name for column in table.writable)
-    types = []
+    if source.width is not None and source.width != len(names):
+        raise ColumnMismatchError(
+            f"The rows have {source.width} values, for {len(names)} columns of {table.name}.",
+            remedy="Name the columns that the values go to: columns=(...).",
+        )
+    found = []
     for name in names:
         column = table.column(name)
-        assert column is not None
-        types.append(column.type_oid)
-    target = into or table.name
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
-        target.sql(), sql.SQL(", ").join(sql.Identifier(name) for name in names)
+        if column is None:
+            known = ", ".join(repr(column.name) for column in table.writable)
+            raise ColumnMismatchError(f"Table {table.name} has no column {name!r}; it has {known}.")
+        if column.generated:
+            raise ColumnMismatchError(
+                f"Column {name!r} of {table.name} is computed by the server.", remedy="Leave it out."
+            )
+        found.append(column)
+    if len(set(names)) < len(names) or not names:
+        raise ColumnMismatchError("No column, or one of them twice.", remedy="Name each column once.")
+    return found
+
+
+def _statement(name: TableName, columns: Sequence[Column], method: Method) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
+        name.sql(),
+        sql.SQL(", ").join(column.sql() for column in columns),
+        sql.SQL(method.format),
+        sql.SQL("" if method.format == "binary" else ", ENCODING 'UTF8'"),
     )
-    count = 0
-    with psycopg.Cursor(connection) as cursor, cursor.copy(statement) as copy:
-        for row in chain([first] if first is not None else [], iterator):
-            copy.write_row([row[name] for name in names] if isinstance(row, Mapping) else row)
-            count += 1
-    if progress is not None:
-        progress(count, 0)
-    return CopyResult(count, 0, "text", "psycopg", "a first version", names)
+
+
+@contextmanager
+def _utc(connection: psycopg.Connection[Any], method: Method, targets: Sequence[Target]) -> Iterator[None]:
+    """Let the server read texts of times without a zone as UTC, whatever the session's zone."""
+    if method.format == "binary" or not any(_reads_zone(target) for target in targets):
+        yield
+        return
+    with psycopg.Cursor(connection) as cursor:
+        before = cursor.execute("SELECT current_setting('timezone')").fetchone()
+        assert before is not None
+        change = "SELECT set_config('timezone', %s, true)"
+        cursor.execute(change, ("UTC",))
+        yield
+        # After an error the rollback undoes it.
+        cursor.execute(change, before)
+
+
+def _reads_zone(target: Target) -> bool:
+    return (target.element or target).kind in ("timestamptz", OTHER)

@@ -1,0 +1,202 @@
+"""How the rows of one load are encoded: the choice, with its reason, and the encoder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+
+from lakebase_provider.core.bulk.source import Batch, Source
+from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target
+from lakebase_provider.core.bulk.values import bad, check
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+@dataclass(frozen=True)
+class Method:
+    """How rows are encoded.
+
+    Attributes:
+        format: COPY's format.
+        encoder: What writes it.
+        reason: Why this one.
+    """
+
+    format: Literal["binary", "text"]
+    encoder: Literal["pgpq", "pyarrow", "psycopg"]
+    reason: str
+
+
+class BadColumnError(Exception):
+    """A batch has a bad value.
+
+    Args:
+        column: Place of its column.
+        cause: What is wrong with it; its index is that in the batch.
+    """
+
+    def __init__(self, column: int, cause: BadValueError) -> None:
+        super().__init__(column, cause)
+        self.column = column
+        self.cause = cause
+
+    @property
+    def index(self) -> int:
+        """Place of the row in the batch."""
+        return max(self.cause.index, 0)
+
+
+def choose_method(source: Source, targets: Sequence[Target]) -> Method:
+    """Choose binary COPY where every column can be encoded exactly, else text.
+
+    Args:
+        source: The source, with as many columns as there are targets.
+        targets: The table's columns.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        return Method("text", "psycopg", "pyarrow is not installed")
+    if importlib.util.find_spec("pgpq") is None:
+        return Method("text", "pyarrow", "pgpq is not installed")
+    from lakebase_provider.core.bulk.cast import needs_text
+
+    for place, target in enumerate(targets):
+        column = f"column {target.name!r} of type {target.type_name}"
+        if target.kind == OTHER:
+            return Method("text", "pyarrow", f"{column} is read from text by the server")
+        if source.schema is not None and needs_text(source.schema.types[place], target):
+            return Method("text", "pyarrow", f"{column} gets text, which the server reads")
+    return Method("binary", "pgpq", "each column has an exact binary encoding")
+
+
+class BatchEncoder:
+    """Encodes the batches of one load.
+
+    Args:
+        method: How.
+        targets: The table's columns.
+        schema: The source's Arrow schema, where it has one.
+        strict: True to find now what the server would refuse, so that rows can be rejected.
+
+    Attributes:
+        header: Bytes before the first batch.
+        trailer: Bytes after the last one.
+
+    Raises:
+        ColumnMismatchError: A column of the schema has a type that does not go into its target.
+    """
+
+    def __init__(
+        self, method: Method, targets: Sequence[Target], schema: pa.Schema | None, *, strict: bool
+    ) -> None:
+        self._targets = targets
+        self._text = method.format == "text"
+        self._strict = strict
+        self.header = self.trailer = b""
+        if method.encoder == "psycopg":
+            self._columns: list[_Column] = [_PlainColumn(target) for target in targets]
+            self._join: Callable[[list[Any]], memoryview] = _joined
+            return
+        from lakebase_provider.core.bulk import encode
+
+        self._columns = [
+            _ArrowColumn(target, None if schema is None else schema.types[place], self._text, strict)
+            for place, target in enumerate(targets)
+        ]
+        if self._text:
+            self._join = lambda arrays: encode.encode_text(arrays, targets)
+        else:
+            self._join = lambda arrays: encode.encode_binary(arrays, targets)
+            self.header, self.trailer = encode.BINARY_HEADER, encode.BINARY_TRAILER
+
+    def encode(self, batch: Batch) -> memoryview:
+        """The batch's rows as COPY data.
+
+        Raises:
+            BadColumnError: A value does not fit its column.
+        """
+        encoded = []
+        for place, (column, values) in enumerate(zip(self._columns, batch.columns, strict=True)):
+            try:
+                encoded.append(column(values))
+            except BadValueError as error:
+                raise BadColumnError(place, error) from None
+        return self._join(encoded)
+
+
+_Column = Callable[[Any], Any]
+
+
+class _ArrowColumn:
+    """Makes Arrow arrays for a target of whatever the source's batches hold."""
+
+    def __init__(self, target: Target, kind: pa.DataType | None, text: bool, strict: bool) -> None:
+        from lakebase_provider.core.bulk.cast import Caster
+        from lakebase_provider.core.bulk.encode_values import ValuesEncoder
+
+        self._target = target
+        self._values = ValuesEncoder(target, text=text, strict=strict)
+        self._caster_of = lambda kind: Caster(kind, target, text=text, strict=strict)
+        self._kind = kind
+        self._caster = None if kind is None else self._caster_of(kind)
+
+    def __call__(self, values: Any) -> pa.Array:
+        kind = getattr(values, "type", None)
+        if kind is None:
+            if self._target.not_null and None in values:
+                raise _null(self._target, values.index(None))
+            return self._values.encode(values)
+        if self._target.not_null and values.null_count:
+            import pyarrow.compute as pc
+
+            raise _null(self._target, pc.index(pc.is_null(values), True).as_py())
+        if self._caster is None or kind != self._kind:
+            self._kind, self._caster = kind, self._caster_of(kind)
+        return self._caster.cast(values)
+
+
+class _PlainColumn:
+    """Makes texts of Python values, as psycopg writes them, without any other library."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._transformer = Transformer()
+
+    def __call__(self, values: Sequence[Any]) -> list[str]:
+        if self._target.not_null and None in values:
+            raise _null(self._target, values.index(None))
+        found = []
+        for index, value in enumerate(values):
+            try:
+                found.append("\\N" if value is None else self._literal(value))
+            except BadValueError as error:
+                error.index = index
+                raise
+        return found
+
+    def _literal(self, value: Any) -> str:
+        checked = check(value, self._target)
+        if not isinstance(checked, str):
+            try:
+                dumped = self._transformer.get_dumper(checked, PyFormat.TEXT).dump(checked)
+            except (psycopg.Error, TypeError, ValueError):
+                raise bad(value, f"no {self._target.type_name}") from None
+            if dumped is None:
+                return "\\N"
+            checked = bytes(dumped).decode()
+        return checked.translate(_ESCAPES)
+
+
+def _joined(columns: list[list[str]]) -> memoryview:
+    return memoryview("".join(["\t".join(row) + "\n" for row in zip(*columns, strict=True)]).encode())
+
+
+def _null(target: Target, index: int) -> BadValueError:
+    return BadValueError("NULL, which the column refuses", kind="NULL", index=index)

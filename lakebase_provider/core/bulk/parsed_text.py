@@ -1,0 +1,56 @@
+"""Text that the server's input function reads: an error where that would change a value without a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lakebase_provider.core.bulk.target import BadValueError, Target
+from lakebase_provider.core.bulk.values import check
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A zone after a time of day, which timestamp and time ignore.
+_ZONE = r":[0-9.,]+\s*([zZ]|[-+][0-9:]+|[A-Za-z_/]{3,})\s*$"
+
+
+def check_parsed(array: pa.Array, *, target: Target) -> pa.Array:
+    """Check texts that go to a column of another type.
+
+    Args:
+        array: The texts.
+        target: The column.
+
+    Returns:
+        The texts as they are.
+
+    Raises:
+        BadValueError: The column would keep less than the text says; its index says which.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def forbid(pattern: str, reason: str) -> None:
+        index = pc.index(pc.match_substring_regex(array, pattern), True).as_py()
+        if index >= 0:
+            raise BadValueError(reason, kind="text", index=index)
+
+    array = array.cast(pa.string())
+    if target.kind == "numeric" and target.precision:
+        scale = max(target.scale, 0)
+        fits = rf"^\s*[-+]?[0-9]*(\.[0-9]{{0,{scale}}}0*)?\s*$" if target.scale >= 0 else r"^\s*[-+]?0\s*$"
+        unusual = pc.invert(pc.match_substring_regex(array, fits))
+        for index in pc.indices_nonzero(pc.fill_null(unusual, False)).to_pylist():
+            try:
+                check(array[index].as_py(), target)
+            except BadValueError as error:
+                error.index, error.kind = index, "text"
+                raise
+    if target.kind in ("time", "timestamp", "timestamptz"):
+        reason = f"more digits of a second than {target.type_name} keeps"
+        forbid(rf"[.,][0-9]{{{target.fraction}}}[0-9]*[1-9]", reason)
+    if target.kind in ("time", "timestamp"):
+        forbid(_ZONE, f"a time zone, for {target.type_name}")
+    if target.kind == "date":
+        forbid(":", "a time of day, for date")
+    return array

@@ -1,0 +1,330 @@
+"""Any source of rows as batches of columns: what it is called, and how it is read in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.bulk.target import BadValueError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Rows of one batch of Python rows: enough to make a batch's fixed costs vanish, few enough to stay in the
+#: processor's cache.
+ROWS = 10_000
+#: Bytes of Arrow data in one batch, and the bounds of its rows.
+_BATCH_BYTES = 2 << 20
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, column by column.
+
+    Attributes:
+        columns: For each column an Arrow array or a sequence of Python values.
+        rows: How many rows.
+    """
+
+    columns: tuple[Any, ...]
+    rows: int
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """The rows from `start` up to `stop`."""
+        return Batch(tuple(column[start:stop] for column in self.columns), stop - start)
+
+    def row(self, index: int) -> tuple[Any, ...]:
+        """One row as Python values."""
+        values = (column[index] for column in self.columns)
+        return tuple(value.as_py() if hasattr(value, "as_py") else value for value in values)
+
+
+class Source:
+    """A source of rows, opened.
+
+    Attributes:
+        description: What it is, for logs, such as ``"Polars LazyFrame"``.
+        column_names: Names of its columns; None for rows that have positions alone.
+        schema: Arrow schema; None for Python rows, whose types show only as they come.
+        width: How many columns, where known before the first batch.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        batches: Callable[[], Iterator[Batch]],
+        *,
+        column_names: tuple[str, ...] | None = None,
+        schema: pa.Schema | None = None,
+        width: int | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.description = description
+        self.column_names = column_names
+        self.schema = schema
+        self.width = len(column_names) if column_names is not None else width
+        self._batches = batches
+        self._close = close
+        if column_names is not None:
+            _unique(column_names)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows; can be asked for once.
+
+        Raises:
+            BadValueError: A row is no row of this source; its index is that in the source.
+        """
+        return self._batches()
+
+    def select(self, names: Sequence[str]) -> Source:
+        """The same source with some of its columns, in that order.
+
+        Raises:
+            ColumnMismatchError: It has no such column.
+        """
+        assert self.column_names is not None
+        if tuple(names) == self.column_names:
+            return self
+        missing = [name for name in names if name not in self.column_names]
+        if missing:
+            raise ColumnMismatchError(
+                f"The source ({self.description}) has no column {missing[0]!r}; "
+                f"it has {', '.join(map(repr, self.column_names))}.",
+            )
+        places = [self.column_names.index(name) for name in names]
+        batches = self._batches
+        return Source(
+            self.description,
+            lambda: (Batch(tuple(b.columns[place] for place in places), b.rows) for b in batches()),
+            column_names=tuple(names),
+            schema=None if self.schema is None else _picked(self.schema, places),
+            close=self._close,
+        )
+
+    def close(self) -> None:
+        """Close what opening it opened; a cursor or file that the caller opened stays open."""
+        if self._close is not None:
+            self._close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
+    """Open a source of rows.
+
+    Args:
+        source: Rows (tuples, lists or dicts) in any iterable; a pandas DataFrame (its index is left out; NaN
+            and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
+            RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
+            path or URI of a CSV or Parquet file (str, ``os.PathLike``, ``ObjectStoragePath``, ``UPath``); a
+            DB-API cursor that has run its query.
+        columns: Columns to take, by name; for rows without names, the names that they get. None for all.
+
+    Raises:
+        ConfigError: It is none of these.
+        ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name.
+    """
+    found = _open(source, columns)
+    if columns is None:
+        return found
+    if found.column_names is not None:
+        return found.select(columns)
+    if found.width is not None and found.width != len(columns):
+        found.close()
+        raise ColumnMismatchError(
+            f"The first row has {found.width} values, for the {len(columns)} columns "
+            f"{', '.join(map(repr, columns))}."
+        )
+    return found
+
+
+def _open(source: Any, columns: Sequence[str] | None) -> Source:
+    # Types of libraries are known by their modules' names: none is imported that is not there already.
+    module = type(source).__module__.partition(".")[0]
+    kind = type(source).__name__
+    if isinstance(source, (bytes, bytearray, Mapping, set, frozenset)):
+        raise _unknown(source)
+    if isinstance(source, (str, os.PathLike)) or (hasattr(source, "open") and hasattr(source, "suffix")):
+        from lakebase_provider.core.bulk.source_files import open_file
+
+        return open_file(source)
+    if module == "pandas" and kind == "DataFrame":
+        from lakebase_provider.core.bulk.source_frames import open_pandas
+
+        return open_pandas(source)
+    if module == "polars" and kind == "LazyFrame":
+        from lakebase_provider.core.bulk.source_frames import open_lazy
+
+        return open_lazy(source, columns)
+    if hasattr(source, "__arrow_c_stream__"):
+        return open_stream(source, f"{module} {kind}")
+    if hasattr(source, "__arrow_c_array__"):
+        import pyarrow as pa
+
+        return open_stream(pa.Table.from_batches([pa.record_batch(source)]), f"{module} {kind}")
+    if hasattr(source, "fetchmany") and hasattr(source, "description"):
+        return _open_cursor(source)
+    if isinstance(source, Iterable):
+        return _open_rows(source)
+    raise _unknown(source)
+
+
+def _unknown(source: Any) -> ConfigError:
+    return ConfigError(
+        f"A {type(source).__name__} is no source of rows.",
+        remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a CSV or Parquet file, "
+        "or a DB-API cursor.",
+    )
+
+
+def open_stream(source: Any, description: str, close: Callable[[], None] | None = None) -> Source:
+    """A source of Arrow data, read batch by batch.
+
+    Args:
+        source: Anything with ``__arrow_c_stream__``.
+        description: What it is.
+        close: Closes what it reads from.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise ConfigError(
+            f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
+        ) from None
+    reader = pa.RecordBatchReader.from_stream(source)
+    return arrow_source(reader.schema, reader, description, close)
+
+
+def arrow_source(
+    schema: pa.Schema,
+    found: Iterable[pa.RecordBatch],
+    description: str,
+    close: Callable[[], None] | None = None,
+) -> Source:
+    """A source of record batches of one schema; big ones are cut to what is encoded at once."""
+
+    def batches() -> Iterator[Batch]:
+        number = 0
+        for batch in found:
+            if not batch.schema.equals(schema):
+                raise BadValueError("a batch of another schema", kind="record batch", index=number)
+            number += batch.num_rows
+            for piece in _pieces(batch):
+                yield Batch(tuple(piece.columns), piece.num_rows)
+
+    return Source(description, batches, column_names=tuple(schema.names), schema=schema, close=close)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    size = max(batch.nbytes // max(batch.num_rows, 1), 1)
+    rows = max(min(_BATCH_BYTES // size, _BATCH_ROWS), 1)
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def _open_cursor(cursor: Any) -> Source:
+    if cursor.description is None:
+        raise ConfigError("The cursor has no rows to give.", remedy="Execute a query with it first.")
+    names = tuple(column[0] for column in cursor.description)
+
+    def chunks() -> Iterator[Sequence[Any]]:
+        while rows := cursor.fetchmany(ROWS):
+            yield rows
+
+    def batches() -> Iterator[Batch]:
+        found = chunks()
+        first = next(found, None)
+        if first is None:
+            return
+        named = isinstance(first[0], Mapping)
+        yield from _transposed(itertools.chain([first], found), names, named=named)
+
+    return Source(f"cursor of {type(cursor).__module__}", batches, column_names=names)
+
+
+def _open_rows(rows: Iterable[Any]) -> Source:
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        return Source("no rows", lambda: iter(()))
+    everything = itertools.chain([first], iterator)
+    if hasattr(first, "__arrow_c_array__") and hasattr(first, "schema"):
+        return arrow_source(first.schema, everything, "Arrow record batches")
+    if isinstance(first, Mapping):
+        names: tuple[str, ...] | None = tuple(first)
+    elif isinstance(first, Sequence) and not isinstance(first, (str, bytes, bytearray)):
+        names = None
+    else:
+        raise ConfigError(
+            f"The first row is of type {type(first).__name__}.", remedy="Give rows as tuples, lists or dicts."
+        )
+
+    def chunks() -> Iterator[Sequence[Any]]:
+        while chunk := list(itertools.islice(everything, ROWS)):
+            yield chunk
+
+    return Source(
+        "Python rows",
+        lambda: _transposed(chunks(), names or tuple(map(str, range(len(first)))), named=names is not None),
+        column_names=names,
+        width=len(first),
+    )
+
+
+def _transposed(chunks: Iterable[Sequence[Any]], names: tuple[str, ...], *, named: bool) -> Iterator[Batch]:
+    keys: Sequence[Any] = names if named else range(len(names))
+    getters = [operator.itemgetter(key) for key in keys]
+    begun = 0
+    for chunk in chunks:
+        try:
+            # A list has one length, so that one comparison finds a row that is too long.
+            fits = set(map(len, chunk)) == {len(names)}
+            columns = tuple([*map(get, chunk)] for get in getters) if fits else None
+        except (KeyError, IndexError, TypeError):
+            columns = None
+        if columns is None:
+            raise _bad_row(chunk, begun, names, named=named)
+        yield Batch(columns, len(chunk))
+        begun += len(chunk)
+
+
+def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named: bool) -> BadValueError:
+    shape = Mapping if named else Sequence
+    for index, row in enumerate(chunk, begun):
+        kind = type(row).__name__
+        if not isinstance(row, shape) or isinstance(row, (str, bytes)):
+            return BadValueError("no row like the first one", kind=kind, index=index)
+        if named:
+            missing = [name for name in names if name not in row]
+            if missing:
+                return BadValueError(
+                    f"no value for {missing[0]!r}, which the first row has", kind=kind, index=index
+                )
+        if len(row) != len(names):
+            reason = f"{len(row)} values, where the first row has {len(names)}"
+            return BadValueError(reason, kind=kind, index=index)
+    return BadValueError("no row like the first one", kind="row", index=begun)
+
+
+def _unique(names: Sequence[str]) -> None:
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise ColumnMismatchError(
+            f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
+        )
+
+
+def _picked(schema: pa.Schema, places: Sequence[int]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([schema.field(place) for place in places])

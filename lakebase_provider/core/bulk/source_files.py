@@ -1,0 +1,136 @@
+"""CSV and Parquet files as sources, local or behind a URI."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.bulk.source import Source, arrow_source
+from lakebase_provider.core.bulk.target import BadValueError
+from lakebase_provider.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Bytes of a CSV file that are parsed at once.
+_CSV_BLOCK = 1 << 20
+#: Bytes that are read ahead of a Parquet column.
+_PARQUET_BUFFER = 1 << 20
+_PARQUET_ROWS = 32_768
+_PACKED = {".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
+_SUFFIXES = (".csv", *_PACKED, ".parquet", ".pq")
+
+
+def open_file(path: Any) -> Source:
+    """A CSV file with a header, or a Parquet file.
+
+    All columns of a CSV file are text, which the server's input functions read. An empty field is NULL, and
+    an empty text where it is in quotes, as in Postgres' own CSV.
+
+    Args:
+        path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
+
+    Raises:
+        ConfigError: The suffix says neither, or a library is missing.
+    """
+    name = str(path)
+    plain = name.partition("?")[0].lower()
+    suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
+    if suffix is None:
+        raise ConfigError(
+            f"The file {name!r} has no known suffix.",
+            remedy=f"Give a path that ends in {', '.join(_SUFFIXES)}.",
+        )
+    try:
+        import pyarrow  # noqa: F401 - asked for early, to say what to install
+    except ImportError:
+        raise ConfigError(
+            "Reading files needs pyarrow.", remedy="Install lakebase-provider[arrow]."
+        ) from None
+    if suffix.startswith(".csv"):
+        packed = _PACKED.get(suffix)
+        with _stream(path, name, packed) as first:
+            header = _header(first, name)
+        return _csv(_stream(path, name, packed), header)
+    return _parquet(_stream(path, name, None))
+
+
+def _stream(path: Any, name: str, packed: str | None) -> Any:
+    import pyarrow as pa
+
+    handle = _opened(path, name)
+    stream = handle if isinstance(handle, pa.NativeFile) else pa.PythonFile(handle, mode="r")
+    return pa.CompressedInputStream(stream, packed) if packed else stream
+
+
+def _opened(path: Any, name: str) -> Any:
+    import pyarrow as pa
+
+    if isinstance(path, (str, os.PathLike)) and "://" not in name:
+        try:
+            return pa.OSFile(os.fspath(path), "r")
+        except FileNotFoundError:
+            raise ConfigError(f"There is no file {name!r}.", remedy="Check the path.") from None
+    if hasattr(path, "open"):
+        return path.open("rb")
+    try:
+        import fsspec
+    except ImportError:
+        raise ConfigError(f"{name!r} needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
+    return fsspec.open(name, "rb").open()
+
+
+def _header(stream: Any, name: str) -> list[str]:
+    with io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as text:
+        names = next(csv.reader(text), None)
+    if not names:
+        raise ConfigError(
+            f"The file {name!r} is empty.", remedy="Give a CSV file with a line of column names."
+        )
+    return names
+
+
+def _csv(stream: Any, names: list[str]) -> Source:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    faults: list[BadValueError] = []
+
+    def note(row: Any) -> str:
+        reason = f"{row.actual_columns} fields, where the header has {row.expected_columns}"
+        # Counted with the header, from 1; None where Arrow does not count.
+        faults.append(BadValueError(reason, kind="CSV", index=-1 if row.number is None else row.number - 2))
+        return "error"
+
+    reader = arrow_csv.open_csv(
+        stream,
+        read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except pa.ArrowInvalid:
+            # Arrow's message quotes the row.
+            raise (faults or [BadValueError("no valid CSV", kind="CSV")])[0] from None
+
+    return arrow_source(reader.schema, batches(), "CSV file", stream.close)
+
+
+def _parquet(stream: Any) -> Source:
+    from pyarrow import parquet
+
+    # Pages are read as they are needed, not whole row groups ahead.
+    file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
+    batches = file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
+    return arrow_source(file.schema_arrow, batches, "Parquet file", stream.close)

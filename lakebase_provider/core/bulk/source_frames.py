@@ -1,0 +1,65 @@
+"""pandas and Polars frames as sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream
+from lakebase_provider.core.errors import ConfigError
+
+#: Rows of a pandas frame that are turned into Arrow at once.
+_PANDAS_ROWS = 32_768
+
+
+def open_pandas(frame: Any) -> Source:
+    """A pandas DataFrame without its index; columns of Python objects are taken value by value."""
+    import pyarrow as pa
+
+    if frame.columns.nlevels > 1:
+        raise ConfigError("The DataFrame's columns have several levels.", remedy="Give each column one name.")
+    names = tuple(map(str, frame.columns))
+    objects = [str(dtype) == "object" for dtype in frame.dtypes]
+
+    def columns(part: Any) -> Iterator[Any]:
+        for place, is_object in enumerate(objects):
+            series = part.iloc[:, place]
+            if is_object:
+                # Not every column of objects holds texts, so its values are looked at one by one.
+                yield series.where(series.notna(), None).tolist()
+            else:
+                array = pa.array(series, from_pandas=True)
+                yield array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(frame), _PANDAS_ROWS):
+            part = frame.iloc[start : start + _PANDAS_ROWS]
+            yield Batch(tuple(columns(part)), len(part))
+
+    sample = [pa.null() if is_object else None for is_object in objects]
+    fields = [
+        pa.field(name, kind if kind is not None else pa.array(frame.iloc[:0, place], from_pandas=True).type)
+        for place, (name, kind) in enumerate(zip(names, sample, strict=True))
+    ]
+    source = Source("pandas DataFrame", batches, column_names=names, width=len(names))
+    # Types of object columns show only as they come.
+    source.schema = None if any(objects) else pa.schema(fields)
+    return source
+
+
+def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
+    """A Polars LazyFrame, run by the streaming engine batch by batch where the version of Polars can."""
+    import pyarrow as pa
+
+    names = frame.collect_schema().names()
+    if columns is not None and set(columns) <= set(names):
+        frame = frame.select(list(columns))  # what is not asked for is not read
+    if not hasattr(frame, "collect_batches"):
+        return open_stream(frame.collect(engine="streaming"), "Polars LazyFrame")
+    schema = pa.RecordBatchReader.from_stream(frame.clear().collect()).schema
+
+    def found() -> Iterator[pa.RecordBatch]:
+        for part in frame.collect_batches(chunk_size=65_536, maintain_order=True):
+            yield from pa.RecordBatchReader.from_stream(part)
+
+    return arrow_source(schema, found(), "Polars LazyFrame")
