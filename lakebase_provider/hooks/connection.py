@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lakebase_provider.core.config import LakebaseConfig, settings
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
+from lakebase_provider.hooks.databricks import check_clash, workspace_credentials
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -19,29 +21,66 @@ _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user
 _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 
 
-def config_of(connection: Connection, overrides: Mapping[str, object]) -> LakebaseConfig:
-    """The configuration that a connection describes.
+class ConnectionSettings:
+    """What a connection and the hook's arguments say together, before it is known to be right.
 
     An override goes before an extra, and an extra before a column of the form. A blank field is not set.
 
     Args:
         connection: The connection; its password is the service principal's client secret, or with
             ``auth=password`` the native password.
-        overrides: Settings by name.
+        overrides: Settings by name, ``cursor`` and ``databricks_conn_id`` among them.
 
     Raises:
-        ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names the
-            connection and the setting. No network call has been made.
+        ConfigError: The extra is no JSON object.
+
+    Attributes:
+        cursor: What rows are: the name of a cursor, or None for tuples.
+        databricks_conn_id: The connection that says what the workspace and its credentials are, or None.
     """
+
+    def __init__(self, connection: Connection, overrides: Mapping[str, object]) -> None:
+        self._connection = connection
+        with _naming(connection):
+            columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
+            self._found = {**_set(columns), **_set(_extras(connection)), **_set(overrides)}
+            self.cursor = self._pop_text("cursor")
+            self.databricks_conn_id = self._pop_text("databricks_conn_id")
+
+    def config(self, databricks: Connection | None = None) -> LakebaseConfig:
+        """The configuration.
+
+        Args:
+            databricks: The connection of that id, if one is named.
+
+        Raises:
+            ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names
+                the connection and the setting. No network call has been made.
+        """
+        with _naming(self._connection):
+            found = dict(self._found)
+            if databricks is not None:
+                check_clash(found, self._connection.password, str(databricks.conn_id))
+                found.update(workspace_credentials(databricks, _extras(databricks)))
+            _add_password(found, self._connection.password)
+            return LakebaseConfig.from_mapping(found)
+
+    def _pop_text(self, name: str) -> str | None:
+        value = self._found.pop(name, None)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(
+                f"Setting '{name}' must be text, not {type(value).__name__}.", remedy=f"Correct '{name}'."
+            )
+        return value
+
+
+@contextmanager
+def _naming(connection: Connection) -> Iterator[None]:
     try:
-        columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
-        found = {**_set(columns), **_set(_extras(connection.extra)), **_set(overrides)}
-        _add_password(found, connection.password)
-        return LakebaseConfig.from_mapping(found)
+        yield
     except ConfigError as error:
-        raise ConfigError(
-            f"Connection '{connection.conn_id}': {error.message}", remedy=error.remedy
-        ) from None
+        message = f"Connection '{connection.conn_id}': {error.message}"
+        raise ConfigError(message, remedy=error.remedy) from None
 
 
 def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:
@@ -59,7 +98,9 @@ def _set(values: Mapping[str, object]) -> dict[str, object]:
     return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
 
 
-def _extras(text: str | None) -> dict[str, object]:
+def _extras(connection: Connection) -> dict[str, object]:
+    # Not connection.extra_dejson: it talks to Airflow's supervisor, which an event loop must not wait for.
+    text = connection.extra
     if not text or not text.strip():
         return {}
     try:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.sql.hooks import handlers
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk.log import mask_secret
 
-from lakebase_provider.core.client import LakebaseClient, close_shared_clients, shared_client
+from lakebase_provider.core.client import LakebaseClient, shared_client
 from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.engine import sqlalchemy_url
-from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.token import Token
-from lakebase_provider.hooks.connection import config_of, hide_secrets, secrets_of
+from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.core.statements import leaves_no_trace
+from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of
+from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
 from lakebase_provider.hooks.dialect import LakebaseDialect
+from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
 from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
+from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
-    from airflow.providers.openlineage.sqlparser import (
-        DatabaseInfo,
-    )
+    import psycopg
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
+    from airflow.sdk import Connection
+    from psycopg.errors import Diagnostic
     from sqlalchemy.engine import URL, Engine
 
-    from lakebase_provider.core.connection import LakebaseConnection
+    from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 
 #: Arguments of DbApiHook that are not settings of a connection.
 _HOOK_ARGUMENTS = (
@@ -39,6 +48,12 @@ _HOOK_ARGUMENTS = (
 )
 #: Postgres cuts names off after this many characters of ASCII.
 _NAME_BYTES = 63
+#: Characters of a test's answer that Airflow stores.
+_ANSWER = 2000
+
+Statements = str | Iterable[str]
+Parameters = Iterable[Any] | Mapping[str, Any]
+Handler = Callable[[Any], Any]
 
 
 class LakebaseHook(DbApiHook):
@@ -46,13 +61,20 @@ class LakebaseHook(DbApiHook):
 
     Every SQL operator of ``common-sql`` works on a connection of type ``lakebase``. All calls in a task
     share one pool and one token; a connection that is closed goes back to the pool, rolled back and reset.
+    The pool is closed when the task ends.
+
+    Errors of a statement are psycopg's own; one of a connection or a setting is a
+    :class:`~lakebase_provider.core.errors.LakebaseError`.
 
     Args:
         lakebase_conn_id: Id of the Airflow connection.
         schema: Name of the database, in place of the connection's (Airflow calls it `schema`).
         log_sql: Whether statements and their parameters are logged.
+        read_only: Whether transactions may only read.
+        enable_log_db_messages: Whether the server's notices are logged, at INFO.
         overrides: Settings by name that go before the connection's, such as ``statement_timeout=30``
-            (seconds). Airflow's SQL operators also pass the connection's own extras here.
+            (seconds), ``database="sales"`` or ``cursor="dictcursor"``. Airflow's SQL operators also pass the
+            connection's own extras here.
 
     Raises:
         ConfigError: Not here but at the first use, with the connection and the setting named.
@@ -75,12 +97,17 @@ class LakebaseHook(DbApiHook):
         *,
         schema: str | None = None,
         log_sql: bool = True,
+        read_only: bool = False,
+        enable_log_db_messages: bool = False,
         **overrides: Any,
     ) -> None:
         base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, **base)
+        self.enable_log_db_messages = enable_log_db_messages
         self._overrides = hide_secrets(overrides)
         self._lent: LakebaseConnection | None = None
+        self._read_only = read_only
+        self._client: LakebaseClient | None = None
         if schema:
             self.schema = schema
 
@@ -92,7 +119,16 @@ class LakebaseHook(DbApiHook):
     @schema.setter
     def schema(self, database: str) -> None:
         self._overrides["database"] = database
-        self.__dict__.pop("config", None)
+        self._client = None
+        for name in ("config", "_settings", "inspector", "dialect", "_default_schema"):
+            self.__dict__.pop(name, None)
+
+    #: What Airflow's operators call the database where they know a hook to be of Postgres.
+    database = schema
+
+    @cached_property
+    def _settings(self) -> ConnectionSettings:
+        return ConnectionSettings(self.connection, self._overrides)
 
     @cached_property
     def config(self) -> LakebaseConfig:
@@ -101,9 +137,15 @@ class LakebaseHook(DbApiHook):
         Raises:
             ConfigError: A setting is unknown, missing, malformed or contradicts another.
         """
-        config = config_of(self.connection, self._overrides)
+        other = self._settings.databricks_conn_id
+        config = self._configured(None if other is None else self.get_connection(other))
         for secret in secrets_of(config):
             mask_secret(secret.reveal())
+        return config
+
+    def _configured(self, databricks: Connection | None) -> LakebaseConfig:
+        row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
+        config = self._settings.config(databricks)
         task = _task_name()
         if task is not None and config.application_name == setting("application_name").default:
             # It is in pg_stat_activity that somebody looks for the task that holds a lock.
@@ -117,11 +159,34 @@ class LakebaseHook(DbApiHook):
         Raises:
             ConfigError: As for `config`, or there are no workspace credentials.
         """
-        _close_pools_of_an_earlier_task()
+        if self._client is None:
+            client = shared_client(self.config)
+            client.tokens.on_mint(mask_token)
+            self._client = client
+        close_pools_when_the_task_ends()
         cancel_statements_on_sigterm()
-        client = shared_client(self.config)
-        client.tokens.on_mint(_mask_token)
-        return client
+        return self._client
+
+    async def aclient(self) -> LakebaseClient:
+        """:attr:`client` for an async task or a trigger, made without blocking the event loop.
+
+        Raises:
+            ConfigError: As for `client`.
+        """
+        mask_from_loop()
+        if self._client is None:
+            if self._connection is None:  # type: ignore[has-type] # common-sql annotates its constructor not
+                self._connection = await get_async_connection(self.get_conn_id())
+            other = self._settings.databricks_conn_id
+            config = self._configured(None if other is None else await get_async_connection(other))
+            for secret in secrets_of(config):
+                await amask(secret.reveal())
+            self.__dict__["config"] = config
+            client = shared_client(config)
+            # In a thread, for a token that is there is masked at once, and the loop has its part in that.
+            await asyncio.to_thread(client.tokens.on_mint, mask_token)
+            self._client = client
+        return self.client
 
     def get_conn(self) -> LakebaseConnection:
         """A connection of the pool; closing it hands it back.
@@ -130,8 +195,28 @@ class LakebaseHook(DbApiHook):
             PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
-        self._lent = self.client.pool.getconn()
-        return self._lent
+        connection = self._lent = self.client.pool.getconn()
+        if self._read_only:
+            connection.read_only = True
+        connection.row_factory = row_factory(self._settings.cursor)
+        if self.enable_log_db_messages:
+            connection.add_notice_handler(self._log_notice)
+        return connection
+
+    async def aget_conn(self) -> AsyncLakebaseConnection:
+        """A connection of the running event loop's pool; closing it hands it back.
+
+        Raises:
+            PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
+            LakebaseError: No connection could be opened; the driver's error is its cause.
+        """
+        connection = await (await (await self.aclient()).apool()).getconn()
+        if self._read_only:
+            await connection.set_read_only(True)
+        connection.row_factory = row_factory(self._settings.cursor)
+        if self.enable_log_db_messages:
+            connection.add_notice_handler(self._log_notice)
+        return connection
 
     def cancel(self, timeout: float = 3.0) -> None:
         """Cancel the statement that this hook's latest connection runs, if any; safe in a signal handler.
@@ -141,9 +226,251 @@ class LakebaseHook(DbApiHook):
                 5 seconds after it asked it to end.
         """
         lent = self._lent
-        # No lock is taken here: the statement that the signal interrupted may hold it.
-        if lent is not None and not lent.closed:
+        # No lock is taken here: the statement that the signal interrupted may hold it. The pool takes its
+        # name off what is handed back, and somebody else's statement is none of this hook's.
+        if lent is not None and not lent.closed and lent._pool is not None:
             lent.cancel_safe(timeout=timeout)
+
+    def run(
+        self,
+        sql: Statements,
+        autocommit: bool = False,
+        parameters: Parameters | None = None,
+        handler: Handler | None = None,
+        split_statements: bool = False,
+        return_last: bool = True,
+    ) -> Any:
+        """Run one statement or several, in one transaction unless `autocommit`.
+
+        A single statement that only reads (:func:`~lakebase_provider.core.statements.leaves_no_trace`) takes
+        one round trip: no transaction is begun for it. What is done about placeholders and ``%`` is told in
+        :mod:`lakebase_provider.hooks.placeholders`.
+
+        Args:
+            sql: A text, of one statement or several, or an iterable of texts.
+            autocommit: Whether each statement is a transaction of its own.
+            parameters: Values for the placeholders of each text.
+            handler: Called with the cursor after each text; its result is returned.
+            split_statements: Whether a text is split into its statements, which then run one by one.
+            return_last: Whether of a text that is split only the last statement's result is returned.
+
+        Returns:
+            None without `handler`; its result for a single text, as `return_last` says; else a list.
+
+        Raises:
+            ValueError: There is no statement.
+            psycopg.Error: The server refused a statement.
+            LakebaseError: No connection could be had.
+        """
+        batch = _Batch(self, sql, parameters, split_statements, return_last)
+        with closing(self.get_conn()) as connection:
+            connection.autocommit = batch.autocommit(autocommit)
+            with HookCursor(connection) as cursor:
+                for statement in batch.statements:
+                    batch.announce(statement)
+                    cursor.execute(statement, batch.parameters)
+                    batch.note(statement, cursor)
+                    if handler is not None:
+                        batch.keep(self._make_common_data_structure(handler(cursor)), cursor)
+            if not connection.autocommit:
+                connection.commit()
+        return batch.result(handler)
+
+    async def arun(
+        self,
+        sql: Statements,
+        autocommit: bool = False,
+        parameters: Parameters | None = None,
+        handler: Callable[[Any], Any | Awaitable[Any]] | None = None,
+        split_statements: bool = False,
+        return_last: bool = True,
+    ) -> Any:
+        """:meth:`run` for an async task or a trigger.
+
+        Args:
+            sql: As for :meth:`run`.
+            autocommit: As for :meth:`run`.
+            parameters: As for :meth:`run`.
+            handler: As for :meth:`run`, with an async cursor; what it returns is awaited if it can be, so
+                that common-sql's own handlers serve.
+            split_statements: As for :meth:`run`.
+            return_last: As for :meth:`run`.
+        """
+        batch = _Batch(self, sql, parameters, split_statements, return_last)
+        connection = await self.aget_conn()
+        try:
+            await connection.set_autocommit(batch.autocommit(autocommit))
+            async with AsyncHookCursor(connection) as cursor:
+                for statement in batch.statements:
+                    batch.announce(statement)
+                    await cursor.execute(statement, batch.parameters)
+                    batch.note(statement, cursor)
+                    if handler is not None:
+                        found = handler(cursor)
+                        found = await found if inspect.isawaitable(found) else found
+                        batch.keep(self._make_common_data_structure(found), cursor)
+            if not connection.autocommit:
+                await connection.commit()
+        finally:
+            await connection.close()
+        return batch.result(handler)
+
+    async def aget_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
+        """All rows of a query; :meth:`get_records` for an async task or a trigger."""
+        return await self.arun(sql, parameters=parameters, handler=handlers.fetch_all_handler)
+
+    async def aget_first(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
+        """The first row of a query, or None; :meth:`get_first` for an async task or a trigger."""
+        return await self.arun(sql, parameters=parameters, handler=handlers.fetch_one_handler)
+
+    @staticmethod
+    def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
+        """The statements of a text, without its comments.
+
+        Args:
+            sql: The text.
+            strip_semicolon: Whether to leave out the semicolons at their ends.
+        """
+        if not any(mark in sql for mark in (";", "--", "/*")):
+            return [sql.strip()] if sql.strip() else []
+        statements: list[str] = DbApiHook.split_sql_string(sql, strip_semicolon)
+        return statements
+
+    def insert_rows(
+        self,
+        table: str,
+        rows: Iterable[Sequence[Any]],
+        target_fields: Sequence[str] | None = None,
+        commit_every: int = 1000,
+        replace: bool = False,
+        *,
+        executemany: bool = False,
+        fast_executemany: bool = False,
+        autocommit: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Insert rows, in batches that the network carries as one.
+
+        Args:
+            table: Name of the table, quoted where SQL needs it.
+            rows: Consumed as they are needed: a generator of any length takes the memory of one batch.
+            target_fields: Names of the columns; all of the table's in their order by default.
+            commit_every: Rows of one transaction; 0 for all in one.
+            replace: Whether a row whose key is there replaces it (see :meth:`upsert_rows`).
+            executemany: Has no effect: rows always go in batches.
+            fast_executemany: Has no effect, for the same reason.
+            autocommit: Whether each batch commits by itself.
+            kwargs: With `replace`, ``replace_index``: the unique column or columns, the primary key by
+                default; and ``replace_target``: the columns that are updated, all others by default, none if
+                empty.
+
+        Raises:
+            ConfigError: A setting is wrong, or the table has no key to replace by.
+            psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
+                nor the error shows a row's values but those that Postgres itself quotes.
+        """
+        from lakebase_provider.hooks.rows import RowWriter, batches, check_commit_every
+
+        commit_every = check_commit_every(commit_every)
+        # Before a connection is borrowed: what the catalog has to say needs no second one then.
+        if replace and not kwargs.get("replace_index"):
+            kwargs["replace_index"] = self.dialect.get_primary_keys(table)
+        if not target_fields and replace:
+            target_fields = self.dialect.get_column_names(table)
+        elif not target_fields and self._resolve_target_fields:
+            target_fields = self.dialect.get_target_fields(table)
+        columns = [self.dialect.unquoted(name) for name in target_fields or ()]
+        done = 0
+        sql = ""
+
+        def statement(width: int) -> str:
+            nonlocal sql
+            sql = str(self._generate_insert_sql(table, (None,) * width, target_fields, replace, **kwargs))
+            return sql
+
+        with closing(self.get_conn()) as connection:
+            connection.autocommit = autocommit
+            writer = RowWriter(connection, self.dialect.table_name(table), columns, statement)
+            for batch, ends in batches(rows, commit_every):
+                try:
+                    writer.write(batch)
+                except Exception:
+                    self.log.error("Failed after %s rows were loaded into %s: %s", done, table, sql)
+                    raise
+                if ends and not autocommit:
+                    connection.commit()
+                done += len(batch)
+                self.log.info("Loaded %s rows into %s so far", done, table)
+            if not autocommit:
+                connection.commit()
+        if sql:
+            send_sql_hook_lineage(context=self, sql=sql, row_count=done)
+        self.log.info("Done loading. Loaded a total of %s rows into %s", done, table)
+
+    def upsert_rows(
+        self,
+        table: str,
+        rows: Iterable[Sequence[Any]],
+        target_fields: list[str],
+        conflict_fields: list[str],
+        update_fields: list[str] | None = None,
+        commit_every: int = 1000,
+        *,
+        fast_executemany: bool = False,
+        autocommit: bool = False,
+    ) -> None:
+        """Insert rows, or update those whose key is there.
+
+        Args:
+            table: Name of the table, quoted where SQL needs it.
+            rows: As for :meth:`insert_rows`.
+            target_fields: Names of the columns.
+            conflict_fields: The unique columns.
+            update_fields: Columns that are updated; all others by default. None of them, if empty: rows that
+                are there stay as they are.
+            commit_every: As for :meth:`insert_rows`.
+            fast_executemany: Has no effect: rows always go in batches.
+            autocommit: As for :meth:`insert_rows`.
+        """
+        self.insert_rows(
+            table,
+            rows,
+            target_fields,
+            commit_every,
+            replace=True,
+            autocommit=autocommit,
+            replace_index=conflict_fields,
+            replace_target=update_fields,
+        )
+
+    def copy_expert(self, sql: str, filename: str | os.PathLike[str]) -> None:
+        """Run a COPY between the server and a file of this machine, in a transaction of its own.
+
+        Args:
+            sql: ``COPY … FROM STDIN``, which reads the file, or ``COPY … TO STDOUT``, which writes it.
+            filename: The file; a file that is written appears when it is complete.
+
+        Raises:
+            ConfigError: The statement is neither.
+            FileNotFoundError: There is no file to read.
+        """
+        from lakebase_provider.hooks.copying import copy_between
+
+        self.log.info("Running copy: %s, file: %s", sql, filename)
+        with closing(self.get_conn()) as connection:
+            with connection.cursor() as cursor:
+                rows = copy_between(cursor, sql, Path(filename))
+                send_sql_hook_lineage(context=self, sql=sql, sql_parameters=(str(filename),), cur=cursor)
+            connection.commit()
+        self.log.info("Rows copied: %s", rows)
+
+    def bulk_load(self, table: str, tmp_file: str | os.PathLike[str]) -> None:
+        """Load a file in COPY's text format (tabs, ``\\N`` for NULL) into a table."""
+        self.copy_expert(f"COPY {table} FROM STDIN", tmp_file)
+
+    def bulk_dump(self, table: str, tmp_file: str | os.PathLike[str]) -> None:
+        """Write a table into a file in COPY's text format (tabs, ``\\N`` for NULL)."""
+        self.copy_expert(f"COPY {table} TO STDOUT", tmp_file)
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -172,38 +499,58 @@ class LakebaseHook(DbApiHook):
         """How statements are written; the same whether or not the Postgres provider is installed."""
         return LakebaseDialect(self)
 
-    def _get_pandas_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        with _accepting_psycopg():
-            return super()._get_pandas_df(sql, parameters, **kwargs)
+    def get_table_primary_key(self, table: str, schema: str | None = None) -> list[str] | None:
+        """Columns of the primary key, in its order; None without one.
+
+        Args:
+            table: Name of the table, with its schema or found by the search path.
+            schema: Name of the schema, where the table's name has none.
+        """
+        return self.dialect.get_primary_keys(table=table, schema=schema)
+
+    def _get_pandas_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
+        from lakebase_provider.hooks import frames
+
+        with closing(self.get_conn()) as connection:
+            frame = frames.to_pandas(connection, frames.executed(connection, sql, parameters), **kwargs)
+            connection.commit()
+        return frame
 
     def _get_pandas_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Any:
-        chunks = super()._get_pandas_df_by_chunks(sql, parameters, chunksize=chunksize, **kwargs)
-        with _accepting_psycopg():
-            first = next(chunks, None)
-        if first is not None:
-            yield first
-            yield from chunks
+        self, sql: str | list[str], parameters: Any = None, *, chunksize: int, **kwargs: Any
+    ) -> Generator[Any, None, None]:
+        from lakebase_provider.hooks import frames
 
-    # common-sql hands polars the parameters as if they were options of the cursor.
-    def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
-        import polars
+        with closing(self.get_conn()) as connection:
+            with frames.streaming(connection, sql, parameters) as cursor:
+                yield from frames.to_pandas(connection, cursor, chunksize=chunksize, **kwargs)
+            connection.commit()
 
-        options = None if parameters is None else {"params": parameters}
-        with closing(self.get_conn()) as conn:
-            return polars.read_database(sql, conn, execute_options=options, **kwargs)
+    def _get_polars_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
+        from lakebase_provider.hooks import frames
+
+        with closing(self.get_conn()) as connection:
+            frames.as_polars_takes_them(connection)
+            frame = frames.to_polars(frames.executed(connection, sql, parameters), **kwargs)
+            connection.commit()
+        return frame
 
     def _get_polars_df_by_chunks(
-        self, sql: Any, parameters: Any = None, *, chunksize: int, **kwargs: Any
-    ) -> Any:
-        import polars
+        self, sql: str | list[str], parameters: Any = None, *, chunksize: int, **kwargs: Any
+    ) -> Generator[Any, None, None]:
+        from lakebase_provider.hooks import frames
 
-        options = None if parameters is None else {"params": parameters}
-        with closing(self.get_conn()) as conn:
-            yield from polars.read_database(
-                sql, conn, execute_options=options, iter_batches=True, batch_size=chunksize, **kwargs
-            )
+        with closing(self.get_conn()) as connection:
+            frames.as_polars_takes_them(connection)
+            with frames.streaming(connection, sql, parameters) as cursor:
+                yield from frames.to_polars_by_chunks(cursor, chunksize, **kwargs)
+            connection.commit()
+
+    def get_db_log_messages(self, conn: Any) -> None:
+        """Log nothing: with `enable_log_db_messages`, notices are logged when they come."""
+
+    def _log_notice(self, notice: Diagnostic) -> None:
+        self.log.info("%s: %s", notice.severity, (notice.message_primary or "").strip())
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override] # common-sql annotates it not
         """Check every stage from the name to a write; what the "Test" button of the connection shows.
@@ -214,8 +561,8 @@ class LakebaseHook(DbApiHook):
         try:
             report = self.client.health()
         except LakebaseError as error:
-            return False, str(error)
-        return report.ok, report.summary()
+            return False, str(error)[:_ANSWER]
+        return report.ok, report.summary()[:_ANSWER]
 
     @staticmethod
     def _serialize_cell(cell: Any, conn: Any = None) -> Any:
@@ -239,31 +586,89 @@ class LakebaseHook(DbApiHook):
         """The dialect in which OpenLineage parses statements."""
         return "postgres"
 
+    def get_openlineage_default_schema(self) -> str | None:
+        """The schema in which the server looks for names first."""
+        return self._default_schema
 
-@contextmanager
-def _accepting_psycopg() -> Iterator[None]:
-    # pandas reads from any DBAPI connection and warns that it has tested SQLAlchemy's alone.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-        yield
+    @cached_property
+    def _default_schema(self) -> str | None:
+        with closing(self.get_conn()) as connection:
+            connection.autocommit = True
+            row = (
+                HookCursor(connection, row_factory=row_factory(None))
+                .execute("SELECT current_schema()")
+                .fetchone()
+            )
+        return None if row is None else row[0]
 
 
-def _mask_token(token: Token) -> None:
-    mask_secret(token.reveal())
+class _Batch:
+    """What :meth:`LakebaseHook.run` and its async shell share: which statements, and what came of them."""
+
+    def __init__(
+        self,
+        hook: LakebaseHook,
+        sql: Statements,
+        parameters: Parameters | None,
+        split_statements: bool,
+        return_last: bool,
+    ) -> None:
+        self._hook = hook
+        self._single = handlers.return_single_query_results(sql, return_last, split_statements)
+        if not isinstance(sql, str):
+            self.statements = list(sql)
+        elif split_statements:
+            self.statements = hook.split_sql_string(sql, strip_semicolon=hook.strip_semicolon)
+        else:
+            self.statements = [sql] if sql.strip() else []
+        if not self.statements:
+            raise ValueError("List of SQL statements is empty")
+        self.parameters: Any = _as_psycopg_takes(parameters)
+        self._results: list[Any] = []
+        hook.descriptions = []
+
+    def autocommit(self, asked: bool) -> bool:
+        """Whether no transaction is begun: as the caller asked, or because it would have no effect."""
+        if asked or self._hook._read_only or len(self.statements) > 1:
+            return asked
+        return leaves_no_trace(self.statements[0])
+
+    def announce(self, statement: str) -> None:
+        """Log what is about to run."""
+        if self._hook.log_sql:
+            self._hook.log.info("Running statement: %s, parameters: %s", statement, self.parameters)
+
+    def note(self, statement: str, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+        """Tell Airflow's lineage, and the log, what has run."""
+        send_sql_hook_lineage(context=self._hook, sql=statement, sql_parameters=self.parameters, cur=cursor)
+        if cursor.rowcount >= 0:
+            self._hook.log.info("Rows affected: %s", cursor.rowcount)
+
+    def keep(self, result: Any, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+        """Keep a handler's result, and of which columns it is."""
+        if self._single:
+            self._results, self._hook.descriptions = [], []
+        self._results.append(result)
+        self._hook.descriptions.append(cursor.description)
+
+    def result(self, handler: object) -> Any:
+        """What the caller gets."""
+        if handler is None:
+            return None
+        return self._results[-1] if self._single else self._results
+
+
+def _as_psycopg_takes(parameters: Parameters | None) -> Any:
+    if parameters is None or isinstance(parameters, (Mapping, list, tuple)):
+        return parameters
+    if isinstance(parameters, (str, bytes)):
+        raise ConfigError(
+            f"The parameters are of type {type(parameters).__name__}.",
+            remedy="Give a list, a tuple or a mapping, such as (value,).",
+        )
+    return list(parameters)
 
 
 def _task_name() -> str | None:
     dag, task = os.environ.get("AIRFLOW_CTX_DAG_ID"), os.environ.get("AIRFLOW_CTX_TASK_ID")
     return f"{dag}.{task}"[:_NAME_BYTES] if dag and task else None
-
-
-_task_served: str | None = None
-
-
-def _close_pools_of_an_earlier_task() -> None:
-    # A task runs in a process of its own, except under dag.test: there its connections would stay open.
-    global _task_served
-    task = _task_name()
-    if _task_served is not None and _task_served != task:
-        close_shared_clients()
-    _task_served = task

@@ -13,7 +13,7 @@ from airflow.sdk import Connection
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
-from lakebase_provider.hooks.connection import config_of
+from lakebase_provider.hooks.connection import ConnectionSettings
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import define
@@ -25,7 +25,7 @@ WORKSPACE = "https://example.databricks.com"
 def config(extra: object = None, overrides: dict[str, object] | None = None, **fields: Any) -> LakebaseConfig:
     text = extra if isinstance(extra, str) else json.dumps(extra or {})
     connection = Connection(conn_id="some", conn_type="lakebase", extra=text, **fields)
-    return config_of(connection, overrides or {})
+    return ConnectionSettings(connection, overrides or {}).config()
 
 
 def oauth(**extra: object) -> dict[str, object]:
@@ -64,7 +64,7 @@ def test_a_blank_field_is_not_set() -> None:
 def test_a_uri() -> None:
     query = urlencode(oauth(max_size=2))
     uri = f"lakebase://app:s%2Fecret@/sales?{query}"
-    found = config_of(Connection(conn_id="some", uri=uri), {})
+    found = ConnectionSettings(Connection(conn_id="some", uri=uri), {}).config()
     assert (found.user, found.database, found.max_size) == ("app", "sales", 2)
     assert found.client_secret == Secret("s/ecret")
 

@@ -1,0 +1,246 @@
+"""A statement's placeholders, told from its quotes, comments and percent signs.
+
+psycopg takes every ``%`` of a statement that has parameters for the start of a placeholder, wherever it
+stands, and Postgres takes a list of values as one value. Who writes SQL for Airflow has neither in mind.
+What is done here, and only for a statement that is given parameters:
+
+* ``%s``, ``%b``, ``%t`` and ``%(name)s`` outside of quotes and comments are placeholders; ``%%`` is a percent
+  sign; every other ``%`` is a percent sign too.
+* ``IN %s`` with a list, tuple or set becomes ``IN (%s, %s, …)``, each value bound by the server.
+* A statement without any placeholder runs without parameters: several statements can share them.
+* What looks like a placeholder but stands in quotes is text, unless the parameters do not come out even then:
+  that is an error, for the value would silently not get there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+
+_TOKEN = re.compile(
+    r"""
+      (?P<quoted>
+          --[^\r\n]*
+        | (?<![\w$])[eE]'(?:[^'\\]|''|\\.)*'
+        | '(?:[^']|'')*'
+        | "(?:[^"]|"")*"
+        | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | (?P<comment>/\*)
+    | (?P<placeholder>%(?:\((?P<name>[^)]+)\))?(?P<format>[sbt]))
+    | (?P<percent>%%?)
+    | (?P<end>;)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_LOOKALIKE = re.compile(r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]")
+_AFTER_IN = re.compile(r"(?<![\w$.])in\s*\Z", re.IGNORECASE)
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Placeholder:
+    name: str | None
+    format: str
+    after_in: bool
+
+    def __str__(self) -> str:
+        return f"%{self.format}" if self.name is None else f"%({self.name}){self.format}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement's text, taken apart.
+
+    Attributes:
+        parts: Its text, percent signs as they are meant, and its placeholders, in their order.
+        quoted: Names of what looks like a placeholder within quotes or a comment; None for a nameless one.
+        several: Whether the text holds more than one statement.
+    """
+
+    parts: tuple[str | _Placeholder, ...]
+    quoted: frozenset[str | None]
+    several: bool
+
+    def bind(self, parameters: Parameters) -> tuple[str, Parameters | None]:
+        """The text and the parameters as psycopg takes them.
+
+        Args:
+            parameters: Values by position or by name; not empty.
+
+        Raises:
+            psycopg.ProgrammingError: A value has no placeholder but one within quotes, ``IN`` was given no
+                values, or placeholders of the two kinds are mixed.
+        """
+        placeholders = [part for part in self.parts if isinstance(part, _Placeholder)]
+        self._check(placeholders, parameters)
+        if not placeholders:
+            return "".join(map(str, self.parts)), None
+        if not any(part.after_in for part in placeholders):
+            return "".join(_text(part) for part in self.parts), parameters
+        values = _Values(parameters)
+        text = "".join(values.take(p) if isinstance(p, _Placeholder) else _text(p) for p in self.parts)
+        return text, values.bound
+
+    def _check(self, placeholders: list[_Placeholder], parameters: Parameters) -> None:
+        named = isinstance(parameters, Mapping)
+        if any((part.name is not None) != named for part in placeholders):
+            kind = "a mapping" if named else "a sequence"
+            raise psycopg.ProgrammingError(
+                f"The parameters are {kind}: write %(name)s for a mapping's values, %s for a sequence's."
+            )
+        if named:
+            lost = sorted(name for name in self.quoted if name is not None and name in parameters)
+        else:
+            lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
+        if lost:
+            raise psycopg.ProgrammingError(
+                f"A placeholder stands within quotes or a comment ({', '.join(lost)}), where no value gets."
+                " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
+            )
+
+
+class _Values:
+    """The parameters of a statement of which some are lists after IN."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._named = parameters if isinstance(parameters, Mapping) else None
+        self._positional: Iterator[Any] = iter(() if self._named is not None else parameters)
+        self._list: list[Any] = []
+        self._mapping: dict[str, Any] = {}
+
+    @property
+    def bound(self) -> Parameters:
+        # What is left over has no placeholder; psycopg counts, and says so.
+        return self._mapping if self._named is not None else [*self._list, *self._positional]
+
+    def take(self, placeholder: _Placeholder) -> str:
+        """Text of the placeholder, or of a list of them, with the values noted."""
+        if self._named is not None:
+            name = str(placeholder.name)
+            if name not in self._named:
+                raise psycopg.ProgrammingError(f"There is no parameter '{name}'.")
+            value = self._named[name]
+        else:
+            name = ""
+            try:
+                value = next(self._positional)
+            except StopIteration:
+                raise psycopg.ProgrammingError(
+                    f"The statement has more placeholders than its {len(self._parameters)} parameters."
+                ) from None
+        if placeholder.after_in and _is_many(value):
+            return self._many(placeholder, name, value)
+        return self._one(placeholder, name, value)
+
+    def _many(self, placeholder: _Placeholder, name: str, values: Collection[Any]) -> str:
+        if not values:
+            raise psycopg.ProgrammingError(
+                "IN was given no values, which SQL cannot say: use = ANY(%s) with a list, which may be empty."
+            )
+        each = [
+            self._many(placeholder, f"{name}[{i}]", value)
+            if _is_many(value)
+            else self._one(placeholder, f"{name}[{i}]", value)
+            for i, value in enumerate(values)
+        ]
+        return f"({', '.join(each)})"
+
+    def _one(self, placeholder: _Placeholder, name: str, value: Any) -> str:
+        if self._named is None:
+            self._list.append(value)
+            return f"%{placeholder.format}"
+        self._mapping[name] = value
+        return f"%({name}){placeholder.format}"
+
+
+def _is_many(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _text(part: str | _Placeholder) -> str:
+    return part.replace("%", "%%") if isinstance(part, str) else str(part)
+
+
+@lru_cache(maxsize=256)
+def parse(sql: str) -> Statement:
+    """Take a statement apart.
+
+    Args:
+        sql: Its text, as one writes it when there are parameters.
+    """
+    parts: list[str | _Placeholder] = []
+    quoted: set[str | None] = set()
+    text = ""
+    several = ended = False
+    at = 0
+    for match in _tokens(sql):
+        plain = sql[at : match.start]
+        several = several or (ended and (plain.strip() != "" or match.runs))
+        text += plain
+        at = match.end
+        if match.kind == "placeholder":
+            parts += [text, _Placeholder(match.name, match.format, bool(_AFTER_IN.search(plain)))]
+            text = ""
+        elif match.kind == "percent":
+            text += "%"
+        elif match.kind == "end":
+            ended = True
+            text += ";"
+        else:
+            inside = sql[match.start : match.end]
+            quoted |= {m["name"] for m in _LOOKALIKE.finditer(inside) if m.group() != "%%"}
+            text += inside.replace("%%", "%")
+    several = several or (ended and sql[at:].strip() != "")
+    return Statement((*parts, text + sql[at:]), frozenset(quoted), several)
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    start: int
+    end: int
+    name: str | None
+    format: str
+    #: Whether the server sees more in it than space.
+    runs: bool
+
+
+def _tokens(sql: str) -> Iterator[_Token]:
+    at = 0
+    while (match := _TOKEN.search(sql, at)) is not None:
+        kind = next(k for k in ("quoted", "comment", "placeholder", "percent", "end") if match[k] is not None)
+        at = _end_of_comment(sql, match.start()) if kind == "comment" else match.end()
+        runs = kind not in ("comment", "end") and not match.group().startswith("--")
+        yield _Token(kind, match.start(), at, match["name"], match["format"] or "", runs)
+
+
+def _end_of_comment(sql: str, start: int) -> int:
+    # Postgres' comments nest.
+    depth = 0
+    for edge in _COMMENT_EDGE.finditer(sql, start):
+        depth += 1 if edge.group() == "/*" else -1
+        if depth == 0:
+            return edge.end()
+    return len(sql)
+
+
+def without_quotes(sql: str) -> str:
+    """The text with a space for whatever stands in quotes or comments.
+
+    Args:
+        sql: A statement without parameters.
+    """
+    kept, at = "", 0
+    for match in _tokens(sql):
+        if match.kind in ("quoted", "comment"):
+            kept += sql[at : match.start] + " "
+            at = match.end
+    return kept + sql[at:]

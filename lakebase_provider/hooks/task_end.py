@@ -1,0 +1,49 @@
+"""The end of a task: the connections that it used are closed, whatever became of it.
+
+A task mostly has a process of its own, which ends with it. Under ``dag.test()`` all tasks share one, and
+callbacks and listeners of the task run on before a process ends.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from lakebase_provider.core.client import close_shared_clients
+
+
+class _TaskEnd:
+    """A listener of Airflow's; it is told last, and of every end: success, failure, retry, skip, deferral."""
+
+    @hookimpl
+    def before_stopping(self, component: object) -> None:
+        """Close the pools; tokens stay for the next task of this process."""
+        close_shared_clients()
+
+
+_LISTENER = _TaskEnd()
+_listens = False
+
+
+def close_pools_when_the_task_ends() -> None:
+    """Have the shared pools closed when this process's task ends; nothing outside of a task.
+
+    Not a plugin: Airflow would load it in each of its processes, and by default looks for no provider's.
+    """
+    global _listens
+    if _listens or "AIRFLOW_CTX_TASK_ID" not in os.environ:
+        return
+    _listener_manager().add_listener(_LISTENER)
+    _listens = True
+
+
+def _listener_manager() -> Any:
+    try:
+        from airflow.sdk import listener
+    except ImportError:
+        # Before Airflow 3.2 the whole of Airflow had one.
+        return import_module("airflow.listeners.listener").get_listener_manager()
+    return listener.get_listener_manager()
