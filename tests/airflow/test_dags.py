@@ -26,8 +26,12 @@ def states(run: Any) -> dict[str, str]:
 
 def pulled(run: Any, task_id: str) -> Any:
     from airflow.models.xcom import XComModel
-    from airflow.sdk.serde import deserialize
     from airflow.utils.session import create_session
+
+    try:
+        from airflow.sdk.serde import deserialize
+    except ModuleNotFoundError:  # Airflow 3.1
+        from airflow.serialization.serde import deserialize
 
     with create_session() as session:
         row = session.scalar(
