@@ -98,6 +98,15 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _set_autocommit_gen(self, value: bool) -> Generator[Any, Any, None]:
         return self._without_trace(super()._set_autocommit_gen(value))
 
+    def _set_isolation_level_gen(self, value: psycopg.IsolationLevel | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_isolation_level_gen(value))
+
+    def _set_read_only_gen(self, value: bool | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_read_only_gen(value))
+
+    def _set_deferrable_gen(self, value: bool | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_deferrable_gen(value))
+
     def _statements_to_reset(self) -> bytes:
         """What undoes what a borrower did; nothing if he left no trace."""
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE

@@ -105,6 +105,8 @@ def committed(connection: LakebaseConnection) -> None:
 
 def serializable(connection: LakebaseConnection) -> None:
     connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+    connection.read_only = True
+    connection.deferrable = True
     connection.execute("SELECT 1")
     connection.rollback()
 
@@ -129,6 +131,7 @@ def nothing(connection: LakebaseConnection) -> None:
         (failing, 1),
         (in_a_transaction, 3),  # BEGIN, the statement, ROLLBACK
         (committed, 3),
+        (serializable, 3),
         (setting, 2),  # the statement, the reset
     ],
 )
@@ -140,7 +143,7 @@ def test_the_round_trips_of_a_checkout(
     assert trips.count() == expected
     with closing(client.pool.getconn()) as connection:
         assert connection.autocommit is False
-        assert connection.isolation_level is None
+        assert connection.isolation_level is connection.read_only is connection.deferrable is None
     assert trips.count() == 0
 
 
