@@ -64,7 +64,7 @@ def test_a_blank_field_is_not_set() -> None:
 def test_a_uri() -> None:
     query = urlencode(oauth(max_size=2))
     uri = f"lakebase://app:s%2Fecret@/sales?{query}"
-    found = ConnectionSettings(Connection(conn_id="some", uri=uri), {}).config()
+    found = ConnectionSettings(Connection.from_uri(uri, conn_id="some"), {}).config()
     assert (found.user, found.database, found.max_size) == ("app", "sales", 2)
     assert found.client_secret == Secret("s/ecret")
 
