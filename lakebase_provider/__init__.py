@@ -14,6 +14,20 @@ _INTEGRATION = "Databricks Lakebase"
 #: Settings that the connection form's own columns carry; the other settings are its extra fields.
 _COLUMNS = ("host", "port", "database", "user", "password")
 
+#: Fields of the form that are no settings of the core, as Airflow alone knows what they speak of.
+_OF_AIRFLOW = {
+    "databricks_conn_id": {
+        "label": "Databricks connection",
+        "description": "Id of a connection of type databricks whose workspace and credentials are used.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "cursor": {
+        "label": "Rows",
+        "description": "What rows are: tuples when left out, dictcursor for dicts, namedtuplecursor for both.",
+        "schema": {"type": ["string", "null"], "enum": ["dictcursor", "namedtuplecursor"]},
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """What Airflow needs to know of this provider, its connection form included.
@@ -102,13 +116,16 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {
-                    row.name: {
-                        "label": row.label,
-                        "description": row.description,
-                        "schema": row.json_schema(),
-                    }
-                    for row in settings()
-                    if row.name not in _COLUMNS
+                    **{
+                        row.name: {
+                            "label": row.label,
+                            "description": row.description,
+                            "schema": row.json_schema(),
+                        }
+                        for row in settings()
+                        if row.name not in _COLUMNS
+                    },
+                    **_OF_AIRFLOW,
                 },
             }
         ],
