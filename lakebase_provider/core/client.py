@@ -30,8 +30,14 @@ from lakebase_provider.core.roles import (
 from lakebase_provider.core.target import Target, TargetResolver
 
 if TYPE_CHECKING:
+    from psycopg.abc import Query
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from typing_extensions import Unpack
+
+    from lakebase_provider.core.bulk.plan import LoadOptions
+    from lakebase_provider.core.bulk.result import LoadResult
+    from lakebase_provider.core.bulk.table import TableName
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class LakebaseClient:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config
+        self._clock = clock
         # A native password with host and user given needs no workspace, nor credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
@@ -200,6 +207,49 @@ class LakebaseClient:
         """
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
         return check.run(checks, timeout=timeout)
+
+    def load(
+        self, source: Any, table: str | tuple[str, str] | TableName, **options: Unpack[LoadOptions]
+    ) -> LoadResult:
+        """Load rows into a table at the speed of COPY, in one transaction: all of them or none.
+
+        Args:
+            source: Rows: tuples, dicts or any iterable of them; pandas, Polars or Arrow data; the path or
+                URI of a CSV or Parquet file; a DB-API cursor that has run its query.
+            table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
+            options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
+                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``create``,
+                ``on_error``, ``reject_to``, ``ledger_schema``.
+
+        Raises:
+            ConfigError: Options contradict each other; nothing has been sent.
+            LoadError: The load failed, and nothing was written; see its ``retryable``.
+            CommitUnknownError: The connection was lost during the commit, and the server could not be asked.
+
+        Example:
+            >>> client.load(rows, "sales.orders", mode="merge", keys=["id"], load_id="orders/2024-05-01")
+        """
+        from lakebase_provider.core.bulk.once import load_and_commit
+
+        return load_and_commit(self.connection, source, table, clock=self._clock, **options)
+
+    def executemany_pipeline(self, query: Query, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
+        """Run one statement for many rows of parameters, without waiting for each answer, and commit.
+
+        Args:
+            query: The statement.
+            rows: Its parameters, row by row.
+
+        Returns:
+            How many rows the server changed in all.
+
+        Raises:
+            LoadError: A statement failed, and nothing was written.
+        """
+        from lakebase_provider.core.bulk.pipeline import executemany_pipeline
+
+        with self.connection() as connection:
+            return executemany_pipeline(connection, query, rows)
 
     def create_role(
         self,

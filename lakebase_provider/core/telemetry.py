@@ -1,11 +1,13 @@
 """Spans and metrics by OpenTelemetry, where the process uses it; next to nothing where it does not.
 
-Four steps are recorded: ``mint``, ``resolve``, ``connect`` and ``checkout``. Each is a span
+Five steps are recorded: ``mint``, ``resolve``, ``connect``, ``checkout`` and ``load``. Each is a span
 ``lakebase.<step>`` and a histogram ``lakebase.<step>.duration`` of seconds, both with ``lakebase.outcome``:
 ``ok``, or the code of the error. The seconds that the token had left to live are on the span as
 ``lakebase.token.seconds_left``, and in a histogram of that name.
 
 A checkout that finds a connection that was used a moment ago is not recorded: it takes microseconds.
+
+Loads count what they send in ``lakebase.load.rows`` and ``lakebase.load.bytes``.
 
 Nothing here imports OpenTelemetry. Who wants telemetry configures it, and who configures it has imported it;
 so a process without it pays neither its import nor more than a look-up per step.
@@ -23,11 +25,13 @@ from lakebase_provider.core.errors import LakebaseError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from opentelemetry.metrics import Histogram
+    from opentelemetry.metrics import Counter, Histogram
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.trace import Tracer
 
-Step = Literal["mint", "resolve", "connect", "checkout"]
+Step = Literal["mint", "resolve", "connect", "checkout", "load"]
+#: What is counted, with its unit.
+Count = Literal["load.rows", "load.bytes"]
 #: What an attribute may be; never a secret, and never a text that somebody else wrote.
 Attribute = str | bool | int | float
 
@@ -101,10 +105,14 @@ class _Instruments:
         self.tracer: Tracer = trace.get_tracer(_NAME, __version__)
         self.failed = trace.Status(trace.StatusCode.ERROR)
         meter = metrics.get_meter(_NAME, __version__)
-        steps: tuple[Step, ...] = ("mint", "resolve", "connect", "checkout")
+        steps: tuple[Step, ...] = ("mint", "resolve", "connect", "checkout", "load")
         self.durations: dict[Step, Histogram] = {
             step: meter.create_histogram(f"lakebase.{step}.duration", "s", f"Seconds that a {step} took.")
             for step in steps
+        }
+        self.counters: dict[Count, Counter] = {
+            "load.rows": meter.create_counter("lakebase.load.rows", "{row}", "Rows sent by loads."),
+            "load.bytes": meter.create_counter("lakebase.load.bytes", "By", "Bytes sent by loads."),
         }
         self.life: Histogram = meter.create_histogram(_LIFE, "s", "Seconds that a used token had to live.")
 
@@ -124,9 +132,24 @@ def span(step: Step, **attributes: Attribute) -> Span:
         >>> with span("connect") as step:
         ...     step.set(token_seconds_left=3000.0)
     """
+    instruments = _in_use()
+    return _NOTHING if instruments is None else _RecordedSpan(instruments, step, attributes)
+
+
+def count(name: Count, amount: int) -> None:
+    """Add to a counter.
+
+    Args:
+        name: Which one.
+        amount: How much.
+    """
+    instruments = _in_use()
+    if instruments is not None and amount > 0:
+        instruments.counters[name].add(amount)
+
+
+def _in_use() -> _Instruments | None:
     global _instruments
-    if _instruments is None:
-        if "opentelemetry.trace" not in sys.modules:
-            return _NOTHING
+    if _instruments is None and "opentelemetry.trace" in sys.modules:
         _instruments = _Instruments()
-    return _RecordedSpan(_instruments, step, attributes)
+    return _instruments

@@ -1,0 +1,80 @@
+"""What the server refuses, as errors of this package: without values, with the row's number and a remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from lakebase_provider.core.errors import BadRowError, LoadError, LoadInterruptedError
+
+#: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
+_PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+#: SQLSTATEs after which the same load may succeed, and what to do.
+_TRANSIENT = {
+    "40001": "Load again: another transaction changed the same rows.",
+    "40P01": "Load again: another transaction held what this one needed, and the reverse.",
+    "55P03": "Load again later, or raise lock_timeout: another session holds a lock on the table.",
+}
+_REMEDIES = {
+    "42501": "Grant the role what the message names, or load as the table's owner.",
+    "57014": "Raise statement_timeout, or load less at once.",
+    "53100": "Free disk space, or use a larger endpoint.",
+}
+
+
+@contextmanager
+def typed_errors(what: str) -> Iterator[None]:
+    """Raise what psycopg raises inside as a :class:`~lakebase_provider.core.errors.LoadError`.
+
+    Args:
+        what: What was under way, such as ``"Load into sales.orders"``.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise load_error(error, what) from error
+
+
+def connection_lost(error: psycopg.Error) -> bool:
+    """Whether the session is gone: the server ended it, or the link to it is broken."""
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError)
+    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
+
+
+def load_error(error: psycopg.Error, what: str) -> LoadError:
+    """The error of this package that a psycopg error stands for."""
+    if connection_lost(error):
+        return LoadInterruptedError(f"{what}: the connection was lost, the server rolls back.")
+    state = error.sqlstate or ""
+    if state in _TRANSIENT:
+        return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
+    if state[:2] in {"22", "23"}:
+        return _bad_row(error, what)
+    return LoadError(f"{what}: {_text(error)}.", remedy=_REMEDIES.get(state))
+
+
+def _bad_row(error: psycopg.Error, what: str) -> BadRowError:
+    place = _PLACE.search(error.diag.context or "")
+    row = int(place.group(1)) if place else None
+    column = error.diag.column_name or (place.group(2) if place else None)
+    # The text of a data exception quotes the value; that of a broken constraint names the constraint.
+    text = _text(error) if (error.sqlstate or "").startswith("23") else _kind(error)
+    where = ", ".join(
+        part for part in (f"row {row}" if row else "", f"column {column}" if column else "") if part
+    )
+    return BadRowError(f"{what}{': ' + where if where else ''}: {text}.", row=row, column=column)
+
+
+def _text(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip().rstrip(".")
+
+
+def _kind(error: psycopg.Error) -> str:
+    return _WORDS.sub(" ", type(error).__name__).lower()

@@ -1,0 +1,244 @@
+"""Loading: all of it in one transaction, by the load's plan."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core import telemetry
+from lakebase_provider.core.bulk.copy_in import CopyResult, copy_in
+from lakebase_provider.core.bulk.create import ensure_table
+from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.ledger import Ledger
+from lakebase_provider.core.bulk.merge import Counts, Merge
+from lakebase_provider.core.bulk.plan import LoadOptions, LoadPlan
+from lakebase_provider.core.bulk.progress import Progress
+from lakebase_provider.core.bulk.reject import Rejects
+from lakebase_provider.core.bulk.replace import delete_rows
+from lakebase_provider.core.bulk.result import LoadResult
+from lakebase_provider.core.bulk.swap import swap_in
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    **options: Unpack[LoadOptions],
+) -> LoadResult:
+    """Load into a table as part of the connection's transaction, which the caller commits.
+
+    With an autocommit connection it is a transaction of its own.
+
+    Args:
+        connection: The connection whose transaction it becomes part of.
+        source: Rows.
+        table: The table's name.
+        clock: Where the time comes from.
+        options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`.
+
+    Raises:
+        ConfigError: Options contradict each other; nothing has been sent.
+        LoadError: The load failed; the transaction is to be rolled back, and nothing of it stays.
+    """
+    plan, name = LoadPlan(**options), TableName.parse(table)
+    with (
+        _transaction(connection),
+        telemetry.span("load", mode=plan.mode),
+        typed_errors(f"Load into {name}"),
+        Progress(str(name), clock=clock) as progress,
+    ):
+        return _Load(connection, source, plan, progress, clock).run(name)
+
+
+@contextmanager
+def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    if not connection.autocommit:
+        yield
+        return
+    with connection.transaction():
+        yield
+
+
+@dataclass
+class _Load:
+    """One load under way."""
+
+    connection: psycopg.Connection[Any]
+    source: Any
+    plan: LoadPlan
+    progress: Progress
+    clock: Clock
+
+    def run(self, name: TableName) -> LoadResult:
+        name = self._resolve(name)
+        ledger = None
+        if self.plan.load_id is not None:
+            schema = self.plan.ledger_schema or name.schema or "public"
+            ledger = Ledger(self.connection, schema, clock=self.clock)
+            ledger.ensure()
+            earlier = ledger.claim(name, self.plan.load_id, self.plan.mode)
+            if earlier is not None:
+                logger.info(
+                    "Skipped: load_id %r of %s was %s (%d rows).",
+                    self.plan.load_id,
+                    name,
+                    earlier.reason,
+                    earlier.rows,
+                )
+                return earlier
+        result = self._move(self._table(name))
+        if ledger is not None:
+            ledger.record(result)
+        _log(result)
+        return result
+
+    def _resolve(self, name: TableName) -> TableName:
+        """The name with its schema, whether or not the table is there."""
+        if name.schema is not None:
+            return name
+        query = (
+            "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)),"
+            " pg_catalog.current_schema())"
+        )
+        found = self._execute(query, (name.sql().as_string(self.connection),)).fetchone()
+        return name if found is None or found[0] is None else TableName(name.table, found[0])
+
+    def _table(self, name: TableName) -> Table:
+        if self.plan.create:
+            table, self.source = ensure_table(
+                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
+            )
+            return table
+        table = read_table(self.connection, name)
+        if table.kind not in {"r", "p", "f"}:
+            raise LoadError(f"{name} is a view.", remedy="Load into the table below it.")
+        return table
+
+    def _move(self, table: Table) -> LoadResult:
+        rejects = None if self.plan.reject_to is None else Rejects(self.plan.reject_to, table.name)
+        with rejects or _nothing():
+            if self.plan.mode == "append":
+                copied = self._copy(table, None, rejects)
+                counts = Counts(inserted=copied.rows)
+            elif self.plan.mode == "replace":
+                copied, counts = self._replace(table, rejects)
+            else:
+                copied, counts = self._merge(table, rejects)
+            if rejects is not None:
+                rejects.write(self.connection, copied.columns, self.plan.load_id)
+        return LoadResult(
+            table=str(table.name),
+            mode=self.plan.mode,
+            load_id=self.plan.load_id,
+            rows=copied.rows,
+            inserted=counts.inserted,
+            updated=counts.updated,
+            deleted=counts.deleted,
+            unchanged=copied.rows - counts.inserted - counts.updated,
+            rejected=copied.rejected,
+            bytes=copied.bytes,
+            seconds=self.progress.seconds,
+            format=copied.format,
+            reason=copied.reason,
+        )
+
+    def _copy(self, table: Table, into: TableName | None, rejects: Rejects | None) -> CopyResult:
+        self.progress.phase("copy")
+        return copy_in(
+            self.connection,
+            self.source,
+            table,
+            into=into,
+            columns=self.plan.columns,
+            progress=self.progress,
+            reject=rejects,
+        )
+
+    def _replace(self, table: Table, rejects: Rejects | None) -> tuple[CopyResult, Counts]:
+        where = self.plan.slice(self.connection)
+        if where is None:
+            with swap_in(self.connection, table) as new:
+                if new is not None:
+                    copied = self._copy(table, new.name, rejects)
+                    self.progress.phase("swap")
+                    return copied, Counts(copied.rows, 0, new.replaced_rows())
+        self.progress.phase("delete")
+        deleted = delete_rows(self.connection, table, where)
+        copied = self._copy(table, None, rejects)
+        return copied, Counts(copied.rows, 0, deleted)
+
+    def _merge(self, table: Table, rejects: Rejects | None) -> tuple[CopyResult, Counts]:
+        keys = self.plan.merge_keys(table)
+        stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
+        columns = sql.SQL(", ").join(column.sql() for column in table.writable)
+        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        self._execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+                sql.Identifier(stage.table), columns, table.name.sql()
+            )
+        )
+        copied = self._copy(table, stage, rejects)
+        needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
+        missing = [name for name in needed if name not in copied.columns]
+        if missing:
+            raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
+        self.progress.phase("merge")
+        merge = Merge(
+            table,
+            stage,
+            copied.columns,
+            keys,
+            version_column=self.plan.version_column,
+            delete_missing=self.plan.delete == "missing",
+            slice=self.plan.slice(self.connection),
+        )
+        counts = merge.run(self.connection, copied.rows)
+        self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+        return copied, counts
+
+    def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
+        return psycopg.Cursor(self.connection).execute(query, parameters)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _log(result: LoadResult) -> None:
+    pace = result.bytes / 1e6 / result.seconds if result.seconds else 0.0
+    logger.info(
+        "Loaded %s (%s): %d rows, %.1f MB in %.1f s (%.1f MB/s), %s COPY: %s. Inserted %d, updated %d,"
+        " deleted %d, unchanged %d, rejected %d.",
+        result.table,
+        result.mode,
+        result.rows,
+        result.bytes / 1e6,
+        result.seconds,
+        pace,
+        result.format,
+        result.reason,
+        result.inserted,
+        result.updated,
+        result.deleted,
+        result.unchanged,
+        result.rejected,
+    )

@@ -1,0 +1,129 @@
+"""The commit: what happens when nobody knows whether it took place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from lakebase_provider.core.bulk.failures import connection_lost, load_error
+from lakebase_provider.core.bulk.ledger import STALLED_AFTER, Ledger
+from lakebase_provider.core.bulk.load import load
+from lakebase_provider.core.bulk.plan import LoadOptions
+from lakebase_provider.core.bulk.result import LoadResult
+from lakebase_provider.core.bulk.table import TableName
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.errors import CommitUnknownError, LakebaseError, LoadInterruptedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+#: Lends a connection.
+Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+#: Seconds between two looks at a transaction that is still under way.
+_POLL = 0.25
+
+# The server ends the session of a client that is gone only when it notices; nobody else has this transaction.
+_END = """
+SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity
+WHERE backend_xid = (%s::xid8)::xid
+"""
+
+
+def load_and_commit(
+    connections: Connections,
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    **options: Unpack[LoadOptions],
+) -> LoadResult:
+    """:func:`~lakebase_provider.core.bulk.load.load` in a transaction of its own.
+
+    If the connection is lost while the commit is under way, the server is asked over another one whether it
+    took place: the ledger for a load that has an id, the transaction's status for others.
+
+    Args:
+        connections: Lends a connection, at most two.
+        source: Rows.
+        table: The table's name.
+        clock: Where the time comes from.
+        options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`.
+
+    Raises:
+        ConfigError: Options contradict each other; nothing has been sent.
+        LoadInterruptedError: The connection was lost, and nothing was written.
+        CommitUnknownError: The connection was lost during the commit, and the server could not be asked.
+        LoadError: The load failed, and nothing was written.
+    """
+    lost: psycopg.Error
+    with connections() as connection:
+        connection.autocommit = False
+        result = load(connection, source, table, clock=clock, **options)
+        if result.skipped:
+            connection.rollback()
+            return result
+        transaction = _transaction_id(connection)
+        try:
+            connection.commit()
+        except psycopg.Error as error:
+            if not connection_lost(error):
+                # Such as a deferred constraint: the server has answered, and rolled back.
+                raise load_error(error, f"Commit of the load into {result.table}") from error
+            lost = error
+        else:
+            return result
+    logger.warning("The connection was lost during the commit of a load into %s: asking.", result.table)
+    try:
+        with connections() as connection:
+            committed = _took_place(connection, result, transaction, options.get("ledger_schema"), clock)
+    except (LakebaseError, psycopg.Error) as error:
+        unknown = CommitUnknownError(
+            f"The connection was lost during the commit of a load into {result.table}, and the server"
+            f" could not be asked whether it took place: {error}",
+            remedy=None if result.load_id is None else "Load again with the same load_id.",
+            # With an id a second load is skipped if the first one took place.
+            retryable=result.load_id is not None,
+        )
+        raise unknown from error
+    if committed:
+        logger.info("The load into %s was committed.", result.table)
+        return result
+    raise LoadInterruptedError(
+        f"The connection was lost during the commit of a load into {result.table}; it did not take place."
+    ) from lost
+
+
+def _transaction_id(connection: psycopg.Connection[Any]) -> str:
+    row = psycopg.Cursor(connection).execute("SELECT pg_catalog.pg_current_xact_id()::text").fetchone()
+    return str(row[0] if row else "")
+
+
+def _took_place(
+    connection: psycopg.Connection[Any],
+    result: LoadResult,
+    transaction: str,
+    ledger_schema: str | None,
+    clock: Clock,
+) -> bool:
+    name = TableName.parse(result.table)
+    if result.load_id is not None:
+        ledger = Ledger(connection, ledger_schema or name.schema or "public", clock=clock)
+        ledger.wait(name, result.load_id)
+        return ledger.find(name, result.load_id) is not None
+    cursor, began, ended = psycopg.Cursor(connection), clock.elapsed(), False
+    while True:
+        row = cursor.execute("SELECT pg_catalog.pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+        if row is None or row[0] is None:
+            raise CommitUnknownError(f"The server no longer knows transaction {transaction}.")
+        if row[0] != "in progress":
+            return bool(row[0] == "committed")
+        if not ended and clock.elapsed() - began >= STALLED_AFTER:
+            cursor.execute(_END, (transaction,))
+            ended = True
+        clock.sleep(_POLL)

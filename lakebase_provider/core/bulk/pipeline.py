@@ -1,0 +1,35 @@
+"""Many small statements in psycopg's pipeline mode: one round trip for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.abc import Query
+
+from lakebase_provider.core.bulk.failures import typed_errors
+
+
+def executemany_pipeline(
+    connection: psycopg.Connection[Any],
+    query: Query,
+    rows: Iterable[Sequence[Any] | Mapping[str, Any]],
+) -> int:
+    """Run one statement for each row of parameters, in the connection's transaction.
+
+    Args:
+        connection: The connection whose transaction it becomes part of.
+        query: The statement.
+        rows: Its parameters, row by row.
+
+    Returns:
+        How many rows the server changed in all.
+
+    Raises:
+        LoadError: A statement failed; the transaction is to be rolled back.
+    """
+    with typed_errors("Statements in a pipeline"), psycopg.Cursor(connection) as cursor:
+        # psycopg's executemany has the server prepare the statement, and queues without waiting.
+        cursor.executemany(query, rows)
+        return cursor.rowcount

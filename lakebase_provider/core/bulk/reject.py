@@ -1,0 +1,129 @@
+"""Rows that cannot be loaded, put aside with the reason: into a table or a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core.bulk.copy_in import RejectedRow
+from lakebase_provider.core.bulk.plan import RejectTo
+from lakebase_provider.core.bulk.table import TableName
+
+#: Bytes of rejected rows that are kept in memory; more go to a temporary file.
+_IN_MEMORY = 1 << 20
+
+# json, not jsonb: a text with NUL is a row's most common fault, and json can hold it.
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {} (
+    rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    table_name text NOT NULL,
+    load_id text,
+    row_number bigint NOT NULL,
+    column_name text,
+    reason text NOT NULL,
+    row json NOT NULL
+)
+"""
+
+
+class Rejects:
+    """Collects the rejected rows of one load; called with each.
+
+    Args:
+        to: A table's name, or a file's path.
+        table: The table that they were meant for.
+    """
+
+    def __init__(self, to: RejectTo, table: TableName) -> None:
+        self._path = Path(to) if isinstance(to, os.PathLike) else None
+        self._table = None if isinstance(to, os.PathLike) else TableName.parse(to)
+        self._meant_for = table
+        self._spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 # closed with this object
+            _IN_MEMORY, mode="w+", encoding="utf-8"
+        )
+
+    def __enter__(self) -> Rejects:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._spool.close()
+
+    def __call__(self, rejected: RejectedRow) -> None:
+        """Put one row aside."""
+        values = [_plain(value) for value in rejected.row]
+        entry = [rejected.number, rejected.column, rejected.reason, values]
+        self._spool.write(json.dumps(entry, default=str) + "\n")
+
+    def write(self, connection: psycopg.Connection[Any], columns: Sequence[str], load_id: str | None) -> None:
+        """Write them to where they go, a table in the load's own transaction.
+
+        Args:
+            connection: The load's connection.
+            columns: Names of the rows' columns.
+            load_id: The load's id.
+        """
+        self._spool.seek(0)
+        if self._path is not None:
+            self._write_file(columns, load_id)
+        elif self._table is not None:
+            self._write_table(connection, self._table, columns, load_id)
+
+    def _entries(self, columns: Sequence[str]) -> Any:
+        for line in self._spool:
+            number, column, reason, values = json.loads(line)
+            named = len(values) == len(columns)
+            yield number, column, reason, dict(zip(columns, values, strict=True)) if named else values
+
+    def _write_file(self, columns: Sequence[str], load_id: str | None) -> None:
+        assert self._path is not None
+        unfinished = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                for number, column, reason, row in self._entries(columns):
+                    entry = {
+                        "table_name": str(self._meant_for),
+                        "load_id": load_id,
+                        "row_number": number,
+                        "column_name": column,
+                        "reason": reason,
+                        "row": row,
+                    }
+                    file.write(json.dumps(entry) + "\n")
+            unfinished.replace(self._path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _write_table(
+        self,
+        connection: psycopg.Connection[Any],
+        table: TableName,
+        columns: Sequence[str],
+        load_id: str | None,
+    ) -> None:
+        cursor = psycopg.Cursor(connection)
+        cursor.execute(sql.SQL(_CREATE).format(table.sql()))
+        statement = sql.SQL(
+            "COPY {} (table_name, load_id, row_number, column_name, reason, row) FROM STDIN"
+        ).format(table.sql())
+        with cursor.copy(statement) as copy:
+            for number, column, reason, row in self._entries(columns):
+                copy.write_row((str(self._meant_for), load_id, number, column, reason, json.dumps(row)))
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

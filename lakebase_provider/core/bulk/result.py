@@ -1,0 +1,45 @@
+"""What a load did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["append", "replace", "merge"]
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did, or what the load of the same id had done before.
+
+    Attributes:
+        table: The table's name, with its schema.
+        mode: ``"append"``, ``"replace"`` or ``"merge"``.
+        load_id: The id under which the ledger knows it, if it has one.
+        skipped: Whether an earlier load of that id had already done it; the counts are then that one's.
+        rows: Rows that the source gave and that were not rejected.
+        inserted: Rows that are new in the table.
+        updated: Rows of the table that got other values.
+        deleted: Rows that were removed from the table.
+        unchanged: Rows that the table had already, or had in a newer version.
+        rejected: Rows that were put aside.
+        bytes: Bytes of COPY data sent.
+        seconds: Seconds from the first statement to the last.
+        format: ``"binary"`` or ``"text"`` COPY; empty when skipped.
+        reason: Why that format; when skipped, why.
+    """
+
+    table: str
+    mode: Mode
+    load_id: str | None = None
+    skipped: bool = False
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    format: str = ""
+    reason: str = ""
