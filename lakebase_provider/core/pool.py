@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -57,6 +57,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._owner = os.getpid()
         self._borrower = threading.local()
         self._starting = threading.Lock()
+        self._scheduling = False
         super().__init__(
             kwargs={"opener": self._open_in_background},
             connection_class=LakebaseConnection,
@@ -132,7 +133,11 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         if not self._workers and not isinstance(task, StopWorker):
             with self._starting:
                 if not self._workers and not self._closed:
-                    self._workers.append(_started(self.worker, f"{self.name}-worker", self._tasks))
+                    worker = threading.Thread(
+                        target=self.worker, args=(self._tasks,), name=f"{self.name}-worker", daemon=True
+                    )
+                    worker.start()
+                    self._workers.append(worker)
         super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
@@ -150,10 +155,14 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._sched.enter(self.max_idle, ShrinkPool(self).tick)
 
     def _start_scheduler(self) -> None:
-        if self._sched_runner is None:
-            with self._starting:
-                if self._sched_runner is None and not self._closed:
-                    self._sched_runner = _started(self._sched.run, f"{self.name}-scheduler")
+        if self._scheduling:
+            return
+        with self._starting:
+            if not self._scheduling and not self._closed:
+                self._scheduling = True
+                # Not by threading, which waits until the new thread has had its turn: in a task of a single
+                # statement that takes as long as the statement. close() tells it to end, and waits no more.
+                _thread.start_new_thread(self._sched.run, ())
 
     def _add_to_pool(self, conn: LakebaseConnection) -> None:
         super()._add_to_pool(conn)
@@ -252,9 +261,3 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()
             raise
-
-
-def _started(run: Callable[..., None], name: str, *arguments: object) -> threading.Thread:
-    thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
-    thread.start()
-    return thread
