@@ -1,4 +1,4 @@
-"""Databricks Lakebase for Dagster: a resource, health checks and components.
+"""Databricks Lakebase for Dagster: a resource, an I/O manager, health checks and components.
 
 What connects is :mod:`lakebase_provider.core`; this package gives it Dagster's shape. Importing it loads
 neither the Postgres driver nor databricks-sdk.
@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from dagster_shared.libraries import DagsterLibraryRegistry
 
+from dagster_lakebase.components import (
+    LakebaseConnectionComponent,
+    LakebaseHealthComponent,
+    LakebaseSqlComponent,
+)
 from dagster_lakebase.health import (
     LakebaseHealthCheckConfig,
     build_lakebase_health_checks,
     lakebase_health_check_op,
 )
 from dagster_lakebase.health_sensor import build_lakebase_health_sensor
+from dagster_lakebase.io_manager import LakebaseIOManager
 from dagster_lakebase.observation import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
@@ -22,8 +28,12 @@ from dagster_lakebase.resource import LakebaseResource
 from lakebase_provider import __version__
 
 __all__ = [
+    "LakebaseConnectionComponent",
     "LakebaseHealthCheckConfig",
+    "LakebaseHealthComponent",
+    "LakebaseIOManager",
     "LakebaseResource",
+    "LakebaseSqlComponent",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
     "build_lakebase_table_observation",

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from dagster_lakebase.health_report import Asset, asset_keys
-from dagster_lakebase.table_facts import TABLE_NAME, TableFacts, TableRef, fetch_table_facts, table_of
+from dagster_lakebase.table_facts import (
+    TABLE_NAME,
+    TableFacts,
+    TableRef,
+    count_rows,
+    fetch_table_facts,
+    table_of,
+)
 from lakebase_provider.core.errors import TableNotFoundError
 
 if TYPE_CHECKING:
@@ -68,7 +75,7 @@ def build_lakebase_table_observation(
     observer = _Observer(specs, rows, timestamp_column, commit_times)
 
     def lakebase_tables(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
-        lakebase: "LakebaseResource" = getattr(context.resources, resource_key)
+        lakebase: LakebaseResource = getattr(context.resources, resource_key)
         found = observer.observe(lakebase, context.selected_asset_keys)
         for key, (metadata, version) in found.seen.items():
             yield dg.ObserveResult(key, metadata=metadata, data_version=version)
@@ -181,7 +188,7 @@ class _Observer:
         with lakebase.get_connection() as connection:
             facts = fetch_table_facts(connection, list(tables.values()))
             present = [table for table in tables.values() if table in facts]
-            counts = _counts(connection, present) if self._count else {}
+            counts = count_rows(connection, present) if self._count else {}
             times = self._times(connection, present)
         for key, table in tables.items():
             if table not in facts:
@@ -228,16 +235,6 @@ def _specs(assets: Iterable[Asset], *, materialized: bool = False) -> dict[dg.As
     if not specs:
         raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
     return specs
-
-
-def _counts(connection: "psycopg.Connection[Any]", tables: Sequence[TableRef]) -> dict[TableRef, int]:
-    from psycopg import sql
-
-    if not tables:
-        return {}
-    each = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(*table)) for table in tables]
-    row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each))).fetchone()
-    return dict(zip(tables, row or (), strict=True))
 
 
 def _metadata(

@@ -138,3 +138,18 @@ def fetch_table_facts(
         for schema, name, exists, columns, *facts in rows
         if exists
     }
+
+
+def count_rows(connection: psycopg.Connection[Any], tables: Sequence[TableRef]) -> dict[TableRef, int]:
+    """The exact rows of each table, by reading them all in one query.
+
+    Raises:
+        psycopg.Error: A table does not exist, or the role may not read it.
+    """
+    from psycopg import sql
+
+    if not tables:
+        return {}
+    each = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(*table)) for table in tables]
+    row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each))).fetchone()
+    return dict(zip(tables, row or (), strict=True))

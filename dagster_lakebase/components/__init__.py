@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from dagster_lakebase.components.connection import LakebaseConnectionComponent
+from dagster_lakebase.components.health import LakebaseHealthComponent
+from dagster_lakebase.components.sql import LakebaseSqlComponent
+
+__all__ = ["LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"]

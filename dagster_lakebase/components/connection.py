@@ -1,0 +1,133 @@
+"""The connection as a component: the resource, written in YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import dagster as dg
+from dagster.components.lib.sql_component.sql_client import SQLClient
+from pydantic import ConfigDict
+
+from dagster_lakebase.components.scaffolding import ConnectionScaffolder
+from dagster_lakebase.resource import LakebaseResource
+from lakebase_provider.core.config import setting, settings
+
+
+class EnvironmentVariable(dg.Model):
+    """A value by the name of its variable, so that the value itself appears nowhere."""
+
+    env: str
+
+
+def _field(name: str) -> dg.Resolver:
+    resolver: dg.Resolver = dg.Resolver.default(description=setting(name).description)
+    return resolver
+
+
+def _secret(name: str) -> dg.Resolver:
+    def resolve(_context: dg.ResolutionContext, value: Any) -> dg.EnvVar | None:
+        if value is None:
+            return None
+        # Text would be the secret itself, or a template that becomes it: both would be stored and shown.
+        if not isinstance(value, EnvironmentVariable):
+            raise dg.DagsterInvalidDefinitionError(
+                f"{name} is a secret and was given as {type(value).__name__}. "
+                f"Give the name of its environment variable: {name}: {{env: {setting(name).env[0]}}}."
+            )
+        return dg.EnvVar(value.env)
+
+    return dg.Resolver(
+        resolve,
+        model_field_type=EnvironmentVariable | str | None,
+        description=f"{setting(name).description} By the name of its environment variable.",
+        inject_before_resolve=False,
+    )
+
+
+@dg.scaffold_with(ConnectionScaffolder)
+class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClient):
+    """Connections to one Lakebase database, bound as a resource for all other components and assets.
+
+    Every setting may be left out: it is then read from its environment variable. Secrets are given by the
+    name of their variable: ``client_secret: {env: DATABRICKS_CLIENT_SECRET}``.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    resource_key: Annotated[
+        str, dg.Resolver.default(description="The key under which the resource is bound.")
+    ] = "lakebase"
+    endpoint: Annotated[str | None, _field("endpoint")] = None
+    instance: Annotated[str | None, _field("instance")] = None
+    database: Annotated[str | None, _field("database")] = None
+    user: Annotated[str | None, _field("user")] = None
+    host: Annotated[str | None, _field("host")] = None
+    access: Annotated[str | None, _field("access")] = None
+    port: Annotated[int | None, _field("port")] = None
+    auth: Annotated[str | None, _field("auth")] = None
+    password: Annotated[str | None, _secret("password")] = None
+    workspace_host: Annotated[str | None, _field("workspace_host")] = None
+    client_id: Annotated[str | None, _field("client_id")] = None
+    client_secret: Annotated[str | None, _secret("client_secret")] = None
+    token: Annotated[str | None, _secret("token")] = None
+    profile: Annotated[str | None, _field("profile")] = None
+    auth_type: Annotated[str | None, _field("auth_type")] = None
+    azure_client_id: Annotated[str | None, _field("azure_client_id")] = None
+    azure_client_secret: Annotated[str | None, _secret("azure_client_secret")] = None
+    azure_tenant_id: Annotated[str | None, _field("azure_tenant_id")] = None
+    credential_ttl: Annotated[float | None, _field("credential_ttl")] = None
+    credential_store: Annotated[str | None, _field("credential_store")] = None
+    sslmode: Annotated[str | None, _field("sslmode")] = None
+    sslrootcert: Annotated[str | None, _field("sslrootcert")] = None
+    min_size: Annotated[int | None, _field("min_size")] = None
+    max_size: Annotated[int | None, _field("max_size")] = None
+    max_lifetime: Annotated[float | None, _field("max_lifetime")] = None
+    max_idle: Annotated[float | None, _field("max_idle")] = None
+    connect_budget: Annotated[float | None, _field("connect_budget")] = None
+    statement_timeout: Annotated[float | None, _field("statement_timeout")] = None
+    lock_timeout: Annotated[float | None, _field("lock_timeout")] = None
+    application_name: Annotated[str | None, _field("application_name")] = None
+
+    def resource(self) -> LakebaseResource:
+        """The resource with these settings."""
+        given = {row.name: getattr(self, row.name) for row in settings()}
+        return LakebaseResource(**{name: value for name, value in given.items() if value is not None})
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The resource, under its key."""
+        return dg.Definitions(resources={self.resource_key: self.resource()})
+
+    def connect_and_execute(self, sql: str) -> None:
+        """Run SQL on a connection of its own and commit, as ``dagster.TemplatedSqlComponent`` asks for.
+
+        Args:
+            sql: One or more statements.
+
+        Raises:
+            psycopg.Error: The server refuses a statement; nothing is committed.
+            LakebaseError: No connection could be had.
+        """
+        with self.resource().process_config_and_initialize_cm() as lakebase:
+            lakebase.connect_and_execute(sql)
+
+
+def _resource_key(_context: dg.ResolutionContext, value: Any) -> str:
+    if isinstance(value, LakebaseConnectionComponent):
+        return value.resource_key
+    if isinstance(value, str):
+        return value
+    raise dg.DagsterInvalidDefinitionError(
+        f"connection is a {type(value).__name__}. Give the key of a LakebaseResource, or "
+        "\"{{ context.load_component('…') }}\" of a LakebaseConnectionComponent."
+    )
+
+
+#: A connection in YAML: a resource's key, or the component that binds it.
+Connection = Annotated[
+    str,
+    dg.Resolver(
+        _resource_key,
+        model_field_type=str,
+        description="Key of a LakebaseResource, or {{ context.load_component('…') }} of what binds it.",
+    ),
+]

@@ -1,0 +1,100 @@
+"""The health check as a component."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import dagster as dg
+
+from dagster_lakebase.components.connection import Connection
+from dagster_lakebase.components.scaffolding import HealthScaffolder
+from dagster_lakebase.health import build_lakebase_health_checks
+from dagster_lakebase.health_sensor import build_lakebase_health_sensor
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.health_thresholds import HealthThresholds
+
+
+@dg.scaffold_with(HealthScaffolder)
+class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
+    """Asset checks of the way to Lakebase, stage by stage, and a sensor that observes it between runs."""
+
+    connection: Connection = "lakebase"
+    assets: Annotated[
+        list[dg.ResolvedAssetKey], dg.Resolver.default(description="Keys of the assets to check.")
+    ]
+    checks: Annotated[
+        list[str] | None,
+        dg.Resolver.default(description="Stages to run, with those that they build on; all when left out."),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        dg.Resolver.default(
+            description="Seconds for each stage. The connect budget when left out; 20 in a sensor.",
+        ),
+    ] = None
+    max_connect_ms: Annotated[
+        float | None,
+        dg.Resolver.default(description="Milliseconds that a connect to an awake compute may take."),
+    ] = None
+    max_wake_seconds: Annotated[
+        float | None, dg.Resolver.default(description="Seconds that a suspended compute may take to wake.")
+    ] = None
+    min_token_seconds: Annotated[
+        float | None, dg.Resolver.default(description="Seconds that the token must have left to live.")
+    ] = None
+    max_connections_used: Annotated[
+        float | None,
+        dg.Resolver.default(description="Share of the server's connections that may be in use, such as 0.8."),
+    ] = None
+    fail_on: Annotated[
+        Literal["error", "warn"],
+        dg.Resolver.default(description="warn: a limit that is passed fails. error: it only warns."),
+    ] = "warn"
+    blocking: Annotated[
+        bool, dg.Resolver.default(description="Whether a failed check keeps downstream assets back.")
+    ] = True
+    sensor_interval_seconds: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="Observe the assets that often by a sensor, too; none when left out."
+        ),
+    ] = None
+    name: Annotated[
+        str, dg.Resolver.default(description="Name of the checks; the sensor's ends in _sensor.")
+    ] = "lakebase_health"
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The checks and the sensor.
+
+        Raises:
+            DagsterInvalidDefinitionError: A stage is unknown, or a limit cannot be kept to.
+        """
+        try:
+            thresholds = HealthThresholds(
+                self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
+            )
+        except ConfigError as error:
+            raise dg.DagsterInvalidDefinitionError(str(error)) from error
+        checks = build_lakebase_health_checks(
+            self.assets,
+            checks=self.checks,
+            timeout=self.timeout,
+            thresholds=thresholds,
+            fail_on=self.fail_on,
+            blocking=self.blocking,
+            resource_key=self.connection,
+            name=self.name,
+        )
+        if self.sensor_interval_seconds is None:
+            return dg.Definitions(asset_checks=checks)
+        sensor = build_lakebase_health_sensor(
+            self.assets,
+            checks=self.checks,
+            timeout=20.0 if self.timeout is None else self.timeout,
+            thresholds=thresholds,
+            fail_on=self.fail_on,
+            minimum_interval_seconds=self.sensor_interval_seconds,
+            resource_key=self.connection,
+            name=f"{self.name}_sensor",
+        )
+        return dg.Definitions(asset_checks=checks, sensors=[sensor])

@@ -1,0 +1,133 @@
+"""What ``dg scaffold defs`` writes: definitions that ``dg check`` accepts as they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, Field
+
+_CONNECTION = "dagster_lakebase.LakebaseConnectionComponent"
+_KEY = "lakebase"
+#: Files that may name a connection.
+_DEFINITIONS = (".yaml", ".yml", ".py")
+_QUERY = """\
+-- Runs in one transaction. Bind parameters are written %(name)s and given under "parameters" in defs.yaml;
+-- a partitioned asset has %(partition_key)s, and by time %(partition_start)s and %(partition_end)s.
+SELECT 1;
+"""
+
+
+class ConnectionParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseConnectionComponent``."""
+
+    endpoint: str = Field(
+        default="", description="projects/<project>/branches/<branch>/endpoints/<endpoint>."
+    )
+    database: str = Field(default="", description="Name of the Postgres database.")
+    resource_key: str = Field(default=_KEY, description="The key under which the resource is bound.")
+
+
+class ConnectionScaffolder(dg.Scaffolder[ConnectionParams]):
+    """Writes a connection that takes from the environment what is not said."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ConnectionParams]:
+        """The options."""
+        return ConnectionParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[ConnectionParams]) -> None:
+        """Write ``defs.yaml``."""
+        given = request.params.model_dump()
+        dg.scaffold_component(request, {name: value for name, value in given.items() if value})
+
+
+class SqlParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseSqlComponent``."""
+
+    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    table: str = Field(default="", description="The table that the SQL fills, as schema.table.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class SqlScaffolder(dg.Scaffolder[SqlParams]):
+    """Writes an asset and its SQL, and a connection where the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[SqlParams]:
+        """The options."""
+        return SqlParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[SqlParams]) -> None:
+        """Write ``defs.yaml`` and the file of SQL beside it."""
+        folder = _folder(request)
+        params = request.params
+        asset: dict[str, Any] = {"key": params.asset or folder.name, "kinds": ["postgres"]}
+        if params.table:
+            asset["metadata"] = {"dagster/table_name": params.table}
+        file = folder / f"{_file_name(asset['key'])}.sql"
+        if not file.exists():
+            file.write_text(_QUERY, encoding="utf-8")
+        dg.scaffold_component(
+            request, {"connection": params.connection, "sql": {"path": file.name}, "assets": [asset]}
+        )
+        _scaffold_missing_connection(request, folder)
+
+
+class HealthParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseHealthComponent``."""
+
+    asset: str = Field(default=_KEY, description="Key of the asset to check.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class HealthScaffolder(dg.Scaffolder[HealthParams]):
+    """Writes a health check, and a connection where the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[HealthParams]:
+        """The options."""
+        return HealthParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[HealthParams]) -> None:
+        """Write ``defs.yaml``."""
+        params = request.params
+        dg.scaffold_component(request, {"connection": params.connection, "assets": [params.asset]})
+        _scaffold_missing_connection(request, _folder(request))
+
+
+def _scaffold_missing_connection(request: dg.ScaffoldRequest[Any], folder: Path) -> None:
+    """Give a project's first component its connection: ``dg check defs`` refuses one without its resource."""
+    if request.params.connection != _KEY or request.project_root is None:
+        return
+    for file in request.project_root.rglob("*"):
+        if file.suffix in _DEFINITIONS and ".venv" not in file.parts and _names_connection(file):
+            return
+    target = folder.parent / _KEY
+    if target.exists():
+        return
+    target.mkdir()
+    connection = dg.ScaffoldRequest(
+        type_name=_CONNECTION,
+        target_path=target,
+        scaffold_format="yaml",
+        project_root=request.project_root,
+        params=ConnectionParams(),
+    )
+    ConnectionScaffolder().scaffold(connection)
+
+
+def _names_connection(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return "LakebaseConnectionComponent" in text or "LakebaseResource" in text
+
+
+def _folder(request: dg.ScaffoldRequest[Any]) -> Path:
+    # What is appended to an existing file comes with the file as its target.
+    return request.target_path.parent if request.append else request.target_path
+
+
+def _file_name(key: str) -> str:
+    return re.sub(r"\W+", "_", key).strip("_") or "query"
