@@ -1,0 +1,123 @@
+"""Each of Airflow's examples runs as it stands, and the documentation shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.local import LocalLakebase
+from tests.airflow.conftest import EXAMPLES, DagLoader
+from tests.airflow.test_dags import pulled, states
+
+# dag.test() runs Airflow's own API server in this process, by starlette's test client.
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+
+DOCS = EXAMPLES.parent / "docs"
+
+
+def sql(run: Any, reports: Path) -> None:
+    assert len(pulled(run, "read_only")) == 10
+    report = pulled(run, "report")
+    assert report["rows"] == 50_000
+    lines = Path(report["path"].removeprefix("file://")).read_text().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("id,amount", "50000,25000.0", 50_001)
+    assert str(reports) in report["path"]
+
+
+def deferrable(run: Any, reports: Path) -> None:
+    assert pulled(run, "rebuild")["rows"][-1] == 1000
+    assert pulled(run, "report") == 1000
+    assert LakebaseHook().get_first("select max(square) from deferrable_squares") == (1_000_000,)
+
+
+def sensors(run: Any, reports: Path) -> None:
+    assert pulled(run, "healthy")["ok"] is True
+
+
+def decorator(run: Any, reports: Path) -> None:
+    assert pulled(run, "numbers") == [(2, 4), (3, 9), (4, 16)]
+
+
+def assets(run: Any, reports: Path) -> None:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        uris = session.scalars(
+            select(AssetModel.uri).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+        ).all()
+    host = "ep-example.database.us-east-1.cloud.databricks.com:5432"
+    assert f"lakebase://{host}/databricks_postgres/public/totals" in uris
+
+
+def retries(run: Any, reports: Path) -> None:
+    assert pulled(run, "count_tables") > 0
+
+
+def health(run: Any, reports: Path) -> None:
+    assert pulled(run, "check")["status"] == "ok"
+
+
+def etl(run: Any, reports: Path) -> None:
+    assert pulled(run, "load_orders") == 100
+
+
+def checks(run: Any, reports: Path) -> None:
+    pass
+
+
+#: What holds after a run of each example, besides that all of its tasks succeeded.
+CASES: dict[str, Callable[[Any, Path], None]] = {
+    "lakebase_assets": assets,
+    "lakebase_checks": checks,
+    "lakebase_decorator": decorator,
+    "lakebase_deferrable": deferrable,
+    "lakebase_etl": etl,
+    "lakebase_health": health,
+    "lakebase_retries": retries,
+    "lakebase_sensors": sensors,
+    "lakebase_sql": sql,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_example_runs(
+    lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("LAKEBASE_EXAMPLE_ORDERS", "100")
+    monkeypatch.setenv("LAKEBASE_EXAMPLE_REPORTS", f"file://{tmp_path}")
+    LakebaseHook().run("drop schema if exists etl_airflow cascade")
+    run = dag_of(name).test()
+    assert set(states(run).values()) == {"success"}
+    CASES[name](run, tmp_path)
+
+
+def examples() -> list[Path]:
+    return [file for file in sorted(EXAMPLES.glob("lakebase_*.py")) if "from airflow" in file.read_text()]
+
+
+def test_no_example_is_without_a_test() -> None:
+    assert {file.stem for file in examples()} == set(CASES)
+
+
+@pytest.mark.parametrize("file", examples(), ids=lambda file: file.stem)
+def test_each_marked_part_is_in_the_documentation(file: Path) -> None:
+    markers = re.findall(r"# \[START (\w+)\]", file.read_text())
+    assert markers
+    pages = "\n".join(page.read_text() for page in DOCS.glob("airflow*.md"))
+    for marker in markers:
+        assert f"# [END {marker}]" in file.read_text()
+        assert f"{{literalinclude}} ../example_dags/{file.name}" in pages
+        assert f'"# [START {marker}]"' in pages, f"{marker} of {file.name} is on no page"
+
+
+def test_no_example_takes_a_connection_from_who_triggers_it() -> None:
+    for file in examples():
+        assert "Param(" not in file.read_text()
+        assert not re.search(r"conn_id=.*(params|dag_run\.conf)", file.read_text())
