@@ -139,14 +139,10 @@ def _task_instance(ti_id: str) -> Iterator[Any]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
+    # A UUID, and in Airflow 3.1 a string.
+    key = TaskInstance.id.type.python_type(ti_id)
     with create_session() as session:
-        yield session.scalars(select(TaskInstance).where(TaskInstance.id == _uuid(ti_id))).one()
-
-
-def _uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)
+        yield session.scalars(select(TaskInstance).where(TaskInstance.id == key)).one()
 
 
 def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str]:
