@@ -25,16 +25,14 @@ def _field(name: str) -> dg.Resolver:
 
 
 def _secret(name: str) -> dg.Resolver:
-    def resolve(_context: dg.ResolutionContext, value: Any) -> dg.EnvVar | None:
-        if value is None:
-            return None
+    def resolve(_context: dg.ResolutionContext, value: Any) -> EnvironmentVariable | None:
         # Text would be the secret itself, or a template that becomes it: both would be stored and shown.
-        if not isinstance(value, EnvironmentVariable):
+        if value is not None and not isinstance(value, EnvironmentVariable):
             raise dg.DagsterInvalidDefinitionError(
                 f"{name} is a secret and was given as {type(value).__name__}. "
                 f"Give the name of its environment variable: {name}: {{env: {setting(name).env[0]}}}."
             )
-        return dg.EnvVar(value.env)
+        return value
 
     return dg.Resolver(
         resolve,
@@ -65,15 +63,15 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
     access: Annotated[str | None, _field("access")] = None
     port: Annotated[int | None, _field("port")] = None
     auth: Annotated[str | None, _field("auth")] = None
-    password: Annotated[str | None, _secret("password")] = None
+    password: Annotated[EnvironmentVariable | None, _secret("password")] = None
     workspace_host: Annotated[str | None, _field("workspace_host")] = None
     client_id: Annotated[str | None, _field("client_id")] = None
-    client_secret: Annotated[str | None, _secret("client_secret")] = None
-    token: Annotated[str | None, _secret("token")] = None
+    client_secret: Annotated[EnvironmentVariable | None, _secret("client_secret")] = None
+    token: Annotated[EnvironmentVariable | None, _secret("token")] = None
     profile: Annotated[str | None, _field("profile")] = None
     auth_type: Annotated[str | None, _field("auth_type")] = None
     azure_client_id: Annotated[str | None, _field("azure_client_id")] = None
-    azure_client_secret: Annotated[str | None, _secret("azure_client_secret")] = None
+    azure_client_secret: Annotated[EnvironmentVariable | None, _secret("azure_client_secret")] = None
     azure_tenant_id: Annotated[str | None, _field("azure_tenant_id")] = None
     credential_ttl: Annotated[float | None, _field("credential_ttl")] = None
     credential_store: Annotated[str | None, _field("credential_store")] = None
@@ -90,8 +88,11 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
 
     def resource(self) -> LakebaseResource:
         """The resource with these settings."""
-        given = {row.name: getattr(self, row.name) for row in settings()}
-        return LakebaseResource(**{name: value for name, value in given.items() if value is not None})
+        given: dict[str, Any] = {row.name: getattr(self, row.name) for row in settings()}
+        for name, value in given.items():
+            if isinstance(value, EnvironmentVariable):
+                given[name] = dg.EnvVar(value.env)
+        return LakebaseResource(**given)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The resource, under its key."""
@@ -111,7 +112,8 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
             lakebase.connect_and_execute(sql)
 
 
-def _resource_key(_context: dg.ResolutionContext, value: Any) -> str:
+def _resource_key(context: dg.ResolutionContext, value: Any) -> str:
+    value = context.resolve_value(value)
     if isinstance(value, LakebaseConnectionComponent):
         return value.resource_key
     if isinstance(value, str):
@@ -128,6 +130,7 @@ Connection = Annotated[
     dg.Resolver(
         _resource_key,
         model_field_type=str,
+        inject_before_resolve=False,
         description="Key of a LakebaseResource, or {{ context.load_component('…') }} of what binds it.",
     ),
 ]
