@@ -23,7 +23,7 @@ _OF_AIRFLOW = {
     },
     "cursor": {
         "label": "Rows",
-        "description": "What rows are: tuples when left out, dictcursor for dicts, namedtuplecursor for both.",
+        "description": "dictcursor for dicts, namedtuplecursor for named tuples; tuples when left out.",
         "schema": {"type": ["string", "null"], "enum": ["dictcursor", "namedtuplecursor"]},
     },
 }

@@ -16,7 +16,7 @@ from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.connection import ConnectionSettings
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import define
+from tests.airflow.conftest import connection_fields, define
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 WORKSPACE = "https://example.databricks.com"
@@ -134,3 +134,133 @@ def test_extras_given_as_arguments_resolve_the_same(lake: LocalLakebase) -> None
 def test_an_unknown_argument_is_refused_by_name(lake: LocalLakebase) -> None:
     with pytest.raises(ConfigError, match="Unknown setting 'statment_timeout'"):
         LakebaseHook(statment_timeout=3).get_conn()
+
+
+def databricks(**fields: Any) -> Connection:
+    extra = json.dumps(fields.pop("extra", {}))
+    return Connection(
+        **{"conn_id": "dbx", "conn_type": "databricks", "host": WORKSPACE, **fields, "extra": extra}
+    )
+
+
+def reusing(other: Connection, extra: dict[str, object] | None = None, **fields: Any) -> LakebaseConfig:
+    text = json.dumps({"endpoint": ENDPOINT, "databricks_conn_id": "dbx", **(extra or {})})
+    connection = Connection(conn_id="some", conn_type="lakebase", extra=text, **fields)
+    settings = ConnectionSettings(connection, {})
+    assert settings.databricks_conn_id == "dbx"
+    return settings.config(other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"password": "pat"}, {"token": Secret("pat")}),
+        ({"login": "token", "password": "pat"}, {"token": Secret("pat")}),
+        ({"extra": {"token": "pat"}}, {"token": Secret("pat")}),
+        ({"host": None, "password": "pat", "extra": {"host": WORKSPACE}}, {"token": Secret("pat")}),
+        ({"host": "example.databricks.com", "password": "pat"}, {"token": Secret("pat")}),
+        (
+            {"login": "id", "password": "s", "extra": {"service_principal_oauth": True}},
+            {"client_id": "id", "client_secret": Secret("s")},
+        ),
+        (
+            {"login": "id", "password": "s", "extra": {"service_principal_oauth": "true"}},
+            {"client_id": "id", "client_secret": Secret("s")},
+        ),
+        (
+            {"login": "id", "password": "s", "extra": {"azure_tenant_id": "t"}},
+            {"azure_client_id": "id", "azure_client_secret": Secret("s"), "azure_tenant_id": "t"},
+        ),
+    ],
+)
+def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
+    fields: dict[str, Any], expected: dict[str, object]
+) -> None:
+    found = reusing(databricks(**fields), login="role")
+    assert (found.workspace_host, found.user) == (WORKSPACE, "role")
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "extra", "fields", "message", "remedy"),
+    [
+        (databricks(password="p"), {"token": "t"}, {}, "and setting 'token' too", "Keep one"),
+        (databricks(password="p"), {"workspace_host": WORKSPACE}, {}, "'workspace_host' too", "Keep one"),
+        (databricks(password="p"), {}, {"password": "s"}, "and a password too", "Keep one"),
+        (databricks(conn_type="postgres"), {}, {}, "is of type 'postgres'", "of type 'databricks'"),
+        (databricks(host=None, password="p"), {}, {}, "has no host", "workspace's URL"),
+        (databricks(), {}, {}, "has no credentials", "password"),
+        (
+            databricks(login="me", password="p"),
+            {},
+            {},
+            "a user's name and password",
+            "service_principal_oauth",
+        ),
+        (databricks(extra={"service_principal_oauth": True}), {}, {}, "without login", "OAuth secret"),
+        (databricks(extra={"azure_tenant_id": "t"}), {}, {}, "without login", "Entra"),
+        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates by", "auth_type"),
+        (
+            databricks(password="p"),
+            {"databricks_conn_id": 3},
+            {},
+            "must be text, not int",
+            "databricks_conn_id",
+        ),
+    ],
+)
+def test_a_databricks_connection_that_does_not_serve(
+    other: Connection, extra: dict[str, object], fields: dict[str, Any], message: str, remedy: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        reusing(other, extra, **fields)
+    assert "Connection 'some': " in caught.value.message
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_databricks_connection_is_looked_up(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    host, credentials = (
+        lake.env()["DATABRICKS_HOST"],
+        {"login": lake.client_id, "password": lake.client_secret},
+    )
+    extra: dict[str, object] = {"service_principal_oauth": True}
+    define(monkeypatch, "dbx", conn_type="databricks", host=host, extra=extra, **credentials)
+    extra = {"endpoint": lake.env()["ENDPOINT_NAME"], "databricks_conn_id": "dbx"}
+    extra |= {"sslrootcert": lake.env()["PGSSLROOTCERT"]}
+    define(monkeypatch, conn_type="lakebase", port=int(lake.env()["PGPORT"]), extra=extra)
+    hook = BaseSQLOperator.get_hook("lakebase_default") if merged else LakebaseHook()
+    assert hook.get_first("select current_user") == (lake.client_id,)
+    ok, message = hook.test_connection()
+    assert ok, message
+
+
+def test_rows_as_the_extra_says_and_an_unknown_kind_is_refused(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"cursor": "dictcursor"}))
+    assert LakebaseHook().get_first("select 1 as a") == {"a": 1}
+    assert BaseSQLOperator.get_hook("lakebase_default").get_records("select 1 as a") == [{"a": 1}]
+    assert LakebaseHook(cursor="namedtuplecursor").get_first("select 1 as a").a == 1
+    before = lake.admin.counters()
+    with pytest.raises(ConfigError, match="Setting 'cursor' is 'realdictcursor'"):
+        LakebaseHook(cursor="realdictcursor").get_first("select 1")
+    assert lake.admin.counters() == before
+
+
+def test_the_worker_tests_a_connection_that_is_stored_nowhere(lake: LocalLakebase) -> None:
+    # As Airflow 3.3's worker does it: the connection comes with the request, the hook asks for it by its id.
+    fields = connection_fields(lake)
+    fresh = Connection(conn_id="not_stored", **{**fields, "extra": json.dumps(fields["extra"])})
+    if not hasattr(fresh, "test_connection"):
+        pytest.skip("this Airflow tests connections in the API server alone")
+    ok, message = fresh.test_connection()
+    assert ok, message
+    wrong = Connection(conn_id="wrong", **{**fields, "password": "no", "extra": json.dumps(fields["extra"])})
+    ok, message = wrong.test_connection()
+    assert not ok
+    assert "client id and secret" in message
+    assert len(message) <= 2000
