@@ -21,14 +21,11 @@ from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
 
-
-# Dagster's own loader uses what Dagster calls unfinished, and what pydantic has renamed.
+# Dagster's own loader of YAML uses what Dagster calls unfinished, and what pydantic has renamed.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.parse_obj_as. is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:Class .(LocalFileCodeReference|CodeReferencesMetadataValue|CodeReferencesMetadataSet).:dagster.BetaWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:Class .SqlComponent.:dagster.PreviewWarning"),
+    pytest.mark.filterwarnings("ignore:.* is currently in beta:dagster.BetaWarning"),
+    pytest.mark.filterwarnings("ignore:.* is currently in preview:dagster.PreviewWarning"),
 ]
 
 
