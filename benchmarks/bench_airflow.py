@@ -11,12 +11,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Bench
 from lakebase_provider.local import FaultProxy, LocalLakebase
+
+if TYPE_CHECKING:
+    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 _HOME = tempfile.mkdtemp(prefix="lakebase-bench-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -68,18 +71,6 @@ class Connections:
         }
         os.environ["AIRFLOW_CONN_BENCH_LAKEBASE"] = json.dumps(ours)
         os.environ["AIRFLOW_CONN_BENCH_POSTGRES"] = json.dumps(peers)
-
-    def raw(self) -> Mapping[str, Any]:
-        """Arguments of ``psycopg.connect`` that lead where the hooks connect to."""
-        peers = json.loads(os.environ["AIRFLOW_CONN_BENCH_POSTGRES"])
-        return {
-            "host": peers["host"],
-            "port": peers["port"],
-            "user": _ROLE,
-            "password": _PASSWORD,
-            "dbname": peers["schema"],
-            **peers["extra"],
-        }
 
 
 @contextmanager
@@ -193,32 +184,57 @@ def measure_calls(bench: Bench, link: str, goal: float) -> None:
     bench.at_least(f"{_CALLS} get_first, {link}: {_PEER} / ours", bench.ratio(figures, _PEER, _OURS), goal)
 
 
-def measure_one_statement(bench: Bench, link: str, raw: Mapping[str, Any], rounds: int) -> None:
-    """A task that runs one statement, beside the least that psycopg needs for it."""
+def measure_one_statement(bench: Bench, link: str, lake: LocalLakebase, rounds: int) -> None:
+    """A task that runs one statement, beside the least that psycopg needs for it with the same token."""
     import psycopg
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
 
     from lakebase_provider.core.client import close_shared_clients
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-    def ours() -> float:
-        with as_one_task():
-            start = time.perf_counter()
-            LakebaseHook("bench_lakebase", log_sql=False).get_first("SELECT 1")
-            close_shared_clients()
-            return (time.perf_counter() - start) * 1000
+    raw = login_of(LakebaseHook("bench_lakebase"), lake)
+    bare = "psycopg, in autocommit"
 
-    def bare() -> float:
-        start = time.perf_counter()
+    def milliseconds(run: Callable[[], object]) -> Callable[[], float]:
+        def measure() -> float:
+            with as_one_task():
+                start = time.perf_counter()
+                run()
+                close_shared_clients()
+                return (time.perf_counter() - start) * 1000
+
+        return measure
+
+    def connect() -> None:
         connection = psycopg.connect(**raw, autocommit=True)
         connection.execute("SELECT 1").fetchone()
         connection.close()
-        return (time.perf_counter() - start) * 1000
 
     figures = bench.compare(
-        f"one statement, {link}", "ms", {_OURS: ours, "psycopg, in autocommit": bare}, rounds=rounds
+        f"one statement, {link}",
+        "ms",
+        {
+            _OURS: milliseconds(lambda: LakebaseHook("bench_lakebase").get_first("SELECT 1")),
+            bare: milliseconds(connect),
+            _PEER: milliseconds(lambda: PostgresHook("bench_postgres").get_first("SELECT 1")),
+        },
+        rounds=rounds,
     )
-    ratio = bench.ratio(figures, _OURS, "psycopg, in autocommit")
+    ratio = bench.ratio(figures, _OURS, bare)
     bench.at_most(f"one statement, {link}: ours / connect + select + close", ratio, 1.15)
+
+
+def login_of(hook: LakebaseHook, lake: LocalLakebase) -> dict[str, Any]:
+    """Arguments of ``psycopg.connect`` that log in as a hook does: who does it with a token waits longer."""
+    return {
+        "host": hook.config.host,
+        "port": hook.config.port,
+        "user": hook.config.user or lake.env()["PGUSER"],
+        "dbname": hook.config.database,
+        "password": hook.client.tokens.get().reveal(),
+        "sslmode": "verify-full",
+        "sslrootcert": lake.env()["PGSSLROOTCERT"],
+    }
 
 
 def main() -> int:
@@ -229,12 +245,12 @@ def main() -> int:
         connections.define()
         count_connections(bench, lake)
         measure_calls(bench, "loopback", goal=15)
-        measure_one_statement(bench, "loopback", connections.raw(), rounds=51)
+        measure_one_statement(bench, "loopback", lake, rounds=51)
         proxy.delay(_ROUND_TRIP / 2)
         connections.define(proxy.port)
         link = f"{_ROUND_TRIP * 1000:.0f} ms round trip"
         measure_calls(bench, link, goal=8)
-        measure_one_statement(bench, link, connections.raw(), rounds=15)
+        measure_one_statement(bench, link, lake, rounds=15)
     return bench.finish()
 
 
