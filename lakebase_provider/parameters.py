@@ -55,7 +55,7 @@ def _checked(name: str, value: Any) -> Any:
         return value
     remedy = "Pass its text and let the server convert it, such as %(name)s::timestamptz or ::numeric."
     if isinstance(value, tuple):
-        remedy = "Pass a list, and compare by = ANY(%(name)s) in place of IN."
+        remedy = "Pass a list; IN %(name)s takes one, too."
     raise ConfigError(
         f"Parameter {name} holds a {type(value).__name__}, which does not travel to the triggerer as JSON.",
         remedy=remedy,

@@ -186,15 +186,20 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def _write_result(self, path: str) -> dict[str, Any]:
+        from psycopg.rows import tuple_row
+
+        from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
+
         *first, last = self._statements()
         parameters: Any = self.parameters or None
         with closing(self.get_db_hook().get_conn()) as connection:
             for statement in first:
                 self.log.info("Executing: %s", statement)
-                connection.execute(statement.encode(), parameters)
+                with HookCursor(connection) as cursor:
+                    cursor.execute(statement, parameters)
             self.log.info("Executing: %s", last)
-            with connection.cursor(name="lakebase_result") as cursor:
-                cursor.execute(last.encode(), parameters)
+            with HookServerCursor(connection, "lakebase_result", row_factory=tuple_row) as cursor:
+                cursor.execute(last, parameters)
                 file = open_rows(path, cursor.description or ())
                 try:
                     while rows := cursor.fetchmany(CHUNK_ROWS):

@@ -1,8 +1,7 @@
-"""A client inside the triggerer: the connection is looked up beside the event loop, never on it."""
+"""A client inside the triggerer: whatever takes time happens beside the event loop, never on it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +23,22 @@ async def client_of(conn_id: str, settings: Mapping[str, Any]) -> LakebaseClient
     # The hook brings the driver; making a trigger must not.
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-    connection = await _connection(conn_id)
-    # In a thread: the settings' secrets are masked by a call to the supervisor, which would block the loop.
-    return await asyncio.to_thread(lambda: LakebaseHook(conn_id, connection=connection, **settings).client)
+    return await LakebaseHook(conn_id, **settings).aclient()
 
 
-async def _connection(conn_id: str) -> Any:
-    try:
-        from airflow.providers.common.compat.connection import get_async_connection
-    except ImportError:  # an older common-compat
-        from airflow.sdk import BaseHook
+def bound(statement: str, parameters: Any) -> tuple[bytes, Any]:
+    """A statement and its parameters as psycopg takes them, by the hook's rules for placeholders.
 
-        return await asyncio.to_thread(BaseHook.get_connection, conn_id)
-    return await get_async_connection(conn_id)
+    Args:
+        statement: Of the DAG author's own making; values belong into the parameters.
+        parameters: Values by position or by name, or none.
+
+    Raises:
+        psycopg.ProgrammingError: They do not fit the placeholders.
+    """
+    from lakebase_provider.hooks.placeholders import parse
+
+    if not parameters:
+        return statement.encode(), None
+    text, values = parse(statement).bind(parameters)
+    return text.encode(), values

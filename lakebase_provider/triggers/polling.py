@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger
 
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
-from lakebase_provider.triggers.clients import client_of
+from lakebase_provider.triggers.clients import bound, client_of
 from lakebase_provider.triggers.events import failed, succeeded
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         async with client.aconnection() as connection:
             for name, value in self.session.items():
                 await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-            cursor = await connection.execute(self.sql.encode(), self.parameters or None)
+            cursor = await connection.execute(*bound(self.sql, self.parameters))
             row = await cursor.fetchone()
         if row is None:
             # The task judges it: it is no error of the database.

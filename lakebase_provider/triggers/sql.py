@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger
 
 from lakebase_provider.core.errors import LakebaseError, StatementError
-from lakebase_provider.triggers.clients import client_of
+from lakebase_provider.triggers.clients import bound, client_of
 from lakebase_provider.triggers.events import failed, succeeded
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class LakebaseSqlTrigger(BaseTrigger):
 
         self.log.info("Running statement: %s", statement)
         async with CountingCursor(connection) as cursor:
-            rows = await cursor.count(statement, self.parameters or None)
+            rows = await cursor.count(statement, self.parameters)
         self.log.info("Rows: %d", rows)
         return rows
 
@@ -149,7 +149,7 @@ class LakebaseSqlTrigger(BaseTrigger):
 
         self.log.info("Running statement: %s", statement)
         async with connection.cursor(name="lakebase_result") as cursor:
-            await cursor.execute(statement.encode(), self.parameters or None)
+            await cursor.execute(*bound(statement, self.parameters))
             # In threads: the file may be on the other side of a network.
             file = await asyncio.to_thread(open_rows, path, cursor.description or ())
             try:

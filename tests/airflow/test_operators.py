@@ -173,7 +173,7 @@ def test_a_query_that_breaks_off_leaves_no_file_and_no_changes(lake: LocalLakeba
         ({"deferrable": True, "hook_params": {"client_secret": "canary"}}, "client_secret"),
         ({"deferrable": True, "parameters": {"day": datetime(2026, 1, 1)}}, "'day' holds a datetime"),
         ({"deferrable": True, "parameters": [1, Decimal(1)]}, "number 2 holds a Decimal"),
-        ({"deferrable": True, "parameters": {"ids": (1, 2)}}, "= ANY"),
+        ({"deferrable": True, "parameters": {"ids": (1, 2)}}, "Pass a list"),
         ({"deferrable": True, "parameters": {"x": [float("nan")]}}, "'x' holds a float"),
         ({"output_path": "result.xls"}, "no known format"),
         ({"output_path": "result.csv", "handler": list}, "handler"),

@@ -87,7 +87,7 @@ async def test_it_counts_the_rows_of_each_statement(
     ]
     event = await event_of(LakebaseSqlTrigger(**CONN, sql=statements, parameters={"n": 5000}))
     assert event == {"status": "success", "rows": [0, 0, 5000, 4990, 4990, 0]}
-    assert count(observer, SESSIONS) == before
+    await reached(lambda: count(observer, SESSIONS) == before, within=ASKED)
 
 
 async def test_all_statements_are_one_transaction_unless_asked_otherwise(lake: LocalLakebase) -> None:
@@ -113,8 +113,27 @@ async def test_the_session_is_as_the_task_wants_it(lake: LocalLakebase) -> None:
     assert (await event_of(trigger))["rows"] == [1]
     trigger = LakebaseSqlTrigger(**CONN, sql=["create table unwanted (i int)"], read_only=True)
     assert (await event_of(trigger))["kind"] == "ReadOnlySqlTransaction"
-    # Settings of the session make no further client, nor a pool for each task.
-    assert len(shared_clients()) == 2
+    # Settings of the session make no further client, which would keep a pool for each task.
+    before = len(shared_clients())
+    session["application_name"] = "dag.other_task"
+    await event_of(LakebaseSqlTrigger(**CONN, sql=["select 1"], session=session))
+    assert len(shared_clients()) == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "rows"),
+    [
+        ("select 1 where 'a%b' like 'a%' and 1 = %s", [1], 1),
+        ("select * from generate_series(1, 9) n where n in %(ids)s", {"ids": [1, 2, 3]}, 3),
+        ("select * from generate_series(1, 9) n where n = any(%s)", [[1, 2]], 2),
+        ("select '%(day)s' is not null", {"other": 1}, 1),
+    ],
+)
+async def test_placeholders_are_those_of_the_hook(
+    lake: LocalLakebase, sql: str, parameters: Any, rows: int
+) -> None:
+    event = await event_of(LakebaseSqlTrigger(**CONN, sql=[sql], parameters=parameters))
+    assert event == {"status": "success", "rows": [rows]}
 
 
 async def test_rows_go_to_a_file_and_never_into_the_event(lake: LocalLakebase, tmp_path: Path) -> None:
