@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakebase_provider.core.async_pool import AsyncLakebasePool, AsyncPools
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +19,7 @@ from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.credentials import Claims, minter_for
 from lakebase_provider.core.engine import create_async_engine, create_engine
 from lakebase_provider.core.health import HealthCheck, HealthReport
+from lakebase_provider.core.lock_wait import naming_blockers
 from lakebase_provider.core.pool import LakebasePool
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.roles import (
@@ -28,6 +29,7 @@ from lakebase_provider.core.roles import (
     create_role,
 )
 from lakebase_provider.core.target import Target, TargetResolver
+from lakebase_provider.core.transaction import again_on_conflict
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.plan import LoadOptions
     from lakebase_provider.core.bulk.result import LoadResult
     from lakebase_provider.core.bulk.table import TableName
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,42 @@ class LakebaseClient:
         pool = await self.apool()
         async with pool.connection(timeout) as connection:
             yield connection
+
+    def run_transaction(
+        self,
+        work: Callable[[LakebaseConnection], _Result],
+        *,
+        attempts: int = 5,
+        timeout: float | None = None,
+    ) -> _Result:
+        """Run a whole transaction, and again when the server undid it for another one's sake.
+
+        A deadlock and a serialization failure are answered by another attempt after a random pause. Nothing
+        else is tried again.
+
+        Args:
+            work: Does everything on the connection that it is given, and returns the result; it must bear
+                repetition. The commit follows.
+            attempts: How often it is run at most.
+            timeout: Seconds to wait for a connection; the configuration's `connect_budget` by default.
+
+        Raises:
+            TransactionConflictError: Each attempt was undone; the last one's error is its cause.
+            LockTimeoutError: A lock was not had within the configuration's `lock_timeout`; names its holder.
+            IdleInTransactionError: The server ended the session for doing nothing too long.
+
+        Example:
+            >>> client.run_transaction(lambda conn: conn.execute("update counters set n = n + 1"))
+        """
+        waiting: list[int] = []
+
+        def attempt() -> _Result:
+            with self.connection(timeout) as connection:
+                waiting[:] = [connection.info.backend_pid]
+                return work(connection)
+
+        with naming_blockers(self, lambda: waiting):
+            return again_on_conflict(attempt, attempts=attempts, clock=self._clock)
 
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
         """One connection outside of the pool; the caller closes it.

@@ -26,6 +26,10 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
     ├── HealthCheckError                 a health report has a failed stage
     ├── StatementError                   a statement failed on the server
+    │   ├── LockTimeoutError             a lock was not had in time
+    │   ├── IdleInTransactionError       the server ended a session that idled in a transaction
+    │   └── TransactionConflictError     each attempt was undone for another transaction's sake
+    ├── FenceError                       another session works on the same, and did not end
     ├── ResultTooLargeError              a statement returned more rows than were allowed
     └── LoadError                        data was not moved
         ├── TableNotFoundError           no such table
@@ -252,10 +256,43 @@ class ClockSkewError(LakebaseError):
 
 
 class StatementError(LakebaseError):
-    """A statement failed on the server, in another process than the one that tells of it."""
+    """A statement failed on the server, for a reason that has no class of its own."""
 
     code = "statement"
     default_remedy = "Correct what the server's message names; retry if it was the server's own trouble."
+
+
+class LockTimeoutError(StatementError):
+    """A lock was not had within `lock_timeout`; the message says who held it."""
+
+    code = "lock_timeout"
+    retryable = True
+    default_remedy = "Retry; if it lasts, end the session that the message names, or raise lock_timeout."
+
+
+class IdleInTransactionError(StatementError):
+    """The server ended a session that did nothing for too long inside a transaction; that is rolled back."""
+
+    code = "idle_in_transaction"
+    default_remedy = (
+        "Commit before work that needs no database, or raise idle_in_transaction_session_timeout."
+    )
+
+
+class TransactionConflictError(StatementError):
+    """Each attempt at a transaction was undone for another's sake: deadlock or serialization failure."""
+
+    code = "transaction_conflict"
+    retryable = True
+    default_remedy = "Retry; let all transactions take their locks in the same order, or fewer run at once."
+
+
+class FenceError(LakebaseError):
+    """Another session works on the same, and could not be ended."""
+
+    code = "fence"
+    retryable = True
+    default_remedy = "Retry; if it lasts, end the session that the message names."
 
 
 class ResultTooLargeError(LakebaseError):

@@ -1,0 +1,106 @@
+"""Fault matrix, row 14: the acknowledgement of COMMIT is lost, or the COMMIT itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.errors import CommitUnknownError, LoadInterruptedError
+from lakebase_provider.local import FaultProxy, LocalLakebase
+
+
+@pytest.fixture
+def table(lake: LocalLakebase) -> Iterator[LakebaseClient]:
+    with LakebaseClient(lake.config()) as direct:
+        with direct.connection() as connection:
+            connection.execute("DROP TABLE IF EXISTS t, lakebase_load")
+            connection.execute("CREATE TABLE t (id int)")
+        yield direct
+
+
+def rows_of(client: LakebaseClient) -> int:
+    with client.connection() as connection:
+        row = connection.execute("SELECT count(*) FROM t").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def before_commit(monkeypatch: pytest.MonkeyPatch, fault: object) -> None:
+    """Let the link fail at the moment in which the first COMMIT is about to be sent."""
+    commit, faults = LakebaseConnection.commit, [fault]
+
+    def commit_with_fault(connection: LakebaseConnection) -> None:
+        if faults:
+            faults.pop()()  # type: ignore[operator] # a function
+        commit(connection)
+
+    monkeypatch.setattr(LakebaseConnection, "commit", commit_with_fault)
+
+
+@pytest.mark.parametrize("load_id", ["day/1", None])
+def test_row_14_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    load_id: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        before_commit(monkeypatch, lambda: proxy.cut_after(0, direction="to_client"))
+        with caplog.at_level(logging.WARNING, "lakebase_provider"):
+            result = client.load([(1,), (2,)], "t", load_id=load_id)
+        assert proxy.counters.cuts == 1
+        assert "lost during the commit" in caplog.text
+        assert (result.skipped, result.inserted) == (False, 2)
+        assert rows_of(table) == 2
+        if load_id is not None:
+            assert client.load([(1,), (2,)], "t", load_id=load_id).skipped
+            assert rows_of(table) == 2
+
+
+@pytest.mark.parametrize("load_id", ["day/1", None])
+def test_row_14_a_commit_that_never_arrived_is_a_load_to_do_again(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    load_id: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        before_commit(monkeypatch, lambda: proxy.cut_after(0, direction="to_server"))
+        with pytest.raises(LoadInterruptedError, match="did not take place") as caught:
+            client.load([(1,), (2,)], "t", load_id=load_id)
+        assert caught.value.retryable
+        assert rows_of(table) == 0
+        assert client.load([(1,), (2,)], "t", load_id=load_id).inserted == 2
+        assert rows_of(table) == 2
+
+
+@pytest.mark.parametrize(("load_id", "retryable"), [("day/1", True), (None, False)])
+def test_row_14_where_nobody_answers_the_outcome_is_unknown(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    load_id: str | None,
+    retryable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_for_good() -> None:
+        proxy.cut_after(0, direction="to_client")
+        proxy.refuse()
+
+    with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+        before_commit(monkeypatch, cut_for_good)
+        with pytest.raises(CommitUnknownError) as caught:
+            client.load([(1,), (2,)], "t", load_id=load_id)
+        # Only a load that has an id can be repeated without a look at the table.
+        assert caught.value.retryable is retryable
+        proxy.heal()
+        if load_id is not None:
+            assert client.load([(1,), (2,)], "t", load_id=load_id).skipped
+    assert rows_of(table) == 2
