@@ -1,4 +1,4 @@
-"""Arrow's types: what lies below an encoding, which one a target's encoder takes, and the checked ways there."""
+"""Arrow's types: what lies below an encoding, which one a target takes, and the checked ways there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def decoded(array: pa.Array) -> pa.Array:
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
         elif pa.types.is_dictionary(array.type):
-            array = array.cast(array.type.value_type)
+            # Arrow cannot unfold a dictionary of string views, which is what Polars gives.
+            view = pa.types.is_string_view(array.type.value_type)
+            array = (array.dictionary.cast(pa.string()) if view else array.dictionary).take(array.indices)
         elif pa.types.is_run_end_encoded(array.type):
             array = pc.run_end_decode(array)
         else:

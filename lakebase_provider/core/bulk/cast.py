@@ -153,6 +153,9 @@ class Caster:
         import pyarrow.compute as pc
 
         target = self._target
+        if not (target.length or target.max_bytes or self._strict):
+            return array
+        array = array.cast(pa.string())  # what measures texts knows no views
         if target.length:
             self._forbid(
                 array, pc.greater(pc.utf8_length(array), target.length), f"longer than {target.type_name}"
@@ -161,10 +164,10 @@ class Caster:
             excess = pc.greater(pc.binary_length(array), target.max_bytes)
             self._forbid(array, excess, f"longer than the {target.max_bytes} bytes of {target.type_name}")
         if self._strict:
-            nul = pc.match_substring(array.cast(pa.string()), "\0")
+            nul = pc.match_substring(array, "\0")
             self._forbid(array, nul, "text with a NUL character, which Postgres cannot store")
             if target.labels:
-                known = pc.is_in(array.cast(pa.string()), pa.array(sorted(target.labels)))
+                known = pc.is_in(array, pa.array(sorted(target.labels)))
                 unknown = pc.and_(pc.invert(known), pc.is_valid(array))
                 self._forbid(array, unknown, f"no label of the enum {target.type_name}")
         return array

@@ -79,11 +79,12 @@ def copy_in(
 
     No value is changed to make it fit: a number is not rounded, a text not cut, a time zone not dropped; what
     a column cannot hold as it is raises, and nothing is written. Two readings are fixed: a time without a
-    zone is UTC where the column has one, and text for json and jsonb is JSON. A float4 takes the nearest value.
+    zone is UTC where the column has one, and text for json and jsonb is JSON. A float4 takes the nearest
+    value.
 
     Args:
         connection: The connection whose transaction it becomes part of.
-        source: Rows as :func:`~lakebase_provider.core.bulk.source.open_source` takes them, or what it returned.
+        source: Rows as :func:`~lakebase_provider.core.bulk.source.open_source` takes them, or what it gave.
         table: The table as the catalog describes it.
         into: Another relation with the same columns, such as a temporary table.
         columns: The columns to fill; by name where the source's columns have names, else by position. None
