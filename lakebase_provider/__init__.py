@@ -87,7 +87,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "lakebase_provider.decorators.sql.lakebase_sql_task",
             }
         ],
-        "extra-links": ["lakebase_provider.links.LakebaseEndpointLink"],
+        "extra-links": ["lakebase_provider.links.LakebaseConsoleLink"],
         "asset-uris": [
             {
                 "schemes": ["lakebase"],

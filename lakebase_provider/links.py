@@ -11,26 +11,30 @@ if TYPE_CHECKING:
     from lakebase_provider.core.config import LakebaseConfig
 
 
-class LakebaseEndpointLink(BaseOperatorLink):
+class LakebaseConsoleLink(BaseOperatorLink):
     """The Databricks console's page of the database that a task used.
 
     Airflow asks for it when the task ends, in the task's process, and keeps it in XCom.
     """
 
-    name = "Lakebase endpoint"
+    name = "Lakebase console"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page's URL; empty where the connection names no workspace or no endpoint."""
+        """The page's URL; empty where the connection names no workspace."""
+        get_db_hook = getattr(operator, "get_db_hook", None)
+        if get_db_hook is not None:
+            return console_url(get_db_hook().config)
         # The hook brings the driver, which the task has by now and a DAG file does not need.
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
-        get_db_hook = getattr(operator, "get_db_hook", None)
-        hook = get_db_hook() if get_db_hook else LakebaseHook(operator.lakebase_conn_id)
-        return console_url(hook.config)
+        return console_url(LakebaseHook(operator.lakebase_conn_id).config)
 
 
 def console_url(config: LakebaseConfig) -> str:
-    """Where the Databricks console shows the endpoint or the instance; empty where it cannot be told.
+    """Where the Databricks console shows the instance, or the projects; empty where it cannot be told.
+
+    The console addresses a project and its branches by ids of its own, which only the workspace knows. They
+    are not worth two requests at the end of each task, which count against its limits.
 
     Args:
         config: Its `workspace_host` is the console's.
@@ -38,8 +42,5 @@ def console_url(config: LakebaseConfig) -> str:
     if config.workspace_host is None:
         return ""
     if config.instance is not None:
-        return f"{config.workspace_host}/compute/database-instances/{quote(config.instance)}"
-    if config.endpoint is None:
-        return ""
-    _, project, _, branch, *_ = config.endpoint.split("/")
-    return f"{config.workspace_host}/lakebase/projects/{quote(project)}/branches/{quote(branch)}"
+        return f"{config.workspace_host}/compute/database-instances/{quote(config.instance, safe='')}"
+    return f"{config.workspace_host}/lakebase/projects"

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
-from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class LakebaseHealthCheckOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id", "checks")
-    operator_extra_links = (LakebaseEndpointLink(),)
+    operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,

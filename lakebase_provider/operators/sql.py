@@ -11,7 +11,7 @@ from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from lakebase_provider.core.errors import ConfigError, ResultTooLargeError
-from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.parameters import require_json, require_no_secrets
 from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
@@ -57,6 +57,10 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
             rows are written, a query's. It ends in ``.csv``, ``.jsonl`` or ``.parquet``. The task then
             returns ``{"path": ..., "rows": ...}``, the number of rows.
+        fence: Whether a retry ends the session of an earlier try of this task that still runs, whose heartbeat
+            alone was lost. What must happen once needs more: see the loads' ledger.
+        idempotent: Whether the statements may run again, as one transaction, after a deadlock or a
+            serialization failure; they do so at once, five times at most.
         kwargs: Arguments of ``SQLExecuteQueryOperator``.
 
     Raises:
@@ -69,7 +73,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     """
 
     template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "output_path")
-    operator_extra_links = (LakebaseEndpointLink(),)
+    operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,
@@ -81,6 +85,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         deferrable: bool = False,
         max_xcom_rows: int | None = 10_000,
         output_path: str | None = None,
+        fence: bool = False,
+        idempotent: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(conn_id=conn_id, **kwargs)
@@ -90,6 +96,9 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.deferrable = deferrable
         self.max_xcom_rows = max_xcom_rows
         self.output_path = output_path
+        self.fence = fence
+        self.idempotent = idempotent
+        _require_transaction_here(kwargs, deferrable, fence=fence, idempotent=idempotent)
         _require_possible(
             kwargs, read_only=read_only, deferrable=deferrable, max_rows=max_xcom_rows, path=output_path
         )
@@ -116,13 +125,30 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         with failing_fast():
             if self.deferrable:
                 self._defer_statements()
-            if self.output_path is not None:
-                return self._write_result(self.output_path)
-            handler, self.handler = self.handler, self._bounded(self.handler)
-            try:
-                return super().execute(context)  # type: ignore[no-untyped-call] # common-sql annotates it not
-            finally:
-                self.handler = handler
+            return self._execute_here(context)
+
+    def _execute_here(self, context: Context) -> Any:
+        # These bring the driver; parsing a DAG must not.
+        from lakebase_provider.core.lock_wait import naming_blockers
+        from lakebase_provider.core.transaction import again_on_conflict
+
+        hook = self.get_db_hook()
+        if self.fence:
+            ti = context["ti"]
+            hook.fence_key = f"{ti.dag_id}/{ti.task_id}/{ti.run_id}/{ti.map_index}"
+        with naming_blockers(hook.client, hook.backend_pids):
+            if self.idempotent:
+                return again_on_conflict(lambda: self._execute_once(context))
+            return self._execute_once(context)
+
+    def _execute_once(self, context: Context) -> Any:
+        if self.output_path is not None:
+            return self._write_result(self.output_path)
+        handler, self.handler = self.handler, self._bounded(self.handler)
+        try:
+            return super().execute(context)  # type: ignore[no-untyped-call] # common-sql annotates it not
+        finally:
+            self.handler = handler
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger counted or wrote, or fail as it did."""
@@ -252,6 +278,20 @@ def _require_possible(
     if deferrable:
         require_json(given.get("parameters"))
         require_no_secrets(given.get("hook_params"))
+
+
+def _require_transaction_here(given: dict[str, Any], deferrable: bool, **wanted: bool) -> None:
+    for name in (name for name, value in wanted.items() if value):
+        if deferrable:
+            raise ConfigError(
+                f"Argument '{name}' has no effect in the triggerer.",
+                remedy=f"Leave '{name}' out, or 'deferrable'.",
+            )
+        if name == "idempotent" and given.get("autocommit"):
+            raise ConfigError(
+                "Argument 'idempotent' needs a transaction, which 'autocommit' leaves out.",
+                remedy="Give 'idempotent' or 'autocommit'.",
+            )
 
 
 def _require_at_most(limit: int, rows: int) -> None:

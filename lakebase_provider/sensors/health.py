@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue, conf
 
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
-from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.health import require_fail_on
 from lakebase_provider.triggers.events import error_of
@@ -48,7 +48,7 @@ class LakebaseHealthSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id", "checks")
-    operator_extra_links = (LakebaseEndpointLink(),)
+    operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,

@@ -10,12 +10,13 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.links import LakebaseEndpointLink
+from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.parameters import require_json, require_no_secrets
 from lakebase_provider.triggers.events import error_of
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -46,7 +47,9 @@ class LakebaseSqlSensor(SqlSensor):
         >>> LakebaseSqlSensor(task_id="landed", sql="select count(*) > 100 from orders", deferrable=True)
     """
 
-    operator_extra_links = (LakebaseEndpointLink(),)
+    operator_extra_links = (LakebaseConsoleLink(),)
+    #: The connection's own; what common-sql's lineage asks of an operator.
+    database: str | None = None
 
     def __init__(
         self,
@@ -132,6 +135,12 @@ class LakebaseSqlSensor(SqlSensor):
         if event["empty"]:
             raise AirflowException("No rows returned, raising as per fail_on_empty flag")
         self.log.info("Success criteria met. Exiting.")
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
+        """What the query reads, as common-sql's operators tell it."""
+        from airflow.providers.common.sql.operators.sql import BaseSQLOperator
+
+        return BaseSQLOperator.get_openlineage_facets_on_start(self)  # type: ignore[arg-type] # has what it uses
 
     def on_kill(self) -> None:
         """Cancel the query that runs."""

@@ -1,0 +1,69 @@
+"""What OpenLineage is told, by its own extractor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.openlineage.extractors.base import DefaultExtractor
+
+from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.sensors.health import LakebaseHealthSensor
+from lakebase_provider.sensors.sql import LakebaseSqlSensor
+
+
+@pytest.fixture(autouse=True)
+def tables(lake: LocalLakebase) -> None:
+    LakebaseHook().run(
+        [
+            "drop table if exists lineage_from, lineage_to",
+            "create table lineage_from (id int, amount numeric)",
+            "create table lineage_to (id int, amount numeric)",
+        ]
+    )
+
+
+def names(datasets: list[Any]) -> set[tuple[str, str]]:
+    return {(dataset.namespace, dataset.name) for dataset in datasets}
+
+
+def expected(table: str) -> tuple[str, str]:
+    target = LakebaseHook().client.target()
+    return f"postgres://{target.host}:{target.port}", f"databricks_postgres.public.{table}"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_sql_tells_what_it_reads_and_writes(lake: LocalLakebase, deferrable: bool) -> None:
+    operator = LakebaseSqlOperator(
+        task_id="sql",
+        sql="insert into lineage_to select id, amount from lineage_from",
+        deferrable=deferrable,
+    )
+    extractor = DefaultExtractor(operator)
+    for lineage in (extractor.extract(), extractor.extract_on_complete(None)):
+        assert lineage is not None
+        assert names(lineage.inputs) == {expected("lineage_from")}
+        assert names(lineage.outputs) == {expected("lineage_to")}
+        fields = [field.name for field in lineage.outputs[0].facets["schema"].fields]
+        assert fields == ["id", "amount"]
+        assert lineage.job_facets["sql"].query.startswith("insert")
+        for secret in (lake.client_secret, LakebaseHook().client.tokens.get().reveal()):
+            assert secret not in str(lineage)
+
+
+def test_a_sensor_tells_what_it_waits_for(lake: LocalLakebase) -> None:
+    sensor = LakebaseSqlSensor(task_id="sensor", sql="select count(*) from lineage_from")
+    lineage = DefaultExtractor(sensor).extract()
+    assert lineage is not None
+    assert names(lineage.inputs) == {expected("lineage_from")}
+
+
+def test_health_reads_and_writes_no_data(lake: LocalLakebase) -> None:
+    for operator in (LakebaseHealthCheckOperator(task_id="check"), LakebaseHealthSensor(task_id="wait")):
+        lineage = DefaultExtractor(operator).extract()
+        assert lineage is not None
+        assert not lineage.inputs
+        assert not lineage.outputs

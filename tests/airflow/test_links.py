@@ -1,0 +1,90 @@
+"""The link to the Databricks console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lakebase_provider import get_provider_info
+from lakebase_provider.core import LakebaseConfig
+from lakebase_provider.links import LakebaseConsoleLink, console_url
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.sensors.health import LakebaseHealthSensor
+from lakebase_provider.sensors.sql import LakebaseSqlSensor
+from tests.airflow.conftest import DagLoader
+
+# dag.test() runs Airflow's own API server in this process, by starlette's test client.
+WITH_RUN = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+
+
+def config(**settings: Any) -> LakebaseConfig:
+    return LakebaseConfig.from_mapping(
+        {
+            "workspace_host": "https://w.cloud.databricks.com",
+            "client_id": "c",
+            "client_secret": "canary",
+            **settings,
+        }
+    )
+
+
+def test_it_leads_to_what_the_console_can_show() -> None:
+    assert (
+        console_url(config(endpoint="projects/p/branches/b/endpoints/e"))
+        == "https://w.cloud.databricks.com/lakebase/projects"
+    )
+    assert (
+        console_url(config(instance="my-db"))
+        == "https://w.cloud.databricks.com/compute/database-instances/my-db"
+    )
+    assert (
+        console_url(
+            LakebaseConfig.from_mapping(
+                {"host": "localhost", "auth": "password", "user": "u", "password": "canary"}
+            )
+        )
+        == ""
+    )
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        LakebaseSqlOperator(task_id="sql", sql="select 1"),
+        LakebaseHealthCheckOperator(task_id="health"),
+        LakebaseSqlSensor(task_id="sql_sensor", sql="select 1"),
+        LakebaseHealthSensor(task_id="health_sensor"),
+    ],
+    ids=lambda operator: operator.task_type,
+)
+def test_each_operator_has_it(lake: LocalLakebase, operator: Any) -> None:
+    (link,) = operator.operator_extra_links
+    url = link.get_link(operator, ti_key=None)
+    assert url.endswith("/lakebase/projects")
+    for secret in (lake.client_secret, lake.client_id):
+        assert secret not in url
+    # Nothing is asked for it: neither a token nor a connection.
+    assert (lake.admin.counters().mints, lake.admin.counters().logins) == (0, 0)
+
+
+def test_airflow_may_show_it() -> None:
+    assert get_provider_info()["extra-links"] == [
+        f"{LakebaseConsoleLink.__module__}.{LakebaseConsoleLink.__qualname__}"
+    ]
+
+
+@WITH_RUN
+def test_the_interface_finds_it_after_the_run(lake: LocalLakebase, dag_of: DagLoader) -> None:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    run = dag_of("lakebase_health").test()
+    with create_session() as session:
+        query = XComModel.get_many(
+            run_id=run.run_id, key=LakebaseConsoleLink().xcom_key, task_ids="check", dag_ids=run.dag_id
+        )
+        value = XComModel.deserialize_value(session.scalar(query))
+    assert value.endswith("/lakebase/projects")
