@@ -19,6 +19,8 @@ def table(lake: LocalLakebase) -> Iterator[LakebaseClient]:
         with direct.connection() as connection:
             connection.execute("DROP TABLE IF EXISTS t, lakebase_load")
             connection.execute("CREATE TABLE t (id int)")
+        # The ledger is there, so that the first COMMIT to come is that of a load.
+        direct.load([], "t", load_id="the first")
         yield direct
 
 

@@ -84,12 +84,30 @@ class Ledger:
         self._clock = clock
         self.name = TableName(TABLE, schema)
 
-    def ensure(self) -> None:
-        """Create the ledger where it is missing; of two who do so at once, one waits."""
+    @classmethod
+    def of(
+        cls,
+        connection: psycopg.Connection[Any],
+        table: TableName,
+        schema: str | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> Ledger:
+        """The ledger of a table: in its schema, where no other is given."""
+        return cls(connection, schema or table.schema or "public", clock=clock)
+
+    def ensure(self) -> bool:
+        """Create the ledger where it is missing; who does so at the same time waits for this transaction.
+
+        Returns:
+            Whether it was missing.
+        """
         regclass = self.name.sql().as_string(self._connection)
-        if self._one("SELECT pg_catalog.to_regclass(%s)", regclass)[0] is None:
-            self._one("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", regclass)
-            self._execute(sql.SQL(_CREATE).format(self.name.sql()))
+        if self._one("SELECT pg_catalog.to_regclass(%s)", regclass)[0] is not None:
+            return False
+        self._one("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", regclass)
+        self._execute(sql.SQL(_CREATE).format(self.name.sql()))
+        return True
 
     def claim(self, table: TableName, load_id: str, mode: Mode) -> LoadResult | None:
         """Enter a load, or tell of the earlier one; waits for one that is under way.

@@ -24,7 +24,7 @@ from lakebase_provider.core.bulk.reject import Rejects
 from lakebase_provider.core.bulk.replace import delete_rows
 from lakebase_provider.core.bulk.result import LoadResult
 from lakebase_provider.core.bulk.swap import swap_in
-from lakebase_provider.core.bulk.table import Table, TableName, read_table
+from lakebase_provider.core.bulk.table import Table, TableName, read_table, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
@@ -87,11 +87,10 @@ class _Load:
     clock: Clock
 
     def run(self, name: TableName) -> LoadResult:
-        name = self._resolve(name)
+        name = resolve_name(self.connection, name)
         ledger = None
         if self.plan.load_id is not None:
-            schema = self.plan.ledger_schema or name.schema or "public"
-            ledger = Ledger(self.connection, schema, clock=self.clock)
+            ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
             ledger.ensure()
             earlier = ledger.claim(name, self.plan.load_id, self.plan.mode)
             if earlier is not None:
@@ -108,18 +107,6 @@ class _Load:
             ledger.record(result)
         _log(result)
         return result
-
-    def _resolve(self, name: TableName) -> TableName:
-        """The name with its schema, whether or not the table is there."""
-        if name.schema is not None:
-            return name
-        query = (
-            "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-            " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)),"
-            " pg_catalog.current_schema())"
-        )
-        found = self._execute(query, (name.sql().as_string(self.connection),)).fetchone()
-        return name if found is None or found[0] is None else TableName(name.table, found[0])
 
     def _table(self, name: TableName) -> Table:
         if self.plan.create:

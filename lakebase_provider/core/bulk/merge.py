@@ -144,11 +144,10 @@ class Merge:
         )
 
     def _delete(self, cursor: psycopg.Cursor[Any]) -> int:
-        query: sql.Composable = sql.SQL(
-            "DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {})"
-        ).format(self.table.name.sql(), self.stage.sql(), _list("t.{0} = s.{0}", self.keys, " AND "))
-        if self.slice is not None:
-            query = sql.SQL("{} AND ({})").format(query, self.slice)
+        limit = sql.SQL("") if self.slice is None else sql.SQL(" AND ({})").format(self.slice)
+        query = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {}){}").format(
+            self.table.name.sql(), self.stage.sql(), _list("t.{0} = s.{0}", self.keys, " AND "), limit
+        )
         return cursor.execute(query).rowcount
 
     def _change(self, connection: psycopg.Connection[Any], cursor: psycopg.Cursor[Any]) -> tuple[int, int]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from lakebase_provider.core.bulk.failures import connection_lost, load_error
+from lakebase_provider.core.bulk.failures import connection_lost, load_error, typed_errors
 from lakebase_provider.core.bulk.ledger import STALLED_AFTER, Ledger
+from lakebase_provider.core.bulk.ledger import TABLE as LEDGER
 from lakebase_provider.core.bulk.load import load
-from lakebase_provider.core.bulk.plan import LoadOptions
+from lakebase_provider.core.bulk.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.result import LoadResult
-from lakebase_provider.core.bulk.table import TableName
+from lakebase_provider.core.bulk.table import TableName, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.errors import CommitUnknownError, LakebaseError, LoadInterruptedError
 
@@ -64,6 +65,7 @@ def load_and_commit(
     lost: psycopg.Error
     with connections() as connection:
         connection.autocommit = False
+        _create_ledger(connection, table, options)
         result = load(connection, source, table, clock=clock, **options)
         if result.skipped:
             connection.rollback()
@@ -99,6 +101,18 @@ def load_and_commit(
     ) from lost
 
 
+def _create_ledger(
+    connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, options: LoadOptions
+) -> None:
+    """Create a missing ledger in a transaction of its own: nobody shall wait a whole load's time for it."""
+    plan = LoadPlan(**options)
+    if plan.load_id is not None:
+        with typed_errors(f"Create the ledger {LEDGER}"):
+            name = resolve_name(connection, TableName.parse(table))
+            if Ledger.of(connection, name, plan.ledger_schema).ensure():
+                connection.commit()
+
+
 def _transaction_id(connection: psycopg.Connection[Any]) -> str:
     row = psycopg.Cursor(connection).execute("SELECT pg_catalog.pg_current_xact_id()::text").fetchone()
     return str(row[0] if row else "")
@@ -113,7 +127,7 @@ def _took_place(
 ) -> bool:
     name = TableName.parse(result.table)
     if result.load_id is not None:
-        ledger = Ledger(connection, ledger_schema or name.schema or "public", clock=clock)
+        ledger = Ledger.of(connection, name, ledger_schema, clock=clock)
         ledger.wait(name, result.load_id)
         return ledger.find(name, result.load_id) is not None
     cursor, began, ended = psycopg.Cursor(connection), clock.elapsed(), False

@@ -271,6 +271,25 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
     )
 
 
+def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableName:
+    """The name with its schema: where the table is found, or would be created.
+
+    Args:
+        connection: A connection to the table's database.
+        name: The table's name.
+    """
+    if name.schema is not None:
+        return name
+    query = (
+        "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)),"
+        " pg_catalog.current_schema())"
+    )
+    with psycopg.Cursor(connection) as cursor:
+        found = cursor.execute(query, (name.sql().as_string(connection),)).fetchone()
+    return name if found is None or found[0] is None else TableName(name.table, found[0])
+
+
 def _not_found(connection: psycopg.Connection[Any], table: TableName) -> TableNotFoundError:
     """The error of a missing table, with the name that was probably meant."""
     query = (
