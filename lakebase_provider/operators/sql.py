@@ -57,8 +57,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
             rows are written, a query's. It ends in ``.csv``, ``.jsonl`` or ``.parquet``. The task then
             returns ``{"path": ..., "rows": ...}``, the number of rows.
-        fence: Whether a retry ends the session of an earlier try of this task that still runs, whose heartbeat
-            alone was lost. What must happen once needs more: see the loads' ledger.
+        fence: Whether a retry ends the session of an earlier try that still runs, whose heartbeat alone was
+            lost. What must happen once needs more: the ledger of a load.
         idempotent: Whether the statements may run again, as one transaction, after a deadlock or a
             serialization failure; they do so at once, five times at most.
         kwargs: Arguments of ``SQLExecuteQueryOperator``.
