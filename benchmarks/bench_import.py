@@ -1,4 +1,4 @@
-"""What our modules cost where they are imported again and again: by DAG files and tasks, `make bench-import`."""
+"""What importing our modules costs, to a DAG file and to a task process: `make bench-import`."""
 
 from __future__ import annotations
 

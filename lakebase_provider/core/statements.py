@@ -13,17 +13,22 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+# Postgres takes everything beyond ASCII for letters. Classes that name ASCII alone compile in no time.
+_START = r"[^\x00-@\[-^`{-\x7f]"
+_WITHIN_TAG = r"[^\x00-/:-@\[-^`{-\x7f]"
+_WITHIN = r"[^\x00-\#%-/:-@\[-^`{-\x7f]"
+
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<space>[ \t\r\n\f\v]+ | --[^\r\n]* | /\*(?:(?!/\*|\*/).)*\*/)
     | (?P<unicode>[uU]&['"])
     | (?P<literal>[eE]'(?:[^'\\]|''|\\.)*' | [bBxXnN]?'(?:[^'\\]|'')*'
-        | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?\$(?P=tag)\$
-        | \$[0-9]+(?![A-Za-z0-9_$\x80-\U0010ffff])
-        | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![A-Za-z0-9_$\x80-\U0010ffff]))
+        | \$(?P<tag>(?:{_START}{_WITHIN_TAG}*)?)\$.*?\$(?P=tag)\$
+        | \$[0-9]+(?!{_WITHIN})
+        | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!{_WITHIN}))
     | (?P<quoted>"(?:[^"]|"")+")
-    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
-    | (?P<query>\((?=[ \t\r\n\f\v]*(?i:select|with)(?![A-Za-z0-9_$\x80-\U0010ffff])))
+    | (?P<word>{_START}{_WITHIN}*)
+    | (?P<query>\((?=[ \t\r\n\f\v]*(?:[sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])(?!{_WITHIN})))
     | (?P<symbol>[-+*/<>=~!@#%^&|`?,.:;()\[\]])
     """,
     re.VERBOSE | re.DOTALL,
@@ -68,8 +73,8 @@ _NAMING = frozenset({"as", "with", "recursive"})
 _FUNCTIONS = _words(
     """
     array_agg avg bit_and bit_or bool_and bool_or corr count covar_pop covar_samp every json_agg
-    json_object_agg jsonb_agg jsonb_object_agg max min mode percentile_cont percentile_disc regr_intercept regr_r2 regr_slope
-    stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance
+    json_object_agg jsonb_agg jsonb_object_agg max min mode percentile_cont percentile_disc regr_intercept
+    regr_r2 regr_slope stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance
     cume_dist dense_rank first_value grouping lag last_value lead nth_value ntile percent_rank rank row_number
     coalesce greatest least nullif num_nonnulls num_nulls
     abs cbrt ceil ceiling degrees div exp floor gcd gen_random_uuid lcm ln log log10 mod pi power radians
