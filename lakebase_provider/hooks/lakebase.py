@@ -21,6 +21,7 @@ from lakebase_provider.core.client import LakebaseClient, shared_client
 from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.engine import sqlalchemy_url
 from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.core.fence import fence
 from lakebase_provider.core.statements import leaves_no_trace
 from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of
 from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
@@ -106,6 +107,8 @@ class LakebaseHook(DbApiHook):
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = hide_secrets(overrides)
         self._lent: LakebaseConnection | None = None
+        #: What each connection works on alone: an earlier session that works on it is ended.
+        self.fence_key: str | None = None
         self._read_only = read_only
         self._client: LakebaseClient | None = None
         if schema:
@@ -196,12 +199,27 @@ class LakebaseHook(DbApiHook):
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
         connection = self._lent = self.client.pool.getconn()
+        if self.fence_key is not None:
+            self._fence(connection, self.fence_key)
         if self._read_only:
             connection.read_only = True
         connection.row_factory = row_factory(self._settings.cursor)
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._log_notice)
         return connection
+
+    @staticmethod
+    def _fence(connection: LakebaseConnection, key: str) -> None:
+        try:
+            fence(connection, key)
+        except BaseException:
+            connection.close()
+            raise
+
+    def backend_pids(self) -> list[int]:
+        """The server's process that serves this hook's latest connection; none when it is handed back."""
+        lent = self._lent
+        return [] if lent is None or lent.closed or lent._pool is None else [lent.info.backend_pid]
 
     async def aget_conn(self) -> AsyncLakebaseConnection:
         """A connection of the running event loop's pool; closing it hands it back.
