@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lakebase_provider.core.config import settings
-from lakebase_provider.core.errors import ConfigError
-
 
 def require_json(parameters: Any) -> Any:
     """The parameters of a statement, unchanged but for a tuple of them, which becomes a list.
@@ -32,8 +29,13 @@ def require_no_secrets(hook_params: Any) -> None:
     Raises:
         ConfigError: `hook_params` hold a secret setting.
     """
+    if not isinstance(hook_params, Mapping):
+        return
+    from lakebase_provider.core.config import settings
+    from lakebase_provider.core.errors import ConfigError
+
     secret = {row.name for row in settings() if row.kind == "secret"}
-    for name in hook_params if isinstance(hook_params, Mapping) else ():
+    for name in hook_params:
         if name in secret:
             raise ConfigError(
                 f"hook_params hold the secret '{name}', which would be stored with the trigger.",
@@ -53,6 +55,8 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
+    from lakebase_provider.core.errors import ConfigError
+
     remedy = "Pass its text and let the server convert it, such as %(name)s::timestamptz or ::numeric."
     if isinstance(value, tuple):
         remedy = "Pass a list; IN %(name)s takes one, too."

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from lakebase_provider.core.sqlstates import retry_helps
-
 
 @contextmanager
 def failing_fast() -> Iterator[None]:
@@ -21,6 +19,9 @@ def failing_fast() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # Not needed to parse a DAG, which Airflow does again and again.
+        from lakebase_provider.core.sqlstates import retry_helps
+
         if retry_helps(error) is not False:
             raise
         raise AirflowFailException(str(error)) from error

@@ -1,4 +1,8 @@
-"""SQL on Lakebase: common-sql's operator with timeouts, and with a kill that reaches the server."""
+"""SQL on Lakebase: common-sql's operator with timeouts, and with a kill that reaches the server.
+
+Airflow parses a DAG file again and again, and pays for this module each time: what only a running task needs
+is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
-from lakebase_provider.core.errors import ConfigError, ResultTooLargeError
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.parameters import require_json, require_no_secrets
-from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
-from lakebase_provider.triggers.events import error_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
 #: Arguments of SQLExecuteQueryOperator that concern rows in memory, which are there only when a worker
@@ -152,6 +154,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger counted or wrote, or fail as it did."""
+        from lakebase_provider.triggers.events import error_of
+
         with failing_fast():
             error = error_of(event)
             if error is not None:
@@ -215,6 +219,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         from psycopg.rows import tuple_row
 
         from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
+        from lakebase_provider.result_files import CHUNK_ROWS, open_rows
 
         *first, last = self._statements()
         parameters: Any = self.parameters or None
@@ -246,7 +251,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
             texts = [part for text in texts for part in DbApiHook.split_sql_string(text, True)]
         found = [text for text in texts if text.strip()]
         if not found:
-            raise ConfigError("There is no statement in 'sql'.", remedy="Give one statement at least.")
+            raise _config_error("There is no statement in 'sql'.", "Give one statement at least.")
         return found
 
 
@@ -254,16 +259,18 @@ def _require_possible(
     given: dict[str, Any], *, read_only: bool, deferrable: bool, max_rows: int | None, path: str | None
 ) -> None:
     if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
-        raise ConfigError(
-            "Argument 'max_xcom_rows' is no number of rows.", remedy="Give 1 or more, or None for no limit."
+        raise _config_error(
+            "Argument 'max_xcom_rows' is no number of rows.", "Give 1 or more, or None for no limit."
         )
     if given.get("autocommit") and (read_only or path is not None):
         other = "read_only" if read_only else "output_path"
-        raise ConfigError(
+        raise _config_error(
             f"Argument '{other}' needs a transaction, which 'autocommit' leaves out.",
-            remedy=f"Give '{other}' or 'autocommit'.",
+            f"Give '{other}' or 'autocommit'.",
         )
     if path is not None:
+        from lakebase_provider.result_files import check_path
+
         check_path(path)
     if not deferrable and path is None:
         return
@@ -271,9 +278,9 @@ def _require_possible(
     for name, default in _ON_ROWS.items():
         # Not the value: a caller who spells out the default contradicts nothing.
         if given.get(name, default) != default:
-            raise ConfigError(
+            raise _config_error(
                 f"Argument '{name}' concerns rows that the task does not see with '{what}'.",
-                remedy=f"Leave '{name}' out, or '{what}'.",
+                f"Leave '{name}' out, or '{what}'.",
             )
     if deferrable:
         require_json(given.get("parameters"))
@@ -283,19 +290,27 @@ def _require_possible(
 def _require_transaction_here(given: dict[str, Any], deferrable: bool, **wanted: bool) -> None:
     for name in (name for name, value in wanted.items() if value):
         if deferrable:
-            raise ConfigError(
+            raise _config_error(
                 f"Argument '{name}' has no effect in the triggerer.",
-                remedy=f"Leave '{name}' out, or 'deferrable'.",
+                f"Leave '{name}' out, or 'deferrable'.",
             )
         if name == "idempotent" and given.get("autocommit"):
-            raise ConfigError(
+            raise _config_error(
                 "Argument 'idempotent' needs a transaction, which 'autocommit' leaves out.",
-                remedy="Give 'idempotent' or 'autocommit'.",
+                "Give 'idempotent' or 'autocommit'.",
             )
+
+
+def _config_error(message: str, remedy: str) -> LakebaseError:
+    from lakebase_provider.core.errors import ConfigError
+
+    return ConfigError(message, remedy=remedy)
 
 
 def _require_at_most(limit: int, rows: int) -> None:
     if rows > limit:
+        from lakebase_provider.core.errors import ResultTooLargeError
+
         raise ResultTooLargeError(
             f"A statement returned {rows} rows, more than max_xcom_rows={limit} for XCom.",
             remedy="Set output_path to write them to a file, select fewer, or raise max_xcom_rows.",

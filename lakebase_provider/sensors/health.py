@@ -13,7 +13,6 @@ from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.health import require_fail_on
-from lakebase_provider.triggers.events import error_of
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -120,6 +119,8 @@ class LakebaseHealthSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the report, or fail as the trigger did."""
+        from lakebase_provider.triggers.events import error_of
+
         error = error_of(event)
         if error is not None:
             # Of Airflow's kind, so that soft_fail and never_fail take effect.

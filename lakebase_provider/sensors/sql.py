@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 
-from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.parameters import require_json, require_no_secrets
-from lakebase_provider.triggers.events import error_of
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -65,6 +63,8 @@ class LakebaseSqlSensor(SqlSensor):
         functions = [name for name in _FUNCTIONS if kwargs.get(name) is not None]
         if deferrable:
             if functions:
+                from lakebase_provider.core.errors import ConfigError
+
                 raise ConfigError(
                     f"Argument '{functions[0]}' is a function, which cannot be sent to the triggerer.",
                     remedy="Write the condition in SQL, or use mode='reschedule' in place of deferrable.",
@@ -125,6 +125,8 @@ class LakebaseSqlSensor(SqlSensor):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
         """End as the trigger found it."""
+        from lakebase_provider.triggers.events import error_of
+
         with failing_fast():
             error = error_of(event)
             if error is not None and not error.retryable:

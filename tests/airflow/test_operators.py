@@ -20,6 +20,7 @@ from lakebase_provider.core.errors import (
     ConfigError,
     EndpointWakingError,
     HealthCheckError,
+    LockTimeoutError,
     LoginRejectedError,
     ResultTooLargeError,
 )
@@ -75,7 +76,7 @@ def test_a_lock_that_is_not_had_may_be_had_later(lake: LocalLakebase) -> None:
     run(sql="create table if not exists locked (i int)")
     with LakebaseHook().client.connection() as other:
         other.execute("lock table locked")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(LockTimeoutError):
             run(sql="select * from locked", lock_timeout=0.1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -12,7 +13,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
-from airflow.sdk.exceptions import AirflowRescheduleException
 
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
