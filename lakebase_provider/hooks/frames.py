@@ -62,6 +62,7 @@ def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: 
         return cursor.execute(statements[0], parameters)
     except _NO_CURSOR:
         connection.rollback()
+        cursor.close()
         return executed(connection, statements, parameters)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 
-from lakebase_provider.core.errors import LakebaseError, LoginRejectedError
+from lakebase_provider.core.errors import ConfigError, DatabaseMissingError, LakebaseError, LoginRejectedError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import connection_fields, define
@@ -118,6 +120,283 @@ def test_data_frames(lake: LocalLakebase) -> None:
     assert polars["i"].to_list() == [1, 2, 3, 4, 5]
     batches = list(hook.get_df_by_chunks(sql, parameters={"n": 5}, chunksize=2, df_type="polars"))
     assert sum(len(batch) for batch in batches) == 5
+
+
+EXACT = Decimal("12345678901234567.89")
+
+
+def test_numbers_stay_exact_in_data_frames(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    sql = f"select {EXACT}::numeric(38, 2) as n, {EXACT} as free, 9007199254740993 as i"
+    for frame in (hook.get_df(sql), next(iter(hook.get_df_by_chunks(sql, chunksize=1)))):
+        assert frame["n"].tolist() == [EXACT]
+        assert frame["i"].tolist() == [9007199254740993]
+    assert hook.get_df(sql, coerce_float=True)["n"].dtype == "float64"
+    frame = hook.get_df(sql, df_type="polars")
+    assert str(frame.schema["n"]) == "Decimal(precision=38, scale=2)"
+    assert frame.row(0) == (EXACT, EXACT, 9007199254740993)
+
+
+@pytest.mark.parametrize("rows", [0, 5, 500])
+def test_polars_columns_have_the_servers_types_however_late_values_come(
+    lake: LocalLakebase, rows: int
+) -> None:
+    import polars
+
+    hook = LakebaseHook()
+    sql = f"""
+        select case when i = {rows} then i end as a, case when i = {rows} then '{{}}'::jsonb end as j,
+            case when i = {rows} then gen_random_uuid() end as u, 1.5::numeric(5, 2) as n,
+            '2025-01-01T00:00:00Z'::timestamptz as t, null::bytea as b, array[1, 2] as l
+        from generate_series(1, {rows}) i
+    """
+    types = [polars.Int32, polars.String, polars.String, polars.Decimal(5, 2)]
+    types += [polars.Datetime("us", "UTC"), polars.Binary]
+    frame = hook.get_df(sql, df_type="polars")
+    assert frame.height == rows
+    assert frame.dtypes[:6] == types
+    for chunk in hook.get_df_by_chunks(sql, df_type="polars", chunksize=100):
+        assert chunk.dtypes[:6] == types
+    late = hook.get_df(sql, df_type="polars", schema_overrides={"a": polars.Int64})
+    assert late.dtypes[0] == polars.Int64
+
+
+def test_data_frames_of_several_statements_and_of_what_is_no_query(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run("create table if not exists framed (i int)")
+    insert = "insert into framed select generate_series(1, 3) returning i"
+    assert hook.get_df(["truncate framed", insert])["i"].tolist() == [1, 2, 3]
+    assert hook.get_df("truncate framed; " + insert)["i"].tolist() == [1, 2, 3]
+    assert [len(f) for f in hook.get_df_by_chunks(insert, chunksize=2)] == [2, 1]
+    assert [f.height for f in hook.get_df_by_chunks(insert, chunksize=2, df_type="polars")] == [2, 1]
+    assert hook.get_first("select count(*) from framed") == (9,)
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        hook.get_df("select nothing from framed")
+    hook.run("drop table framed")
+
+
+@pytest.mark.parametrize("df_type", ["pandas", "polars"])
+def test_chunks_are_fetched_as_they_are_asked_for(lake: LocalLakebase, df_type: Any) -> None:
+    hook = LakebaseHook()
+    # All rows of it would not fit into this machine's memory.
+    chunks = hook.get_df_by_chunks("select generate_series(1, 1e12::int8) i", chunksize=10, df_type=df_type)
+    assert len(next(chunks)) == 10
+    chunks.close()
+    assert hook.get_first("select count(*) from pg_cursors") == (0,)
+
+
+def test_a_server_side_cursor(lake: LocalLakebase) -> None:
+    with closing(LakebaseHook().get_conn()) as conn, conn.cursor(name="mine") as cursor:
+        cursor.execute("select generate_series(%s, 1e12::int8)", (2,))
+        assert cursor.fetchmany(2) == [(2,), (3,)]
+
+
+def test_one_read_takes_one_round_trip_and_all_else_a_transaction(lake: LocalLakebase) -> None:
+    idle, in_transaction = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.INTRANS
+
+    def status(cursor: Any) -> Any:
+        return cursor.connection.info.transaction_status
+
+    hook = LakebaseHook()
+    assert hook.run("select 1", handler=status) == idle
+    assert hook.run("select %s::int", parameters=(1,), handler=status) == idle
+    assert hook.run("select 1", autocommit=True, handler=status) == idle
+    for harmful in ("select pg_advisory_lock(1)", "create temp table t (i int)", "select 1; select 2"):
+        assert hook.run(harmful, handler=status) == in_transaction
+    assert hook.run(["select 1", "select 2"], handler=status) == [in_transaction] * 2
+    assert LakebaseHook(read_only=True).run("select 1", handler=status) == in_transaction
+
+
+def test_a_text_of_several_statements_returns_what_the_last_does(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    assert hook.get_records("create temp table t (i int); insert into t values (1); select * from t") == [
+        (1,)
+    ]
+    assert hook.get_records("select 1; set statement_timeout to 0") is None
+
+
+def test_splitting(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    everything = {"split_statements": True, "return_last": False, "handler": fetch_all_handler}
+    assert hook.run("select 1; select ';'; -- end", **everything) == [[(1,)], [(";",)]]
+    assert hook.run("select 1", **everything) == [[(1,)]]
+    assert [len(description or ()) for description in hook.descriptions] == [1]
+    assert hook.run("select 1; select 2", split_statements=True, handler=fetch_all_handler) == [(2,)]
+    assert hook.run("select 1, 2", handler=fetch_all_handler) == [(1, 2)]
+    assert len(hook.last_description or ()) == 2
+    for nothing in ("", " ", []):
+        with pytest.raises(ValueError, match="empty"):
+            hook.run(nothing)
+    with pytest.raises(ConfigError, match="parameters are of type str"):
+        hook.run("select %s", parameters="x")
+
+
+@pytest.mark.parametrize("commit_every", [0, 1, 3, 1000])
+def test_insert_rows_loads_all_in_transactions_of_that_size(lake: LocalLakebase, commit_every: int) -> None:
+    hook = LakebaseHook()
+    hook.run("drop table if exists loaded; create table loaded (i int primary key)")
+    hook.insert_rows("loaded", ((i,) for i in range(7)), commit_every=commit_every)
+    assert hook.get_first("select count(*), count(distinct xmin::text) from loaded") == (
+        7,
+        {0: 1, 1: 7, 3: 3, 1000: 1}[commit_every],
+    )
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        hook.insert_rows("loaded", [(7,), (8,), (0,)], commit_every=commit_every)
+    assert hook.get_first("select count(*) from loaded") == ({0: 7, 1: 9, 3: 7, 1000: 7}[commit_every],)
+    hook.run("drop table loaded")
+
+
+def test_insert_rows_takes_a_generator_of_any_length(lake: LocalLakebase) -> None:
+    import gc
+    import weakref
+
+    class Cell(str):
+        """A text that can be counted while it lives."""
+
+    alive: weakref.WeakSet[Cell] = weakref.WeakSet()
+    most = 0
+
+    def rows() -> Any:
+        nonlocal most
+        for i in range(5000):
+            cell = Cell(str(i))
+            alive.add(cell)
+            if i % 500 == 0:
+                gc.collect()
+                most = max(most, len(alive))
+            yield (cell,)
+
+    hook = LakebaseHook()
+    hook.run("drop table if exists long; create table long (i text)")
+    hook.insert_rows("long", rows(), commit_every=0)
+    assert hook.get_first("select count(*), count(distinct i) from long") == (5000, 5000)
+    assert most < 2500
+    hook.run("drop table long")
+
+
+@pytest.mark.parametrize("commit_every", [-1, 1.5, "10", True])
+def test_insert_rows_refuses_a_size_that_is_none(lake: LocalLakebase, commit_every: Any) -> None:
+    with pytest.raises(ConfigError, match="commit_every is"):
+        LakebaseHook().insert_rows("loaded", [(1,)], commit_every=commit_every)
+
+
+def test_upsert_rows(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run("drop table if exists up; create table up (id int primary key, a text, b text)")
+    fields, key = ["id", "a", "b"], ["id"]
+    hook.upsert_rows("up", [(1, "a", "b"), (2, "a", "b")], fields, key)
+    hook.upsert_rows("up", [(1, "A", "B")], fields, key, update_fields=["a"])
+    hook.upsert_rows("up", [(2, "A", "B"), (3, "x", "y")], fields, key, update_fields=[])
+    assert hook.get_records("select * from up order by id") == [(1, "A", "b"), (2, "a", "b"), (3, "x", "y")]
+    hook.run("create table if not exists keyless (i int)")
+    with pytest.raises(ConfigError, match="no primary key"):
+        hook.insert_rows("keyless", [(1,)], ["i"], replace=True)
+    hook.run("drop table up; drop table keyless")
+
+
+def test_names_of_tables_and_columns_are_names_and_never_sql(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run('drop table if exists "Odd.Table"')
+    hook.run('create table "Odd.Table" (id int primary key, "Col""umn" int, "order" int)')
+    columns = ["ID", '"Col""umn"', "order"]
+    hook.insert_rows('public."Odd.Table"', [(1, 2, 3)], columns, replace=True)
+    hook.insert_rows('"Odd.Table"', [(1, 4, 5)], ["id", 'Col"umn', "order"], replace=True)
+    assert hook.get_records('select * from "Odd.Table"') == [(1, 4, 5)]
+    assert hook.get_table_primary_key('"Odd.Table"') == ["id"]
+    assert hook.get_table_primary_key('"Odd.Table"', schema="public") == ["id"]
+    assert hook.dialect.get_column_names('"Odd.Table"') == ["id", 'Col"umn', "order"]
+    hook.run("create table if not exists plain (i int, g int generated always as (1) stored)")
+    assert hook.get_table_primary_key("PLAIN") is None
+    assert hook.dialect.get_target_fields("Plain") == ["i"]
+    for bad in ("plain (i) values (1); drop table plain; --", "a.b.c", "", "plain; select 1"):
+        with pytest.raises(LakebaseError):
+            hook.get_table_primary_key(bad)
+        with pytest.raises((LakebaseError, psycopg.errors.UndefinedTable)):
+            hook.insert_rows(bad, [(1,)])
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        hook.insert_rows("plain", [(1,)], ["i) values (1); drop table plain; --"])
+    hook.run('drop table "Odd.Table"; drop table plain')
+
+
+def test_reserved_words_and_the_dialect(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    assert hook.dialect_name == hook.dialect.name == "postgresql"
+    assert {"select", "order", "user"} <= hook.reserved_words
+    assert hook.dialect.escape_word("order") == '"order"'
+    assert hook.dialect.escape_word("plain") == "plain"
+    assert hook.dialect.escape_word('a"b') == '"a""b"'
+    assert LakebaseHook(escape_column_names=True).dialect.escape_word("plain") == '"plain"'
+
+
+def test_bulk_dump_and_load(lake: LocalLakebase, tmp_path: Path) -> None:
+    hook = LakebaseHook()
+    hook.run("drop table if exists dumped; create table dumped (i int, t text)")
+    rows = [(1, "a\tb\n\\"), (2, None), (3, "")]
+    hook.insert_rows("dumped", rows)
+    file = tmp_path / "dumped.tsv"
+    hook.bulk_dump("dumped", str(file))
+    hook.run("truncate dumped")
+    hook.bulk_load("dumped", str(file))
+    assert hook.get_records("select * from dumped order by i") == rows
+    file.write_text("1\tok\nnot a number\tx\n")
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        hook.bulk_load("dumped", str(file))
+    assert hook.get_first("select count(*) from dumped") == (3,)
+    hook.run("drop table dumped")
+
+
+def test_notices_are_logged_if_asked_for(
+    lake: LocalLakebase, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notice = "do $$ begin raise notice 'said %', 1; end $$"
+    LakebaseHook(enable_log_db_messages=True).run(notice, autocommit=True)
+    assert "said 1" in caplog.text + "".join(capfd.readouterr())
+    caplog.clear()
+    # The next borrower of the same connection did not ask.
+    LakebaseHook(log_sql=False).run(notice, autocommit=True)
+    assert "NOTICE: said 1" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_dict_and_namedtuple_cursors(lake: LocalLakebase) -> None:
+    hook = LakebaseHook(cursor="dictcursor")
+    assert hook.get_records("select 1 as a, 2 as b") == [{"a": 1, "b": 2}]
+    assert hook.get_df("select 1 as a")["a"].tolist() == [1]
+    assert hook.get_cursor().execute("select 1 as a").fetchone() == {"a": 1}
+    assert LakebaseHook(cursor="NamedTupleCursor").get_first("select 1 as a").a == 1
+    assert LakebaseHook().get_first("select 1 as a") == (1,)
+    hook.run("create table if not exists with_key (id int primary key)")
+    assert hook.get_table_primary_key("with_key") == ["id"]
+    hook.insert_rows("with_key", [(1,)], replace=True)
+    assert hook.get_table_schema("with_key") == [{"name": "id", "type": "INTEGER"}]
+    hook.inspector.engine.dispose()
+    hook.run("drop table with_key")
+
+
+def test_errors_of_sql_are_psycopgs_and_errors_of_connecting_are_ours(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in (LakebaseHook().get_first, LakebaseHook().get_df, LakebaseHook().run):
+        with pytest.raises(psycopg.errors.SyntaxError):
+            call("selct 1")
+    define(monkeypatch, **connection_fields(lake, schema="no_such_database"))
+    with pytest.raises(DatabaseMissingError):
+        LakebaseHook().run("select 1")
+
+
+def test_everything_of_postgres_hook_has_its_place(lake: LocalLakebase) -> None:
+    """Names that PostgresHook and DbApiHook offer; PostgresHook itself need not be installed."""
+    offered = """
+        bulk_dump bulk_load connection connection_extra copy_expert descriptions dialect dialect_name
+        enable_log_db_messages escape_column_names escape_word_format get_autocommit get_conn get_cursor
+        get_db_log_messages get_df get_df_by_chunks get_first get_openlineage_database_dialect
+        get_openlineage_database_info get_openlineage_database_specific_lineage get_openlineage_default_schema
+        get_pandas_df get_pandas_df_by_chunks get_records get_reserved_words get_sqlalchemy_engine
+        get_table_primary_key get_table_schema get_uri insert_rows insert_statement_format inspector
+        last_description placeholder replace_statement_format reserved_words run set_autocommit
+        split_sql_string sqlalchemy_url strip_sql_string test_connection upsert_rows database
+    """
+    has = {*dir(LakebaseHook), *vars(LakebaseHook())}
+    assert set(offered.split()) - has == set()
 
 
 def test_the_engine_and_the_url_hold_no_secret(lake: LocalLakebase) -> None:
