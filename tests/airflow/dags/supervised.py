@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, task
@@ -18,6 +19,15 @@ with DAG(dag_id="supervised", schedule=None, start_date=datetime(2025, 1, 1)) as
         task_id="operator_timeout",
         sql="select pg_sleep(55) /* operator_timeout */",
         execution_timeout=TIMEOUT,
+    )
+
+    # The first try waits until it is ended; a later one has nothing to wait for.
+    first = os.environ.get("TRY") == "1"
+    LakebaseSqlOperator(
+        task_id="fenced",
+        sql=[f"insert into fenced values ({os.environ.get('TRY', 0)})"]
+        + ["select pg_sleep(55) /* fenced */"] * first,
+        fence=True,
     )
 
     def run_by_hook(mark: str) -> None:
