@@ -18,7 +18,6 @@ from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.credentials import Claims, minter_for
 from lakebase_provider.core.engine import create_async_engine, create_engine
-from lakebase_provider.core.health import HealthCheck, HealthReport
 from lakebase_provider.core.lock_wait import naming_blockers
 from lakebase_provider.core.pool import LakebasePool
 from lakebase_provider.core.provider import TokenProvider
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.plan import LoadOptions
     from lakebase_provider.core.bulk.result import LoadResult
     from lakebase_provider.core.bulk.table import TableName
+    from lakebase_provider.core.health import HealthReport
 
 _Result = TypeVar("_Result")
 
@@ -245,6 +245,8 @@ class LakebaseClient:
             checks: Names of stages; all by default.
             timeout: Seconds for each stage; the configuration's `connect_budget` by default.
         """
+        from lakebase_provider.core.health import HealthCheck  # of no use to a task that only runs SQL
+
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
         return check.run(checks, timeout=timeout)
 

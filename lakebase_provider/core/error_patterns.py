@@ -7,7 +7,7 @@ open-source Neon proxy, from which Lakebase descends. They are data: add a row, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lakebase_provider.core.errors import (
     ConfigError,
@@ -30,59 +30,54 @@ from lakebase_provider.core.errors import (
 )
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    regex: re.Pattern[str]
+class _Pattern(NamedTuple):
+    regex: str
     kind: type[LakebaseError]
     remedy: str | None = None
 
 
-def _pattern(regex: str, kind: type[LakebaseError], remedy: str | None = None) -> _Pattern:
-    return _Pattern(re.compile(regex, re.IGNORECASE), kind, remedy)
-
-
 #: Texts of a failed connect. libpq gives no SQLSTATE there, so the text is all there is. First match wins.
 LOGIN_PATTERNS: tuple[_Pattern, ...] = (
-    _pattern(
+    _Pattern(
         r"not a valid JWT encoding",
         LoginRejectedError,
         "Use a database credential as password, not a workspace token or PAT: auth=oauth mints one.",
     ),
-    _pattern(
+    _Pattern(
         r"is blocked by Databricks IP ACL",
         PermissionDeniedError,
         "Add this machine's address to the workspace's IP access list.",
     ),
-    _pattern(r"endpoint is disabled", EndpointDisabledError),
-    _pattern(r"endpoint cannot be found", EndpointNotFoundError),
-    _pattern(r"paused instances|External authorization failed", EndpointWakingError),
-    _pattern(
+    _Pattern(r"endpoint is disabled", EndpointDisabledError),
+    _Pattern(r"endpoint cannot be found", EndpointNotFoundError),
+    _Pattern(r"paused instances|External authorization failed", EndpointWakingError),
+    _Pattern(
         r"password authentication failed|databricks identity login|JWT token has expired"
         r"|Failed to decode token|role \".*\" (does not exist|is not permitted)",
         LoginRejectedError,
     ),
-    _pattern(r"database \".*\" does not exist", DatabaseMissingError),
-    _pattern(
+    _Pattern(r"database \".*\" does not exist", DatabaseMissingError),
+    _Pattern(
         r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set)"
         r" parameter",
         SessionSettingError,
     ),
-    _pattern(r"too many (connections|clients)|remaining connection slots", TooManyConnectionsError),
-    _pattern(
+    _Pattern(r"too many (connections|clients)|remaining connection slots", TooManyConnectionsError),
+    _Pattern(
         r"connection is insecure|does not support SSL|SSL required",
         TlsError,
         "Lakebase accepts TLS only: use sslmode=verify-full (or require).",
     ),
-    _pattern(
+    _Pattern(
         r"certificate verify failed|certificate .*does not match|root certificate file|SSL error",
         TlsError,
     ),
-    _pattern(
+    _Pattern(
         r"failed to resolve host|could not translate host name|nodename nor servname"
         r"|name or service not known|label (empty or )?too long",
         DnsError,
     ),
-    _pattern(
+    _Pattern(
         r"connection refused|timeout expired|timed out|starting up|shutting down|connection reset"
         r"|recovery mode|not yet accepting connections"
         r"|server closed the connection|network is unreachable|no route to host|unexpected eof",
@@ -92,22 +87,22 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
 
 #: Texts of the workspace's error bodies that say more than their status. First match wins.
 CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
-    _pattern(
+    _Pattern(
         r"workspace-access entitlement",
         PermissionDeniedError,
         "Enable 'Workspace access' on the service principal (Settings, Identity and access).",
     ),
-    _pattern(
+    _Pattern(
         r"Unauthorized network access to workspace",
         PermissionDeniedError,
         "The workspace is private: reach it by its front-end PrivateLink (Service-Direct included).",
     ),
-    _pattern(r"field 'endpoint' is required", ConfigError, "Set endpoint (or instance)."),
+    _Pattern(r"field 'endpoint' is required", ConfigError, "Set endpoint (or instance)."),
     # What databricks-sdk makes of a workspace whose discovery fails, unreachable ones included.
-    _pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
-    _pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
-    _pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
-    _pattern(r"endpoint is disabled", EndpointDisabledError),
+    _Pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
+    _Pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
+    _Pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
+    _Pattern(r"endpoint is disabled", EndpointDisabledError),
 )
 
 _BY_STATUS: dict[int, type[LakebaseError]] = {
@@ -123,7 +118,8 @@ _BY_STATUS: dict[int, type[LakebaseError]] = {
 
 
 def _first_match(text: str, patterns: tuple[_Pattern, ...]) -> _Pattern | None:
-    return next((p for p in patterns if p.regex.search(text)), None)
+    # Compiled now, and kept by the module `re`: most processes never see such an error.
+    return next((p for p in patterns if re.search(p.regex, text, re.IGNORECASE)), None)
 
 
 def classify_login(text: str, *, where: str) -> LakebaseError:
