@@ -25,13 +25,14 @@ def require_form(form: str) -> None:
 
 
 def frame_of(table: pa.Table, form: str) -> Any:
-    """The table as a pandas or Polars data frame, or as it is."""
+    """The table as a pandas data frame, a Polars data or lazy frame, or as it is."""
     if form == "pandas":
         return to_pandas(table)
-    if form == "polars":
+    if form in ("polars", "lazy"):
         import polars as pl
 
-        return pl.from_arrow(table)
+        frame = pl.from_arrow(table)
+        return frame.lazy() if form == "lazy" else frame  # type: ignore[union-attr] # a table becomes no series
     return table
 
 

@@ -28,7 +28,8 @@ def causes(error: BaseException) -> list[BaseException]:
     """The error and what led to it."""
     chain: list[BaseException] = []
     step: BaseException | None = error
-    while step is not None:
+    # Dagster raises the author's error from what it made of it, so that the chain may be a ring.
+    while step is not None and not any(step is seen for seen in chain):
         chain.append(step)
         step = step.__cause__ or step.__context__
     return chain

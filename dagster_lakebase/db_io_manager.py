@@ -1,0 +1,135 @@
+"""Dagster's DbIOManager on Lakebase."""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from contextlib import suppress
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.metadata.metadata_set import TableMetadataSet
+from dagster._core.errors import DagsterInvalidMetadata
+from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
+
+from dagster_lakebase.db_client import LakebaseDbClient
+from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
+
+#: What an input without a type annotation is loaded as: module and class.
+LOAD_TYPES = {
+    "pandas": ("pandas", "DataFrame"),
+    "polars": ("polars", "DataFrame"),
+    "arrow": ("pyarrow", "Table"),
+}
+
+
+class LakebaseDbIOManager(DbIOManager):
+    """Dagster's DbIOManager, with streams, exact partitions and the metadata of the catalog.
+
+    Args:
+        db_client: The database.
+        database: Its name, to show.
+        schema: Schema of assets whose metadata name none.
+        default_load_type: What inputs without a type annotation are loaded as, by name.
+    """
+
+    def __init__(
+        self,
+        db_client: LakebaseDbClient,
+        *,
+        database: str,
+        schema: str | None,
+        default_load_type: str | None,
+    ) -> None:
+        super().__init__(
+            type_handlers=[],
+            db_client=db_client,
+            database=database,
+            schema=schema,
+            io_manager_name="LakebaseIOManager",
+        )
+        self._client = db_client
+        self._load_type_name = default_load_type
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Replace, append or merge the output, in one transaction."""
+        if obj is None:
+            raise dg.DagsterInvariantViolationError(
+                "The output is None. An asset or op that stores nothing is annotated with '-> None'."
+            )
+        handler = self._handler(type(obj))
+        # Before anything is sent: what the metadata say may be wrong.
+        self._client.options(context)
+        table_slice = self._get_table_slice(context, context)
+        with self._client.connect(context, table_slice) as connection:
+            self._client.ensure_schema_exists(context, table_slice, connection)
+            self._client.delete_table_slice(context, table_slice, connection)
+            metadata = handler.handle_output(context, table_slice, obj, connection)
+            query = self._client.query(context, table_slice, connection)
+            metadata = {**(metadata or {}), "Query": dg.MetadataValue.md(f"```sql\n{query}\n```")}
+        # Said once it is true: after the commit.
+        context.add_output_metadata(metadata)
+        # The author may have named the table in the asset's own metadata.
+        with suppress(DagsterInvalidMetadata):
+            context.add_output_metadata(
+                dict(TableMetadataSet(table_name=self._client.get_table_name(table_slice)))
+            )
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """The table, or the input's partitions of it, as the type that the input is annotated with."""
+        annotated = context.dagster_type.typing_type
+        handler = self._handler(self._default_type() if annotated is Any else annotated)
+        assert context.upstream_output is not None
+        table_slice = self._get_table_slice(context, context.upstream_output)
+        opened = self._client.connect(context, table_slice)
+        if isinstance(handler, LakebaseTypeHandler) and handler.form == "batches":
+            return handler.read_lazily(context, table_slice, opened)
+        with opened as connection:
+            return handler.load_input(context, table_slice, connection)
+
+    def _get_table_slice(
+        self, context: dg.OutputContext | dg.InputContext, output_context: dg.OutputContext
+    ) -> TableSlice:
+        # Without partitions: Dagster's slice has room for one range of each dimension, so that the client
+        # asks the context for them instead.
+        metadata = {
+            name: getattr(entry, "value", entry)
+            for name, entry in (output_context.definition_metadata or {}).items()
+        }
+        path = context.asset_key.path if context.has_asset_key else []
+        table = path[-1] if path else metadata.get("table") or output_context.name
+        prefix = path[-2] if len(path) > 1 else None
+        return TableSlice(
+            table=table,
+            schema=metadata.get("schema") or self._schema or prefix or "public",
+            database=self._database,
+            columns=(context.definition_metadata or {}).get("columns"),
+        )
+
+    def _handler(self, kind: Any) -> DbTypeHandler[Any]:
+        # Anew each time: libraries are imported by the code of assets, too.
+        self._handlers_by_type = {
+            supported: handler
+            for handler in type_handlers(self._client)
+            for supported in handler.supported_types
+        }
+        # Iterator[pyarrow.RecordBatch] is no class, but Iterator is.
+        kind = typing.get_origin(kind) or kind
+        self._check_supported_type(kind)
+        return self._resolve_handler(kind)
+
+    def _default_type(self) -> Any:
+        if self._load_type_name is None:
+            return Any
+        module, name = LOAD_TYPES[self._load_type_name]
+        return getattr(importlib.import_module(module), name)
+
+    def _check_supported_type(self, obj_type: Any) -> None:
+        if isinstance(obj_type, type) and issubclass(obj_type, tuple(self._handlers_by_type)):
+            return
+        found = getattr(obj_type, "__qualname__", None) or str(obj_type)
+        raise dg.DagsterInvariantViolationError(
+            f"LakebaseIOManager stores and loads no {found}, but pandas and Polars data frames, Arrow "
+            "tables, record batches, readers of them, and iterators of record batches. Annotate the input "
+            "with one of these, or set default_load_type."
+        )

@@ -1,0 +1,108 @@
+"""The I/O manager: what assets return becomes rows, and rows what assets take."""
+
+# No "from __future__ import annotations": Dagster reads the annotation of a nested resource as an object.
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import ConfigDict, Field
+
+from dagster_lakebase.resource import LakebaseResource
+from lakebase_provider.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dagster_lakebase.db_io_manager import LakebaseDbIOManager
+
+
+class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
+    """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+
+    Assets and ops return and take pandas data frames, Polars data and lazy frames, and Arrow tables; they
+    may also return and take a ``pyarrow.RecordBatchReader``, or return an iterator of record batches, which
+    moves a table of any size in constant memory.
+
+    The asset's key names the table, its prefix the schema. One transaction removes the old rows and loads the
+    new ones, by COPY: a write that fails changes nothing. Only the partitions of the run are replaced, and
+    exactly these. An output without rows creates its table, too.
+
+    Metadata of an asset (or of an op's output) say what differs from that:
+
+    * ``schema``: the schema. It goes before the I/O manager's, which goes before the key's prefix; the last
+      resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
+    * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a
+      multi-partitioned asset, one for each dimension.
+    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` by the columns in ``lakebase/keys``.
+    * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
+      the output's columns are not the table's.
+    * ``columns``, of an input: the columns to load.
+
+    Raises:
+        ConfigError: At set-up, as for :class:`LakebaseResource`; or a default is unknown.
+
+    Example:
+        .. code-block:: python
+
+            import dagster as dg
+            import pandas as pd
+            from dagster_lakebase import LakebaseIOManager, LakebaseResource
+
+
+            @dg.asset(key_prefix="shop")
+            def orders() -> pd.DataFrame:
+                return pd.DataFrame({"id": [1, 2], "amount": [9.5, 3.0]})
+
+
+            defs = dg.Definitions(
+                assets=[orders],
+                resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+            )
+    """
+
+    # A misspelt field must not pass as left out.
+    model_config = ConfigDict(extra="forbid")
+
+    lakebase: dg.ResourceDependency[LakebaseResource]
+    schema_: str | None = Field(
+        default=None, alias="schema", description="Schema of assets whose metadata name none."
+    )
+    mode: str = Field(default="replace", description="How outputs are written by default: replace or append.")
+    schema_evolution: str = Field(
+        default="error",
+        description="What happens by default if an output's columns are not the table's: "
+        "error, add, widen or recreate.",
+    )
+    default_load_type: str | None = Field(
+        default=None,
+        description="What inputs without a type annotation are loaded as: pandas, polars or arrow.",
+    )
+
+    @classmethod
+    def _is_dagster_maintained(cls) -> bool:
+        return False
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> "LakebaseDbIOManager":
+        """The I/O manager of a run, on the connections of `lakebase`.
+
+        Raises:
+            ConfigError: A default is unknown.
+        """
+        # Imported late: loading a code location must not cost the driver.
+        from dagster_lakebase.db_client import LakebaseDbClient
+        from dagster_lakebase.db_io_manager import LOAD_TYPES, LakebaseDbIOManager
+        from dagster_lakebase.write_options import WriteOptions
+
+        if self.default_load_type not in (None, *LOAD_TYPES):
+            raise ConfigError(
+                f"default_load_type is {self.default_load_type!r}.",
+                remedy=f"Use one of: {', '.join(LOAD_TYPES)}.",
+            )
+        defaults = WriteOptions.of(
+            {"lakebase/mode": self.mode, "lakebase/schema_evolution": self.schema_evolution}, WriteOptions()
+        )
+        client = self.lakebase.client
+        return LakebaseDbIOManager(
+            LakebaseDbClient(client, defaults),
+            database=client.config.database,
+            schema=self.schema_,
+            default_load_type=self.default_load_type,
+        )

@@ -1,0 +1,86 @@
+"""What an asset may return: its columns, and its rows for COPY."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows with their schema.
+
+    Attributes:
+        schema: Arrow schema of the rows; None for a stream without a single batch.
+        rows: What ``copy_in`` takes.
+        inferred: Columns whose type was guessed from the values that happen to be there.
+    """
+
+    schema: pa.Schema | None
+    rows: Any
+    inferred: frozenset[str] = frozenset()
+
+
+def source_of(value: Any) -> Source:
+    """The rows of a frame, a table or a stream of record batches.
+
+    Args:
+        value: pandas or Polars data frame, Polars lazy frame, Arrow table, record batch, reader, or an
+            iterator of record batches.
+
+    Raises:
+        ColumnMismatchError: A column's name is no text, or would be lost with the index.
+        LoadError: An iterator yields something else than record batches.
+    """
+    import pyarrow as pa
+
+    if isinstance(value, (pa.Table, pa.RecordBatch, pa.RecordBatchReader)):
+        return Source(value.schema, value)
+    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return _of_pandas(value)
+    if polars is not None and isinstance(value, polars.DataFrame):
+        return Source(value.to_arrow().schema, value)
+    if polars is not None and isinstance(value, polars.LazyFrame):
+        return Source(value.collect_schema().to_frame().to_arrow().schema, value)
+    return _of_batches(iter(value))
+
+
+def _of_pandas(frame: Any) -> Source:
+    import pyarrow as pa
+
+    if bad := [name for name in frame.columns if not isinstance(name, str)]:
+        raise ColumnMismatchError(
+            f"A column of the data frame is named by {type(bad[0]).__name__}, not by text.",
+            remedy="Rename it, such as by frame.columns = frame.columns.map(str).",
+        )
+    if any(name is not None for name in frame.index.names):
+        raise ColumnMismatchError(
+            f"The data frame's index {list(frame.index.names)} would not be stored.",
+            remedy="Make it a column by reset_index(), or drop it by reset_index(drop=True).",
+        )
+    is_object = sys.modules["pandas"].api.types.is_object_dtype
+    objects = frozenset(name for name, kind in frame.dtypes.items() if is_object(kind))
+    return Source(pa.Schema.from_pandas(frame, preserve_index=False), frame, objects)
+
+
+def _of_batches(batches: Iterator[Any]) -> Source:
+    import pyarrow as pa
+
+    first = next(batches, None)
+    if first is None:
+        return Source(None, ())
+    if not isinstance(first, pa.RecordBatch):
+        raise LoadError(
+            f"The iterator yields {type(first).__name__}, not record batches.",
+            remedy="Return a frame, an Arrow table, a reader or an iterator of pyarrow.RecordBatch.",
+        )
+    return Source(first.schema, chain([first], batches))

@@ -1,0 +1,173 @@
+"""Between tables and what assets return and take: pandas, Polars, Arrow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
+
+from dagster_lakebase.db_client import LakebaseDbClient, table_name
+from dagster_lakebase.frames import frame_of
+from dagster_lakebase.reading import read_batches
+from dagster_lakebase.storing import find_table, store
+from dagster_lakebase.table_metadata import column_schema, count_rows, is_small
+from lakebase_provider.core.errors import LoadError, TableNotFoundError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakebase_provider.core.connection import LakebaseConnection
+
+
+class LakebaseTypeHandler(DbTypeHandler[Any]):
+    """Stores all kinds of frames, and loads them in one form.
+
+    Args:
+        client: Knows how the output is to be written, and which rows its partitions are.
+        form: ``"pandas"``, ``"polars"``, ``"lazy"``, ``"arrow"`` or ``"batches"``.
+        types: The types that it stores and loads.
+    """
+
+    def __init__(self, client: LakebaseDbClient, form: str, types: Sequence[type]) -> None:
+        self._client = client
+        self._types = types
+        self.form = form
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types that it stores and loads."""
+        return self._types
+
+    def handle_output(
+        self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: LakebaseConnection
+    ) -> Mapping[str, Any]:
+        """Load the output into its table, from which the rows that it replaces are deleted already.
+
+        Returns:
+            Metadata: the columns, and how many rows.
+
+        Raises:
+            LoadError: The output does not fit the table, or has rows outside of its partitions.
+        """
+        options = self._client.options(context)
+        partitioned = context.has_asset_key and context.has_asset_partitions
+        replaced = options.mode == "replace"
+        stored = store(
+            connection, table_name(table_slice), obj, options, emptied=replaced and not partitioned
+        )
+        for change in stored.changes:
+            context.log.info("Table %s: %s", stored.table.name, change)
+        metadata: dict[str, Any] = {
+            "dagster/column_schema": column_schema(connection, stored.table),
+            "lakebase/rows_written": stored.rows,
+        }
+        if not partitioned:
+            if replaced:
+                metadata["dagster/row_count"] = stored.rows
+            elif is_small(connection, stored.table):
+                metadata["dagster/row_count"] = count_rows(connection, stored.table)
+        elif replaced:
+            inside = count_rows(
+                connection, stored.table, self._client.condition(context, stored.table, connection)
+            )
+            if inside != stored.rows:
+                raise LoadError(
+                    f"{stored.rows - inside} of {stored.rows} rows do not belong to the partitions of this "
+                    "run; the next time they would be written again beside what is there.",
+                    remedy="Filter the output by the partition, or correct partition_expr.",
+                )
+            metadata["dagster/partition_row_count"] = inside
+        return metadata
+
+    def load_input(
+        self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection
+    ) -> Any:
+        """The table's rows that the input's partitions are, all of them in memory.
+
+        Raises:
+            TableNotFoundError: There is no such table, and there should be.
+        """
+        query = self.query(context, table_slice, connection)
+        if query is None:
+            return frame_of(_nothing(), self.form)
+        with read_batches(connection, query, server_side=True) as batches:
+            return frame_of(batches.read_all(), self.form)
+
+    def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
+        """The query for the input's rows; None where nothing has been written that they could be in.
+
+        Raises:
+            TableNotFoundError: There is no such table, and there should be.
+        """
+        table = find_table(connection, table_name(table_slice))
+        if table is None:
+            partitioned = context.has_asset_key and context.has_asset_partitions
+            if partitioned and (not context.asset_partition_keys or _is_self_dependency(context)):
+                return None
+            raise TableNotFoundError(
+                f"Table {table_name(table_slice)} does not exist.",
+                remedy="Materialize the upstream asset first.",
+            )
+        return self._client.select(table_slice, self._client.condition(context, table, connection))
+
+    def read_lazily(
+        self, context: dg.InputContext, table_slice: TableSlice, opened: Any
+    ) -> pa.RecordBatchReader:
+        """A reader that holds a connection until it is read to its end, or thrown away.
+
+        Args:
+            context: The input.
+            table_slice: Its table.
+            opened: Context manager of a connection.
+        """
+        import pyarrow as pa
+
+        stream = self._stream(context, table_slice, opened)
+        schema = next(stream)
+        return pa.RecordBatchReader.from_batches(schema, stream)
+
+    def _stream(self, context: dg.InputContext, table_slice: TableSlice, opened: Any) -> Iterator[Any]:
+        with opened as connection:
+            query = self.query(context, table_slice, connection)
+            if query is None:
+                yield _nothing().schema
+                return
+            with read_batches(connection, query, server_side=True) as batches:
+                yield batches.schema
+                yield from batches
+
+
+def type_handlers(client: LakebaseDbClient) -> list[LakebaseTypeHandler]:
+    """A handler for each kind of frame whose library this process has imported.
+
+    An object of a library that is not imported cannot turn up, and importing it would cost each step seconds.
+    """
+    handlers = []
+    if pyarrow := sys.modules.get("pyarrow"):
+        handlers.append(LakebaseTypeHandler(client, "arrow", [pyarrow.Table, pyarrow.RecordBatch]))
+        handlers.append(LakebaseTypeHandler(client, "batches", [pyarrow.RecordBatchReader]))
+    if pandas := sys.modules.get("pandas"):
+        handlers.append(LakebaseTypeHandler(client, "pandas", [pandas.DataFrame]))
+    if polars := sys.modules.get("polars"):
+        handlers.append(LakebaseTypeHandler(client, "polars", [polars.DataFrame]))
+        handlers.append(LakebaseTypeHandler(client, "lazy", [polars.LazyFrame]))
+    # Last, for readers are iterators too.
+    handlers.append(LakebaseTypeHandler(client, "batches", [Iterator]))
+    return handlers
+
+
+def _nothing() -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({})
+
+
+def _is_self_dependency(context: dg.InputContext) -> bool:
+    try:
+        outputs = context.step_context.step.step_outputs
+    except dg.DagsterInvariantViolationError:
+        return False
+    return context.asset_key in {output.properties.asset_key for output in outputs}

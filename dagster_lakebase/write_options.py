@@ -1,0 +1,83 @@
+"""How an asset is written: what its metadata say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from lakebase_provider.core.bulk.evolve import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.errors import ConfigError
+
+WriteMode = Literal["replace", "append", "upsert"]
+WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
+
+_PREFIX = "lakebase/"
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How an output becomes rows.
+
+    Attributes:
+        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``upsert`` by `keys`.
+        keys: Columns that tell a row, for ``upsert``.
+        schema_evolution: What may happen to a table with other columns.
+    """
+
+    mode: WriteMode = "replace"
+    keys: tuple[str, ...] = ()
+    schema_evolution: SchemaEvolution = "error"
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], defaults: WriteOptions) -> WriteOptions:
+        """The options that an asset's or an output's metadata name, over the defaults.
+
+        Args:
+            metadata: With the keys ``lakebase/mode``, ``lakebase/keys``, ``lakebase/schema_evolution``.
+            defaults: Those of the I/O manager.
+
+        Raises:
+            ConfigError: An option is unknown, has an impossible value or contradicts another.
+        """
+        known = {name: f"{_PREFIX}{name}" for name in ("mode", "keys", "schema_evolution")}
+        given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
+        if unknown := sorted(given.keys() - set(known.values())):
+            raise ConfigError(
+                f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
+                remedy=f"Use of: {', '.join(known.values())}.",
+            )
+        options = cls(
+            cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
+            _columns(known["keys"], given.get(known["keys"], ())),
+            cast(
+                SchemaEvolution,
+                _one_of(known["schema_evolution"], given, SCHEMA_EVOLUTIONS, defaults.schema_evolution),
+            ),
+        )
+        if (options.mode == "upsert") != bool(options.keys):
+            raise ConfigError(
+                f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
+                remedy=f"Name the columns that tell a row in {known['keys']}, for 'upsert' and only for it.",
+            )
+        return options
+
+
+def _value(entry: Any) -> Any:
+    # Dagster may have wrapped what the author wrote, as it does in MetadataValue.text("append").
+    return getattr(entry, "value", entry)
+
+
+def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default: str) -> str:
+    value = _value(given.get(name, default))
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}.", remedy=f"Use one of: {', '.join(allowed)}.")
+    return str(value)
+
+
+def _columns(name: str, entry: Any) -> tuple[str, ...]:
+    value = _value(entry)
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(column, str) for column in names):
+        raise ConfigError(f"{name} is of type {type(value).__name__}.", remedy="Give a list of column names.")
+    return tuple(names)
