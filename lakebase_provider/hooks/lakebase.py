@@ -49,6 +49,8 @@ _HOOK_ARGUMENTS = (
 )
 #: Postgres cuts names off after this many characters of ASCII.
 _NAME_BYTES = 63
+#: As many as a date with a time of day takes.
+_RUN_BYTES = 19
 #: Characters of a test's answer that Airflow stores.
 _ANSWER = 2000
 
@@ -688,5 +690,10 @@ def _as_psycopg_takes(parameters: Parameters | None) -> Any:
 
 
 def _task_name() -> str | None:
-    dag, task = os.environ.get("AIRFLOW_CTX_DAG_ID"), os.environ.get("AIRFLOW_CTX_TASK_ID")
-    return f"{dag}.{task}"[:_NAME_BYTES] if dag and task else None
+    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
+    dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
+    if not dag or not task:
+        return None
+    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
+    tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
+    return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail

@@ -283,3 +283,18 @@ def test_each_operator_stands_in_an_example_between_markers(name: str) -> None:
     text = "\n".join(file.read_text() for file in EXAMPLES.glob("*.py"))
     snippets = re.findall(r"# \[START (\w+)\](.*?)# \[END \1\]", text, re.DOTALL)
     assert any(f"{name}(" in body for _marker, body in snippets)
+
+
+def test_the_session_bears_dag_task_and_run(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "select current_setting('application_name')"
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "sales")
+    monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "load")
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "scheduled__2026-01-02T03:04:05.678901+00:00")
+    assert run(sql=shown) == [("sales.load@2026-01-02T03:04:05",)]
+    monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "x" * 80)
+    ((name,),) = run(sql=shown)
+    assert name == f"sales.{'x' * 37}@2026-01-02T03:04:05"
+    assert len(name) == 63
+    monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", "load")
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "by_hand")
+    assert run(sql=shown) == [("sales.load@by_hand",)]
