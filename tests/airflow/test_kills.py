@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from lakebase_provider.local import LocalLakebase
+from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.airflow.conftest import DagLoader
 from tests.airflow.supervised import START_SECONDS, SupervisedTask, Supervisors
 from tests.eventually import eventually
@@ -88,3 +90,26 @@ def test_a_task_that_is_killed_leaves_no_backend(
     task.process.kill()
     statements.gone(way, within=KILLED)
     assert task.wait() == "failed"
+
+
+@pytest.mark.parametrize("asked_by", ["a user", "the triggerer's end"])
+async def test_a_trigger_that_is_cancelled_leaves_no_statement(
+    lake: LocalLakebase, statements: Statements, asked_by: str
+) -> None:
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    mark = f"trigger, {asked_by.replace(chr(39), '')}"
+    trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=[f"select pg_sleep(55) /* {mark} */"])
+    trigger.task_instance = None  # type: ignore[assignment] # as for a trigger of an asset
+    runner = TriggerRunner()
+    task = asyncio.create_task(runner.run_trigger(1, trigger))
+    runner.triggers[1] = {"task": task, "name": mark, "is_watcher": False, "events": 0}
+    await asyncio.to_thread(eventually, lambda: statements.running(mark) == 1, within=START_SECONDS)
+    if asked_by == "a user":
+        runner.to_cancel.append(1)
+        await runner.cancel_triggers()
+    else:
+        task.cancel()
+    await asyncio.to_thread(statements.gone, mark, ASKED)
+    with pytest.raises(asyncio.CancelledError):
+        await task
