@@ -29,6 +29,10 @@ os.environ.update(
     AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
 )
 
+# Ours are compiled in the round that warms up, as pip compiles what it installs, peers included.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 #: What no DAG file needs before its tasks run.
 _HEAVY = ("psycopg", "psycopg_pool", "databricks", "pandas", "pyarrow", "polars", "urllib3", "sqlalchemy")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 FailOn = Literal["error", "warn"]
 
 
-@dataclass(frozen=True)
-class Breach:
+class Breach(NamedTuple):
     """A limit that a report does not keep.
 
     Attributes:
@@ -160,8 +159,7 @@ class HealthThresholds:
         return [(name, value) for name, value in values if value is not None]
 
 
-@dataclass(frozen=True)
-class _Measured:
+class _Measured(NamedTuple):
     stage: str
     of: Callable[[dict[str, float]], float | None]
     remedy: str
