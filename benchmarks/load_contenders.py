@@ -73,7 +73,7 @@ def prepare(folder: Path, rows: int) -> None:
     with psycopg.connect("", autocommit=True) as connection:
         connection.execute(f"DROP TABLE IF EXISTS {TABLE}".encode())
         connection.execute(DDL.encode())
-        _copy_in(connection, _arrow(folder))
+        copy_rows(connection, _arrow(folder))
     _psql(f"\\copy {TABLE} TO '{folder / 'rows.bin'}' (FORMAT binary)")
 
 
@@ -88,12 +88,8 @@ def _rows(rows: int) -> list[tuple[Any, ...]]:
     return list(make_rows(0, rows))
 
 
-def _text_rows(rows: int) -> list[tuple[Any, ...]]:
-    """For clients that take no dict: the document as text, written before the clock starts."""
-    return [(*row[:7], json.dumps(row[7])) for row in make_rows(0, rows)]
-
-
-def _copy_in(connection: psycopg.Connection[Any], source: Any) -> None:
+def copy_rows(connection: psycopg.Connection[Any], source: Any) -> None:
+    """Load by us, and commit."""
     from lakebase_provider.core.bulk.copy_in import copy_in
     from lakebase_provider.core.bulk.table import read_table
 
@@ -103,11 +99,11 @@ def _copy_in(connection: psycopg.Connection[Any], source: Any) -> None:
 
 def _ours(source: Any) -> Callable[[], None]:
     connection = psycopg.connect("")
-    _warm()
-    return lambda: _copy_in(connection, source)
+    warm()
+    return lambda: copy_rows(connection, source)
 
 
-def _warm() -> None:
+def warm() -> None:
     """Import before the clock starts what a load imports, as the peers' modules are imported too."""
     for module in ("pgpq", "pyarrow.compute", "msgspec", "lakebase_provider.core.bulk.cast"):
         importlib.import_module(module)
@@ -193,7 +189,7 @@ def _insert_rows(rows: int) -> Callable[[], None]:
     )
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    source = _text_rows(rows)
+    source = _rows(rows)
     hook = PostgresHook(postgres_conn_id="bench")
     hook.get_first("SELECT 1")
     return lambda: hook.insert_rows(TABLE, source, target_fields=list(COLUMNS))

@@ -162,9 +162,8 @@ class ValuesEncoder:
     def _jsons(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
-        encoded = [None if value is None else _json(value) for value in values]
         # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
-        return pa.array(encoded, type=pa.binary()).view(pa.string())
+        return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
 
     def _arrays(self, values: Sequence[Any]) -> pa.Array:
         return self._others(values) if self._text else self._payloads(values)
@@ -253,7 +252,3 @@ def _float4s(values: Sequence[Any]) -> pa.Array:
     if not pc.is_inf(narrow).equals(pc.is_inf(wide)):
         raise OverflowError("float4")
     return narrow
-
-
-def _json(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else json_text.encode(value)

@@ -105,26 +105,25 @@ def _csv(stream: Any, names: list[str]) -> Source:
         faults.append(BadValueError(reason, kind="CSV", index=-1 if row.number is None else row.number - 2))
         return "error"
 
-    reader = arrow_csv.open_csv(
-        stream,
-        read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-        parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
+            yield from arrow_csv.open_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
         except pa.ArrowInvalid:
             # Arrow's message quotes the row.
             raise (faults or [BadValueError("no valid CSV", kind="CSV")])[0] from None
 
-    return arrow_source(reader.schema, batches(), "CSV file", stream.close)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return arrow_source(schema, batches(), "CSV file", stream.close)
 
 
 def _parquet(stream: Any) -> Source:

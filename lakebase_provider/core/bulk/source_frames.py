@@ -26,7 +26,13 @@ def open_pandas(frame: Any) -> Source:
             series = part.iloc[:, place]
             if is_object:
                 # Not every column of objects holds texts, so its values are looked at one by one.
-                yield series.where(series.notna(), None).tolist()
+                missing = series.isna().tolist()
+                values = series.tolist()
+                yield (
+                    [None if m else v for m, v in zip(missing, values, strict=True)]
+                    if any(missing)
+                    else values
+                )
             else:
                 array = pa.array(series, from_pandas=True)
                 yield array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
