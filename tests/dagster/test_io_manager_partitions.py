@@ -137,34 +137,14 @@ def test_multi_partitions(run: Run, form: str) -> None:
     ]
 
 
-class Diagonal(dg.PartitionMapping):
-    """Each partition of the consumer takes two cells of the grid that are the corners of a rectangle."""
-
-    @property
-    def description(self) -> str:
-        return "Two corners."
-
-    def get_upstream_mapped_partitions_result_for_partitions(self, *args: Any, **kwargs: Any) -> Any:
-        upstream = kwargs.get("upstream_partitions_def") or args[2]
-        keys = [
-            dg.MultiPartitionKey({"day": "2026-01-01", "region": "east"}),
-            dg.MultiPartitionKey({"day": "2026-01-05", "region": "west"}),
-        ]
-        return dg.UpstreamPartitionsResult(upstream.subset_with_partition_keys(keys), [])
-
-    def get_downstream_partitions_for_partitions(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    def validate_partition_mapping(self, *args: Any, **kwargs: Any) -> None: ...
-
-
 def test_cells_that_are_no_rectangle_are_loaded_one_by_one(run: Run) -> None:
     loaded: list[Any] = []
     orders = partitioned("arrow", MULTI, {"day": "at", "region": "region"}, cell)
+    corners_of_the_grid = dg.SpecificPartitionsPartitionMapping(["2026-01-01|east", "2026-01-05|west"])
 
     @dg.asset(
         partitions_def=dg.StaticPartitionsDefinition(["all"]),
-        ins={"orders": dg.AssetIn(key=["io", "orders"], partition_mapping=Diagonal())},
+        ins={"orders": dg.AssetIn(key=["io", "orders"], partition_mapping=corners_of_the_grid)},
     )
     def corners(orders: pa.Table) -> None:
         loaded.extend(to_rows(orders))

@@ -1,0 +1,44 @@
+"""Jobs for the command line whose steps do not come to their end."""
+
+import dagster as dg
+import pandas as pd
+
+from dagster_lakebase import LakebaseIOManager, LakebaseResource
+
+
+@dg.op
+def raises(lakebase: LakebaseResource) -> None:
+    with lakebase.get_connection() as conn:
+        conn.execute("SELECT 1")
+        raise ZeroDivisionError
+
+
+@dg.op(out=dg.Out(io_manager_key="io_manager"))
+def stores_what_does_not_fit(lakebase: LakebaseResource) -> pd.DataFrame:
+    lakebase.execute("CREATE TABLE IF NOT EXISTS public.result (other int)")
+    return pd.DataFrame({"n": [1]})
+
+
+@dg.op
+def sleeps(lakebase: LakebaseResource) -> None:
+    lakebase.fetch("SELECT pg_sleep(120)")
+
+
+@dg.job
+def failing() -> None:
+    raises()
+    stores_what_does_not_fit()
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def sleeping() -> None:
+    sleeps()
+
+
+defs = dg.Definitions(
+    jobs=[failing, sleeping],
+    resources={
+        "lakebase": LakebaseResource(),
+        "io_manager": LakebaseIOManager(lakebase=LakebaseResource()),
+    },
+)

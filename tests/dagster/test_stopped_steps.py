@@ -1,0 +1,72 @@
+"""What steps that fail or are interrupted leave on the server, each in a process of Dagster's command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakebase_provider.local import LocalLakebase
+from tests.dagster.runs import open_connections
+from tests.eventually import eventually
+
+STOPPED_STEPS = Path(__file__).parent / "stopped_steps.py"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    return tmp_path
+
+
+def start(job: str, home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(STOPPED_STEPS), "-j", job],
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def running(lake: LocalLakebase) -> list[str]:
+    """Application names of the sessions that sleep."""
+    rows = lake.admin.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(120)%'"
+        " AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    return [name for (name,) in rows]
+
+
+def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -> None:
+    with start("failing", home) as process:
+        printed, _ = process.communicate(timeout=240)
+    assert "RUN_FAILURE" in printed, printed[-4000:]
+    assert "ZeroDivisionError" in printed
+    assert "ColumnMismatchError" in printed
+    eventually(lambda: open_connections(lake) == 0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_step_cancels_its_query(
+    lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setenv("PGAPPNAME", "lakebase-provider")
+    with start("sleeping", home) as process:
+        for _ in range(12):
+            try:
+                eventually(lambda: len(running(lake)) == 1)
+                break
+            except AssertionError:
+                assert process.poll() is None, process.communicate()[0][-4000:]
+        [name] = running(lake)
+        assert name.startswith("dagster:")
+        assert name.endswith(":sleeps")
+        process.send_signal(how)
+        eventually(lambda: running(lake) == [])
+        process.communicate(timeout=120)
