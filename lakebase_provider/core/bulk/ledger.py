@@ -83,6 +83,8 @@ class Ledger:
         self._connection = connection
         self._clock = clock
         self.name = TableName(TABLE, schema)
+        # As part of a query with parameters, in which a percent sign is one of those.
+        self._quoted = sql.SQL(self.name.sql().as_string(connection).replace("%", "%%"))
 
     @classmethod
     def of(
@@ -118,7 +120,7 @@ class Ledger:
         self.wait(table, load_id)
         query = sql.SQL(
             "INSERT INTO {} (table_name, load_id, mode) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-        ).format(self.name.sql())
+        ).format(self._quoted)
         if self._execute(query, (str(table), load_id, mode)).rowcount:
             return None
         return self.find(table, load_id)
@@ -128,7 +130,7 @@ class Ledger:
         query = sql.SQL(
             "UPDATE {} SET loaded_at = clock_timestamp(), rows = %s, inserted = %s, updated = %s,"
             " deleted = %s, unchanged = %s, rejected = %s WHERE table_name = %s AND load_id = %s"
-        ).format(self.name.sql())
+        ).format(self._quoted)
         counts = (result.rows, result.inserted, result.updated, result.deleted, result.unchanged)
         self._execute(query, (*counts, result.rejected, result.table, result.load_id))
 
@@ -137,7 +139,7 @@ class Ledger:
         query = sql.SQL(
             "SELECT mode, loaded_at, rows, inserted, updated, deleted, unchanged, rejected FROM {}"
             " WHERE table_name = %s AND load_id = %s"
-        ).format(self.name.sql())
+        ).format(self._quoted)
         row = self._execute(query, (str(table), load_id)).fetchone()
         if row is None:
             return None

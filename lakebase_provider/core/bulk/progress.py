@@ -48,10 +48,13 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._wants_bar:
+            from rich.console import Console
             from rich.progress import Progress as Bar
             from rich.progress import SpinnerColumn, TextColumn
 
-            self._bar = Bar(SpinnerColumn(), TextColumn("{task.description}"), transient=True)
+            # A total is not known of a stream: what moves is the count.
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self._line(), total=None)
         return self

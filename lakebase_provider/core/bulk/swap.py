@@ -49,7 +49,9 @@ LATERAL (VALUES
     (EXISTS (SELECT FROM pg_catalog.pg_depend d
              WHERE d.refobjid IN (c.oid, c.reltype) AND d.deptype = 'n'
                  AND NOT (d.classid = 'pg_catalog.pg_constraint'::regclass
-                          AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = c.oid))),
+                          AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = c.oid))
+                 AND NOT (d.classid = 'pg_catalog.pg_attrdef'::regclass
+                          AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))),
         'a view or another object depends on it')
 ) AS o(found, reason) WHERE c.oid = %s AND found
 """
@@ -110,17 +112,16 @@ def swap_in(connection: psycopg.Connection[Any], table: Table) -> Iterator[NewTa
         The table to fill; None where the present one has what a new one cannot keep, which is logged.
     """
     cursor = psycopg.Cursor(connection)
-    obstacles = [row[0] for row in cursor.execute(_OBSTACLES, (table.oid,))]
-    if obstacles:
-        logger.info(
-            "%s is not swapped for a new table (%s): its rows are deleted and inserted.",
-            table.name,
-            "; ".join(obstacles),
-        )
+    if _has_obstacles(cursor, table):
         yield None
         return
     # What another session wrote to the old table from now on would be lost.
     cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(table.name.sql()))
+    # Who held the lock before may have put another table in its place.
+    table = read_table(connection, table.name)
+    if _has_obstacles(cursor, table):
+        yield None
+        return
     name = TableName(f"lakebase_load_{secrets.token_hex(6)}", table.name.schema)
     cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(name.sql(), table.name.sql()))
     yield NewTable(name, table, connection)
@@ -136,6 +137,17 @@ def swap_in(connection: psycopg.Connection[Any], table: Table) -> Iterator[NewTa
         if old != new:
             at = sql.Identifier(table.name.schema or "public", new)
             cursor.execute(sql.SQL("ALTER INDEX {} RENAME TO {}").format(at, sql.Identifier(old)))
+
+
+def _has_obstacles(cursor: psycopg.Cursor[Any], table: Table) -> bool:
+    found = [row[0] for row in cursor.execute(_OBSTACLES, (table.oid,))]
+    if found:
+        logger.info(
+            "%s is not swapped for a new table (%s): its rows are deleted and inserted.",
+            table.name,
+            "; ".join(found),
+        )
+    return bool(found)
 
 
 def _hand_over(cursor: psycopg.Cursor[Any], table: Table, new: TableName, oid: int) -> None:

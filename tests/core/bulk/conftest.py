@@ -11,10 +11,10 @@ _EMPTY = """
 DO $$
 DECLARE o record;
 BEGIN
-    FOR o IN SELECT oid::regclass AS name, relkind FROM pg_class
+    FOR o IN SELECT relname AS name FROM pg_class
              WHERE relnamespace = 'public'::regnamespace AND relowner = current_user::regrole
                  AND relkind IN ('r', 'p') AND NOT relispartition LOOP
-        EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', o.name);
+        EXECUTE format('DROP TABLE IF EXISTS public.%I CASCADE', o.name);
     END LOOP;
     FOR o IN SELECT nspname AS name FROM pg_namespace
              WHERE nspowner = current_user::regrole AND nspname <> 'public' AND nspname NOT LIKE 'pg\\_%' LOOP

@@ -1,0 +1,184 @@
+"""Merging rows into a table of as many, half of whose keys exist, over TLS: `make bench-merge`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+
+from benchmarks.harness import Bench
+from benchmarks.load_contenders import COLUMNS, make_arrow, make_rows
+from benchmarks.tls_server import tls_server
+
+#: Rows; BENCH_ROWS sets another number for a quick look.
+_ROWS = int(os.environ.get("BENCH_ROWS", "1000000"))
+#: The slow peer keeps its rate, and merges a tenth into the same table: its name says so.
+_FEW = _ROWS // 10
+_ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+
+_LIMIT = "staged MERGE on the server"
+_ALONE = "its MERGE alone, rows staged before"
+_INSERT_ROWS = f"insert_rows(replace=True) ({_FEW // 1000} k rows)"
+_TABLE = "bench_merge"
+_DDL = (
+    "(id bigint PRIMARY KEY, n int, x double precision, amount numeric(12,2), name text, at timestamptz,"
+    " flag boolean, doc jsonb)"
+)
+
+
+class Merges:
+    """The contenders, each of which begins with the same table and leaves the same rows.
+
+    Args:
+        connection: An autocommit connection of the server's superuser.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+        self._connection = connection
+        self._hook = PostgresHook(postgres_conn_id="bench")
+        self._hook.get_first("SELECT 1")
+        self._client = psycopg.connect("")
+        same = make_arrow(_ROWS // 2, _ROWS // 2 + _ROWS)
+        #: Rows of which half exist, with another value in one column.
+        self.arrow = same.set_column(1, "n", _plus_one(same["n"]))
+        names = ", ".join(COLUMNS)
+        sets = ", ".join(f"{name} = s.{name}" for name in COLUMNS[1:])
+        values = ", ".join(f"s.{name}" for name in COLUMNS)
+        self._merge = (
+            f"MERGE INTO {_TABLE} AS t USING stage AS s ON t.id = s.id"  # noqa: S608 # constants
+            f" WHEN MATCHED THEN UPDATE SET {sets} WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"
+        )
+        self._execute(f"CREATE TABLE old {_DDL}")
+        self._execute(f"CREATE TABLE {_TABLE} {_DDL}")
+        from lakebase_provider.core.bulk.load import load
+
+        self._load = load
+        load(self._client, make_arrow(0, _ROWS), "old")
+        self._client.commit()
+        self._execute(f"CREATE TABLE new {_DDL}")
+        load(self._client, self.arrow, "new")
+        self._client.commit()
+        (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+        self._file = f"{data}/new.bin"
+        self._execute(f"COPY new TO '{self._file}' (FORMAT binary)")
+
+    def on_the_server(self, *, count_staging: bool) -> Callable[[], float]:
+        """Rows from a file of the server's own into a temporary table, then MERGE: no client, no network."""
+
+        def run() -> None:
+            self._execute("BEGIN")
+            self._execute(f"CREATE TEMPORARY TABLE stage (LIKE {_TABLE}) ON COMMIT DROP")
+            self._execute(f"COPY stage FROM '{self._file}' (FORMAT binary)")
+            staged = time.perf_counter()
+            self._execute(self._merge)
+            self._execute("COMMIT")
+            if not count_staging:
+                self._began = staged
+
+        return lambda: self._rate(run, _ROWS)
+
+    def ours(self, source: Any) -> Callable[[], float]:
+        """The load as users call it, from the client, counts included."""
+
+        def run() -> None:
+            result = self._load(self._client, source, _TABLE, mode="merge")
+            self._client.commit()
+            assert (result.inserted, result.updated) == (_ROWS - _ROWS // 2, _ROWS // 2), result
+
+        return lambda: self._rate(run, _ROWS)
+
+    def insert_rows(self, rows: Sequence[tuple[Any, ...]]) -> float:
+        """The hook's upsert."""
+        return self._rate(
+            lambda: self._hook.insert_rows(
+                _TABLE, rows, target_fields=list(COLUMNS), replace=True, replace_index="id"
+            ),
+            len(rows),
+        )
+
+    def close(self) -> None:
+        """Close what would keep the server from ending."""
+        self._client.close()
+
+    def _rate(self, run: Callable[[], None], rows: int) -> float:
+        self._execute(f"TRUNCATE {_TABLE}")
+        self._execute(f"INSERT INTO {_TABLE} SELECT * FROM old")  # noqa: S608 # constants
+        self._execute(f"VACUUM ANALYZE {_TABLE}")
+        self._execute("CHECKPOINT")
+        self._began = time.perf_counter()
+        run()
+        return rows / (time.perf_counter() - self._began)
+
+    def _execute(self, statement: str) -> None:
+        self._connection.execute(statement.encode())
+
+
+def _plus_one(column: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.add(column, pa.scalar(1, pa.int32()))
+
+
+def _few_rows() -> list[tuple[Any, ...]]:
+    """A tenth of the rows, of which half exist too."""
+    begin = _ROWS - _FEW // 2
+    return [(*row[:7], json.dumps(row[7])) for row in make_rows(begin, begin + _FEW)]
+
+
+def _airflow_connection() -> None:
+    e = os.environ
+    e["AIRFLOW_HOME"] = tempfile.mkdtemp()
+    extra = {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]}
+    e["AIRFLOW_CONN_BENCH"] = json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": e["PGHOST"],
+            "port": int(e["PGPORT"]),
+            "login": e["PGUSER"],
+            "password": e["PGPASSWORD"],
+            "schema": e["PGDATABASE"],
+            "extra": extra,
+        }
+    )
+
+
+def main() -> int:
+    bench = Bench("merge")
+    with tls_server():
+        _airflow_connection()
+        with psycopg.connect("", autocommit=True) as connection:
+            merges = Merges(connection)
+            few = _few_rows()
+            rows = [(row[0], row[1] + 1, *row[2:]) for row in make_rows(_ROWS // 2, _ROWS // 2 + _ROWS)]
+            figures = bench.compare(
+                f"merge {_ROWS // 1000} k rows into as many",
+                "rows/s",
+                {
+                    _LIMIT: merges.on_the_server(count_staging=True),
+                    _ALONE: merges.on_the_server(count_staging=False),
+                    "ours: Arrow": merges.ours(merges.arrow),
+                    "ours: rows": merges.ours(rows),
+                    _INSERT_ROWS: lambda: merges.insert_rows(few),
+                },
+                rounds=_ROUNDS,
+            )
+            merges.close()
+    bench.at_least(
+        "ours: Arrow / staged MERGE on the server", bench.ratio(figures, "ours: Arrow", _LIMIT), 0.75
+    )
+    for ours in ("ours: Arrow", "ours: rows"):
+        peer = bench.ratio(figures, ours, _INSERT_ROWS)
+        bench.at_least(f"{ours} / insert_rows(replace=True)", peer, 7 if ours == "ours: Arrow" else 3)
+    return bench.finish()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
