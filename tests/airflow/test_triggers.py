@@ -19,7 +19,8 @@ from lakebase_provider.core.client import shared_clients
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
-from tests.airflow.conftest import connection_fields, define
+from tests.airflow.conftest import DagLoader, connection_fields, define
+from tests.airflow.test_dags import states
 
 CONN: dict[str, Any] = {"conn_id": "lakebase_default"}
 #: Seconds within which the statement must be gone after the trigger was asked to end.
@@ -313,3 +314,23 @@ def test_what_is_stored_names_the_connection_alone(lake: LocalLakebase) -> None:
         assert lake.client_secret not in stored
         assert "lakebase_default" in stored
         assert sent(trigger).serialize() == trigger.serialize()
+
+
+# dag.test() runs Airflow's own API server in this process, by starlette's test client.
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+def test_tasks_that_defer_end_as_their_triggers_do(
+    lake: LocalLakebase, dag_of: DagLoader, observer: psycopg.Connection[Any]
+) -> None:
+    run = dag_of("deferrals").test()
+    assert states(run) == {
+        "polls": "success",
+        "waits": "success",
+        "wrong": "failed",
+        "out_of_time": "failed",
+    }
+    assert count(observer, "select last_value from deferral_polls") == 3
+    running = "select pg_sleep(55) /* out_of_time */"
+    (active,) = observer.execute(
+        "select count(*) from pg_stat_activity where query = %s and state = 'active'", (running,)
+    ).fetchone() or (None,)
+    assert active == 0
