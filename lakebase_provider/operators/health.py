@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
+
+    from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 
 class LakebaseHealthCheckOperator(BaseOperator):
@@ -64,13 +66,22 @@ class LakebaseHealthCheckOperator(BaseOperator):
         self.lakebase_conn_id = lakebase_conn_id
         self.checks = checks
         self.timeout = timeout
-        self.thresholds = HealthThresholds(
-            max_connect_ms=max_connect_ms,
-            max_wake_seconds=max_wake_seconds,
-            min_token_seconds=min_token_seconds,
-            max_connections_used=max_connections_used,
-        )
+        self._limits = {
+            "max_connect_ms": max_connect_ms,
+            "max_wake_seconds": max_wake_seconds,
+            "min_token_seconds": min_token_seconds,
+            "max_connections_used": max_connections_used,
+        }
+        if any(limit is not None for limit in self._limits.values()):
+            self.thresholds  # noqa: B018 # a limit that cannot work is told when the DAG is parsed
         self.fail_on: FailOn = require_fail_on(fail_on)
+
+    @cached_property
+    def thresholds(self) -> HealthThresholds:
+        """The limits; a DAG file that sets none does not import them."""
+        from lakebase_provider.core.health_thresholds import HealthThresholds
+
+        return HealthThresholds(**self._limits)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the stages and return the report."""
