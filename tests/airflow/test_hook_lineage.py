@@ -10,10 +10,14 @@ import pytest
 from airflow.providers.common.sql.hooks import lineage
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import Connection
-from airflow.sdk.lineage import HookLineageCollector
 
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+
+try:
+    from airflow.sdk.lineage import HookLineageCollector
+except ModuleNotFoundError:  # Airflow 3.1
+    from airflow.lineage.hook import HookLineageCollector
 
 
 @pytest.fixture
