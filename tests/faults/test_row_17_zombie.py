@@ -1,0 +1,67 @@
+"""Fault matrix, row 17: a task that was given up on, but lives, and its retry."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.once import load_and_commit
+from lakebase_provider.local import LocalLakebase
+from tests.core.fake_clock import FakeClock
+
+from .conftest import timed
+
+# Stopped in the middle of a COPY, with its connection open, as a machine that swaps or a paused container is.
+_ZOMBIE = """
+import os, signal, sys
+from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.core.errors import LoadInterruptedError
+
+def rows():
+    for i in range(40_000):
+        if i == 30_000:
+            print("stopping", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        yield (i,)
+
+with LakebaseClient(LakebaseConfig.from_env()) as client:
+    try:
+        print("loaded", client.load(rows(), "t", mode=sys.argv[1], load_id="day/1").skipped)
+    except LoadInterruptedError as error:
+        print("interrupted", error.retryable)
+"""
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_row_17_the_retry_ends_the_zombie_and_the_rows_are_there_once(lake: LocalLakebase, mode: str) -> None:
+    with LakebaseClient(lake.config()) as client:
+        with client.connection() as connection:
+            connection.execute("DROP TABLE IF EXISTS t, lakebase_load")
+            connection.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        zombie = subprocess.Popen([sys.executable, "-c", _ZOMBIE, mode], stdout=subprocess.PIPE, text=True)
+        assert zombie.stdout is not None
+        try:
+            assert zombie.stdout.readline() == "stopping\n"
+            with timed(20):
+                # Its clock passes the seconds for which a silent client is waited for.
+                result = load_and_commit(
+                    client.connection,
+                    [(i,) for i in range(40_000)],
+                    "t",
+                    clock=FakeClock(),
+                    mode=mode,  # type: ignore[typeddict-item] # one of the parameters above
+                    load_id="day/1",
+                )
+            assert (result.skipped, result.inserted) == (False, 40_000)
+            zombie.send_signal(signal.SIGCONT)
+            assert zombie.communicate(timeout=30)[0] == "interrupted True\n"
+        finally:
+            zombie.kill()
+            zombie.wait()
+            zombie.stdout.close()
+        with client.connection() as connection:
+            assert connection.execute("SELECT count(*) FROM t").fetchone() == (40_000,)
