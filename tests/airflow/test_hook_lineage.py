@@ -51,6 +51,8 @@ async def test_each_statement_is_told_with_its_rows(
 ) -> None:
     # Airflow collects where a plugin reads what is collected; here the test does.
     collector = HookLineageCollector()
+    if not hasattr(collector, "add_extra"):
+        pytest.skip("Airflow 3.1 collects no statements")
     monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
     hook.get_records("select * from traced where id = %s", parameters=(1,))
     hook.insert_rows("traced", [(1,), (2,)])

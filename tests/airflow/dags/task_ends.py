@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk import DAG, BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 OPEN = "select count(*) from pg_stat_activity where application_name like 'task_ends.%'"
