@@ -81,9 +81,9 @@ class LakebaseEventLogStorage(_OnSharedEngine, PostgresEventLogStorage):
         Of the three, it is the one that an instance disposes of last.
         """
         super().dispose()
-        if not self._released:
-            self._released = True
-            self._shared.release()
+        # Whoever asks an instance after its end, and disposes of it again, is no further user.
+        self._shared.release(users=0 if self._released else 1)
+        self._released = True
 
 
 class LakebaseScheduleStorage(_OnSharedEngine, PostgresScheduleStorage):

@@ -6,6 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
 from lakebase_provider.core.client import shared_client
 from lakebase_provider.core.config import LakebaseConfig
 
@@ -36,13 +39,19 @@ class SharedEngine:
             shared._users += 1
             return shared
 
-    def release(self) -> None:
-        """Close the connections if nobody else uses them; whoever still has the engine may go on with it."""
+    def release(self, users: int = 1) -> None:
+        """Close the connections if nobody else uses them; whoever still has the engine may go on with it.
+
+        Args:
+            users: How many users leave; with 0 the connections are closed if there are none.
+        """
         with _lock:
-            self._users -= 1
-            if self._users <= 0:
-                _engines.pop(self._config, None)
-                self.engine.dispose()
+            self._users -= users
+            if self._users > 0:
+                return
+            if _engines.get(self._config) is self:
+                del _engines[self._config]
+        self.engine.dispose()
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Replace the engine by one with the web server's limits; all storages ask, the first one is heard.
@@ -62,18 +71,86 @@ class SharedEngine:
         before.dispose()
 
 
-def _new_engine(config: LakebaseConfig, **arguments: Any) -> Engine:
+class _Borrower(threading.local):
+    """A thread that borrows: how many connections it holds at the moment, in a list to be shared."""
+
+    def __init__(self) -> None:
+        self.count = [0]
+
+
+class NestingPool(QueuePool):
+    """A pool that limits the threads that hold connections, not the connections that such a thread nests.
+
+    Dagster asks for a second connection while it holds one. Were connections limited, threads that all hold
+    their first one would wait for each other's second.
+    """
+
+    _borrower: _Borrower
+    _turns: threading.BoundedSemaphore
+    _most = 0
+
+    def lend_to(self, threads: int) -> None:
+        """Set how many threads may hold connections at the same time."""
+        self._most = threads
+        self._turns = threading.BoundedSemaphore(threads)
+        self._borrower = _Borrower()
+        self._counting = threading.Lock()
+
+    def recreate(self) -> NestingPool:
+        """A new pool with the same limits."""
+        pool = super().recreate()
+        assert isinstance(pool, NestingPool)
+        pool.lend_to(self._most)
+        return pool
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        count = self._borrower.count
+        if not count[0] and not self._turns.acquire(timeout=self._timeout):
+            raise CheckoutTimeoutError(
+                f"{self._most} threads held connections for all of {self._timeout:g} seconds. "
+                "Remedy: raise max_size of the storage in dagster.yaml."
+            )
+        with self._counting:
+            count[0] += 1
+        try:
+            entry = super()._do_get()
+        except BaseException:
+            self._give_back(count)
+            raise
+        # Another thread may return it, such as the one that collects garbage.
+        entry.info["borrower"] = count
+        return entry
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        count = record.info.pop("borrower", None)
+        super()._do_return_conn(record)
+        if count is not None:
+            self._give_back(count)
+
+    def _give_back(self, count: list[int]) -> None:
+        with self._counting:
+            count[0] -= 1
+            last = count[0] == 0
+        if last:
+            self._turns.release()
+
+
+def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> Engine:
     import psycopg
     from sqlalchemy import event
 
     engine = shared_client(config).engine(
+        poolclass=NestingPool,
         pool_size=config.max_size,
+        max_overflow=-1,
         pool_timeout=config.connect_budget,
         # The last one used first, so that a quiet process does not keep all of them in use.
         pool_use_lifo=True,
         isolation_level="AUTOCOMMIT",
         **arguments,
     )
+    assert isinstance(engine.pool, NestingPool)
+    engine.pool.lend_to(config.max_size + max_overflow)
 
     @event.listens_for(engine, "connect")
     def bind_in_the_client(connection: psycopg.Connection, _record: Any) -> None:

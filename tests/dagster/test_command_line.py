@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,29 @@ from tests.eventually import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 TWO_STEPS = Path(__file__).parent / "two_steps.py"
+
+EXAMPLES = EXAMPLE.parent / "dagster"
+PYPROJECT = """
+[project]
+name = "fresh"
+version = "0.1.0"
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "fresh"
+"""
+DEFINITIONS = """
+from pathlib import Path
+
+from dagster import definitions, load_from_defs_folder
+
+
+@definitions
+def defs():
+    return load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
 
 
 @pytest.fixture
@@ -36,6 +60,35 @@ def execute(job: str, file: Path, home: Path) -> str:
     assert result.returncode == 0, printed[-4000:]
     assert "RUN_SUCCESS" in printed
     return printed
+
+
+def dg(*arguments: str, cwd: Path, home: Path) -> str:
+    """Run Dagster's command for projects, and return what it printed."""
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("dg")), *arguments],
+        env={**os.environ, "DAGSTER_HOME": str(home), "COLUMNS": "200", "PYTHONPATH": str(cwd / "src")},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    printed = result.stdout + result.stderr
+    assert result.returncode == 0, printed[-4000:]
+    return printed
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project as Dagster's template lays it out, without definitions yet."""
+    root = tmp_path / "fresh"
+    defs = root / "src" / "fresh" / "defs"
+    defs.mkdir(parents=True)
+    for package in (defs.parent, defs):
+        (package / "__init__.py").touch()
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (defs.parent / "definitions.py").write_text(DEFINITIONS)
+    return root
 
 
 def assert_no_secret(lake: LocalLakebase, printed: str, home: Path) -> None:
@@ -66,3 +119,33 @@ def test_each_step_in_a_process_of_its_own_has_one_pool(lake: LocalLakebase, hom
     assert (counters.mints, counters.logins) == (2, 2)
     eventually(lambda: open_connections(lake) == 0)
     assert_no_secret(lake, printed, home)
+
+
+def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
+    listed = dg("list", "components", cwd=project, home=home)
+    for name in ("LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"):
+        assert name in listed
+    dg("scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
+    # The first one brings the connection that dg check asks for; a second one finds it.
+    dg("scaffold", "defs", "dagster_lakebase.LakebaseHealthComponent", "health", cwd=project, home=home)
+    made = {str(file.relative_to(project / "src/fresh/defs")) for file in project.rglob("defs.yaml")}
+    assert made == {"totals/defs.yaml", "lakebase/defs.yaml", "health/defs.yaml"}
+    assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
+    assert "loaded successfully" in dg("check", "defs", cwd=project, home=home)
+    dg("launch", "--assets", "totals", cwd=project, home=home)
+    assert lake.admin.counters().logins == 1
+    eventually(lambda: open_connections(lake) == 0)
+
+
+def test_the_components_of_the_example(lake: LocalLakebase, project: Path, home: Path) -> None:
+    shutil.copytree(EXAMPLES / "components", project / "src/fresh/defs", dirs_exist_ok=True)
+    assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
+    lake.admin.execute("DROP TABLE IF EXISTS example_daily_revenue")
+    arguments = ("--assets", "daily_revenue", "--partition", "2026-03-29")
+    for _ in range(2):
+        printed = dg("launch", *arguments, cwd=project, home=home)
+    assert lake.client_secret not in printed
+    rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"
+    [(day, currency, revenue)] = lake.admin.execute(rows)
+    assert (day.isoformat(), currency, revenue) == ("2026-03-29T00:00:00", "EUR", 100)
+    eventually(lambda: open_connections(lake) == 0)

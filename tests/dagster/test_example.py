@@ -15,6 +15,9 @@ from lakebase_provider.local import LocalLakebase
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 
+EXAMPLES = EXAMPLE.parent / "dagster"
+DOCS = EXAMPLE.parents[1] / "docs"
+
 
 @pytest.fixture
 def fresh(lake: LocalLakebase) -> Iterator[LocalLakebase]:
@@ -131,6 +134,59 @@ def test_the_schedule_asks_for_a_run_each_night(example: ModuleType) -> None:
         )
         (request,) = schedule.evaluate_tick(context).run_requests
     assert request.job_name in (None, "lakebase_etl_job")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_health(lake: LocalLakebase) -> None:
+    module = load("health")
+    assert run(module, "lakebase_health_job").output_for_node("lakebase_health_check_op")["ok"] is True
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = module.defs.resolve_implicit_global_asset_job_def()
+        (check,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert check.passed
+    lake.admin.execute("DROP TABLE example_customers")
+
+
+def test_observation(lake: LocalLakebase) -> None:
+    events = run(load("observation"), "observe_tables").get_asset_observation_events()
+    assert {event.asset_key.to_user_string() for event in events if event.asset_key} == {
+        "pg_catalog/pg_class",
+        "column_catalog",
+    }
+
+
+#: Where each example of this folder is run.
+RUN_BY = {
+    "health": "test_example.py",
+    "observation": "test_example.py",
+    "components": "test_command_line.py",
+    "storage": "test_storage.py",
+}
+
+
+def test_no_example_goes_untested_and_undocumented() -> None:
+    """Those of the resource and of the I/O managers are held by their own tests."""
+    documented = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    for entry in EXAMPLES.iterdir():
+        if entry.name.startswith(("__", "resource", "io_manager")):
+            continue
+        assert entry.stem in RUN_BY, f"{entry.name} is run by no test"
+        files = [entry] if entry.is_file() else [file for file in entry.rglob("*") if file.is_file()]
+        for file in files:
+            lines = [line.strip() for line in file.read_text().splitlines()]
+            starts = [line.split("START ")[1].rstrip("]") for line in lines if "[START " in line]
+            ends = [line.split("END ")[1].rstrip("]") for line in lines if "[END " in line]
+            assert starts == ends != [], file
+            for marker in starts:
+                assert f"[START {marker}]" in documented, f"no page includes {marker} of {file.name}"
 
 
 def test_the_markers_that_the_documentation_includes_come_in_pairs() -> None:
