@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -30,6 +30,19 @@ class Recorded:
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self._spans.get_finished_spans()
+
+    def counted(self, name: str) -> int:
+        data = self._metrics.get_metrics_data()
+        assert data is not None
+        return sum(
+            int(point.value)
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint)
+        )
 
     def histogram(self, name: str) -> list[HistogramDataPoint]:
         data = self._metrics.get_metrics_data()
@@ -125,3 +138,17 @@ def test_a_checkout_is_traced_down_to_the_mint(lakebase_env: LocalLakebase, reco
         assert span.attributes["lakebase.outcome"] == "ok"
     assert found["lakebase.connect"].attributes is not None
     assert float(str(found["lakebase.connect"].attributes["lakebase.token.seconds_left"])) > 3000
+
+
+def test_a_load_is_a_span_and_counts_its_rows_and_bytes(
+    recorded: Recorded, lakebase_env: LocalLakebase
+) -> None:
+    with LakebaseClient(lakebase_env.config()) as client:
+        with client.connection() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS counted (id int)")
+        result = client.load([(1,), (2,), (3,)], "counted")
+    assert recorded.counted("lakebase.load.rows") == 3
+    assert recorded.counted("lakebase.load.bytes") == result.bytes
+    (span,) = [span for span in recorded.spans() if span.name == "lakebase.load"]
+    assert dict(span.attributes or {}) == {"lakebase.mode": "append", "lakebase.outcome": "ok"}
+    assert len(recorded.histogram("lakebase.load.duration")) == 1

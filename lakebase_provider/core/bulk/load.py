@@ -149,7 +149,7 @@ class _Load:
 
     def _copy(self, table: Table, into: TableName | None, rejects: Rejects | None) -> CopyResult:
         self.progress.phase("copy")
-        return copy_in(
+        copied = copy_in(
             self.connection,
             self.source,
             table,
@@ -158,6 +158,9 @@ class _Load:
             progress=self.progress,
             reject=rejects,
         )
+        # The format's trailer comes after the last batch.
+        self.progress(copied.rows, copied.bytes)
+        return copied
 
     def _replace(self, table: Table, rejects: Rejects | None) -> tuple[CopyResult, Counts]:
         where = self.plan.slice(self.connection)

@@ -1,9 +1,9 @@
 """Merge: staged rows change those of the same key, add the others, and may remove what is missing.
 
-The change is one MERGE. Where another session inserts one of its keys in the same moment MERGE fails on the
-unique index; it is then undone to a savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot fail
-so. Without a unique index on the keys nothing would tell of such a key: the table is then locked against other
-writers until the transaction ends.
+The change is one MERGE. Where another session inserts one of its keys in the same moment, MERGE fails on the
+unique index; it is then undone to a savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot
+fail so. Without a unique index on the keys nothing would tell of such a key: the table is then locked against
+other writers until the transaction ends.
 """
 
 from __future__ import annotations

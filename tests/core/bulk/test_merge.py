@@ -52,7 +52,13 @@ def test_of_two_rows_with_a_key_the_later_one_counts(client: LakebaseClient) -> 
 
 def test_of_two_rows_with_a_key_the_greater_version_counts(client: LakebaseClient) -> None:
     run(client, "CREATE TABLE t (a int, b text, version int, v text, PRIMARY KEY (a, b))")
-    rows = [(1, "x", 2, "two"), (1, "x", 3, "three"), (1, "x", 1, "one"), (1, "y", None, "?"), (1, "y", 1, "1")]
+    rows = [
+        (1, "x", 2, "two"),
+        (1, "x", 3, "three"),
+        (1, "x", 1, "one"),
+        (1, "y", None, "?"),
+        (1, "y", 1, "1"),
+    ]
     result = client.load(rows, "t", mode="merge", version_column="version")
     assert counts(result) == (2, 0, 0, 3)
     assert run(client, "SELECT b, v FROM t ORDER BY b") == [("x", "three"), ("y", "1")]
