@@ -74,7 +74,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     last_used: float = 0.0
     #: Seconds to wait at most for any answer of the server; None for as long as it takes.
     answer_timeout: float | None = None
-    _used = False
+    #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
+    _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
 
     def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
@@ -82,6 +83,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         return steps
 
     def _note(self, steps: Generator[Any, Any, Any]) -> None:
+        self._touched = True
         if steps is self._harmless:
             self._harmless = None
         else:
@@ -121,11 +123,12 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _forget_borrower(self) -> None:
         # Last, for setting one of the attributes goes through wait(), even when nothing is sent.
-        self._used = False
+        self._touched = self._used = False
         self.prepare_threshold = _PREPARE_THRESHOLD
         self._adapters = None
-        self._notice_handlers.clear()
-        self._notify_handlers.clear()
+        if self._notice_handlers or self._notify_handlers:
+            self._notice_handlers.clear()
+            self._notify_handlers.clear()
         self.last_used = time.monotonic()
 
 
@@ -226,11 +229,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             # Airflow's task timeout; waiting for the statement's end here could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
-        statements = self._statements_to_reset()
-        if statements:
-            self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-        for name, value in self._changed():
-            setattr(self, name, value)
+        if self._touched:
+            statements = self._statements_to_reset()
+            if statements:
+                self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+            for name, value in self._changed():
+                setattr(self, name, value)
         self.row_factory = tuple_row
         self.cursor_factory = LakebaseCursor
         self.server_cursor_factory = psycopg.ServerCursor
@@ -310,11 +314,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         if status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
-        statements = self._statements_to_reset()
-        if statements:
-            await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-        for name, value in self._changed():
-            await getattr(self, f"set_{name}")(value)
+        if self._touched:
+            statements = self._statements_to_reset()
+            if statements:
+                await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+            for name, value in self._changed():
+                await getattr(self, f"set_{name}")(value)
         self.row_factory = tuple_row
         self.cursor_factory = AsyncLakebaseCursor
         self.server_cursor_factory = psycopg.AsyncServerCursor

@@ -155,8 +155,6 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._sched.enter(self.max_idle, ShrinkPool(self).tick)
 
     def _start_scheduler(self) -> None:
-        if self._scheduling:
-            return
         with self._starting:
             if not self._scheduling and not self._closed:
                 self._scheduling = True
@@ -166,7 +164,8 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
 
     def _add_to_pool(self, conn: LakebaseConnection) -> None:
         super()._add_to_pool(conn)
-        self._start_scheduler()
+        if not self._scheduling:
+            self._start_scheduler()
 
     def _signal_stop_worker(self) -> list[threading.Thread]:
         # A thread that is starting is either stopped with the others, or finds the pool closed.
