@@ -47,10 +47,8 @@ def source_of(value: Any) -> Source:
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(value, pandas.DataFrame):
         return _of_pandas(value)
-    if polars is not None and isinstance(value, polars.DataFrame):
-        return Source(value.to_arrow().schema, value)
-    if polars is not None and isinstance(value, polars.LazyFrame):
-        return Source(value.collect_schema().to_frame().to_arrow().schema, value)
+    if polars is not None and isinstance(value, (polars.DataFrame, polars.LazyFrame)):
+        return _of_polars(value)
     return _of_batches(iter(value))
 
 
@@ -70,6 +68,17 @@ def _of_pandas(frame: Any) -> Source:
     is_object = sys.modules["pandas"].api.types.is_object_dtype
     objects = frozenset(name for name, kind in frame.dtypes.items() if is_object(kind))
     return Source(pa.Schema.from_pandas(frame, preserve_index=False), frame, objects)
+
+
+def _of_polars(frame: Any) -> Source:
+    schema = frame.collect_schema()
+    objects = [name for name, kind in schema.items() if kind.is_object()]
+    if objects:
+        raise ColumnMismatchError(
+            f"Column {objects[0]!r} of the data frame holds Python objects, which have no columnar form.",
+            remedy="Cast it to a type of Polars, such as by map_elements with return_dtype.",
+        )
+    return Source(schema.to_frame().to_arrow().schema, frame)
 
 
 def _of_batches(batches: Iterator[Any]) -> Source:

@@ -377,6 +377,7 @@ def test_wrong_metadata_are_named_before_anything_is_sent(
         (pd.DataFrame({"a": [1]}).set_index("a"), ColumnMismatchError, "reset_index"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), ColumnMismatchError, "'a'"),
         (pd.DataFrame(), ColumnMismatchError, "no columns"),
+        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), ColumnMismatchError, "'o'"),
         (pa.table({"x" * 64: [1]}), ConfigError, "63"),
         (iter([1]), LoadError, "int"),
         ({"a": 1}, dg.DagsterInvariantViolationError, "dict"),
