@@ -105,7 +105,9 @@ def _ours(source: Any) -> Callable[[], None]:
 
 def warm() -> None:
     """Import before the clock starts what a load imports, as the peers' modules are imported too."""
-    for module in ("pgpq", "pyarrow.compute", "msgspec", "lakebase_provider.core.bulk.cast"):
+    # pandas too: pyarrow imports it, where it is installed, with the first Python value that it converts.
+    modules = ("pgpq", "pyarrow.compute", "pyarrow.parquet", "msgspec", "pandas")
+    for module in (*modules, "lakebase_provider.core.bulk.cast"):
         importlib.import_module(module)
 
 

@@ -19,9 +19,9 @@ from benchmarks.load_contenders import TABLE, copy_rows, make_arrow, make_rows, 
 _STEP = 50_000
 
 
-def batches(rows: int) -> Iterator[Any]:
+def batches(rows: int, table: Any) -> Iterator[Any]:
     """Record batches that come one by one; their content repeats, so that making them costs little."""
-    table = make_arrow(0, _STEP).combine_chunks()
+    table = table.combine_chunks()
     for begin in range(0, rows, _STEP):
         yield table.slice(0, min(_STEP, rows - begin)).to_batches()[0]
 
@@ -38,7 +38,7 @@ def parquet_file(folder: Path, rows: int) -> Path:
 
     path = folder / f"rows-{rows}.parquet"
     if not path.exists():
-        found = batches(rows)
+        found = batches(rows, make_arrow(0, _STEP))
         first = next(found)
         with parquet.ParquetWriter(path, first.schema) as writer:
             writer.write_batch(first)
@@ -49,7 +49,7 @@ def parquet_file(folder: Path, rows: int) -> Path:
 
 SOURCES: dict[str, Callable[[Path, int], Any]] = {
     "rows": lambda folder, rows: _repeated(rows),
-    "arrow": lambda folder, rows: batches(rows),
+    "arrow": lambda folder, rows: batches(rows, make_arrow(0, _STEP)),
     "parquet": lambda folder, rows: folder / f"rows-{rows}.parquet",
 }
 

@@ -33,7 +33,7 @@ def encode_binary(arrays: Sequence[pa.Array], targets: Sequence[Target]) -> memo
     chosen: dict[str, Any] = {}
     for field, target in zip(fields, targets, strict=True):
         if target.kind == "jsonb" and not pa.types.is_binary(field.type):
-            kinds = {
+            kinds: dict[Any, Any] = {
                 pa.string(): encoders.StringEncoderBuilder,
                 pa.large_string(): encoders.LargeStringEncoderBuilder,
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -143,22 +144,21 @@ class _ArrowColumn:
 
         self._target = target
         self._values = ValuesEncoder(target, text=text, strict=strict)
-        self._caster_of = lambda kind: Caster(kind, target, text=text, strict=strict)
+        self._new_caster = partial(Caster, target=target, text=text, strict=strict)
         self._kind = kind
-        self._caster = None if kind is None else self._caster_of(kind)
+        self._caster = None if kind is None else self._new_caster(kind)
 
     def __call__(self, values: Any) -> pa.Array:
         kind = getattr(values, "type", None)
         if kind is None:
-            if self._target.not_null and None in values:
-                raise _null(self._target, values.index(None))
+            _refuse_none(values, self._target)
             return self._values.encode(values)
         if self._target.not_null and values.null_count:
             import pyarrow.compute as pc
 
-            raise _null(self._target, pc.index(pc.is_null(values), True).as_py())
+            raise _null(pc.index(pc.is_null(values), True).as_py())
         if self._caster is None or kind != self._kind:
-            self._kind, self._caster = kind, self._caster_of(kind)
+            self._kind, self._caster = kind, self._new_caster(kind)
         return self._caster.cast(values)
 
 
@@ -170,8 +170,7 @@ class _PlainColumn:
         self._transformer = Transformer()
 
     def __call__(self, values: Sequence[Any]) -> list[str]:
-        if self._target.not_null and None in values:
-            raise _null(self._target, values.index(None))
+        _refuse_none(values, self._target)
         found = []
         for index, value in enumerate(values):
             try:
@@ -198,5 +197,11 @@ def _joined(columns: list[list[str]]) -> memoryview:
     return memoryview("".join(["\t".join(row) + "\n" for row in zip(*columns, strict=True)]).encode())
 
 
-def _null(target: Target, index: int) -> BadValueError:
+def _refuse_none(values: Sequence[Any], target: Target) -> None:
+    # By types: comparing with None would ask arrays for a truth that they do not have.
+    if target.not_null and type(None) in set(map(type, values)):
+        raise _null(next(index for index, value in enumerate(values) if value is None))
+
+
+def _null(index: int) -> BadValueError:
     return BadValueError("NULL, which the column refuses", kind="NULL", index=index)
