@@ -6,8 +6,9 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
+from dagster.components.core.package_entry import get_package_objects_in_module
 
-import dagster_lakebase.components
+import dagster_lakebase
 
 HEAVY = {"airflow", "databricks.sdk", "psycopg", "psycopg_pool", "sqlalchemy.dialects.postgresql", "pandas"}
 
@@ -19,6 +20,8 @@ HEAVY = {"airflow", "databricks.sdk", "psycopg", "psycopg_pool", "sqlalchemy.dia
         "import dagster_lakebase.components",
         "from dagster_lakebase import LakebaseResource; LakebaseResource(endpoint='x', client_secret='y')",
         "from dagster_lakebase import build_lakebase_health_checks; build_lakebase_health_checks(['a'])",
+        "from dagster_lakebase import build_lakebase_health_sensor; build_lakebase_health_sensor(['a'])",
+        "from dagster_lakebase import build_lakebase_table_observation as o; o(['a'])",
     ],
 )
 def test_loading_a_code_location_costs_no_driver(statement: str) -> None:
@@ -33,6 +36,18 @@ def test_loading_a_code_location_costs_no_driver(statement: str) -> None:
     assert not HEAVY & set(json.loads(result.stdout))
 
 
-def test_dg_finds_the_components() -> None:
+def test_dg_finds_the_components_and_nothing_else() -> None:
     (entry,) = entry_points(group="dagster_dg_cli.registry_modules", name="dagster_lakebase")
-    assert entry.load() is dagster_lakebase.components
+    found = dict(get_package_objects_in_module(entry.load()))
+    assert set(found) == {"LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"}
+    for name, component in found.items():
+        # The name that YAML and `dg scaffold defs` use.
+        assert getattr(dagster_lakebase, name) is component
+
+
+def test_storage_without_dagster_postgres_says_what_to_install() -> None:
+    code = "import sys\nsys.modules['dagster_postgres'] = None\nimport dagster_lakebase.storage"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "pip install 'lakebase-provider[dagster-storage]'" in result.stderr
