@@ -65,6 +65,11 @@ def _of_pandas(frame: Any) -> Source:
             f"The data frame's index {list(frame.index.names)} would not be stored.",
             remedy="Make it a column by reset_index(), or drop it by reset_index(drop=True).",
         )
+    if repeated := sorted(set(frame.columns[frame.columns.duplicated()])):
+        raise ColumnMismatchError(
+            f"The data frame has several columns named {', '.join(map(repr, repeated))}.",
+            remedy="Rename them.",
+        )
     is_object = sys.modules["pandas"].api.types.is_object_dtype
     objects = frozenset(name for name, kind in frame.dtypes.items() if is_object(kind))
     return Source(pa.Schema.from_pandas(frame, preserve_index=False), frame, objects)

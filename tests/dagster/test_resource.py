@@ -32,9 +32,16 @@ KINDS = {"string": str | None, "secret": str | None, "integer": int | None, "num
 
 def test_public_names() -> None:
     assert dagster_lakebase.__all__ == [
+        "LakebaseConnectionComponent",
         "LakebaseHealthCheckConfig",
+        "LakebaseHealthComponent",
+        "LakebaseIOManager",
         "LakebaseResource",
+        "LakebaseSqlComponent",
         "build_lakebase_health_checks",
+        "build_lakebase_health_sensor",
+        "build_lakebase_table_observation",
+        "build_lakebase_table_observation_sensor",
         "lakebase_health_check_op",
     ]
     for name in dagster_lakebase.__all__:
