@@ -146,7 +146,7 @@ class Caster:
         element = self._target.element
         if element is not None and (element.precision or element.fraction < 6):
             return None  # the server would round the elements unseen
-        return partial(check_parsed, target=self._target) if self._text else None
+        return partial(check_parsed, target=self._target, strict=self._strict) if self._text else None
 
     def _texts(self, array: pa.Array) -> pa.Array:
         import pyarrow as pa

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lakebase_provider.core.bulk.target import BadValueError, Target
+from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target
 from lakebase_provider.core.bulk.values import check
 
 if TYPE_CHECKING:
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 _ZONE = r":[0-9.,]+\s*([zZ]|[-+][0-9:]+|[A-Za-z_/]{3,})\s*$"
 
 
-def check_parsed(array: pa.Array, *, target: Target) -> pa.Array:
+def check_parsed(array: pa.Array, *, target: Target, strict: bool) -> pa.Array:
     """Check texts that go to a column of another type.
 
     Args:
         array: The texts.
         target: The column.
+        strict: True to find now what the server would refuse; then dates and times have to be in ISO 8601.
 
     Returns:
         The texts as they are.
@@ -36,7 +37,14 @@ def check_parsed(array: pa.Array, *, target: Target) -> pa.Array:
             raise BadValueError(reason, kind="text", index=index)
 
     array = array.cast(pa.string())
-    if target.kind == "numeric" and target.precision:
+    if strict and target.kind not in ("array", "bytea", OTHER):
+        for index, value in enumerate(array.to_pylist()):
+            try:
+                _ = None if value is None else check(value, target)
+            except BadValueError as error:
+                error.index, error.kind = index, "text"
+                raise
+    elif target.kind == "numeric" and target.precision:
         scale = max(target.scale, 0)
         fits = rf"^\s*[-+]?[0-9]*(\.[0-9]{{0,{scale}}}0*)?\s*$" if target.scale >= 0 else r"^\s*[-+]?0\s*$"
         unusual = pc.invert(pc.match_substring_regex(array, fits))

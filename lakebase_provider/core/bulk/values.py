@@ -23,6 +23,9 @@ from lakebase_provider.core.bulk import json_text
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, TEXTS, BadValueError, Target
 
 _UTC = timezone.utc
+#: Postgres' words.
+_TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})
+_FALSE = frozenset({"f", "false", "n", "no", "off", "0"})
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -59,8 +62,8 @@ def _bool(value: Any, target: Target) -> bool:
         return value
     if type(value).__name__ in ("bool_", "bool"):  # numpy's
         return bool(value)
-    if isinstance(value, str) and value.lower() in ("true", "t", "false", "f"):
-        return value.lower() in ("true", "t")
+    if isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
     raise _mismatch(value, target)
 
 

@@ -233,6 +233,17 @@ def test_rejected_rows_leave_the_rest(connection: psycopg.Connection[Any]) -> No
         assert [(row.number, row.column) for row in rejected] == list(zip(range(2, 8), "knmjtj", strict=True))
 
 
+def test_texts_that_the_server_would_refuse_are_put_aside(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE parsed (n int, x float8, at timestamptz, f bool)")
+    good = ("7", "1e5", "2024-05-01 12:00:00+02", "yes")
+    bad = [("seven", *good[1:]), (good[0], "x", *good[2:]), (*good[:2], "soon", "t"), (*good[:3], "maybe")]
+    columns = zip(*[good, *bad, good], strict=True)
+    source = pa.table(dict(zip(["n", "x", "at", "f"], map(list, columns), strict=True)))
+    rejected: list[RejectedRow] = []
+    assert copy_in(connection, source, read_table(connection, "parsed"), reject=rejected.append).rows == 2
+    assert [(row.number, row.column) for row in rejected] == [(2, "n"), (3, "x"), (4, "at"), (5, "f")]
+
+
 def test_the_servers_row_number_counts_the_rejected_ones(connection: psycopg.Connection[Any]) -> None:
     connection.execute("CREATE TEMP TABLE positive (n int2 CHECK (n > 0))")
     source = [(1,), (99_999,), (1,), (-1,), (99_999,)]
