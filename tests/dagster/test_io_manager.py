@@ -406,7 +406,7 @@ def test_a_missing_table_says_what_to_do(run: Run) -> None:
     @dg.asset(ins={"orders": dg.AssetIn(key=["io", "orders"])})
     def consumer(orders: pa.Table) -> None: ...
 
-    error = error_of(run, consumer)
+    error = error_of(run, dg.AssetSpec(["io", "orders"]), consumer)
     [missing] = [step for step in causes(error) if isinstance(step, TableNotFoundError)]
     assert "Materialize the upstream asset" in missing.remedy
 
