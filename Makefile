@@ -11,7 +11,7 @@ BENCH_READY := $(BENCH_VENV)/.ready
 UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-ui lint format bench $(BENCHES) docs constraints clean
+.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-ui lint format bench $(BENCHES) dagster-defects docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
@@ -26,6 +26,7 @@ help:
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make bench         the measurements, or one of: $(BENCHES)"
+	@echo "make dagster-defects  known defects of database I/O managers, there and here"
 	@echo "make docs          the documentation, in build/docs"
 	@echo "make constraints   resolve constraints.txt anew"
 	@echo "make clean         remove all that was made, $(VENV) included"
@@ -113,6 +114,10 @@ $(BENCH_READY): pyproject.toml constraints.txt
 
 $(BENCHES): bench-%: $(BENCH_READY)
 	$(BENCH_VENV)/bin/python -m benchmarks.bench_$*
+
+# The known defects of Dagster's database I/O managers: what becomes of each case there, and here.
+dagster-defects: $(BENCH_READY)
+	$(BENCH_VENV)/bin/python -W ignore -m benchmarks.dagster_defects
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs

@@ -8,7 +8,7 @@ from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
 
 #: The forms in which a result can be had, rows apart.
 FORMS = ("pandas", "polars", "arrow")

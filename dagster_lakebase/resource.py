@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import polars as pl
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
     from sqlalchemy.engine import Engine
 
     from lakebase_provider.core.client import LakebaseClient

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dagster_lakebase.table_metadata import column_schema, count_rows, is_small
 from lakebase_provider.core.errors import LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
 
     from lakebase_provider.core.connection import LakebaseConnection
 

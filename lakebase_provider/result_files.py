@@ -14,7 +14,7 @@ from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
-    from pyarrow import DataType  # type: ignore[import-untyped] # it ships no types
+    from pyarrow import DataType
 
 #: Rows that are fetched, encoded and written at a time.
 CHUNK_ROWS = 1000
@@ -77,7 +77,7 @@ class _ParquetFile(RowFile):
     def __init__(self, path: ObjectStoragePath, columns: Sequence[Any]) -> None:
         try:
             import pyarrow as pa
-            import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no types
+            import pyarrow.parquet as pq
         except ImportError:
             raise ConfigError(
                 "A Parquet file needs pyarrow, which is not installed.",

@@ -16,7 +16,7 @@ from lakebase_provider.core.bulk.table import Table, TableName, identifier, read
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
 
 #: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
 _ANY_PRECISION = 76
