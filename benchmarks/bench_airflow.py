@@ -76,7 +76,7 @@ class Connections:
 @contextmanager
 def as_one_task() -> Iterator[None]:
     """What runs in it has a pool of its own, as a task run has; its log goes nowhere, but is written."""
-    from lakebase_provider.core.client import close_shared_clients
+    from lakebase_provider.core.shared import close_shared_clients
 
     close_shared_clients()
     try:
@@ -194,7 +194,7 @@ def measure_one_statement(bench: Bench, link: str, lake: LocalLakebase, rounds: 
     from airflow.providers.postgres.hooks.postgres import PostgresHook
     from airflow.sdk import BaseHook
 
-    from lakebase_provider.core.client import close_shared_clients
+    from lakebase_provider.core.shared import close_shared_clients
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
     raw = login_of(LakebaseHook("bench_lakebase"), lake)

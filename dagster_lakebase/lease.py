@@ -36,7 +36,7 @@ class Lease:
             ConfigError: There are no workspace credentials. No network call has been made.
         """
         # Imported late: loading a code location must not cost the driver.
-        from lakebase_provider.core.client import shared_client
+        from lakebase_provider.core.shared import shared_client
 
         with _lock:
             lease = _leases.get(config)

@@ -175,7 +175,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         """
         if self._lease is not None:
             return self._lease.client
-        from lakebase_provider.core.client import shared_client
+        from lakebase_provider.core.shared import shared_client
 
         return shared_client(self.lakebase_config)
 

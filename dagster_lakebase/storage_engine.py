@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from lakebase_provider.core.client import shared_client
 from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.shared import shared_client
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

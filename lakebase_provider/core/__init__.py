@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lakebase_provider.core.client import LakebaseClient, close_shared_clients, shared_client
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.core.health import HealthReport, StageResult
     from lakebase_provider.core.secret import Secret
+    from lakebase_provider.core.shared import close_shared_clients, shared_client
     from lakebase_provider.core.token import Token, TokenPolicy
 
 __all__ = [
@@ -39,8 +40,8 @@ _HOMES = {
     "StageResult": "health",
     "Token": "token",
     "TokenPolicy": "token",
-    "close_shared_clients": "client",
-    "shared_client": "client",
+    "close_shared_clients": "shared",
+    "shared_client": "shared",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -356,44 +355,3 @@ class LakebaseClient:
 
 def _checkouts(pool: LakebasePool | None) -> int:
     return 0 if pool is None else pool.get_stats().get("requests_num", 0)
-
-
-_shared: dict[LakebaseConfig, LakebaseClient] = {}
-_shared_tokens: dict[tuple[object, ...], TokenProvider] = {}
-_shared_lock = threading.Lock()
-
-
-def shared_client(config: LakebaseConfig) -> LakebaseClient:
-    """This process's one client for that configuration, and so one pool for all who ask.
-
-    Clients that differ only in what a token does not depend on, such as database or application name, share
-    the token. The pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
-    """
-    with _shared_lock:
-        client = _shared.get(config)
-        if client is None:
-            key = config.credential_key()
-            client = _shared[config] = LakebaseClient(config, tokens=_shared_tokens.get(key))
-            _shared_tokens[key] = client.tokens
-        return client
-
-
-def shared_clients() -> tuple[LakebaseClient, ...]:
-    """All clients that :func:`shared_client` has made in this process."""
-    with _shared_lock:
-        return tuple(_shared.values())
-
-
-def close_shared_clients() -> None:
-    """Close the pools of all shared clients; their tokens stay for the next use."""
-    for client in shared_clients():
-        client.close()
-
-
-def _renew_lock_in_child() -> None:
-    global _shared_lock
-    _shared_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock_in_child)
-atexit.register(close_shared_clients)

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from lakebase_provider.core.client import shared_clients
+from lakebase_provider.core.shared import shared_clients
 
 
 class Progress:

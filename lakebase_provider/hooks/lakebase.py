@@ -17,11 +17,12 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk.log import mask_secret
 
-from lakebase_provider.core.client import LakebaseClient, shared_client
+from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.engine import sqlalchemy_url
 from lakebase_provider.core.errors import ConfigError, LakebaseError
 from lakebase_provider.core.fence import fence
+from lakebase_provider.core.shared import shared_client
 from lakebase_provider.core.statements import leaves_no_trace
 from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of
 from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
-from lakebase_provider.core.client import close_shared_clients
+from lakebase_provider.core.shared import close_shared_clients
 
 
 class _TaskEnd:

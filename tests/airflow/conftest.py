@@ -86,7 +86,7 @@ def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def lake(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLakebase]:
     """The local Lakebase, with the connection ``lakebase_default`` leading to it and to it alone."""
-    from lakebase_provider.core.client import close_shared_clients
+    from lakebase_provider.core.shared import close_shared_clients
 
     # Only the connection may lead there, so that a test cannot pass by what the environment says.
     for name in lakebase_env.env():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from lakebase_provider.core.client import shared_clients
+from lakebase_provider.core.shared import shared_clients
 from lakebase_provider.hooks import task_end
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from lakebase_provider.core.client import shared_clients
+from lakebase_provider.core.shared import shared_clients
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger

@@ -4,16 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from lakebase_provider.core import client as client_module
-from lakebase_provider.core import close_shared_clients, shared_client
+from lakebase_provider.core import close_shared_clients, shared, shared_client
 from lakebase_provider.local import LocalLakebase
 
 
 @pytest.fixture(autouse=True)
 def fresh_registry() -> Iterator[None]:
     close_shared_clients()
-    client_module._shared.clear()
-    client_module._shared_tokens.clear()
+    shared._shared.clear()
+    shared._shared_tokens.clear()
     yield
     close_shared_clients()
 

@@ -332,7 +332,9 @@ def test_without_a_principal_in_the_settings_nothing_is_shared(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     client = LakebaseClient(
-        lakebase_env.config(credential_store="shared", client_id=None, client_secret=None, auth_type="oauth-m2m")
+        lakebase_env.config(
+            credential_store="shared", client_id=None, client_secret=None, auth_type="oauth-m2m"
+        )
     )
     assert "needs client_id and client_secret" in caplog.text
     assert client.tokens.get()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lakebase_provider.core import client, close_shared_clients
+from lakebase_provider.core import close_shared_clients, shared
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
@@ -19,8 +19,8 @@ def lake(
     The application name tells the test's connections from those of others. No test may leave one behind.
     """
     monkeypatch.setenv("PGAPPNAME", request.node.name[:60])
-    monkeypatch.setattr(client, "_shared", {})
-    monkeypatch.setattr(client, "_shared_tokens", {})
+    monkeypatch.setattr(shared, "_shared", {})
+    monkeypatch.setattr(shared, "_shared_tokens", {})
     yield lakebase_env
     close_shared_clients()
     eventually(lambda: open_connections(lakebase_env) == 0)
