@@ -59,7 +59,9 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     "lakebase_provider.operators.health",
+                    "lakebase_provider.operators.load",
                     "lakebase_provider.operators.sql",
+                    "lakebase_provider.operators.transfer",
                 ],
             }
         ],

@@ -1,0 +1,70 @@
+"""What OpenLineage is told of tables, files and queries that rows move between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.openlineage.facet import (
+    Dataset,
+    OutputDataset,
+    OutputStatisticsOutputDatasetFacet,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from lakebase_provider.core.bulk.result import LoadResult
+    from lakebase_provider.hooks.lakebase import LakebaseHook
+
+
+def table_dataset(hook: LakebaseHook, table: str, result: LoadResult | None = None) -> OutputDataset:
+    """A table that is written, named as in SQL's lineage.
+
+    Args:
+        hook: Of the connection that leads to it.
+        table: Its name, with its schema or found by the search path.
+        result: What was loaded, where that is known: its rows are told too.
+    """
+    from lakebase_provider.core.bulk.table import TableName
+
+    name = TableName.parse(table if result is None else result.table)
+    target = hook.client.target()
+    schema = name.schema or hook.get_openlineage_default_schema()
+    return OutputDataset(
+        namespace=f"postgres://{target.host}:{target.port}",
+        name=f"{target.database}.{schema}.{name.table}",
+        outputFacets={}
+        if result is None
+        else {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=result.rows)},
+    )
+
+
+def file_dataset(path: str) -> Dataset:
+    """A file as OpenLineage names it: ``s3://bucket`` and the key, ``file`` and the path.
+
+    Args:
+        path: A local path or a URI, in which the name of an Airflow connection is left out.
+    """
+    parts = urlsplit(path) if "://" in path else None
+    if parts is None or parts.scheme in ("", "file"):
+        return Dataset(namespace="file", name=str(Path(path if parts is None else parts.path).absolute()))
+    return Dataset(
+        namespace=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", name=parts.path.lstrip("/") or "/"
+    )
+
+
+def query_lineage(hook: DbApiHook, conn_id: str, sql: str) -> OperatorLineage[Any, Any]:
+    """What a query reads, where its hook tells OpenLineage of its database; nothing otherwise.
+
+    Args:
+        hook: Of the connection that the query runs on.
+        conn_id: Id of that connection.
+        sql: The query.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
+
+    return get_openlineage_facets_with_sql(hook, sql, conn_id, None) or OperatorLineage()

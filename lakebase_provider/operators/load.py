@@ -1,0 +1,69 @@
+"""Files into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.loading import LoadingOperator
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context, ObjectStoragePath
+
+
+class LakebaseLoadOperator(LoadingOperator):
+    """Loads a CSV or Parquet file into a table by COPY, in one transaction and constant memory.
+
+    It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+    Of several files each is a task of its own: ``LakebaseLoadOperator.partial(...).expand(source=[...])``.
+
+    Args:
+        source: Path of the file (templated): a local one, or one of Airflow's object storage such as
+            ``s3://connection@bucket/orders.parquet``. It ends in ``.csv``, ``.csv.gz``, ``.csv.bz2``,
+            ``.csv.zst``, ``.parquet`` or ``.pq``. The output of another task that returns a path, too.
+        kwargs: Arguments of :class:`~lakebase_provider.operators.loading.LoadingOperator`, of which `table`
+            is needed, and of ``BaseOperator``.
+
+    Raises:
+        AirflowFailException: When the task runs and its failure is one that no retry helps, such as a bad
+            row; nothing was written.
+        LakebaseError: When the task runs and a retry may help.
+
+    Example:
+        >>> LakebaseLoadOperator(task_id="load", source="/data/{{ ds }}.csv", table="orders", mode="merge")
+    """
+
+    template_fields: Sequence[str] = ("source", *LoadingOperator.template_fields)
+
+    def __init__(self, *, source: str | PathLike[str] | ObjectStoragePath, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load the file and return what came of it."""
+        with failing_fast():
+            return self._load(located(self.source), context)
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """The file is read, the table written."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        from lakebase_provider.lineage import file_dataset, table_dataset
+
+        return OperatorLineage(
+            inputs=[file_dataset(str(self.source))],
+            outputs=[table_dataset(self.get_db_hook(), self.table, self._result)],
+        )
+
+
+def located(path: Any) -> Any:
+    """A path as it can be opened: by Airflow's object storage, with its connection, where it is a URI."""
+    if isinstance(path, str) and "://" in path:
+        from airflow.sdk import ObjectStoragePath
+
+        return ObjectStoragePath(path)
+    return path

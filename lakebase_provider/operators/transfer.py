@@ -1,0 +1,194 @@
+"""Rows of another database into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.loading import LoadingOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context
+
+_CURSOR = "lakebase_transfer"
+#: Rows of psycopg2's first look at a query.
+_FIRST_ROWS = 1000
+
+
+class LakebaseTransferOperator(LoadingOperator):
+    """Loads the rows of a query on any SQL connection into a table by COPY, in one transaction.
+
+    Rows are read as they are written, in portions of 10,000. psycopg's drivers have a cursor on the server
+    for that; another driver may gather all rows at its end unless its connection says otherwise, such as
+    MySQL's with ``{"cursor": "SSCursor"}`` in its extras. A load that is skipped does not run the query.
+
+    It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+
+    Args:
+        source_conn_id: Id of the connection to read from, of any type whose hook is a ``DbApiHook``
+            (templated).
+        sql: The query (templated), or the name of a file that ends in ``.sql``.
+        parameters: Values for its placeholders, as the connection's driver writes them (templated).
+        source_hook_params: Arguments of the connection's hook.
+        kwargs: Arguments of :class:`~lakebase_provider.operators.loading.LoadingOperator`, of which `table`
+            is needed, and of ``BaseOperator``.
+
+    Raises:
+        AirflowFailException: When the task runs and its failure is one that no retry helps; nothing was
+            written.
+        LakebaseError: When the task runs and a retry may help.
+
+    Example:
+        >>> LakebaseTransferOperator(
+        ...     task_id="transfer", source_conn_id="mysql_shop", sql="SELECT * FROM orders", table="orders"
+        ... )
+    """
+
+    template_fields: Sequence[str] = ("source_conn_id", "sql", "parameters", *LoadingOperator.template_fields)
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012 # as Airflow has it
+
+    def __init__(
+        self,
+        *,
+        source_conn_id: str,
+        sql: str,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        source_hook_params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_conn_id = source_conn_id
+        self.sql = sql
+        self.parameters = parameters
+        self.source_hook_params = source_hook_params
+
+    @cached_property
+    def _source_hook(self) -> DbApiHook:
+        from airflow.providers.common.compat.sdk import BaseHook
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+        from lakebase_provider.core.errors import ConfigError
+
+        connection = BaseHook.get_connection(self.source_conn_id)
+        params = None if self.source_hook_params is None else dict(self.source_hook_params)
+        hook = connection.get_hook(hook_params=params)  # type: ignore[no-untyped-call] # Airflow annotates it not
+        if not isinstance(hook, DbApiHook):
+            raise ConfigError(
+                f"Connection '{self.source_conn_id}' is of type {connection.conn_type}, which runs no SQL.",
+                remedy="Give source_conn_id a connection to a database.",
+            )
+        return hook
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the query, load its rows and return what came of it."""
+        with (
+            failing_fast(),
+            SourceCursor(self._source_hook, self.source_conn_id, self.sql, self.parameters) as rows,
+        ):
+            return self._load(rows, context)
+
+    def on_kill(self) -> None:
+        """Cancel what still runs on the server, and on the other one where that is a Lakebase too."""
+        super().on_kill()
+        cancel = getattr(self.__dict__.get("_source_hook"), "cancel", None)
+        if cancel is not None:
+            cancel()
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """What the query reads is read, the table written."""
+        from lakebase_provider.lineage import query_lineage, table_dataset
+
+        lineage = query_lineage(self._source_hook, self.source_conn_id, self.sql)
+        lineage.outputs = [table_dataset(self.get_db_hook(), self.table, self._result)]
+        return lineage
+
+
+class SourceCursor:
+    """A DB-API cursor that runs its query when it is first asked about it.
+
+    Args:
+        hook: Of the connection to read from.
+        conn_id: Id of that connection, for errors.
+        sql: The query.
+        parameters: Values for its placeholders.
+    """
+
+    def __init__(
+        self,
+        hook: DbApiHook,
+        conn_id: str,
+        sql: str,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+    ) -> None:
+        self._hook = hook
+        self._conn_id = conn_id
+        self._sql = sql
+        self._parameters = parameters
+        self._opened = ExitStack()
+        self._first: Sequence[Any] | None = None
+
+    def __enter__(self) -> SourceCursor:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self._opened.close()
+
+    @property
+    def description(self) -> Any:
+        """The query's columns, as DB-API describes them; None of a statement that returns no rows."""
+        return self._cursor.description
+
+    def fetchmany(self, size: int) -> Sequence[Any]:
+        """The next rows, `size` of them at most.
+
+        Args:
+            size: How many.
+        """
+        cursor, (first, self._first) = self._cursor, (self._first, None)
+        if first:
+            return first
+        with self._named_errors():
+            rows: Sequence[Any] = cursor.fetchmany(size)
+        return rows
+
+    def _named_errors(self) -> AbstractContextManager[None]:
+        """An error of a psycopg source is not the target's; other drivers' errors are told apart by type."""
+        from lakebase_provider.core.bulk.failures import typed_errors
+
+        return typed_errors(f"Query on '{self._conn_id}'")
+
+    @cached_property
+    def _cursor(self) -> Any:
+        with self._named_errors():
+            return self._executed()
+
+    def _executed(self) -> Any:
+        connection = self._opened.enter_context(closing(self._hook.get_conn()))
+        cursor = self._opened.enter_context(closing(_new_cursor(connection)))
+        self._hook.log.info("Running statement: %s", self._sql)
+        if self._parameters:
+            cursor.execute(self._sql, self._parameters)
+        else:
+            cursor.execute(self._sql)
+        if cursor.description is None and type(cursor).__module__.startswith("psycopg2"):
+            # psycopg2 learns what a cursor on the server returns from its first rows.
+            self._first = cursor.fetchmany(_FIRST_ROWS)
+        return cursor
+
+
+def _new_cursor(connection: Any) -> Any:
+    """A cursor that keeps the rows on the server, where the driver has one by DB-API's plain name for it."""
+    module = type(connection).__module__.partition(".")[0]
+    if module == "lakebase_provider":
+        from lakebase_provider.hooks.cursor import HookServerCursor
+
+        return HookServerCursor(connection, _CURSOR)
+    if module in ("psycopg", "psycopg2"):
+        return connection.cursor(_CURSOR)
+    return connection.cursor()

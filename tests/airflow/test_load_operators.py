@@ -1,0 +1,256 @@
+"""Files and rows of other databases into a table, by the operators alone."""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+from airflow.sdk import ObjectStoragePath
+
+from lakebase_provider.core.errors import (
+    BadRowError,
+    ConfigError,
+    LoadError,
+    PoolExhaustedError,
+    TableNotFoundError,
+)
+from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.load import LakebaseLoadOperator
+from lakebase_provider.operators.loading import LoadingOperator
+from lakebase_provider.operators.transfer import LakebaseTransferOperator, SourceCursor
+from tests.airflow.conftest import connection_fields, define
+
+
+def executed(operator: LoadingOperator, **ti: Any) -> dict[str, Any]:
+    """What the operator returns, rendered and run as one try of a task instance."""
+    fields = {"dag_id": "dag", "task_id": operator.task_id, "run_id": "run", "map_index": -1, **ti}
+    context: Any = {"ti": SimpleNamespace(**fields)}
+    operator.render_template_fields(context)
+    return operator.execute(context)
+
+
+def load(source: Any, table: str = "loaded", *, ti: dict[str, Any] | None = None, **arguments: Any) -> Any:
+    operator = LakebaseLoadOperator(task_id="load", source=source, table=table, **arguments)
+    return executed(operator, **(ti or {}))
+
+
+def transfer(sql: str, **arguments: Any) -> Any:
+    arguments = {"source_conn_id": "lakebase_default", "table": "loaded", **arguments}
+    return executed(LakebaseTransferOperator(task_id="transfer", sql=sql, **arguments))
+
+
+def rows(statement: str = "select id, name from loaded order by 1") -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = LakebaseHook().get_records(statement)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def tables(lake: LocalLakebase) -> None:
+    LakebaseHook().run(
+        "drop table if exists loaded, lakebase_load, rejected, source_rows;"
+        "create table loaded (id int primary key, name text)"
+    )
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,name\n1,one\n2,two\n")
+    return path
+
+
+def test_a_file_is_loaded_once_however_often_it_is_tried(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = load(str(csv))
+    assert first["load_id"] == "dag/load/run/-1"
+    assert (first["table"], first["rows"], first["inserted"], first["skipped"]) == (
+        "public.loaded",
+        2,
+        2,
+        False,
+    )
+    again = load(str(csv))
+    assert (again["rows"], again["skipped"]) == (2, True)
+    assert "Nothing was loaded: load_id 'dag/load/run/-1' had been loaded" in capsys.readouterr().out
+    assert rows() == [(1, "one"), (2, "two")]
+
+
+def test_another_run_and_another_map_index_are_other_loads(csv: Path) -> None:
+    LakebaseHook().run("alter table loaded drop constraint loaded_pkey")
+    assert [load(str(csv), ti=ti)["skipped"] for ti in ({}, {"map_index": 0}, {"run_id": "next"})] == [
+        False
+    ] * 3
+    assert len(rows()) == 6
+
+
+def test_without_an_id_each_try_loads(csv: Path) -> None:
+    for _ in range(2):
+        assert load(str(csv), mode="merge", load_id=None)["load_id"] is None
+    assert LakebaseHook().get_first("select to_regclass('lakebase_load')") == (None,)
+
+
+def test_the_id_is_a_template(csv: Path) -> None:
+    assert load(str(csv), load_id="orders/{{ ti.run_id }}")["load_id"] == "orders/run"
+
+
+@pytest.mark.parametrize("kind", ["path", "uri", "object storage", "gz", "parquet"])
+def test_where_files_come_from(csv: Path, kind: str) -> None:
+    source: Any = csv
+    if kind == "uri":
+        source = f"file://{csv.parent}/{{{{ 'rows' }}}}.csv"
+    elif kind == "object storage":
+        source = ObjectStoragePath(f"file://{csv}")
+    elif kind == "gz":
+        source = str(csv) + ".gz"
+        Path(source).write_bytes(gzip.compress(csv.read_bytes()))
+    elif kind == "parquet":
+        source = str(csv.with_suffix(".parquet"))
+        pq.write_table(pa.table({"id": [1, 2], "name": ["one", "two"]}), source)
+    assert load(source)["inserted"] == 2
+    assert rows() == [(1, "one"), (2, "two")]
+
+
+def test_merge_replace_and_create(csv: Path) -> None:
+    LakebaseHook().run("insert into loaded values (2, 'old'), (3, 'other')")
+    merged = load(str(csv), mode="merge", load_id="merge")
+    assert (merged["inserted"], merged["updated"]) == (1, 1)
+    assert rows() == [(1, "one"), (2, "two"), (3, "other")]
+    csv.write_text("id,name\n4,other\n")
+    assert load(str(csv), mode="replace", where={"name": "{{ 'other' }}"}, load_id="slice")["deleted"] == 1
+    assert rows() == [(1, "one"), (2, "two"), (4, "other")]
+    LakebaseHook().run("drop table loaded")
+    assert load(str(csv), create=True, load_id="create")["inserted"] == 1
+
+
+def test_bad_rows_go_where_they_are_asked_to(csv: Path) -> None:
+    csv.write_text("id,name\n1,one\nx,two\n")
+    with pytest.raises(AirflowFailException, match="row 2") as caught:
+        load(str(csv))
+    assert isinstance(caught.value.__cause__, BadRowError)
+    assert rows() == []
+    result = load(str(csv), on_error="reject", reject_to="rejected")
+    assert (result["inserted"], result["rejected"]) == (1, 1)
+    assert rows("select row_number, column_name, load_id from rejected") == [(2, "id", "dag/load/run/-1")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ({"mode": "upsert"}, ConfigError),
+        ({"table": "no_such_table"}, TableNotFoundError),
+        ({"source": "/no/such/file.csv"}, ConfigError),
+        ({"source": "rows.xlsx"}, ConfigError),
+        ({"reject_to": "rejected"}, ConfigError),
+    ],
+)
+def test_what_can_never_work_is_not_retried(
+    csv: Path, arguments: dict[str, Any], cause: type[Exception]
+) -> None:
+    with pytest.raises(AirflowFailException) as caught:
+        load(**{"source": str(csv), **arguments})
+    assert isinstance(caught.value.__cause__, cause)
+    # Nothing keeps the next try from loading.
+    assert load(str(csv))["skipped"] is False
+
+
+def test_settings_and_rows_as_dicts_do_not_disturb(
+    lake: LocalLakebase, csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"cursor": "dictcursor"}))
+    assert load(str(csv), hook_params={"lock_timeout": 5})["inserted"] == 2
+    assert transfer("select 5 as id, 'five' as name", hook_params={"lock_timeout": 5})["inserted"] == 1
+
+
+def test_a_fence_ends_the_earlier_session(lake: LocalLakebase, csv: Path) -> None:
+    from lakebase_provider.core.fence import fence
+
+    with LakebaseHook().client.connect() as zombie:
+        fence(zombie, "dag/load/run/-1")
+        assert load(str(csv), fence=True)["inserted"] == 2
+        with pytest.raises(Exception, match="terminating connection"):
+            zombie.execute("select 1")
+
+
+def test_rows_of_a_query_are_transferred_once() -> None:
+    LakebaseHook().run(
+        "create table source_rows as select n as id, 'n' || n as name from generate_series(1, 25000) n"
+    )
+    first = transfer("select * from source_rows where id > %(least)s", parameters={"least": 5})
+    assert (first["inserted"], first["load_id"]) == (24_995, "dag/transfer/run/-1")
+    # The query is not run again, so that it matters not that it no longer can.
+    LakebaseHook().run("drop table source_rows")
+    assert transfer("select * from source_rows")["skipped"] is True
+    assert rows("select count(*), max(id) from loaded") == [(24_995, 25_000)]
+
+
+def test_a_query_that_fails_is_not_taken_for_the_table() -> None:
+    with pytest.raises(AirflowFailException, match="Query on 'lakebase_default': relation") as caught:
+        transfer("select * from no_such_table")
+    assert isinstance(caught.value.__cause__, LoadError)
+
+
+class SqliteHook(DbApiHook):
+    """A database of another kind, whose driver has no cursor on a server."""
+
+    conn_name_attr = "sqlite_conn_id"
+    path = ""
+
+    def get_conn(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> SqliteHook:
+    hook = SqliteHook()
+    hook.path = str(tmp_path / "source.db")
+    with sqlite3.connect(hook.path) as connection:
+        connection.execute("create table t (id integer, name text)")
+        connection.executemany("insert into t values (?, ?)", ((i, f"n{i}") for i in range(25_000)))
+    return hook
+
+
+def test_any_db_api_connection_is_a_source(sqlite: SqliteHook) -> None:
+    operator = LakebaseTransferOperator(
+        task_id="transfer",
+        source_conn_id="sqlite",
+        sql="select id, name from t where id >= ?",
+        parameters=[10],
+        table="loaded",
+    )
+    operator.__dict__["_source_hook"] = sqlite
+    assert executed(operator)["inserted"] == 24_990
+    assert rows("select count(*), min(name) from loaded") == [(24_990, "n10")]
+
+
+def test_a_connection_that_runs_no_sql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    define(monkeypatch, "files", conn_type="fs")
+    with pytest.raises(AirflowFailException, match="which runs no SQL"):
+        transfer("select 1", source_conn_id="files")
+
+
+def test_a_source_and_a_target_need_two_connections(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"max_size": 1, "connect_budget": 1}))
+    with pytest.raises(PoolExhaustedError):
+        transfer("select 1 as id, 'one' as name")
+
+
+def test_the_server_keeps_the_rows_that_are_not_fetched_yet() -> None:
+    with SourceCursor(LakebaseHook(), "lakebase_default", "select generate_series(1, 3) as n") as cursor:
+        assert [column.name for column in cursor.description] == ["n"]
+        assert cursor.fetchmany(2) == [(1,), (2,)]
+        assert rows("select name from pg_cursors") == []
+        assert cursor._cursor.connection.execute("select name from pg_cursors").fetchall() == [
+            ("lakebase_transfer",)
+        ]
