@@ -158,7 +158,7 @@ class HealthReport:
         failed = self.first_failure
         if failed is None:
             return f"All is well: {well}."
-        told = f"Stage {failed.name} failed: {failed.detail} Remedy: {failed.remedy}"
+        told = f"Stage {failed.name} failed: {failed.detail.rstrip('.')}. Remedy: {failed.remedy}"
         return f"{told} Well: {well or 'nothing'}."
 
 

@@ -110,11 +110,13 @@ def _fill(form: Locator, lake: LocalLakebase) -> None:
 
 def _press_test(page: Page, conn_id: str) -> str:
     """Press the Test button of a connection; what the message says that then appears."""
+    page.set_viewport_size({"width": 1280, "height": 640})
     row = page.get_by_role("row", name=re.compile(conn_id))
     row.get_by_role("button", name="Test Connection").click()
     message = page.locator("[data-scope=toast][data-part=root]").first
     message.wait_for(timeout=60_000)
     page.get_by_text(re.compile("Test Connection (Successful|Failed)")).first.wait_for(timeout=60_000)
+    message.hover()  # once it has slid in
     return message.inner_text()
 
 
