@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from typing import Any
 from weakref import ref
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from lakebase_provider.core.clock import Deadline
-from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 
-_Connection = LakebaseConnection | AsyncLakebaseConnection
+_Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 # A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.
 _opened: dict[int, ref[_Connection]] = {}
+#: Whether the next statement of this process is not to begin.
+_next_is_refused = False
 
 
 def remember(connection: _Connection) -> None:
@@ -39,14 +42,43 @@ def cancel_running_statements(timeout: float = 3.0) -> int:
     connections = [reference() for reference in list(_opened.values())]
     running = [c for c in connections if c and c.pgconn.transaction_status == TransactionStatus.ACTIVE]
     for connection in running:
-        if isinstance(connection, LakebaseConnection):
+        if isinstance(connection, psycopg.Connection):
             connection.cancel_safe(timeout=max(0.1, deadline.remaining()))
         else:
             _cancel_later(connection, timeout)
     return len(running)
 
 
-def _cancel_later(connection: AsyncLakebaseConnection, timeout: float) -> None:
+def refuse_next_statement() -> None:
+    """Let one statement of this process end: the one that runs if it is cancelled, or else the next to begin.
+
+    Whoever is asked to end between two statements has nothing to cancel, and a request to cancel that meets
+    a statement at its end is lost. Safe in a signal handler, before :func:`cancel_running_statements`.
+    """
+    global _next_is_refused
+    _next_is_refused = True
+
+
+def statement_was_canceled() -> None:
+    """What was asked for has happened, or is asked for no longer: the next statement may begin."""
+    global _next_is_refused
+    _next_is_refused = False
+
+
+def require_may_begin() -> None:
+    """Called before each statement.
+
+    Raises:
+        psycopg.errors.QueryCanceled: It was refused; what the server says of one that it has cancelled.
+    """
+    if _next_is_refused:
+        statement_was_canceled()
+        raise psycopg.errors.QueryCanceled(
+            "canceling statement before it begins: this process was asked to end"
+        )
+
+
+def _cancel_later(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
     # Without a running loop nothing of asyncio's can be running either.
     with suppress(RuntimeError):
         loop = asyncio.get_running_loop()
@@ -65,3 +97,4 @@ def _keep(task: asyncio.Task[None]) -> None:
 
 # A forked child has its parent's connections in memory, and must leave their statements alone.
 os.register_at_fork(after_in_child=_opened.clear)
+os.register_at_fork(after_in_child=statement_was_canceled)

@@ -14,6 +14,7 @@ from psycopg.abc import Query
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row, TupleRow, tuple_row
 
+from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
 from lakebase_provider.core.statements import leaves_no_trace
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
@@ -88,6 +89,11 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             self._harmless = None
         else:
             self._used = True
+
+    def _start_query(self) -> Generator[Any, Any, None]:
+        # By which every cursor of every kind begins a statement, and nothing ends a transaction.
+        require_may_begin()
+        return super()._start_query()
 
     # What ends a transaction, or sets how the next one begins, changes the session no further.
 
@@ -180,7 +186,11 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
-        return super().wait(gen, *args, **kwargs)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.errors.QueryCanceled:
+            statement_was_canceled()
+            raise
 
     def close(self) -> None:
         """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
@@ -267,7 +277,11 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
-        return await super().wait(gen, *args, **kwargs)
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        except psycopg.errors.QueryCanceled:
+            statement_was_canceled()
+            raise
 
     async def close(self) -> None:
         """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""

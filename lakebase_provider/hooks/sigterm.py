@@ -9,7 +9,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from lakebase_provider.core.cancel import cancel_running_statements
+from lakebase_provider.core.cancel import (
+    cancel_running_statements,
+    refuse_next_statement,
+    statement_was_canceled,
+)
 
 
 class _CancelStatements:
@@ -22,6 +26,8 @@ class _CancelStatements:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         try:
             if os.getpid() == self._pid:
+                # First, lest one begins while others are cancelled.
+                refuse_next_statement()
                 cancel_running_statements()
         finally:
             self._then(number, frame)
@@ -31,11 +37,14 @@ def cancel_statements_on_sigterm() -> None:
     """Let SIGTERM cancel this task's statements on the server before it does what it did so far.
 
     Airflow answers the signal by the operator's ``on_kill`` alone, and goes on waiting for the statement; a
-    ``@task`` function has none. Nothing is done outside of a task, nor where nobody handles the signal: then
-    it ends the process, and with it the connection, whose end the server notices within a second.
+    ``@task`` function has none. A signal that comes between two statements ends the later one. Nothing is
+    done outside of a task, nor where nobody handles the signal: then it ends the process, and with it the
+    connection, whose end the server notices within a second.
     """
     if "AIRFLOW_CTX_TASK_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
         return
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler) and not isinstance(handler, _CancelStatements):
+        # Airflow sets its handler for each task, so this is one that nobody has asked to end yet.
+        statement_was_canceled()
         signal.signal(signal.SIGTERM, _CancelStatements(handler))

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import psycopg
 import pytest
 
+from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.airflow.conftest import DagLoader
@@ -42,7 +43,7 @@ class Statements:
 
     def begun(self, task: SupervisedTask, mark: str) -> None:
         def runs_or_failed() -> bool:
-            assert task.supervisor.is_alive(), task.log()
+            assert task.supervisor.is_alive(), [line for line in task.log() if line["level"] == "error"]
             return self.running(mark) == 1
 
         eventually(runs_or_failed, within=START_SECONDS)
@@ -66,6 +67,24 @@ def test_a_task_that_is_asked_to_end_leaves_no_statement(
     task.process.send_signal(signal.SIGTERM)
     statements.gone(way, within=ASKED)
     assert task.wait() == "failed"
+
+
+def test_a_task_that_is_asked_to_end_between_two_statements_begins_no_other(
+    lake: LocalLakebase, dag_of: DagLoader, supervisors: Supervisors
+) -> None:
+    hook = LakebaseHook()
+    hook.run(["drop table if exists unfinished", "create table unfinished (i int)"])
+    task = supervisors.start(dag_of("supervised"), "between")
+
+    def has_begun() -> bool:
+        assert task.supervisor.is_alive(), task.log()
+        return hook.get_records("select i from unfinished") == [(1,)]
+
+    eventually(has_begun, within=START_SECONDS)
+    task.process.send_signal(signal.SIGTERM)
+    assert task.wait() == "failed"
+    assert hook.get_records("select i from unfinished") == [(1,)]
+    assert "canceling statement before it begins" in str(task.log())
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, task
@@ -71,4 +72,17 @@ with DAG(dag_id="supervised", schedule=None, start_date=datetime(2025, 1, 1)) as
     def by_asyncio_timeout() -> None:
         asyncio.run(run_by_asyncio("asyncio_timeout"))
 
-    [hook(), hook_timeout(), client(), client_timeout(), by_asyncio(), by_asyncio_timeout()]
+    @task(task_id="between")
+    def between() -> None:
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        asked, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell)
+        hook = LakebaseHook()
+        hook.run("insert into unfinished values (1)")
+        # Until a signal has come, after whose handler this returns.
+        os.read(asked, 1)
+        hook.run("insert into unfinished values (2)")
+
+    [between(), hook(), hook_timeout(), client(), client_timeout(), by_asyncio(), by_asyncio_timeout()]
