@@ -117,6 +117,20 @@ class LakebaseHook(DbApiHook):
         if schema:
             self.schema = schema
 
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """What becomes of the connection form's own fields; asked for by Airflow 3.1 alone."""
+        from lakebase_provider.hooks.form import field_behaviour
+
+        return field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The connection form's further fields; asked for by Airflow 3.1 alone."""
+        from lakebase_provider.hooks.form import widgets
+
+        return widgets()
+
     @property
     def schema(self) -> str:
         """Name of the database; setting it really changes the database, as Airflow's operators expect."""

@@ -74,10 +74,36 @@ def test_airflow_finds_the_modules(airflow_db: None) -> None:
     hook = runtime.hooks["lakebase"]
     assert hook is not None
     assert hook.connection_id_attribute_name == "lakebase_conn_id"
-    if OLD_AIRFLOW:
-        pytest.skip("Airflow reads the form's fields from a provider's description since 3.2")
-    assert manager.field_behaviours["lakebase"]["relabeling"]["schema"] == "Database"
-    assert "extra__lakebase__endpoint" in manager.connection_form_widgets
+
+
+#: Prints the form as Airflow's web server has it, in a process that may stand in for WTForms.
+SHOW_FORM = """
+import json
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+[form] = [form for form in HookMetaService.hook_meta_data() if form.connection_type == "lakebase"]
+print(form.model_dump_json())
+"""
+
+
+def test_the_web_server_shows_the_form(airflow_db: None) -> None:
+    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_FORM], capture_output=True, text=True, check=True, env=env
+    )
+    form = json.loads(done.stdout.splitlines()[-1])
+    assert form["hook_name"] == "Databricks Lakebase"
+    assert form["standard_fields"]["url_schema"]["title"] == "Database"
+    assert form["standard_fields"]["port"]["placeholder"] == "5432"
+    described = get_provider_info()["connection-types"][0]["conn-fields"]
+    assert form["extra_fields"].keys() == described.keys()
+    for name, row in described.items():
+        shown, wanted = form["extra_fields"][name], row["schema"]
+        assert shown["schema"]["title"] == row["label"]
+        assert shown["description"] == row["description"]
+        assert shown["schema"].get("format") == wanted.get("format")
+        assert shown["schema"].get("enum") == wanted.get("enum")
+        default, number = wanted.get("default"), wanted["type"][0] == "number"
+        assert shown["value"] == (str(default) if OLD_AIRFLOW and number and default is not None else default)
 
 
 @pytest.mark.parametrize(
