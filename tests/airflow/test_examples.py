@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,31 @@ def checks(run: Any, reports: Path) -> None:
     pass
 
 
+def load(run: Any, reports: Path) -> None:
+    assert pulled(run, "load")["load_id"].startswith("lakebase_load/load/manual__")
+    assert (pulled(run, "tolerant")["inserted"], pulled(run, "tolerant")["rejected"]) == (100, 0)
+    assert LakebaseHook().get_first("select count(*), max(amount) from load_orders") == (
+        100,
+        Decimal("37.00"),
+    )
+
+
+def transfer(run: Any, reports: Path) -> None:
+    assert pulled(run, "transfer")["inserted"] == 20_000
+    assert LakebaseHook().get_first("select count(*), sum(amount) from transferred") == (20_000, 100_005_000)
+
+
+def mapped_load(run: Any, reports: Path) -> None:
+    parts = [ti for ti in run.get_task_instances() if ti.task_id == "load_part"]
+    assert sorted(ti.map_index for ti in parts) == [0, 1, 2, 3]
+    assert LakebaseHook().get_first("select count(*), sum(amount) from mapped_orders") == (
+        100,
+        Decimal("1262.50"),
+    )
+    left = "select count(*) from pg_namespace where nspname like 'staging%%'"
+    assert LakebaseHook().get_first(left) == (0,)
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_assets": assets,
@@ -80,9 +106,12 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_deferrable": deferrable,
     "lakebase_etl": etl,
     "lakebase_health": health,
+    "lakebase_load": load,
+    "lakebase_mapped_load": mapped_load,
     "lakebase_retries": retries,
     "lakebase_sensors": sensors,
     "lakebase_sql": sql,
+    "lakebase_transfer": transfer,
 }
 
 
