@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.dialects.dialect import Dialect
 from psycopg import sql
 
-from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table
 from lakebase_provider.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.bulk.table import Column, Table, TableName
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 _CAPITALS = re.compile("[A-Z]+")
@@ -61,6 +63,9 @@ class LakebaseDialect(Dialect):
         Raises:
             ConfigError: It is no table's name.
         """
+        # Of the machinery of loads, which a task that only runs SQL has no use for.
+        from lakebase_provider.core.bulk.table import TableName
+
         parts = re.findall(r'"(?:[^"]|"")*"|[^".]+', table)
         if schema is not None:
             parts = [schema, *parts]
@@ -109,6 +114,8 @@ class LakebaseDialect(Dialect):
         return [column.name for column in found.writable if not column.identity]
 
     def _read(self, table: str, schema: str | None) -> Table:
+        from lakebase_provider.core.bulk.table import read_table
+
         with closing(self.hook.get_conn()) as connection:
             connection.autocommit = True
             return read_table(connection, self.table_name(table, schema))

@@ -17,13 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import psycopg
 
-_TOKEN = re.compile(
-    r"""
+#: What of a statement has a meaning here; compiling it takes a task's time, which may have no parameters.
+_MEANINGFUL = r"""
       (?P<quoted>
           --[^\r\n]*
         | (?<![\w$])[eE]'(?:[^'\\]|''|\\.)*'
@@ -34,12 +34,10 @@ _TOKEN = re.compile(
     | (?P<placeholder>%(?:\((?P<name>[^)]+)\))?(?P<format>[sbt]))
     | (?P<percent>%%?)
     | (?P<end>;)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_EDGE = re.compile(r"/\*|\*/")
-_LOOKALIKE = re.compile(r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]")
-_AFTER_IN = re.compile(r"(?<![\w$.])in\s*\Z", re.IGNORECASE)
+    """
+_COMMENT_EDGE = r"/\*|\*/"
+_LOOKALIKE = r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]"
+_AFTER_IN = r"(?<![\w$.])in\s*\Z"
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -187,7 +185,8 @@ def parse(sql: str) -> Statement:
         text += plain
         at = match.end
         if match.kind == "placeholder":
-            parts += [text, _Placeholder(match.name, match.format, bool(_AFTER_IN.search(plain)))]
+            after_in = re.search(_AFTER_IN, plain, re.IGNORECASE) is not None
+            parts += [text, _Placeholder(match.name, match.format, after_in)]
             text = ""
         elif match.kind == "percent":
             text += "%"
@@ -196,7 +195,7 @@ def parse(sql: str) -> Statement:
             text += ";"
         else:
             inside = sql[match.start : match.end]
-            quoted |= {m["name"] for m in _LOOKALIKE.finditer(inside) if m.group() != "%%"}
+            quoted |= {m["name"] for m in re.finditer(_LOOKALIKE, inside) if m.group() != "%%"}
             text += inside.replace("%%", "%")
     several = several or (ended and sql[at:].strip() != "")
     return Statement((*parts, text + sql[at:]), frozenset(quoted), several)
@@ -213,9 +212,15 @@ class _Token:
     runs: bool
 
 
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.VERBOSE | re.DOTALL)
+
+
 def _tokens(sql: str) -> Iterator[_Token]:
     at = 0
-    while (match := _TOKEN.search(sql, at)) is not None:
+    token = _compiled(_MEANINGFUL)
+    while (match := token.search(sql, at)) is not None:
         kind = next(k for k in ("quoted", "comment", "placeholder", "percent", "end") if match[k] is not None)
         at = _end_of_comment(sql, match.start()) if kind == "comment" else match.end()
         runs = kind not in ("comment", "end") and not match.group().startswith("--")
@@ -225,7 +230,7 @@ def _tokens(sql: str) -> Iterator[_Token]:
 def _end_of_comment(sql: str, start: int) -> int:
     # Postgres' comments nest.
     depth = 0
-    for edge in _COMMENT_EDGE.finditer(sql, start):
+    for edge in _compiled(_COMMENT_EDGE).finditer(sql, start):
         depth += 1 if edge.group() == "/*" else -1
         if depth == 0:
             return edge.end()

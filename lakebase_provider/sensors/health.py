@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue, conf
 
-from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.health import require_fail_on
@@ -17,6 +17,8 @@ from lakebase_provider.operators.health import require_fail_on
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
+
+    from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 
 class LakebaseHealthSensor(BaseSensorOperator):
@@ -67,16 +69,25 @@ class LakebaseHealthSensor(BaseSensorOperator):
         self.lakebase_conn_id = lakebase_conn_id
         self.checks = checks
         self.stage_timeout = stage_timeout
-        self.thresholds = HealthThresholds(
-            max_connect_ms=max_connect_ms,
-            max_wake_seconds=max_wake_seconds,
-            min_token_seconds=min_token_seconds,
-            max_connections_used=max_connections_used,
-        )
+        self._limits = {
+            "max_connect_ms": max_connect_ms,
+            "max_wake_seconds": max_wake_seconds,
+            "min_token_seconds": min_token_seconds,
+            "max_connections_used": max_connections_used,
+        }
+        if any(limit is not None for limit in self._limits.values()):
+            self.thresholds  # noqa: B018 # a limit that cannot work is told when the DAG is parsed
         self.fail_on: FailOn = require_fail_on(fail_on)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
+
+    @cached_property
+    def thresholds(self) -> HealthThresholds:
+        """The limits; a DAG file that sets none does not import them."""
+        from lakebase_provider.core.health_thresholds import HealthThresholds
+
+        return HealthThresholds(**self._limits)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Run the stages once; the report is the sensor's return value once it is good."""
