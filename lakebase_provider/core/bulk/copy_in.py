@@ -154,7 +154,7 @@ class _Run:
                     self._progress(self.rows, self.bytes)
         except BadValueError as error:  # the source's own: a row of another shape
             raise bad_row(error, error.index + 1 if error.index >= 0 else None, None) from None
-        self._send(copy, memoryview(self._encoder.trailer))
+        self._send(copy, self._encoder.finish())
 
     def _encoded(self, batch: Batch, begun: int) -> Iterator[tuple[memoryview, int]]:
         """A batch's data; where bad rows may be left out, the data before, between and after them."""

@@ -15,38 +15,70 @@ BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 BINARY_TRAILER = b"\xff\xff"
 
 
-def encode_binary(arrays: Sequence[pa.Array], targets: Sequence[Target]) -> memoryview:
-    """Rows in the format of binary COPY, without header and trailer.
+class BinaryEncoder:
+    """Rows in the format of binary COPY, by one pgpq encoder for as long as the columns keep their types.
 
     Args:
-        arrays: The columns as :class:`~lakebase_provider.core.bulk.cast.Caster` or
-            :class:`~lakebase_provider.core.bulk.encode_values.ValuesEncoder` give them.
         targets: The columns' targets.
     """
-    import pyarrow as pa
-    from pgpq import ArrowToPostgresBinaryEncoder, encoders
-    from pgpq.schema import Jsonb
 
-    # Names of our own: those of the columns need not be unique in what Arrow makes of them.
-    fields = [pa.field(str(index), array.type) for index, array in enumerate(arrays)]
-    schema = pa.schema(fields)
-    chosen: dict[str, Any] = {}
-    for field, target in zip(fields, targets, strict=True):
-        if target.kind == "jsonb" and not pa.types.is_binary(field.type):
-            kinds: dict[Any, Any] = {
-                pa.string(): encoders.StringEncoderBuilder,
-                pa.large_string(): encoders.LargeStringEncoderBuilder,
-            }
-            builder = kinds.get(field.type, encoders.StringViewEncoderBuilder)
-            chosen[field.name] = builder.new_with_output(field, Jsonb())
-        else:
-            chosen[field.name] = ArrowToPostgresBinaryEncoder.infer_encoder(field)
-    # One for each batch: a column's type may differ from batch to batch, where not all values fit Arrow.
-    encoder = ArrowToPostgresBinaryEncoder.new_with_encoders(schema, chosen)
-    encoder.write_header()
-    begun = encoder.write_batch(pa.RecordBatch.from_arrays(list(arrays), schema=schema))
-    ended = encoder.finish()
-    return memoryview(begun + ended if begun else ended)[: -len(BINARY_TRAILER)]
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        self._types: list[pa.DataType] = []
+        self._schema: pa.Schema | None = None
+        self._encoder: Any = None
+
+    def encode(self, arrays: Sequence[pa.Array]) -> memoryview:
+        """More rows, without header and trailer; a small batch is held back until more have come.
+
+        Args:
+            arrays: The columns as :class:`~lakebase_provider.core.bulk.cast.Caster` or
+                :class:`~lakebase_provider.core.bulk.encode_values.ValuesEncoder` give them.
+        """
+        import pyarrow as pa
+
+        types = [array.type for array in arrays]
+        before = b""
+        # A column's type may differ from batch to batch, where not all values fit Arrow.
+        if types != self._types or self._encoder is None:
+            before = self._held()[: -len(BINARY_TRAILER)]
+            self._start(types)
+        batch = pa.RecordBatch.from_arrays(list(arrays), schema=self._schema)
+        # After an error it would hold a part of a row.
+        encoder, self._encoder = self._encoder, None
+        data = encoder.write_batch(batch)
+        self._encoder = encoder
+        return memoryview(before + data if before else data)
+
+    def finish(self) -> memoryview:
+        """What was held back, and the trailer."""
+        return memoryview(self._held())
+
+    def _held(self) -> bytes:
+        encoder, self._encoder = self._encoder, None
+        return BINARY_TRAILER if encoder is None else encoder.finish()
+
+    def _start(self, types: list[pa.DataType]) -> None:
+        import pyarrow as pa
+        from pgpq import ArrowToPostgresBinaryEncoder, encoders
+        from pgpq.schema import Jsonb
+
+        # Names of our own: those of the columns need not be unique in what Arrow makes of them.
+        fields = [pa.field(str(index), kind) for index, kind in enumerate(types)]
+        self._types, self._schema = types, pa.schema(fields)
+        chosen: dict[str, Any] = {}
+        for field, target in zip(fields, self._targets, strict=True):
+            if target.kind == "jsonb" and not pa.types.is_binary(field.type):
+                kinds: dict[Any, Any] = {
+                    pa.string(): encoders.StringEncoderBuilder,
+                    pa.large_string(): encoders.LargeStringEncoderBuilder,
+                }
+                builder = kinds.get(field.type, encoders.StringViewEncoderBuilder)
+                chosen[field.name] = builder.new_with_output(field, Jsonb())
+            else:
+                chosen[field.name] = ArrowToPostgresBinaryEncoder.infer_encoder(field)
+        self._encoder = ArrowToPostgresBinaryEncoder.new_with_encoders(self._schema, chosen)
+        self._encoder.write_header()
 
 
 def encode_text(arrays: Sequence[pa.Array], targets: Sequence[Target]) -> memoryview:

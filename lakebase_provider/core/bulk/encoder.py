@@ -88,7 +88,6 @@ class BatchEncoder:
 
     Attributes:
         header: Bytes before the first batch.
-        trailer: Bytes after the last one.
 
     Raises:
         ColumnMismatchError: A column of the schema has a type that does not go into its target.
@@ -100,7 +99,8 @@ class BatchEncoder:
         self._targets = targets
         self._text = method.format == "text"
         self._strict = strict
-        self.header = self.trailer = b""
+        self.header = b""
+        self._finish: Callable[[], memoryview] = lambda: memoryview(b"")
         if method.encoder == "psycopg":
             self._columns: list[_Column] = [_PlainColumn(target) for target in targets]
             self._join: Callable[[list[Any]], memoryview] = _joined
@@ -114,11 +114,12 @@ class BatchEncoder:
         if self._text:
             self._join = lambda arrays: encode.encode_text(arrays, targets)
         else:
-            self._join = lambda arrays: encode.encode_binary(arrays, targets)
-            self.header, self.trailer = encode.BINARY_HEADER, encode.BINARY_TRAILER
+            binary = encode.BinaryEncoder(targets)
+            self._join, self._finish = binary.encode, binary.finish
+            self.header = encode.BINARY_HEADER
 
     def encode(self, batch: Batch) -> memoryview:
-        """The batch's rows as COPY data.
+        """The batch's rows as COPY data, of which the end may come with a later call's.
 
         Raises:
             BadColumnError: A value does not fit its column.
@@ -130,6 +131,10 @@ class BatchEncoder:
             except BadValueError as error:
                 raise BadColumnError(place, error) from None
         return self._join(encoded)
+
+    def finish(self) -> memoryview:
+        """Bytes after the last batch."""
+        return self._finish()
 
 
 _Column = Callable[[Any], Any]

@@ -281,6 +281,17 @@ def test_numbers_keep_their_own_scale(connection: psycopg.Connection[Any]) -> No
     assert [value for (value,) in connection.execute("SELECT n::text FROM amounts")] == values
 
 
+def test_batches_whose_types_differ(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TEMP TABLE mixed (k int, n numeric)")
+    # Rows come in batches of 10,000, in which all numbers have one scale, or not.
+    numbers = [Decimal(f"1E-{k // 10_000}") for k in range(30_000)]
+    numbers += [Decimal(f"1E-{k % 3}") for k in range(5)] + [Decimal("0.5")] * 10_000
+    result = copy_in(connection, enumerate(numbers), read_table(connection, "mixed"))
+    assert (result.format, result.rows) == ("binary", len(numbers))
+    found = connection.execute("SELECT k, n FROM mixed ORDER BY k", binary=True).fetchall()
+    assert [(k, str(n)) for k, n in found] == [(k, f"{n:f}") for k, n in enumerate(numbers)]
+
+
 def test_columns_by_name_and_into_another_relation(connection: psycopg.Connection[Any]) -> None:
     connection.execute(
         'CREATE TEMP TABLE target (a int, "B ""b""" text, c int GENERATED ALWAYS AS (a * 2) STORED)'
