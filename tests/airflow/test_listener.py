@@ -71,6 +71,21 @@ def test_no_connection_is_open_while_a_task_is_deferred(
     assert pulled(run, "ends") == 0
 
 
+def test_no_connection_is_open_between_two_tries(
+    lake: LocalLakebase,
+    dag_of: DagLoader,
+    observer: psycopg.Connection[tuple[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TASK_ENDS", "is retried")
+    before = lake.admin.counters().logins
+    run = dag_of("task_ends").test()
+    assert states(run) == {"ends": "success"}
+    # Only the first try has connected; the second one looked what was left of it.
+    assert lake.admin.counters().logins - before == 1
+    assert pulled(run, "ends") == 0
+
+
 def test_outside_of_a_task_nothing_listens(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_end, "_listens", False)
     monkeypatch.setattr(task_end, "_listener_manager", lambda: pytest.fail("a listener was added"))

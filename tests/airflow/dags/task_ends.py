@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -32,10 +32,16 @@ class Ends(BaseOperator):
     def execute(self, context: Context) -> int | None:
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
+        kind = os.environ["TASK_ENDS"]
+        if kind == "is retried" and context["ti"].try_number == 2:
+            with psycopg.connect(os.environ["TASK_ENDS_SUPERUSER"]) as observer:
+                row = observer.execute(OPEN.encode()).fetchone()
+            return row[0] if row else None
         hook = LakebaseHook()
         backend = hook.get_first("select pg_backend_pid()")
         assert LakebaseHook().get_first("select pg_backend_pid()") == backend
-        kind = os.environ["TASK_ENDS"]
+        if kind == "is retried":
+            raise RuntimeError("as told")
         if kind == "fails":
             raise AirflowFailException("as told")
         if kind == "is skipped":
@@ -49,4 +55,4 @@ class Ends(BaseOperator):
 
 
 with DAG(dag_id="task_ends", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
-    Ends(task_id="ends")
+    Ends(task_id="ends", retries=1, retry_delay=timedelta(0))
