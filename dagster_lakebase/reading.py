@@ -16,7 +16,7 @@ from psycopg.types.string import TextLoader
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
+    import pyarrow as pa
 
 #: Rows of a record batch: some megabytes, and seldom more than one round trip for a small table.
 BATCH_ROWS = 50_000
