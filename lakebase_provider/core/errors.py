@@ -311,10 +311,22 @@ class HealthCheckError(LakebaseError):
 
 
 class LoadError(LakebaseError):
-    """Data was not moved, for a reason that has no class of its own."""
+    """Data was not moved, for a reason that has no class of its own.
+
+    Attributes:
+        sqlstate: The server's code for what went wrong, where the server said so; its own error is the cause,
+            unless its text would quote values.
+    """
 
     code = "load"
     default_remedy = "Do what the server's message says; nothing of the load has been written."
+    sqlstate: str | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), self._details())
+
+    def _details(self) -> dict[str, object]:
+        return {"sqlstate": self.sqlstate}
 
 
 class TableNotFoundError(LoadError):
@@ -361,9 +373,8 @@ class BadRowError(LoadError):
         self.column = column
         self.kind = kind
 
-    def __reduce__(self) -> tuple[object, ...]:
-        place = {"row": self.row, "column": self.column, "kind": self.kind}
-        return (*super().__reduce__(), place)
+    def _details(self) -> dict[str, object]:
+        return {**super()._details(), "row": self.row, "column": self.column, "kind": self.kind}
 
 
 class LoadInterruptedError(LoadError):

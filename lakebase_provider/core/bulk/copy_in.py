@@ -115,7 +115,7 @@ def copy_in(
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 if not run.rejected:
                     raise
-                raise run.renumbered(error) from error
+                raise run.renumbered(error) from None  # its text quotes values
     names = tuple(column.name for column in chosen)
     return CopyResult(
         run.rows, run.bytes, method.format, method.encoder, method.reason, names, len(run.rejected)
@@ -189,7 +189,9 @@ class _Run:
         while (shifted := found.row + bisect_right(self.rejected, number)) != number:
             number = shifted
         message = found.message.replace(f"row {found.row}", f"row {number}", 1)
-        return BadRowError(message, row=number, column=found.column, remedy=found.remedy)
+        renumbered = BadRowError(message, row=number, column=found.column, remedy=found.remedy)
+        renumbered.sqlstate = found.sqlstate
+        return renumbered
 
 
 def bad_row(error: BadValueError, number: int | None, column: str | None) -> BadRowError:

@@ -6,6 +6,7 @@ looked at in Python (:mod:`lakebase_provider.core.bulk.values`), which also name
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NONE = type(None)
+#: Bytes that one array of Arrow's strings holds.
+_MAX_TEXT = 1 << 31
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -162,6 +165,9 @@ class ValuesEncoder:
     def _jsons(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
+        lines = json_text.encode_lines(values)
+        if lines is not None and len(lines) < _MAX_TEXT:
+            return _split(lines, len(values))
         # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
         return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
 
@@ -200,6 +206,15 @@ def _of_type(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
     import pyarrow as pa
 
     return lambda values: pa.array(values, type=kind)
+
+
+def _split(lines: bytes, count: int) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    offsets = struct.pack("=ii", 0, len(lines))
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(lines)])
+    return pc.split_pattern(text, "\n").values.slice(0, count)  # nothing comes after the last line feed
 
 
 def _uuids(values: Sequence[Any]) -> pa.Array:

@@ -14,6 +14,8 @@ from lakebase_provider.core.errors import BadRowError, LoadError, LoadInterrupte
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
+#: Classes of SQLSTATEs of values that do not fit, and of broken constraints.
+_OF_ROWS = frozenset({"22", "23"})
 #: SQLSTATEs after which the same load may succeed, and what to do.
 _TRANSIENT = {
     "40001": "Load again: another transaction changed the same rows.",
@@ -37,7 +39,13 @@ def typed_errors(what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise load_error(error, what) from error
+        raise load_error(error, what) from quotable(error)
+
+
+def quotable(error: psycopg.Error) -> psycopg.Error | None:
+    """The error as a cause to show, or None where its text quotes values, which may be private."""
+    quotes = (error.sqlstate or "")[:2] in _OF_ROWS or _PLACE.search(error.diag.context or "")
+    return None if quotes else error
 
 
 def connection_lost(error: psycopg.Error) -> bool:
@@ -49,13 +57,19 @@ def connection_lost(error: psycopg.Error) -> bool:
 
 
 def load_error(error: psycopg.Error, what: str) -> LoadError:
-    """The error of this package that a psycopg error stands for."""
+    """The error of this package that a psycopg error stands for; raise it from :func:`quotable`."""
+    found = _load_error(error, what)
+    found.sqlstate = error.sqlstate
+    return found
+
+
+def _load_error(error: psycopg.Error, what: str) -> LoadError:
     if connection_lost(error):
         return LoadInterruptedError(f"{what}: the connection was lost, the server rolls back.")
     state = error.sqlstate or ""
     if state in _TRANSIENT:
         return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
-    if state[:2] in {"22", "23"}:
+    if state[:2] in _OF_ROWS:
         return _bad_row(error, what)
     return LoadError(f"{what}: {_text(error)}.", remedy=_REMEDIES.get(state))
 

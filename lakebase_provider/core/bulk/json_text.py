@@ -54,13 +54,38 @@ def encode_all(values: Sequence[Any]) -> list[bytes | None]:
     return encoded
 
 
+def encode_lines(values: Sequence[Any]) -> bytes | None:
+    """Many dicts and lists as JSON in one call, each with a line feed behind it, which none of them holds.
+
+    Returns:
+        None where the values have to be looked at one by one: another type, a null, or no msgspec.
+
+    Raises:
+        TypeError, ValueError: As :func:`encode`.
+    """
+    encoder = _msgspec()
+    if encoder is None or not {*map(type, values)} <= {dict, list}:
+        return None
+    try:
+        encoded: bytes = encoder.encode_lines(values)
+    except OverflowError:
+        return None
+    return None if b"null" in encoded else encoded
+
+
 @cache
 def _encoder() -> Callable[[Any], bytes]:
+    encoder = _msgspec()
+    return _by_standard_library if encoder is None else encoder.encode
+
+
+@cache
+def _msgspec() -> Any:
     try:
         import msgspec
     except ImportError:
-        return _by_standard_library
-    return msgspec.json.Encoder(decimal_format="number").encode
+        return None
+    return msgspec.json.Encoder(decimal_format="number")
 
 
 def _by_standard_library(value: Any) -> bytes:

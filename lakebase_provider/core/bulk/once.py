@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from lakebase_provider.core.bulk.failures import connection_lost, load_error, typed_errors
+from lakebase_provider.core.bulk.failures import connection_lost, load_error, quotable, typed_errors
 from lakebase_provider.core.bulk.ledger import STALLED_AFTER, Ledger
 from lakebase_provider.core.bulk.ledger import TABLE as LEDGER
 from lakebase_provider.core.bulk.load import load
@@ -76,7 +76,7 @@ def load_and_commit(
         except psycopg.Error as error:
             if not connection_lost(error):
                 # Such as a deferred constraint: the server has answered, and rolled back.
-                raise load_error(error, f"Commit of the load into {result.table}") from error
+                raise load_error(error, f"Commit of the load into {result.table}") from quotable(error)
             lost = error
         else:
             return result

@@ -162,6 +162,10 @@ def _open(source: Any, columns: Sequence[str] | None) -> Source:
         from lakebase_provider.core.bulk.source_frames import open_pandas
 
         return open_pandas(source)
+    if module == "polars" and kind == "DataFrame":
+        from lakebase_provider.core.bulk.source_frames import open_polars
+
+        return open_polars(source)
     if module == "polars" and kind == "LazyFrame":
         from lakebase_provider.core.bulk.source_frames import open_lazy
 

@@ -10,6 +10,8 @@ from lakebase_provider.core.errors import ConfigError
 
 #: Rows of a pandas frame that are turned into Arrow at once.
 _PANDAS_ROWS = 32_768
+#: Rows of a Polars frame that are turned into Arrow at once.
+_POLARS_ROWS = 65_536
 
 
 def open_pandas(frame: Any) -> Source:
@@ -53,6 +55,19 @@ def open_pandas(frame: Any) -> Source:
     return source
 
 
+def open_polars(frame: Any) -> Source:
+    """A Polars DataFrame, slice by slice: as a whole it would be copied to have each column in one piece."""
+    import pyarrow as pa
+
+    schema = pa.RecordBatchReader.from_stream(frame.clear()).schema
+
+    def found() -> Iterator[pa.RecordBatch]:
+        for part in frame.iter_slices(_POLARS_ROWS):
+            yield from pa.RecordBatchReader.from_stream(part)
+
+    return arrow_source(schema, found(), "Polars DataFrame")
+
+
 def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
     """A Polars LazyFrame, run by the streaming engine batch by batch where the version of Polars can."""
     import pyarrow as pa
@@ -65,7 +80,7 @@ def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
     schema = pa.RecordBatchReader.from_stream(frame.clear().collect()).schema
 
     def found() -> Iterator[pa.RecordBatch]:
-        for part in frame.collect_batches(chunk_size=65_536, maintain_order=True):
+        for part in frame.collect_batches(chunk_size=_POLARS_ROWS, maintain_order=True):
             yield from pa.RecordBatchReader.from_stream(part)
 
     return arrow_source(schema, found(), "Polars LazyFrame")

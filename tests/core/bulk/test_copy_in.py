@@ -6,6 +6,8 @@ import datetime as dt
 import importlib.util
 import logging
 import math
+import pickle
+import traceback
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -15,11 +17,13 @@ import polars as pl
 import psycopg
 import pyarrow as pa
 import pytest
+from psycopg import errors
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.core.bulk.copy_in import CopyResult, RejectedRow, copy_in
+from lakebase_provider.core.bulk.load import load as bulk_load
 from lakebase_provider.core.bulk.table import TableName, read_table
-from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, LakebaseError
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, LakebaseError, LoadError
 from lakebase_provider.local import LocalLakebase
 
 UTC = dt.timezone.utc
@@ -168,6 +172,42 @@ def test_a_bad_row_is_named(connection: psycopg.Connection[Any], kind: str, valu
         assert SECRET not in str(caught.value)
     else:  # the server's own: whoever calls names it, see failures.py
         assert "line 12346, column v" in (caught.value.diag.context or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "sqlstate"),
+    [
+        ("text", ["a\0" + SECRET], "22021"),
+        ("jsonb", ['{"a": ' + SECRET], "22P02"),
+        ("int4", [SECRET], "22P02"),
+        ("text PRIMARY KEY", [SECRET, SECRET], "23505"),
+        ("text CHECK (v < 'a')", [SECRET], "23514"),
+        ("text CHECK (pg_temp.refused(v))", [SECRET], "P0001"),
+        # Its message has no value, but its context has the line.
+        ("inet, CHECK (pg_temp.refused(v::text))", ["10.0.0.1"], "P0001"),
+    ],
+)
+def test_the_servers_refusal_tells_no_value(
+    connection: psycopg.Connection[Any], kind: str, values: list[str], sqlstate: str
+) -> None:
+    connection.execute(
+        "CREATE FUNCTION pg_temp.refused(text) RETURNS bool LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$"
+    )
+    connection.execute(f"CREATE TEMP TABLE one (v {kind})".encode())
+    with pytest.raises(LoadError) as caught:
+        bulk_load(connection, pa.table({"v": values}), TableName("one", "pg_temp"))
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):  # noqa: S301 - our own
+        text = "".join(traceback.format_exception(error))
+        assert not [value for value in (SECRET, *values) if value in text]
+        assert error.sqlstate == sqlstate
+        assert isinstance(error, BadRowError) == (sqlstate != "P0001")
+
+
+def test_the_servers_refusal_of_no_value_is_the_cause(connection: psycopg.Connection[Any]) -> None:
+    with pytest.raises(LoadError, match="permission denied") as caught:
+        bulk_load(connection, [(1,)], TableName("pg_authid", "pg_catalog"), columns=["oid"])
+    assert (caught.value.sqlstate, type(caught.value.__cause__)) == ("42501", errors.InsufficientPrivilege)
 
 
 @pytest.mark.parametrize(
