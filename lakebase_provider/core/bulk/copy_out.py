@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,50 +44,58 @@ class CopyOut:
         self._connection = connection
         self.ended = False
 
-    def batches(self, rows: int) -> Iterator[list[Any]]:
-        """Lists of messages: `rows` each, fewer where they are big, and what remains at the end.
+    def batches(self, rows: int) -> Iterator[tuple[bytearray, list[int]]]:
+        """The messages, one after another, with the size of each.
+
+        At least one message is kept back until the end, so that the last batch is known to be the last.
+
+        Args:
+            rows: Messages in a batch at most; there are fewer where they are big.
 
         Raises:
             psycopg.Error: The server ended the query.
         """
-        messages: list[Any] = []
-        size = 0
+        data, sizes = bytearray(), list[int]()
         while not self.ended:
-            began = len(messages)
-            self.ended = self._connection.wait(_receive(self._connection.pgconn, messages.append))
-            size += sum(map(len, messages[began:]))
-            while len(messages) >= rows or (size >= BATCH_BYTES and messages):
-                yield messages[:rows]
-                messages = messages[rows:]
-                size = sum(map(len, messages))
-        if messages:
-            yield messages
+            self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
+            while len(sizes) > rows or (len(data) >= BATCH_BYTES and len(sizes) > 1):
+                count = min(rows, len(sizes) - 1)
+                end = sum(sizes[:count])
+                rest = data[end:]
+                del data[end:]
+                yield data, sizes[:count]
+                data, sizes = rest, sizes[count:]
+        yield data, sizes
 
     def cancel(self) -> None:
         """Have the server end the query, and read what it had sent."""
         self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
         try:
             while not self.ended:
-                self.ended = self._connection.wait(_receive(self._connection.pgconn, lambda _: None))
+                self.ended = self._connection.wait(_receive(self._connection.pgconn, bytearray(), []))
         except psycopg.errors.QueryCanceled:
             self.ended = True
 
 
-def _receive(pgconn: PGconn, add: Callable[[Any], None]) -> Generator[waiting.Wait, waiting.Ready, bool]:
+def _receive(
+    pgconn: PGconn, data: bytearray, sizes: list[int]
+) -> Generator[waiting.Wait, waiting.Ready, bool]:
     """Take the messages that have come, or wait for some; return whether there are no more.
 
-    psycopg's own way takes them one by one, and each goes through the connection's ``wait``.
+    psycopg's own way takes them one by one, and each goes through the connection's ``wait``. Copied at once
+    they cost a fifth of what as many objects that are kept do.
     """
     take = pgconn.get_copy_data
-    size, data = take(1)
+    size, message = take(1)
     while size == 0:
         while not (yield waiting.Wait.R):
             pass
         pgconn.consume_input()
-        size, data = take(1)
+        size, message = take(1)
     while size > 0:
-        add(data)
-        size, data = take(1)
+        data += message
+        sizes.append(size)
+        size, message = take(1)
     if size == 0:
         return False
     for result in (yield from generators.fetch_many(pgconn)):

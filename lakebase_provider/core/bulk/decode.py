@@ -33,11 +33,14 @@ _NUMBERS = {
 }
 
 
-def decode_batch(rows: Sequence[Any], columns: Sequence[ResultColumn], schema: pa.Schema) -> pa.RecordBatch:
+def decode_batch(
+    data: bytearray, sizes: Sequence[int], columns: Sequence[ResultColumn], schema: pa.Schema
+) -> pa.RecordBatch:
     """The rows as a record batch.
 
     Args:
-        rows: Each row's bytes, as the server sent it.
+        data: The rows' bytes, one after another; becomes part of the batch.
+        sizes: How many bytes each row has.
         columns: What they hold.
         schema: Their Arrow schema.
 
@@ -47,8 +50,8 @@ def decode_batch(rows: Sequence[Any], columns: Sequence[ResultColumn], schema: p
     import numpy as np
     import pyarrow as pa
 
-    ends = np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
-    data = b"".join([*rows, bytes(PADDING)])
+    ends = np.cumsum(np.array(sizes, dtype=np.int64))
+    data += bytes(PADDING)
     place = np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1]))
     if (at(data, ">i2")[place] != len(columns)).any():
         raise malformed()
@@ -67,7 +70,7 @@ def decode_batch(rows: Sequence[Any], columns: Sequence[ResultColumn], schema: p
     if (place != ends).any():
         raise malformed()
     if not columns:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), type=pa.struct([])))
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(sizes), type=pa.struct([])))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -79,7 +82,7 @@ def malformed() -> LoadError:
     )
 
 
-def _next_fields(data: bytes, place: Any) -> tuple[Fields, Any]:
+def _next_fields(data: bytearray, place: Any) -> tuple[Fields, Any]:
     """The fields whose sizes stand at these places, and the places behind them."""
     import numpy as np
 

@@ -27,7 +27,7 @@ class Fields:
         nulls: Which fields are NULL; None if none is.
     """
 
-    data: bytes
+    data: bytearray
     starts: Any
     sizes: Any
     nulls: Any = None
@@ -79,7 +79,7 @@ class Fields:
         ]
 
 
-def at(data: bytes, kind: str) -> Any:
+def at(data: bytearray, kind: str) -> Any:
     """A view of the data that has at each index the number which begins at that byte."""
     import numpy as np
 

@@ -83,25 +83,24 @@ def read_batches(
 def _batches(
     copy: CopyOut, columns: Sequence[ResultColumn], schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    header = _HEADER
-    # Kept back until the next one has come: the last message is no row but the trailer.
-    last: list[Any] = []
-    for messages in copy.batches(batch_rows):
-        if header:
-            messages[0] = _without_header(messages[0])
-            header = 0
-            if not messages[0]:
-                del messages[0]
-        rows = last + messages
-        last = [rows.pop()] if rows else []
-        if rows:
-            yield decode_batch(rows, columns, schema)
-    if last and last[0] != _TRAILER:
-        raise malformed()
+    began = False
+    for data, sizes in copy.batches(batch_rows):
+        if not began:
+            began = True
+            _drop_header(data, sizes)
+        if copy.ended and data.endswith(_TRAILER) and sizes[-1] == len(_TRAILER):
+            # Only the last batch can end so: a row begins with the number of its fields, which is not -1.
+            del data[-len(_TRAILER) :], sizes[-1]
+        if sizes:
+            yield decode_batch(data, sizes, columns, schema)
 
 
-def _without_header(message: Any) -> bytes:
-    first = bytes(message)
-    if not first.startswith(_SIGNATURE):
+def _drop_header(data: bytearray, sizes: list[int]) -> None:
+    """Take away what comes before the first row, in the first message."""
+    if not data.startswith(_SIGNATURE):
         raise malformed()
-    return first[_HEADER + int.from_bytes(first[_HEADER - 4 : _HEADER], "big") :]
+    length = _HEADER + int.from_bytes(data[_HEADER - 4 : _HEADER], "big")
+    del data[:length]
+    sizes[0] -= length
+    if sizes[0] == 0:
+        del sizes[0]
