@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 
 import psycopg
@@ -45,6 +46,8 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
         self._connector = connector
         self._budget = config.connect_budget
+        #: The thread whose event loop it serves.
+        self.thread = threading.get_ident()
         super().__init__(
             kwargs={"opener": self._open_in_background},
             connection_class=AsyncLakebaseConnection,
@@ -208,10 +211,27 @@ class AsyncPools:
             await pool.close()
 
     def forget_ended_loops(self) -> None:
-        """Close the connections of event loops that are closed; those that still run are not touched."""
+        """Close the connections of event loops that are closed, and of this thread's that do not run.
+
+        Airflow leaves the loop of an async task open. Those of loops that run are not touched.
+        """
         self._abandon_after_fork()
         with self._lock:
             self._forget_ended_loops()
+            paused = self._take_paused_loops()
+        for loop, pool in paused:
+            loop.run_until_complete(pool.close())
+
+    def _take_paused_loops(self) -> list[tuple[asyncio.AbstractEventLoop, AsyncLakebasePool]]:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            # No other one can run in this thread.
+            return []
+        here = threading.get_ident()
+        paused = [loop for loop, pool in self._pools.items() if pool.thread == here and not loop.is_running()]
+        taken = [(loop, self._pools.pop(loop)) for loop in paused]
+        self._checkouts_of_closed_pools += sum(_checkouts(pool) for _, pool in taken)
+        return taken
 
     def checkouts(self) -> int:
         """Connections that the pools lent, since this object was made."""

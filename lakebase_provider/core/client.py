@@ -328,7 +328,8 @@ class LakebaseClient:
     def close(self) -> None:
         """Close the pool and its connections; the token stays.
 
-        A running event loop's pool is closed by :meth:`aclose`; that of a loop that has ended, here.
+        A running event loop's pool is closed by :meth:`aclose`; that of a loop that has ended, or of one that
+        this thread runs no longer, here.
         """
         if self._pool_pid != os.getpid():
             self._abandon_inherited_pool()

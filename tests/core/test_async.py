@@ -565,3 +565,26 @@ async def test_connections_that_broke_in_use_do_not_use_up_the_pool(client: Lake
         await connection.close()
     assert client.stats().pool == {}
     assert pool.get_stats()["pool_size"] <= 2
+
+
+def test_a_loop_that_pauses_keeps_no_connection_of_a_client_that_is_closed(
+    lakebase_env: LocalLakebase,
+) -> None:
+    # As Airflow leaves the loop of an async task: neither running nor closed.
+    async def backend(client: LakebaseClient) -> int:
+        async with client.aconnection() as connection:
+            return connection.info.backend_pid
+
+    loop = asyncio.new_event_loop()
+    try:
+        with LakebaseClient(lakebase_env.config()) as client:
+            pid = loop.run_until_complete(backend(client))
+            client.close()
+            with psycopg.connect(lakebase_env.superuser_dsn, autocommit=True) as observer:
+                query = "select count(*) from pg_stat_activity where pid = %s"
+                eventually(lambda: observer.execute(query, (pid,)).fetchone() == (0,))
+            assert client.stats().checkouts == 1
+            # The loop may go on, with a pool of its own again.
+            assert loop.run_until_complete(backend(client)) != pid
+    finally:
+        loop.close()
