@@ -120,6 +120,7 @@ class Bench:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._begun = time.perf_counter()
         self._rows: list[Row] = []
         self._goals: list[Goal] = []
 
@@ -206,7 +207,7 @@ class Bench:
         self._goals.append(Goal(name, f">= {bound:g}", measured, measured >= bound))
 
     def finish(self) -> int:
-        """Print the table, write the JSON file.
+        """Print the table and how long the measurement took, write the JSON file.
 
         Returns:
             0 if every goal is met, else 1.
@@ -218,6 +219,8 @@ class Bench:
         print(f"\n{'goal':<76}{'bound':>12}{'measured':>12}")
         for goal in self._goals:
             print(f"{goal.name:<76}{goal.goal:>12}{goal.measured:>12.3f}  {'met' if goal.met else 'NOT MET'}")
+        seconds = time.perf_counter() - self._begun
+        print(f"\n{self._name}: {seconds / 60:.1f} minutes")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
         OUTPUT.mkdir(parents=True, exist_ok=True)
@@ -226,6 +229,7 @@ class Bench:
             "rows": [asdict(row) for row in self._rows],
             "goals": [asdict(goal) for goal in self._goals],
             "peak_rss_bytes": peak_bytes,
+            "seconds": round(seconds, 1),
         }
         (OUTPUT / f"{self._name}.json").write_text(json.dumps(result, indent=2) + "\n")
         return 0 if all(goal.met for goal in self._goals) else 1

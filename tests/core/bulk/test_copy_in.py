@@ -18,6 +18,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 from psycopg import errors
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.core.bulk.copy_in import CopyResult, RejectedRow, copy_in
@@ -330,6 +332,41 @@ def test_batches_whose_types_differ(connection: psycopg.Connection[Any]) -> None
     assert (result.format, result.rows) == ("binary", len(numbers))
     found = connection.execute("SELECT k, n FROM mixed ORDER BY k", binary=True).fetchall()
     assert [(k, str(n)) for k, n in found] == [(k, f"{n:f}") for k, n in enumerate(numbers)]
+
+
+def test_ranges_and_composites_go_as_text(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TYPE pg_temp.part AS (n int, label text, at timestamptz)")
+    connection.execute(
+        "CREATE TEMP TABLE shapes (place serial, r int4range, t tstzrange, m nummultirange, p pg_temp.part,"
+        " ps pg_temp.part[])"
+    )
+    table, columns = read_table(connection, "shapes"), ["r", "t", "m", "p", "ps"]
+    at = dt.datetime(2024, 5, 1, 12, tzinfo=UTC)
+    label = 'a, "b" (c) \\ \t{d}'
+    first = (
+        Range(1, 5),
+        Range(at, None, "(]"),
+        Multirange([Range(Decimal("0.5"), Decimal("1.50"), "[]")]),
+        (7, label, at),
+        [(7, label, at), None, (None, "", None)],
+    )
+    rows = [first, (Range(empty=True), None, Multirange(), (None, None, None), []), (None,) * 5]
+    result = copy_in(connection, rows, table, columns=columns)
+    assert (result.format, result.rows) == ("text", 3)
+    texts = connection.execute("SELECT r::text, t::text, m::text, p::text, ps::text FROM shapes").fetchall()
+    arrow = pa.table([pa.array(column, pa.string()) for column in zip(*texts, strict=True)], names=columns)
+    assert copy_in(connection, arrow, table).format == "text"
+    for begin in (0, 3):
+        found = connection.execute(
+            "SELECT r, t, m, (p).n, (p).label, (p).at, cardinality(ps), (ps[1]).label, (ps[2]).n,"
+            " (ps[3]).label FROM shapes ORDER BY place OFFSET %s LIMIT 3",
+            [begin],
+        ).fetchall()
+        assert found == [
+            (*first[:3], 7, label, at, 3, label, None, ""),
+            (Range(empty=True), None, Multirange(), None, None, None, 0, None, None, None),
+            (None,) * 10,
+        ]
 
 
 def test_columns_by_name_and_into_another_relation(connection: psycopg.Connection[Any]) -> None:

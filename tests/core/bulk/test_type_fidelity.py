@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from psycopg.types.json import Json, Jsonb
 from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
@@ -200,6 +201,37 @@ SOURCES: dict[str, Make] = {
 }
 
 
+def _cursor(
+    connection: psycopg.Connection[Any], rows: list[dict[str, Any]], kinds: dict[str, Kind]
+) -> psycopg.Cursor[Any]:
+    """A DB-API cursor that has run its query, with the values as that driver gives them."""
+    wrappers = {"json": Json, "jsonb": Jsonb}
+    values = [
+        None if row[name] is None else wrappers.get(kind.sql, _itself)(row[name])
+        for row in rows
+        for name, kind in kinds.items()
+    ]
+    marks = ", ".join(f"%s::{kind.sql}" for kind in kinds.values())
+    query = f"SELECT * FROM (VALUES {', '.join([f'({marks})'] * len(rows))}) AS v ({', '.join(kinds)})"
+    return connection.execute(query.encode(), values)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _source(
+    connection: psycopg.Connection[Any],
+    name: str,
+    rows: list[dict[str, Any]],
+    kinds: dict[str, Kind],
+    folder: Path,
+) -> Any:
+    if name == "cursor":
+        return _cursor(connection, rows, kinds)
+    return SOURCES[name](rows, kinds, folder)
+
+
 @pytest.fixture(scope="module")
 def connection(lakebase_server: LocalLakebase) -> Iterator[psycopg.Connection[Any]]:
     lakebase_server.admin.reset()
@@ -258,26 +290,28 @@ _PATIENT = settings(
 )
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [*SOURCES, "cursor"])
 @_PATIENT
 @given(rows=_rows(KINDS))
 def test_every_type_survives(
     connection: psycopg.Connection[Any], tmp_path: Path, source: str, rows: list[dict[str, Any]]
 ) -> None:
     kinds = _carried(KINDS, source)
-    result, found = _load(connection, "fidelity", SOURCES[source](rows, kinds, tmp_path), kinds)
+    result, found = _load(connection, "fidelity", _source(connection, source, rows, kinds, tmp_path), kinds)
     assert result.format == ("text" if source == "CSV" else "binary")
     assert result.rows == len(rows)
     _same(found, _expected(rows, kinds))
 
 
-@pytest.mark.parametrize("source", ["tuples", "Arrow table", "Polars", "CSV"])
+@pytest.mark.parametrize("source", ["tuples", "Arrow table", "Polars", "CSV", "cursor"])
 @_PATIENT
 @given(rows=_rows({**KINDS, **TEXT_KINDS}))
 def test_text_carries_the_same(
     connection: psycopg.Connection[Any], tmp_path: Path, source: str, rows: list[dict[str, Any]]
 ) -> None:
     kinds = _carried({**KINDS, **TEXT_KINDS}, source)
-    result, found = _load(connection, "fidelity_text", SOURCES[source](rows, kinds, tmp_path), kinds)
+    result, found = _load(
+        connection, "fidelity_text", _source(connection, source, rows, kinds, tmp_path), kinds
+    )
     assert result.format == "text"
     _same(found, _expected(rows, kinds))
