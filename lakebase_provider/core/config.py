@@ -213,10 +213,9 @@ class LakebaseConfig:
     def __post_init__(self) -> None:
         for row in settings():
             value = getattr(self, row.name)
-            if value is not None:
-                object.__setattr__(self, row.name, row.parse(value))
-            elif row.default is not None:
-                object.__setattr__(self, row.name, row.default)
+            # A default is as it has to be, and most settings are left at theirs.
+            if value is not row.default:
+                object.__setattr__(self, row.name, row.default if value is None else row.parse(value))
         self._check_target()
         self._check_credentials()
         if self.min_size > self.max_size:
@@ -318,9 +317,9 @@ class LakebaseConfig:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
         mapping = opaque(settings(), mapping)
-        known = [row.name for row in settings()]
         for key in mapping:
-            if key not in known:
+            if key not in _BY_NAME:
+                known = list(_BY_NAME)
                 close = difflib.get_close_matches(str(key), known, n=1)
                 raise ConfigError(
                     f"Unknown setting '{key}'.",
@@ -387,6 +386,7 @@ def _table() -> tuple[Setting, ...]:
 
 
 _SETTINGS = _table()
+_BY_NAME = {row.name: row for row in _SETTINGS}
 
 
 def settings() -> tuple[Setting, ...]:
@@ -396,4 +396,4 @@ def settings() -> tuple[Setting, ...]:
 
 def setting(name: str) -> Setting:
     """The row of that name."""
-    return next(row for row in _SETTINGS if row.name == name)
+    return _BY_NAME[name]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lakebase_provider.core.config import LakebaseConfig, settings
+from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.databricks import check_clash, workspace_credentials
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
+_SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
+_NAME = setting("application_name").default
 #: Settings that say how to authenticate at the workspace without a client secret.
 _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 
@@ -47,11 +49,14 @@ class ConnectionSettings:
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
-    def config(self, databricks: Connection | None = None) -> LakebaseConfig:
+    def config(
+        self, databricks: Connection | None = None, *, application_name: str | None = None
+    ) -> LakebaseConfig:
         """The configuration.
 
         Args:
             databricks: The connection of that id, if one is named.
+            application_name: What ``pg_stat_activity`` shows where the connection says nothing of its own.
 
         Raises:
             ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names
@@ -63,6 +68,9 @@ class ConnectionSettings:
                 check_clash(found, self._connection.password, str(databricks.conn_id))
                 found.update(workspace_credentials(databricks, _extras(databricks)))
             _add_password(found, self._connection.password)
+            # The form stores the default when nobody has changed it.
+            if application_name is not None and found.get("application_name", _NAME) == _NAME:
+                found["application_name"] = application_name
             return LakebaseConfig.from_mapping(found)
 
     def _pop_text(self, name: str) -> str | None:
@@ -85,13 +93,12 @@ def _naming(connection: Connection) -> Iterator[None]:
 
 def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:
     """A copy in which the secret settings are opaque, to be kept on an object that may be shown."""
-    secret = {row.name for row in settings() if row.kind == "secret"}
-    return {k: Secret(v) if k in secret and isinstance(v, str) and v else v for k, v in values.items()}
+    return {k: Secret(v) if k in _SECRETS and isinstance(v, str) and v else v for k, v in values.items()}
 
 
 def secrets_of(config: LakebaseConfig) -> list[Secret]:
     """The secrets that a configuration holds."""
-    return [value for row in settings() if isinstance(value := getattr(config, row.name), Secret)]
+    return [value for name in _SECRETS if isinstance(value := getattr(config, name), Secret)]
 
 
 def _set(values: Mapping[str, object]) -> dict[str, object]:

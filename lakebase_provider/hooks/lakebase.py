@@ -18,7 +18,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk.log import mask_secret
 
 from lakebase_provider.core.client import LakebaseClient
-from lakebase_provider.core.config import LakebaseConfig, setting
+from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
 from lakebase_provider.core.errors import ConfigError, LakebaseError
 from lakebase_provider.core.fence import fence
@@ -165,12 +165,8 @@ class LakebaseHook(DbApiHook):
 
     def _configured(self, databricks: Connection | None) -> LakebaseConfig:
         row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
-        config = self._settings.config(databricks)
-        task = _task_name()
-        if task is not None and config.application_name == setting("application_name").default:
-            # It is in pg_stat_activity that somebody looks for the task that holds a lock.
-            config = config.replace(application_name=task)
-        return config
+        # It is in pg_stat_activity that somebody looks for the task that holds a lock.
+        return self._settings.config(databricks, application_name=_task_name())
 
     @property
     def client(self) -> LakebaseClient:
