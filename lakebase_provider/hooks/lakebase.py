@@ -380,7 +380,7 @@ class LakebaseHook(DbApiHook):
         autocommit: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Insert rows, in batches that the network carries as one.
+        """Insert rows, in batches: of 700 rows and more by COPY, where that writes the same.
 
         Args:
             table: Name of the table, quoted where SQL needs it.
@@ -422,11 +422,13 @@ class LakebaseHook(DbApiHook):
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
             writer = RowWriter(connection, self.dialect.table_name(table), columns, statement)
-            for batch, ends in batches(rows, commit_every):
+            for batch, ends in batches(rows, commit_every, writer.batch_size):
                 try:
                     writer.write(batch)
                 except Exception:
                     self.log.error("Failed after %s rows were loaded into %s: %s", done, table, sql)
+                    if writer.refusal is not None:
+                        self.log.error("Counted from there: %s", writer.refusal)
                     raise
                 if ends and not autocommit:
                     connection.commit()

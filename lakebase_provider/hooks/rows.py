@@ -1,39 +1,85 @@
-"""Rows from Python into a table, batch by batch."""
+"""Rows from Python into a table, batch by batch: many of them by COPY, few of them as statements.
+
+COPY writes what INSERT would write, or is not used: the table has nothing that only INSERT runs (rules, row
+security, triggers of a statement), the session reads times as COPY does, in UTC, and all values are of plain
+types. A value that COPY cannot take as it is, which INSERT may round or cast, leaves its batch to INSERT.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.json import Json
 
-from lakebase_provider.core.bulk.table import Table, TableName, read_table
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.bulk.copy_in import copy_in
+from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table
+from lakebase_provider.core.errors import ConfigError, LakebaseError
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connection import LakebaseConnection
 
-#: Rows that are held at most, however many belong to one transaction.
+#: Rows that are held at most, however many belong to one transaction: as statements, and by COPY.
 _BATCH = 1000
+_BIG_BATCH = 10_000
+#: Rows from which COPY is faster: a few more round trips, and for a replacement a temporary table.
+_COPY_FROM = 700
+_STAGE_FROM = 2000
 _JSON = ("json", "jsonb")
+_NULL = frozenset({type(None)})
+#: Types of values that COPY knows; of a subclass psycopg may know another form.
+_PLAIN = _NULL | {int, float, str, bool, Decimal, datetime, date, time, timedelta, bytes, UUID, dict, list}
+#: Of those, the ones that INSERT writes as COPY does, by the column's type; text alone for other types. What
+#: COPY refuses, INSERT decides. COPY would take a few that INSERT refuses, and digits of a float that the
+#: cast to numeric leaves out; json keeps its text, whose blanks differ.
+_ALIKE: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar"), _PLAIN),
+    **dict.fromkeys(("bool", "date", "timestamp", "timestamptz", "bytea", "uuid"), _PLAIN),
+    "jsonb": frozenset({str, dict, list}),
+    "numeric": frozenset({int, Decimal, str}),
+    "time": frozenset({time}),
+    "timetz": frozenset({time}),
+    "interval": frozenset({timedelta, str}),
+}
+#: Names of the zone in which COPY reads times that have none.
+_UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
+
+# Of triggers, those that fire once for each statement: 1 is a row's, 4 is INSERT's.
+_ONLY_INSERT_RUNS = """
+SELECT c.relkind NOT IN ('r', 'p') OR c.relhasrules OR c.relrowsecurity
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t
+               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 5 = 4)
+FROM pg_catalog.pg_class c WHERE c.oid = %s
+"""
 
 Row = Sequence[Any]
 
 
-def batches(rows: Iterable[Row], commit_every: int) -> Iterator[tuple[list[Row], bool]]:
+def batches(
+    rows: Iterable[Row], commit_every: int, size: Callable[[], int]
+) -> Iterator[tuple[list[Row], bool]]:
     """Rows in lists, each with whether a transaction ends after it.
 
     Args:
         rows: The rows, consumed as they are needed.
         commit_every: Rows of one transaction; 0 for all in one.
+        size: Tells how many rows a list may hold, each time anew.
     """
     rows = iter(rows)
     left = commit_every
     while True:
-        size = min(_BATCH, left) if commit_every else _BATCH
-        batch = list(islice(rows, size))
+        most = min(size(), left) if commit_every else size()
+        batch = list(islice(rows, most))
         if not batch:
             return
         left -= len(batch)
@@ -41,10 +87,11 @@ def batches(rows: Iterable[Row], commit_every: int) -> Iterator[tuple[list[Row],
         if ends:
             left = commit_every
         yield batch, ends
+        del batch
 
 
 class RowWriter:
-    """Runs a statement with the values of each row, as the columns' types want them.
+    """Runs a statement with the values of each row, as the columns' types want them, or its like by COPY.
 
     A mapping becomes JSON. A list becomes an array, or JSON where its column is ``json`` or ``jsonb``. All
     else psycopg knows.
@@ -64,26 +111,142 @@ class RowWriter:
         statement: Callable[[int], str],
     ) -> None:
         self._connection = connection
-        self._table = table
+        self._name = table
         self._columns = columns
         self._statement = statement
+        self._table: Table | None = None
         self._json: list[bool] | None = None
+        self._copies: bool | None = None
+        #: Why COPY left a batch to INSERT: row, column and kind of value.
+        self.refusal: LakebaseError | None = None
 
-    def write(self, rows: list[Row]) -> int:
+    def batch_size(self) -> int:
+        """How many rows are best written at once."""
+        return _BIG_BATCH if self._copies else _BATCH
+
+    def write(self, rows: list[Row]) -> None:
         """Write rows; they may differ in length.
-
-        Returns:
-            The number of rows that the server reports as written.
 
         Raises:
             psycopg.Error: The server refused one; the transaction is lost.
         """
-        written = 0
+        self.refusal = None
+        if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
+            return
         with psycopg.Cursor(self._connection) as cursor:
             for width, run in _runs(rows):
                 cursor.executemany(self._statement(width), [self._adapted(row) for row in run])
-                written += max(cursor.rowcount, 0)
-        return written
+
+    def _may_copy(self, rows: list[Row]) -> bool:
+        if (
+            self._copies is False
+            or len(set(map(len, rows))) != 1
+            or not set(map(type, rows)) <= {tuple, list}
+        ):
+            return False
+        kinds = [set(map(type, values)) for values in zip(*rows, strict=True)]
+        if not set().union(*kinds) <= _PLAIN:
+            return False
+        if self._copies is None:
+            self._copies = self._table_takes_copy(len(rows[0]))
+        return self._copies and all(
+            found <= _alike(column) and (list not in found or _is_flat(column, rows, place))
+            for place, (column, found) in enumerate(zip(self._targets(len(rows[0])), kinds, strict=True))
+        )
+
+    def _table_takes_copy(self, width: int) -> bool:
+        idle = self._connection.info.transaction_status == TransactionStatus.IDLE
+        table = self._read()
+        cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
+        only_insert = cursor.execute(_ONLY_INSERT_RUNS, (table.oid,)).fetchone()
+        if idle and not self._connection.autocommit:
+            # A batch that begins its transaction needs no savepoint.
+            self._connection.rollback()
+        targets = self._targets(width)
+        return (
+            only_insert == (False,)
+            and self._connection.info.parameter_status("TimeZone") in _UTC
+            and len(targets) == width
+            and not any(column.generated or column.identity == "always" for column in targets)
+        )
+
+    def _copied(self, rows: list[Row]) -> bool:
+        """Whether COPY wrote the rows; nothing of them is written where it did not."""
+        width = len(rows[0])
+        insert = self._statement(width)
+        before, values, after = insert.partition(f"VALUES ({','.join(['%s'] * width)})")
+        if not values or (after.strip() and len(rows) < _STAGE_FROM):
+            return False
+        try:
+            with self._undone_on_error():
+                if after.strip():
+                    self._stage(rows, before, after)
+                else:
+                    copy_in(
+                        self._connection,
+                        rows,
+                        self._read(),
+                        columns=[column.name for column in self._targets(width)],
+                    )
+        except (psycopg.DataError, psycopg.errors.CardinalityViolation):
+            # What the server's INSERT makes of it is the answer; as of one row that comes twice.
+            return False
+        except LakebaseError as error:
+            self.refusal = error
+            self._copies = False
+            return False
+        return True
+
+    def _stage(self, rows: list[Row], before: str, after: str) -> None:
+        table, names = self._read(), [column.name for column in self._targets(len(rows[0]))]
+        stage = TableName(f"lakebase_rows_{secrets.token_hex(6)}", "pg_temp")
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        cursor = psycopg.Cursor(self._connection)
+        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        cursor.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+                sql.Identifier(stage.table), columns, table.name.sql()
+            )
+        )
+        copy_in(self._connection, rows, table, into=stage, columns=names)
+        select = sql.SQL("SELECT {} FROM {}").format(columns, stage.sql()).as_string(self._connection)
+        # With parameters, though there are none: names in the statement have their percent signs doubled.
+        cursor.execute(f"{before}{select.replace('%', '%%')}{after}".encode(), ())
+        cursor.execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """What is done within is undone on an error, and the transaction goes on; or is one of its own."""
+        connection = self._connection
+        if connection.autocommit:
+            with connection.transaction():
+                yield
+            return
+        begins = connection.info.transaction_status == TransactionStatus.IDLE
+        cursor = psycopg.Cursor(connection)
+        if not begins:
+            cursor.execute("SAVEPOINT lakebase_rows")
+        try:
+            yield
+        except (psycopg.Error, LakebaseError):
+            if begins:
+                connection.rollback()
+            elif not connection.closed:
+                cursor.execute("ROLLBACK TO SAVEPOINT lakebase_rows")
+            raise
+        if not begins:
+            cursor.execute("RELEASE SAVEPOINT lakebase_rows")
+
+    def _targets(self, width: int) -> list[Column]:
+        table = self._read()
+        if not self._columns:
+            return list(table.columns[:width])
+        return [column for column in map(table.column, self._columns) if column is not None]
+
+    def _read(self) -> Table:
+        if self._table is None:
+            self._table = read_table(self._connection, self._name)
+        return self._table
 
     def _adapted(self, row: Row) -> Row:
         if not isinstance(row, (list, tuple)):
@@ -98,7 +261,7 @@ class RowWriter:
 
     def _json_columns(self, width: int) -> list[bool]:
         if self._json is None:
-            found = read_table(self._connection, self._table)
+            found = self._read()
             names = self._columns or [column.name for column in found.columns]
             self._json = [_is_json(found, name) for name in names]
         return self._json + [False] * (width - len(self._json))
@@ -107,6 +270,22 @@ class RowWriter:
 def _is_json(table: Table, name: str) -> bool:
     column = table.column(name)
     return column is not None and column.base_name in _JSON
+
+
+def _alike(column: Column) -> frozenset[type]:
+    """The types of values that COPY and INSERT write alike into a column, beside NULL."""
+    name = column.base_name
+    return (
+        _ALIKE.get(name.removeprefix("_"), frozenset({str})) | _NULL | ({list} if name[:1] == "_" else set())
+    )
+
+
+def _is_flat(column: Column, rows: list[Row], place: int) -> bool:
+    """Whether a column's lists are JSON, or arrays of one dimension of values that are written alike."""
+    if column.base_name in _JSON:
+        return True
+    lists = (row[place] for row in rows if type(row[place]) is list)
+    return set(map(type, chain.from_iterable(lists))) <= _alike(column) - {list}
 
 
 def _runs(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
