@@ -285,8 +285,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         if as_ == "rows":
             with self.get_connection() as connection:
                 return connection.execute(sql.encode(), params).fetchall()
-        from dagster_lakebase.frames import frame_of, require_form
-        from dagster_lakebase.reading import read_batches
+        from lakebase_provider.core.bulk.frames import frame_of, require_form
+        from lakebase_provider.core.bulk.read import read_batches
 
         require_form(as_)
         with self.get_connection() as connection, read_batches(connection, sql.encode(), params) as batches:

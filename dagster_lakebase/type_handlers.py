@@ -10,10 +10,10 @@ import dagster as dg
 from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
 
 from dagster_lakebase.db_client import LakebaseDbClient, table_name
-from dagster_lakebase.frames import frame_of
-from dagster_lakebase.reading import read_batches
-from dagster_lakebase.storing import find_table, store
-from dagster_lakebase.table_metadata import column_schema, count_rows, is_small
+from dagster_lakebase.storing import count_rows, find_table, store
+from dagster_lakebase.table_facts import TableRef, fetch_table_facts
+from lakebase_provider.core.bulk.frames import frame_of
+from lakebase_provider.core.bulk.read import read_batches
 from lakebase_provider.core.errors import LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -60,14 +60,16 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         )
         for change in stored.changes:
             context.log.info("Table %s: %s", stored.table.name, change)
+        name = TableRef(table_slice.schema, table_slice.table)
+        facts = fetch_table_facts(connection, [name])[name]
         metadata: dict[str, Any] = {
-            "dagster/column_schema": column_schema(connection, stored.table),
+            "dagster/column_schema": facts.column_schema(),
             "lakebase/rows_written": stored.rows,
         }
         if not partitioned:
             if replaced:
                 metadata["dagster/row_count"] = stored.rows
-            elif is_small(connection, stored.table):
+            elif facts.is_soon_counted():
                 metadata["dagster/row_count"] = count_rows(connection, stored.table)
         elif replaced:
             inside = count_rows(
@@ -93,7 +95,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         query = self.query(context, table_slice, connection)
         if query is None:
             return frame_of(_nothing(), self.form)
-        with read_batches(connection, query, server_side=True) as batches:
+        with read_batches(connection, query) as batches:
             return frame_of(batches.read_all(), self.form)
 
     def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
@@ -135,7 +137,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
             if query is None:
                 yield _nothing().schema
                 return
-            with read_batches(connection, query, server_side=True) as batches:
+            with read_batches(connection, query) as batches:
                 yield batches.schema
                 yield from batches
 

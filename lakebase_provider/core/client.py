@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakebase_provider.core.async_pool import AsyncLakebasePool, AsyncPools
+from lakebase_provider.core.bulk.reads import Reads
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
@@ -61,7 +62,7 @@ class ClientStats:
     pool: Mapping[str, int]
 
 
-class LakebaseClient:
+class LakebaseClient(Reads):
     """Connections to one database as one principal.
 
     Nothing is opened, minted or imported before it is needed. Safe to share between threads and event loops;

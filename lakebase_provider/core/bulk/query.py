@@ -67,22 +67,22 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
         text: A plain query.
     """
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % _bare(text))
+        cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
         return result_columns(connection, cursor.description or ())
 
 
 def copy_statement(connection: psycopg.Connection[Any], text: bytes, columns: Sequence[ResultColumn]) -> bytes:
     """The COPY that sends those columns of a plain query in binary."""
     if all(column.cast is None for column in columns):
-        return b"COPY (%s\n) TO STDOUT (FORMAT binary)" % _bare(text)
+        return b"COPY (%s\n) TO STDOUT (FORMAT binary)" % bare(text)
     # By names of our own: a query may have several columns of one name.
     names = [sql.Identifier(f"c{number}") for number in range(len(columns))]
     chosen = [column.sql(name) for column, name in zip(columns, names, strict=True)]
     head = sql.SQL("COPY (SELECT {} FROM (").format(sql.SQL(", ").join(chosen)).as_bytes(connection)
     tail = sql.SQL(") AS q ({})) TO STDOUT (FORMAT binary)").format(sql.SQL(", ").join(names))
-    return b"%s%s\n%s" % (head, _bare(text), tail.as_bytes(connection))
+    return b"%s%s\n%s" % (head, bare(text), tail.as_bytes(connection))
 
 
-def _bare(text: bytes) -> bytes:
+def bare(text: bytes) -> bytes:
     """Without the semicolon at its end."""
     return text.rstrip().rstrip(b";")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Rows of a record batch: while few are decoded, the server goes on and fills the socket's buffer.
-BATCH_ROWS = 8192
+BATCH_ROWS = 16_384
 #: What binary COPY begins with; flags and the size of an extension follow in 4 bytes each.
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 _HEADER = len(_SIGNATURE) + 8

@@ -214,8 +214,18 @@ def arrow_source(
     found: Iterable[pa.RecordBatch],
     description: str,
     close: Callable[[], None] | None = None,
+    *,
+    small: bool = False,
 ) -> Source:
-    """A source of record batches of one schema; big ones are cut to what is encoded at once."""
+    """A source of record batches of one schema; big ones are cut to what is encoded at once.
+
+    Args:
+        schema: The schema.
+        found: The batches.
+        description: What it is.
+        close: Closes what it reads from.
+        small: Whether they have the right size already.
+    """
 
     def batches() -> Iterator[Batch]:
         number = 0
@@ -223,17 +233,21 @@ def arrow_source(
             if not batch.schema.equals(schema):
                 raise BadValueError("a batch of another schema", kind="record batch", index=number)
             number += batch.num_rows
-            for piece in _pieces(batch):
+            for piece in (batch,) if small else _pieces(batch):
                 yield Batch(tuple(piece.columns), piece.num_rows)
 
     return Source(description, batches, column_names=tuple(schema.names), schema=schema, close=close)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    size = max(batch.nbytes // max(batch.num_rows, 1), 1)
-    rows = max(min(_BATCH_BYTES // size, _BATCH_ROWS), 1)
+    rows = rows_at_once(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
+
+
+def rows_at_once(size: int, rows: int) -> int:
+    """How many rows to encode at once, of data of so many bytes and rows."""
+    return max(min(_BATCH_BYTES * rows // max(size, 1), _BATCH_ROWS), 1)
 
 
 def _open_cursor(cursor: Any) -> Source:

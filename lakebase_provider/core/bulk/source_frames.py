@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream
+from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream, rows_at_once
 from lakebase_provider.core.errors import ConfigError
 
 #: Rows of a pandas frame that are turned into Arrow at once.
@@ -61,11 +61,21 @@ def open_polars(frame: Any) -> Source:
 
     schema = pa.RecordBatchReader.from_stream(frame.clear()).schema
 
-    def found() -> Iterator[pa.RecordBatch]:
-        for part in frame.iter_slices(_POLARS_ROWS):
-            yield from pa.RecordBatchReader.from_stream(part)
+    return arrow_source(schema, _polars_batches(frame), "Polars DataFrame", small=True)
 
-    return arrow_source(schema, found(), "Polars DataFrame")
+
+def _polars_batches(frame: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    begin = 0
+    # A slice across the border of two chunks would be copied.
+    for length in frame[:, 0].chunk_lengths() if frame.width else ():
+        for start in range(begin, begin + length, _POLARS_ROWS):
+            part = frame.slice(start, min(_POLARS_ROWS, begin + length - start))
+            # Arrow would count the texts of the whole frame.
+            for piece in part.iter_slices(rows_at_once(part.estimated_size(), part.height)):
+                yield from pa.RecordBatchReader.from_stream(piece)
+        begin += length
 
 
 def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
@@ -81,6 +91,6 @@ def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
 
     def found() -> Iterator[pa.RecordBatch]:
         for part in frame.collect_batches(chunk_size=_POLARS_ROWS, maintain_order=True):
-            yield from pa.RecordBatchReader.from_stream(part)
+            yield from _polars_batches(part)
 
-    return arrow_source(schema, found(), "Polars LazyFrame")
+    return arrow_source(schema, found(), "Polars LazyFrame", small=True)

@@ -8,6 +8,7 @@ from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 #: The forms in which a result can be had, rows apart.
@@ -29,11 +30,18 @@ def frame_of(table: pa.Table, form: str) -> Any:
     if form == "pandas":
         return to_pandas(table)
     if form in ("polars", "lazy"):
-        import polars as pl
-
-        frame = pl.from_arrow(table)
-        return frame.lazy() if form == "lazy" else frame  # type: ignore[union-attr] # a table becomes no series
+        frame = to_polars(table)
+        return frame.lazy() if form == "lazy" else frame
     return table
+
+
+def to_polars(table: pa.Table) -> pl.DataFrame:
+    """A Polars data frame."""
+    import polars as pl
+
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # a table becomes no series
+    return frame
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -1,0 +1,152 @@
+"""What a client reads by: queries to Arrow, frames, rows and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    from psycopg.abc import Query
+
+    from lakebase_provider.core.bulk.query import Parameters
+    from lakebase_provider.core.bulk.unload import UnloadResult
+    from lakebase_provider.core.bulk.unload_files import Format
+    from lakebase_provider.core.connection import LakebaseConnection
+
+
+class Reads(ABC):
+    """The reading half of :class:`~lakebase_provider.core.client.LakebaseClient`."""
+
+    @abstractmethod
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
+        """A pooled connection."""
+
+    def fetch_arrow(self, query: Query, params: Parameters = None) -> pa.Table:
+        """What a query returns, as an Arrow table.
+
+        A numeric is a decimal of its declared precision and scale (without one, of 38 digits with 18 behind
+        the point), never a float. Types that Arrow has none for (json, uuid, enums, ranges, …) come as text.
+
+        Args:
+            query: The query; ``%s`` or ``%(name)s`` where a parameter goes.
+            params: The parameters.
+
+        Raises:
+            LoadError: A value does not fit its column's Arrow type, such as an infinite date.
+            psycopg.Error: The server refuses the query.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read import read_batches
+
+        with self.connection() as connection, read_batches(connection, query, params) as batches:
+            return batches.read_all()
+
+    def fetch_polars(self, query: Query, params: Parameters = None) -> pl.DataFrame:
+        """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`."""
+        from lakebase_provider.core.bulk.frames import to_polars
+
+        return to_polars(self.fetch_arrow(query, params))
+
+    def fetch_pandas(self, query: Query, params: Parameters = None) -> pd.DataFrame:
+        """What a query returns, as a pandas data frame; else as :meth:`fetch_arrow`.
+
+        A numeric's values are Decimals, and integers stay integers: with NULLs among them their column is of
+        pandas' nullable type.
+        """
+        from lakebase_provider.core.bulk.frames import to_pandas
+
+        return to_pandas(self.fetch_arrow(query, params))
+
+    def iter_batches(
+        self, query: Query, params: Parameters = None, *, batch_rows: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """What a query returns, as record batches that come as they are read, in constant memory.
+
+        A connection is held until the last batch, or until the iterator is closed: by ``contextlib.closing``
+        where the loop may be left early.
+
+        Args:
+            query: The query.
+            params: Its parameters.
+            batch_rows: Rows of a batch, at most.
+
+        Raises:
+            LoadError: A value does not fit its column's Arrow type.
+            psycopg.Error: The server refuses the query.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
+
+        rows = BATCH_ROWS if batch_rows is None else batch_rows
+        with (
+            self.connection() as connection,
+            read_batches(connection, query, params, batch_rows=rows) as batches,
+        ):
+            yield from batches
+
+    def iter_rows(self, query: Query, params: Parameters = None) -> Iterator[tuple[Any, ...]]:
+        """What a query returns, as tuples of psycopg's values that come as they are read.
+
+        A connection is held as by :meth:`iter_batches`.
+
+        Args:
+            query: The query; a SELECT or VALUES.
+            params: Its parameters.
+
+        Raises:
+            psycopg.Error: The server refuses the query.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read_rows import read_rows
+
+        with self.connection() as connection:
+            yield from read_rows(connection, query, params)
+
+    def unload(
+        self,
+        query: Query,
+        to: Any,
+        format: Format = "parquet",
+        *,
+        params: Parameters = None,
+        batch_rows: int | None = None,
+        parallel: int = 1,
+        by: str | None = None,
+    ) -> UnloadResult:
+        """Write what a query returns to a file, in constant memory; a failure leaves none behind.
+
+        Args:
+            query: The query.
+            to: Local path, fsspec URI or ObjectStoragePath of the file; with `parallel`, of a folder, whose
+                files ``part-00000.parquet`` and so on are replaced.
+            format: ``"parquet"``, ``"arrow"`` (an IPC file) or ``"csv"`` (as Postgres writes it, with a
+                header).
+            params: The query's parameters.
+            batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
+            parallel: Files that are written at once, over as many connections, all of one snapshot.
+            by: Column of the result by whose value rows are divided among the files; needed for more than
+                one.
+
+        Raises:
+            ConfigError: Arguments contradict each other; nothing has been read.
+            LoadError: A value does not fit its column's Arrow type.
+            psycopg.Error: The server refuses the query.
+            OSError: A file could not be written.
+        """
+        from lakebase_provider.core.bulk.unload import unload
+
+        return unload(
+            self.connection,
+            query,
+            to,
+            format=format,
+            params=params,
+            batch_rows=batch_rows,
+            parallel=parallel,
+            by=by,
+        )

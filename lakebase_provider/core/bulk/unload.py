@@ -1,0 +1,234 @@
+"""From a query to files: streamed, whole or not at all, and of one snapshot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from lakebase_provider.core.bulk.copy_out import copy_out
+from lakebase_provider.core.bulk.query import Parameters, bare, describe, is_plain_query, query_text
+from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
+from lakebase_provider.core.bulk.unload_files import FORMATS, Destination, Format
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+
+if TYPE_CHECKING:
+    from psycopg.abc import Query
+
+logger = logging.getLogger(__name__)
+
+Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+
+#: Rows of a Parquet row group: what is held in memory, and what readers read at once.
+_ROW_GROUP = 65_536
+
+
+@dataclass(frozen=True)
+class UnloadResult:
+    """What an unload wrote.
+
+    Attributes:
+        rows: Rows in all files.
+        bytes: Bytes of all files.
+        seconds: Seconds from the first statement to the last file's renaming.
+        files: How many files.
+    """
+
+    rows: int
+    bytes: int
+    seconds: float
+    files: int
+
+
+def unload(
+    connections: Connections,
+    query: Query,
+    to: Any,
+    *,
+    format: Format = "parquet",
+    params: Parameters = None,
+    batch_rows: int | None = None,
+    parallel: int = 1,
+    by: str | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> UnloadResult:
+    """Write what a query returns to a file, or to several at once.
+
+    Args:
+        connections: Lends a connection; as many at once as `parallel` says.
+        query: A SELECT, VALUES, TABLE or WITH.
+        to: As :class:`~lakebase_provider.core.bulk.unload_files.Destination` takes it.
+        format: What to write.
+        params: The query's parameters.
+        batch_rows: Rows of a row group or record batch, at most.
+        parallel: How many files are written at once; more than one into a folder.
+        by: The column that divides the rows among them.
+        clock: Where the time comes from.
+
+    Raises:
+        ConfigError: Arguments contradict each other; nothing has been read.
+        ColumnMismatchError: The result has no single column of the name `by`.
+        LoadError: A value does not fit its column's Arrow type.
+        psycopg.Error: The server refuses the query.
+        OSError: A file could not be written.
+    """
+    _require(format, parallel, by, batch_rows)
+    began = clock.elapsed()
+    destination = Destination(to)
+    with destination.files(format, None if by is None else parallel) as files:
+        if by is None:
+            with connections() as connection:
+                text = _plain(connection, query, params)
+                rows = _WRITERS[format](connection, text, files[0], batch_rows)
+        else:
+            rows = _unload_parts(connections, query, params, files, by, format, batch_rows)
+        sizes = [file.tell() for file in files]
+    result = UnloadResult(rows, sum(sizes), clock.elapsed() - began, len(sizes))
+    logger.info(
+        "Unloaded %s rows, %.1f MB, to %s in %.1f s",
+        f"{result.rows:,}",
+        result.bytes / 1e6,
+        destination.name,
+        result.seconds,
+    )
+    return result
+
+
+def _require(format: str, parallel: int, by: str | None, batch_rows: int | None) -> None:
+    if format not in FORMATS:
+        raise ConfigError(f"format is {format!r}.", remedy=f"Use one of: {', '.join(FORMATS)}.")
+    if batch_rows is not None and batch_rows < 1:
+        raise ConfigError(f"batch_rows is {batch_rows}.", remedy="Give a number of rows of 1 or more.")
+    if parallel < 1:
+        raise ConfigError(f"parallel is {parallel}.", remedy="Give a number of files of 1 or more.")
+    if parallel > 1 and by is None:
+        raise ConfigError(
+            "Several files are to be written, and nothing says which rows go where.",
+            remedy="Name a column by which the rows are divided, such as by='id'.",
+        )
+
+
+def _plain(connection: psycopg.Connection[Any], query: Query, params: Parameters) -> bytes:
+    text = query_text(connection, query, params)
+    if not is_plain_query(text):
+        raise ConfigError(
+            "The statement is no query that COPY takes.",
+            remedy="Unload a SELECT, VALUES, TABLE or WITH that changes no data.",
+        )
+    return text
+
+
+def _unload_parts(
+    connections: Connections,
+    query: Query,
+    params: Parameters,
+    files: list[Any],
+    by: str,
+    format: Format,
+    batch_rows: int | None,
+) -> int:
+    with _snapshot(connections) as (connection, snapshot):
+        text = _plain(connection, query, params)
+        found = [column.name for column in describe(connection, text)].count(by)
+        if found != 1:
+            raise ColumnMismatchError(
+                f"The result has {found or 'no'} columns named {by!r}.",
+                remedy="Give by= the name of one of the query's columns.",
+            )
+
+        def write(number: int) -> int:
+            with connections() as other:
+                _begin_repeatable(other)
+                other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
+                part = _part(other, text, by, number, len(files))
+                return _WRITERS[format](other, part, files[number], batch_rows)
+
+        with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
+            return sum(workers.map(write, range(len(files))))
+
+
+@contextmanager
+def _snapshot(connections: Connections) -> Iterator[tuple[psycopg.Connection[Any], str]]:
+    """A transaction whose snapshot others can take while it lasts, and the snapshot's name."""
+    with connections() as connection:
+        _begin_repeatable(connection)
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+            row = cursor.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+        assert row is not None
+        yield connection, row[0]
+
+
+def _begin_repeatable(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def _part(connection: psycopg.Connection[Any], text: bytes, by: str, number: int, count: int) -> bytes:
+    """The rows of a query that go to one of several files: each row to exactly one."""
+    # A hash of the column's text, which every type has. It may be negative, and is NULL for NULL.
+    condition = sql.SQL(
+        "coalesce(abs(pg_catalog.hashtextextended(q.{}::text, 0) % {}), 0) = {}"
+    ).format(sql.Identifier(by), sql.Literal(count), sql.Literal(number))
+    return b"SELECT * FROM (%s\n) AS q WHERE %s" % (bare(text), condition.as_bytes(connection))
+
+
+def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    limit = batch_rows or _ROW_GROUP
+    rows = held = 0
+    group: list[pa.RecordBatch] = []
+    with (
+        read_batches(connection, text, batch_rows=min(limit, BATCH_ROWS)) as batches,
+        parquet.ParquetWriter(file, batches.schema) as writer,
+    ):
+        for batch in batches:
+            rows += batch.num_rows
+            if held + batch.num_rows > limit:
+                writer.write_table(pa.Table.from_batches(group))
+                group, held = [], 0
+            group.append(batch)
+            held += batch.num_rows
+        if group:
+            writer.write_table(pa.Table.from_batches(group))
+    return rows
+
+
+def _arrow(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+    import pyarrow as pa
+
+    rows = 0
+    with (
+        read_batches(connection, text, batch_rows=batch_rows or BATCH_ROWS) as batches,
+        pa.ipc.new_file(file, batches.schema) as writer,
+    ):
+        for batch in batches:
+            rows += batch.num_rows
+            writer.write_batch(batch)
+    return rows
+
+
+def _csv(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+    # As the server writes it: an empty field is NULL, and an empty text in quotes.
+    statement = b"COPY (%s\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')" % bare(text)
+    rows = -1  # the header comes as a message, too
+    with copy_out(connection, statement) as copy:
+        for data, sizes in copy.batches(batch_rows or BATCH_ROWS):
+            file.write(data)
+            rows += len(sizes)
+    return rows
+
+
+_WRITERS: dict[Format, Callable[[psycopg.Connection[Any], bytes, Any, int | None], int]] = {
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "csv": _csv,
+}
