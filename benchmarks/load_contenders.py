@@ -29,6 +29,7 @@ DDL = (
 )
 _OIDS = ("int8", "int4", "float8", "numeric", "text", "timestamptz", "bool", "jsonb")
 _COUNT = f"SELECT count(*), sum(id) FROM {TABLE}"  # noqa: S608 - a constant
+_OURS = ("copy_in", "cast", "encode", "source_files", "source_frames", "table")
 _START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 
 
@@ -106,8 +107,8 @@ def _ours(source: Any) -> Callable[[], None]:
 def warm() -> None:
     """Import before the clock starts what a load imports, as the peers' modules are imported too."""
     # pandas too: pyarrow imports it, where it is installed, with the first Python value that it converts.
-    modules = ("pgpq", "pyarrow.compute", "pyarrow.parquet", "msgspec", "pandas")
-    for module in (*modules, "lakebase_provider.core.bulk.cast"):
+    modules = ("pgpq.schema", "pyarrow.compute", "pyarrow.parquet", "msgspec", "pandas")
+    for module in (*modules, *(f"lakebase_provider.core.bulk.{name}" for name in _OURS)):
         importlib.import_module(module)
 
 

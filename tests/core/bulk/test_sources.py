@@ -190,8 +190,19 @@ def test_an_endless_source_is_read_as_it_comes() -> None:
     assert [next(batches).columns[0][0] for _ in range(3)] == [0, 10_000, 20_000]
 
 
-def test_big_batches_are_cut() -> None:
-    wide = pa.table({"t": ["x" * 1000] * 50_000})
+@pytest.mark.parametrize("convert", [pa.table, pl.DataFrame, pl.LazyFrame])
+def test_big_batches_are_cut(convert: Any) -> None:
+    wide = convert({"t": [f"{row:01000d}" for row in range(50_000)]})
     sizes = [batch.rows for batch in open_source(wide).batches()]
     assert sum(sizes) == 50_000
-    assert max(sizes) <= 1050
+    assert 500 <= min(sizes[:-1]) <= max(sizes) <= 1050
+
+
+def test_a_polars_frame_is_not_copied() -> None:
+    parts = [pl.DataFrame({"n": range(begin, begin + 70_000), "t": "text"}) for begin in (0, 70_000)]
+    frame = pl.concat(parts, rechunk=False)
+    batches = list(open_source(frame).batches())
+    assert [value for batch in batches for value in batch.columns[0].to_pylist()] == list(range(140_000))
+    kept = {pa.array(part["n"].to_arrow()).buffers()[1].address for part in parts}
+    assert kept <= {batch.columns[0].buffers()[1].address for batch in batches}
+    assert list(open_source(frame.clear()).batches()) == []
