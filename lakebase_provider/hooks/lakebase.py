@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
     from airflow.sdk import Connection
     from psycopg.errors import Diagnostic
-    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine import URL, Engine, Inspector
 
     from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 
@@ -531,6 +531,19 @@ class LakebaseHook(DbApiHook):
     def dialect(self) -> LakebaseDialect:
         """How statements are written; the same whether or not the Postgres provider is installed."""
         return LakebaseDialect(self)
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """What SQLAlchemy tells of the database's objects, by connections of this process's pool."""
+        from sqlalchemy import create_engine, inspect
+        from sqlalchemy.pool import NullPool
+
+        def borrow() -> LakebaseConnection:
+            # Not by get_conn: SQLAlchemy takes tuples alone for rows.
+            return self.client.pool.getconn()
+
+        # An engine with a pool of its own would keep a connection that nobody closes.
+        return inspect(create_engine(self.sqlalchemy_url, creator=borrow, poolclass=NullPool))
 
     def get_table_primary_key(self, table: str, schema: str | None = None) -> list[str] | None:
         """Columns of the primary key, in its order; None without one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import psycopg
@@ -84,6 +85,19 @@ def test_no_connection_is_open_between_two_tries(
     # Only the first try has connected; the second one looked what was left of it.
     assert lake.admin.counters().logins - before == 1
     assert pulled(run, "ends") == 0
+
+
+def test_the_inspector_takes_part_in_the_tasks_pool(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    before = lake.admin.counters().logins
+    hook.run("create table if not exists inspected (id int primary key)")
+    assert hook.inspector.has_table("inspected")
+    assert [column["name"] for column in hook.get_table_schema("inspected")] == ["id"]
+    # Setting it drops the inspector; nothing of it is left to be collected.
+    hook.schema = hook.schema
+    assert hook.inspector.get_pk_constraint("inspected")["constrained_columns"] == ["id"]
+    assert lake.admin.counters().logins - before == 1
+    gc.collect()
 
 
 def test_outside_of_a_task_nothing_listens(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
