@@ -37,7 +37,8 @@ def modules_after(statement: str) -> set[str]:
         ("import dagster_lakebase", {"airflow", "databricks.sdk", "pandas"}),
         ("import dagster_lakebase.components", {"airflow", "databricks.sdk", "pandas"}),
         (
-            "import lakebase_provider.operators.sql, lakebase_provider.operators.health",
+            "import lakebase_provider.operators.sql, lakebase_provider.operators.health;"
+            "import lakebase_provider.operators.load, lakebase_provider.operators.transfer",
             {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
         ),
         ("import lakebase_provider.local.pytest_plugin", {"starlette", "uvicorn", "psycopg", "cryptography"}),

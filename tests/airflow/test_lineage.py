@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
 from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.lineage import file_dataset
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 
@@ -59,6 +63,48 @@ def test_a_sensor_tells_what_it_waits_for(lake: LocalLakebase) -> None:
     lineage = DefaultExtractor(sensor).extract()
     assert lineage is not None
     assert names(lineage.inputs) == {expected("lineage_from")}
+
+
+def test_loads_tell_the_file_and_the_table(lake: LocalLakebase, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id,amount\n1,2.5\n")
+    operator = LakebaseLoadOperator(task_id="load", source=str(file), table="lineage_to", load_id=None)
+    extractor = DefaultExtractor(operator)
+    begun = extractor.extract()
+    operator.execute({})
+    done = extractor.extract_on_complete(None)
+    for lineage in (begun, done):
+        assert lineage is not None
+        assert names(lineage.inputs) == {("file", str(file))}
+        assert names(lineage.outputs) == {expected("lineage_to")}
+    assert done is not None
+    assert done.outputs[0].outputFacets["outputStatistics"].rowCount == 1  # type: ignore[union-attr] # it is one
+
+
+def test_a_transfer_tells_what_its_query_reads(lake: LocalLakebase) -> None:
+    operator = LakebaseTransferOperator(
+        task_id="transfer",
+        source_conn_id="lakebase_default",
+        sql="select id, amount from lineage_from",
+        table="public.lineage_to",
+    )
+    lineage = DefaultExtractor(operator).extract()
+    assert lineage is not None
+    assert names(lineage.inputs) == {expected("lineage_from")}
+    assert names(lineage.outputs) == {expected("lineage_to")}
+    assert lineage.job_facets["sql"].query.startswith("select")
+
+
+@pytest.mark.parametrize(
+    ("path", "dataset"),
+    [
+        ("s3://aws_default@bucket/a/b.csv", ("s3://bucket", "a/b.csv")),
+        ("file:///data/b.csv", ("file", "/data/b.csv")),
+        ("/data/b.csv", ("file", "/data/b.csv")),
+    ],
+)
+def test_files_are_named_without_their_connection(path: str, dataset: tuple[str, str]) -> None:
+    assert names([file_dataset(path)]) == {dataset}
 
 
 def test_health_reads_and_writes_no_data(lake: LocalLakebase) -> None:
