@@ -117,12 +117,13 @@ class NestingPool(QueuePool):
         except BaseException:
             self._give_back(count)
             raise
-        # Another thread may return it, such as the one that collects garbage.
-        entry.info["borrower"] = count
+        # Another thread may return it, such as the one that collects garbage. Not in `info`, which is cleared
+        # when the entry has to connect anew: who lost a connection would never give back the turn.
+        _lasting_info(entry)["borrower"] = count
         return entry
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        count = record.info.pop("borrower", None)
+        count = _lasting_info(record).pop("borrower", None)
         super()._do_return_conn(record)
         if count is not None:
             self._give_back(count)
@@ -133,6 +134,12 @@ class NestingPool(QueuePool):
             last = count[0] == 0
         if last:
             self._turns.release()
+
+
+def _lasting_info(entry: ConnectionPoolEntry) -> dict[Any, Any]:
+    info = entry.record_info
+    assert info is not None  # as for every entry of a pool
+    return info
 
 
 def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> Engine:

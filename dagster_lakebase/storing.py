@@ -77,6 +77,18 @@ def delete_rows(connection: psycopg.Connection[Any], table: Table, condition: sq
     connection.execute(statement)
 
 
+def count_rows(
+    connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None = None
+) -> int:
+    """Rows for which the condition holds, or all."""
+    query = sql.SQL("SELECT count(*) FROM {}").format(table.name.sql())
+    if condition is not None:
+        query = sql.SQL("{} WHERE {}").format(query, condition)
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def store(
     connection: psycopg.Connection[Any],
     name: TableName,

@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
 TABLE_NAME = "dagster/table_name"
 _DEFAULT_SCHEMA = "public"
+#: Larger tables are not counted unasked: it would cost more than the load. Bytes decide where a table was
+#: never analyzed, and has no estimate.
+COUNTED_ROWS = 1_000_000
+COUNTED_BYTES = 128 * 1024**2
 
 # A partitioned table holds nothing itself: what its leaves hold is added up. The tree of a table that is
 # not partitioned is empty, hence the union. A leaf that was never analyzed has -1 rows, and so no estimate.
 _QUERY = """
     SELECT wanted.schema, wanted.name, c.oid IS NOT NULL,
         (SELECT json_agg(json_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-                a.attnotnull, pg_catalog.col_description(a.attrelid, a.attnum)) ORDER BY a.attnum)
+                a.attnotnull, pg_catalog.col_description(a.attrelid, a.attnum),
+                EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique
+                    AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+            ) ORDER BY a.attnum)
             FROM pg_catalog.pg_attribute a
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
         leaves.rows, leaves.bytes, leaves.inserted, leaves.updated, leaves.deleted,
@@ -49,7 +56,10 @@ _QUERY = """
 
 
 class TableRef(NamedTuple):
-    """Where a table is, as the catalog spells it."""
+    """Where a table is, as the catalog spells it.
+
+    Not the core's TableName, which would cost each code location the driver.
+    """
 
     schema: str
     name: str
@@ -85,12 +95,22 @@ def table_of(key: dg.AssetKey, metadata: Mapping[str, Any] | None = None) -> Tab
     return TableRef(parts[-2] if len(parts) > 1 else _DEFAULT_SCHEMA, parts[-1])
 
 
+class ColumnFacts(NamedTuple):
+    """What the catalog knows of one column, in the query's order."""
+
+    name: str
+    type_name: str
+    not_null: bool
+    comment: str | None
+    unique: bool
+
+
 @dataclass(frozen=True)
 class TableFacts:
     """What the catalog knows of one table; with partitions, of all of them together.
 
     Attributes:
-        columns: Name, type, whether not null, and comment of each column.
+        columns: The columns in their order.
         estimated_rows: Rows as of the last VACUUM or ANALYZE; None if there was none.
         size_bytes: Bytes on disk, with indexes and TOAST; None for what stores nothing, such as a view.
         rows_inserted: Since the statistics were last reset; None for what has no statistics, such as a view.
@@ -101,7 +121,7 @@ class TableFacts:
         version: A text that is another one after each write; None for what has no statistics.
     """
 
-    columns: Sequence[tuple[str, str, bool, str | None]]
+    columns: Sequence[ColumnFacts]
     estimated_rows: int | None
     size_bytes: int | None
     rows_inserted: int | None
@@ -116,11 +136,20 @@ class TableFacts:
         return dg.TableSchema(
             [
                 dg.TableColumn(
-                    name, data_type, comment, constraints=dg.TableColumnConstraints(nullable=not not_null)
+                    column.name,
+                    column.type_name,
+                    column.comment,
+                    constraints=dg.TableColumnConstraints(nullable=not column.not_null, unique=column.unique),
                 )
-                for name, data_type, not_null, comment in self.columns
+                for column in self.columns
             ]
         )
+
+    def is_soon_counted(self) -> bool:
+        """Whether counting the rows costs little: by the estimate or, without one, by the size."""
+        if self.estimated_rows is not None:
+            return self.estimated_rows < COUNTED_ROWS
+        return (self.size_bytes or 0) < COUNTED_BYTES
 
 
 def fetch_table_facts(
@@ -134,7 +163,7 @@ def fetch_table_facts(
     schemas, names = [table.schema for table in tables], [table.name for table in tables]
     rows = connection.execute(_QUERY, [schemas, names]).fetchall()
     return {
-        TableRef(schema, name): TableFacts([tuple(column) for column in columns or ()], *facts)
+        TableRef(schema, name): TableFacts([ColumnFacts(*column) for column in columns or ()], *facts)
         for schema, name, exists, columns, *facts in rows
         if exists
     }

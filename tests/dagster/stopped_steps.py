@@ -35,8 +35,13 @@ def sleeping() -> None:
     sleeps()
 
 
+@dg.job(executor_def=dg.multiprocess_executor)
+def sleeping_in_a_process() -> None:
+    sleeps()
+
+
 defs = dg.Definitions(
-    jobs=[failing, sleeping],
+    jobs=[failing, sleeping, sleeping_in_a_process],
     resources={
         "lakebase": LakebaseResource(),
         "io_manager": LakebaseIOManager(lakebase=LakebaseResource()),

@@ -141,9 +141,13 @@ def test_the_components_of_the_example(lake: LocalLakebase, project: Path, home:
     shutil.copytree(EXAMPLES / "components", project / "src/fresh/defs", dirs_exist_ok=True)
     assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
     lake.admin.execute("DROP TABLE IF EXISTS example_daily_revenue")
+    # A definition file beside the components.
+    shutil.copy(EXAMPLES / "io_manager.py", project / "src/fresh/defs")
+    lake.admin.execute("DROP SCHEMA IF EXISTS example_shop CASCADE")
+    printed = dg("launch", "--assets", 'key:"example_shop/*"', cwd=project, home=home)
+    assert lake.admin.execute("SELECT count(*), max(id) FROM example_shop.offers") == [(1, 1)]
     arguments = ("--assets", "daily_revenue", "--partition", "2026-03-29")
-    for _ in range(2):
-        printed = dg("launch", *arguments, cwd=project, home=home)
+    printed += dg("launch", *arguments, cwd=project, home=home)
     assert lake.client_secret not in printed
     rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"
     [(day, currency, revenue)] = lake.admin.execute(rows)

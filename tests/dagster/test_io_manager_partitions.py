@@ -3,6 +3,7 @@
 # No "from __future__ import annotations": Dagster reads the annotations of assets as objects.
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,10 +12,15 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from dagster_lakebase.partitions import rows_of_partitions
+from dagster_lakebase.storing import delete_rows
+from lakebase_provider.core import LakebaseConfig, shared_client
+from lakebase_provider.core.bulk.table import read_table
 from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes
 from tests.dagster.tables import FORMS, Run, metadata_of, to_rows
+from tests.eventually import eventually
 
 pytestmark = [
     # Dagster calls its own deprecated method when it sets up a nested resource.
@@ -83,6 +89,29 @@ def test_a_static_partition_is_replaced_alone(run: Run, form: str) -> None:
     assert metadata["dagster/partition_row_count"] == 1
     assert "dagster/row_count" not in metadata
     assert metadata["Query"].endswith("""WHERE "the region" IN ('it''s')\n```""")
+
+
+def test_two_runs_that_replace_the_same_partition_follow_each_other(run: Run, lake: LocalLakebase) -> None:
+    definition = dg.StaticPartitionsDefinition(["north"])
+    orders = partitioned(
+        "arrow", definition, "region", lambda key: pa.table({"n": [2], "region": pa.array([key])})
+    )
+    run.materialize(orders, partition_key="north")
+
+    def somebody_waits() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return bool(lake.admin.execute(waiting)[0][0])
+
+    with ThreadPoolExecutor(1) as pool:
+        with shared_client(LakebaseConfig.from_env()).connection() as first:
+            table = read_table(first, ("io", "orders"))
+            delete_rows(first, table, rows_of_partitions(first, table, definition, ["north"], "region"))
+            second = pool.submit(run.materialize, orders, partition_key="north")
+            eventually(somebody_waits)
+            first.execute("INSERT INTO io.orders VALUES (1, 'north')")
+        second.result()
+    # Had they not waited, the second one would not have seen the first one's row, and left it there.
+    assert run.rows("orders") == [(2, "north")]
 
 
 @pytest.mark.parametrize("form", FRAMES)

@@ -52,18 +52,22 @@ def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -
     eventually(lambda: open_connections(lake) == 0)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("job", "how"),
+    [
+        ("sleeping", signal.SIGINT),
+        ("sleeping", signal.SIGTERM),
+        # To the run's process, which passes it on to the step's.
+        ("sleeping_in_a_process", signal.SIGTERM),
+    ],
+)
 def test_an_interrupted_step_cancels_its_query(
-    lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch, job: str, how: signal.Signals
 ) -> None:
     monkeypatch.setenv("PGAPPNAME", "lakebase-provider")
-    with start("sleeping", home) as process:
-        for _ in range(12):
-            try:
-                eventually(lambda: len(running(lake)) == 1)
-                break
-            except AssertionError:
-                assert process.poll() is None, process.communicate()[0][-4000:]
+    with start(job, home) as process:
+        eventually(lambda: len(running(lake)) == 1 or process.poll() is not None, within=120)
+        assert process.poll() is None, process.communicate()[0][-4000:]
         [name] = running(lake)
         assert name.startswith("dagster:")
         assert name.endswith(":sleeps")

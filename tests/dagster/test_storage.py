@@ -16,11 +16,27 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.serdes import serialize_value
+from sqlalchemy.exc import OperationalError
 
 from lakebase_provider.core import LakebaseConfig, shared_client
 from lakebase_provider.local import LocalLakebase
+from tests.dagster import five_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
 
@@ -28,11 +44,15 @@ pytest.importorskip("dagster_postgres", reason="LakebaseStorage needs the extra 
 
 from dagster_lakebase.storage import LakebaseStorage
 
-FIVE_STEPS = Path(__file__).parent / "five_steps.py"
-#: The connections that one pool of five slots was measured to need, without keeping it between statements.
-IN_PROCESS, MULTIPROCESS = 12, 47
+FIVE_STEPS = Path(five_steps.__file__)
+#: Logins at most: of five steps in one process, and of two steps in a process each.
+IN_PROCESS, MULTIPROCESS = 12, 15
 #: The example of the documentation, as it stands.
 DAGSTER_YAML = (Path(__file__).parents[2] / "example_dags/dagster/storage/dagster.yaml").read_text()
+
+
+@dg.job
+def nothing() -> None: ...
 
 
 @contextlib.contextmanager
@@ -75,16 +95,21 @@ def execute(job: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "processes", "connections"), [("in_process", 1, IN_PROCESS), ("multiprocess", 6, MULTIPROCESS)]
+    ("job", "steps", "processes", "connections"),
+    [("in_process", 5, 1, IN_PROCESS), ("multiprocess", 2, 3, MULTIPROCESS)],
 )
-def test_a_job_of_five_steps(
-    lake: LocalLakebase, home: Path, job: str, processes: int, connections: int
+def test_the_connections_of_a_job(
+    lake: LocalLakebase, home: Path, job: str, steps: int, processes: int, connections: int
 ) -> None:
     # The tables are there, as in every run but the first.
-    with dg.DagsterInstance.get():
-        pass
-    lake.admin.reset_counters()
-    execute(job, home)
+    with dg.DagsterInstance.get() as instance:
+        if job == "in_process":
+            lake.admin.reset_counters()
+            definition: Any = five_steps.defs.resolve_job_def(job)
+            assert definition.execute_in_process(instance=instance).success
+    if job == "multiprocess":
+        lake.admin.reset_counters()
+        execute(job, home)
     counters = lake.admin.counters()
     assert counters.mints <= processes
     assert counters.logins <= connections
@@ -94,12 +119,12 @@ def test_a_job_of_five_steps(
         assert run.status is dg.DagsterRunStatus.SUCCESS
         records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         assert [record.asset_key.to_user_string() for record in records.records if record.asset_key] == [
-            f"step_{number}" for number in range(5)
+            f"step_{number}" for number in range(steps)
         ]
-        event = instance.get_latest_materialization_event(dg.AssetKey("step_4"))
+        event = instance.get_latest_materialization_event(dg.AssetKey(f"step_{steps - 1}"))
         assert event is not None
         assert event.asset_materialization is not None
-        assert event.asset_materialization.metadata["number"].value == 4
+        assert event.asset_materialization.metadata["number"].value == steps - 1
     # Nothing of it is in files.
     assert not list(home.rglob("*.db"))
 
@@ -163,9 +188,10 @@ def test_runs_events_and_assets(lake: LocalLakebase, instance: dg.DagsterInstanc
     assert instance.get_latest_materialization_event(regional.key) is None
     instance.delete_run(result.run_id)
     assert instance.get_run_by_id(result.run_id) is None
+    assert instance.all_logs(result.run_id) == []
 
 
-def test_cursors_heartbeats_schedules_and_slots(lake: LocalLakebase, instance: dg.DagsterInstance) -> None:
+def test_cursors_heartbeats_and_slots(lake: LocalLakebase, instance: dg.DagsterInstance) -> None:
     storage = instance.run_storage
     storage.set_cursor_values({"a": "1"})
     storage.set_cursor_values({"a": "2", "b": "3"})
@@ -174,9 +200,6 @@ def test_cursors_heartbeats_schedules_and_slots(lake: LocalLakebase, instance: d
     for daemon_id in ("first", "second"):
         storage.add_daemon_heartbeat(DaemonHeartbeat(now, "SENSOR", daemon_id))
     assert storage.get_daemon_heartbeats()["SENSOR"].daemon_id == "second"
-
-    assert instance.schedule_storage is not None
-    assert instance.schedule_storage.all_instigator_state() == []
 
     slots = instance.event_log_storage
     slots.set_concurrency_slots("lakebase", 1)
@@ -187,19 +210,68 @@ def test_cursors_heartbeats_schedules_and_slots(lake: LocalLakebase, instance: d
     slots.free_concurrency_slots_for_run("run-2")
 
 
-def test_who_watches_a_run_is_told_of_its_events(lake: LocalLakebase, instance: dg.DagsterInstance) -> None:
-    @dg.asset
-    def watched() -> None: ...
+def test_schedules_sensors_and_their_ticks(lake: LocalLakebase, instance: dg.DagsterInstance) -> None:
+    storage = instance.schedule_storage
+    assert storage is not None
+    location = RegisteredCodeLocationOrigin("shop")
+    repository = RemoteRepositoryOrigin(location, "o'clock")
+    started = datetime(2026, 3, 29, 1, tzinfo=timezone.utc).timestamp()
+    for kind, data in (
+        (InstigatorType.SCHEDULE, ScheduleInstigatorData("0 2 * * *", started)),
+        (InstigatorType.SENSOR, SensorInstigatorData(cursor="100 % of it's 漢")),
+    ):
+        origin = RemoteInstigatorOrigin(repository, kind.value.lower())
+        ids = (origin.get_id(), origin.get_selector().get_id())
+        state = InstigatorState(origin, kind, InstigatorStatus.RUNNING, data)
+        storage.add_instigator_state(state)
+        storage.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+        kept = storage.get_instigator_state(*ids)
+        assert kept is not None
+        assert (kept.status, kept.instigator_data) == (InstigatorStatus.STOPPED, data)
 
-    result = dg.materialize([watched], instance=instance)
+        ticks = [
+            storage.create_tick(
+                TickData(
+                    *(ids[0], origin.instigator_name, kind, TickStatus.STARTED, started + hour * 3600),
+                    selector_id=ids[1],
+                )
+            )
+            for hour in range(3)
+        ]
+        done = ticks[0].with_status(TickStatus.SUCCESS, run_ids=["run-1"]).with_cursor("next")
+        storage.update_tick(done)
+        assert storage.get_tick(int(done.tick_id)).tick_data == done.tick_data
+        newest_first = [tick.tick_id for tick in storage.get_ticks(*ids)]
+        assert newest_first == [tick.tick_id for tick in reversed(ticks)]
+        batch = storage.get_batch_ticks([ids[1]], limit=2)
+        assert [tick.tick_id for tick in batch[ids[1]]] == newest_first[:2]
+        storage.purge_ticks(*ids, before=started + 1.5 * 3600, tick_statuses=[TickStatus.SUCCESS])
+        assert [tick.tick_id for tick in storage.get_ticks(*ids)] == newest_first[:2]
+        assert {one.instigator_type for one in storage.all_instigator_state()} == {kind}
+        storage.delete_instigator_state(*ids)
+        assert storage.all_instigator_state() == []
+
+
+def test_who_watches_a_run_is_told_of_its_events(lake: LocalLakebase, instance: dg.DagsterInstance) -> None:
+    run = instance.create_run_for_job(nothing)
     seen: list[str] = []
 
     def note(entry: Any, _cursor: str) -> None:
-        seen.append(entry.dagster_event.event_type_value if entry.dagster_event else "log")
+        seen.append(str(entry.dagster_event.message))
 
-    instance.watch_event_logs(result.run_id, None, note)
-    eventually(lambda: dg.DagsterEventType.RUN_SUCCESS.value in seen)
-    instance.end_watch_event_logs(result.run_id, note)
+    instance.report_engine_event("before", run)
+    instance.watch_event_logs(run.run_id, None, note)
+    eventually(lambda: any("before" in message for message in seen))
+    # What comes while somebody watches is told too, and to servers of earlier versions by NOTIFY.
+    config = LakebaseConfig.from_env(database=os.environ["DAGSTER_DATABASE"])
+    with shared_client(config).connect() as listener:
+        listener.autocommit = True
+        listener.execute("LISTEN run_events")
+        instance.report_engine_event("while", run)
+        [notice] = listener.notifies(timeout=10, stop_after=1)
+    assert notice.payload.startswith(f"{run.run_id}_")
+    eventually(lambda: any("while" in message for message in seen))
+    instance.end_watch_event_logs(run.run_id, note)
 
 
 def test_migrating_changes_nothing_that_is_up_to_date(
@@ -257,6 +329,58 @@ def test_two_instances_share_one_pool_and_nesting_threads_never_wait_for_each_ot
         # Five slots are kept, what was nested beyond them is closed.
         assert 1 <= open_connections(lake) <= 5
     eventually(lambda: open_connections(lake) == 0)
+
+
+def test_a_lost_connection_gives_back_its_turn(
+    lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    (home / "dagster.yaml").write_text(
+        DAGSTER_YAML.replace("    config:\n", "    config:\n      max_size: 1\n      connect_budget: 2.0\n")
+    )
+    with dg.DagsterInstance.get() as instance:
+        storage: Any = instance.run_storage
+        # More often than there are turns. The connection is lost idle, in use, and where none can be had.
+        for _ in range(2):
+            assert isinstance(instance.get_runs(limit=1), list)
+            lake.admin.suspend()
+            assert isinstance(instance.get_runs(limit=1), list)
+            with storage.connect() as connection, pytest.raises(OperationalError):
+                connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+            with lake_refuses_logins(lake), pytest.raises(Exception, match="refused by the test"):
+                storage._engine.connect()
+        # In another thread: one that has a turn does not ask for another.
+        with ThreadPoolExecutor(1) as pool:
+            assert isinstance(pool.submit(instance.get_runs, limit=1).result(), list)
+
+
+@contextlib.contextmanager
+def lake_refuses_logins(lake: LocalLakebase) -> Iterator[None]:
+    lake.admin.login_fault("refused by the test")
+    yield
+    lake.admin.clear_faults()
+
+
+def test_many_threads_write_and_read_at_the_same_time(
+    lake: LocalLakebase, instance: dg.DagsterInstance
+) -> None:
+    # As in Dagster's web server and daemon. Not by dg.materialize, which in several threads of one process
+    # waits for ever with every storage, since each run configures logging anew.
+    together = threading.Barrier(8)
+
+    def run(number: int) -> tuple[str, int]:
+        together.wait()
+        run = instance.create_run_for_job(nothing, tags={"number": str(number)})
+        for count in range(10):
+            instance.report_engine_event(f"event {count}", run)
+        instance.report_run_canceled(run)
+        stored = instance.get_run_by_id(run.run_id)
+        assert stored is not None
+        return stored.status.value, len(instance.all_logs(run.run_id))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(run, range(8))) == {("CANCELED", 11)}
+    assert open_connections(lake) <= 5
 
 
 def test_an_instance_that_is_disposed_of_can_still_be_asked(lake: LocalLakebase, home: Path) -> None:
