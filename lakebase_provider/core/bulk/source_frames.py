@@ -28,13 +28,10 @@ def open_pandas(frame: Any) -> Source:
             series = part.iloc[:, place]
             if is_object:
                 # Not every column of objects holds texts, so its values are looked at one by one.
-                missing = series.isna().tolist()
-                values = series.tolist()
-                yield (
-                    [None if m else v for m, v in zip(missing, values, strict=True)]
-                    if any(missing)
-                    else values
-                )
+                missing, values = series.isna().to_numpy(), series.tolist()
+                if missing.any():
+                    values = [None if m else v for m, v in zip(missing.tolist(), values, strict=True)]
+                yield values
             else:
                 array = pa.array(series, from_pandas=True)
                 yield array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
