@@ -62,6 +62,7 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.operators.load",
                     "lakebase_provider.operators.sql",
                     "lakebase_provider.operators.transfer",
+                    "lakebase_provider.operators.unload",
                 ],
             }
         ],

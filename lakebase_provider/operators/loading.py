@@ -1,4 +1,4 @@
-"""What the operators share that write a table at the speed of COPY, each load exactly once."""
+"""What the operators share that move rows at the speed of COPY, and that load each piece exactly once."""
 
 from __future__ import annotations
 
@@ -39,82 +39,28 @@ _OPTIONS = (
 )
 
 
-class LoadingOperator(BaseOperator):
-    """Loads rows into a table in one transaction: all of them or none, and once by its `load_id`.
+class BulkOperator(BaseOperator):
+    """Moves rows on a connection of the hook's, which is cancelled when the task is killed.
 
     Args:
-        table: ``"table"`` or ``"schema.table"`` as it stands, upper case included (templated).
-        conn_id: Id of the Airflow connection that leads to the table (templated).
-        mode: ``"append"`` adds the rows; ``"merge"`` changes rows of the same key and adds the others;
-            ``"replace"`` leaves no other rows than these, in the whole table or where `where` holds.
-        keys: For merge: names of the columns that identify a row; the primary key by default (templated).
-        columns: The table's columns that the source's columns go to; those of the source's names by default
-            (templated).
-        version_column: For merge: a row is only changed by one whose value here is not smaller.
-        delete: For merge: ``"missing"`` removes rows whose key the source does not have.
-        where: The slice that is replaced, or in which rows may be removed: columns with their values, SQL, or
-            ``(SQL, parameters)`` (templated).
-        load_id: A load of the same id and table takes place once: a retry after success is skipped, and so is
-            a task that is cleared. By default dag, task, run and map index (templated). None to load
-            at each try.
-        create: Whether to create a missing table, with the types of the source's columns.
-        on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
-        reject_to: Where they are put: a table, created if missing, or a file as a ``Path`` (templated).
-        ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
-        fence: Whether a retry ends the session of an earlier try that still runs, instead of waiting for it
-            and being skipped if it succeeds.
+        conn_id: Id of the Airflow connection (templated).
         hook_params: Settings that go before the connection's, such as ``{"lock_timeout": 30}`` (seconds).
         kwargs: Arguments of ``BaseOperator``.
     """
 
-    template_fields: Sequence[str] = (
-        "conn_id",
-        "table",
-        "keys",
-        "columns",
-        "where",
-        "load_id",
-        "reject_to",
-    )
+    template_fields: Sequence[str] = ("conn_id",)
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,
         *,
-        table: str,
         conn_id: str = "lakebase_default",
-        mode: Mode = "append",
-        keys: Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        version_column: str | None = None,
-        delete: Literal["none", "missing"] = "none",
-        where: str | tuple[str, Any] | Mapping[str, Any] | None = None,
-        load_id: str | None = LOAD_ID,
-        create: bool = False,
-        on_error: Literal["fail", "reject"] = "fail",
-        reject_to: str | PathLike[str] | None = None,
-        ledger_schema: str | None = None,
-        fence: bool = False,
         hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.table = table
         self.conn_id = conn_id
-        self.mode = mode
-        self.keys = keys
-        self.columns = columns
-        self.version_column = version_column
-        self.delete = delete
-        self.where = where
-        self.load_id = load_id
-        self.create = create
-        self.on_error = on_error
-        self.reject_to = reject_to
-        self.ledger_schema = ledger_schema
-        self.fence = fence
         self.hook_params = hook_params
-        self._result: LoadResult | None = None
 
     @cached_property
     def _lakebase_hook(self) -> LakebaseHook:
@@ -133,6 +79,86 @@ class LoadingOperator(BaseOperator):
         hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
         if hook is not None:
             hook.cancel()
+
+    @contextmanager
+    def _connection(self) -> Iterator[LakebaseConnection]:
+        """The hook's own connection rather than the client's: it is fenced, and can be cancelled."""
+        from psycopg.rows import tuple_row
+
+        with closing(self.get_db_hook().get_conn()) as connection:
+            connection.row_factory = tuple_row
+            yield connection
+
+
+class LoadingOperator(BulkOperator):
+    """Loads rows into a table in one transaction: all of them or none, and once by its `load_id`.
+
+    Args:
+        table: ``"table"`` or ``"schema.table"`` as it stands, upper case included (templated).
+        mode: ``"append"`` adds the rows; ``"merge"`` changes rows of the same key and adds the others;
+            ``"replace"`` leaves no other rows than these, in the whole table or where `where` holds.
+        keys: For merge: names of the columns that identify a row; the primary key by default (templated).
+        columns: The table's columns that the source's columns go to; those of the source's names by default
+            (templated).
+        version_column: For merge: a row is only changed by one whose value here is not smaller.
+        delete: For merge: ``"missing"`` removes rows whose key the source does not have.
+        where: The slice that is replaced, or in which rows may be removed: columns with their values, SQL, or
+            ``(SQL, parameters)`` (templated).
+        load_id: A load of the same id and table takes place once: a retry after success is skipped, and so is
+            a task that is cleared. By default dag, task, run and map index (templated). None to load
+            at each try.
+        create: Whether to create a missing table, with the types of the source's columns.
+        on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
+        reject_to: Where they are put: a table, created if missing, or a file as a ``Path`` (templated).
+        ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
+        fence: Whether a retry ends the session of an earlier try that still runs, instead of waiting for it
+            and being skipped if it succeeds.
+        kwargs: ``conn_id``, ``hook_params`` as for :class:`BulkOperator`, and arguments of ``BaseOperator``.
+    """
+
+    template_fields: Sequence[str] = (
+        *BulkOperator.template_fields,
+        "table",
+        "keys",
+        "columns",
+        "where",
+        "load_id",
+        "reject_to",
+    )
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        mode: Mode = "append",
+        keys: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        version_column: str | None = None,
+        delete: Literal["none", "missing"] = "none",
+        where: str | tuple[str, Any] | Mapping[str, Any] | None = None,
+        load_id: str | None = LOAD_ID,
+        create: bool = False,
+        on_error: Literal["fail", "reject"] = "fail",
+        reject_to: str | PathLike[str] | None = None,
+        ledger_schema: str | None = None,
+        fence: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table = table
+        self.mode = mode
+        self.keys = keys
+        self.columns = columns
+        self.version_column = version_column
+        self.delete = delete
+        self.where = where
+        self.load_id = load_id
+        self.create = create
+        self.on_error = on_error
+        self.reject_to = reject_to
+        self.ledger_schema = ledger_schema
+        self.fence = fence
+        self._result: LoadResult | None = None
 
     def _load(self, source: Any, context: Context) -> dict[str, Any]:
         """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict."""
@@ -154,12 +180,3 @@ class LoadingOperator(BaseOperator):
                 result.reason,
             )
         return asdict(result)
-
-    @contextmanager
-    def _connection(self) -> Iterator[LakebaseConnection]:
-        """The hook's own connection rather than the client's: it is fenced, and can be cancelled."""
-        from psycopg.rows import tuple_row
-
-        with closing(self.get_db_hook().get_conn()) as connection:
-            connection.row_factory = tuple_row
-            yield connection

@@ -1,0 +1,101 @@
+"""Rows of a query into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.load import located
+from lakebase_provider.operators.loading import BulkOperator
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from lakebase_provider.core.bulk.unload_files import Format
+
+
+class LakebaseUnloadOperator(BulkOperator):
+    """Writes what a query returns to a file, in constant memory; a task that fails leaves none behind.
+
+    It returns ``{"path": ..., "rows": ..., "bytes": ..., "seconds": ..., "files": ...}``; a task that loads
+    the file takes ``unload.output["path"]``.
+
+    Args:
+        sql: The query (templated), or the name of a file that ends in ``.sql``.
+        to: Path of the file (templated): a local one, or one of Airflow's object storage such as
+            ``s3://connection@bucket/orders.parquet``; with `parallel`, of a folder.
+        format: ``"parquet"``, ``"arrow"`` (an IPC file) or ``"csv"`` (as Postgres writes it, with a header).
+        parameters: Values for the query's placeholders (templated).
+        batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
+        parallel: Files that are written at once, over as many connections, all of one snapshot.
+        by: Column of the result by whose value rows are divided among the files; needed for more than one.
+        kwargs: ``conn_id``, ``hook_params`` as for
+            :class:`~lakebase_provider.operators.loading.BulkOperator`, and arguments of ``BaseOperator``.
+
+    Raises:
+        AirflowFailException: When the task runs and its failure is one that no retry helps.
+        LakebaseError: When the task runs and a retry may help.
+
+    Example:
+        >>> LakebaseUnloadOperator(task_id="unload", sql="SELECT * FROM orders", to="/data/{{ ds }}.parquet")
+    """
+
+    template_fields: Sequence[str] = ("sql", "to", "parameters", *BulkOperator.template_fields)
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012 # as Airflow has it
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        to: str | PathLike[str] | ObjectStoragePath,
+        format: Format = "parquet",
+        parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        batch_rows: int | None = None,
+        parallel: int = 1,
+        by: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.to = to
+        self.format = format
+        self.parameters = parameters
+        self.batch_rows = batch_rows
+        self.parallel = parallel
+        self.by = by
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the file and return what came of it."""
+        from dataclasses import asdict
+
+        from lakebase_provider.core.bulk.unload import unload
+
+        with failing_fast():
+            # Made here, in the task's own thread, which alone may say what a signal does.
+            _ = self.get_db_hook().client
+            self.log.info("Unloading to %s: %s", self.to, self.sql)
+            result = unload(
+                self._connection,
+                self.sql,
+                located(self.to),
+                format=self.format,
+                params=self.parameters or None,  # type: ignore[arg-type] # psycopg says what it is not
+                batch_rows=self.batch_rows,
+                parallel=self.parallel,
+                by=self.by,
+            )
+        self.log.info("Wrote %d rows, %d bytes to %s", result.rows, result.bytes, self.to)
+        return {"path": str(self.to), **asdict(result)}
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """What the query reads is read, the file written."""
+        from lakebase_provider.lineage import file_dataset, query_lineage
+
+        lineage = query_lineage(self.get_db_hook(), self.conn_id, self.sql)
+        lineage.outputs = [file_dataset(str(self.to))]
+        return lineage
