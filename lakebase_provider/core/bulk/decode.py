@@ -121,7 +121,8 @@ def decode(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
         numbers = fields.read(_NUMBERS[kind])
         return _fixed(fields, numbers.astype(np.int64) if kind == "oid" else numbers, arrow_type)
     if kind == "bool":
-        return pa.array(fields.read(">i1") != 0, mask=fields.nulls)
+        bits = np.packbits(fields.read(">i1") != 0, bitorder="little")
+        return _fixed(fields, bits, arrow_type)
     if kind in _TIMES:
         return _fixed(fields, _TIMES[kind](fields), arrow_type)
     if kind == "uuid":
@@ -135,7 +136,7 @@ def _fixed(fields: Fields, numbers: Any, arrow_type: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     buffers = [fields.validity(), pa.py_buffer(numbers)]
-    return pa.Array.from_buffers(arrow_type, len(numbers), buffers, fields.null_count)
+    return pa.Array.from_buffers(arrow_type, len(fields), buffers, fields.null_count)
 
 
 def _bytes(fields: Fields, arrow_type: pa.DataType, *, skip: int = 0) -> pa.Array:
@@ -153,7 +154,8 @@ def _bytes(fields: Fields, arrow_type: pa.DataType, *, skip: int = 0) -> pa.Arra
     offsets[-1] = offsets[-2] if count else 0
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(fields.data)]
     spread = pa.Array.from_buffers(arrow_type, 2 * count, buffers, 0)
-    found = spread.take(pa.array(np.arange(0, 2 * count, 2), mask=fields.nulls))
+    # By buffers: pa.array would import pandas where it is installed.
+    found = spread.take(_fixed(fields, np.arange(0, 2 * count, 2, dtype=np.int64), pa.int64()))
     if pa.types.is_string(arrow_type):
         try:
             found.validate(full=True)

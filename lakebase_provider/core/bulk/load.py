@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,8 @@ def load(
 ) -> LoadResult:
     """Load into a table as part of the connection's transaction, which the caller commits.
 
-    With an autocommit connection it is a transaction of its own.
+    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing, and what the
+    transaction did before it stays.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -55,13 +56,13 @@ def load(
 
     Raises:
         ConfigError: Options contradict each other; nothing has been sent.
-        LoadError: The load failed; the transaction is to be rolled back, and nothing of it stays.
+        LoadError: The load failed, and nothing of it stays.
     """
     plan, name = LoadPlan(**options), TableName.parse(table)
     with (
-        _transaction(connection),
         telemetry.span("load", mode=plan.mode),
         typed_errors(f"Load into {name}"),
+        _transaction(connection),
         Progress(str(name), clock=clock) as progress,
     ):
         return _Load(connection, source, plan, progress, clock).run(name)
@@ -69,11 +70,17 @@ def load(
 
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    if not connection.autocommit:
-        yield
+    """All or nothing: not even an entry of the ledger may outlive a load that fails, whoever commits."""
+    if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        with connection.transaction():  # a savepoint, where a transaction is under way
+            yield
         return
-    with connection.transaction():
+    try:
         yield
+    except BaseException:
+        with suppress(psycopg.Error):  # what went wrong first is what the caller is told
+            connection.rollback()
+        raise
 
 
 @dataclass

@@ -25,9 +25,11 @@ logger = logging.getLogger(__name__)
 _WORK_MEM = 65536
 
 # The server counts for each table what a transaction has done so far. MERGE tells only the sum of inserted
-# and updated rows before Postgres 17, and RETURNING a row for each costs more than reading two counters.
+# and updated rows before Postgres 17, and RETURNING a row for each costs more than reading two counters. An
+# update that moves a row to another partition is a deletion and an insertion.
 _INSERTED = """
-SELECT coalesce(sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relid)), 0)
+SELECT coalesce(sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relid)
+    - pg_catalog.pg_stat_get_xact_tuples_deleted(relid)), 0)
 FROM (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s) UNION SELECT %(oid)s::regclass) AS leaf
 """
 
@@ -99,7 +101,9 @@ class Merge:
         if before is not None:
             cursor.execute("SELECT pg_catalog.set_config('work_mem', %s, true)", (f"{_WORK_MEM}kB",))
         try:
-            cursor.execute(sql.SQL("ANALYZE {}").format(self.stage.sql()))
+            # The plan depends on their number and on the keys; statistics of all columns take twice as long.
+            keys = _list("{}", self.keys)
+            cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), keys))
             self._deduplicate(cursor, rows)
             deleted = self._delete(cursor) if self.delete_missing else 0
             inserted, updated = self._change(connection, cursor)

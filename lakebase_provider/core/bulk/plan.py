@@ -101,6 +101,12 @@ class LoadPlan:
             raise ConfigError(
                 "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
             )
+        if self.on_error == "reject" and self.delete == "missing":
+            raise ConfigError(
+                "on_error='reject' and delete='missing' exclude each other: a row that is put aside would count"
+                " as missing, and its predecessor be deleted.",
+                remedy="Load with on_error='fail', or delete='none'.",
+            )
         _check_load_id(self.load_id)
 
     def _only(self, mode: str, **given: object) -> None:

@@ -1,0 +1,148 @@
+"""Ways to read the same rows: each run of one of them is a process of its own that prints its figures.
+
+python -m benchmarks.read_contenders NAME FOLDER ROWS
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.harness import Stopwatch
+from benchmarks.load_contenders import TABLE, _psql
+from lakebase_provider.core.bulk.reads import Reads
+
+
+def _query(rows: int) -> str:
+    return f"SELECT * FROM {TABLE} WHERE id < {rows}"  # noqa: S608 - a constant and a number
+
+
+class _Client(Reads):
+    """Ours, on the benchmark's server, whose password is no token."""
+
+    def __init__(self) -> None:
+        from lakebase_provider.core.connection import LakebaseConnection
+
+        self._connection = LakebaseConnection.connect("")
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[Any]:
+        try:
+            yield self._connection
+        finally:
+            self._connection.rollback()
+
+
+def _ours(method: str, *modules: str) -> Callable[[int], Callable[[], int]]:
+    def prepare(rows: int) -> Callable[[], int]:
+        _warm("pyarrow.compute", "lakebase_provider.core.bulk.read", "lakebase_provider.core.bulk.frames")
+        _warm("numpy", "lakebase_provider.core.bulk.read_rows", *modules)
+        client = _Client()
+        return lambda: _count(getattr(client, method)(_query(rows)))
+
+    return prepare
+
+
+def _count(result: Any) -> int:
+    """Rows of a frame, of record batches or of an iterator of tuples."""
+    if hasattr(result, "__next__"):
+        return sum(1 if type(item) is tuple else item.num_rows for item in result)
+    return len(result)
+
+
+def _warm(*modules: str) -> None:
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _adbc(rows: int) -> Callable[[], int]:
+    from adbc_driver_postgresql import dbapi
+
+    connection = dbapi.connect("postgresql://")
+
+    def run() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(_query(rows))
+            return int(cursor.fetch_arrow_table().num_rows)
+
+    return run
+
+
+def _hook() -> Any:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
+    e = os.environ
+    extra = {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]}
+    e["AIRFLOW_CONN_BENCH"] = json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": e["PGHOST"],
+            "port": int(e["PGPORT"]),
+            "login": e["PGUSER"],
+            "password": e["PGPASSWORD"],
+            "schema": e["PGDATABASE"],
+            "extra": extra,
+        }
+    )
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    hook = PostgresHook(postgres_conn_id="bench")
+    hook.get_first("SELECT 1")
+    return hook
+
+
+def _get_df(kind: str) -> Callable[[int], Callable[[], int]]:
+    def prepare(rows: int) -> Callable[[], int]:
+        hook = _hook()
+        _warm("pandas", *(["polars"] if kind == "polars" else []))
+        hook.get_df("SELECT 1 AS one", df_type=kind)
+        return lambda: len(hook.get_df(_query(rows), df_type=kind))
+
+    return prepare
+
+
+def _get_records(rows: int) -> Callable[[], int]:
+    hook = _hook()
+    return lambda: len(hook.get_records(_query(rows)))
+
+
+CONTENDERS: dict[str, Callable[[int], Callable[[], int]]] = {
+    "ours-arrow": _ours("fetch_arrow"),
+    "ours-polars": _ours("fetch_polars", "polars"),
+    "ours-pandas": _ours("fetch_pandas", "pandas"),
+    "ours-rows": _ours("iter_rows"),
+    "ours-batches": _ours("iter_batches"),
+    "adbc": _adbc,
+    "get-df-pandas": _get_df("pandas"),
+    "get-df-polars": _get_df("polars"),
+    "get-records": _get_records,
+}
+
+
+def main(name: str, folder: str, count: str) -> None:
+    rows = int(count)
+    if name == "psql":
+        seconds = _psql(f"\\copy ({_query(rows)}) TO '{Path(folder) / 'read.bin'}' (FORMAT binary)")
+        figures = {"rows/s": rows / seconds, "CPU": 0.0, "memory": 0.0}
+    else:
+        run = CONTENDERS[name](rows)
+        with psycopg.connect("") as connection:
+            # Nobody pays for the disk, or for what the first reader of new rows marks in them.
+            connection.execute(f"SELECT count(*), sum(n) FROM {TABLE}".encode())  # noqa: S608 - a constant
+        with Stopwatch() as watch:
+            found = run()
+        assert found == rows, found
+        figures = {"rows/s": rows / watch.seconds, "CPU": watch.cpu / rows * 1e6, "memory": watch.growth / 1e6}
+    sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
