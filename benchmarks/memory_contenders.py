@@ -5,6 +5,7 @@ python -m benchmarks.memory_contenders NAME FOLDER ROWS
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from benchmarks.harness import Stopwatch
 from benchmarks.load_contenders import TABLE, copy_rows, make_arrow, make_rows, warm
 
 _STEP = 50_000
+#: Rows of a Parquet row group.
+_GROUP = 1_000_000
 
 
 def batches(rows: int, table: Any) -> Iterator[Any]:
@@ -33,17 +36,17 @@ def _repeated(rows: int) -> Iterator[tuple[Any, ...]]:
 
 
 def parquet_file(folder: Path, rows: int) -> Path:
-    """A Parquet file of that many rows, made once."""
+    """A Parquet file of that many rows in row groups of Arrow's usual size, made once."""
+    import pyarrow as pa
     from pyarrow import parquet
 
     path = folder / f"rows-{rows}.parquet"
     if not path.exists():
-        found = batches(rows, make_arrow(0, _STEP))
-        first = next(found)
-        with parquet.ParquetWriter(path, first.schema) as writer:
-            writer.write_batch(first)
-            for batch in found:
-                writer.write_batch(batch)
+        table = make_arrow(0, _STEP)
+        found = batches(rows, table)
+        with parquet.ParquetWriter(path, table.schema) as writer:
+            while group := list(itertools.islice(found, _GROUP // _STEP)):
+                writer.write_table(pa.Table.from_batches(group))
     return path
 
 
