@@ -38,7 +38,8 @@ def modules_after(statement: str) -> set[str]:
         ("import dagster_lakebase.components", {"airflow", "databricks.sdk", "pandas"}),
         (
             "import lakebase_provider.operators.sql, lakebase_provider.operators.health;"
-            "import lakebase_provider.operators.load, lakebase_provider.operators.transfer",
+            "import lakebase_provider.operators.load, lakebase_provider.operators.transfer;"
+            "import lakebase_provider.operators.unload",
             {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
         ),
         ("import lakebase_provider.local.pytest_plugin", {"starlette", "uvicorn", "psycopg", "cryptography"}),

@@ -41,7 +41,7 @@ class LakebaseLoadOperator(LoadingOperator):
 
     def __init__(self, *, source: str | PathLike[str] | ObjectStoragePath, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.source = source
+        self.source = templatable(source)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load the file and return what came of it."""
@@ -58,6 +58,11 @@ class LakebaseLoadOperator(LoadingOperator):
             inputs=[file_dataset(str(self.source))],
             outputs=[table_dataset(self.get_db_hook(), self.table, self._result)],
         )
+
+
+def templatable(path: Any) -> Any:
+    """A path that Airflow can render: of a ``Path`` Airflow 3.1 asks that it be there."""
+    return str(path) if type(path).__module__.partition(".")[0] == "pathlib" else path
 
 
 def located(path: Any) -> Any:

@@ -109,7 +109,7 @@ class LoadingOperator(BulkOperator):
             at each try.
         create: Whether to create a missing table, with the types of the source's columns.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
-        reject_to: Where they are put: a table, created if missing, or a file as a ``Path`` (templated).
+        reject_to: Where they are put: a table, created if missing, or a file as a ``Path``.
         ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
         fence: Whether a retry ends the session of an earlier try that still runs, instead of waiting for it
             and being skipped if it succeeds.
@@ -123,7 +123,6 @@ class LoadingOperator(BulkOperator):
         "columns",
         "where",
         "load_id",
-        "reject_to",
     )
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.operators.failures import failing_fast
-from lakebase_provider.operators.load import located
+from lakebase_provider.operators.load import located, templatable
 from lakebase_provider.operators.loading import BulkOperator
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class LakebaseUnloadOperator(BulkOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.sql = sql
-        self.to = to
+        self.to = templatable(to)
         self.format = format
         self.parameters = parameters
         self.batch_rows = batch_rows

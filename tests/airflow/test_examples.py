@@ -98,6 +98,12 @@ def mapped_load(run: Any, reports: Path) -> None:
     assert LakebaseHook().get_first(left) == (0,)
 
 
+def unload(run: Any, reports: Path) -> None:
+    done = pulled(run, "unload")
+    assert (done["rows"], done["path"]) == (50_000, f"file://{reports}/amounts.parquet")
+    assert (reports / "amounts.parquet").stat().st_size == done["bytes"]
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_assets": assets,
@@ -112,6 +118,7 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_sensors": sensors,
     "lakebase_sql": sql,
     "lakebase_transfer": transfer,
+    "lakebase_unload": unload,
 }
 
 
