@@ -44,8 +44,8 @@ def load(
 ) -> LoadResult:
     """Load into a table as part of the connection's transaction, which the caller commits.
 
-    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing, and what the
-    transaction did before it stays.
+    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing; what the
+    transaction did before stays.
 
     Args:
         connection: The connection whose transaction it becomes part of.

@@ -103,8 +103,8 @@ class LoadPlan:
             )
         if self.on_error == "reject" and self.delete == "missing":
             raise ConfigError(
-                "on_error='reject' and delete='missing' exclude each other: a row that is put aside would count"
-                " as missing, and its predecessor be deleted.",
+                "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
+                " count as missing, and its predecessor be deleted.",
                 remedy="Load with on_error='fail', or delete='none'.",
             )
         _check_load_id(self.load_id)

@@ -9,7 +9,8 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load import load
-from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
+from lakebase_provider.core.bulk.result import Mode
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LoadError
 from tests.eventually import eventually
 
 from .tables import counts, run
@@ -62,6 +63,18 @@ def test_of_two_rows_with_a_key_the_greater_version_counts(client: LakebaseClien
     result = client.load(rows, "t", mode="merge", version_column="version")
     assert counts(result) == (2, 0, 0, 3)
     assert run(client, "SELECT b, v FROM t ORDER BY b") == [("x", "three"), ("y", "1")]
+
+
+def test_of_two_rows_with_a_version_the_later_one_counts(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, version int, v text)")
+    run(client, "INSERT INTO t VALUES (1, 5, 'old'), (2, NULL, 'old')")
+    # Far apart, in different batches of the source, and with NULL among them.
+    fill = [(i, 1, "fill") for i in range(10, 30_000)]
+    ties = [(1, 5, "first"), (2, None, "first"), (3, 7, "first"), *fill]
+    ties += [(1, 5, "last"), (2, None, "last"), (3, 7, "last"), (3, 6, "older")]
+    result = client.load(ties, "t", mode="merge", version_column="version")
+    assert counts(result) == (len(fill) + 1, 2, 0, 4)
+    assert run(client, "SELECT v FROM t WHERE id < 10 ORDER BY id") == [("last",)] * 3
 
 
 def test_an_older_version_never_overwrites_a_newer_one(client: LakebaseClient) -> None:
@@ -131,6 +144,67 @@ def test_partitions_are_counted_together(client: LakebaseClient) -> None:
     run(client, "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)")
     assert counts(client.load([(1, "a"), (11, "b")], "t", mode="merge")) == (2, 0, 0, 0)
     assert counts(client.load([(1, "A"), (11, "b"), (12, "c")], "t", mode="merge")) == (1, 1, 0, 1)
+
+
+def test_a_row_that_moves_to_another_partition_is_updated(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int, day int) PARTITION BY LIST (day)")
+    run(client, "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)")
+    run(client, "CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)")
+    run(client, "INSERT INTO t VALUES (1, 1), (2, 1), (3, 1)")
+    result = client.load([(1, 2), (2, 1), (4, 2)], "t", mode="merge", keys=["id"])
+    assert counts(result) == (1, 1, 0, 1)
+    assert run(client, "SELECT * FROM t2 ORDER BY id") == [(1, 2), (4, 2)]
+
+
+def test_a_row_that_is_put_aside_would_count_as_missing(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, n int)")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        client.load([], "t", mode="merge", delete="missing", on_error="reject", reject_to="rejects")
+
+
+def test_triggers_run_and_what_they_keep_out_is_unchanged(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+    run(client, "INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    run(client, "CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+        " IF new.id % 2 = 0 THEN RETURN NULL; END IF; new.v = upper(new.v); RETURN new; END'")  # fmt: skip
+    run(client, "CREATE TRIGGER guards BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION guard()")
+    result = client.load([(1, "x"), (2, "x"), (3, "x"), (4, "x")], "t", mode="merge")
+    assert counts(result) == (1, 1, 0, 2)
+    assert run(client, "SELECT * FROM t ORDER BY id") == [(1, "X"), (2, "b"), (3, "X")]
+    run(client, "DROP FUNCTION guard CASCADE")
+
+
+def test_domains_are_checked_as_rows_are_staged(client: LakebaseClient) -> None:
+    run(client, "CREATE DOMAIN positive AS int CHECK (value > 0)")
+    run(client, "CREATE TABLE t (id positive PRIMARY KEY, n positive)")
+    assert counts(client.load([(1, 1), (2, 2)], "t", mode="merge")) == (2, 0, 0, 0)
+    with pytest.raises(BadRowError, match="positive") as caught:
+        client.load([(1, 3), (2, -1)], "t", mode="merge")
+    assert caught.value.row == 2
+    assert run(client, "SELECT * FROM t ORDER BY id") == [(1, 1), (2, 2)]
+    run(client, "DROP DOMAIN positive CASCADE")
+
+
+def test_policies_of_row_security_hold_for_merged_rows(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, tenant text)")
+    run(client, "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY")
+    run(client, "CREATE POLICY own ON t USING (tenant = 'mine')")
+    assert counts(client.load([(1, "mine")], "t", mode="merge")) == (1, 0, 0, 0)
+    with pytest.raises(LoadError, match="row-level security policy"):
+        client.load([(1, "mine"), (2, "theirs")], "t", mode="merge")
+    assert run(client, "SELECT * FROM t") == [(1, "mine")]
+
+
+@pytest.mark.parametrize("mode", ["append", "merge", "replace"])
+def test_no_search_path_is_needed(client: LakebaseClient, mode: Mode) -> None:
+    run(client, 'CREATE SCHEMA "Odd.Schema"')
+    run(client, 'CREATE TABLE "Odd.Schema"."a ""b"" %s" ("the Key" int PRIMARY KEY, "100%" text)')
+    with client.connect() as connection:
+        connection.execute("SET search_path TO ''")
+        for _ in range(2):
+            load(connection, [(1, "x")], ("Odd.Schema", 'a "b" %s'), mode=mode, load_id=f"{mode} %s")
+        connection.commit()
+    assert run(client, 'SELECT * FROM "Odd.Schema"."a ""b"" %s"') == [(1, "x")]
 
 
 def test_a_key_that_another_session_inserts_meanwhile_is_updated(
