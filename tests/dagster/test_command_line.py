@@ -121,6 +121,13 @@ def test_each_step_in_a_process_of_its_own_has_one_pool(lake: LocalLakebase, hom
     assert_no_secret(lake, printed, home)
 
 
+def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, home: Path) -> None:
+    printed = execute("lakebase_health_job", EXAMPLES / "health.py", home)
+    assert "STEP_WORKER_STARTED" in printed
+    eventually(lambda: open_connections(lake) == 0)
+    assert_no_secret(lake, printed, home)
+
+
 def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
     listed = dg("list", "components", cwd=project, home=home)
     for name in ("LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"):
