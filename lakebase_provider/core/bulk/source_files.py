@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Bytes of a CSV file that are parsed at once.
 _CSV_BLOCK = 1 << 20
 #: Bytes that are read ahead of a Parquet column.
-_PARQUET_BUFFER = 1 << 20
+_PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
 _PARQUET_ROWS = 8192
 _PACKED = {".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
