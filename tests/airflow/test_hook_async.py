@@ -15,9 +15,8 @@ from airflow.sdk.log import redact
 from lakebase_provider.core.errors import LoginRejectedError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import OLD_AIRFLOW, DagLoader, connection_fields, define
-from tests.airflow.test_dags import pulled, states
-from tests.eventually import eventually
+from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+from tests.airflow.conftest import connection_fields, define
 
 
 @pytest.fixture
@@ -132,8 +131,10 @@ async def test_airflow_is_asked_without_blocking_the_loop(
 
 async def test_a_refused_login_says_why(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, **connection_fields(lake, extra={"client_id": lake.client_id}, login="nobody"))
+    hook = LakebaseHook()
     with pytest.raises(LoginRejectedError, match="nobody"):
-        await LakebaseHook().aget_first("select 1")
+        await hook.aget_first("select 1")
+    await hook.client.aclose()
 
 
 async def test_rows_and_notices_as_the_hook_was_told(
@@ -148,14 +149,16 @@ async def test_rows_and_notices_as_the_hook_was_told(
     await hook.client.aclose()
 
 
-@pytest.mark.skipif(OLD_AIRFLOW, reason="Airflow runs async tasks since 3.2")
-@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
-def test_a_task_that_is_an_async_function(lake: LocalLakebase, dag_of: DagLoader) -> None:
-    run = dag_of("native_async").test()
-    # The event loop stays with Airflow; the connections go with the task.
-    ours = "select count(*) from pg_stat_activity where application_name like 'native_async.%'"
-    with psycopg.connect(lake.superuser_dsn, autocommit=True) as observer:
-        eventually(lambda: observer.execute(ours).fetchone() == (0,))
-        assert observer.execute("select to_regclass('never_kept')").fetchone() == (None,)
-    assert states(run) == {"reads": "success", "fails": "failed"}
-    assert pulled(run, "reads") == [0, 2, 4, 6, 8, 10, 12, 14]
+async def test_a_trigger_in_airflows_own_runner(lake: LocalLakebase) -> None:
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    runner = TriggerRunner()
+    trigger = LakebaseSqlTrigger(
+        conn_id="lakebase_default", sql=["create temp table t (i int)", "select generate_series(1, 3)"]
+    )
+    trigger.task_instance = None  # type: ignore[assignment] # as for a trigger of an asset
+    task = asyncio.create_task(runner.run_trigger(1, trigger))
+    runner.triggers[1] = {"task": task, "name": "counts", "is_watcher": False, "events": 0}
+    await task
+    [told] = runner.events
+    assert (told[0], told[1].payload) == (1, {"status": "success", "rows": [0, 3]})
