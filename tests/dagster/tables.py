@@ -35,7 +35,10 @@ def to_rows(value: Any) -> list[dict[str, Any]]:
     """The rows of a frame of any kind, NULL as None."""
     if isinstance(value, pd.DataFrame):
         return [
-            {name: None if pd.isna(item) else item for name, item in row.items()}
+            {
+                name: None if pd.api.types.is_scalar(item) and pd.isna(item) else item
+                for name, item in row.items()
+            }
             for row in value.to_dict("records")
         ]
     if isinstance(value, pl.LazyFrame):

@@ -94,6 +94,37 @@ def test_an_input_is_loaded_as_it_is_annotated(run: Run, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", LOADED)
+def test_what_is_loaded_keeps_every_digit(run: Run, form: str) -> None:
+    kind, _ = FORMS[form]
+    loaded: list[dict[str, Any]] = []
+    big, long_ago = 2**53 + 1, datetime(1, 1, 1)
+    moment = datetime(2026, 3, 29, 1, 2, 3, 456789)
+    exact = Decimal("123456789012345678.012345678901234567")
+    run.execute("CREATE SCHEMA io")
+    run.execute(
+        "CREATE TABLE io.orders AS SELECT * FROM (VALUES"
+        f" (1::smallint, {big}::bigint, {exact}::numeric, '{moment}'::timestamp, true, ARRAY[{big}]),"
+        f" (NULL, NULL, NULL, '{long_ago}', NULL, ARRAY[NULL::bigint]))"
+        " AS v (small, big, exact, at, flag, list)"
+    )
+    run.execute("GRANT USAGE ON SCHEMA io TO public")
+    run.execute("GRANT SELECT ON io.orders TO public")
+
+    def take(orders: Any) -> None:
+        loaded.extend(to_rows(orders))
+
+    take.__annotations__["orders"] = kind
+    consumer = dg.asset(name="consumer", ins={"orders": dg.AssetIn(key=["io", "orders"])})(take)
+    run.materialize(asset_of("arrow", ORDERS), consumer, selection=[consumer])
+    rows = [{**row, "list": list(row["list"])} for row in loaded]
+    assert rows == [
+        {"small": 1, "big": big, "exact": exact, "at": moment, "flag": True, "list": [big]},
+        {"small": None, "big": None, "exact": None, "at": long_ago, "flag": None, "list": [None]},
+    ]
+    assert not any(isinstance(value, float) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize("form", LOADED)
 def test_only_the_columns_that_are_wanted_are_loaded(run: Run, form: str) -> None:
     kind, _ = FORMS[form]
     loaded: list[Any] = []
