@@ -140,7 +140,11 @@ def main(name: str, folder: str, count: str) -> None:
         with Stopwatch() as watch:
             found = run()
         assert found == rows, found
-        figures = {"rows/s": rows / watch.seconds, "CPU": watch.cpu / rows * 1e6, "memory": watch.growth / 1e6}
+        figures = {
+            "rows/s": rows / watch.seconds,
+            "CPU": watch.cpu / rows * 1e6,
+            "memory": watch.growth / 1e6,
+        }
     sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
 
 

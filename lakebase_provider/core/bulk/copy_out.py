@@ -79,7 +79,7 @@ class CopyOut:
 
 def _receive(
     pgconn: PGconn, data: bytearray, sizes: list[int]
-) -> Generator[waiting.Wait, waiting.Ready, bool]:
+) -> Generator[waiting.Wait, waiting.Ready | int, bool]:
     """Take the messages that have come, or wait for some; return whether there are no more.
 
     psycopg's own way takes them one by one, and each goes through the connection's ``wait``. Copied at once

@@ -108,10 +108,12 @@ def decode(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
         ValueRefused: A value does not fit.
     """
     import numpy as np
-    import pyarrow as pa
 
     width = _WIDTHS.get(kind)
-    if width is not None and (fields.sizes != width)[slice(None) if fields.nulls is None else ~fields.nulls].any():
+    if (
+        width is not None
+        and (fields.sizes != width)[slice(None) if fields.nulls is None else ~fields.nulls].any()
+    ):
         raise malformed()
     if kind.endswith("[]"):
         return _array(fields, kind[:-2], arrow_type)
@@ -236,7 +238,7 @@ _TIMES = {
 
 
 def _array(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
-    """Arrays of one dimension as lists: dimensions, flags and element type, then size and bounds, then fields."""
+    """Arrays of one dimension as lists: dimensions, flags, element type, size, bound, and then fields."""
     import numpy as np
     import pyarrow as pa
 

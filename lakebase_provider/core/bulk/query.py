@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Buffer, Dumper, Transformer
 from psycopg.rows import tuple_row
 
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
@@ -36,15 +39,43 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
     """
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
-            return cursor.mogrify(query, params).encode()
+            cursor.adapters.register_dumper(_Negative, _NegativeDumper)
+            return cursor.mogrify(query, _in_brackets(params)).encode()
     if isinstance(query, str):
         return query.encode()
     return query if isinstance(query, bytes) else _composed(query).as_bytes(connection)
 
 
+@dataclass(frozen=True)
+class _Negative:
+    """A number below zero; as a bare literal, ``-1::text`` would be the negative of a text."""
+
+    value: int | float | Decimal
+
+
+class _NegativeDumper(Dumper):
+    def dump(self, obj: _Negative) -> Buffer:
+        return str(obj.value).encode()
+
+    def quote(self, obj: _Negative) -> Buffer:
+        return b"(%s)" % Transformer(self.connection).as_literal(obj.value)
+
+
+def _in_brackets(params: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any] | Mapping[str, Any]:
+    if isinstance(params, Mapping):
+        return {name: _bracketed(value) for name, value in params.items()}
+    return [_bracketed(value) for value in params]
+
+
+def _bracketed(value: Any) -> Any:
+    return _Negative(value) if isinstance(value, (int, float, Decimal)) and value < 0 else value
+
+
 def _composed(query: Any) -> sql.Composable:
     if not isinstance(query, sql.Composable):
-        raise TypeError(f"The query is of type {type(query).__name__}: give a str, bytes or psycopg.sql object.")
+        raise TypeError(
+            f"The query is of type {type(query).__name__}: give a str, bytes or psycopg.sql object."
+        )
     return query
 
 
@@ -71,7 +102,9 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
         return result_columns(connection, cursor.description or ())
 
 
-def copy_statement(connection: psycopg.Connection[Any], text: bytes, columns: Sequence[ResultColumn]) -> bytes:
+def copy_statement(
+    connection: psycopg.Connection[Any], text: bytes, columns: Sequence[ResultColumn]
+) -> bytes:
     """The COPY that sends those columns of a plain query in binary."""
     if all(column.cast is None for column in columns):
         return b"COPY (%s\n) TO STDOUT (FORMAT binary)" % bare(text)

@@ -46,7 +46,7 @@ def cursor_batches(
         for type_name in _AS_TEXT:
             cursor.adapters.register_loader(type_name, TextLoader)
         cursor.adapters.register_loader("interval", _ExactIntervalLoader)
-        cursor.execute(query, params)
+        cursor.execute(query, params)  # type: ignore[arg-type] # a Template is typed apart, and works
         if cursor.description is None:
             raise LoadError("The statement returns no rows.", remedy="Use execute for it.")
         columns = result_columns(connection, cursor.description)

@@ -173,9 +173,9 @@ def _begin_repeatable(connection: psycopg.Connection[Any]) -> None:
 def _part(connection: psycopg.Connection[Any], text: bytes, by: str, number: int, count: int) -> bytes:
     """The rows of a query that go to one of several files: each row to exactly one."""
     # A hash of the column's text, which every type has. It may be negative, and is NULL for NULL.
-    condition = sql.SQL(
-        "coalesce(abs(pg_catalog.hashtextextended(q.{}::text, 0) % {}), 0) = {}"
-    ).format(sql.Identifier(by), sql.Literal(count), sql.Literal(number))
+    condition = sql.SQL("coalesce(abs(pg_catalog.hashtextextended(q.{}::text, 0) % {}), 0) = {}").format(
+        sql.Identifier(by), sql.Literal(count), sql.Literal(number)
+    )
     return b"SELECT * FROM (%s\n) AS q WHERE %s" % (bare(text), condition.as_bytes(connection))
 
 

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from lakebase_provider.core.errors import ConfigError
@@ -94,7 +95,7 @@ class Destination:
 
     def _move(self, temporary: str, final: str) -> None:
         if "file" in _protocols(self._fs):
-            os.replace(temporary, final)  # at once, so that a reader sees the old file or the new one
+            Path(temporary).replace(final)  # at once, so that a reader sees the old file or the new one
         else:
             self._fs.mv(temporary, final)
 

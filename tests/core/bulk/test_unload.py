@@ -15,7 +15,10 @@ from pyarrow import parquet
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
 
-_QUERY = "SELECT i AS id, i / 4.0::numeric(10,2) AS n, nullif('x' || i, 'x3') AS t FROM generate_series(1, 10000) i"
+_QUERY = (
+    "SELECT i AS id, i / 4.0::numeric(10,2) AS n, nullif('x' || i, 'x3') AS t"
+    " FROM generate_series(1, 10000) i"
+)
 
 
 def _read(path: Path) -> pa.Table:
@@ -78,7 +81,7 @@ def test_a_failed_unload_leaves_what_was_there(
     with pytest.raises(psycopg.errors.DivisionByZero):
         client.unload(failing, to, **more)
     unfit = "SELECT i, CASE WHEN i = 40000 THEN date 'infinity' END AS d FROM generate_series(1, 50000) i"
-    with pytest.raises(LoadError, match='"d" .*infinite date'):
+    with pytest.raises(LoadError, match=r'"d" .*infinite date'):
         client.unload(unfit, to, **more)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert client.fetch_arrow("SELECT 1 AS one").to_pylist() == [{"one": 1}]
@@ -87,7 +90,6 @@ def test_a_failed_unload_leaves_what_was_there(
 def test_parts_are_of_one_snapshot_and_hold_each_row_once(client: LakebaseClient, tmp_path: Path) -> None:
     with client.connection() as connection:
         connection.execute("CREATE TABLE parts AS SELECT nullif(i, 7) AS i FROM generate_series(1, 3000) i")
-    # Each reading of the table adds to it, in a transaction of its own: only a shared snapshot hides that.
     query = "SELECT i FROM parts"
     client.unload(query, tmp_path / "to", parallel=3, by="i")
     with client.connection() as connection:
