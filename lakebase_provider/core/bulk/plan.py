@@ -92,6 +92,10 @@ class LoadPlan:
             self._only("merge", version_column=self.version_column, delete=self.delete != "none" or None)
             if not self.create:
                 self._only("merge", keys=self.keys)
+        if self.where is not None and not self.where:
+            raise ConfigError(
+                "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
+            )
         if self.where is not None and self.mode != "replace" and self.delete != "missing":
             raise ConfigError(
                 f"where= has no meaning with mode={self.mode!r}.",
@@ -153,7 +157,9 @@ def _equals(name: str, value: Any) -> sql.Composable:
     if value is None:
         return sql.SQL("{} IS NULL").format(column)
     if isinstance(value, (list, set, frozenset)):
-        return sql.SQL("{} = ANY({})").format(column, sql.Literal(list(value)))
+        some = sql.SQL("{} = ANY({})").format(column, sql.Literal([one for one in value if one is not None]))
+        # NULL equals nothing, not even itself.
+        return sql.SQL("({} OR {} IS NULL)").format(some, column) if None in value else some
     return sql.SQL("{} = {}").format(column, sql.Literal(value))
 
 

@@ -42,6 +42,9 @@ def test_a_slice_of_nothing_is_null(client: LakebaseClient) -> None:
     run(client, "CREATE TABLE t (day date, id int)")
     run(client, "INSERT INTO t VALUES (NULL, 1), ('2024-01-01', 2)")
     assert client.load([], "t", mode="replace", where={"day": None}).deleted == 1
+    run(client, "INSERT INTO t VALUES (NULL, 1), ('2024-01-02', 3)")
+    assert client.load([], "t", mode="replace", where={"day": []}).deleted == 0
+    assert client.load([], "t", mode="replace", where={"day": [None, "2024-01-02"]}).deleted == 2
 
 
 def everything_about(client: LakebaseClient) -> list[Any]:
@@ -169,6 +172,8 @@ def test_options_that_contradict_each_other_are_refused(client: LakebaseClient) 
     for options in (
         {"mode": "truncate"},
         {"where": "true"},
+        {"mode": "replace", "where": {}},
+        {"mode": "replace", "where": ""},
         {"mode": "merge", "where": "true"},
         {"delete": "missing"},
         {"mode": "replace", "keys": ["id"]},
