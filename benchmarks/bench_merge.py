@@ -2,11 +2,11 @@
 
 The server keeps what it has acknowledged (fsync on), as one in production does: the peer commits every 1,000
 rows, as it does by default, and a merge once. Each contender finds the table as it was written since the last
-checkpoint, so that none pays for full page images, whose number depends on pages and not on rows. Table and index
-fit into shared_buffers (256 MB).
+checkpoint, so that none pays for full page images, whose number depends on pages and not on rows. Table and
+index fit into shared_buffers (256 MB).
 
-A merge is bound by one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the same
-time, its own and its backend, so the ratio to it is smaller where two cores are idle than where they are shared.
+A merge is bound by one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the
+same time, its own and its backend, so the ratio to it is smaller where both cores are free.
 """
 
 from __future__ import annotations
