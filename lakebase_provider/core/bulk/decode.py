@@ -1,7 +1,7 @@
 """Binary COPY data to Arrow arrays, a batch of rows at once.
 
-The rows of a batch lie one after another: the number of fields in 2 bytes, then each field's size in 4 (-1 for
-NULL) and its bytes. Column by column, the place of each row's field follows from the one before.
+The rows of a batch lie one after another: the number of fields in 2 bytes, then each field's size in 4 (-1
+for NULL) and its bytes. Column by column, the place of each row's field follows from the one before.
 """
 
 from __future__ import annotations

@@ -95,18 +95,24 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _one_by_one(fields: Fields, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    values = [None if raw is None else _decimal(raw) for raw in fields.values()]
+    values = [None if raw is None else _decimal(raw, kind.scale) for raw in fields.values()]
     try:
         return pa.array(values, type=kind)
     except (pa.ArrowException, ValueError):
         raise ValueRefused(f"more digits than {kind}") from None
 
 
-def _decimal(raw: bytes) -> Decimal:
+def _decimal(raw: bytes, scale: int) -> Decimal:
     count = int.from_bytes(raw[0:2], "big")
     weight = int.from_bytes(raw[2:4], "big", signed=True)
     number = 0
     for k in range(count):
         number = number * 10_000 + int.from_bytes(raw[8 + 2 * k : 10 + 2 * k], "big")
+    exponent = 4 * (weight - count + 1) if count else 0
+    if exponent < -scale:
+        number, rest = divmod(number, 10 ** (-scale - exponent))
+        if rest:
+            raise ValueRefused(f"more than {scale} digits behind the point")
+        exponent = -scale
     digits = tuple(map(int, str(number)))
-    return Decimal((int(raw[4] == _NEGATIVE >> 8), digits, 4 * (weight - count + 1) if count else 0))
+    return Decimal((int(raw[4] == _NEGATIVE >> 8), digits, exponent))
