@@ -32,7 +32,7 @@ class LakebaseDialect(Dialect):
         return "postgresql"
 
     def escape_word(self, word: str) -> str:
-        """The name as it stands in a statement, quoted where it has to be.
+        """The name as it stands in a statement with placeholders, quoted where it has to be.
 
         Args:
             word: Name of a column, in quotes or not.
@@ -40,7 +40,7 @@ class LakebaseDialect(Dialect):
         quoted = len(word) > 1 and word[0] == word[-1] == '"'
         if not quoted and _PLAIN.fullmatch(word) and not self._must_quote(word):
             return word
-        return sql.Identifier(self.unquoted(word) if quoted else word).as_string()
+        return _in_statement(sql.Identifier(self.unquoted(word) if quoted else word))
 
     def _must_quote(self, word: str) -> bool:
         return self.hook.escape_column_names or word.casefold() in self.reserved_words
@@ -131,7 +131,7 @@ class LakebaseDialect(Dialect):
             target_fields: Names of the columns; all by default.
             kwargs: Without effect.
         """
-        name = self.table_name(table).sql().as_string()
+        name = _in_statement(self.table_name(table).sql())
         return super().generate_insert_sql(name, values, target_fields)
 
     def generate_replace_sql(
@@ -168,6 +168,11 @@ class LakebaseDialect(Dialect):
         insert = self.generate_insert_sql(table, values, target_fields)
         action = f"UPDATE SET {', '.join(changed)}" if changed else "NOTHING"
         return f"{insert} ON CONFLICT ({', '.join(map(self.escape_word, unique))}) DO {action}"
+
+
+def _in_statement(name: sql.Composable) -> str:
+    # Beside placeholders psycopg takes a percent sign for the beginning of one.
+    return name.as_string().replace("%", "%%")
 
 
 def _folded(name: str) -> str:

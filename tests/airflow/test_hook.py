@@ -507,3 +507,12 @@ def test_cancel_ends_the_statement_on_the_server(lake: LocalLakebase) -> None:
     hook.cancel()
     thread.join(30)
     assert [type(failure) for failure in failures] == [psycopg.errors.QueryCanceled]
+
+
+def test_names_may_hold_percent_signs(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run('DROP TABLE IF EXISTS "90%s"; CREATE TABLE "90%s" (id int PRIMARY KEY, "share %" int)')
+    hook.insert_rows('"90%s"', [(1, 50)], target_fields=["id", "share %"])
+    hook.insert_rows('"90%s"', [(1, 60)], target_fields=["id", "share %"], replace=True, replace_index="id")
+    assert hook.get_records('SELECT * FROM "90%s"') == [(1, 60)]
+    hook.run('DROP TABLE "90%s"')
