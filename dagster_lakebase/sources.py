@@ -76,13 +76,10 @@ def _of_pandas(frame: Any) -> Source:
 
 
 def _of_polars(frame: Any) -> Source:
+    from lakebase_provider.core.bulk.source_frames import refuse_objects
+
     schema = frame.collect_schema()
-    objects = [name for name, kind in schema.items() if kind.is_object()]
-    if objects:
-        raise ColumnMismatchError(
-            f"Column {objects[0]!r} of the data frame holds Python objects, which have no columnar form.",
-            remedy="Cast it to a type of Polars, such as by map_elements with return_dtype.",
-        )
+    refuse_objects(schema)
     return Source(schema.to_frame().to_arrow().schema, frame)
 
 

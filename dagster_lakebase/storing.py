@@ -14,6 +14,7 @@ from dagster_lakebase.write_options import WriteOptions
 from lakebase_provider.core.bulk.copy_in import copy_in
 from lakebase_provider.core.bulk.create import column_type
 from lakebase_provider.core.bulk.evolve import canonical_type, evolve
+from lakebase_provider.core.bulk.failures import typed_errors
 from lakebase_provider.core.bulk.merge import Merge
 from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
@@ -130,7 +131,9 @@ def store(
         changes += evolve(connection, table, wanted, options.schema_evolution, emptied=emptied)
     if changes or table is None:
         table = read_table(connection, name)
-    rows = 0 if source.schema is None else _load(connection, table, source, options)
+    # The server's own words would quote the value of a row that it refuses.
+    with typed_errors(f"Write to {name}"):
+        rows = 0 if source.schema is None else _load(connection, table, source, options)
     return Stored(table, rows, changes)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream, rows_at_once
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 #: Rows of a pandas frame that are turned into Arrow at once.
 _PANDAS_ROWS = 32_768
@@ -56,9 +56,23 @@ def open_polars(frame: Any) -> Source:
     """A Polars DataFrame, slice by slice: as a whole it would be copied to have each column in one piece."""
     import pyarrow as pa
 
+    refuse_objects(frame.schema)
     schema = pa.RecordBatchReader.from_stream(frame.clear()).schema
-
     return arrow_source(schema, _polars_batches(frame), "Polars DataFrame", small=True)
+
+
+def refuse_objects(schema: Any) -> None:
+    """Refuse a Polars schema with columns of Python objects, of which Arrow would get the addresses.
+
+    Raises:
+        ColumnMismatchError: It has one.
+    """
+    for name, kind in schema.items():
+        if kind.is_object():
+            raise ColumnMismatchError(
+                f"Column {name!r} of the data frame holds Python objects, which have no columnar form.",
+                remedy="Cast it to a type of Polars, such as by map_elements with return_dtype.",
+            )
 
 
 def _polars_batches(frame: Any) -> Iterator[Any]:
@@ -79,6 +93,7 @@ def open_lazy(frame: Any, columns: Sequence[str] | None) -> Source:
     """A Polars LazyFrame, run by the streaming engine batch by batch where the version of Polars can."""
     import pyarrow as pa
 
+    refuse_objects(frame.collect_schema())
     names = frame.collect_schema().names()
     if columns is not None and set(columns) <= set(names):
         frame = frame.select(list(columns))  # what is not asked for is not read

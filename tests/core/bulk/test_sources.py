@@ -206,3 +206,10 @@ def test_a_polars_frame_is_not_copied() -> None:
     kept = {pa.array(part["n"].to_arrow()).buffers()[1].address for part in parts}
     assert kept <= {batch.columns[0].buffers()[1].address for batch in batches}
     assert list(open_source(frame.clear()).batches()) == []
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_python_objects_of_polars_are_refused(lazy: bool) -> None:
+    frame = pl.DataFrame({"thing": [object(), object()]}, schema={"thing": pl.Object})
+    with pytest.raises(ColumnMismatchError, match="'thing' of the data frame holds Python objects"):
+        open_source(frame.lazy() if lazy else frame)
