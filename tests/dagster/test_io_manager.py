@@ -265,24 +265,24 @@ def test_ops_store_and_load_by_the_names_of_outputs(run: Run, form: str) -> None
 @pytest.mark.parametrize(
     ("key", "metadata", "configured", "schema"),
     [
-        (["t"], {}, None, "public"),
-        (["io_prefix", "t"], {}, None, "io_prefix"),
-        (["deep", "io_prefix", "t"], {}, None, "io_prefix"),
-        (["io_prefix", "t"], {}, "io_config", "io_config"),
-        (["io_prefix", "t"], {"schema": "io_metadata"}, "io_config", "io_metadata"),
+        (["whereabouts"], {}, None, "public"),
+        (["io_prefix", "whereabouts"], {}, None, "io_prefix"),
+        (["deep", "io_prefix", "whereabouts"], {}, None, "io_prefix"),
+        (["io_prefix", "whereabouts"], {}, "io_config", "io_config"),
+        (["io_prefix", "whereabouts"], {"schema": "io_metadata"}, "io_config", "io_metadata"),
     ],
 )
 def test_where_the_schema_comes_from(
     run: Run, key: list[str], metadata: dict[str, str], configured: str | None, schema: str
 ) -> None:
     @dg.asset(key=key, metadata=metadata)
-    def t() -> pa.Table:
+    def whereabouts() -> pa.Table:
         return pa.table({"n": [7]})
 
     manager = LakebaseIOManager(lakebase=LakebaseResource(), schema=configured)
-    result = run.materialize(t, manager=manager)
-    assert run.rows("t", schema) == [(7,)]
-    assert metadata_of(result)["dagster/table_name"] == f"databricks_postgres.{schema}.t"
+    result = run.materialize(whereabouts, manager=manager)
+    assert run.rows("whereabouts", schema) == [(7,)]
+    assert metadata_of(result)["dagster/table_name"] == f"databricks_postgres.{schema}.whereabouts"
 
 
 def test_columns_tell_their_constraints_and_comments(run: Run) -> None:
