@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import generators, sql
-from psycopg.abc import Query
+from psycopg.abc import ConnDict, Query
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row, TupleRow, tuple_row
 
@@ -167,6 +167,13 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         return connection
 
     @classmethod
+    def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> ConnDict:
+        # Without a connection string libpq need not be asked what an empty one means.
+        if conninfo:
+            return super()._get_connection_params(conninfo, **kwargs)
+        return {name: value for name, value in kwargs.items() if value is not None}
+
+    @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         # psycopg's own limit is in whole seconds, two at least, and for each address anew. It sends a step
         # every tenth of a second, whether or not the server has answered.
@@ -191,6 +198,13 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         except psycopg.errors.QueryCanceled:
             statement_was_canceled()
             raise
+
+    def set_autocommit(self, value: bool) -> None:
+        """psycopg's ``set_autocommit``, at once where there is no transaction."""
+        if self.pgconn.transaction_status == TransactionStatus.IDLE and self._pipeline is None:
+            self._autocommit = bool(value)
+        else:
+            super().set_autocommit(value)
 
     def close(self) -> None:
         """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""

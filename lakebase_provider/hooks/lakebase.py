@@ -687,7 +687,8 @@ class _Batch:
     def note(self, statement: str, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Tell Airflow's lineage, and the log, what has run."""
         send_sql_hook_lineage(context=self._hook, sql=statement, sql_parameters=self.parameters, cur=cursor)
-        if cursor.rowcount >= 0:
+        # A query affects no rows, and to log how many it found costs as much as to ask for them.
+        if cursor.rowcount >= 0 and not (cursor.statusmessage or "").startswith(("SELECT", "SHOW")):
             self._hook.log.info("Rows affected: %s", cursor.rowcount)
 
     def keep(self, result: Any, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
