@@ -54,7 +54,7 @@ with DAG(
         folder = ObjectStoragePath(uri)
         if folder.protocol == "file":
             folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"part-{part}.csv" for part in range(PARTS)]
+        paths = [ObjectStoragePath(f"{uri}/part-{part}.csv") for part in range(PARTS)]
         for part, path in enumerate(paths):
             with path.open("w") as file:
                 file.write("id,amount\n")
