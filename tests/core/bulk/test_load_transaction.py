@@ -80,6 +80,15 @@ def test_what_is_refused_without_an_error_of_the_server_does_not_enter_the_ledge
     assert not client.load([(1, "a")], "loose", load_id="x").skipped
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: what runs in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_an_interrupt_from_the_keyboard_leaves_a_usable_connection(
     client: LakebaseClient, autocommit: bool
@@ -99,6 +108,7 @@ def test_an_interrupt_from_the_keyboard_leaves_a_usable_connection(
     assert run(client, "SELECT id FROM t ORDER BY id") == [(-1,), (1,)]
 
 
+@pytest.mark.usefixtures("keyboard")
 def test_an_interrupt_while_the_server_works_cancels_it(client: LakebaseClient) -> None:
     run(client, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN PERFORM pg_sleep(60); RETURN new; END'")  # fmt: skip
