@@ -21,7 +21,7 @@ TYPES = (
     "smallint", "integer", "bigint", "real", "double precision", "numeric", "numeric(6, 2)", "text",
     "varchar(5)", "char(3)", "boolean", "date", "time", "timetz", "timestamp", "timestamptz", "interval",
     "bytea", "uuid", "json", "jsonb", "integer[]", "text[]", "double precision[]", "date[]", "json[]",
-    "numeric(6, 2)[]", "int4range", "point", "xml", "inet", "money", "mood", "positive",
+    "numeric(6, 2)[]", "int4range", "point", "xml", "inet", "money", "copied_mood", "copied_positive",
 )  # fmt: skip
 VALUES = (
     0, 1, -7, 70_000, 2**40, 2**70, 1.5, -0.0, 0.1 + 0.2, 1e-7, 1e16, 1e20, 1e22,
@@ -40,12 +40,16 @@ VALUES = (
 @pytest.fixture
 def hook(lake: LocalLakebase) -> Iterator[LakebaseHook]:
     hook = LakebaseHook(log_sql=False)
+    # Other tests share the database: what is left behind here would be in their way.
+    gone = (
+        "drop table if exists copied; drop type if exists copied_mood; drop domain if exists copied_positive"
+    )
     hook.run(
-        "drop table if exists copied; drop type if exists mood; drop domain if exists positive;"
-        "create type mood as enum ('happy', 'sad'); create domain positive as int check (value > 0)"
+        f"{gone}; create type copied_mood as enum ('happy', 'sad');"
+        " create domain copied_positive as int check (value > 0)"
     )
     yield hook
-    hook.run("drop table if exists copied")
+    hook.run(gone)
 
 
 def written(connection: LakebaseConnection, value: Any) -> Any:
