@@ -26,12 +26,17 @@ def _query(rows: int) -> str:
     return f"SELECT * FROM {TABLE} WHERE id < {rows}"  # noqa: S608 - a constant and a number
 
 
-class _Client(Reads):
+class Reader(Reads):
     """Ours, on the benchmark's server, whose password is no token."""
 
     def __init__(self) -> None:
+        from lakebase_provider.core.config import LakebaseConfig
         from lakebase_provider.core.connection import LakebaseConnection
 
+        e = os.environ
+        self.config = LakebaseConfig.from_mapping(
+            {"host": e["PGHOST"], "user": e["PGUSER"], "auth": "password", "password": e["PGPASSWORD"]}
+        )
         self._connection = LakebaseConnection.connect("")
 
     @contextmanager
@@ -46,7 +51,7 @@ def _ours(method: str, *modules: str) -> Callable[[int], Callable[[], int]]:
     def prepare(rows: int) -> Callable[[], int]:
         _warm("pyarrow.compute", "lakebase_provider.core.bulk.read", "lakebase_provider.core.bulk.frames")
         _warm("numpy", "lakebase_provider.core.bulk.read_rows", *modules)
-        client = _Client()
+        client = Reader()
         return lambda: _count(getattr(client, method)(_query(rows)))
 
     return prepare

@@ -38,6 +38,8 @@ _Result = TypeVar("_Result")
 _ANSWER_GRACE = 5.0
 #: Seconds for name servers to answer, where the system's resolver did not.
 _NAME_SERVER_TIMEOUT = 5.0
+#: Seconds after which it is worth a line that connecting took them: a compute woke, or a link is bad.
+_SLOW = 1.0
 #: Settings that a session starts with where the server takes them. The interval, in milliseconds, ends the
 #: statement of a killed task; Postgres < 14, some of its platforms and some poolers refuse it.
 _OPTIONAL_SETTINGS = {"client_connection_check_interval": "1000"}
@@ -171,8 +173,10 @@ class Connector:
         if self._config.statement_timeout is not None:
             # The server ends the statement; on a silent link nobody hears of it.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE
-        ms = (attempts.deadline.seconds - attempts.deadline.remaining()) * 1000
-        logger.info("Connected to %s in %.0f ms", location, ms)
+        seconds = attempts.deadline.seconds - attempts.deadline.remaining()
+        # A line for each would fill the log of who connects often, such as a sensor.
+        level = logging.DEBUG if seconds < _SLOW else logging.INFO
+        logger.log(level, "Connected to %s in %.0f ms", location, seconds * 1000)
 
     def _locate(self, attempts: Attempts) -> _Location:
         """Where to connect, for this attempt alone, since an address may move. Blocks."""

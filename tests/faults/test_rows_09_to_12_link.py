@@ -22,15 +22,16 @@ def test_row_09_a_sleeping_compute_is_woken_within_the_budget(
     lake: LocalLakebase, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lake.admin.set_wake_mode(mode)
-    lake.admin.set_wake_delay(0.5)
+    lake.admin.set_wake_delay(1)
     lake.admin.suspend()
     client = LakebaseClient(lake.config())
     with caplog.at_level(logging.INFO, "lakebase_provider"), timed(10):
         client.connect(timeout=10).close()
+        client.connect(timeout=10).close()
     assert lake.admin.counters().wakes == 1
-    found = re.search(r"Connected to .* in (\d+) ms", caplog.text)
-    assert found is not None
-    assert 500 <= int(found.group(1)) < 10_000
+    # The one that waited for the compute says so; the other one has nothing to tell.
+    (milliseconds,) = re.findall(r"Connected to .* in (\d+) ms", caplog.text)
+    assert 1000 <= int(milliseconds) < 10_000
 
 
 @pytest.mark.parametrize("mode", ["hold", "starting", "paused"])

@@ -105,12 +105,14 @@ def to(kind: pa.DataType) -> Cast:
 
 
 def to_float4(array: pa.Array) -> pa.Array:
-    """The nearest float4, which is what the type means; but no infinity for what is too big."""
+    """The nearest float4, which is what the type means; but no infinity or 0 for what is out of its range."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    narrow = array.cast(pa.float32())
-    if not pc.is_inf(narrow).equals(pc.is_inf(array)):
+    wide = array.cast(pa.float64())
+    narrow = wide.cast(pa.float32())
+    same_ends = pc.is_inf(narrow).equals(pc.is_inf(wide)) and pc.equal(narrow, 0).equals(pc.equal(wide, 0))
+    if not same_ends:
         raise BadValueError("out of range", kind=str(array.type))
     return narrow
 

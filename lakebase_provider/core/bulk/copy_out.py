@@ -11,6 +11,9 @@ from psycopg import generators, waiting
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
+from lakebase_provider.core.bulk.failures import connection_lost
+from lakebase_provider.core.errors import LoadInterruptedError
+
 #: Bytes after which a batch ends before it has its rows.
 BATCH_BYTES = 8 << 20
 #: Seconds to wait for the server to end a query that nobody reads on.
@@ -53,11 +56,19 @@ class CopyOut:
             rows: Messages in a batch at most; there are fewer where they are big.
 
         Raises:
+            LoadInterruptedError: The connection was lost.
             psycopg.Error: The server ended the query.
         """
         data, sizes = bytearray(), list[int]()
         while not self.ended:
-            self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
+            try:
+                self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
+            except psycopg.Error as error:
+                if connection_lost(error):
+                    raise LoadInterruptedError(
+                        "The connection was lost while the server sent rows.", remedy="Read again."
+                    ) from error
+                raise
             while len(sizes) > rows or (len(data) >= BATCH_BYTES and len(sizes) > 1):
                 count = min(rows, len(sizes) - 1)
                 end = sum(sizes[:count])

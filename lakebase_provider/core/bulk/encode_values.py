@@ -17,7 +17,7 @@ import psycopg
 from psycopg.adapt import PyFormat, Transformer
 
 from lakebase_provider.core.bulk import json_text, payload
-from lakebase_provider.core.bulk.arrow_types import MAX_DECIMAL128
+from lakebase_provider.core.bulk.arrow_types import MAX_DECIMAL128, to_float4
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, OTHER, TEXTS, BadValueError, Target
 from lakebase_provider.core.bulk.values import bad, check
 
@@ -260,10 +260,5 @@ def _common_scale(texts: pa.Array) -> int | None:
 
 def _float4s(values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    wide = pa.array(values, type=pa.float64())
-    narrow = wide.cast(pa.float32())
-    if not pc.is_inf(narrow).equals(pc.is_inf(wide)):
-        raise OverflowError("float4")
-    return narrow
+    return to_float4(pa.array(values, type=pa.float64()))

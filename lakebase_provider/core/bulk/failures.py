@@ -27,6 +27,8 @@ _REMEDIES = {
     "57014": "Raise statement_timeout, or load less at once.",
     "53100": "Free disk space, or use a larger endpoint.",
 }
+#: Of a feature that is not supported (0A000), where it is COPY into a table whose policies hold for the role.
+_ROW_SECURITY = "Use mode='merge', which copies into a temporary table; with delete='missing' it replaces."
 
 
 @contextmanager
@@ -71,7 +73,8 @@ def _load_error(error: psycopg.Error, what: str) -> LoadError:
         return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
     if state[:2] in _OF_ROWS:
         return _bad_row(error, what)
-    return LoadError(f"{what}: {_text(error)}.", remedy=_REMEDIES.get(state))
+    remedy = _ROW_SECURITY if "row-level security" in _text(error) else None
+    return LoadError(f"{what}: {_text(error)}.", remedy=remedy if state == "0A000" else _REMEDIES.get(state))
 
 
 def _bad_row(error: psycopg.Error, what: str) -> BadRowError:

@@ -25,23 +25,25 @@ def require_form(form: str) -> None:
         raise ConfigError(f"as_ is {form!r}.", remedy=f"Use one of: rows, {', '.join(FORMS)}.")
 
 
-def frame_of(table: pa.Table, form: str) -> Any:
-    """The table as a pandas data frame, a Polars data or lazy frame, or as it is."""
+def frame_of(batches: pa.RecordBatchReader, form: str) -> Any:
+    """All batches as a pandas data frame, a Polars data or lazy frame, or an Arrow table."""
     if form == "pandas":
-        return to_pandas(table)
+        return to_pandas(batches.read_all())
     if form in ("polars", "lazy"):
-        frame = to_polars(table)
+        frame = to_polars(batches)
         return frame.lazy() if form == "lazy" else frame
-    return table
+    return batches.read_all()
 
 
-def to_polars(table: pa.Table) -> pl.DataFrame:
-    """A Polars data frame."""
+def to_polars(batches: pa.RecordBatchReader) -> pl.DataFrame:
+    """A Polars data frame of all batches, which are not held beside it."""
     import polars as pl
 
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)  # a table becomes no series
-    return frame
+    frame = None
+    for batch in batches:
+        part = pl.from_arrow(batch, rechunk=False)
+        frame = part if frame is None else frame.vstack(part, in_place=True)
+    return pl.from_arrow(batches.schema.empty_table()) if frame is None else frame
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ def load(
     """Load into a table as part of the connection's transaction, which the caller commits.
 
     With an autocommit connection it is a transaction of its own. A load that fails leaves nothing; what the
-    transaction did before stays.
+    transaction did before stays. A file of rejected rows is there when this returns: if the caller then rolls
+    back, it tells of rows of no load.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -58,14 +59,34 @@ def load(
         ConfigError: Options contradict each other; nothing has been sent.
         LoadError: The load failed, and nothing of it stays.
     """
-    plan, name = LoadPlan(**options), TableName.parse(table)
+    plan = LoadPlan(**options)
+    with rejects_of(plan) as rejects:
+        return load_rows(connection, source, table, plan, rejects, clock=clock)
+
+
+def rejects_of(plan: LoadPlan) -> AbstractContextManager[Rejects | None]:
+    """What collects the rejected rows, where the plan has them put aside; left after the commit."""
+    return nullcontext() if plan.reject_to is None else Rejects(plan.reject_to)
+
+
+def load_rows(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    plan: LoadPlan,
+    rejects: Rejects | None,
+    *,
+    clock: Clock,
+) -> LoadResult:
+    """:func:`load` by a plan, with :func:`rejects_of` it in the hands of who commits."""
+    name = TableName.parse(table)
     with (
         telemetry.span("load", mode=plan.mode),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
         Progress(str(name), clock=clock) as progress,
     ):
-        return _Load(connection, source, plan, progress, clock).run(name)
+        return _Load(connection, source, plan, rejects, progress, clock).run(name)
 
 
 @contextmanager
@@ -90,6 +111,7 @@ class _Load:
     connection: psycopg.Connection[Any]
     source: Any
     plan: LoadPlan
+    rejects: Rejects | None
     progress: Progress
     clock: Clock
 
@@ -127,17 +149,15 @@ class _Load:
         return table
 
     def _move(self, table: Table) -> LoadResult:
-        rejects = None if self.plan.reject_to is None else Rejects(self.plan.reject_to, table.name)
-        with rejects or _nothing():
-            if self.plan.mode == "append":
-                copied = self._copy(table, None, rejects)
-                counts = Counts(inserted=copied.rows)
-            elif self.plan.mode == "replace":
-                copied, counts = self._replace(table, rejects)
-            else:
-                copied, counts = self._merge(table, rejects)
-            if rejects is not None:
-                rejects.write(self.connection, copied.columns, self.plan.load_id)
+        if self.plan.mode == "append":
+            copied = self._copy(table, None)
+            counts = Counts(inserted=copied.rows)
+        elif self.plan.mode == "replace":
+            copied, counts = self._replace(table)
+        else:
+            copied, counts = self._merge(table)
+        if self.rejects is not None:
+            self.rejects.write(self.connection, table.name, copied.columns, self.plan.load_id)
         return LoadResult(
             table=str(table.name),
             mode=self.plan.mode,
@@ -154,7 +174,7 @@ class _Load:
             reason=copied.reason,
         )
 
-    def _copy(self, table: Table, into: TableName | None, rejects: Rejects | None) -> CopyResult:
+    def _copy(self, table: Table, into: TableName | None) -> CopyResult:
         self.progress.phase("copy")
         copied = copy_in(
             self.connection,
@@ -163,26 +183,26 @@ class _Load:
             into=into,
             columns=self.plan.columns,
             progress=self.progress,
-            reject=rejects,
+            reject=self.rejects,
         )
         # The format's trailer comes after the last batch.
         self.progress(copied.rows, copied.bytes)
         return copied
 
-    def _replace(self, table: Table, rejects: Rejects | None) -> tuple[CopyResult, Counts]:
+    def _replace(self, table: Table) -> tuple[CopyResult, Counts]:
         where = self.plan.slice(self.connection)
         if where is None:
             with swap_in(self.connection, table) as new:
                 if new is not None:
-                    copied = self._copy(table, new.name, rejects)
+                    copied = self._copy(table, new.name)
                     self.progress.phase("swap")
                     return copied, Counts(copied.rows, 0, new.replaced_rows())
         self.progress.phase("delete")
         deleted = delete_rows(self.connection, table, where)
-        copied = self._copy(table, None, rejects)
+        copied = self._copy(table, None)
         return copied, Counts(copied.rows, 0, deleted)
 
-    def _merge(self, table: Table, rejects: Rejects | None) -> tuple[CopyResult, Counts]:
+    def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
         keys = self.plan.merge_keys(table)
         stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
         columns = sql.SQL(", ").join(column.sql() for column in table.writable)
@@ -192,7 +212,7 @@ class _Load:
                 sql.Identifier(stage.table), columns, table.name.sql()
             )
         )
-        copied = self._copy(table, stage, rejects)
+        copied = self._copy(table, stage)
         needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
         missing = [name for name in needed if name not in copied.columns]
         if missing:
@@ -213,11 +233,6 @@ class _Load:
 
     def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
         return psycopg.Cursor(self.connection).execute(query, parameters)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _log(result: LoadResult) -> None:

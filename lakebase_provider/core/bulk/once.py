@@ -12,8 +12,9 @@ import psycopg
 from lakebase_provider.core.bulk.failures import connection_lost, load_error, quotable, typed_errors
 from lakebase_provider.core.bulk.ledger import STALLED_AFTER, Ledger
 from lakebase_provider.core.bulk.ledger import TABLE as LEDGER
-from lakebase_provider.core.bulk.load import load
+from lakebase_provider.core.bulk.load import load_rows, rejects_of
 from lakebase_provider.core.bulk.plan import LoadOptions, LoadPlan
+from lakebase_provider.core.bulk.reject import Rejects
 from lakebase_provider.core.bulk.result import LoadResult
 from lakebase_provider.core.bulk.table import TableName, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
@@ -62,11 +63,24 @@ def load_and_commit(
         CommitUnknownError: The connection was lost during the commit, and the server could not be asked.
         LoadError: The load failed, and nothing was written.
     """
+    plan = LoadPlan(**options)
+    with rejects_of(plan) as rejects:
+        return _load_and_commit(connections, source, table, plan, rejects, clock)
+
+
+def _load_and_commit(
+    connections: Connections,
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    plan: LoadPlan,
+    rejects: Rejects | None,
+    clock: Clock,
+) -> LoadResult:
     lost: psycopg.Error
     with connections() as connection:
         connection.autocommit = False
-        _create_ledger(connection, table, options)
-        result = load(connection, source, table, clock=clock, **options)
+        _create_ledger(connection, table, plan)
+        result = load_rows(connection, source, table, plan, rejects, clock=clock)
         if result.skipped:
             connection.rollback()
             return result
@@ -83,7 +97,7 @@ def load_and_commit(
     logger.warning("The connection was lost during the commit of a load into %s: asking.", result.table)
     try:
         with connections() as connection:
-            committed = _took_place(connection, result, transaction, options.get("ledger_schema"), clock)
+            committed = _took_place(connection, result, transaction, plan.ledger_schema, clock)
     except (LakebaseError, psycopg.Error) as error:
         unknown = CommitUnknownError(
             f"The connection was lost during the commit of a load into {result.table}, and the server"
@@ -102,10 +116,9 @@ def load_and_commit(
 
 
 def _create_ledger(
-    connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, options: LoadOptions
+    connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, plan: LoadPlan
 ) -> None:
     """Create a missing ledger in a transaction of its own: nobody shall wait a whole load's time for it."""
-    plan = LoadPlan(**options)
     if plan.load_id is not None:
         with typed_errors(f"Create the ledger {LEDGER}"):
             name = resolve_name(connection, TableName.parse(table))

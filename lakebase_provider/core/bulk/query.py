@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 _COMMENT = re.compile(rb"\s+|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/")
+#: A comment; a string, a quoted or plain name; or what lies between them.
+_PIECE = re.compile(
+    rb"""(?P<gap> \s+ | --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ | ; )
+    | [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+    | [A-Za-z_0-9\x80-\xff][\w$\x80-\xff]* | .""",
+    re.VERBOSE | re.DOTALL,
+)
 _FIRST_WORD = re.compile(rb"\(*\s*(select|values|table|with)\b", re.IGNORECASE)
 #: Words of statements that change data; WITH may hold them, and they cannot stand in a subquery.
 _CHANGE = re.compile(rb"\b(insert|update|delete|merge)\b", re.IGNORECASE)
@@ -39,7 +46,7 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
     """
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
-            cursor.adapters.register_dumper(_Negative, _NegativeDumper)
+            cursor.adapters.register_dumper(_Number, _NumberDumper)
             return cursor.mogrify(query, _in_brackets(params)).encode()
     if isinstance(query, str):
         return query.encode()
@@ -47,17 +54,23 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
 
 
 @dataclass(frozen=True)
-class _Negative:
-    """A number below zero; as a bare literal, ``-1::text`` would be the negative of a text."""
+class _Number:
+    """A number whose literal needs more than its digits.
+
+    ``-1::text`` would be the negative of a text; and ``1.5`` is a numeric, where psycopg binds a float as a
+    float8.
+    """
 
     value: int | float | Decimal
 
 
-class _NegativeDumper(Dumper):
-    def dump(self, obj: _Negative) -> Buffer:
+class _NumberDumper(Dumper):
+    def dump(self, obj: _Number) -> Buffer:
         return str(obj.value).encode()
 
-    def quote(self, obj: _Negative) -> Buffer:
+    def quote(self, obj: _Number) -> Buffer:
+        if isinstance(obj.value, float):
+            return b"'%r'::float8" % float(obj.value)
         return b"(%s)" % Transformer(self.connection).as_literal(obj.value)
 
 
@@ -68,7 +81,9 @@ def _in_brackets(params: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any] | M
 
 
 def _bracketed(value: Any) -> Any:
-    return _Negative(value) if isinstance(value, (int, float, Decimal)) and value < 0 else value
+    if isinstance(value, Decimal):
+        return _Number(value) if value.is_signed() else value
+    return _Number(value) if isinstance(value, float) or (isinstance(value, int) and value < 0) else value
 
 
 def _composed(query: Any) -> sql.Composable:
@@ -97,25 +112,44 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
         connection: In whose transaction it is asked.
         text: A plain query.
     """
+    return result_columns(connection, description(connection, text))
+
+
+def description(connection: psycopg.Connection[Any], text: bytes) -> Sequence[psycopg.Column]:
+    """The columns of a plain query as psycopg describes them; not one row is computed."""
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
-        return result_columns(connection, cursor.description or ())
+        return cursor.description or ()
 
 
-def copy_statement(
-    connection: psycopg.Connection[Any], text: bytes, columns: Sequence[ResultColumn]
-) -> bytes:
-    """The COPY that sends those columns of a plain query in binary."""
-    if all(column.cast is None for column in columns):
+def copy_statement(connection: psycopg.Connection[Any], text: bytes, casts: Sequence[str | None]) -> bytes:
+    """The COPY that sends a plain query's columns in binary.
+
+    Args:
+        connection: Says how to quote.
+        text: The query.
+        casts: For each column what is to be sent in its place, of the expression given as ``{0}``; None for
+            itself.
+    """
+    if all(cast is None for cast in casts):
         return b"COPY (%s\n) TO STDOUT (FORMAT binary)" % bare(text)
     # By names of our own: a query may have several columns of one name.
-    names = [sql.Identifier(f"c{number}") for number in range(len(columns))]
-    chosen = [column.sql(name) for column, name in zip(columns, names, strict=True)]
+    names = [sql.Identifier(f"c{number}") for number in range(len(casts))]
+    chosen = [
+        name if cast is None else sql.SQL(cast).format(name) for name, cast in zip(names, casts, strict=True)
+    ]
     head = sql.SQL("COPY (SELECT {} FROM (").format(sql.SQL(", ").join(chosen)).as_bytes(connection)
     tail = sql.SQL(") AS q ({})) TO STDOUT (FORMAT binary)").format(sql.SQL(", ").join(names))
     return b"%s%s\n%s" % (head, bare(text), tail.as_bytes(connection))
 
 
 def bare(text: bytes) -> bytes:
-    """Without the semicolon at its end."""
-    return text.rstrip().rstrip(b";")
+    """Without the semicolon at its end, and what comments follow it."""
+    text = text.rstrip()
+    if b";" not in text:
+        return text
+    end = 0
+    for piece in _PIECE.finditer(text):
+        if piece["gap"] is None:
+            end = piece.end()
+    return text[:end]

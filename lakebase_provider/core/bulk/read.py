@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from lakebase_provider.core.bulk.binary_copy import row_batches
 from lakebase_provider.core.bulk.copy_out import CopyOut, copy_out
-from lakebase_provider.core.bulk.decode import decode_batch, malformed
+from lakebase_provider.core.bulk.decode import decode_batch
 from lakebase_provider.core.bulk.query import (
     Parameters,
     copy_statement,
@@ -30,10 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: Rows of a record batch: while few are decoded, the server goes on and fills the socket's buffer.
 BATCH_ROWS = 16_384
-#: What binary COPY begins with; flags and the size of an extension follow in 4 bytes each.
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-_HEADER = len(_SIGNATURE) + 8
-_TRAILER = b"\xff\xff"
 
 
 @contextmanager
@@ -58,7 +55,8 @@ def read_batches(
     Raises:
         ConfigError: `batch_rows` is not positive.
         LoadError: The statement returns no rows; while reading: a value does not fit its column's Arrow type.
-        psycopg.Error: The server refuses the query.
+        LoadInterruptedError: The connection was lost while the rows came.
+        psycopg.Error: The server refuses the query, or cancels it.
 
     Example:
         >>> with client.connection() as conn, read_batches(conn, "SELECT * FROM orders") as batches:
@@ -76,31 +74,12 @@ def read_batches(
         return
     columns = describe(connection, text)
     schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
-    with copy_out(connection, copy_statement(connection, text, columns)) as copy:
+    with copy_out(connection, copy_statement(connection, text, [column.cast for column in columns])) as copy:
         yield pa.RecordBatchReader.from_batches(schema, _batches(copy, columns, schema, batch_rows))
 
 
 def _batches(
     copy: CopyOut, columns: Sequence[ResultColumn], schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    began = False
-    for data, sizes in copy.batches(batch_rows):
-        if not began:
-            began = True
-            _drop_header(data, sizes)
-        if copy.ended and data.endswith(_TRAILER) and sizes[-1] == len(_TRAILER):
-            # Only the last batch can end so: a row begins with the number of its fields, which is not -1.
-            del data[-len(_TRAILER) :], sizes[-1]
-        if sizes:
-            yield decode_batch(data, sizes, columns, schema)
-
-
-def _drop_header(data: bytearray, sizes: list[int]) -> None:
-    """Take away what comes before the first row, in the first message."""
-    if not data.startswith(_SIGNATURE):
-        raise malformed()
-    length = _HEADER + int.from_bytes(data[_HEADER - 4 : _HEADER], "big")
-    del data[:length]
-    sizes[0] -= length
-    if sizes[0] == 0:
-        del sizes[0]
+    for data, sizes in row_batches(copy, batch_rows):
+        yield decode_batch(data, sizes, columns, schema)

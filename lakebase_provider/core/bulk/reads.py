@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.query import Parameters
     from lakebase_provider.core.bulk.unload import UnloadResult
     from lakebase_provider.core.bulk.unload_files import Format
+    from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.connection import LakebaseConnection
 
 
 class Reads(ABC):
     """The reading half of :class:`~lakebase_provider.core.client.LakebaseClient`."""
+
+    config: LakebaseConfig
 
     @abstractmethod
     def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
@@ -38,7 +41,8 @@ class Reads(ABC):
 
         Raises:
             LoadError: A value does not fit its column's Arrow type, such as an infinite date.
-            psycopg.Error: The server refuses the query.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: The server refuses the query, or cancels it.
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.read import read_batches
@@ -49,8 +53,10 @@ class Reads(ABC):
     def fetch_polars(self, query: Query, params: Parameters = None) -> pl.DataFrame:
         """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`."""
         from lakebase_provider.core.bulk.frames import to_polars
+        from lakebase_provider.core.bulk.read import read_batches
 
-        return to_polars(self.fetch_arrow(query, params))
+        with self.connection() as connection, read_batches(connection, query, params) as batches:
+            return to_polars(batches)
 
     def fetch_pandas(self, query: Query, params: Parameters = None) -> pd.DataFrame:
         """What a query returns, as a pandas data frame; else as :meth:`fetch_arrow`.
@@ -77,7 +83,8 @@ class Reads(ABC):
 
         Raises:
             LoadError: A value does not fit its column's Arrow type.
-            psycopg.Error: The server refuses the query.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: The server refuses the query, or cancels it.
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
@@ -133,9 +140,12 @@ class Reads(ABC):
                 one.
 
         Raises:
-            ConfigError: Arguments contradict each other; nothing has been read.
+            ConfigError: Arguments contradict each other, or `parallel` takes more connections than the pool
+                has; nothing has been read.
             LoadError: A value does not fit its column's Arrow type.
-            psycopg.Error: The server refuses the query.
+            LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
+            psycopg.Error: The server refuses the query, or cancels it.
+            LakebaseError: No connection could be had.
             OSError: A file could not be written.
         """
         from lakebase_provider.core.bulk.unload import unload
@@ -149,4 +159,5 @@ class Reads(ABC):
             batch_rows=batch_rows,
             parallel=parallel,
             by=by,
+            max_connections=self.config.max_size,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import secrets
@@ -18,6 +19,9 @@ from psycopg import sql
 from lakebase_provider.core.bulk.copy_in import RejectedRow
 from lakebase_provider.core.bulk.plan import RejectTo
 from lakebase_provider.core.bulk.table import TableName
+from lakebase_provider.core.errors import CommitUnknownError, ConfigError
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of rejected rows that are kept in memory; more go to a temporary file.
 _IN_MEMORY = 1 << 20
@@ -39,18 +43,24 @@ CREATE TABLE IF NOT EXISTS {} (
 class Rejects:
     """Collects the rejected rows of one load; called with each.
 
+    A file of them gets its name when the ``with`` block ends, in which the load is committed: it tells of no
+    load that did not take place, and what it held before stays until then.
+
     Args:
         to: A table's name, or a file's path.
-        table: The table that they were meant for.
+
+    Raises:
+        ConfigError: The path is a folder's, or in one that does not exist.
     """
 
-    def __init__(self, to: RejectTo, table: TableName) -> None:
-        self._path = Path(to) if isinstance(to, os.PathLike) else None
+    def __init__(self, to: RejectTo) -> None:
+        self._path = _writable(Path(to)) if isinstance(to, os.PathLike) else None
         self._table = None if isinstance(to, os.PathLike) else TableName.parse(to)
-        self._meant_for = table
         self._spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 # closed with this object
             _IN_MEMORY, mode="w+", encoding="utf-8"
         )
+        #: The file that is to get its name.
+        self._unnamed: Path | None = None
 
     def __enter__(self) -> Rejects:
         return self
@@ -59,6 +69,16 @@ class Rejects:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._spool.close()
+        if self._unnamed is None or self._path is None:
+            return
+        # If the load did take place, the next attempt is skipped and rejects nothing.
+        if error is not None and not isinstance(error, CommitUnknownError):
+            self._unnamed.unlink(missing_ok=True)
+            return
+        try:
+            self._unnamed.replace(self._path)
+        except OSError as failed:  # an error would say that the load failed
+            logger.warning("The rejected rows stay in %s: %s.", self._unnamed, failed)
 
     def __call__(self, rejected: RejectedRow) -> None:
         """Put one row aside."""
@@ -66,19 +86,26 @@ class Rejects:
         entry = [rejected.number, rejected.column, rejected.reason, values]
         self._spool.write(json.dumps(entry, default=str) + "\n")
 
-    def write(self, connection: psycopg.Connection[Any], columns: Sequence[str], load_id: str | None) -> None:
+    def write(
+        self,
+        connection: psycopg.Connection[Any],
+        meant_for: TableName,
+        columns: Sequence[str],
+        load_id: str | None,
+    ) -> None:
         """Write them to where they go, a table in the load's own transaction.
 
         Args:
             connection: The load's connection.
+            meant_for: The table that they were meant for.
             columns: Names of the rows' columns.
             load_id: The load's id.
         """
         self._spool.seek(0)
         if self._path is not None:
-            self._write_file(columns, load_id)
+            self._write_file(self._path, meant_for, columns, load_id)
         elif self._table is not None:
-            self._write_table(connection, self._table, columns, load_id)
+            self._write_table(connection, self._table, meant_for, columns, load_id)
 
     def _entries(self, columns: Sequence[str]) -> Any:
         for line in self._spool:
@@ -86,29 +113,27 @@ class Rejects:
             named = len(values) == len(columns)
             yield number, column, reason, dict(zip(columns, values, strict=True)) if named else values
 
-    def _write_file(self, columns: Sequence[str], load_id: str | None) -> None:
-        assert self._path is not None
-        unfinished = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                for number, column, reason, row in self._entries(columns):
-                    entry = {
-                        "table_name": str(self._meant_for),
-                        "load_id": load_id,
-                        "row_number": number,
-                        "column_name": column,
-                        "reason": reason,
-                        "row": row,
-                    }
-                    file.write(json.dumps(entry) + "\n")
-            unfinished.replace(self._path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    def _write_file(
+        self, path: Path, meant_for: TableName, columns: Sequence[str], load_id: str | None
+    ) -> None:
+        self._unnamed = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
+        with self._unnamed.open("w", encoding="utf-8") as file:
+            for number, column, reason, row in self._entries(columns):
+                entry = {
+                    "table_name": str(meant_for),
+                    "load_id": load_id,
+                    "row_number": number,
+                    "column_name": column,
+                    "reason": reason,
+                    "row": row,
+                }
+                file.write(json.dumps(entry) + "\n")
 
     def _write_table(
         self,
         connection: psycopg.Connection[Any],
         table: TableName,
+        meant_for: TableName,
         columns: Sequence[str],
         load_id: str | None,
     ) -> None:
@@ -119,7 +144,15 @@ class Rejects:
         ).format(table.sql())
         with cursor.copy(statement) as copy:
             for number, column, reason, row in self._entries(columns):
-                copy.write_row((str(self._meant_for), load_id, number, column, reason, json.dumps(row)))
+                copy.write_row((str(meant_for), load_id, number, column, reason, json.dumps(row)))
+
+
+def _writable(path: Path) -> Path:
+    """The path, where a file may have it: better known before the rows are moved than after."""
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
+        raise ConfigError(f"reject_to: {str(path)!r} {fault}.", remedy="Give the path of a file.")
+    return path
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,17 +30,13 @@ class ResultColumn:
         name: Its name.
         kind: Name of the Postgres type that the server sends, with ``[]`` behind it for an array.
         arrow_type: What it becomes.
-        cast: What the server is to send in its place, of the expression given as ``{}``; None for itself.
+        cast: What the server is to send in its place, of the expression given as ``{0}``; None for itself.
     """
 
     name: str
     kind: str
     arrow_type: pa.DataType
     cast: str | None = None
-
-    def sql(self, name: sql.Identifier) -> sql.Composable:
-        """What to select for the column that has that name in the query."""
-        return name if self.cast is None else sql.SQL(self.cast).format(name)
 
 
 def result_columns(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 #: Rows of a Parquet row group: what is held in memory, and what readers read at once.
 _ROW_GROUP = 65_536
+#: Seconds that a request to cancel a query may take, and between two of them.
+_CANCEL_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def unload(
     batch_rows: int | None = None,
     parallel: int = 1,
     by: str | None = None,
+    max_connections: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> UnloadResult:
     """Write what a query returns to a file, or to several at once.
@@ -71,16 +74,23 @@ def unload(
         batch_rows: Rows of a row group or record batch, at most.
         parallel: How many files are written at once; more than one into a folder.
         by: The column that divides the rows among them.
+        max_connections: How many connections can be had at once, where that is known.
         clock: Where the time comes from.
 
     Raises:
         ConfigError: Arguments contradict each other; nothing has been read.
         ColumnMismatchError: The result has no single column of the name `by`.
+        LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
         LoadError: A value does not fit its column's Arrow type.
-        psycopg.Error: The server refuses the query.
+        psycopg.Error: The server refuses the query, or cancels it.
         OSError: A file could not be written.
     """
     _require(format, parallel, by, batch_rows)
+    if max_connections is not None and parallel > max_connections:
+        raise ConfigError(
+            f"parallel is {parallel}, and the pool has at most {max_connections} connections.",
+            remedy="Raise the configuration's max_size, or write fewer files at once.",
+        )
     began = clock.elapsed()
     destination = Destination(to)
     with destination.files(format, None if by is None else parallel) as files:
@@ -135,35 +145,52 @@ def _unload_parts(
     format: Format,
     batch_rows: int | None,
 ) -> int:
-    with _snapshot(connections) as (connection, snapshot):
-        text = _plain(connection, query, params)
-        found = [column.name for column in describe(connection, text)].count(by)
+    with ExitStack() as lent:
+        first = lent.enter_context(connections())
+        _begin_repeatable(first)
+        text = _plain(first, query, params)
+        found = [column.name for column in describe(first, text)].count(by)
         if found != 1:
             raise ColumnMismatchError(
                 f"The result has {found or 'no'} columns named {by!r}.",
                 remedy="Give by= the name of one of the query's columns.",
             )
+        held, snapshot = [first], _export_snapshot(first)
+        while len(held) < len(files):
+            other = lent.enter_context(connections())
+            _begin_repeatable(other)
+            other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
+            held.append(other)
 
         def write(number: int) -> int:
-            with connections() as other:
-                _begin_repeatable(other)
-                other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
-                part = _part(other, text, by, number, len(files))
-                return _WRITERS[format](other, part, files[number], batch_rows)
+            part = _part(held[number], text, by, number, len(files))
+            return _WRITERS[format](held[number], part, files[number], batch_rows)
 
         with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
-            return sum(workers.map(write, range(len(files))))
+            writing = [workers.submit(write, number) for number in range(len(files))]
+            try:
+                return sum(done.result() for done in as_completed(writing))
+            except BaseException:
+                _end(writing, held)
+                raise
 
 
-@contextmanager
-def _snapshot(connections: Connections) -> Iterator[tuple[psycopg.Connection[Any], str]]:
-    """A transaction whose snapshot others can take while it lasts, and the snapshot's name."""
-    with connections() as connection:
-        _begin_repeatable(connection)
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-            row = cursor.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
-        assert row is not None
-        yield connection, row[0]
+def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
+    """Name of the transaction's snapshot, which others can take while it lasts."""
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _end(writing: Iterable[Future[int]], connections: Sequence[psycopg.Connection[Any]]) -> None:
+    """Cancel what the others still read, until they have noticed; one may just have been about to begin."""
+    pending = set(writing)
+    while pending:
+        for connection in connections:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+        pending = wait(pending, timeout=_CANCEL_TIMEOUT).not_done
 
 
 def _begin_repeatable(connection: psycopg.Connection[Any]) -> None:

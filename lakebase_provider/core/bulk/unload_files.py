@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
 Format = Literal["parquet", "arrow", "csv"]
 FORMATS: tuple[Format, ...] = ("parquet", "arrow", "csv")
 
 _PART = re.compile(r"part-(\d{5,})\.(parquet|arrow|csv)\Z")
+#: A file's name while it is written; two unloads to one place do not write the same one.
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.unfinished\Z")
 
 
 class Destination:
@@ -51,20 +53,27 @@ class Destination:
     def files(self, suffix: Format, count: int | None) -> Iterator[list[Any]]:
         """Open files for writing; on success they get their names, on failure they are removed.
 
+        What an earlier unload to the same place has left unfinished, whose process was killed, is removed
+        first. If that one still lives, it fails in the end.
+
         Args:
             suffix: Of the files in a folder.
             count: How many files the folder shall have; None for a single file of the destination's name.
 
         Raises:
             ConfigError: The folder holds files that no unload has written.
+            LoadInterruptedError: Another unload to the same place has begun meanwhile.
         """
         parent, slash, last = self._path.rstrip("/").rpartition("/")
         if count is None:
             parent = f"{parent}{slash}"
             names = [last]
+            if self._is_local:  # an object store shows a file when it is whole
+                self._remove_unfinished(parent, last)
         else:
             parent = f"{self._path.rstrip('/')}/"
             self._require_own(parent)
+            self._remove_unfinished(parent)
             names = [f"part-{number:05}.{suffix}" for number in range(count)]
         token = secrets.token_hex(4)
         if parent:
@@ -93,11 +102,30 @@ class Destination:
                 if f"{parent}{path.rpartition('/')[2]}" not in wanted:
                     self._fs.rm_file(path)
 
+    @property
+    def _is_local(self) -> bool:
+        protocol = self._fs.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
     def _move(self, temporary: str, final: str) -> None:
-        if "file" in _protocols(self._fs):
-            Path(temporary).replace(final)  # at once, so that a reader sees the old file or the new one
-        else:
-            self._fs.mv(temporary, final)
+        try:
+            if self._is_local:
+                Path(temporary).replace(final)  # at once, so that a reader sees the old file or the new one
+            else:
+                self._fs.mv(temporary, final)
+        except FileNotFoundError as error:
+            raise LoadInterruptedError(
+                f"Another unload to {self.name!r} has begun meanwhile, and removed what this one wrote.",
+                remedy="Write to one place by one unload at a time.",
+            ) from error
+
+    def _remove_unfinished(self, folder: str, name: str | None = None) -> None:
+        """Remove the unfinished files of that name, or of all."""
+        for path in self._listed(folder):
+            found = _UNFINISHED.match(path.rpartition("/")[2])
+            if found is not None and name in {None, found["name"]}:
+                with suppress(FileNotFoundError):  # its own unload, or another one, was faster
+                    self._fs.rm_file(path)
 
     def _listed(self, folder: str) -> list[str]:
         self._fs.invalidate_cache()
@@ -106,13 +134,8 @@ class Destination:
     def _require_own(self, folder: str) -> None:
         for path in self._listed(folder):
             name = path.rstrip("/").rpartition("/")[2]
-            # An unfinished file may be that of an unload whose process was killed.
-            if name and not _PART.match(name) and not name.endswith(".unfinished"):
+            if name and not _PART.match(name) and not _UNFINISHED.match(name):
                 raise ConfigError(
                     f"The folder {self.name!r} holds {name!r}, which is no part of an unload.",
                     remedy="Unload to a folder of its own: its files are replaced.",
                 )
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import polars as pl
@@ -141,6 +142,17 @@ def test_what_says_the_same_goes_in(load: Load, kind: str, source: Any, wanted: 
         ("int4[]", [1, "x"]),
         ("int4[]", [[1, 2], [3]]),
         ("bool", 1),
+        ("float4", 1e-60),
+        ("float8", "1e400"),
+        ("float8", "1e-400"),
+        ("time", "12.345"),
+        ("time", "12:00:00.1234567"),
+        ("interval", Decimal("12.345")),
+        ("interval[]", [[5]]),
+        ("money", 1.5),
+        ("money", Decimal("12.345")),
+        ("timetz", dt.datetime(2024, 5, 1, 12, tzinfo=UTC)),
+        ("bit(3)", 101),
     ],
 )
 def test_a_value_that_would_change_is_put_aside(load: Load, kind: str, value: Any) -> None:
@@ -314,6 +326,67 @@ def test_nan_is_a_value_but_to_pandas(connection: psycopg.Connection[Any]) -> No
         "SELECT count(*) FILTER (WHERE x = 'NaN'), count(*) - count(x) FROM measures"
     ).fetchone()
     assert found == (3, 1)
+
+
+_NUMBERS = [
+    "0", "-0", "+7", " 7 ", "1_000", "\u0661\u0662", "0x1F", "1e3", "1.", ".5", ".", "1e400", "1e-400",
+    "1e-60", "\u00a07", "NaN", "-nan", "nan1", "Infinity", "-inf", "infinit", "", " ", "1,5", "70000", "٣.٥",
+]  # fmt: skip
+_TIMES = [
+    "12.345", "12", "12:30", "12:30:05", "12:30:05.5", "12:30:05,5", "12:30:05.1234567", "12:30:05.1234560",
+    "24:00", "12:60", "123005", "T12:30", "12:30Z", "12:30+02", "12:30+20:00", "12:30 PM",
+]  # fmt: skip
+_DATES = ["2024-05-01", "20240501", "2024-W18-3", "2024-122", "2024W183", " 2024-05-01 ", "0000-01-01", "now"]
+_MOMENTS = [
+    *_DATES, *(f"2024-05-01{mark}{time}" for mark in "T x_" for time in _TIMES), "2024-05-01T", "2024-05-01Z",
+]  # fmt: skip
+_UUID = "12345678-1234-5678-1234-567812345678"
+_TEXTS = {
+    **dict.fromkeys(["int2", "int8", "float4", "float8", "numeric", "numeric(8,2)"], _NUMBERS),
+    "bool": ["t", " TRUE ", "\u2003t", "on", "1", "01", "tr", "\u212a", "no"],
+    "uuid": [
+        _UUID, f"{{{_UUID}}}", f"urn:uuid:{_UUID}", f"{{{_UUID}", f" {_UUID}", "1-" * 32,
+        "1234-" * 7 + "1234",
+    ],
+    "time": _TIMES,
+    "time(1)": _TIMES,
+    "date": [*_DATES, "2024-05-01 00:00"],
+    "timestamp": _MOMENTS,
+    "timestamptz": _MOMENTS,
+}  # fmt: skip
+_AWARE = dt.datetime(2024, 5, 1, 12, tzinfo=UTC)
+_VALUES = [
+    None, 70_000, 2**40, 1.5, Decimal("12.5"), Decimal("12.345"), True, dt.timedelta(seconds=5),
+    dt.date(2024, 5, 1), dt.datetime(2024, 5, 1), _AWARE, dt.time(12), dt.time(12, tzinfo=UTC), [70_000],
+    [Decimal("1.5")], [_AWARE], ["1"], Range(1, 5), (1, "x"), b"x", UUID(_UUID),
+]  # fmt: skip
+_KINDS = [
+    "interval", "interval[]", "money", "money[]", "timetz", "timetz[]", "bit(3)", "inet", "oid", "xid",
+    "int4range", "tsvector", "tsquery", "xml", "point", "jsonpath",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [*_TEXTS.items(), *((kind, _VALUES) for kind in _KINDS)],
+)
+def test_nothing_is_taken_that_insert_refuses_or_reads_otherwise(
+    connection: psycopg.Connection[Any], kind: str, values: list[Any]
+) -> None:
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(f"CREATE TEMP TABLE one (place serial, v {kind})".encode())
+    table, taken = read_table(connection, "one"), []
+    for value in values:
+        try:
+            with connection.transaction():
+                copy_in(connection, [(value,)], table, columns=["v"])
+        except (BadRowError, psycopg.Error):
+            continue
+        taken.append(value)
+        with connection.transaction():
+            connection.execute("INSERT INTO one (v) VALUES (%s)", [value])
+    found = [text for (text,) in connection.execute("SELECT v::text FROM one ORDER BY place")]
+    assert found[::2] == found[1::2], taken
 
 
 def test_numbers_keep_their_own_scale(connection: psycopg.Connection[Any]) -> None:
