@@ -253,7 +253,9 @@ class RowWriter:
             row = tuple(row)
         if not any(isinstance(value, (list, dict)) for value in row):
             return row
-        json = self._json_columns(len(row))
+        # The catalog is asked for lists alone: a mapping is JSON whatever its column is.
+        lists = any(isinstance(value, list) for value in row)
+        json = self._json_columns(len(row)) if lists else [False] * len(row)
         return [
             Json(value) if isinstance(value, dict) or (isinstance(value, list) and json[i]) else value
             for i, value in enumerate(row)
