@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,7 +92,10 @@ def test_row_14_where_nobody_answers_the_outcome_is_unknown(
     load_id: str | None,
     retryable: bool,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    rows, rejects = [(1,), ("x",), (2,)], tmp_path / "rejects.jsonl"
+
     def cut_for_good() -> None:
         proxy.cut_after(0, direction="to_client")
         proxy.refuse()
@@ -99,10 +103,12 @@ def test_row_14_where_nobody_answers_the_outcome_is_unknown(
     with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
         before_commit(monkeypatch, cut_for_good)
         with pytest.raises(CommitUnknownError) as caught:
-            client.load([(1,), (2,)], "t", load_id=load_id)
+            client.load(rows, "t", load_id=load_id, on_error="reject", reject_to=rejects)
         # Only a load that has an id can be repeated without a look at the table.
         assert caught.value.retryable is retryable
         proxy.heal()
         if load_id is not None:
             assert client.load([(1,), (2,)], "t", load_id=load_id).skipped
     assert rows_of(table) == 2
+    # A load that is skipped the next time cannot tell of them again.
+    assert list(tmp_path.iterdir()) == [rejects]

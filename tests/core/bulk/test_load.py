@@ -5,6 +5,7 @@ import json
 import logging
 import uuid
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from psycopg import sql
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.create import column_type
+from lakebase_provider.core.bulk.load import load
 from lakebase_provider.core.bulk.progress import Progress
 from lakebase_provider.core.errors import BadRowError, ConfigError, LoadError, TableNotFoundError
 from tests.core.fake_clock import FakeClock
@@ -140,6 +142,33 @@ def test_a_load_that_fails_leaves_no_rejects(client: LakebaseClient) -> None:
     with pytest.raises(BadRowError):
         client.load([("x",), (1,), (1,)], "t", on_error="reject", reject_to="rejects")
     assert run(client, "SELECT count(*) FROM rejects") == [(0,)]
+
+
+@pytest.mark.parametrize("autocommit", [None, True])
+def test_a_file_of_rejects_tells_of_no_load_whose_commit_fails(
+    client: LakebaseClient, tmp_path: Path, autocommit: bool | None
+) -> None:
+    run(client, "CREATE TABLE t (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    file = tmp_path / "rejects.jsonl"
+    with client.connect(autocommit=True) as connection:
+        into: Any = partial(load, connection) if autocommit else client.load
+        assert into([("x",), (1,)], "t", on_error="reject", reject_to=file).rejected == 1
+        told = file.read_text()
+        assert json.loads(told)["row"] == {"id": "x"}
+        with pytest.raises(BadRowError, match="t_id_key"):
+            into([("y",), (1,)], "t", on_error="reject", reject_to=file)
+    assert file.read_text() == told
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_of_rejects_that_cannot_be_written_is_known_before_the_load(
+    client: LakebaseClient, tmp_path: Path
+) -> None:
+    run(client, "CREATE TABLE t (id int)")
+    for path in (tmp_path, tmp_path / "missing" / "rejects.jsonl"):
+        with pytest.raises(ConfigError, match="reject_to"):
+            client.load([(1,)], "t", on_error="reject", reject_to=path)
+    assert run(client, "SELECT * FROM t") == []
 
 
 def test_progress_shows_every_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
