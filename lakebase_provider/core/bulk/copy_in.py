@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes given to libpq at once.
 _WRITE = 1 << 20
+#: Seconds for the server to take a request to cancel.
+_CANCEL_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def copy_in(
         statement = _statement(into or table.name, chosen, method)
         with _utc(connection, method, targets), psycopg.Cursor(connection) as cursor:
             try:
-                with cursor.copy(statement) as copy:
+                with cursor.copy(statement) as copy, _cancelled_when_interrupted(connection):
                     run.write(opened, copy)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 if not run.rejected:
@@ -228,6 +230,23 @@ def _columns(source: Source, table: Table, columns: Sequence[str] | None) -> lis
     if len(set(names)) < len(names) or not names:
         raise ColumnMismatchError("No column, or one of them twice.", remedy="Name each column once.")
     return found
+
+
+@contextmanager
+def _cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """End the COPY on the server when a signal handler raises, such as for a task's timeout.
+
+    psycopg only tells the server that no more comes, and waits until it has read that: a server that waits
+    for a lock reads nothing.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+        raise
 
 
 def _statement(name: TableName, columns: Sequence[Column], method: Method) -> sql.Composed:
