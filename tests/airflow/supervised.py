@@ -34,6 +34,7 @@ _FORKS.set_forkserver_preload(
         "airflow.providers.common.sql.hooks.sql",
         "airflow.sdk.execution_time.supervisor",
         "airflow.sdk.execution_time.task_runner",
+        "tests.airflow.supervised_api",
     ]
 )
 
@@ -185,14 +186,15 @@ def _supervise(ti_id: str, file: str, env: dict[str, str]) -> None:
     os.environ.update(env)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
     from airflow.executors.workloads import BundleInfo, ExecuteTask
     from airflow.sdk.api.client import Client
     from airflow.sdk.execution_time import supervisor
 
+    from tests.airflow.supervised_api import API
+
     with _task_instance(ti_id) as ti:
         workload = ExecuteTask.make(ti, bundle_info=BundleInfo(name="dags-folder"))
-    client = Client(base_url=None, token="", dry_run=True, transport=InProcessExecutionAPI().transport)
+    client = Client(base_url=None, token="", dry_run=True, transport=API.transport)
     client.base_url = "http://in-process.invalid./"
     # Airflow 3.1 has it by the shorter name alone, where it now warns.
     supervise = getattr(supervisor, "supervise_task", None) or supervisor.supervise
