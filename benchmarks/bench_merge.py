@@ -11,9 +11,7 @@ same time, its own and its backend, so the ratio to it is smaller where both cor
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +20,7 @@ import psycopg
 
 from benchmarks.harness import Bench
 from benchmarks.load_contenders import COLUMNS, make_arrow, make_rows
-from benchmarks.tls_server import tls_server
+from benchmarks.tls_server import postgres_hook, tls_server
 
 #: Rows; BENCH_ROWS sets another number for a quick look.
 _ROWS = int(os.environ.get("BENCH_ROWS", "1000000"))
@@ -48,11 +46,8 @@ class Merges:
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        from airflow.providers.postgres.hooks.postgres import PostgresHook
-
         self._connection = connection
-        self._hook = PostgresHook(postgres_conn_id="bench")
-        self._hook.get_first("SELECT 1")
+        self._hook = postgres_hook()
         self._client = psycopg.connect("")
         same = make_arrow(_ROWS // 2, _ROWS // 2 + _ROWS)
         #: Rows of which half exist, with another value in one column.
@@ -136,47 +131,26 @@ def _plus_one(column: Any) -> Any:
     return pc.add(column, pa.scalar(1, pa.int32()))
 
 
-def _airflow_connection() -> None:
-    e = os.environ
-    e["AIRFLOW_HOME"] = tempfile.mkdtemp()
-    # A line for each 1,000 rows would hide the table.
-    e["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
-    extra = {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]}
-    e["AIRFLOW_CONN_BENCH"] = json.dumps(
-        {
-            "conn_type": "postgres",
-            "host": e["PGHOST"],
-            "port": int(e["PGPORT"]),
-            "login": e["PGUSER"],
-            "password": e["PGPASSWORD"],
-            "schema": e["PGDATABASE"],
-            "extra": extra,
-        }
-    )
-
-
 def main() -> int:
     bench = Bench("merge")
-    with tls_server(fsync="on"):
-        _airflow_connection()
-        with psycopg.connect("", autocommit=True) as connection:
-            merges = Merges(connection)
-            rows = [(row[0], row[1] + 1, *row[2:]) for row in make_rows(_ROWS // 2, _ROWS // 2 + _ROWS)]
-            # Spread over the whole batch: half exist too, and the table is touched everywhere.
-            few = rows[::_EVERY]
-            figures = bench.compare(
-                f"merge {_ROWS // 1000} k into as many, fsync on",
-                "rows/s",
-                {
-                    _LIMIT: merges.on_the_server(count_staging=True),
-                    _ALONE: merges.on_the_server(count_staging=False),
-                    "ours: Arrow": merges.ours(merges.arrow),
-                    "ours: rows": merges.ours(rows),
-                    _INSERT_ROWS: lambda: merges.insert_rows(few),
-                },
-                rounds=_ROUNDS,
-            )
-            merges.close()
+    with tls_server(fsync="on"), psycopg.connect("", autocommit=True) as connection:
+        merges = Merges(connection)
+        rows = [(row[0], row[1] + 1, *row[2:]) for row in make_rows(_ROWS // 2, _ROWS // 2 + _ROWS)]
+        # Spread over the whole batch: half exist too, and the table is touched everywhere.
+        few = rows[::_EVERY]
+        figures = bench.compare(
+            f"merge {_ROWS // 1000} k into as many, fsync on",
+            "rows/s",
+            {
+                _LIMIT: merges.on_the_server(count_staging=True),
+                _ALONE: merges.on_the_server(count_staging=False),
+                "ours: Arrow": merges.ours(merges.arrow),
+                "ours: rows": merges.ours(rows),
+                _INSERT_ROWS: lambda: merges.insert_rows(few),
+            },
+            rounds=_ROUNDS,
+        )
+        merges.close()
     bench.at_least(
         "ours: Arrow / staged MERGE on the server", bench.ratio(figures, "ours: Arrow", _LIMIT), 0.75
     )

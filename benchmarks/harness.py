@@ -71,6 +71,11 @@ def fresh(module: str, *arguments: str) -> dict[str, float]:
     return found
 
 
+def report(figures: Mapping[str, float]) -> None:
+    """Print figures for :func:`fresh`, on a line of their own after whatever else was printed."""
+    sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
+
+
 class Stopwatch:
     """Seconds, CPU seconds and growth of the peak memory of what runs inside of it, in this process.
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -18,8 +16,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.harness import Stopwatch
-from benchmarks.tls_server import psql
+from benchmarks.harness import Stopwatch, report
+from benchmarks.tls_server import postgres_hook, run_psql
 
 TABLE = "bench_load"
 COLUMNS = ("id", "n", "x", "amount", "name", "at", "flag", "doc")
@@ -75,7 +73,7 @@ def prepare(folder: Path, rows: int) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {TABLE}".encode())
         connection.execute(DDL.encode())
         copy_rows(connection, _arrow(folder))
-    _psql(f"\\copy {TABLE} TO '{folder / 'rows.bin'}' (FORMAT binary)")
+    run_psql(f"\\copy {TABLE} TO '{folder / 'rows.bin'}' (FORMAT binary)")
 
 
 def _arrow(folder: Path, rows: int | None = None) -> Any:
@@ -174,27 +172,7 @@ def _to_sql(rows: int) -> Callable[[], None]:
 
 
 def _insert_rows(rows: int) -> Callable[[], None]:
-    import tempfile
-
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-    e = os.environ
-    extra = {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]}
-    e["AIRFLOW_CONN_BENCH"] = json.dumps(
-        {
-            "conn_type": "postgres",
-            "host": e["PGHOST"],
-            "port": int(e["PGPORT"]),
-            "login": e["PGUSER"],
-            "password": e["PGPASSWORD"],
-            "schema": e["PGDATABASE"],
-            "extra": extra,
-        }
-    )
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-    source = _rows(rows)
-    hook = PostgresHook(postgres_conn_id="bench")
-    hook.get_first("SELECT 1")
+    source, hook = _rows(rows), postgres_hook()
     return lambda: hook.insert_rows(TABLE, source, target_fields=list(COLUMNS))
 
 
@@ -202,18 +180,8 @@ def _none(value: object) -> None:
     """For a lambda whose value nobody needs."""
 
 
-def _psql(command: str) -> float:
-    """Seconds of one command, as psql itself measures them."""
-    script = f"\\timing on\n{command}\n"
-    done = subprocess.run(
-        [psql(), "-XqAt", "-v", "ON_ERROR_STOP=1"], input=script, capture_output=True, text=True, check=True
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("Time:"))
-    return float(line.split()[1]) / 1000
-
-
 def _psql_copy(folder: Path) -> Callable[[], float]:
-    return lambda: _psql(f"\\copy {TABLE} FROM '{folder / 'rows.bin'}' (FORMAT binary)")
+    return lambda: run_psql(f"\\copy {TABLE} FROM '{folder / 'rows.bin'}' (FORMAT binary)")
 
 
 def _pandas(folder: Path, rows: int) -> Any:
@@ -255,7 +223,7 @@ def main(name: str, folder: str, count: str) -> None:
     assert found is not None
     assert found == (rows, rows * (rows - 1) // 2), found
     figures = {"rows/s": rows / seconds, "CPU": watch.cpu / rows * 1e6, "memory": watch.growth / 1e6}
-    sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
+    report(figures)
 
 
 if __name__ == "__main__":

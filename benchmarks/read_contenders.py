@@ -6,10 +6,8 @@ python -m benchmarks.read_contenders NAME FOLDER ROWS
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.harness import Stopwatch
-from benchmarks.load_contenders import TABLE, _psql
+from benchmarks.harness import Stopwatch, report
+from benchmarks.load_contenders import TABLE
+from benchmarks.tls_server import postgres_hook, run_psql
 from lakebase_provider.core.bulk.reads import Reads
 
 
@@ -49,15 +48,21 @@ class Reader(Reads):
 
 def _ours(method: str, *modules: str) -> Callable[[int], Callable[[], int]]:
     def prepare(rows: int) -> Callable[[], int]:
-        _warm("pyarrow.compute", "lakebase_provider.core.bulk.read", "lakebase_provider.core.bulk.frames")
-        _warm("numpy", "lakebase_provider.core.bulk.read_rows", *modules)
-        client = Reader()
-        return lambda: _count(getattr(client, method)(_query(rows)))
+        read = getattr(warm_reader(*modules), method)
+        count_rows(read("SELECT 1 AS one"))  # as get_df's contenders do
+        return lambda: count_rows(read(_query(rows)))
 
     return prepare
 
 
-def _count(result: Any) -> int:
+def warm_reader(*modules: str) -> Reader:
+    """Ours, with what a read imports, and these modules too, as the peers' are imported before the clock."""
+    names = ("read", "read_rows", "frames", "unload")
+    _warm("pyarrow.compute", "numpy", *(f"lakebase_provider.core.bulk.{name}" for name in names), *modules)
+    return Reader()
+
+
+def count_rows(result: Any) -> int:
     """Rows of a frame, of record batches or of an iterator of tuples."""
     if hasattr(result, "__next__"):
         return sum(1 if type(item) is tuple else item.num_rows for item in result)
@@ -82,31 +87,9 @@ def _adbc(rows: int) -> Callable[[], int]:
     return run
 
 
-def _hook() -> Any:
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-    e = os.environ
-    extra = {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]}
-    e["AIRFLOW_CONN_BENCH"] = json.dumps(
-        {
-            "conn_type": "postgres",
-            "host": e["PGHOST"],
-            "port": int(e["PGPORT"]),
-            "login": e["PGUSER"],
-            "password": e["PGPASSWORD"],
-            "schema": e["PGDATABASE"],
-            "extra": extra,
-        }
-    )
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-    hook = PostgresHook(postgres_conn_id="bench")
-    hook.get_first("SELECT 1")
-    return hook
-
-
 def _get_df(kind: str) -> Callable[[int], Callable[[], int]]:
     def prepare(rows: int) -> Callable[[], int]:
-        hook = _hook()
+        hook = postgres_hook()
         _warm("pandas", *(["polars"] if kind == "polars" else []))
         hook.get_df("SELECT 1 AS one", df_type=kind)
         return lambda: len(hook.get_df(_query(rows), df_type=kind))
@@ -115,7 +98,7 @@ def _get_df(kind: str) -> Callable[[int], Callable[[], int]]:
 
 
 def _get_records(rows: int) -> Callable[[], int]:
-    hook = _hook()
+    hook = postgres_hook()
     return lambda: len(hook.get_records(_query(rows)))
 
 
@@ -135,7 +118,7 @@ CONTENDERS: dict[str, Callable[[int], Callable[[], int]]] = {
 def main(name: str, folder: str, count: str) -> None:
     rows = int(count)
     if name == "psql":
-        seconds = _psql(f"\\copy ({_query(rows)}) TO '{Path(folder) / 'read.bin'}' (FORMAT binary)")
+        seconds = run_psql(f"\\copy ({_query(rows)}) TO '{Path(folder) / 'read.bin'}' (FORMAT binary)")
         figures = {"rows/s": rows / seconds, "CPU": 0.0, "memory": 0.0}
     else:
         run = CONTENDERS[name](rows)
@@ -150,7 +133,7 @@ def main(name: str, folder: str, count: str) -> None:
             "CPU": watch.cpu / rows * 1e6,
             "memory": watch.growth / 1e6,
         }
-    sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
+    report(figures)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -91,6 +92,40 @@ def psql() -> str:
     found = str(own) if own.exists() else shutil.which("psql")
     assert found is not None
     return found
+
+
+def run_psql(command: str) -> float:
+    """Seconds of one command, as psql itself measures them."""
+    script = f"\\timing on\n{command}\n"
+    done = subprocess.run(
+        [psql(), "-XqAt", "-v", "ON_ERROR_STOP=1"], input=script, capture_output=True, text=True, check=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("Time:"))
+    return float(line.split()[1]) / 1000
+
+
+def postgres_hook() -> Any:
+    """Airflow's PostgresHook of the running server, which has made one connection."""
+    e = os.environ
+    e["AIRFLOW_HOME"] = tempfile.mkdtemp()
+    # A line for each 1,000 rows would hide the table.
+    e["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
+    e["AIRFLOW_CONN_BENCH"] = json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": e["PGHOST"],
+            "port": int(e["PGPORT"]),
+            "login": e["PGUSER"],
+            "password": e["PGPASSWORD"],
+            "schema": e["PGDATABASE"],
+            "extra": {"sslmode": "verify-full", "sslrootcert": e["PGSSLROOTCERT"]},
+        }
+    )
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    hook = PostgresHook(postgres_conn_id="bench")
+    hook.get_first("SELECT 1")
+    return hook
 
 
 def _celerp() -> Binaries:
