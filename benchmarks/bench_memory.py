@@ -1,4 +1,4 @@
-"""Loads of many rows in constant memory: `make bench-memory`."""
+"""Loads and unloads of many rows in constant memory: `make bench-memory`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 
 from benchmarks.harness import Bench, fresh
 from benchmarks.load_contenders import DDL
-from benchmarks.memory_contenders import SOURCES, parquet_file
+from benchmarks.memory_contenders import PSQL, SOURCES, UNLOADS, fill, parquet_file
 from benchmarks.tls_server import tls_server
 
 _FEW = 1_000_000
@@ -20,26 +20,37 @@ _MANY = int(os.environ.get("BENCH_ROWS", "20000000"))
 _LIMIT = 64
 
 
+def _measure(bench: Bench, way: str, name: str, folder: str) -> None:
+    many = f"{_MANY // 1_000_000} M rows"
+    # Short streams before and after the long one: the machine's drift is in both.
+    first, long, last = (
+        fresh("benchmarks.memory_contenders", way, name, folder, str(rows)) for rows in (_FEW, _MANY, _FEW)
+    )
+    short = (first["rows/s"] + last["rows/s"]) / 2
+    ratio = long["rows/s"] / short
+    bench.record(f"{way} 1 M rows", name, short, "rows/s")
+    bench.record(f"{way} {many}", name, long["rows/s"], "rows/s")
+    if name == PSQL:
+        bench.record(f"{way}: rate at {many} / at 1 M", name, ratio, "")
+        return
+    bench.record(f"{way} 1 M rows", name, max(first["memory"], last["memory"]), "MB above start")
+    bench.record(f"{way} {many}", name, long["memory"], "MB above start")
+    bench.at_most(f"{way}, {name}: MB above start, {many}", long["memory"], _LIMIT)
+    bench.at_least(f"{way}, {name}: rate at {many} / at 1 M", ratio, 0.9)
+
+
 def main() -> int:
     bench = Bench("memory")
-    many = f"{_MANY // 1_000_000} M rows"
     with tls_server(), tempfile.TemporaryDirectory() as name:
         with psycopg.connect("", autocommit=True) as connection:
             connection.execute(DDL.encode())
         for rows in (_FEW, _MANY):
             parquet_file(Path(name), rows)
         for source in SOURCES:
-            # Short streams before and after the long one: the machine's drift is in both.
-            first, long, last = (
-                fresh("benchmarks.memory_contenders", source, name, str(rows)) for rows in (_FEW, _MANY, _FEW)
-            )
-            short = (first["rows/s"] + last["rows/s"]) / 2
-            bench.record("load 1 M rows", source, short, "rows/s")
-            bench.record(f"load {many}", source, long["rows/s"], "rows/s")
-            bench.record("load 1 M rows", source, max(first["memory"], last["memory"]), "MB above start")
-            bench.record(f"load {many}", source, long["memory"], "MB above start")
-            bench.at_most(f"{source}: MB above start, {many}", long["memory"], _LIMIT)
-            bench.at_least(f"{source}: rate at {many} / at 1 M", long["rows/s"] / short, 0.9)
+            _measure(bench, "load", source, name)
+        fill(_MANY)
+        for form in (PSQL, *UNLOADS):
+            _measure(bench, "unload", form, name)
     return bench.finish()
 
 

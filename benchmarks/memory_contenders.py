@@ -1,12 +1,11 @@
-"""Streams of many rows into the server, each in a process of its own that prints its figures.
+"""Streams of many rows into the server and out of it, each in a process of its own that prints its figures.
 
-python -m benchmarks.memory_contenders NAME FOLDER ROWS
+python -m benchmarks.memory_contenders load|unload NAME FOLDER ROWS
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +13,13 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.harness import Stopwatch
-from benchmarks.load_contenders import TABLE, copy_rows, make_arrow, make_rows, warm
+from benchmarks.harness import Stopwatch, report
+from benchmarks.load_contenders import DDL, TABLE, copy_rows, make_arrow, make_rows, warm
+from benchmarks.read_contenders import Reader, count_rows, warm_reader
+from benchmarks.tls_server import run_psql
 
+#: Reads what ours do, and forgets it: what the server's part of a rate is.
+PSQL = "psql \\copy to, binary"
 _STEP = 50_000
 #: Rows of a Parquet row group.
 _GROUP = 1_000_000
@@ -57,9 +60,44 @@ SOURCES: dict[str, Callable[[Path, int], Any]] = {
 }
 
 
-def main(name: str, folder: str, count: str) -> None:
-    rows = int(count)
-    source = SOURCES[name](Path(folder), rows)
+#: Made and filled by the server, once for all that read it.
+_STORED = "bench_stored"
+_FILL = f"""
+INSERT INTO {_STORED} SELECT i, i % 100000, i * 0.37, (i % 1000000) / 100.0,
+    'customer name ' || lpad(i::text, 9, '0'), timestamptz '2024-01-01Z' + i * interval '1.000001 s',
+    i % 2 = 0, jsonb_build_object('k', i % 1000, 'tag', 'abc') FROM generate_series(1, {{}}) i
+"""  # noqa: S608 - a constant
+
+
+def fill(rows: int) -> None:
+    """Let the server make the table that is unloaded, at rest: nobody marks or writes its rows any more."""
+    with psycopg.connect("", autocommit=True) as connection:
+        connection.execute(DDL.replace("TABLE " + TABLE, "UNLOGGED TABLE " + _STORED).encode())
+        connection.execute(_FILL.format(rows).encode())
+        connection.execute(f"VACUUM {_STORED}".encode())
+        connection.execute("CHECKPOINT")
+
+
+def _stored(rows: int) -> str:
+    return f"SELECT * FROM {_STORED} LIMIT {rows}"  # noqa: S608 - constants and a number
+
+
+def _parquet(client: Reader, folder: Path, query: str) -> int:
+    try:
+        return client.unload(query, folder / "unloaded.parquet").rows
+    finally:
+        (folder / "unloaded.parquet").unlink(missing_ok=True)
+
+
+UNLOADS: dict[str, Callable[[Reader, Path, str], int]] = {
+    "rows": lambda client, folder, query: count_rows(client.iter_rows(query)),
+    "arrow": lambda client, folder, query: count_rows(client.iter_batches(query)),
+    "parquet": _parquet,
+}
+
+
+def _load(name: str, folder: Path, rows: int) -> dict[str, float]:
+    source = SOURCES[name](folder, rows)
     warm()
     with psycopg.connect("", autocommit=True) as other, psycopg.connect("") as connection:
         other.execute(f"TRUNCATE {TABLE}".encode())
@@ -67,8 +105,22 @@ def main(name: str, folder: str, count: str) -> None:
         with Stopwatch() as watch:
             copy_rows(connection, source)
         other.execute(f"TRUNCATE {TABLE}".encode())
-    figures = {"rows/s": rows / watch.seconds, "memory": watch.growth / 1e6}
-    sys.__stdout__.write("\n" + json.dumps(figures) + "\n")
+    return {"rows/s": rows / watch.seconds, "memory": watch.growth / 1e6}
+
+
+def _unload(name: str, folder: Path, rows: int) -> dict[str, float]:
+    query = _stored(rows)
+    if name == PSQL:
+        return {"rows/s": rows / run_psql(f"\\copy ({query}) TO '/dev/null' (FORMAT binary)"), "memory": 0.0}
+    client = warm_reader("pyarrow.parquet", "fsspec.implementations.local")
+    with Stopwatch() as watch:
+        found = UNLOADS[name](client, folder, query)
+    assert found == rows, found
+    return {"rows/s": rows / watch.seconds, "memory": watch.growth / 1e6}
+
+
+def main(way: str, name: str, folder: str, count: str) -> None:
+    report((_load if way == "load" else _unload)(name, Path(folder), int(count)))
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
         require_form(as_)
         with self.get_connection() as connection, read_batches(connection, sql.encode(), params) as batches:
-            return frame_of(batches.read_all(), as_)
+            return frame_of(batches, as_)
 
     def fetch_last_updated_timestamps(
         self,

@@ -94,9 +94,9 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         """
         query = self.query(context, table_slice, connection)
         if query is None:
-            return frame_of(_nothing(), self.form)
+            return frame_of(_nothing().to_reader(), self.form)
         with read_batches(connection, query) as batches:
-            return frame_of(batches.read_all(), self.form)
+            return frame_of(batches, self.form)
 
     def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
         """The query for the input's rows; None where nothing has been written that they could be in.

@@ -39,6 +39,7 @@ def row_batches(copy: CopyOut, rows: int) -> Iterator[tuple[bytearray, list[int]
             del data[-len(_TRAILER) :], sizes[-1]
         if sizes:
             yield data, sizes
+        del data, sizes  # not held while the next ones come
 
 
 def _drop_header(data: bytearray, sizes: list[int]) -> None:

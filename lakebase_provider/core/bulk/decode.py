@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lakebase_provider.core.bulk.binary_copy import malformed, split
 from lakebase_provider.core.bulk.decode_numeric import decode_numeric
 from lakebase_provider.core.bulk.fields import Fields, ValueRefused, at
+from lakebase_provider.core.bulk.packing import scratch_pool
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def _bytes(fields: Fields, arrow_type: pa.DataType, *, skip: int = 0) -> pa.Arra
     """Texts or bytes: every second value of an array over the batch's data as it lies there."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     count = len(fields)
     if len(fields.data) > 2**31 - 1:
@@ -123,9 +125,7 @@ def _bytes(fields: Fields, arrow_type: pa.DataType, *, skip: int = 0) -> pa.Arra
     spread = pa.Array.from_buffers(arrow_type, 2 * count, buffers, 0)
     # By buffers: pa.array would import pandas where it is installed.
     even = pa.Array.from_buffers(pa.int64(), count, [None, pa.py_buffer(np.arange(0, 2 * count, 2))], 0)
-    taken = spread.take(even).buffers()
-    # In memory of their own size: what Arrow's allocator gives them lies apart, a tenth more in all.
-    buffers = [fields.validity(), *(pa.py_buffer(np.frombuffer(part, np.uint8).copy()) for part in taken[1:])]
+    buffers = [fields.validity(), *pc.take(spread, even, memory_pool=scratch_pool()).buffers()[1:]]
     found = pa.Array.from_buffers(arrow_type, count, buffers, fields.null_count)
     if pa.types.is_string(arrow_type):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.packing import as_views, packed
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,22 +29,35 @@ def require_form(form: str) -> None:
 def frame_of(batches: pa.RecordBatchReader, form: str) -> Any:
     """All batches as a pandas data frame, a Polars data or lazy frame, or an Arrow table."""
     if form == "pandas":
-        return to_pandas(batches.read_all())
+        return to_pandas(to_arrow(batches))
     if form in ("polars", "lazy"):
         frame = to_polars(batches)
         return frame.lazy() if form == "lazy" else frame
-    return batches.read_all()
+    return to_arrow(batches)
+
+
+def to_arrow(batches: pa.RecordBatchReader) -> pa.Table:
+    """A table of all batches."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches(map(packed, batches), batches.schema)
 
 
 def to_polars(batches: pa.RecordBatchReader) -> pl.DataFrame:
     """A Polars data frame of all batches, which are not held beside it."""
     import polars as pl
 
+    def part(batch: pa.RecordBatch) -> pl.DataFrame:
+        found = pl.from_arrow(packed(as_views(batch)), rechunk=False)
+        assert isinstance(found, pl.DataFrame)  # a batch becomes no series
+        return found
+
     frame = None
-    for batch in batches:
-        part = pl.from_arrow(batch, rechunk=False)
-        frame = part if frame is None else frame.vstack(part, in_place=True)
-    return pl.from_arrow(batches.schema.empty_table()) if frame is None else frame
+    for found in map(part, batches):
+        frame = found if frame is None else frame.vstack(found, in_place=True)
+    if frame is None:
+        return pl.DataFrame(batches.schema.empty_table())
+    return frame
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -82,4 +82,7 @@ def _batches(
     copy: CopyOut, columns: Sequence[ResultColumn], schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     for data, sizes in row_batches(copy, batch_rows):
-        yield decode_batch(data, sizes, columns, schema)
+        batch = decode_batch(data, sizes, columns, schema)
+        del data, sizes  # not held while the next ones come
+        yield batch
+        del batch

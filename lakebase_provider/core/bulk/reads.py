@@ -45,10 +45,11 @@ class Reads(ABC):
             psycopg.Error: The server refuses the query, or cancels it.
             LakebaseError: No connection could be had.
         """
+        from lakebase_provider.core.bulk.frames import to_arrow
         from lakebase_provider.core.bulk.read import read_batches
 
         with self.connection() as connection, read_batches(connection, query, params) as batches:
-            return batches.read_all()
+            return to_arrow(batches)
 
     def fetch_polars(self, query: Query, params: Parameters = None) -> pl.DataFrame:
         """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`."""

@@ -117,6 +117,7 @@ class Destination:
             raise LoadInterruptedError(
                 f"Another unload to {self.name!r} has begun meanwhile, and removed what this one wrote.",
                 remedy="Write to one place by one unload at a time.",
+                retryable=False,
             ) from error
 
     def _remove_unfinished(self, folder: str, name: str | None = None) -> None:

@@ -119,7 +119,7 @@ def test_workers_read_the_snapshot_of_the_first(client: LakebaseClient, tmp_path
 
     from lakebase_provider.core.bulk.unload import unload
 
-    assert unload(connections, "SELECT i FROM seen", tmp_path / "to", parallel=2, by="i").rows == 100
+    assert unload(connections, "SELECT i FROM seen", tmp_path / "to", parallel=3, by="i").rows == 100
     assert client.fetch_arrow("SELECT count(*) FROM seen")["count"].to_pylist() == [300]
 
 
