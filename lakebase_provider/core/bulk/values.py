@@ -12,7 +12,7 @@ import operator
 import re
 import struct
 from collections.abc import Callable
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from numbers import Integral, Number
 from typing import Any
@@ -20,34 +20,25 @@ from uuid import UUID
 
 from psycopg.types.json import Json, Jsonb
 
-from lakebase_provider.core.bulk import json_text
+from lakebase_provider.core.bulk import json_text, literals
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, TEXTS, BadValueError, Target
 
 _UTC = timezone.utc
 #: OIDs of types of extensions and users begin here.
 _FIRST_OID_OF_USERS = 16_384
-#: OIDs of types, and of arrays of them, that take numbers by a cast: money; oid and regclass.
 _MONEY = frozenset({790, 791})
-_OIDS = frozenset({26, 1028, 2205, 2210, *_MONEY})
-_TIMETZ = frozenset({1266, 1270})
+_INTERVAL = frozenset({1186, 1187})
+#: OIDs of Postgres' own types, and of their arrays, that INSERT casts a value to, by the value's type.
+_CASTS: tuple[tuple[type | tuple[type, ...], frozenset[int]], ...] = (
+    (bool, frozenset()),
+    (Integral, frozenset({26, 1028, 2205, 2210}) | _MONEY),  # oid and regclass
+    (Decimal, _MONEY),
+    (timedelta, _INTERVAL),
+    (time, frozenset({1266, 1270}) | _INTERVAL),  # timetz
+    ((Number, date, UUID, bytes, bytearray, memoryview), frozenset()),
+)
 #: "char", xml, tsvector, tsquery and jsonpath read nearly any text, and nothing is cast to them.
 _TEXT_ALONE = frozenset({18, 142, 3614, 3615, 4072})
-#: Postgres' words.
-_TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})
-_FALSE = frozenset({"f", "false", "n", "no", "off", "0"})
-#: Texts that Python's parsers and Postgres' input functions read alike. Python's own take more: digits of
-#: other scripts, fractions of an hour, weeks of a year, and (in dates) any character for a separator.
-_SPACE = " \t\n\r\v\f"
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?", re.IGNORECASE)
-_NO_NUMBER = re.compile(r"nan|[-+]?inf(?:inity)?", re.IGNORECASE)
-_UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
-_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
-_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?P<fraction>\.[0-9]+)?)?"
-_ZONE = r"(?:z|[-+](?:0[0-9]|1[0-5])(?::?[0-5][0-9](?::[0-5][0-9])?)?)?"
-_DATE = re.compile(_DAY)
-_TIME = re.compile(_CLOCK + _ZONE, re.IGNORECASE)
-_MOMENT = re.compile(rf"(?:{_DAY})(?:[ t]{_CLOCK}{_ZONE})?", re.IGNORECASE)
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -84,8 +75,8 @@ def _bool(value: Any, target: Target) -> bool:
         return value
     if type(value).__name__ in ("bool_", "bool"):  # numpy's
         return bool(value)
-    if isinstance(value, str) and (word := value.strip(_SPACE).lower()) in _TRUE | _FALSE:
-        return word in _TRUE
+    if isinstance(value, str):
+        return literals.boolean(value)
     raise _mismatch(value, target)
 
 
@@ -93,7 +84,7 @@ def _integer(value: Any, target: Target) -> int:
     if isinstance(value, bool):
         raise _mismatch(value, target)
     if isinstance(value, str):
-        number = int(_read(value, _INTEGER))
+        number = literals.integer(value)
     elif isinstance(value, (float, Decimal)):
         number = int(value)
         if number != value:
@@ -109,7 +100,7 @@ def _integer(value: Any, target: Target) -> int:
 def _float(value: Any, target: Target) -> float:
     if isinstance(value, bool):
         raise _mismatch(value, target)
-    number = _float_of(value, target) if isinstance(value, str) else float(value)
+    number = literals.double(value) if isinstance(value, str) else float(value)
     if isinstance(value, int) and number != value:
         raise bad(value, f"an integer with more digits than {target.type_name} keeps")
     if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
@@ -123,29 +114,6 @@ def _float(value: Any, target: Target) -> float:
     return number
 
 
-def _float_of(text: str, target: Target) -> float:
-    """The number that a text says, where it is none that becomes 0 or infinite for its size."""
-    word = text.strip(_SPACE)
-    if _NO_NUMBER.fullmatch(word):
-        return float(word)
-    number = float(_read(word, _NUMBER))
-    if math.isinf(number) or (not number and Decimal(word)):
-        raise bad(text, f"out of range for {target.type_name}")
-    return number
-
-
-def _read(text: str, pattern: re.Pattern[str]) -> str:
-    """The text without spaces around it, where it is one that Postgres reads as Python does.
-
-    Raises:
-        ValueError: It is not.
-    """
-    word = text.strip(_SPACE)
-    if pattern.fullmatch(word) is None:
-        raise ValueError
-    return word
-
-
 def _numeric(value: Any, target: Target) -> Decimal:
     if isinstance(value, bool):
         raise _mismatch(value, target)
@@ -154,8 +122,7 @@ def _numeric(value: Any, target: Target) -> Decimal:
     elif isinstance(value, float):
         number = Decimal(repr(float(value)))  # the shortest digits that mean this float
     elif isinstance(value, str):
-        special = _NO_NUMBER.fullmatch(value.strip(_SPACE))
-        number = Decimal(_read(value, _NUMBER) if special is None else special.group())
+        number = literals.numeric(value)
     else:
         number = Decimal(operator.index(value))
     if not number.is_finite():
@@ -203,8 +170,8 @@ def _bytea(value: Any, target: Target) -> bytes:
 def _uuid(value: Any, target: Target) -> UUID:
     if isinstance(value, UUID):
         return value
-    if isinstance(value, str) and _UUID.fullmatch(value):
-        return UUID(value)
+    if isinstance(value, str):
+        return literals.uuid(value)
     if isinstance(value, bytes) and len(value) == 16:
         return UUID(bytes=value)
     raise _mismatch(value, target)
@@ -231,7 +198,7 @@ def _no_constant(name: str) -> Any:
 
 def _date(value: Any, target: Target) -> date:
     if isinstance(value, str):
-        return date.fromisoformat(_read(value, _DATE))
+        return literals.day(value)
     if isinstance(value, datetime):
         moment = _moment(value)
         if moment.tzinfo is not None or moment.time() != time():
@@ -243,7 +210,7 @@ def _date(value: Any, target: Target) -> date:
 
 
 def _time(value: Any, target: Target) -> time:
-    moment = time.fromisoformat(_iso(value, _TIME)) if isinstance(value, str) else value
+    moment = literals.clock(value) if isinstance(value, str) else value
     if not isinstance(moment, time):
         raise _mismatch(value, target)
     if moment.tzinfo is not None:
@@ -268,7 +235,7 @@ def _timestamptz(value: Any, target: Target) -> datetime:
 
 def _any_moment(value: Any, target: Target) -> datetime:
     if isinstance(value, str):
-        moment = datetime.fromisoformat(_iso(value, _MOMENT))
+        moment = literals.moment(value)
     elif isinstance(value, datetime):
         moment = _moment(value)
     elif isinstance(value, date):
@@ -277,19 +244,6 @@ def _any_moment(value: Any, target: Target) -> datetime:
         raise _mismatch(value, target)
     _keeps(moment.microsecond, value, target)
     return moment
-
-
-def _iso(text: str, pattern: re.Pattern[str]) -> str:
-    """A time as all versions of Python read it."""
-    word = _read(text, pattern)
-    found = pattern.fullmatch(word)
-    assert found is not None
-    fraction = found["fraction"] or ""
-    if fraction[7:].strip("0"):
-        raise bad(text, "a fraction of a microsecond")
-    if fraction:
-        word = word.replace(fraction, f"{fraction[:7]:0<7}")
-    return word[:-1] + "+00:00" if word.endswith(("Z", "z")) else word
 
 
 def _moment(value: datetime) -> datetime:
@@ -356,14 +310,12 @@ def _refuse_uncast(value: Any, target: Target) -> None:
     if isinstance(value, list):
         for item in value:
             _refuse_uncast(item, target)
-    elif isinstance(value, Number):
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not (target.oid in _OIDS if whole else isinstance(value, Decimal) and target.oid in _MONEY):
-            raise _mismatch(value, target)
-        if isinstance(value, Decimal) and Decimal(f"{value:.2f}") != value:
-            raise bad(value, f"more digits after the point than {target.type_name} keeps")
-    elif target.oid in _TIMETZ and value is not None and not isinstance(value, time):
+        return
+    casts = next((oids for kinds, oids in _CASTS if isinstance(value, kinds)), None)
+    if casts is not None and target.oid not in casts:
         raise _mismatch(value, target)
+    if isinstance(value, Decimal) and Decimal(f"{value:.2f}") != value:
+        raise bad(value, f"more digits after the point than {target.type_name} keeps")
 
 
 _CHECKS: dict[str, Callable[[Any, Target], Any]] = {

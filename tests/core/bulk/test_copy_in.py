@@ -362,7 +362,8 @@ _VALUES = [
 ]  # fmt: skip
 _KINDS = [
     "interval", "interval[]", "money", "money[]", "timetz", "timetz[]", "bit(3)", "inet", "oid", "xid",
-    "int4range", "tsvector", "tsquery", "xml", "point", "jsonpath",
+    "int4range", "tsvector", "tsquery", "xml", "point", "jsonpath", "macaddr", "oidvector",
+    "refcursor", "varbit",
 ]  # fmt: skip
 
 
