@@ -25,7 +25,7 @@ _NO_NUMBER = re.compile(r"nan|[-+]?inf(?:inity)?", re.IGNORECASE)
 _UUID = re.compile(r"(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE)
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}"
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?P<fraction>\.[0-9]+)?)?"
-_ZONE = r"(?:z|[-+](?:0[0-9]|1[0-5])(?::?[0-5][0-9](?::[0-5][0-9])?)?)?"
+_ZONE = r"(?P<zone>z|[-+](?:0[0-9]|1[0-5])(?::?[0-5][0-9](?::[0-5][0-9])?)?)?"
 _DATE = re.compile(_DAY)
 _TIME = re.compile(_CLOCK + _ZONE, re.IGNORECASE)
 _MOMENT = re.compile(rf"(?:{_DAY})(?:[ t]{_CLOCK}{_ZONE})?", re.IGNORECASE)
@@ -68,7 +68,7 @@ def uuid(text: str) -> UUID:
 
 def day(text: str) -> date:
     """A date in ISO 8601."""
-    return date.fromisoformat(_matched(text, _DATE))
+    return date.fromisoformat(_hyphenated(_matched(text, _DATE)))
 
 
 def clock(text: str) -> time:
@@ -78,7 +78,7 @@ def clock(text: str) -> time:
 
 def moment(text: str) -> datetime:
     """A date in ISO 8601, with a time and a zone or without."""
-    return datetime.fromisoformat(_iso(text, _MOMENT))
+    return datetime.fromisoformat(_hyphenated(_iso(text, _MOMENT)))
 
 
 def _matched(text: str, pattern: re.Pattern[str]) -> str:
@@ -88,14 +88,22 @@ def _matched(text: str, pattern: re.Pattern[str]) -> str:
     return word
 
 
+def _hyphenated(word: str) -> str:
+    """A date as Python 3.10 reads it, too."""
+    return word if word[4] == "-" else f"{word[:4]}-{word[4:6]}-{word[6:]}"
+
+
 def _iso(text: str, pattern: re.Pattern[str]) -> str:
-    """A time in the form that all versions of Python read."""
+    """A time with the fraction and the zone that Python 3.10 reads, too."""
     found = pattern.fullmatch(text.strip(_SPACE))
     if found is None:
         raise ValueError
-    word, fraction = found.group(), found["fraction"] or ""
+    word, fraction, zone = found.group(), found["fraction"] or "", found["zone"] or ""
     if fraction[7:].strip("0"):
         raise BadValueError("a fraction of a microsecond", kind="str")
-    if fraction:
-        word = word.replace(fraction, f"{fraction[:7]:0<7}")
-    return word[:-1] + "+00:00" if word.endswith(("Z", "z")) else word
+    if zone:
+        digits = zone[1:].replace(":", "") or "00"
+        pairs = [digits[place : place + 2] for place in range(0, len(digits), 2)]
+        sign = "-" if zone[0] == "-" else "+"
+        word = word.removesuffix(zone) + sign + ":".join(pairs if len(pairs) > 1 else [*pairs, "00"])
+    return word.replace(fraction, f"{fraction[:7]:0<7}") if fraction else word
