@@ -52,9 +52,11 @@ def numeric(text: str) -> Decimal:
 
 def double(text: str) -> float:
     """The nearest float, but 0 and the infinities only for texts that say so."""
-    exact = numeric(text)
-    number = float(exact)
-    if exact.is_finite() and (math.isinf(number) or (exact and not number)):
+    word = text.strip(_SPACE)
+    if _NO_NUMBER.fullmatch(word):
+        return float(word)
+    number = float(_matched(word, _NUMBER))
+    if math.isinf(number) or (not number and Decimal(word)):
         raise BadValueError("out of range for double precision", kind="str")
     return number
 

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from numbers import Integral, Number
 from typing import Any
 from uuid import UUID
@@ -311,11 +312,17 @@ def _refuse_uncast(value: Any, target: Target) -> None:
         for item in value:
             _refuse_uncast(item, target)
         return
-    casts = next((oids for kinds, oids in _CASTS if isinstance(value, kinds)), None)
-    if casts is not None and target.oid not in casts:
+    if not _is_cast(type(value), target.oid):  # type: ignore[arg-type] # a type is hashable
         raise _mismatch(value, target)
     if isinstance(value, Decimal) and Decimal(f"{value:.2f}") != value:
         raise bad(value, f"more digits after the point than {target.type_name} keeps")
+
+
+@lru_cache(maxsize=256)
+def _is_cast(kind: type, oid: int) -> bool:
+    """Whether INSERT casts values of that kind to the type, or other types would refuse their text anyway."""
+    casts = next((oids for kinds, oids in _CASTS if issubclass(kind, kinds)), None)
+    return casts is None or oid in casts
 
 
 _CHECKS: dict[str, Callable[[Any, Target], Any]] = {
