@@ -29,6 +29,9 @@ Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 #: Rows of a Parquet row group: what is held in memory, and what readers read at once.
 _ROW_GROUP = 65_536
+#: Bytes of distinct values from which on a column is written without a dictionary: one as big as Parquet's
+#: default costs time, memory and size where most values differ.
+_DICTIONARY = 128 << 10
 #: Seconds that a request to cancel a query may take, and between two of them.
 _CANCEL_TIMEOUT = 2.0
 
@@ -213,19 +216,28 @@ def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_
     limit = batch_rows or _ROW_GROUP
     rows = held = 0
     group: list[pa.RecordBatch] = []
+
+    def write() -> None:
+        nonlocal held
+        writer.write_table(pa.Table.from_batches(group))
+        group.clear()
+        held = 0
+        # What the encoders had would stay with the allocator, which adds to it with each row group.
+        pa.default_memory_pool().release_unused()
+
     with (
         read_batches(connection, text, batch_rows=min(limit, BATCH_ROWS)) as batches,
-        parquet.ParquetWriter(file, batches.schema) as writer,
+        parquet.ParquetWriter(file, batches.schema, dictionary_pagesize_limit=_DICTIONARY) as writer,
     ):
         for batch in batches:
             rows += batch.num_rows
             if held + batch.num_rows > limit:
-                writer.write_table(pa.Table.from_batches(group))
-                group, held = [], 0
+                write()
             group.append(batch)
             held += batch.num_rows
+            del batch
         if group:
-            writer.write_table(pa.Table.from_batches(group))
+            write()
     return rows
 
 

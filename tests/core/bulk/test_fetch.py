@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ConfigError, LoadError
+from lakebase_provider.core.errors import ConfigError, LoadError, LoadInterruptedError
+from lakebase_provider.local import FaultProxy, LocalLakebase
 from tests.core.bulk.tables import run
 
 _SERIES = "SELECT i FROM generate_series(1, 100000) i"
@@ -81,3 +82,16 @@ def test_the_servers_errors_come_as_they_are(client: LakebaseClient) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero):
         list(client.iter_batches("SELECT 1 / (90000 - i) FROM generate_series(1, 100000) i"))
     assert run(client, "SELECT 1") == [(1,)]
+
+
+def test_a_link_that_is_cut_while_rows_come_can_be_tried_again(lakebase_env: LocalLakebase) -> None:
+    with (
+        FaultProxy(lakebase_env.host, lakebase_env.port) as proxy,
+        LakebaseClient(lakebase_env.config(port=proxy.port)) as remote,
+    ):
+        for read in (remote.fetch_arrow, remote.fetch_polars, lambda query: list(remote.iter_rows(query))):
+            proxy.cut_after(400_000, direction="to_client")
+            with pytest.raises(LoadInterruptedError, match="connection was lost while") as caught:
+                read(_SERIES)
+            assert caught.value.retryable
+            assert len(read(_SERIES)) == 100_000

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,11 @@ import pytest
 from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
+from lakebase_provider.core.bulk.unload_files import Destination
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, LoadInterruptedError
+from lakebase_provider.local import FaultProxy, LocalLakebase
+from tests.core.bulk.tables import run
+from tests.eventually import eventually
 
 _QUERY = (
     "SELECT i AS id, i / 4.0::numeric(10,2) AS n, nullif('x' || i, 'x3') AS t"
@@ -137,6 +145,7 @@ def test_a_folder_with_other_files_is_left_alone(client: LakebaseClient, tmp_pat
         ({"parallel": 2}, ConfigError, "which rows go where"),
         ({"parallel": 0, "by": "i"}, ConfigError, "parallel is 0"),
         ({"batch_rows": 0}, ConfigError, "batch_rows is 0"),
+        ({"parallel": 5, "by": "i"}, ConfigError, "pool has at most 4 connections"),
         ({"parallel": 2, "by": 'i" OR true'}, ColumnMismatchError, "no columns named"),
     ],
 )
@@ -152,3 +161,100 @@ def test_a_statement_that_changes_data_is_no_query(client: LakebaseClient, tmp_p
     with pytest.raises(ConfigError, match="no query"):
         client.unload("CREATE TABLE unloaded (i int)", tmp_path / "rows.csv", "csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_parts_take_no_more_connections_than_files(lakebase_env: LocalLakebase, tmp_path: Path) -> None:
+    with LakebaseClient(lakebase_env.config(max_size=2)) as client:
+        assert client.unload(_QUERY, tmp_path / "to", parallel=2, by="id").rows == 10_000
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"format": "arrow"}, {"format": "csv"}, {"parallel": 2, "by": "i"}], ids=str
+)
+def test_a_link_that_is_cut_leaves_what_was_there(
+    lakebase_env: LocalLakebase, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    query, to = "SELECT i FROM generate_series(1, 100000) i", tmp_path / "to"
+    with (
+        FaultProxy(lakebase_env.host, lakebase_env.port) as proxy,
+        LakebaseClient(lakebase_env.config(port=proxy.port)) as client,
+    ):
+        client.unload("SELECT 1 AS i", to, **options)
+        before = _files(tmp_path)
+        proxy.cut_after(400_000, direction="to_client")
+        with pytest.raises(LoadInterruptedError, match="connection was lost") as caught:
+            client.unload(query, to, **options)
+        assert caught.value.retryable
+        assert _files(tmp_path) == before
+        assert client.unload(query, to, **options).rows == 100_000
+        assert _files(tmp_path).keys() == before.keys()
+
+
+_SLEEPERS = "SELECT count(pg_cancel_backend(pid)) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel": 2, "by": "i"}], ids=str)
+def test_a_cancelled_unload_leaves_what_was_there(
+    client: LakebaseClient, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    to = tmp_path / "to"
+    client.unload("SELECT 1 AS i", to, **options)
+    before = _files(tmp_path)
+    cancel = threading.Thread(target=lambda: eventually(lambda: run(client, _SLEEPERS) == [(True,)]))
+    cancel.start()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        client.unload("SELECT 1 AS i, pg_sleep(60)", to, **options)
+    cancel.join()
+    assert _files(tmp_path) == before
+
+
+def test_one_part_that_fails_ends_the_others(client: LakebaseClient, tmp_path: Path) -> None:
+    # Row 1 is in one of the parts, and comes before the server sleeps in each of them.
+    query = (
+        "SELECT i, CASE WHEN i = 1 THEN date 'infinity' END AS d, repeat('x', 20000) AS t,"
+        " CASE WHEN i = 50 THEN pg_sleep(60) END AS s FROM generate_series(1, 50) i"
+    )
+    with pytest.raises(LoadError, match="infinite date"):
+        client.unload(query, tmp_path / "to", parallel=2, by="i", batch_rows=1)
+    assert run(client, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == [(0,)]
+    assert _files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("parallel", [None, 2])
+def test_what_a_killed_unload_leaves_goes_with_the_next(
+    client: LakebaseClient, tmp_path: Path, parallel: int | None
+) -> None:
+    to, more = tmp_path / "to", "" if parallel is None else f", parallel={parallel}, by='i'"
+    script = (
+        "from lakebase_provider.core import LakebaseClient, LakebaseConfig\n"
+        f"LakebaseClient(LakebaseConfig.from_env()).unload('SELECT 1 AS i, pg_sleep(60)', {str(to)!r}{more})"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], env=os.environ) as process:
+        eventually(lambda: len(_files(tmp_path)) == (parallel or 1), within=60)
+        process.kill()
+    left = _files(tmp_path)
+    assert all(name.endswith(".unfinished") for name in left)
+    other = tmp_path / ".other.0123abcd.unfinished"
+    other.write_bytes(b"another unload's")
+    arguments: dict[str, Any] = {} if parallel is None else {"parallel": parallel, "by": "i"}
+    client.unload("SELECT 1 AS i", to, **arguments)
+    expected = {"to"} if parallel is None else {"to/part-00000.parquet", "to/part-00001.parquet"}
+    assert _files(tmp_path).keys() == {*expected, other.name}
+
+
+def test_of_two_unloads_to_one_file_the_later_one_counts(client: LakebaseClient, tmp_path: Path) -> None:
+    to = tmp_path / "rows.csv"
+
+    def overtaken() -> None:
+        with Destination(to).files("csv", None) as [file]:
+            file.write(b"of the earlier one")
+            client.unload("SELECT 1 AS i", to, "csv")
+
+    with pytest.raises(LoadInterruptedError, match="Another unload") as caught:
+        overtaken()
+    assert not caught.value.retryable
+    assert _files(tmp_path) == {"rows.csv": b"i\n1\n"}
