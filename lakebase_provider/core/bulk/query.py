@@ -47,9 +47,9 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
             cursor.adapters.register_dumper(_Number, _NumberDumper)
-            return cursor.mogrify(query, _in_brackets(params)).encode()
+            return cursor.mogrify(query, _in_brackets(params)).encode(connection.info.encoding)
     if isinstance(query, str):
-        return query.encode()
+        return query.encode(connection.info.encoding)
     return query if isinstance(query, bytes) else _composed(query).as_bytes(connection)
 
 
@@ -57,8 +57,8 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
 class _Number:
     """A number whose literal needs more than its digits.
 
-    ``-1::text`` would be the negative of a text; and ``1.5`` is a numeric, where psycopg binds a float as a
-    float8.
+    ``-1::text`` would be the negative of a text. ``1.5`` is a numeric and ``2`` an integer, also where
+    psycopg binds a float as a float8 and a Decimal as a numeric.
     """
 
     value: int | float | Decimal
@@ -71,6 +71,8 @@ class _NumberDumper(Dumper):
     def quote(self, obj: _Number) -> Buffer:
         if isinstance(obj.value, float):
             return b"'%r'::float8" % float(obj.value)
+        if isinstance(obj.value, Decimal):
+            return b"'%s'::numeric" % (b"NaN" if obj.value.is_nan() else str(obj.value).encode())
         return b"(%s)" % Transformer(self.connection).as_literal(obj.value)
 
 
@@ -81,9 +83,8 @@ def _in_brackets(params: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any] | M
 
 
 def _bracketed(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return _Number(value) if value.is_signed() else value
-    return _Number(value) if isinstance(value, float) or (isinstance(value, int) and value < 0) else value
+    typed = isinstance(value, (float, Decimal)) or (isinstance(value, int) and value < 0)
+    return _Number(value) if typed else value
 
 
 def _composed(query: Any) -> sql.Composable:

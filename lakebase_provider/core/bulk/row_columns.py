@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ def _native(connection: psycopg.Connection[Any], name: str, load: Load) -> Reade
     if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
         return None
     if name == "timestamptz":
-        return zoned_timestamps(load, connection.info.timezone)
+        zone = connection.info.timezone
+        # Of a zone that Python does not know psycopg makes UTC: only the server can say what it writes then.
+        known = zone is not dt.timezone.utc or connection.info.parameter_status("TimeZone") == "UTC"
+        return zoned_timestamps(load, zone) if known else None
     return dates(load) if name == "date" else timestamps(load)
 
 
