@@ -26,7 +26,7 @@ class LakebaseTransferOperator(LoadingOperator):
     Rows are read as they are written, in portions of 10,000. psycopg's drivers have a cursor on the server
     for that; another driver may gather all rows at its end unless its connection says otherwise, such as
     MySQL's with ``{"cursor": "SSCursor"}`` in its extras. A load that is skipped does not run the query.
-    A driver that waits outside of Python, as psycopg2 does, is interrupted by the task's timeout only when the
+    A driver that waits outside of Python, as psycopg2 does, is interrupted by a task's timeout only when the
     query's next rows have come; limit such a query on its server, too.
 
     It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
