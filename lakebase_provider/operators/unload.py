@@ -77,7 +77,7 @@ class LakebaseUnloadOperator(BulkOperator):
 
         with failing_fast():
             # Made here, in the task's own thread, which alone may say what a signal does.
-            _ = self.get_db_hook().client
+            client = self.get_db_hook().client
             self.log.info("Unloading to %s: %s", self.to, self.sql)
             result = unload(
                 self._connection,
@@ -88,6 +88,7 @@ class LakebaseUnloadOperator(BulkOperator):
                 batch_rows=self.batch_rows,
                 parallel=self.parallel,
                 by=self.by,
+                max_connections=client.config.max_size,
             )
         self.log.info("Wrote %d rows, %d bytes to %s", result.rows, result.bytes, self.to)
         return {"path": str(self.to), **asdict(result)}
