@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 _COMMENT = re.compile(rb"\s+|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/")
-#: A comment; a string, a quoted or plain name; or what lies between them.
+#: A comment; a string or a quoted name; a plain name; or what lies between them.
 _PIECE = re.compile(
     rb"""(?P<gap> \s+ | --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ | ; )
-    | [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+    | (?P<quoted> [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
     | [A-Za-z_0-9\x80-\xff][\w$\x80-\xff]* | .""",
     re.VERBOSE | re.DOTALL,
 )
@@ -103,7 +104,13 @@ def is_plain_query(text: bytes) -> bool:
     first = _FIRST_WORD.match(text, at)
     if first is None:
         return False
-    return first.group(1).lower() != b"with" or not _CHANGE.search(_LOCKING.sub(b"", text))
+    return first.group(1).lower() != b"with" or not _CHANGE.search(_LOCKING.sub(b"", _unquoted(text)))
+
+
+def _unquoted(text: bytes) -> bytes:
+    """Without comments, strings and quoted names."""
+    pieces = _PIECE.finditer(text)
+    return b"".join(b" " if piece["gap"] or piece["quoted"] else piece[0] for piece in pieces)
 
 
 def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultColumn]:

@@ -444,6 +444,24 @@ def test_other_statements_that_return_rows_are_run_by_a_cursor(client: LakebaseC
     assert run(client, "SELECT count(*) FROM changed") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH c AS (SELECT 'insert' AS kind) SELECT kind FROM c",
+        """WITH c AS (SELECT 1 AS "delete") SELECT 'insert' FROM c -- merge""",
+        "/* update */ WITH c AS (SELECT $$delete$$ AS v) SELECT 'insert' FROM c WHERE v <> E'\\'update'",
+        "SELECT 'insert' FROM locked FOR UPDATE",
+        "WITH c AS (SELECT * FROM locked FOR NO KEY UPDATE) SELECT 'insert' FROM c",
+    ],
+)
+def test_queries_that_only_name_a_change_stream(
+    client: LakebaseClient, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(client, "CREATE TABLE locked AS SELECT 1 AS i")
+    monkeypatch.delattr(module, "_by_cursor")
+    assert list(client.iter_rows(query)) == [("insert",)]
+
+
 def test_a_loop_that_is_left_early_leaves_nothing_running(client: LakebaseClient) -> None:
     with closing(client.connect()) as connection:
         for _ in range(3):
