@@ -6,7 +6,11 @@ import asyncio
 
 import httpx
 from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+from airflow.models import import_all_models
+from sqlalchemy.orm import configure_mappers
 
+import_all_models()
+configure_mappers()
 API = InProcessExecutionAPI()
 
 
