@@ -84,7 +84,10 @@ def as_views(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with its texts as views, as Polars keeps them; many equal ones share their bytes."""
     import pyarrow as pa
 
-    columns = [_views(column) if pa.types.is_string(column.type) else column for column in batch.columns]
+    try:
+        columns = [_views(column) if pa.types.is_string(column.type) else column for column in batch.columns]
+    except pa.ArrowNotImplementedError:  # an older pyarrow; Polars makes views of texts itself
+        return batch
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
@@ -103,7 +106,11 @@ def _views(texts: pa.Array) -> pa.Array:
         views = pa.py_buffer(np.take(np.frombuffer(views, np.complex128), places, mode="clip"))
         parts = [texts.buffers()[0], views, *data]
         return pa.Array.from_buffers(pa.string_view(), len(texts), parts, texts.null_count)
-    return texts.cast(pa.string_view(), memory_pool=pool)
+    views = texts.cast(pa.string_view(), memory_pool=pool)
+    parts = views.buffers()
+    if parts[-1] is None:  # short texts have no bytes beside their views, which crashes Polars before 2.1
+        return pa.Array.from_buffers(views.type, len(views), parts[:2], views.null_count)
+    return views
 
 
 def _repeats(sample: pa.Array) -> bool:
