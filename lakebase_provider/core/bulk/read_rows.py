@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,7 +19,7 @@ from lakebase_provider.core.bulk.query import (
     is_plain_query,
     query_text,
 )
-from lakebase_provider.core.bulk.row_columns import row_columns
+from lakebase_provider.core.bulk.row_columns import RowColumn, row_columns
 from lakebase_provider.core.bulk.row_values import read_column
 from lakebase_provider.core.errors import LoadError
 
@@ -71,12 +71,17 @@ def _by_copy(connection: psycopg.Connection[Any], text: bytes) -> Iterator[tuple
     columns = row_columns(connection, description(connection, text))
     with copy_out(connection, copy_statement(connection, text, [column.cast for column in columns])) as copy:
         for data, sizes in row_batches(copy, _ROWS):
-            raw = bytes(data)
-            found = [
-                read_column(column.read, fields, raw)
-                for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True)
-            ]
-            yield from zip(*found, strict=True) if columns else iter([()] * len(sizes))
+            yield from _rows(data, sizes, columns)
+
+
+def _rows(data: bytearray, sizes: Sequence[int], columns: Sequence[RowColumn]) -> Iterable[tuple[Any, ...]]:
+    """The rows of a batch."""
+    raw = bytes(data)
+    found = [
+        read_column(column.read, fields, raw)
+        for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True)
+    ]
+    return zip(*found, strict=True) if columns else [()] * len(sizes)
 
 
 def _by_server_cursor(

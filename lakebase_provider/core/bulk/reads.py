@@ -98,16 +98,19 @@ class Reads(ABC):
             yield from batches
 
     def iter_rows(self, query: Query, params: Parameters = None) -> Iterator[tuple[Any, ...]]:
-        """What a query returns, as tuples of psycopg's values that come as they are read.
+        """What a query returns, as tuples of psycopg's values that come as they are read, in constant memory.
 
-        A connection is held as by :meth:`iter_batches`.
+        A connection is held as by :meth:`iter_batches`; one that is left early is rolled back.
 
         Args:
-            query: The query; a SELECT or VALUES.
+            query: The query. Of a statement that is none but returns rows (SHOW, INSERT … RETURNING) libpq
+                holds the result; what it changes is committed with the last row.
             params: Its parameters.
 
         Raises:
-            psycopg.Error: The server refuses the query.
+            LoadError: The statement returns no rows.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: The server refuses the query, or cancels it; psycopg cannot read a value.
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.read_rows import read_rows

@@ -54,6 +54,8 @@ _NUMBERS = {
     "oid": (">u4", 4),
     "float8": (">f8", 8),
 }
+#: Digits of a numeric.
+_NARROW = 18
 #: Types whose binary form is their text.
 _TEXT = ("text", "varchar", "bpchar", "name", "json", "void")
 #: Types of which a cast to text gives another text than their output function.
@@ -91,14 +93,19 @@ def row_columns(
         description: The columns, as psycopg describes them.
     """
     transformer = Transformer(connection)
-    oids = [column.type_code for column in description]
-    return [_row_column(connection, oid, transformer.get_loader(oid, Format.TEXT)) for oid in oids]
+    return [
+        _row_column(connection, column, transformer.get_loader(column.type_code, Format.TEXT))
+        for column in description
+    ]
 
 
-def _row_column(connection: psycopg.Connection[Any], oid: int, loader: Any) -> RowColumn:
+def _row_column(connection: psycopg.Connection[Any], column: psycopg.Column, loader: Any) -> RowColumn:
+    oid = column.type_code
     info = connection.adapters.types.get(oid)
     name = info.name if info is not None and info.oid == oid else ""
-    if type(loader) is _psycopgs(_LOADERS.get(name)):
+    # Of numbers with more digits, or any number of them, few would be read at once.
+    narrow = name != "numeric" or (column.precision or _NARROW + 1) <= _NARROW
+    if narrow and type(loader) is _psycopgs(_LOADERS.get(name)):
         read = _native(connection, name, loader.load)
         if read is not None:
             return RowColumn(None, read)

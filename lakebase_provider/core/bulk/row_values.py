@@ -6,7 +6,7 @@ A reader gets the fields of one column in a batch of rows, none of them NULL, an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
 from itertools import repeat
 from typing import Any
@@ -123,16 +123,19 @@ def decimals(load: Load) -> Reader:
         count, weight, sign, scale = (
             fields.read(kind, 2 * k).astype(np.int64) for k, kind in enumerate((">u2", ">i2", ">u2", ">u2"))
         )
+        unit = int(scale.max(initial=0))
         fits = (
             ((sign == _POSITIVE) | (sign == _NEGATIVE))
+            # A declared scale is that of every value but NaN.
+            & (scale == unit)
             & (4 * (np.maximum(weight, 0) + 1) + scale <= _INT64_DIGITS)
             # A declared scale may cut through the last digit, not leave it out.
             & (4 * (weight - count + 1) + scale > -4)
         )
         if fits.all():
-            return _scaled(fields, count, weight, sign, scale)
+            return _scaled(fields, count, weight, sign, unit)
         chosen = Fields(fields.data, fields.starts[fits], fields.sizes[fits])
-        quick = iter(_scaled(chosen, count[fits], weight[fits], sign[fits], scale[fits]))
+        quick = iter(_scaled(chosen, count[fits], weight[fits], sign[fits], unit))
         rest = Fields(fields.data, fields.starts[~fits], fields.sizes[~fits])
         slow = map(load, pieces(rest, raw))
         return [next(quick if fit else slow) for fit in fits.tolist()]
@@ -140,7 +143,7 @@ def decimals(load: Load) -> Reader:
     return read
 
 
-def _scaled(fields: Fields, count: Any, weight: Any, sign: Any, scale: Any) -> list[Any]:
+def _scaled(fields: Fields, count: Any, weight: Any, sign: Any, scale: int) -> list[Any]:
     import numpy as np
 
     powers = np.array([10**k for k in range(_INT64_DIGITS)], dtype=np.int64)
@@ -154,16 +157,6 @@ def _scaled(fields: Fields, count: Any, weight: Any, sign: Any, scale: Any) -> l
             digit //= powers[np.maximum(-exponent, 0)]
         total += digit * powers[np.maximum(exponent, 0)]
     np.negative(total, out=total, where=sign == _NEGATIVE)
-    units: Iterable[Decimal]
-    if len(scale) and (scale == scale[0]).all():
-        units = repeat(_unit(int(scale[0])))
-    else:
-        known = [_unit(k) for k in range(_INT64_DIGITS)]
-        units = map(known.__getitem__, scale.tolist())
     # Exact in whatever context the caller computes.
     context = Context(38, ROUND_HALF_EVEN, MIN_EMIN, MAX_EMAX, capitals=1, clamp=0, flags=[], traps=[])
-    return list(map(context.multiply, total.tolist(), units))
-
-
-def _unit(scale: int) -> Decimal:
-    return Decimal((0, (1,), -scale))
+    return list(map(context.multiply, total.tolist(), repeat(Decimal((0, (1,), -scale)))))
