@@ -1,7 +1,8 @@
 """Reading rows beside what else reads them, over TLS from one server: `make bench-read`.
 
-Of the two text columns one holds a million different values and one a thousand. In Arrow the table has 99 MB. In
-Polars it would have 123 MB, a tenth of get_df's peak by itself, did equal texts of a chunk not share their bytes.
+Of the two text columns one holds a million different values and one a thousand. In Arrow the table has 99 MB.
+In Polars it would have 123 MB, a tenth of get_df's peak by itself, did equal texts of a chunk not share their
+bytes.
 """
 
 from __future__ import annotations
