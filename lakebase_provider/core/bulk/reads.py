@@ -103,8 +103,8 @@ class Reads(ABC):
         A connection is held as by :meth:`iter_batches`; one that is left early is rolled back.
 
         Args:
-            query: The query. Of a statement that is none but returns rows (SHOW, INSERT … RETURNING) libpq
-                holds the result; what it changes is committed with the last row.
+            query: The query, or another statement that returns rows (SHOW, INSERT … RETURNING); what it
+                changes is committed after the last row.
             params: Its parameters.
 
         Raises:

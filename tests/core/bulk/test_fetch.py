@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk import read
 from lakebase_provider.core.errors import ConfigError, LoadError, LoadInterruptedError
 from lakebase_provider.local import FaultProxy, LocalLakebase
 from tests.core.bulk.tables import run
@@ -95,3 +96,37 @@ def test_a_link_that_is_cut_while_rows_come_can_be_tried_again(lakebase_env: Loc
                 read(_SERIES)
             assert caught.value.retryable
             assert len(read(_SERIES)) == 100_000
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH c AS (SELECT 'insert' AS kind) SELECT kind AS v FROM c",
+        """WITH c AS (SELECT 1 AS "delete") SELECT 'insert' AS v FROM c -- merge""",
+        "/* update */ WITH c AS (SELECT $$delete$$ AS v) SELECT 'insert' AS v FROM c WHERE v <> E'\\'update'",
+        "SELECT 'insert' AS v FROM locked FOR UPDATE",
+        "WITH c AS (SELECT * FROM locked FOR NO KEY UPDATE) SELECT 'insert' AS v FROM c",
+    ],
+)
+def test_queries_that_only_name_a_change_stream(
+    client: LakebaseClient, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(client, "CREATE TABLE locked AS SELECT 1 AS i")
+    monkeypatch.delattr(read, "cursor_batches")
+    assert client.fetch_arrow(query)["v"].to_pylist() == ["insert"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        [1.5, -1.5, float("inf"), 0.1],
+        [2**40, -(2**33), True, b"\x00'"],
+        [Decimal("-1.50"), Decimal("2"), "\\'; --", None],
+    ],
+)
+def test_parameters_are_of_the_types_that_psycopg_binds(client: LakebaseClient, params: list[object]) -> None:
+    query = "SELECT %s AS a, %s AS b, %s AS c, %s AS d"
+    [row] = client.iter_rows(query, params)
+    [found] = client.fetch_arrow(query, params).to_pylist()
+    assert list(found.values()) == list(row)
+    assert list(map(type, found.values())) == list(map(type, row))
