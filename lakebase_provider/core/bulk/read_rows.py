@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Rows that libpq holds at once. It could hold all of them, or one, before its version 17.
 _ROWS = 4096
-_scan = json.JSONDecoder().scan_once
+_DECODER = json.JSONDecoder()
 
 
 def read_rows(
@@ -47,7 +47,7 @@ def read_rows(
         _load_json_quickly(cursor.adapters)
         try:
             yield from cursor.stream(
-                query,  # type: ignore[arg-type] # a Template is typed apart, and works
+                query,
                 params,
                 size=_ROWS if capabilities.has_stream_chunked() else 1,
             )
@@ -78,9 +78,8 @@ class _QuickJsonLoader(JsonLoader):
     def load(self, data: Buffer) -> Any:
         try:
             text = str(data, "utf-8")
-            value, end = _scan(text, 0)
-        except (ValueError, StopIteration, RecursionError):
+            value, end = _DECODER.raw_decode(text)
+        except (ValueError, RecursionError):
             # The error, or the value, is that of psycopg's own way.
             return super().load(data)
         return value if end == len(text) else super().load(data)
-
