@@ -258,7 +258,7 @@ def main() -> int:
         connections.define()
         count_connections(bench, lake)
         measure_calls(bench, "loopback", goal=15)
-        measure_one_statement(bench, "loopback", lake, rounds=51)
+        measure_one_statement(bench, "loopback", lake, rounds=151)
         proxy.delay(_ROUND_TRIP / 2)
         connections.define(proxy.port)
         link = f"{_ROUND_TRIP * 1000:.0f} ms round trip"
