@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
 _SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
 _NAME = setting("application_name").default
+#: Postgres cuts names off after this many characters of ASCII.
+_NAME_BYTES = 63
+#: As many as a date with a time of day takes.
+_RUN_BYTES = 19
 #: Settings that say how to authenticate at the workspace without a client secret.
 _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 
@@ -89,6 +94,16 @@ def _naming(connection: Connection) -> Iterator[None]:
     except ConfigError as error:
         message = f"Connection '{connection.conn_id}': {error.message}"
         raise ConfigError(message, remedy=error.remedy) from None
+
+
+def task_name() -> str | None:
+    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
+    dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
+    if not dag or not task:
+        return None
+    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
+    tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
+    return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
 
 
 def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,11 @@ from airflow.sdk.log import mask_secret
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
-from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.fence import fence
 from lakebase_provider.core.shared import shared_client
-from lakebase_provider.core.statements import leaves_no_trace
-from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of
+from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
+from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of, task_name
 from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
 from lakebase_provider.hooks.dialect import LakebaseDialect
 from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
@@ -32,7 +32,6 @@ from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
 from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
-    import psycopg
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
     from airflow.sdk import Connection
     from psycopg.errors import Diagnostic
@@ -48,15 +47,9 @@ _HOOK_ARGUMENTS = (
     "escape_word_format",
     "escape_column_names",
 )
-#: Postgres cuts names off after this many characters of ASCII.
-_NAME_BYTES = 63
-#: As many as a date with a time of day takes.
-_RUN_BYTES = 19
 #: Characters of a test's answer that Airflow stores.
 _ANSWER = 2000
 
-Statements = str | Iterable[str]
-Parameters = Iterable[Any] | Mapping[str, Any]
 Handler = Callable[[Any], Any]
 
 
@@ -112,7 +105,7 @@ class LakebaseHook(DbApiHook):
         self._lent: LakebaseConnection | None = None
         #: What each connection works on alone: an earlier session that works on it is ended.
         self.fence_key: str | None = None
-        self._read_only = read_only
+        self.read_only = read_only
         self._client: LakebaseClient | None = None
         if schema:
             self.schema = schema
@@ -166,7 +159,7 @@ class LakebaseHook(DbApiHook):
     def _configured(self, databricks: Connection | None) -> LakebaseConfig:
         row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
         # It is in pg_stat_activity that somebody looks for the task that holds a lock.
-        return self._settings.config(databricks, application_name=_task_name())
+        return self._settings.config(databricks, application_name=task_name())
 
     @property
     def client(self) -> LakebaseClient:
@@ -214,7 +207,7 @@ class LakebaseHook(DbApiHook):
         connection = self._lent = self.client.pool.getconn()
         if self.fence_key is not None:
             self._fence(connection, self.fence_key)
-        if self._read_only:
+        if self.read_only:
             connection.read_only = True
         connection.row_factory = row_factory(self._settings.cursor)
         if self.enable_log_db_messages:
@@ -242,7 +235,7 @@ class LakebaseHook(DbApiHook):
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
         connection = await (await (await self.aclient()).apool()).getconn()
-        if self._read_only:
+        if self.read_only:
             await connection.set_read_only(True)
         connection.row_factory = row_factory(self._settings.cursor)
         if self.enable_log_db_messages:
@@ -293,7 +286,7 @@ class LakebaseHook(DbApiHook):
             psycopg.Error: The server refused a statement.
             LakebaseError: No connection could be had.
         """
-        batch = _Batch(self, sql, parameters, split_statements, return_last)
+        batch = StatementBatch(self, sql, parameters, split_statements, return_last)
         with closing(self.get_conn()) as connection:
             connection.autocommit = batch.autocommit(autocommit)
             with HookCursor(connection) as cursor:
@@ -327,7 +320,7 @@ class LakebaseHook(DbApiHook):
             split_statements: As for :meth:`run`.
             return_last: As for :meth:`run`.
         """
-        batch = _Batch(self, sql, parameters, split_statements, return_last)
+        batch = StatementBatch(self, sql, parameters, split_statements, return_last)
         connection = await self.aget_conn()
         try:
             await connection.set_autocommit(batch.autocommit(autocommit))
@@ -646,81 +639,3 @@ class LakebaseHook(DbApiHook):
                 .fetchone()
             )
         return None if row is None else row[0]
-
-
-class _Batch:
-    """What :meth:`LakebaseHook.run` and its async shell share: which statements, and what came of them."""
-
-    def __init__(
-        self,
-        hook: LakebaseHook,
-        sql: Statements,
-        parameters: Parameters | None,
-        split_statements: bool,
-        return_last: bool,
-    ) -> None:
-        self._hook = hook
-        self._single = handlers.return_single_query_results(sql, return_last, split_statements)
-        if not isinstance(sql, str):
-            self.statements = list(sql)
-        elif split_statements:
-            self.statements = hook.split_sql_string(sql, strip_semicolon=hook.strip_semicolon)
-        else:
-            self.statements = [sql] if sql.strip() else []
-        if not self.statements:
-            raise ValueError("List of SQL statements is empty")
-        self.parameters: Any = _as_psycopg_takes(parameters)
-        self._results: list[Any] = []
-        hook.descriptions = []
-
-    def autocommit(self, asked: bool) -> bool:
-        """Whether no transaction is begun: as the caller asked, or because it would have no effect."""
-        if asked or self._hook._read_only or len(self.statements) > 1:
-            return asked
-        return leaves_no_trace(self.statements[0])
-
-    def announce(self, statement: str) -> None:
-        """Log what is about to run."""
-        if self._hook.log_sql:
-            self._hook.log.info("Running statement: %s, parameters: %s", statement, self.parameters)
-
-    def note(self, statement: str, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Tell Airflow's lineage, and the log, what has run."""
-        send_sql_hook_lineage(context=self._hook, sql=statement, sql_parameters=self.parameters, cur=cursor)
-        # A query affects no rows, and to log how many it found costs as much as to ask for them.
-        if cursor.rowcount >= 0 and not (cursor.statusmessage or "").startswith(("SELECT", "SHOW")):
-            self._hook.log.info("Rows affected: %s", cursor.rowcount)
-
-    def keep(self, result: Any, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Keep a handler's result, and of which columns it is."""
-        if self._single:
-            self._results, self._hook.descriptions = [], []
-        self._results.append(result)
-        self._hook.descriptions.append(cursor.description)
-
-    def result(self, handler: object) -> Any:
-        """What the caller gets."""
-        if handler is None:
-            return None
-        return self._results[-1] if self._single else self._results
-
-
-def _as_psycopg_takes(parameters: Parameters | None) -> Any:
-    if parameters is None or isinstance(parameters, (Mapping, list, tuple)):
-        return parameters
-    if isinstance(parameters, (str, bytes)):
-        raise ConfigError(
-            f"The parameters are of type {type(parameters).__name__}.",
-            remedy="Give a list, a tuple or a mapping, such as (value,).",
-        )
-    return list(parameters)
-
-
-def _task_name() -> str | None:
-    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
-    dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
-    if not dag or not task:
-        return None
-    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
-    tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
-    return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
