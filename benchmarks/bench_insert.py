@@ -20,7 +20,6 @@ _DDL = (
     f" GRANT ALL ON {_TABLE} TO PUBLIC"
 )
 _SIZES = (100, 700, 1_000, 10_000, 50_000)
-_ROUNDS = 7
 _OURS, _ONE, _PEER = "LakebaseHook", "LakebaseHook, one transaction", "PostgresHook"
 _Rows = Sequence[tuple[Any, ...]]
 
@@ -65,7 +64,7 @@ def main() -> int:
                         _ONE: measure(ours, rows, held, commit_every=0, **replace),
                         _PEER: measure(peer, rows, held, **replace),
                     },
-                    rounds=_ROUNDS,
+                    rounds=31 if size <= 1_000 else 7,
                 )
                 # Few rows, and rows that replace others by 1,000, are statements here as there.
                 copied = size >= 10_000 and not replace

@@ -414,7 +414,8 @@ class LakebaseHook(DbApiHook):
 
         with closing(self.get_conn()) as connection:
             connection.autocommit = autocommit
-            writer = RowWriter(connection, self.dialect.table_name(table), columns, statement)
+            name = self.dialect.table_name(table)
+            writer = RowWriter(connection, name, columns, statement, commit_every)
             for batch, ends in batches(rows, commit_every, writer.batch_size):
                 try:
                     writer.write(batch)

@@ -7,6 +7,7 @@ types. A value that COPY cannot take as it is, which INSERT may round or cast, l
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ class RowWriter:
         table: Name of the table.
         columns: Names of the columns of each row, as the catalog has them; all of the table's if empty.
         statement: The statement for rows of that many values.
+        commit_every: Rows of one transaction, and so of one batch at most; 0 for any number.
     """
 
     def __init__(
@@ -109,11 +111,13 @@ class RowWriter:
         table: TableName,
         columns: Sequence[str],
         statement: Callable[[int], str],
+        commit_every: int = 0,
     ) -> None:
         self._connection = connection
         self._name = table
         self._columns = columns
         self._statement = statement
+        self._most = commit_every or math.inf
         self._table: Table | None = None
         self._json: list[bool] | None = None
         self._copies: bool | None = None
@@ -137,6 +141,11 @@ class RowWriter:
             for width, run in _runs(rows):
                 cursor.executemany(self._statement(width), [self._adapted(row) for row in run])
 
+    def _around_values(self, width: int) -> tuple[str, str, str]:
+        """The statement before its values, they, and what follows: where rows replace others, how."""
+        before, values, after = self._statement(width).partition(f"VALUES ({','.join(['%s'] * width)})")
+        return before, values, after.strip()
+
     def _may_copy(self, rows: list[Row]) -> bool:
         if (
             self._copies is False
@@ -148,7 +157,8 @@ class RowWriter:
         if not set().union(*kinds) <= _PLAIN:
             return False
         if self._copies is None:
-            self._copies = self._table_takes_copy(len(rows[0]))
+            worth = not self._around_values(len(rows[0]))[2] or self._most >= _STAGE_FROM
+            self._copies = worth and self._table_takes_copy(len(rows[0]))
         return self._copies and all(
             found <= _alike(column) and (list not in found or _is_flat(column, rows, place))
             for place, (column, found) in enumerate(zip(self._targets(len(rows[0])), kinds, strict=True))
@@ -173,13 +183,12 @@ class RowWriter:
     def _copied(self, rows: list[Row]) -> bool:
         """Whether COPY wrote the rows; nothing of them is written where it did not."""
         width = len(rows[0])
-        insert = self._statement(width)
-        before, values, after = insert.partition(f"VALUES ({','.join(['%s'] * width)})")
-        if not values or (after.strip() and len(rows) < _STAGE_FROM):
+        before, values, after = self._around_values(width)
+        if not values or (after and len(rows) < _STAGE_FROM):
             return False
         try:
             with self._undone_on_error():
-                if after.strip():
+                if after:
                     self._stage(rows, before, after)
                 else:
                     copy_in(
@@ -211,7 +220,7 @@ class RowWriter:
         copy_in(self._connection, rows, table, into=stage, columns=names)
         select = sql.SQL("SELECT {} FROM {}").format(columns, stage.sql()).as_string(self._connection)
         # With parameters, though there are none: names in the statement have their percent signs doubled.
-        cursor.execute(f"{before}{select.replace('%', '%%')}{after}".encode(), ())
+        cursor.execute(f"{before}{select.replace('%', '%%')} {after}".encode(), ())
         cursor.execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
 
     @contextmanager
