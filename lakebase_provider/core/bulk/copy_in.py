@@ -242,6 +242,7 @@ def _cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator
     try:
         yield
     except Exception:
+        # Of a row or of the link: to the server psycopg tells why the COPY ends.
         raise
     except BaseException:
         with suppress(psycopg.Error):

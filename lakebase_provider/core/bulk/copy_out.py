@@ -11,8 +11,7 @@ from psycopg import generators, waiting
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
-from lakebase_provider.core.bulk.failures import connection_lost
-from lakebase_provider.core.errors import LoadInterruptedError
+from lakebase_provider.core.bulk.failures import interrupted_reads
 
 #: Bytes after which a batch ends before it has its rows.
 BATCH_BYTES = 8 << 20
@@ -61,14 +60,8 @@ class CopyOut:
         """
         data, sizes = bytearray(), list[int]()
         while not self.ended:
-            try:
+            with interrupted_reads():
                 self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
-            except psycopg.Error as error:
-                if connection_lost(error):
-                    raise LoadInterruptedError(
-                        "The connection was lost while the server sent rows.", remedy="Read again."
-                    ) from error
-                raise
             while len(sizes) > rows or (len(data) >= BATCH_BYTES and len(sizes) > 1):
                 count = min(rows, len(sizes) - 1)
                 end = sum(sizes[:count])

@@ -50,6 +50,19 @@ def quotable(error: psycopg.Error) -> psycopg.Error | None:
     return None if quotes else error
 
 
+@contextmanager
+def interrupted_reads() -> Iterator[None]:
+    """Raise a lost connection as :class:`~lakebase_provider.core.errors.LoadInterruptedError`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if not connection_lost(error):
+            raise
+        raise LoadInterruptedError(
+            "The connection was lost while the server sent rows.", remedy="Read again."
+        ) from error
+
+
 def connection_lost(error: psycopg.Error) -> bool:
     """Whether the session is gone: the server ended it, or the link to it is broken."""
     state = error.sqlstate

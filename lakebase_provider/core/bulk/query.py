@@ -120,14 +120,9 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
         connection: In whose transaction it is asked.
         text: A plain query.
     """
-    return result_columns(connection, description(connection, text))
-
-
-def description(connection: psycopg.Connection[Any], text: bytes) -> Sequence[psycopg.Column]:
-    """The columns of a plain query as psycopg describes them; not one row is computed."""
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
-        return cursor.description or ()
+        return result_columns(connection, cursor.description or ())
 
 
 def copy_statement(connection: psycopg.Connection[Any], text: bytes, casts: Sequence[str | None]) -> bytes:

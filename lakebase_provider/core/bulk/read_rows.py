@@ -13,9 +13,9 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbLoader, JsonLoader
 
-from lakebase_provider.core.bulk.failures import connection_lost
+from lakebase_provider.core.bulk.failures import interrupted_reads
 from lakebase_provider.core.bulk.query import Parameters
-from lakebase_provider.core.errors import LoadError, LoadInterruptedError
+from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
@@ -45,21 +45,13 @@ def read_rows(
     """
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         _load_json_quickly(cursor.adapters)
+        size = _ROWS if capabilities.has_stream_chunked() else 1
         try:
-            yield from cursor.stream(
-                query,
-                params,
-                size=_ROWS if capabilities.has_stream_chunked() else 1,
-            )
+            with interrupted_reads():
+                yield from cursor.stream(query, params, size=size)
         except psycopg.ProgrammingError as error:
             if error.sqlstate is None and cursor.description is None:
                 raise LoadError("The statement returns no rows.", remedy="Use execute for it.") from error
-            raise
-        except psycopg.OperationalError as error:
-            if connection_lost(error):
-                raise LoadInterruptedError(
-                    "The connection was lost while the server sent rows.", remedy="Read again."
-                ) from error
             raise
 
 
