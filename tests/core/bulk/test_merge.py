@@ -42,6 +42,26 @@ def test_types_without_equality_have_changes_too(client: LakebaseClient) -> None
     assert counts(client.load(rows, "t", mode="merge")) == (0, 1, 0, 1)
 
 
+def test_a_change_of_one_column_is_a_change_whatever_its_type(client: LakebaseClient) -> None:
+    old = {"int": "1", "bool": "true", "uuid": "'00000000-0000-0000-0000-000000000001'",
+           "timestamptz": "'2026-01-01 00:00+00'", "time": "'00:00'", "date": "'2026-01-01'",
+           "text": "'a'", "interval": "'1 month'", "float8": "'0'", "numeric": "1.0",
+           "json": "'[1]'"}  # fmt: skip
+    new = {"int": 2, "bool": False, "uuid": "00000000-0000-0000-0000-000000000002",
+           "timestamptz": "2026-01-01 00:00:00.000001+00", "time": "00:00:00.000001", "date": "2026-01-02",
+           "text": "A", "interval": "30 days", "float8": -0.0, "numeric": "1.00",
+           "json": "[ 1]"}  # fmt: skip
+    names = [f"c{n}" for n in range(len(old))]
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, old, strict=True))
+    run(client, f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    for name, value in zip(names, new.values(), strict=True):
+        run(client, f"TRUNCATE t; INSERT INTO t VALUES (1, {', '.join(old.values())})")
+        row = [(1, value)]
+        assert counts(client.load(row, "t", mode="merge", columns=["id", name])) == (0, 1, 0, 0), name
+        assert counts(client.load(row, "t", mode="merge", columns=["id", name])) == (0, 0, 0, 1), name
+        assert counts(client.load([(1, None)], "t", mode="merge", columns=["id", name])) == (0, 1, 0, 0)
+
+
 def test_of_two_rows_with_a_key_the_later_one_counts(client: LakebaseClient) -> None:
     run(client, "CREATE TABLE t (id int PRIMARY KEY, v text)")
     # Rows of such different sizes that a table with gaps would fill them out of order.
