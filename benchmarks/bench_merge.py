@@ -5,13 +5,15 @@ rows, as it does by default, and a merge once. Each contender finds the table as
 checkpoint, so that none pays for full page images, whose number depends on pages and not on rows. Table and
 index fit into shared_buffers (256 MB).
 
-A merge is bound by one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the
-same time, its own and its backend, so the ratio to it is smaller where both cores are free.
+Rows come in the order of their key, as the table's own lie, and where a name says so in none. A merge is bound by
+one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the same time, its own and
+its backend, so the ratio to it is smaller where both cores are free.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +32,7 @@ _ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 
 _LIMIT = "staged MERGE on the server"
 _ALONE = "its MERGE alone, rows staged before"
+_LIMIT_NO_ORDER = "staged MERGE on the server, in no order"
 _INSERT_ROWS = f"insert_rows(replace=True), {_ROWS // _EVERY // 1000} k"
 _TABLE = "bench_merge"
 _DDL = (
@@ -70,16 +73,18 @@ class Merges:
         load(self._client, self.arrow, "new")
         self._client.commit()
         (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
-        self._file = f"{data}/new.bin"
-        self._execute(f"COPY new TO '{self._file}' (FORMAT binary)")
+        self._folder = data
+        self._execute(f"COPY new TO '{data}/in order' (FORMAT binary)")
+        no_order = "SELECT * FROM new ORDER BY md5(id::text)"
+        self._execute(f"COPY ({no_order}) TO '{data}/in no order' (FORMAT binary)")
 
-    def on_the_server(self, *, count_staging: bool) -> Callable[[], float]:
+    def on_the_server(self, *, rows: str = "in order", count_staging: bool = True) -> Callable[[], float]:
         """Rows from a file of the server's own into a temporary table, then MERGE: no client, no network."""
 
         def run() -> None:
             self._execute("BEGIN")
             self._execute(f"CREATE TEMPORARY TABLE stage (LIKE {_TABLE}) ON COMMIT DROP")
-            self._execute(f"COPY stage FROM '{self._file}' (FORMAT binary)")
+            self._execute(f"COPY stage FROM '{self._folder}/{rows}' (FORMAT binary)")
             staged = time.perf_counter()
             self._execute(self._merge)
             self._execute("COMMIT")
@@ -131,10 +136,18 @@ def _plus_one(column: Any) -> Any:
     return pc.add(column, pa.scalar(1, pa.int32()))
 
 
+def _shuffled(number: int) -> list[int]:
+    """The numbers below it, in an order that is none but is the same in each run."""
+    numbers = list(range(number))
+    random.Random(1).shuffle(numbers)  # noqa: S311 # no secret
+    return numbers
+
+
 def main() -> int:
     bench = Bench("merge")
     with tls_server(fsync="on"), psycopg.connect("", autocommit=True) as connection:
         merges = Merges(connection)
+        no_order = merges.arrow.take(_shuffled(_ROWS))
         rows = [(row[0], row[1] + 1, *row[2:]) for row in make_rows(_ROWS // 2, _ROWS // 2 + _ROWS)]
         # Spread over the whole batch: half exist too, and the table is touched everywhere.
         few = rows[::_EVERY]
@@ -142,9 +155,11 @@ def main() -> int:
             f"merge {_ROWS // 1000} k into as many, fsync on",
             "rows/s",
             {
-                _LIMIT: merges.on_the_server(count_staging=True),
+                _LIMIT: merges.on_the_server(),
                 _ALONE: merges.on_the_server(count_staging=False),
+                _LIMIT_NO_ORDER: merges.on_the_server(rows="in no order"),
                 "ours: Arrow": merges.ours(merges.arrow),
+                "ours: Arrow, in no order": merges.ours(no_order),
                 "ours: rows": merges.ours(rows),
                 _INSERT_ROWS: lambda: merges.insert_rows(few),
             },
@@ -153,6 +168,11 @@ def main() -> int:
         merges.close()
     bench.at_least(
         "ours: Arrow / staged MERGE on the server", bench.ratio(figures, "ours: Arrow", _LIMIT), 0.75
+    )
+    bench.at_least(
+        "ours: Arrow, in no order / staged MERGE on the server, in no order",
+        bench.ratio(figures, "ours: Arrow, in no order", _LIMIT_NO_ORDER),
+        1,
     )
     for ours in ("ours: Arrow", "ours: rows"):
         peer = bench.ratio(figures, ours, _INSERT_ROWS)

@@ -227,7 +227,7 @@ class _Load:
             delete_missing=self.plan.delete == "missing",
             slice=self.plan.slice(self.connection),
         )
-        counts = merge.run(self.connection, copied.rows, self.progress.phase)
+        counts = merge.run(self.connection, copied.rows)
         self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
         return copied, counts
 

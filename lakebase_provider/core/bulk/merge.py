@@ -1,37 +1,31 @@
 """Merge: staged rows change those of the same key, add the others, and may remove what is missing.
 
-The change is one MERGE, or where rows came in the order of their key one for each part of them. Where another
-session inserts one of its keys in the same moment, MERGE fails on the unique index; it is then undone to a
-savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot fail so. Without a unique index on the
-keys nothing would tell of such a key: the table is then locked against other writers until the transaction
-ends.
+The change is one MERGE, in the order of the keys: the index is read and written from one end to the other,
+which in no order takes twice as long, and of two merges one waits for the other where each might have waited.
+Where another session inserts one of its keys in the same moment, MERGE fails on the unique index; it is then
+undone to a savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot fail so. Without a unique
+index on the keys nothing would tell of such a key: the table is then locked against other writers until the
+transaction ends.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from lakebase_provider.core.bulk.key_ranges import KeyRange, key_ranges, may_have_ranges
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.errors import BadRowError
 
 logger = logging.getLogger(__name__)
 
-# Enough kilobytes that the hash of a million keys stays in memory. And no nested loop over rows kept aside:
-# where statistics of the table are old, the few rows that they promise may be a million.
-_SETTINGS = {"work_mem": "65536", "enable_material": "off"}
-_DIFFERENT = """
-SELECT name, setting FROM pg_catalog.pg_settings
-WHERE name = 'work_mem' AND setting::bigint < %(work_mem)s::bigint
-    OR name = 'enable_material' AND setting <> %(enable_material)s
-"""
+# Less makes a long sort merge its runs in several passes. More sorts no faster, and lets the planner join by
+# a hash of a million keys, which the processor's cache has no room for, in place of the index.
+_WORK_MEM = "16MB"
 
 # The server counts for each table what a transaction has done so far. MERGE tells only the sum of inserted
 # and updated rows before Postgres 17, and RETURNING a row for each costs more than reading two counters. An
@@ -40,16 +34,6 @@ _INSERTED = """
 SELECT coalesce(sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relid)
     - pg_catalog.pg_stat_get_xact_tuples_deleted(relid)), 0)
 FROM (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s) UNION SELECT %(oid)s::regclass) AS leaf
-"""
-
-# What is done or checked at the end of a statement is to see all rows of the load at once: triggers (but not
-# those before a row), rows of the table that refer to others of it, constraints that may be deferred.
-_AT_ONCE = """
-WITH leaf AS (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s) UNION SELECT %(oid)s::regclass)
-SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger JOIN leaf ON tgrelid = relid
-        WHERE NOT tgisinternal AND tgtype & 3 <> 3)
-    OR EXISTS (SELECT FROM pg_catalog.pg_constraint JOIN leaf ON conrelid = relid
-        WHERE condeferrable OR confrelid IN (SELECT relid FROM leaf))
 """
 
 _UNIQUE = """
@@ -62,7 +46,6 @@ SELECT EXISTS (
             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
             WHERE a.attname <> ALL (%s)))
 """
-
 
 # Types whose values are equal only where their images are.
 _ONE_IMAGE = frozenset(
@@ -108,89 +91,41 @@ class Merge:
     delete_missing: bool = False
     slice: sql.Composable | None = None
 
-    def run(self, connection: psycopg.Connection[Any], rows: int, phase: Callable[[str], None]) -> Counts:
+    def run(self, connection: psycopg.Connection[Any], rows: int) -> Counts:
         """Merge.
 
         Args:
             connection: The connection whose transaction it becomes part of.
             rows: How many rows were staged.
-            phase: Called with what is done from now on.
 
         Raises:
             BadRowError: A row's key is NULL.
         """
         cursor = psycopg.Cursor(connection)
-        with _settings(cursor):
-            unique = self._unique(cursor)
-            ranges = self._ranges(cursor, rows) if unique else []
-            if not ranges or self.delete_missing:
-                # The plan depends on their number and keys; statistics of all columns take twice as long.
-                cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), _list("{}", self.keys)))
-            if not ranges and self._deduplicate(cursor, rows) and unique:
-                ranges = self._ranges(cursor, rows)
+        before = _one(cursor, "SELECT pg_catalog.current_setting('work_mem')")
+        _set_work_mem(cursor, _WORK_MEM)
+        try:
+            # The plan depends on their number and on the keys; statistics of all columns take twice as long.
+            cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), _list("{}", self.keys)))
+            self._refuse_null(cursor, rows)
             deleted = self._delete(cursor) if self.delete_missing else 0
-            inserted, updated = self._change(cursor, unique, ranges, phase)
+            inserted, updated = self._change(cursor)
             return Counts(inserted, updated, deleted)
+        finally:
+            if not connection.broken and _usable(connection):
+                _set_work_mem(cursor, before)
 
-    @property
-    def _oid(self) -> dict[str, int]:
-        return {"oid": self.table.oid}
-
-    def _unique(self, cursor: psycopg.Cursor[Any]) -> bool:
-        """Whether an index tells of keys that another session inserts; else none can do so from now on."""
-        if _one(cursor, _UNIQUE, (self.table.oid, len(self.keys), list(self.keys))):
-            return True
-        logger.info(
-            "%s has no unique index on (%s): it is locked against other writers while rows are merged.",
-            self.table.name,
-            ", ".join(self.keys),
+    def _refuse_null(self, cursor: psycopg.Cursor[Any], rows: int) -> None:
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
+            self.stage.sql(), _list("{} IS NULL", self.keys, " OR ")
         )
-        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.table.name.sql()))
-        return False
-
-    def _ranges(self, cursor: psycopg.Cursor[Any], rows: int) -> list[KeyRange]:
-        """The parts to be merged one by one; nothing where it is better done at once."""
-        key = _column(self.table, self.keys[0])
-        if len(self.keys) > 1 or not may_have_ranges(key, rows) or _one(cursor, _AT_ONCE, self._oid):
-            return []
-        return key_ranges(cursor, self.stage, key, rows)
-
-    def _deduplicate(self, cursor: psycopg.Cursor[Any], rows: int) -> bool:
-        """Keep one row of each key; whether any went."""
-        keys = _list("{}", self.keys)
-        no_null = _list("{} IS NOT NULL", self.keys, " AND ")
-        if len(self.keys) == 1:
-            # A sort of bare values; a grouping of a million rows takes twice as long.
-            query = sql.SQL("SELECT count({key}), count(DISTINCT {key}) FROM {stage}").format(
-                key=keys, stage=self.stage.sql()
-            )
-        else:
-            query = sql.SQL(
-                "SELECT sum(n) FILTER (WHERE {no_null}), count(*) FILTER (WHERE {no_null})"
-                " FROM (SELECT {keys}, count(*) AS n FROM {stage} GROUP BY {keys}) AS k"
-            ).format(keys=keys, no_null=no_null, stage=self.stage.sql())
-        keyed, distinct = cursor.execute(query).fetchone() or (0, 0)
-        if (keyed or 0) != rows:
+        if without := _one(cursor, query):
             raise BadRowError(
-                f"{rows - (keyed or 0)} of {rows} rows have NULL in a key ({', '.join(self.keys)}).",
+                f"{without} of {rows} rows have NULL in a key ({', '.join(self.keys)}).",
                 column=self.keys[0] if len(self.keys) == 1 else None,
                 kind="NULL",
                 remedy="Give each row a key, or merge by other keys.",
             )
-        if distinct == rows:
-            return False
-        # The stage was created in this transaction, so COPY has only appended to it: ctid is the order.
-        order: sql.Composable = sql.SQL("ctid DESC")
-        if self.version_column is not None:
-            order = sql.SQL("{} DESC NULLS LAST, ctid DESC").format(sql.Identifier(self.version_column))
-        cursor.execute(
-            sql.SQL(
-                "DELETE FROM {stage} AS s USING (SELECT ctid AS place, row_number() OVER"
-                " (PARTITION BY {keys} ORDER BY {order}) AS n FROM {stage}) AS d"
-                " WHERE s.ctid = d.place AND d.n > 1"
-            ).format(stage=self.stage.sql(), keys=keys, order=order)
-        )
-        return True
 
     def _delete(self, cursor: psycopg.Cursor[Any]) -> int:
         limit = sql.SQL("") if self.slice is None else sql.SQL(" AND ({})").format(self.slice)
@@ -199,37 +134,41 @@ class Merge:
         )
         return cursor.execute(query).rowcount
 
-    def _change(
-        self,
-        cursor: psycopg.Cursor[Any],
-        unique: bool,
-        ranges: Sequence[KeyRange],
-        phase: Callable[[str], None],
-    ) -> tuple[int, int]:
-        before = _one(cursor, _INSERTED, self._oid)
+    def _change(self, cursor: psycopg.Cursor[Any]) -> tuple[int, int]:
+        oid = {"oid": self.table.oid}
+        unique = _one(cursor, _UNIQUE, (self.table.oid, len(self.keys), list(self.keys)))
+        if not unique:
+            logger.info(
+                "%s has no unique index on (%s): it is locked against other writers while rows are merged.",
+                self.table.name,
+                ", ".join(self.keys),
+            )
+            cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.table.name.sql()))
+        before = _one(cursor, _INSERTED, oid)
         try:
             with cursor.connection.transaction():
-                total = 0
-                for number, part in enumerate(ranges, 1):
-                    phase(f"merge, part {number} of {len(ranges)}")
-                    total += cursor.execute(self._merge(part)).rowcount
-                if not ranges:
-                    total = cursor.execute(self._merge()).rowcount
+                total = cursor.execute(self._merge()).rowcount
         except psycopg.errors.UniqueViolation:
             if not unique:
                 raise
             logger.info("Another session inserted the same keys into %s: on by ON CONFLICT.", self.table.name)
-            before = _one(cursor, _INSERTED, self._oid)
+            before = _one(cursor, _INSERTED, oid)
             total = cursor.execute(self._upsert()).rowcount
-        inserted = min(int(_one(cursor, _INSERTED, self._oid) - before), total)
+        inserted = min(int(_one(cursor, _INSERTED, oid) - before), total)
         return inserted, total - inserted
 
-    def _merge(self, part: KeyRange | None = None) -> sql.Composed:
-        rows: sql.Composable = self.stage.sql()
-        on: sql.Composable = _list("t.{0} = s.{0}", self.keys, " AND ")
-        if part is not None:
-            rows = part.rows(self.stage)
-            on = sql.SQL(" AND ").join([on, part.holds(sql.Identifier("t", self.keys[0]))])
+    def _rows(self) -> sql.Composed:
+        """Of the rows with a key the one that counts, in the order of the keys."""
+        keys = _list("{}", self.keys)
+        version: sql.Composable = sql.SQL("")
+        if self.version_column is not None:
+            version = sql.SQL("{} DESC NULLS LAST, ").format(sql.Identifier(self.version_column))
+        # The stage was created in this transaction, so COPY has only appended to it: ctid is the order.
+        return sql.SQL(
+            "(SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {version}ctid DESC)"
+        ).format(keys=keys, columns=_list("{}", self.columns), stage=self.stage.sql(), version=version)
+
+    def _merge(self) -> sql.Composed:
         update = self._update("s")
         matched = sql.SQL("WHEN MATCHED AND {} THEN UPDATE SET {}").format(*update) if update else sql.SQL("")
         return sql.SQL(
@@ -237,8 +176,8 @@ class Merge:
             " WHEN NOT MATCHED THEN INSERT ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})"
         ).format(
             table=self.table.name.sql(),
-            rows=rows,
-            on=on,
+            rows=self._rows(),
+            on=_list("t.{0} = s.{0}", self.keys, " AND "),
             matched=matched,
             columns=_list("{}", self.columns),
             values=_list("s.{}", self.columns),
@@ -250,12 +189,12 @@ class Merge:
         if update:
             action = sql.SQL("UPDATE SET {1} WHERE {0}").format(*update)
         return sql.SQL(
-            "INSERT INTO {table} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {stage}"
+            "INSERT INTO {table} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {rows} AS s"
             " ON CONFLICT ({keys}) DO {action}"
         ).format(
             table=self.table.name.sql(),
             columns=_list("{}", self.columns),
-            stage=self.stage.sql(),
+            rows=self._rows(),
             keys=_list("{}", self.keys),
             action=action,
         )
@@ -302,26 +241,13 @@ def _list(template: str, names: Sequence[str], separator: str = ", ") -> sql.Com
     return sql.SQL(separator).join(form.format(sql.Identifier(name)) for name in names)
 
 
-@contextmanager
-def _settings(cursor: psycopg.Cursor[Any]) -> Iterator[None]:
-    """Plan for many rows, and leave the transaction's settings as they were."""
-    before = cursor.execute(_DIFFERENT, _SETTINGS).fetchall()
-    _set(cursor, [(name, _SETTINGS[name]) for name, _ in before])
-    try:
-        yield
-    finally:
-        if not cursor.connection.broken and _usable(cursor.connection):
-            _set(cursor, before)
+def _set_work_mem(cursor: psycopg.Cursor[Any], value: str) -> None:
+    cursor.execute("SELECT pg_catalog.set_config('work_mem', %s, true)", (value,))
 
 
-def _set(cursor: psycopg.Cursor[Any], settings: Sequence[tuple[str, str]]) -> None:
-    for name, value in settings:
-        cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
-
-
-def _one(cursor: psycopg.Cursor[Any], query: str, parameters: Any) -> Any:
+def _one(cursor: psycopg.Cursor[Any], query: Any, parameters: Any = None) -> Any:
     """The only value of a query that gives one row."""
-    row = cursor.execute(query.encode(), parameters).fetchone()
+    row = cursor.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]
 

@@ -250,6 +250,29 @@ def test_a_key_that_another_session_inserts_meanwhile_is_updated(
     assert run(client, "SELECT * FROM t ORDER BY id") == [(4, "a"), (5, "ours")]
 
 
+def test_merges_take_rows_in_the_same_order_and_do_not_deadlock(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+    run(client, "INSERT INTO t SELECT n, '' FROM generate_series(1, 9) n")
+    results: list[Any] = []
+
+    def merge(*keys: int) -> None:
+        results.append(client.load([(key, f"{keys}") for key in keys], "t", mode="merge"))
+
+    with client.connect() as other:
+        other.execute("SELECT FROM t WHERE id = 5 FOR UPDATE")
+        # As they come, each takes a row that the other one needs once the third session lets go of its own.
+        threads = [threading.Thread(target=merge, args=keys) for keys in ((1, 5, 9), (9, 5, 1))]
+        for thread in threads:
+            thread.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'MERGE%'"
+        eventually(lambda: run(client, waits) == [(2,)])
+        other.rollback()
+        for thread in threads:
+            thread.join(20)
+    assert [counts(result) for result in results] == [(0, 3, 0, 0)] * 2
+    assert run(client, "SELECT count(*), count(DISTINCT v) FROM t WHERE v <> ''") == [(3, 1)]
+
+
 def test_without_a_unique_index_writers_wait_and_no_key_stands_twice(client: LakebaseClient) -> None:
     run(client, "CREATE TABLE t (id int, v text)")
 
