@@ -5,9 +5,9 @@ rows, as it does by default, and a merge once. Each contender finds the table as
 checkpoint, so that none pays for full page images, whose number depends on pages and not on rows. Table and
 index fit into shared_buffers (256 MB).
 
-Rows come in the order of their key, as the table's own lie, and where a name says so in none. A merge is bound by
-one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the same time, its own and
-its backend, so the ratio to it is smaller where both cores are free.
+Rows come in the order of their key, as the table's own lie, and where a name says so in none. A merge is
+bound by one backend's CPU, most of it in MERGE itself. The peer has two processes that work at the same time,
+its own and its backend, so the ratio to it is smaller where both cores are free.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 from psycopg.types.json import Json
 
 from lakebase_provider.core.bulk.copy_in import copy_in
 from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError, LakebaseError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class RowWriter:
         self.refusal = None
         if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
             return
-        with psycopg.Cursor(self._connection) as cursor:
+        with plain_cursor(self._connection) as cursor:
             for width, run in _runs(rows):
                 cursor.executemany(self._statement(width), [self._adapted(row) for row in run])
 
@@ -167,7 +167,7 @@ class RowWriter:
     def _table_takes_copy(self, width: int) -> bool:
         idle = self._connection.info.transaction_status == TransactionStatus.IDLE
         table = self._read()
-        cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
+        cursor = plain_cursor(self._connection)
         only_insert = cursor.execute(_ONLY_INSERT_RUNS, (table.oid,)).fetchone()
         if idle and not self._connection.autocommit:
             # A batch that begins its transaction needs no savepoint.
@@ -210,7 +210,7 @@ class RowWriter:
         table, names = self._read(), [column.name for column in self._targets(len(rows[0]))]
         stage = TableName(f"lakebase_rows_{secrets.token_hex(6)}", "pg_temp")
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
-        cursor = psycopg.Cursor(self._connection)
+        cursor = plain_cursor(self._connection)
         # Of the table's types, and without its constraints: they are checked when rows reach the table.
         cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
@@ -232,7 +232,7 @@ class RowWriter:
                 yield
             return
         begins = connection.info.transaction_status == TransactionStatus.IDLE
-        cursor = psycopg.Cursor(connection)
+        cursor = plain_cursor(connection)
         if not begins:
             cursor.execute("SAVEPOINT lakebase_rows")
         try:

@@ -17,6 +17,7 @@ from lakebase_provider.core.bulk.failures import load_error
 from lakebase_provider.core.bulk.source import Batch, Source, open_source
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def copy_in(
         encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)
         statement = _statement(into or table.name, chosen, method)
-        with _utc(connection, method, targets), psycopg.Cursor(connection) as cursor:
+        with _utc(connection, method, targets), plain_cursor(connection) as cursor:
             try:
                 with cursor.copy(statement) as copy, _cancelled_when_interrupted(connection):
                     run.write(opened, copy)
@@ -265,7 +266,7 @@ def _utc(connection: psycopg.Connection[Any], method: Method, targets: Sequence[
     if method.format == "binary" or not any(_reads_zone(target) for target in targets):
         yield
         return
-    with psycopg.Cursor(connection) as cursor:
+    with plain_cursor(connection) as cursor:
         before = cursor.execute("SELECT current_setting('timezone')").fetchone()
         assert before is not None
         change = "SELECT set_config('timezone', %s, true)"

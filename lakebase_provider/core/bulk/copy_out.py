@@ -12,6 +12,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 
 from lakebase_provider.core.bulk.failures import interrupted_reads
+from lakebase_provider.core.cursor import plain_cursor
 
 #: Bytes after which a batch ends before it has its rows.
 BATCH_BYTES = 8 << 20
@@ -28,7 +29,7 @@ def copy_out(connection: psycopg.Connection[Any], statement: bytes) -> Iterator[
     Raises:
         psycopg.Error: The server refuses the statement.
     """
-    with psycopg.Cursor(connection) as cursor, cursor.copy(statement):
+    with plain_cursor(connection) as cursor, cursor.copy(statement):
         copy = CopyOut(connection)
         yield copy
         if not copy.ended:

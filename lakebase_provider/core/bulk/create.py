@@ -13,6 +13,7 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.source import Source, open_source
 from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def create_table(
     ]
     if keys:
         parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
-    psycopg.Cursor(connection).execute(
+    plain_cursor(connection).execute(
         sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(name.sql(), sql.SQL(", ").join(parts))
     )
     return read_table(connection, name)

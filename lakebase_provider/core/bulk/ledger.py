@@ -18,6 +18,7 @@ from psycopg import sql
 from lakebase_provider.core.bulk.result import LoadResult, Mode
 from lakebase_provider.core.bulk.table import TableName
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import LoadInterruptedError
 
 logger = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ class Ledger:
         self._one("SELECT pg_catalog.pg_terminate_backend(%s, 5000)", holder.pid)
 
     def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
-        return psycopg.Cursor(self._connection).execute(query, parameters)
+        return plain_cursor(self._connection).execute(query, parameters)
 
     def _one(self, query: Any, *parameters: Any) -> Any:
         return self._execute(query, parameters or None).fetchone()

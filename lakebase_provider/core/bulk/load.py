@@ -26,6 +26,7 @@ from lakebase_provider.core.bulk.result import LoadResult
 from lakebase_provider.core.bulk.swap import swap_in
 from lakebase_provider.core.bulk.table import Table, TableName, read_table, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class _Load:
         return copied, counts
 
     def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
-        return psycopg.Cursor(self.connection).execute(query, parameters)
+        return plain_cursor(self.connection).execute(query, parameters)
 
 
 def _log(result: LoadResult) -> None:

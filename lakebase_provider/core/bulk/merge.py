@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.table import Column, Table, TableName
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import BadRowError
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Merge:
         Raises:
             BadRowError: A row's key is NULL.
         """
-        cursor = psycopg.Cursor(connection)
+        cursor = plain_cursor(connection)
         before = _one(cursor, "SELECT pg_catalog.current_setting('work_mem')")
         _set_work_mem(cursor, _WORK_MEM)
         try:

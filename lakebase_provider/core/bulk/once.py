@@ -18,6 +18,7 @@ from lakebase_provider.core.bulk.reject import Rejects
 from lakebase_provider.core.bulk.result import LoadResult
 from lakebase_provider.core.bulk.table import TableName, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import CommitUnknownError, LakebaseError, LoadInterruptedError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _create_ledger(
 
 
 def _transaction_id(connection: psycopg.Connection[Any]) -> str:
-    row = psycopg.Cursor(connection).execute("SELECT pg_catalog.pg_current_xact_id()::text").fetchone()
+    row = plain_cursor(connection).execute("SELECT pg_catalog.pg_current_xact_id()::text").fetchone()
     return str(row[0] if row else "")
 
 
@@ -143,7 +144,7 @@ def _took_place(
         ledger = Ledger.of(connection, name, ledger_schema, clock=clock)
         ledger.wait(name, result.load_id)
         return ledger.find(name, result.load_id) is not None
-    cursor, began, ended = psycopg.Cursor(connection), clock.elapsed(), False
+    cursor, began, ended = plain_cursor(connection), clock.elapsed(), False
     while True:
         row = cursor.execute("SELECT pg_catalog.pg_xact_status(%s::xid8)", (transaction,)).fetchone()
         if row is None or row[0] is None:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.abc import Query
 
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.cursor import plain_cursor
 
 
 def executemany_pipeline(
@@ -29,7 +30,7 @@ def executemany_pipeline(
     Raises:
         LoadError: A statement failed; the transaction is to be rolled back.
     """
-    with typed_errors("Statements in a pipeline"), psycopg.Cursor(connection) as cursor:
+    with typed_errors("Statements in a pipeline"), plain_cursor(connection) as cursor:
         # psycopg's executemany has the server prepare the statement, and queues without waiting.
         cursor.executemany(query, rows)
         return cursor.rowcount

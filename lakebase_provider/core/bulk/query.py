@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Dumper, Transformer
-from psycopg.rows import tuple_row
 
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
+from lakebase_provider.core.cursor import plain_cursor
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
@@ -120,7 +120,7 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
         connection: In whose transaction it is asked.
         text: A plain query.
     """
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
         return result_columns(connection, cursor.description or ())
 

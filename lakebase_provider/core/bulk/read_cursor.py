@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.adapt import Buffer
-from psycopg.rows import tuple_row
 from psycopg.types.datetime import IntervalLoader
 from psycopg.types.string import TextLoader
 
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def cursor_batches(
     """
     import pyarrow as pa
 
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         for type_name in _AS_TEXT:
             cursor.adapters.register_loader(type_name, TextLoader)
         cursor.adapters.register_loader("interval", _ExactIntervalLoader)

@@ -10,11 +10,11 @@ import psycopg
 from psycopg import capabilities
 from psycopg.adapt import AdaptersMap, Buffer
 from psycopg.pq import Format
-from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbLoader, JsonLoader
 
 from lakebase_provider.core.bulk.failures import interrupted_reads
 from lakebase_provider.core.bulk.query import Parameters
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_rows(
         LoadInterruptedError: The connection was lost while the rows came.
         psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value.
     """
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         _load_json_quickly(cursor.adapters)
         size = _ROWS if capabilities.has_stream_chunked() else 1
         try:

@@ -19,6 +19,7 @@ from psycopg import sql
 from lakebase_provider.core.bulk.copy_in import RejectedRow
 from lakebase_provider.core.bulk.plan import RejectTo
 from lakebase_provider.core.bulk.table import TableName
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import CommitUnknownError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Rejects:
         columns: Sequence[str],
         load_id: str | None,
     ) -> None:
-        cursor = psycopg.Cursor(connection)
+        cursor = plain_cursor(connection)
         cursor.execute(sql.SQL(_CREATE).format(table.sql()))
         statement = sql.SQL(
             "COPY {} (table_name, load_id, row_number, column_name, reason, row) FROM STDIN"

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.table import Table
+from lakebase_provider.core.cursor import plain_cursor
 
 
 def delete_rows(connection: psycopg.Connection[Any], table: Table, where: sql.Composable | None) -> int:
@@ -24,4 +25,4 @@ def delete_rows(connection: psycopg.Connection[Any], table: Table, where: sql.Co
     query = sql.SQL("DELETE FROM {}").format(table.name.sql())
     if where is not None:
         query = sql.SQL("{} WHERE {}").format(query, where)
-    return psycopg.Cursor(connection).execute(query).rowcount
+    return plain_cursor(connection).execute(query).rowcount

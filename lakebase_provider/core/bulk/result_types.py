@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from lakebase_provider.core.cursor import plain_cursor
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -57,7 +59,7 @@ def result_columns(
     unknown = sorted({column.type_code for column in description if types.get(column.type_code) is None})
     arrays: set[int] = set()
     if unknown:
-        with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
+        with plain_cursor(connection) as cursor:
             arrays = {oid for (oid,) in cursor.execute(_ARRAYS, (unknown,))}
     found = []
     for column in description:

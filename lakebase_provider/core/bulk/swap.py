@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.table import Table, TableName, read_table
+from lakebase_provider.core.cursor import plain_cursor
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class NewTable:
     def replaced_rows(self) -> int:
         """How many rows the old table has."""
         query = sql.SQL("SELECT count(*) FROM {}").format(self._old.name.sql())
-        return int((psycopg.Cursor(self._connection).execute(query).fetchone() or (0,))[0])
+        return int((plain_cursor(self._connection).execute(query).fetchone() or (0,))[0])
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def swap_in(connection: psycopg.Connection[Any], table: Table) -> Iterator[NewTa
     Yields:
         The table to fill; None where the present one has what a new one cannot keep, which is logged.
     """
-    cursor = psycopg.Cursor(connection)
+    cursor = plain_cursor(connection)
     if _has_obstacles(cursor, table):
         yield None
         return

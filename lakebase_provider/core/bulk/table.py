@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import tuple_row
 
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
 
 #: Postgres cuts longer names off without a word, so that two of them may become one.
@@ -241,7 +241,7 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         TableNotFoundError: There is no such table.
     """
     table = TableName.parse(name)
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
     if not rows:
         raise _not_found(connection, table)
@@ -286,7 +286,7 @@ def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableN
         " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)),"
         " pg_catalog.current_schema())"
     )
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         found = cursor.execute(query, (name.sql().as_string(connection),)).fetchone()
     return name if found is None or found[0] is None else TableName(name.table, found[0])
 
@@ -299,7 +299,7 @@ def _not_found(connection: psycopg.Connection[Any], table: TableName) -> TableNo
         " WHERE lower(c.relname) = lower(%s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm')"
         " ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, 1, 2 LIMIT 1"
     )
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         near = cursor.execute(query, (table.table,)).fetchone()
     remedy = None
     if near is not None:

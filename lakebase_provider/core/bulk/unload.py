@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import tuple_row
 
 from lakebase_provider.core.bulk.copy_out import copy_out
 from lakebase_provider.core.bulk.query import Parameters, bare, describe, is_plain_query, query_text
 from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
 from lakebase_provider.core.bulk.unload_files import FORMATS, Destination, Format
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _unload_parts(
 
 def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
     """Name of the transaction's snapshot, which others can take while it lasts."""
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with plain_cursor(connection) as cursor:
         row = cursor.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
     assert row is not None
     return str(row[0])

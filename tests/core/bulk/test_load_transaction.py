@@ -9,6 +9,7 @@ from functools import partial
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load import load
@@ -168,3 +169,17 @@ def test_a_constraint_that_is_checked_at_the_commit_says_so(client: LakebaseClie
         with pytest.raises(BadRowError, match="late_id_key"):
             into([(1,), (1,)], "late", load_id="x")
     assert run(client, "SELECT count(*) FROM late") == [(0,)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_cursors_a_connection_makes_is_its_owners_affair(client: LakebaseClient, mode: Mode) -> None:
+    rows = [{"id": 1, "v": "a"}, {"id": 2, "v": "b"}]
+    with client.connect(row_factory=dict_row, cursor_factory=psycopg.RawCursor) as connection:
+        for skipped in (False, True):
+            result = load(
+                connection, rows, "new", mode=mode, load_id="x", create=True, columns=["id", "v"], keys=["id"]
+            )
+            assert result.skipped is skipped
+        with pytest.raises(BadRowError):
+            load(connection, [("no number", "")], "t", mode=mode)
+        assert connection.execute("SELECT * FROM new WHERE id > $1 ORDER BY id", [0]).fetchall() == rows
