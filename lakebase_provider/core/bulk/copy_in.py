@@ -14,6 +14,7 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.failures import load_error
+from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.source import Batch, Source, open_source
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
@@ -111,7 +112,7 @@ def copy_in(
         encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)
         statement = _statement(into or table.name, chosen, method)
-        with _utc(connection, method, targets), plain_cursor(connection) as cursor:
+        with settings(connection, _settings(method, targets)), plain_cursor(connection) as cursor:
             try:
                 with cursor.copy(statement) as copy, _cancelled_when_interrupted(connection):
                     run.write(opened, copy)
@@ -260,21 +261,11 @@ def _statement(name: TableName, columns: Sequence[Column], method: Method) -> sq
     )
 
 
-@contextmanager
-def _utc(connection: psycopg.Connection[Any], method: Method, targets: Sequence[Target]) -> Iterator[None]:
-    """Let the server read texts of times without a zone as UTC, whatever the session's zone."""
-    if method.format == "binary" or not any(_reads_zone(target) for target in targets):
-        yield
-        return
-    with plain_cursor(connection) as cursor:
-        before = cursor.execute("SELECT current_setting('timezone')").fetchone()
-        assert before is not None
-        change = "SELECT set_config('timezone', %s, true)"
-        cursor.execute(change, ("UTC",))
-        yield
-        # After an error the rollback undoes it.
-        cursor.execute(change, before)
-
-
-def _reads_zone(target: Target) -> bool:
-    return (target.element or target).kind in ("timestamptz", OTHER)
+def _settings(method: Method, targets: Sequence[Target]) -> dict[str, str]:
+    """With which settings the server reads the data as they are meant."""
+    wanted = {**UTF8, "standard_conforming_strings": "on"}  # the latter changes what psycopg makes of bytes
+    kinds = {(target.element or target).kind for target in targets}
+    if method.format == "text" and not kinds.isdisjoint(("timestamptz", OTHER)):
+        # Texts of times without a zone are in UTC, and each part of an interval has its own sign.
+        wanted |= {"TimeZone": "UTC", "IntervalStyle": "postgres"}
+    return wanted

@@ -23,6 +23,7 @@ from lakebase_provider.core.bulk.progress import Progress
 from lakebase_provider.core.bulk.reject import Rejects
 from lakebase_provider.core.bulk.replace import delete_rows
 from lakebase_provider.core.bulk.result import LoadResult
+from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.swap import swap_in
 from lakebase_provider.core.bulk.table import Table, TableName, read_table, resolve_name
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
@@ -85,6 +86,7 @@ def load_rows(
         telemetry.span("load", mode=plan.mode),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
+        settings(connection, UTF8),
         Progress(str(name), clock=clock) as progress,
     ):
         return _Load(connection, source, plan, rejects, progress, clock).run(name)

@@ -21,6 +21,7 @@ from lakebase_provider.core.bulk.query import (
 )
 from lakebase_provider.core.bulk.read_cursor import cursor_batches
 from lakebase_provider.core.bulk.result_types import ResultColumn
+from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,16 +67,18 @@ def read_batches(
 
     if batch_rows < 1:
         raise ConfigError(f"batch_rows is {batch_rows}.", remedy="Give a number of rows of 1 or more.")
-    text = query_text(connection, query, params)
-    if not is_plain_query(text):
-        logger.debug("Reading by a cursor: no plain query, COPY takes none other")
-        with cursor_batches(connection, query, params, batch_rows) as reader:
-            yield reader
-        return
-    columns = describe(connection, text)
-    schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
-    with copy_out(connection, copy_statement(connection, text, [column.cast for column in columns])) as copy:
-        yield pa.RecordBatchReader.from_batches(schema, _batches(copy, columns, schema, batch_rows))
+    with settings(connection, UTF8):
+        text = query_text(connection, query, params)
+        if not is_plain_query(text):
+            logger.debug("Reading by a cursor: no plain query, COPY takes none other")
+            with cursor_batches(connection, query, params, batch_rows) as reader:
+                yield reader
+            return
+        columns = describe(connection, text)
+        schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
+        statement = copy_statement(connection, text, [column.cast for column in columns])
+        with copy_out(connection, statement) as copy:
+            yield pa.RecordBatchReader.from_batches(schema, _batches(copy, columns, schema, batch_rows))
 
 
 def _batches(
