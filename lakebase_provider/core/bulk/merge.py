@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.session import settings
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import BadRowError
@@ -103,18 +104,13 @@ class Merge:
             BadRowError: A row's key is NULL.
         """
         cursor = plain_cursor(connection)
-        before = _one(cursor, "SELECT pg_catalog.current_setting('work_mem')")
-        _set_work_mem(cursor, _WORK_MEM)
-        try:
+        with settings(connection, {"work_mem": _WORK_MEM}):
             # The plan depends on their number and on the keys; statistics of all columns take twice as long.
             cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), _list("{}", self.keys)))
             self._refuse_null(cursor, rows)
             deleted = self._delete(cursor) if self.delete_missing else 0
             inserted, updated = self._change(cursor)
             return Counts(inserted, updated, deleted)
-        finally:
-            if not connection.broken and _usable(connection):
-                _set_work_mem(cursor, before)
 
     def _refuse_null(self, cursor: psycopg.Cursor[Any], rows: int) -> None:
         query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
@@ -242,16 +238,8 @@ def _list(template: str, names: Sequence[str], separator: str = ", ") -> sql.Com
     return sql.SQL(separator).join(form.format(sql.Identifier(name)) for name in names)
 
 
-def _set_work_mem(cursor: psycopg.Cursor[Any], value: str) -> None:
-    cursor.execute("SELECT pg_catalog.set_config('work_mem', %s, true)", (value,))
-
-
 def _one(cursor: psycopg.Cursor[Any], query: Any, parameters: Any = None) -> Any:
     """The only value of a query that gives one row."""
     row = cursor.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]
-
-
-def _usable(connection: psycopg.Connection[Any]) -> bool:
-    return connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS

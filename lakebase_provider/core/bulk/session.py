@@ -20,28 +20,38 @@ UTF8 = {"client_encoding": "UTF8"}
 def settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> Iterator[None]:
     """Give settings other values until the context is left.
 
-    It takes no round trip where they are as wanted. What was set in a transaction that fails, its rollback
-    undoes.
+    What was set in a transaction that fails, its rollback undoes. Settings that the server reports to libpq
+    take no round trip where they are as wanted.
 
     Args:
         connection: Whose session it is.
-        wanted: Values of settings that the server reports to libpq.
+        wanted: Values of settings, by name.
     """
-    before = {name: connection.info.parameter_status(name) for name in wanted}
-    _set(connection, wanted)
+    before = {name: _value(connection, name) for name in wanted}
+    changed = {name: value for name, value in before.items() if value != wanted[name]}
+    _set(connection, {name: wanted[name] for name in changed})
     try:
         yield
     finally:
         status = connection.info.transaction_status
-        if status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
-            _set(connection, before)
+        if changed and status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
+            _set(connection, changed)
             if status == TransactionStatus.IDLE:
                 connection.commit()
 
 
-def _set(connection: psycopg.Connection[Any], values: Mapping[str, str | None]) -> None:
+def _value(connection: psycopg.Connection[Any], name: str) -> str:
+    value = connection.info.parameter_status(name)
+    if value is None:
+        with plain_cursor(connection) as cursor:
+            row = cursor.execute("SELECT pg_catalog.current_setting(%s)", (name,)).fetchone()
+            assert row is not None
+            value = row[0]
+    return str(value)
+
+
+def _set(connection: psycopg.Connection[Any], values: Mapping[str, str]) -> None:
     for name, value in values.items():
-        if value is not None and connection.info.parameter_status(name) != value:
-            with plain_cursor(connection) as cursor:
-                # A statement that takes no snapshot: it may come before SET TRANSACTION.
-                cursor.execute(sql.SQL("SET {} TO {}").format(sql.Identifier(name), sql.Literal(value)))
+        with plain_cursor(connection) as cursor:
+            # A statement that takes no snapshot: it may come before SET TRANSACTION.
+            cursor.execute(sql.SQL("SET {} TO {}").format(sql.Identifier(name), sql.Literal(value)))
