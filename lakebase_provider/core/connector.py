@@ -237,7 +237,7 @@ class Connector:
             # In whole seconds, two at least: more than is left, which limits it besides.
             "connect_timeout": math.ceil(attempts.deadline.remaining()) + 2,
             "application_name": config.application_name,
-            # The one that has all characters; also of statements that are given as bytes.
+            # Statements given as bytes are in it, as binary COPY is: PGCLIENTENCODING must not take effect.
             "client_encoding": "UTF8",
             # Given even when empty: PGOPTIONS of the environment must not take effect.
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),

@@ -112,7 +112,7 @@ def copy_in(
         encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)
         statement = _statement(into or table.name, chosen, method)
-        with settings(connection, _settings(method, targets)), plain_cursor(connection) as cursor:
+        with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:
             try:
                 with cursor.copy(statement) as copy, _cancelled_when_interrupted(connection):
                     run.write(opened, copy)
@@ -261,7 +261,7 @@ def _statement(name: TableName, columns: Sequence[Column], method: Method) -> sq
     )
 
 
-def _settings(method: Method, targets: Sequence[Target]) -> dict[str, str]:
+def _wanted_settings(method: Method, targets: Sequence[Target]) -> dict[str, str]:
     """With which settings the server reads the data as they are meant."""
     wanted = {**UTF8, "standard_conforming_strings": "on"}  # the latter changes what psycopg makes of bytes
     kinds = {(target.element or target).kind for target in targets}

@@ -86,7 +86,7 @@ def load_rows(
         telemetry.span("load", mode=plan.mode),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
-        settings(connection, UTF8),
+        settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
         Progress(str(name), clock=clock) as progress,
     ):
         return _Load(connection, source, plan, rejects, progress, clock).run(name)

@@ -1,7 +1,8 @@
 """Merge: staged rows change those of the same key, add the others, and may remove what is missing.
 
 The change is one MERGE, in the order of the keys: the index is read and written from one end to the other,
-which in no order takes twice as long, and of two merges of the same rows one waits for the other, not each.
+which in no order takes twice as long, and two merges of the same rows as a rule do not deadlock (a hash join,
+where the server plans one, may keep another order).
 Where another session inserts one of its keys in the same moment, MERGE fails on the unique index; it is then
 undone to a savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot fail so. Without a unique
 index on the keys nothing would tell of such a key: the table is then locked against other writers until the

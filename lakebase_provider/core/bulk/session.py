@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -12,16 +12,18 @@ from psycopg.pq import TransactionStatus
 
 from lakebase_provider.core.cursor import plain_cursor
 
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
 #: COPY's text in the binary format, as that of statements given as bytes, is in the session's encoding.
 UTF8 = {"client_encoding": "UTF8"}
 
 
 @contextmanager
 def settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> Iterator[None]:
-    """Give settings other values until the context is left.
+    """Give settings other values until the context is left, or the transaction ends.
 
-    What was set in a transaction that fails, its rollback undoes. Settings that the server reports to libpq
-    take no round trip where they are as wanted.
+    Settings that the server reports to libpq take no round trip where they are as wanted.
 
     Args:
         connection: Whose session it is.
@@ -29,15 +31,15 @@ def settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> 
     """
     before = {name: _value(connection, name) for name in wanted}
     changed = {name: value for name, value in before.items() if value != wanted[name]}
-    _set(connection, {name: wanted[name] for name in changed})
+    # In a transaction for it alone: what its user has set for it is not to outlive it either.
+    alone = connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
+    scope, usable = ("SESSION", TransactionStatus.IDLE) if alone else ("LOCAL", TransactionStatus.INTRANS)
+    _set(connection, scope, {name: wanted[name] for name in changed})
     try:
         yield
     finally:
-        status = connection.info.transaction_status
-        if changed and status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
-            _set(connection, changed)
-            if status == TransactionStatus.IDLE:
-                connection.commit()
+        if connection.info.transaction_status == usable:
+            _set(connection, scope, changed)
 
 
 def _value(connection: psycopg.Connection[Any], name: str) -> str:
@@ -50,8 +52,9 @@ def _value(connection: psycopg.Connection[Any], name: str) -> str:
     return str(value)
 
 
-def _set(connection: psycopg.Connection[Any], values: Mapping[str, str]) -> None:
+def _set(connection: psycopg.Connection[Any], scope: LiteralString, values: Mapping[str, str]) -> None:
     for name, value in values.items():
         with plain_cursor(connection) as cursor:
             # A statement that takes no snapshot: it may come before SET TRANSACTION.
-            cursor.execute(sql.SQL("SET {} TO {}").format(sql.Identifier(name), sql.Literal(value)))
+            statement = sql.SQL("SET " + scope + " {} TO {}")
+            cursor.execute(statement.format(sql.Identifier(name), sql.Literal(value)))

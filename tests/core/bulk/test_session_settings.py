@@ -104,6 +104,28 @@ def test_binary_copy_is_in_utf8_both_ways(client: LakebaseClient, source: str, a
     assert run(client, "SELECT * FROM t") == [(1, "café €")]
 
 
+def test_what_is_set_for_a_transaction_does_not_outlive_it(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (id int PRIMARY KEY, v interval)")
+    own = {"work_mem": "1MB", "IntervalStyle": "sql_standard", "client_encoding": "LATIN9"}
+    own["TimeZone"] = "Europe/Berlin"
+
+    with client.connect() as connection:
+
+        def now() -> dict[str, Any]:
+            return {name: (connection.execute(f"SHOW {name}".encode()).fetchone() or ())[0] for name in own}
+
+        session = now()
+        connection.commit()
+        for name, value in own.items():
+            connection.execute(f"SET LOCAL {name} TO '{value}'")
+        load(connection, [(1, timedelta(days=-1, seconds=1))], "t", mode="merge")
+        with read_batches(connection, "SELECT * FROM t") as batches:
+            batches.read_all()
+        assert now() == own
+        connection.commit()
+        assert now() == session
+
+
 def test_a_read_that_is_left_early_or_outlives_its_transaction_sets_the_session_back(
     client: LakebaseClient,
 ) -> None:
