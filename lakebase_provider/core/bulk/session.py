@@ -31,7 +31,7 @@ def settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> 
     """
     before = {name: _value(connection, name) for name in wanted}
     changed = {name: value for name, value in before.items() if value != wanted[name]}
-    # In a transaction for it alone: what its user has set for it is not to outlive it either.
+    # In a transaction only for that one: else what the user has SET LOCAL would, once set back, outlive it.
     alone = connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
     scope, usable = ("SESSION", TransactionStatus.IDLE) if alone else ("LOCAL", TransactionStatus.INTRANS)
     _set(connection, scope, {name: wanted[name] for name in changed})
