@@ -221,7 +221,7 @@ class LakebaseConfig:
         if self.min_size > self.max_size:
             raise setting("min_size").error(f"is {self.min_size}, more than max_size {self.max_size}")
         if self.host is not None:
-            check_host(setting("host"), self.host)
+            object.__setattr__(self, "host", check_host(setting("host"), self.host))
         if self.workspace_host is not None:
             object.__setattr__(
                 self, "workspace_host", workspace_url(setting("workspace_host"), self.workspace_host)

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.allowed_hosts import allow_loopback, server_is_gone
 from lakebase_provider.local.admin import Admin
 from lakebase_provider.local.errors import LocalLakebaseError
 from lakebase_provider.local.launch import Server
@@ -78,10 +79,12 @@ class LocalLakebase:
             return
         self._server = Server.launch(self._options)
         self._owner = os.getpid()
+        allow_loopback(self)
 
     def stop(self) -> None:
         """Stop everything and remove the data."""
         server, self._server = self._server, None
+        server_is_gone(self)
         # A forked child inherits this object, but the server is its parent's.
         if server is not None and self._owner == os.getpid():
             server.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
+
 DATABASE = "databricks_postgres"
 PROJECT, BRANCH, ENDPOINT = "local", "production", "primary"
 ENDPOINT_NAME = f"projects/{PROJECT}/branches/{BRANCH}/endpoints/{ENDPOINT}"
@@ -65,4 +67,5 @@ class Running:
             "PGDATABASE": DATABASE,
             "PGUSER": self.client_id,
             "PGSSLROOTCERT": self.ca,
+            ALLOW_LOOPBACK: "1",
         }
