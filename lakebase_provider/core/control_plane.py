@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from lakebase_provider.core.answers import Answer
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.error_patterns import classify_control_plane
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.resource_names import NameRefusedError, endpoint_path, instance_path
 from lakebase_provider.core.rest import NotForRest, RestTransport
 from lakebase_provider.core.sdk import SdkTransport
@@ -70,8 +70,8 @@ class ControlPlane:
 
     def current_user_name(self) -> str:
         """The user name of the workspace principal: an e-mail address, or a service principal's client id."""
-        answer = self._do("the current user", "GET", "/api/2.0/preview/scim/v2/Me")
-        return str(answer["userName"])
+        what = "the current user"
+        return Answer(self._do(what, "GET", "/api/2.0/preview/scim/v2/Me"), what).user_name("userName")
 
     def _do(
         self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None
@@ -83,7 +83,9 @@ class ControlPlane:
             self._transport = SdkTransport(self._config)
             answer = self._transport.send(what, method, path, body)
         if not isinstance(answer, dict):
-            raise classify_control_plane(f"an answer of type {type(answer).__name__}", status=None, what=what)
+            raise ControlPlaneError(
+                f"The workspace's answer about {what} is a {type(answer).__name__}, no object."
+            )
         return answer
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import math
 import uuid
@@ -12,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from lakebase_provider.core.answers import LONGEST_LIFE, Answer, parse_json
 from lakebase_provider.core.clock import Clock
 from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.control_plane import ControlPlane
-from lakebase_provider.core.errors import ClockSkewError, ConfigError, ControlPlaneError
+from lakebase_provider.core.errors import ClockSkewError, ConfigError
 from lakebase_provider.core.provider import Minter
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.token import Token
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds by which the clocks may differ before it is worth a warning.
 _NOTABLE_SKEW = 60.0
+#: Characters of a time, such as 2026-11-22T10:11:12.123456789+00:00.
+_LONGEST_TIMESTAMP = 64
 #: Seconds that a token lives at most, by the documentation, and so unless it says otherwise itself.
 _LONGEST_LIFE = 3600.0
 
@@ -168,13 +170,16 @@ class _AnswerReader:
 
         Its life is counted from before the request, as if it had been issued at once: never too long.
         """
-        value = answer.get("token")
-        if not isinstance(value, str) or not value:
-            raise ControlPlaneError("The workspace answered without a token.")
-        expires_at = _timestamp(answer.get(self._expiry_field), self._expiry_field)
+        fields = Answer(answer, "a database credential")
+        value = fields.token("token")
+        expires_at = _timestamp(fields, self._expiry_field)
         issued_at = _issued_at(value)
         if issued_at is not None and issued_at >= expires_at:
             issued_at = None
+        if issued_at is not None and expires_at - issued_at > LONGEST_LIFE:
+            raise fields.error(
+                self._expiry_field, f"is more than {LONGEST_LIFE:.0f} s after the token's issue"
+            )
         self._warn_of_skew(expires_at, issued_at, before.wall, clock.wall())
         skew = self._skew(expires_at, issued_at, before.wall)
         token = Token(value, expires_at, before.wall, before.elapsed, skew)
@@ -222,23 +227,26 @@ def _issued_at(token: str) -> float | None:
     """
     try:
         payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        issued_at = float(claims["iat"])
-    except (IndexError, KeyError, TypeError, ValueError):
+        issued_at = float(parse_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iat"])
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
         return None
     return issued_at if math.isfinite(issued_at) else None
 
 
-def _timestamp(text: object, field: str) -> float:
+def _timestamp(fields: Answer, name: str) -> float:
+    text = fields.text(name)
+    if text is None:
+        raise fields.error(name, "is missing")
     try:
-        # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
-        if not isinstance(text, str):
+        # Digits of ASCII alone, and not so many that they take time to read.
+        if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
             raise ValueError
+        # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
         head, dot, tail = text.replace("Z", "+00:00").partition(".")
         if dot:
             digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
             tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
         moment = datetime.fromisoformat(head + dot + tail)
     except ValueError:
-        raise ControlPlaneError(f"The workspace's answer has no readable '{field}'.") from None
+        raise fields.error(name, "is no readable time") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

@@ -25,6 +25,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     LoginRejectedError,
 )
+from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 
 logger = logging.getLogger(__name__)
@@ -69,15 +70,17 @@ class _Flight:
     """A mint under way: one thread, any number of waiters. The provider's lock guards all but the result.
 
     Attributes:
-        next_try: When the next attempt begins, by elapsed time in seconds.
+        next_try: When the present attempt began or the next one begins, by elapsed time in seconds.
         last_deadline: Until when somebody waits; an attempt that begins later would help nobody.
         last_error: Why the last attempt failed.
+        given_up: Whether its attempt took so long that nobody waits for it any more.
     """
 
     def __init__(self, next_try: float) -> None:
         self.next_try = next_try
         self.last_deadline = _NEVER
         self.last_error: LakebaseError | None = None
+        self.given_up = False
         self.result: Future[Token] = Future()
         # Running: an asyncio waiter that is cancelled must not cancel it for the others.
         self.result.set_running_or_notify_cancel()
@@ -95,11 +98,16 @@ class TokenProvider:
     next attempt is allowed gets the real cause at once. A refusal that no retry will change is remembered for
     30 seconds. A forked child keeps the token and nothing else.
 
+    An attempt that takes longer than a workspace ever does is given up, and whoever needs a token has one
+    begun anew. Its thread cannot be ended: what it brings later is dropped, and there are never more than
+    three of that kind, beyond which callers get the timeout at once.
+
     Args:
         minter: Who mints.
         policy: When a token is stale or unusable.
         clock: Where the time comes from.
         rng: Source of jitter.
+        longest_attempt: Seconds after which an attempt is given up.
     """
 
     def __init__(
@@ -109,10 +117,12 @@ class TokenProvider:
         policy: TokenPolicy | None = None,
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
+        longest_attempt: float = LONGEST_ATTEMPT,
     ) -> None:
         self._minter = minter
         self._policy = policy or TokenPolicy()
         self._clock = clock
+        self._longest_attempt = longest_attempt
         # Seeded by the system: forked and simultaneously started processes must not share their jitter.
         self._rng = rng or random.SystemRandom()
         self._listeners: list[Callable[[Token], None]] = []
@@ -129,6 +139,7 @@ class TokenProvider:
         """Drop what a forked child has no part in: a lock that another thread held, a thread's work."""
         self._lock = threading.Lock()
         self._flight: _Flight | None = None
+        self._stragglers = Stragglers()
         self._failure: LakebaseError | None = None
         self._failures_in_a_row = 0
         # Nobody asks the workspace before the first of these; the second binds the background alone.
@@ -168,10 +179,12 @@ class TokenProvider:
             flight = self._join(deadline)
             if flight is None:
                 continue
+            seconds, is_last_chance = self._patience(flight, deadline)
             try:
-                flight.result.result(max(0.0, deadline - self._clock.elapsed()))
+                flight.result.result(seconds)
             except (LakebaseError, FutureTimeoutError):
-                _explain(flight, timeout)
+                if is_last_chance or flight.result.done():
+                    _explain(flight, timeout)
         return token
 
     async def aget(self, timeout: float = 60.0) -> Token:
@@ -182,11 +195,32 @@ class TokenProvider:
             if flight is None:
                 continue
             waiter = asyncio.wrap_future(flight.result)
+            seconds, is_last_chance = self._patience(flight, deadline)
             try:
-                await asyncio.wait_for(waiter, max(0.0, deadline - self._clock.elapsed()))
+                await asyncio.wait_for(waiter, seconds)
             except (LakebaseError, asyncio.TimeoutError, FutureTimeoutError):
-                _explain(flight, timeout)
+                if is_last_chance or flight.result.done():
+                    _explain(flight, timeout)
         return token
+
+    def _patience(self, flight: _Flight, deadline: float) -> tuple[float, bool]:
+        """For how many seconds to wait for a flight, and whether the caller's own deadline ends then."""
+        now = self._clock.elapsed()
+        left, until_given_up = deadline - now, flight.next_try + self._longest_attempt - now
+        return max(0.0, min(left, until_given_up)), left <= until_given_up
+
+    def _give_up_if_overdue(self, now: float) -> None:
+        """Let a flight go that hangs. The lock is held.
+
+        Raises:
+            ControlPlaneTimeoutError: Too many hang already.
+        """
+        flight = self._flight
+        if flight is not None and now - flight.next_try >= self._longest_attempt:
+            self._stragglers.add()
+            flight.given_up = True
+            self._flight = None
+            logger.warning("Minting a token has taken %.0f s, and is begun anew", now - flight.next_try)
 
     def seconds_left(self, token: Token) -> float:
         """Seconds that `token` has to live, by this provider's clock."""
@@ -234,10 +268,12 @@ class TokenProvider:
 
     def _renew_in_background(self, stale: Token) -> None:
         with self._lock:
+            now = self._clock.elapsed()
+            if not self._stragglers.are_too_many:
+                self._give_up_if_overdue(now)
             if self._flight is not None or self._token is not stale:
                 # Somebody is at it, or has been since this thread looked.
                 return
-            now = self._clock.elapsed()
             if now < max(self._not_before, self._renew_not_before):
                 return
             flight = self._flight = _Flight(now)
@@ -253,6 +289,7 @@ class TokenProvider:
             if self._token is not None and self._state(self._token) != "unusable":
                 return None
             now = self._clock.elapsed()
+            self._give_up_if_overdue(now)
             flight = self._flight
             starting = flight is None
             if flight is None:
@@ -281,7 +318,7 @@ class TokenProvider:
         # In the caller's context, so that the span of the mint belongs to whom it is done for.
         context = contextvars.copy_context()
         thread = threading.Thread(
-            target=context.run, args=(self._fly, flight), name="lakebase-mint", daemon=True
+            target=context.run, args=(self._fly, flight, self._stragglers), name="lakebase-mint", daemon=True
         )
         try:
             thread.start()
@@ -289,7 +326,15 @@ class TokenProvider:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
 
-    def _fly(self, flight: _Flight) -> None:
+    def _fly(self, flight: _Flight, stragglers: Stragglers) -> None:
+        try:
+            self._attempt(flight)
+        finally:
+            with self._lock:
+                if flight.given_up:
+                    stragglers.remove()
+
+    def _attempt(self, flight: _Flight) -> None:
         while True:
             pause = flight.next_try - self._clock.elapsed()
             if pause > 0:
@@ -312,6 +357,9 @@ class TokenProvider:
 
     def _land(self, flight: _Flight, token: Token) -> None:
         with self._lock:
+            if flight.given_up:
+                # Whoever needed it has asked again, and may have another one by now.
+                return
             self._check_worth(token)
             self._token = token
             self._chance = self._rng.random()
@@ -342,6 +390,8 @@ class TokenProvider:
     def _goes_on(self, flight: _Flight, error: LakebaseError) -> bool:
         """Note a failed attempt; True if another one, after a pause, is of use to somebody."""
         with self._lock:
+            if flight.given_up:
+                return False
             retry_after = min(error.retry_after or 0.0, _MOST_RETRY_AFTER)
             pause = max(retry_after, _BACKOFF.seconds(self._failures_in_a_row, self._rng))
             self._failures_in_a_row += 1
@@ -360,6 +410,8 @@ class TokenProvider:
     def _give_up(self, flight: _Flight, error: BaseException, pause: float) -> None:
         """End a flight without a token, and let `pause` seconds pass before the next one."""
         with self._lock:
+            if flight.given_up:
+                return
             not_before = self._clock.elapsed() + pause
             self._flight = None
             self._renew_not_before = not_before

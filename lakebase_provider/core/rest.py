@@ -7,26 +7,36 @@ surprise in discovery, is left to the SDK (:class:`NotForRest`).
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import certifi
 import urllib3
 
 from lakebase_provider import __version__
+from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin
+from lakebase_provider.core.answers import Answer, parse_json, shown, token_text
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
-from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.error_patterns import classify_control_plane
-from lakebase_provider.core.errors import LakebaseError, NotAuthenticatedError
+from lakebase_provider.core.errors import (
+    ControlPlaneError,
+    ControlPlaneTimeoutError,
+    LakebaseError,
+    NotAuthenticatedError,
+)
+from lakebase_provider.core.limits import CONNECT_SECONDS, Limit, current_limit, limit_sockets, within
 from lakebase_provider.core.tracebacks import without_locals
 
-#: Seconds to connect, and to wait for an answer.
-_TIMEOUT = urllib3.Timeout(connect=5.0, read=20.0)
+#: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
+#: A workspace takes milliseconds. Callers have deadlines of their own, and do not wait longer than those.
+_TIMEOUT = 20.0
 #: A workspace token with fewer seconds to live is not used any more.
 _LEAST_LIFE = 60.0
 #: Where requests, which databricks-sdk builds on, looks for the trusted certificates.
@@ -43,13 +53,20 @@ class RestTransport:
     Args:
         config: One that :meth:`can_serve` accepts.
         clock: Where the time comes from.
+        timeout: Seconds that a call of :meth:`send` may take, connecting and the whole answer included.
+
+    Raises:
+        ConfigError: No secret may be sent to the workspace's host.
     """
 
-    def __init__(self, config: LakebaseConfig, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, config: LakebaseConfig, clock: Clock = SYSTEM_CLOCK, *, timeout: float = _TIMEOUT
+    ) -> None:
         assert config.workspace_host is not None
         self._config = config
-        self._base = config.workspace_host
+        self._origin = _origin(config.workspace_host)
         self._clock = clock
+        self._timeout = timeout
         self._reset_process_state()
 
     @staticmethod
@@ -71,14 +88,21 @@ class RestTransport:
     def _reset_process_state(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._http = urllib3.PoolManager(
-            timeout=_TIMEOUT,
-            retries=False,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=next(
-                (os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), certifi.where()
-            ),
-            headers={"User-Agent": f"lakebase-provider/{__version__}", "Accept": "application/json"},
+        self._http = limit_sockets(
+            urllib3.PoolManager(
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout),
+                retries=False,
+                cert_reqs="CERT_REQUIRED",
+                ca_certs=next(
+                    (os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), certifi.where()
+                ),
+                headers={
+                    "User-Agent": f"lakebase-provider/{__version__}",
+                    "Accept": "application/json",
+                    # What is not compressed cannot be a thousand times as long as it came.
+                    "Accept-Encoding": "identity",
+                },
+            )
         )
         self._token_endpoint: str | None = None
         self._workspace_id: str | None = None
@@ -101,102 +125,165 @@ class RestTransport:
         if self._pid != os.getpid():
             # Sockets of the parent are not for a forked child.
             self._reset_process_state()
-        try:
-            return self._send(what, method, path, body)
-        except NotAuthenticatedError:
-            with self._lock:
-                cached, self._access_token = self._access_token, None
-            if cached is None:
-                raise
-            # The workspace token was revoked before its time: once more with a new one.
-            return self._send(what, method, path, body)
+        with within(Limit(self._timeout)):
+            try:
+                return self._send(what, method, path, body)
+            except NotAuthenticatedError:
+                with self._lock:
+                    cached, self._access_token = self._access_token, None
+                if cached is None:
+                    raise
+                # The workspace token was revoked before its time: once more with a new one.
+                return self._send(what, method, path, body)
 
     def _send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         headers = {"Authorization": f"Bearer {self._workspace_token()}"}
         if self._workspace_id:
             headers["X-Databricks-Workspace-Id"] = self._workspace_id
-        return self._request(what, method, self._base + path, headers, json.dumps(body) if body else None)
+        content = json.dumps(body) if body else None
+        return self._request(what, method, f"{self._origin}{path}", headers, content)
 
     def _workspace_token(self) -> str:
         if self._config.token is not None:
-            return self._config.token.reveal()
+            token = token_text(self._config.token.reveal())
+            if token is None:
+                raise setting("token").error("has a character that no token has, such as a line's end")
+            return token
         with self._lock:
             if self._access_token and self._clock.elapsed() < self._access_token_until:
                 return self._access_token
         # Without the lock, for it is I/O; two threads at once ask twice, which does no harm.
-        endpoint = self._discover_token_endpoint()
+        return self._sign_in(self._discover_token_endpoint())
+
+    def _sign_in(self, endpoint: str) -> str:
         assert self._config.client_id is not None
         assert self._config.client_secret is not None
-        basic = urllib3.make_headers(
-            basic_auth=f"{self._config.client_id}:{self._config.client_secret.reveal()}"
-        )
-        answer = self._request(
-            "a workspace token",
+        what = "a workspace token"
+        basic = f"{self._config.client_id}:{self._config.client_secret.reveal()}".encode()
+        fields = self._request(
+            what,
             "POST",
             endpoint,
-            {**basic, "Content-Type": "application/x-www-form-urlencoded"},
+            {
+                "Authorization": f"Basic {base64.b64encode(basic).decode()}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
             urlencode({"grant_type": "client_credentials", "scope": "all-apis"}),
         )
-        try:
-            access_token, lifetime = str(answer["access_token"]), float(answer["expires_in"])
-        except (KeyError, TypeError, ValueError):
-            raise NotForRest("the token endpoint's answer has no access_token and expires_in") from None
+        answer = _as_answer(fields, what)
+        access_token, lifetime = answer.token("access_token"), answer.seconds("expires_in")
         with self._lock:
             self._access_token = access_token
             self._access_token_until = self._clock.elapsed() + lifetime - min(_LEAST_LIFE, lifetime / 4)
         return access_token
 
     def _discover_token_endpoint(self) -> str:
+        """Where the client secret goes: a URL at the workspace's own origin, whatever discovery says."""
         if self._token_endpoint is None:
-            oidc = self._base + "/oidc"
-            found = self._discover(self._base + "/.well-known/databricks-config")
-            if found is not None:
-                oidc = str(found.get("oidc_endpoint", oidc))
-                self._workspace_id = str(found["workspace_id"]) if found.get("workspace_id") else None
-            server = self._discover(oidc + "/.well-known/oauth-authorization-server")
-            endpoint = str((server or {}).get("token_endpoint", ""))
-            for url in (oidc, endpoint):
-                if urlsplit(url)[:2] != urlsplit(self._base)[:2]:
-                    raise NotForRest("discovery names an OAuth server elsewhere than in the workspace")
+            found = self._discover(f"{self._origin}/.well-known/databricks-config")
+            oidc = found.url_at(self._origin, "oidc_endpoint") or f"{self._origin}/oidc"
+            self._workspace_id = found.workspace_id("workspace_id")
+            if "{account_id}" in oidc:
+                raise NotForRest("the OAuth server is an account's")
+            server = self._discover(f"{oidc}/.well-known/oauth-authorization-server")
+            endpoint = server.url_at(self._origin, "token_endpoint")
+            if endpoint is None:
+                raise NotForRest("discovery names no token endpoint")
             self._token_endpoint = endpoint
         return self._token_endpoint
 
-    def _discover(self, url: str) -> Mapping[str, Any] | None:
-        try:
-            answer = self._request("its OAuth server", "GET", url, {}, None)
-        except LakebaseError as error:
-            if error.retryable:
-                raise
-            raise NotForRest("discovery was refused") from None
-        if not isinstance(answer, dict):
-            raise NotForRest("discovery answered with something else than an object")
-        return answer
+    def _discover(self, url: str) -> Answer:
+        what = "its OAuth server"
+        reply = self._exchange(what, "GET", url, {}, None)
+        if reply.status == 200 and isinstance(reply.content, dict):
+            return Answer(reply.content, what)
+        error = reply.error(what)
+        if error.retryable:
+            raise error
+        raise NotForRest("discovery was refused, or answered with something else than an object")
 
     def _request(self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Any:
+        reply = self._exchange(what, method, url, headers, body)
+        if reply.status == 200 and reply.content is not None:
+            return reply.content
+        raise reply.error(what)
+
+    def _exchange(
+        self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None
+    ) -> _Reply:
+        limit = current_limit() or Limit(self._timeout)
+        limit.begin_answer()
         more = {"Content-Type": "application/json"} if body and "Content-Type" not in headers else {}
         try:
-            response = self._http.request(
-                method, url, headers={**self._http.headers, **more, **headers}, body=body, redirect=False
-            )
-        except urllib3.exceptions.HTTPError as error:
+            with within(limit):
+                response = self._http.request(
+                    method,
+                    url,
+                    headers={**self._http.headers, **more, **headers},
+                    body=body,
+                    redirect=False,
+                    decode_content=False,
+                )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             # Its frames hold the headers.
             cause = without_locals(error)
-            raise classify_control_plane(
-                f"{type(error).__name__}: {error}", status=None, what=what
-            ) from cause
-        try:
-            answer = json.loads(response.data)
-        except ValueError:
-            answer = None
-        if response.status == 200 and answer is not None:
-            return answer
-        retry_after = response.headers.get("Retry-After", "")
-        raise classify_control_plane(
-            _error_text(response.status, answer),
-            status=response.status,
-            what=what,
-            retry_after=float(retry_after) if retry_after.isdecimal() else None,
+            raise _broken_off(what, limit, error) from cause
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise ControlPlaneError(f"The workspace compressed {what}, which it was not asked to.")
+        return _Reply(response.status, _content(response.data), response.headers.get("Retry-After", ""))
+
+
+class _Reply(NamedTuple):
+    """What came back.
+
+    Attributes:
+        status: HTTP status.
+        content: The body's JSON; None where it is none.
+        retry_after: The header of that name.
+    """
+
+    status: int
+    content: Any
+    retry_after: str
+
+    def error(self, what: str) -> LakebaseError:
+        """What it says, as an error."""
+        seconds = float(self.retry_after[:10]) if self.retry_after.isdecimal() else None
+        text = _error_text(self.status, self.content)
+        return classify_control_plane(text, status=self.status, what=what, retry_after=seconds)
+
+
+def _content(body: bytes) -> Any:
+    try:
+        return parse_json(body)
+    except ValueError:
+        return None
+
+
+def _as_answer(content: Any, what: str) -> Answer:
+    if not isinstance(content, dict):
+        raise ControlPlaneError(f"The workspace answered with no object about {what}.")
+    return Answer(content, what)
+
+
+def _broken_off(what: str, limit: Limit, error: Exception) -> LakebaseError:
+    if limit.is_over:
+        return ControlPlaneTimeoutError(
+            f"The workspace did not give {what} within {limit.seconds:.1f} s, or not all of it."
         )
+    if limit.is_full:
+        return ControlPlaneError(
+            f"The workspace's answer about {what} was broken off after {limit.size} bytes.",
+            remedy="Check that 'workspace_host' is a Databricks workspace.",
+        )
+    return classify_control_plane(f"{type(error).__name__}: {shown(error)}", status=None, what=what)
+
+
+def _origin(url: str) -> Origin:
+    try:
+        return allowed_origin(url)
+    except HostRefusedError as refused:
+        raise setting("workspace_host").error(refused.problem, remedy=refused.remedy) from None
 
 
 def _bypasses_proxy(url: str) -> Any:
@@ -209,5 +296,5 @@ def _error_text(status: int, answer: Any) -> str:
         code = answer.get("error_code") or answer.get("error")
         message = answer.get("message") or answer.get("error_description")
         if code or message:
-            return ": ".join(str(part) for part in (code, message) if part)
+            return ": ".join(shown(part) for part in (code, message) if part)
     return f"HTTP status {status}"

@@ -3,6 +3,18 @@
 It costs about two seconds of CPU to import, so it is imported at the first request. It is asked by path
 (`ApiClient.do`) because ``WorkspaceClient.postgres`` does not exist below 0.79, and dagster-databricks pins
 an SDK below 0.61.
+
+What it finds by itself is checked before a secret leaves: its host, which may come from a profile, the
+environment or a notebook, is one that a secret may be sent to; the OAuth server that discovery names is at
+that host (a client secret, an id token and a browser's sign-in go there). An answer is held to
+the limits of :mod:`lakebase_provider.core.limits`, and no redirect is followed, for a redirect would take the
+request, and belief in its answer, elsewhere.
+
+Not in our hands is what some authentications send to servers of others, whose addresses are built into the
+SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli).
+Nor is how long and how large the answers of discovery and sign-in are: the SDK asks for those by functions
+that take no session. Callers are kept from waiting for them by the deadlines of
+:mod:`lakebase_provider.core.provider` and :mod:`lakebase_provider.core.target`.
 """
 
 from __future__ import annotations
@@ -10,18 +22,29 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider import __version__
+from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.answers import Answer, shown
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.error_patterns import classify_control_plane
-from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.errors import (
+    ConfigError,
+    ControlPlaneError,
+    ControlPlaneTimeoutError,
+    LakebaseError,
+)
+from lakebase_provider.core.limits import Limit, limit_sockets, within
 from lakebase_provider.core.tracebacks import without_locals
 
 if TYPE_CHECKING:
-    from databricks.sdk.core import ApiClient
+    import requests
+    from databricks.sdk.core import ApiClient, Config
+    from databricks.sdk.oauth import OidcEndpoints
+    from requests.adapters import HTTPAdapter
 
 #: Seconds for one HTTP request; the SDK's own default of 60 would use up a whole connect budget.
 _HTTP_TIMEOUT = 20
@@ -36,10 +59,12 @@ class SdkTransport:
 
     Args:
         config: Where the workspace is and how to authenticate there.
+        timeout: Seconds for one HTTP request, connecting and the whole answer included.
     """
 
-    def __init__(self, config: LakebaseConfig) -> None:
+    def __init__(self, config: LakebaseConfig, *, timeout: float = _HTTP_TIMEOUT) -> None:
         self._config = config
+        self._timeout = timeout
         self._api: ApiClient | None = None
         self._pid = os.getpid()
 
@@ -61,21 +86,137 @@ class SdkTransport:
     def _api_client(self) -> ApiClient:
         # The SDK's token refresher does not survive a fork: a child builds a client of its own.
         if self._api is None or self._pid != os.getpid():
-            from databricks.sdk.core import ApiClient, Config
+            from databricks.sdk.core import ApiClient
 
             # Adding it again does nothing.
             logging.getLogger("databricks.sdk").addFilter(_without_bodies)
             fresh = ApiClient(
-                Config(
+                _checked_config()(
                     **_sdk_arguments(self._config),
-                    http_timeout_seconds=_HTTP_TIMEOUT,
+                    http_timeout_seconds=self._timeout,
                     retry_timeout_seconds=_SDK_RETRY_SECONDS,
                     product="lakebase-provider",
                     product_version=__version__,
                 )
             )
+            _limit_session(fresh, self._timeout)
             self._api, self._pid = fresh, os.getpid()
         return self._api
+
+
+def _checked_config() -> type[Config]:
+    """The SDK's configuration, with a look at where it leads before a secret goes there."""
+    from databricks.sdk.core import Config
+
+    # The class collects its attributes once, and would find none in a class derived from it.
+    Config.attributes()
+
+    class CheckedConfig(Config):
+        def init_auth(self) -> None:
+            self._check_host()
+            super().init_auth()  # type: ignore[no-untyped-call] # the SDK gives it no types
+            # An Azure resource id and a notebook say only now where the workspace is.
+            self._check_host()
+
+        def _resolve_host_metadata(self) -> None:
+            self._check_host()
+            super()._resolve_host_metadata()
+
+        def _check_host(self) -> None:
+            if self.host:
+                self.host = _checked_host(self.host)
+
+        @property
+        def databricks_oidc_endpoints(self) -> OidcEndpoints | None:
+            return _checked_endpoints(self.host, super().databricks_oidc_endpoints)
+
+        @property
+        def oidc_endpoints(self) -> OidcEndpoints | None:
+            # Below 0.102 the only one there is. With an Entra client id it leads to Microsoft.
+            found = super().oidc_endpoints
+            if self.is_azure and self.azure_client_id and not self.client_secret:
+                return found
+            return _checked_endpoints(self.host, found)
+
+    return CheckedConfig
+
+
+def _checked_host(url: str) -> str:
+    try:
+        return str(allowed_origin(url))
+    except HostRefusedError as refused:
+        raise ConfigError(
+            f"The workspace's URL that databricks-sdk found, in a profile, the environment or a notebook, "
+            f"{refused.problem}.",
+            remedy=refused.remedy or "Correct it there, or set 'workspace_host'.",
+        ) from None
+
+
+def _checked_endpoints(host: str, found: OidcEndpoints | None) -> OidcEndpoints | None:
+    if found is None:
+        return None
+    origin = allowed_origin(host)
+    answer = Answer(found.as_dict(), "its OAuth server")
+    endpoints = type(found)(
+        authorization_endpoint=answer.url_at(origin, "authorization_endpoint") or "",
+        token_endpoint=answer.url_at(origin, "token_endpoint") or "",
+    )
+    if not endpoints.token_endpoint:
+        raise answer.error("token_endpoint", "is missing")
+    return endpoints
+
+
+def _limit_session(api: ApiClient, timeout: float) -> None:
+    """Hold the requests of a client to the limits, and keep them where they were sent."""
+    session: requests.Session = api._api_client._session
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _limited_adapter()(timeout))
+    # The first redirect is one too many.
+    session.max_redirects = 0
+
+
+def _limited_adapter() -> Callable[[float], HTTPAdapter]:
+    from requests.adapters import HTTPAdapter
+
+    class LimitedAdapter(HTTPAdapter):
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            super().__init__(pool_connections=20, pool_maxsize=20, pool_block=True)
+
+        def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+            super().init_poolmanager(*arguments, **keywords)
+            limit_sockets(self.poolmanager)
+
+        def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
+            return limit_sockets(super().proxy_manager_for(*arguments, **keywords))
+
+        def send(
+            self, request: requests.PreparedRequest, *arguments: Any, **keywords: Any
+        ) -> requests.Response:
+            # What is not compressed cannot be a thousand times as long as it came.
+            request.headers["Accept-Encoding"] = "identity"
+            limit = Limit(self._seconds)
+            try:
+                with within(limit):
+                    response = super().send(request, *arguments, **keywords)
+                    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                        response.close()
+                        raise ControlPlaneError("The workspace compressed what it was not asked to.")
+                    # Read here, where it is limited; it is kept.
+                    _ = response.content
+                return response
+            except OSError as error:
+                if limit.is_full:
+                    raise ControlPlaneError(
+                        f"The workspace's answer was broken off after {limit.size} bytes."
+                    ) from without_locals(error)
+                if limit.is_over:
+                    raise ControlPlaneTimeoutError(
+                        f"The workspace did not answer within {limit.seconds:.1f} s, or not in full."
+                    ) from without_locals(error)
+                raise
+
+    return LimitedAdapter
 
 
 def _without_bodies(record: logging.LogRecord) -> bool:
@@ -116,14 +257,22 @@ def _classified(what: str) -> Iterator[None]:
     except LakebaseError:
         raise
     except Exception as error:
-        raise _classify(error, what) from without_locals(error)
+        raise _ours(error) or _classify(error, what) from without_locals(error)
+
+
+def _ours(error: BaseException) -> LakebaseError | None:
+    """The error of this module that the SDK has put into one of its own."""
+    step: BaseException | None = error
+    while step is not None and not isinstance(step, LakebaseError):
+        step = step.__cause__
+    return step.again() if isinstance(step, LakebaseError) else None
 
 
 def _classify(error: Exception, what: str) -> LakebaseError:
     # The SDK gives up its own retries with a TimeoutError that hides the answer in its cause.
     answer = error.__cause__ if isinstance(error, TimeoutError) and error.__cause__ else error
     code = getattr(answer, "error_code", None)
-    text = str(answer).split("Config: ")[0].strip()
+    text = shown(str(answer).split("Config: ")[0])
     retry_after = getattr(answer, "retry_after_secs", None)
     return classify_control_plane(
         f"{code}: {text}" if code else text, status=_status(answer), what=what, retry_after=retry_after

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
 from lakebase_provider.core import telemetry
+from lakebase_provider.core.answers import Answer
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.errors import (
@@ -18,6 +18,7 @@ from lakebase_provider.core.errors import (
     EndpointNotFoundError,
     EndpointWakingError,
 )
+from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +39,29 @@ class Target:
 class TargetResolver:
     """Asks the workspace for the host and the user where the configuration leaves them out.
 
+    Callers share one question, and each waits until its own deadline. What the workspace says is read as the
+    settings in its place are: a host to which no password may be sent is an error.
+
     Args:
         config: The configuration.
         control_plane: None where nothing needs to be asked (a native password with host and user given).
+        clock: Where the time comes from.
+        longest: Seconds after which a question is given up, and the next caller asks anew.
     """
 
-    def __init__(self, config: LakebaseConfig, control_plane: ControlPlane | None) -> None:
+    def __init__(
+        self,
+        config: LakebaseConfig,
+        control_plane: ControlPlane | None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        longest: float = LONGEST_ATTEMPT,
+    ) -> None:
         self._config = config
         self._control_plane = control_plane
+        self._question = SingleFlight(
+            self._resolve, thread_name="lakebase-resolve", clock=clock, longest=longest
+        )
         self._host: str | None = config.host
         self._user: str | None = config.user or config.client_id or config.azure_client_id
 
@@ -65,24 +81,15 @@ class TargetResolver:
             return self._ask_in_time(timeout)
 
     def _ask_in_time(self, timeout: float) -> Target:
-        answer: Future[Target] = Future()
-        # A thread of its own: whatever the workspace does, the caller keeps its deadline.
-        threading.Thread(target=self._ask, args=(answer,), name="lakebase-resolve", daemon=True).start()
         try:
-            return answer.result(timeout)
+            # On a thread of its own, whatever the workspace does, each caller keeps its deadline.
+            return self._question.get(timeout)
         except FutureTimeoutError:
             raise ControlPlaneTimeoutError(
                 f"The workspace did not say within {timeout:.1f} s where the database is."
             ) from None
 
-    def _ask(self, answer: Future[Target]) -> None:
-        try:
-            answer.set_result(self._resolve())
-        except BaseException as error:
-            answer.set_exception(error)
-
     def _resolve(self) -> Target:
-        # Two threads at the first call may both ask; the answers agree, and no lock is held during I/O.
         host = self._host = self._host or self._ask_host()
         user = self._user = self._user or self._required_control_plane("user").current_user_name()
         return Target(host, self._config.port, self._config.database, user)
@@ -107,17 +114,11 @@ class TargetResolver:
         control_plane = self._required_control_plane("host")
         read_only = self._config.access == "read_only"
         if self._config.endpoint is not None:
-            status = control_plane.endpoint(self._config.endpoint).get("status") or {}
-            if status.get("disabled"):
-                raise EndpointDisabledError(f"Endpoint {self._config.endpoint} is disabled.")
-            host = (status.get("hosts") or {}).get("read_only_host" if read_only else "host")
-            state = status.get("current_state")
             name = f"Endpoint {self._config.endpoint}"
+            host, state = self._ask_endpoint(control_plane, self._config.endpoint, read_only)
         else:
-            instance = control_plane.instance(self._config.instance or "")
-            host = instance.get("read_only_dns" if read_only else "read_write_dns")
-            state = instance.get("state")
             name = f"Instance {self._config.instance}"
+            host, state = self._ask_instance(control_plane, self._config.instance or "", read_only)
         if not host and read_only and state in ("ACTIVE", "IDLE", "DEGRADED", "AVAILABLE"):
             raise EndpointNotFoundError(
                 f"{name} has no host for reading alone.",
@@ -126,4 +127,22 @@ class TargetResolver:
         if not host:
             raise EndpointWakingError(f"{name} has no host yet (state {state}).")
         logger.info("%s is at %s (state %s)", name, host, state)
-        return str(host)
+        return host
+
+    @staticmethod
+    def _ask_endpoint(
+        control_plane: ControlPlane, endpoint: str, read_only: bool
+    ) -> tuple[str | None, str | None]:
+        answer = Answer(control_plane.endpoint(endpoint), f"endpoint {endpoint}")
+        status = answer.object("status")
+        if status.flag("disabled"):
+            raise EndpointDisabledError(f"Endpoint {endpoint} is disabled.")
+        host = status.object("hosts").host("read_only_host" if read_only else "host")
+        return host, status.state("current_state")
+
+    @staticmethod
+    def _ask_instance(
+        control_plane: ControlPlane, instance: str, read_only: bool
+    ) -> tuple[str | None, str | None]:
+        answer = Answer(control_plane.instance(instance), f"instance {instance}")
+        return answer.host("read_only_dns" if read_only else "read_write_dns"), answer.state("state")

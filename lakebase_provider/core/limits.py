@@ -1,0 +1,171 @@
+"""What one exchange over HTTP may cost at most: seconds for all of it, and bytes of the answer.
+
+urllib3's timeouts are for one wait each: an answer that comes by the byte never exceeds one. Here the sockets
+themselves know until when, and how much, from connecting to the last byte, so nothing above them has to.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
+
+#: Bytes of an answer, headers included. The longest, a token, has some thousand.
+LARGEST_ANSWER = 1_048_576
+#: Seconds to connect to one address, and to shake hands by TLS.
+CONNECT_SECONDS = 5.0
+
+
+class Limit:
+    """What is left of an exchange's seconds and bytes.
+
+    Args:
+        seconds: How long it may take from now.
+        size: How many bytes each answer may have, headers included.
+    """
+
+    def __init__(self, seconds: float, size: int = LARGEST_ANSWER) -> None:
+        self.seconds = seconds
+        self.size = size
+        self._end = time.monotonic() + seconds
+        self._bytes_left = size
+
+    def remaining(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            TimeoutError: None are.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"not done within {self.seconds:.1f} s")
+        return left
+
+    def begin_answer(self) -> None:
+        """Count the bytes of another answer."""
+        self._bytes_left = self.size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return time.monotonic() >= self._end
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more bytes came than may."""
+        return self._bytes_left < 0
+
+    def spend(self, size: int) -> None:
+        """Note bytes that have come.
+
+        Raises:
+            OSError: They are too many.
+        """
+        self._bytes_left -= size
+        if self.is_full:
+            raise OSError(f"an answer of more than {self.size} bytes")
+
+
+_current = threading.local()
+
+
+@contextmanager
+def within(limit: Limit) -> Iterator[None]:
+    """Hold what this thread exchanges to a limit, as far as it goes over sockets of this module."""
+    before, _current.limit = current_limit(), limit
+    try:
+        yield
+    finally:
+        _current.limit = before
+
+
+def current_limit() -> Limit | None:
+    """What this thread is held to."""
+    found: Limit | None = getattr(_current, "limit", None)
+    return found
+
+
+def _receive(sock: socket.socket, receive: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    limit = current_limit()
+    if limit is None:
+        return receive(*arguments)
+    sock.settimeout(limit.remaining())
+    size = receive(*arguments)
+    limit.spend(size)
+    return size
+
+
+class _Socket(socket.socket):
+    def recv_into(self, *arguments: Any) -> int:
+        return _receive(self, super().recv_into, arguments)
+
+
+class _TlsSocket(ssl.SSLSocket):
+    # Python holds a handshake, and a read of a record that comes by the byte, to the timeout as a whole.
+    def recv_into(self, *arguments: Any) -> int:
+        return _receive(self, super().recv_into, arguments)
+
+
+def _connected(connection: HTTPConnection) -> socket.socket:
+    """A socket to the first address that answers; all of them have one time between them."""
+    try:
+        addresses = socket.getaddrinfo(connection._dns_host, connection.port, 0, socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise NameResolutionError(connection.host, connection, error) from error
+    last: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in addresses:
+        candidate = _Socket(family, kind, protocol)
+        try:
+            for option in connection.socket_options or ():
+                candidate.setsockopt(*option)
+            limit = current_limit()
+            candidate.settimeout(min(CONNECT_SECONDS, limit.remaining()) if limit else CONNECT_SECONDS)
+            candidate.connect(address)
+        except OSError as error:
+            last = error
+            candidate.close()
+        else:
+            return candidate
+    if isinstance(last, TimeoutError):
+        raise ConnectTimeoutError(connection, f"Connection to {connection.host} timed out.") from last
+    raise NewConnectionError(connection, f"Failed to establish a new connection: {last}") from last
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connected(self)
+
+
+class _TlsConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connected(self)
+
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
+        self.ssl_context.sslsocket_class = _TlsSocket
+        super().connect()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def limit_sockets(manager: urllib3.PoolManager) -> urllib3.PoolManager:
+    """Have a pool manager, which has no connections yet, open them as sockets of this module."""
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return manager
