@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 #: Seconds after which a question is given up and the next caller asks anew. More than one takes that is held
 #: to the limits of core/limits.py, and that waits for the lock of the shared store before.
-LONGEST_ATTEMPT = 35.0
+LONGEST_ATTEMPT = 45.0
 #: Threads that may still be at what was given up. Who would need one more is refused at once, so that a
 #: workspace that keeps every thread which asks it gets no more than these.
 MOST_ABANDONED = 3
