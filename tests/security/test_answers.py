@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from lakebase_provider.core import LakebaseConfig, LakebaseError
 from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK, allowed_origin
 from lakebase_provider.core.answers import Answer, parse_json
-from lakebase_provider.core.credentials import minter_for
 from lakebase_provider.core.control_plane import ControlPlane, Transport
+from lakebase_provider.core.credentials import minter_for
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.rest import RestTransport
 from lakebase_provider.core.sdk import SdkTransport
@@ -29,7 +29,6 @@ from tests.security.hostile_workspace import (
     DISCOVERY,
     ENDPOINT,
     INSTANCE,
-    INSTANCE_CREDENTIALS,
     ME,
     OAUTH_SERVER,
     RESOURCE,
@@ -288,7 +287,16 @@ def test_no_id_leads_to_another_path(workspace: HostileWorkspace, name: str) -> 
     assert workspace.seen == []
 
 
-WRONG_TOKENS = ["canary\nX: y", "canary\x00", "canary blank", "canäry", "canary" * 20_000, 7, True, ["canary"]]
+WRONG_TOKENS = [
+    "canary\nX: y",
+    "canary\x00",
+    "canary blank",
+    "canäry",
+    "canary" * 20_000,
+    7,
+    True,
+    ["canary"],
+]
 
 
 @pytest.mark.parametrize("value", WRONG_TOKENS, ids=lambda value: repr(value)[:20])
@@ -355,7 +363,17 @@ def test_the_claims_of_a_token_break_nothing(workspace: HostileWorkspace, payloa
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, "1" * 100_000, '{"a": 1, "a": 2}', "NaN", "-Infinity", b"\xff", "{", ""],
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "1" * 100_000,
+        '{"a": 1, "a": 2}',
+        "NaN",
+        "-Infinity",
+        b"\xff",
+        "{",
+        "",
+    ],
     ids=lambda text: repr(text)[:12],
 )
 def test_json_that_no_workspace_sends(text: bytes | str) -> None:
@@ -422,7 +440,13 @@ class Scripted:
 def _ask_everything(answers: dict[str, Any]) -> None:
     for changes in ({}, {"access": "read_only"}, {"endpoint": None, "instance": "i"}):
         config = LakebaseConfig(
-            **{"endpoint": ENDPOINT, "workspace_host": URL, "client_id": "c", "client_secret": SECRET, **changes}
+            **{
+                "endpoint": ENDPOINT,
+                "workspace_host": URL,
+                "client_id": "c",
+                "client_secret": SECRET,
+                **changes,
+            }
         )
         control_plane = ControlPlane(config)
         transport = RestTransport(config)
@@ -470,7 +494,10 @@ def test_the_honest_answers_are_usable(no_sdk: None) -> None:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
 )
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_of_any_field_is_usable_or_a_typed_error(
