@@ -1,4 +1,4 @@
-"""A workspace on a loopback address that answers whatever it is told to, and remembers all that it was sent."""
+"""A workspace on a loopback address that answers whatever it is told to, and remembers what it was sent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class HostileWorkspace:
             def do_GET(self) -> None:
                 workspace._answer(self)
 
-            do_POST = do_GET
+            def do_POST(self) -> None:
+                workspace._answer(self)
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lakebase_provider.core.credentials import minter_for
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.rest import RestTransport
 from lakebase_provider.core.sdk import SdkTransport
-from lakebase_provider.core.target import TargetResolver
+from lakebase_provider.core.target import Target, TargetResolver
 from tests.core.fake_clock import FakeClock
 from tests.core.workspace import jwt
 from tests.security.hostile_workspace import (
@@ -336,9 +337,9 @@ def test_a_field_of_another_kind_is_a_typed_error(
     workspace.answers[path][field] = value
     config = workspace.config()
     control_plane = ControlPlane(config)
+    minter = minter_for(config, control_plane)
     with pytest.raises(ControlPlaneError, match=f"'{field}'") as caught:
-        control_plane.current_user_name()
-        minter_for(config, control_plane).mint(FakeClock())
+        _ = control_plane.current_user_name(), minter.mint(FakeClock())
     assert not caught.value.retryable
 
 
@@ -424,11 +425,9 @@ JSON = st.recursive(
 class Scripted:
     """The network's edge: bytes in place of a server's."""
 
-    headers: dict[str, str] = {}
-
     def __init__(self, answers: dict[str, Any]) -> None:
         self._answers = answers
-        self.authorized: list[str] = []
+        self.headers: dict[str, str] = {}
 
     def request(self, method: str, url: str, **_: Any) -> Scripted:
         assert url.startswith(f"{URL}/"), url
@@ -452,19 +451,26 @@ def _ask_everything(answers: dict[str, Any]) -> None:
         transport = RestTransport(config)
         transport._http = Scripted(answers)  # type: ignore[assignment]
         control_plane._transport = transport
+        minter, targets = minter_for(config, control_plane), TargetResolver(config, control_plane)
         for ask in (
-            lambda: control_plane.current_user_name().encode(),
-            lambda: minter_for(config, control_plane).mint(FakeClock()).reveal().encode("ascii"),
-            lambda: TargetResolver(config, control_plane)._resolve().host.encode("ascii"),
+            control_plane.current_user_name,
+            partial(minter.mint, FakeClock()),
+            targets._resolve,
         ):
-            try:
-                usable = ask()
-            except LakebaseError as error:
-                assert SECRET not in str(error)
-            else:
-                assert usable
-                assert b"\n" not in usable
-                assert b"evil" not in usable
+            _assert_usable_or_typed(ask)
+
+
+def _assert_usable_or_typed(ask: Callable[[], Any]) -> None:
+    try:
+        found = ask()
+    except LakebaseError as error:
+        text = str(error)
+    else:
+        text = found.host if isinstance(found, Target) else getattr(found, "reveal", lambda: found)()
+        assert text.isprintable()
+        assert "evil" not in text or not isinstance(found, Target)
+    assert text
+    assert SECRET not in text
 
 
 def _with(route: str, place: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A workspace that takes for ever, or sends without end: it costs a deadline and little memory, and no more."""
+"""A workspace that takes for ever, or sends without end: it costs a deadline and little memory."""
 
 from __future__ import annotations
 
