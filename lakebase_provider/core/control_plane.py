@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.error_patterns import classify_control_plane
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.resource_names import NameRefusedError, endpoint_path, instance_path
 from lakebase_provider.core.rest import NotForRest, RestTransport
 from lakebase_provider.core.sdk import SdkTransport
 
@@ -59,11 +60,13 @@ class ControlPlane:
 
     def endpoint(self, endpoint: str) -> Mapping[str, Any]:
         """The endpoint's resource, hosts in ``status.hosts``."""
-        return self._do(f"endpoint {endpoint}", "GET", f"{_POSTGRES}/{endpoint}")
+        path = _path("endpoint", endpoint, endpoint_path)
+        return self._do(f"endpoint {endpoint}", "GET", f"{_POSTGRES}/{path}")
 
     def instance(self, instance: str) -> Mapping[str, Any]:
         """The instance's resource, host in ``read_write_dns``."""
-        return self._do(f"instance {instance}", "GET", f"{_DATABASE}/instances/{instance}")
+        path = _path("instance", instance, instance_path)
+        return self._do(f"instance {instance}", "GET", f"{_DATABASE}/instances/{path}")
 
     def current_user_name(self) -> str:
         """The user name of the workspace principal: an e-mail address, or a service principal's client id."""
@@ -82,6 +85,14 @@ class ControlPlane:
         if not isinstance(answer, dict):
             raise classify_control_plane(f"an answer of type {type(answer).__name__}", status=None, what=what)
         return answer
+
+
+def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
+    """The last guard of a path, behind the settings' own."""
+    try:
+        return checked(name)
+    except NameRefusedError as refused:
+        raise ConfigError(f"Setting '{setting}' {refused.problem}.", remedy=refused.remedy) from None
 
 
 def require_workspace_credentials(config: LakebaseConfig) -> None:
