@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,14 @@ from lakebase_provider.core.environment import PRINCIPALS, left_out, opaque, rea
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.floors import check_floors
 from lakebase_provider.core.plain_text import flaw
+from lakebase_provider.core.resource_names import (
+    ENDPOINT_FORMAT,
+    NameRefusedError,
+    endpoint_path,
+    instance_path,
+)
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting, field
-
-ENDPOINT_FORMAT = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
-_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
 
 Auth = Literal["oauth", "password"]
 SslMode = Literal["verify-full", "verify-ca", "require"]
@@ -255,10 +257,8 @@ class LakebaseConfig:
                 "Both 'endpoint' and 'instance' are set.",
                 remedy="Keep 'endpoint' for Lakebase Autoscaling, or 'instance' for Lakebase Provisioned.",
             )
-        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
-            raise setting("endpoint").error(
-                f"is {self.endpoint!r}", remedy=f"Use the form {ENDPOINT_FORMAT}."
-            )
+        self._check_name("endpoint", endpoint_path)
+        self._check_name("instance", instance_path)
         if self.access == "read_only" and self.host is not None:
             raise setting("access").error(
                 "is 'read_only' although 'host' is given",
@@ -279,6 +279,15 @@ class LakebaseConfig:
                     "names a pooled host, which takes no OAuth token",
                     remedy="Drop 'host' (it is resolved from the endpoint), or use auth='password'.",
                 )
+
+    def _check_name(self, name: str, check: Callable[[str], str]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        try:
+            check(value)
+        except NameRefusedError as refused:
+            raise setting(name).error(refused.problem, remedy=refused.remedy) from None
 
     def _check_credentials(self) -> None:
         if self.auth == "password":

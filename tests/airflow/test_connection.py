@@ -14,8 +14,8 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.connection import ConnectionSettings
-from lakebase_provider.hooks.stored_connection import StoredConnection
 from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.hooks.stored_connection import StoredConnection
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import connection_fields, define
 
