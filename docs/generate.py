@@ -34,8 +34,8 @@ def configuration_page() -> str:
         "and password (the client secret of the login's service principal; with `auth=password` the native",
         "password).",
         "",
-        "A deployment allows hosts outside of `.databricks.com` and `.azuredatabricks.net` by the variable",
-        "`LAKEBASE_ALLOWED_HOST_SUFFIXES`, comma-separated; a connection cannot.",
+        "What a deployment allows, and demands of every connection, are variables of its own: see",
+        "[Security](security.md).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 import os
+import socket
+from typing import Any
+
+import dns.resolver
+import pytest
 
 from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
 
 os.environ[ALLOW_LOOPBACK] = "1"
+
+
+@pytest.fixture
+def no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows any name of databricks.com, and nobody is asked."""
+    system = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".databricks.com"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return system(host, *arguments, **options)
+
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers = []
+    monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)

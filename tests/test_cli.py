@@ -42,7 +42,6 @@ def test_doctor_prints_json(lakebase_env: LocalLakebase) -> None:
         ({"PGUSER": "Display Name"}, "login", "client id as user"),
         ({"PGDATABASE": "no_such_db"}, "login", "databricks_postgres"),
         ({"PGSSLROOTCERT": ""}, "tls", "sslrootcert"),
-        ({"PGHOST": f"{'x' * 64}.databricks.com"}, "dns", "resolved from the endpoint"),
         ({"PGPORT": "1"}, "tcp", "connect_budget"),
         ({"DATABRICKS_CLIENT_SECRET": "wrong"}, "credential", "client id and secret"),
         (

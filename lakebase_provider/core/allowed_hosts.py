@@ -36,8 +36,8 @@ _URL = re.compile(
     r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?:[/?#].*)?", re.IGNORECASE | re.DOTALL
 )
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*)(?::(?P<port>[0-9]{1,5}))?")
-#: A text that an error may repeat: it holds no user name, and nothing that a terminal would act upon.
-_SHOWN = re.compile(r"[A-Za-z0-9.:/_-]{1,300}")
+#: A text that an error may repeat: nothing of it is a user's name or password, or acts upon a terminal.
+_SHOWN = re.compile(r"[A-Za-z0-9._-]{1,260}")
 
 _servers_here: set[object] = set()
 
@@ -162,7 +162,7 @@ def allowed_origin(url: str) -> Origin:
         raise HostRefusedError(f"has the port {port}, which is not between 1 and 65535")
     scheme = (parts["scheme"] or "https").lower()
     if scheme != "https" and not (scheme == "http" and host.is_loopback):
-        raise HostRefusedError(_shown(url), "Use https://: a client secret is sent there.")
+        raise HostRefusedError(f"has the scheme {scheme!r}", "Use https://: a client secret is sent there.")
     return Origin(scheme, host, port)
 
 

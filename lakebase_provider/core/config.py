@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.allowed_hosts import check_host, workspace_url
 from lakebase_provider.core.environment import PRINCIPALS, left_out, opaque, read_environment
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.floors import check_floors
+from lakebase_provider.core.plain_text import flaw
+from lakebase_provider.core.resource_names import (
+    ENDPOINT_FORMAT,
+    NameRefusedError,
+    endpoint_path,
+    instance_path,
+)
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting, field
-
-ENDPOINT_FORMAT = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
-_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
 
 Auth = Literal["oauth", "password"]
 SslMode = Literal["verify-full", "verify-ca", "require"]
@@ -95,13 +100,18 @@ class LakebaseConfig:
         env=("DATABRICKS_HOST",),
     )
     client_id: str | None = field(
-        None, "Client ID", "Application id of the service principal.", env=("DATABRICKS_CLIENT_ID",)
+        None,
+        "Client ID",
+        "Application id of the service principal.",
+        env=("DATABRICKS_CLIENT_ID",),
+        in_header=True,
     )
     client_secret: Secret | None = field(
         None,
         "Client secret",
         "OAuth secret of the service principal.",
         kind="secret",
+        in_header=True,
         env=("DATABRICKS_CLIENT_SECRET",),
     )
     token: Secret | None = field(
@@ -109,6 +119,7 @@ class LakebaseConfig:
         "Workspace token",
         "Personal access token, in place of a client id and secret.",
         kind="secret",
+        in_header=True,
         env=("DATABRICKS_TOKEN",),
     )
     profile: str | None = field(
@@ -121,17 +132,26 @@ class LakebaseConfig:
         env=("DATABRICKS_AUTH_TYPE",),
     )
     azure_client_id: str | None = field(
-        None, "Azure client ID", "Application id of an Entra service principal.", env=("ARM_CLIENT_ID",)
+        None,
+        "Azure client ID",
+        "Application id of an Entra service principal.",
+        env=("ARM_CLIENT_ID",),
+        in_header=True,
     )
     azure_client_secret: Secret | None = field(
         None,
         "Azure client secret",
         "Secret of an Entra service principal.",
         kind="secret",
+        in_header=True,
         env=("ARM_CLIENT_SECRET",),
     )
     azure_tenant_id: str | None = field(
-        None, "Azure tenant ID", "Tenant of an Entra service principal.", env=("ARM_TENANT_ID",)
+        None,
+        "Azure tenant ID",
+        "Tenant of an Entra service principal.",
+        env=("ARM_TENANT_ID",),
+        in_header=True,
     )
     credential_ttl: float | None = field(
         None,
@@ -211,6 +231,7 @@ class LakebaseConfig:
     )
 
     def __post_init__(self) -> None:
+        # Secrets are opaque already: see _hide_secrets_at_once.
         for row in settings():
             value = getattr(self, row.name)
             # A default is as it has to be, and most settings are left at theirs.
@@ -226,6 +247,7 @@ class LakebaseConfig:
             object.__setattr__(
                 self, "workspace_host", workspace_url(setting("workspace_host"), self.workspace_host)
             )
+        check_floors(self)
         if self.sslrootcert is not None and not Path(self.sslrootcert).is_file():
             raise setting("sslrootcert").error(f"names no file: {self.sslrootcert!r}")
 
@@ -235,10 +257,8 @@ class LakebaseConfig:
                 "Both 'endpoint' and 'instance' are set.",
                 remedy="Keep 'endpoint' for Lakebase Autoscaling, or 'instance' for Lakebase Provisioned.",
             )
-        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
-            raise setting("endpoint").error(
-                f"is {self.endpoint!r}", remedy=f"Use the form {ENDPOINT_FORMAT}."
-            )
+        self._check_name("endpoint", endpoint_path)
+        self._check_name("instance", instance_path)
         if self.access == "read_only" and self.host is not None:
             raise setting("access").error(
                 "is 'read_only' although 'host' is given",
@@ -259,6 +279,15 @@ class LakebaseConfig:
                     "names a pooled host, which takes no OAuth token",
                     remedy="Drop 'host' (it is resolved from the endpoint), or use auth='password'.",
                 )
+
+    def _check_name(self, name: str, check: Callable[[str], str]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        try:
+            check(value)
+        except NameRefusedError as refused:
+            raise setting(name).error(refused.problem, remedy=refused.remedy) from None
 
     def _check_credentials(self) -> None:
         if self.auth == "password":
@@ -299,6 +328,8 @@ class LakebaseConfig:
         """
         overrides = opaque(settings(), overrides)
         found = read_environment(settings(), environ)
+        # No frame that an error passes through holds it.
+        del environ
         for name in left_out(found, overrides):
             found.pop(name, None)
         found.update(overrides)
@@ -334,31 +365,12 @@ class LakebaseConfig:
         Raises:
             ConfigError: As in :meth:`from_mapping`, or the scheme is another.
         """
-        parts = urlsplit(uri)
-        if parts.scheme not in ("lakebase", "postgresql", "postgres"):
-            raise ConfigError(
-                f"A URI of scheme {parts.scheme!r} is none of Lakebase.", remedy="Use lakebase://…."
-            )
-        try:
-            port = parts.port
-        except ValueError:
-            raise setting("port").error("of the URI is no number between 0 and 65535") from None
-        found: dict[str, object] = {
-            "host": parts.hostname,
-            "port": port,
-            "user": unquote(parts.username) if parts.username else None,
-            "password": Secret(unquote(parts.password)) if parts.password else None,
-            "database": unquote(parts.path.lstrip("/")) or None,
-        }
-        try:
-            query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True))
-        except ValueError:
-            raise ConfigError(
-                "The URI's query is malformed.", remedy="Use ?setting=value&setting=value."
-            ) from None
-        if found["password"] is not None:
-            query.setdefault("auth", "password")
-        return cls.from_mapping({**{k: v for k, v in found.items() if v is not None}, **query})
+        found = _uri_settings(uri)
+        # It may hold a password, and errors pass through here.
+        del uri
+        if isinstance(found, ConfigError):
+            raise found
+        return cls.from_mapping(found)
 
     def credential_key(self) -> tuple[object, ...]:
         """What a token depends on: two configurations with equal keys may share one, others never."""
@@ -366,6 +378,7 @@ class LakebaseConfig:
 
     def replace(self, **changes: object) -> LakebaseConfig:
         """A copy with other settings, checked anew."""
+        changes = opaque(settings(), changes)
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
         return LakebaseConfig.from_mapping({**unchanged, **changes})
 
@@ -378,6 +391,48 @@ _CREDENTIAL_SETTINGS = (
 )
 
 
+def _uri_settings(uri: str) -> dict[str, object] | ConfigError:
+    """The settings in a URI, secrets opaque, or what is wrong with it, returned and not raised from here."""
+    found_flaw = flaw(uri)
+    if found_flaw is not None:
+        return ConfigError(f"The URI holds {found_flaw}.", remedy="Percent-encode what is no plain text.")
+    try:
+        parts = urlsplit(uri)
+        query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True))
+    except ValueError:
+        return ConfigError(
+            "The URI is malformed.", remedy="Use lakebase://user@host:port/database?setting=value."
+        )
+    if parts.scheme not in ("lakebase", "postgresql", "postgres"):
+        return ConfigError("The URI's scheme is none of Lakebase.", remedy="Use lakebase://….")
+    try:
+        port = parts.port
+    except ValueError:
+        return setting("port").error("of the URI is no number between 0 and 65535")
+    found: dict[str, object] = {
+        "host": parts.hostname,
+        "port": port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or None,
+    }
+    if found["password"] is not None:
+        query.setdefault("auth", "password")
+    return opaque(settings(), {**{k: v for k, v in found.items() if v is not None}, **query})
+
+
+def _hide_secrets_at_once(config: type[LakebaseConfig]) -> None:
+    """Make secrets opaque before the generated constructor has them, through whose frame errors pass."""
+    generated: Callable[..., None] = config.__init__
+
+    @functools.wraps(generated)
+    def init(self: LakebaseConfig, **values: Any) -> None:
+        values = opaque(settings(), values)
+        generated(self, **values)
+
+    config.__init__ = init  # type: ignore[method-assign] # the same signature, which mypy cannot see
+
+
 def _table() -> tuple[Setting, ...]:
     return tuple(
         Setting(name=f.name, default=f.default, **f.metadata["setting"])
@@ -387,6 +442,7 @@ def _table() -> tuple[Setting, ...]:
 
 _SETTINGS = _table()
 _BY_NAME = {row.name: row for row in _SETTINGS}
+_hide_secrets_at_once(LakebaseConfig)
 
 
 def settings() -> tuple[Setting, ...]:

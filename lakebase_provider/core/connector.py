@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,11 +21,13 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.error_patterns import classify_login
 from lakebase_provider.core.errors import (
+    ConfigError,
     ControlPlaneTimeoutError,
     LakebaseError,
     SessionSettingError,
 )
-from lakebase_provider.core.network import resolve, tls_parameters
+from lakebase_provider.core.network import neutral_parameters, resolve, tls_parameters
+from lakebase_provider.core.plain_text import flaw
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
@@ -201,7 +203,7 @@ class Connector:
         try:
             seconds = attempts.deadline.remaining()
             return LakebaseConnection.connect(
-                **self._arguments(location, attempts), **parameters, within=seconds
+                **self._arguments(location, attempts, parameters), within=seconds
             )
         except _DRIVER_ERRORS as error:
             raise _typed(error, location) from without_locals(error)
@@ -215,14 +217,33 @@ class Connector:
         try:
             return await _within(
                 attempts.deadline.remaining(),
-                AsyncLakebaseConnection.connect(**self._arguments(location, attempts), **parameters),
+                AsyncLakebaseConnection.connect(**self._arguments(location, attempts, parameters)),
             )
         except _DRIVER_ERRORS as error:
             raise _typed(error, location) from without_locals(error)
         except BaseException as error:
             raise without_locals(error) from error.__cause__
 
-    def _arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:
+    def _arguments(
+        self, location: _Location, attempts: Attempts, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
+        ours = self._own_arguments(location, attempts)
+        twice = ours.keys() & parameters.keys()
+        if twice:
+            raise ConfigError(
+                f"The connection's {', '.join(sorted(twice))} cannot be given to connect().",
+                remedy="Set it in the configuration.",
+            )
+        arguments = {**neutral_parameters(), **parameters, **ours}
+        for name, value in arguments.items():
+            # Once more, whatever was checked before: a NUL would end libpq's connection string.
+            found = flaw(value) if isinstance(value, str) else None
+            if found is not None:
+                raise ConfigError(f"The connection's {name} holds {found}; nothing has been sent.")
+        return arguments
+
+    def _own_arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:
         assert attempts.token is not None
         config = self._config
         settings = dict(self._optional_settings)

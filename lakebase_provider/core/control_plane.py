@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin
 from lakebase_provider.core.answers import Answer
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 #: Variables of databricks-sdk that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
+
+#: Authentications for which databricks-sdk takes a secret from the environment, whatever the host is.
+_FROM_ENVIRONMENT = (None, "pat", "basic", "oauth-m2m", "azure-client-secret")
 
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
@@ -97,8 +101,29 @@ def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
         raise ConfigError(f"Setting '{setting}' {refused.problem}.", remedy=refused.remedy) from None
 
 
+def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
+    """Whether the environment names a workspace, and the configuration another one."""
+    theirs = os.environ.get("DATABRICKS_HOST")
+    if config.workspace_host is None or not theirs:
+        return False
+    try:
+        return str(allowed_origin(theirs)) != config.workspace_host
+    except HostRefusedError:
+        return True
+
+
 def require_workspace_credentials(config: LakebaseConfig) -> None:
-    """Raise a ConfigError when neither the configuration nor the surroundings hold workspace credentials."""
+    """Raise a ConfigError when neither the configuration nor the surroundings hold workspace credentials.
+
+    Those of the surroundings do not count where they belong to another workspace: databricks-sdk would send
+    the environment's secret to whatever host the configuration names.
+    """
+    own = (config.client_secret, config.token, config.profile, config.azure_client_secret)
+    if not any(own) and config.auth_type in _FROM_ENVIRONMENT and environment_is_of_another_workspace(config):
+        raise ConfigError(
+            "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
+            remedy="Set client_id and client_secret, token or profile beside workspace_host.",
+        )
     if any(
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)
     ):

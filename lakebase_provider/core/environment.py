@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from lakebase_provider.core.secret import Secret
-from lakebase_provider.core.setting import Setting
+from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.setting import Setting, Unreadable
 
 #: Ways to authenticate at the workspace; what belongs to one says nothing about another.
 PRINCIPALS = (
@@ -27,6 +27,11 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
         left_out |= {"endpoint", "instance", "host"}
     if "access" in given:
         left_out |= {"host"}
+    if "workspace_host" in given and _leads_elsewhere(found, overrides, "workspace_host"):
+        # A secret that belongs to one workspace is not told to another.
+        left_out |= {"user"}.union(*PRINCIPALS)
+    if "host" in given and _leads_elsewhere(found, overrides, "host"):
+        left_out |= {"password"}
     for mine in PRINCIPALS:
         if given.isdisjoint(mine):
             continue
@@ -37,6 +42,17 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
             left_out |= {"user"}
             left_out |= set(mine) if identity in found else set()
     return left_out - given
+
+
+def _leads_elsewhere(found: Mapping[str, object], overrides: Mapping[str, object], name: str) -> bool:
+    """Whether the environment names a host, and the override another one, however they are written."""
+    mine, other = found.get(name), overrides[name]
+    if not isinstance(mine, str) or not isinstance(other, str):
+        return mine is not None
+    try:
+        return str(allowed_origin(mine)) != str(allowed_origin(other))
+    except HostRefusedError:
+        return mine != other
 
 
 def read_environment(rows: Iterable[Setting], environ: Mapping[str, str] | None) -> dict[str, object]:
@@ -50,20 +66,20 @@ def read_environment(rows: Iterable[Setting], environ: Mapping[str, str] | None)
     for row in rows:
         for name in row.env:
             if _variable(environ, name):
-                found.setdefault(row.name, _opaque_value(row, _variable(environ, name)))
+                found.setdefault(row.name, row.hidden(_variable(environ, name)))
     return found
 
 
 def opaque(rows: Iterable[Setting], mapping: Mapping[str, object]) -> dict[str, object]:
     """A copy in which secrets are opaque, for a traceback may show the frame that holds it."""
     by_name = {row.name: row for row in rows}
-    return {k: _opaque_value(by_name[k], value) if k in by_name else value for k, value in mapping.items()}
+    # What stands under an unknown name may be a secret under a name that was misspelt.
+    return {
+        name: by_name[name].hidden(value) if name in by_name else Unreadable(type(value).__name__)
+        for name, value in mapping.items()
+    }
 
 
 def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
     # A function of its own: no frame that an error passes through holds the whole environment.
     return (os.environ if environ is None else environ).get(name)
-
-
-def _opaque_value(row: Setting, value: object) -> object:
-    return Secret(value) if row.kind == "secret" and isinstance(value, str) and value else value

@@ -28,6 +28,7 @@ from lakebase_provider.core.errors import (
     TlsError,
     TooManyConnectionsError,
 )
+from lakebase_provider.core.secret import redacted
 
 
 class _Pattern(NamedTuple):
@@ -71,6 +72,11 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     _Pattern(
         r"certificate verify failed|certificate .*does not match|root certificate file|SSL error",
         TlsError,
+    ),
+    _Pattern(
+        r"definition of service|service file",
+        ConfigError,
+        "Unset PGSERVICE where this runs: libpq looks for it first, though nothing of it would take effect.",
     ),
     _Pattern(
         r"failed to resolve host|could not translate host name|nodename nor servname"
@@ -129,7 +135,7 @@ def classify_login(text: str, *, where: str) -> LakebaseError:
         text: The driver's message; libpq and psycopg put no password into it.
         where: What was tried, such as ``"user@host:port/database"``.
     """
-    line = " ".join(text.split())
+    line = " ".join(redacted(text).split())
     match = _first_match(line, LOGIN_PATTERNS)
     kind: type[LakebaseError] = match.kind if match else LakebaseConnectionError
     return kind(f"Cannot connect to {where}: {line}", remedy=match.remedy if match else None)
@@ -146,7 +152,7 @@ def classify_control_plane(
         what: What was asked for, such as ``"a database credential"``.
         retry_after: Seconds of the Retry-After header.
     """
-    line = " ".join(text.split())
+    line = " ".join(redacted(text).split())
     match = _first_match(line, CONTROL_PLANE_PATTERNS) if status != 429 else None
     kind: type[LakebaseError]
     if match:

@@ -26,6 +26,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.network import resolve
 from lakebase_provider.core.provider import TokenProvider
+from lakebase_provider.core.secret import redacted
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
 
@@ -217,7 +218,7 @@ class HealthCheck:
         start = time.perf_counter()
         try:
             detail = stage(seconds)
-        except (LakebaseError, psycopg.Error, OSError, UnicodeError) as error:
+        except Exception as error:  # whatever it is, a report is what was asked for
             ms = (time.perf_counter() - start) * 1000
             known = error if isinstance(error, LakebaseError) else self._classify(error, name)
             logger.warning("Health check stage %s failed after %.0f ms: %s", name, ms, known)
@@ -227,7 +228,12 @@ class HealthCheck:
         return StageResult(name, "ok", ms, detail, figures=self._figures)
 
     def _classify(self, error: BaseException, name: str) -> LakebaseError:
-        text = str(without_locals(error))
+        text = redacted(str(without_locals(error)))
+        if not isinstance(error, (psycopg.Error, OSError, UnicodeError)):
+            return LakebaseError(
+                f"Stage {name} failed unexpectedly: {type(error).__name__}: {' '.join(text.split())}",
+                remedy="Check the settings and the versions of psycopg and databricks-sdk.",
+            )
         if name in ("query", "write"):
             return LakebaseError(
                 f"Stage {name}: {' '.join(text.split())}",

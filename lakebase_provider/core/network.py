@@ -3,32 +3,81 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import certifi
+from psycopg import pq
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import DnsError
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a part of a host name (RFC 1035, section 2.3.4).
-_LONGEST_LABEL = 63
+
+#: Where no file is, on any machine. libpq takes an empty text for "look in ~/.postgresql", and goes on
+#: without a file that is not there.
+_NO_FILE = f"{os.devnull}/none"
+
+#: What libpq would otherwise take from the environment (PG*), a service file or ~/.postgresql, and what it is
+#: to be: its own default, or nothing. A client certificate or a revocation list there is for another server.
+_NEUTRAL = {
+    "passfile": _NO_FILE,
+    "channel_binding": "prefer",
+    "sslnegotiation": "postgres",
+    "sslcompression": "0",
+    "sslcert": _NO_FILE,
+    "sslkey": _NO_FILE,
+    "sslcertmode": "disable",
+    "sslpassword": "",
+    "sslcrl": _NO_FILE,
+    "sslcrldir": "",
+    "sslsni": "1",
+    "sslkeylogfile": "",
+    "ssl_min_protocol_version": "TLSv1.2",
+    "ssl_max_protocol_version": "",
+    "requirepeer": "",
+    # Whatever asks who is there.
+    "require_auth": "!none",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+    "gssencmode": "disable",
+    "krbsrvname": "postgres",
+    "gsslib": "",
+    "gssdelegation": "0",
+    "replication": "",
+    "target_session_attrs": "any",
+    "load_balance_hosts": "disable",
+    "oauth_issuer": "",
+    "oauth_client_id": "",
+    "oauth_client_secret": "",
+    "oauth_scope": "",
+}
+
+
+@cache
+def neutral_parameters() -> Mapping[str, str]:
+    """libpq's parameters that keep its surroundings from taking effect, as far as this libpq knows them.
+
+    Only the name of a service (PGSERVICE) cannot be taken back: libpq looks for it before every connection,
+    fails where it is missing, and takes nothing from it that is given here.
+    """
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    return {name: value for name, value in _NEUTRAL.items() if name in known}
 
 
 def tls_parameters(config: LakebaseConfig) -> dict[str, str]:
     """libpq's TLS parameters.
 
     Without `sslrootcert` the public CAs of certifi's bundle are trusted: ``sslrootcert=system`` is unusable
-    in psycopg's binary wheel. ``require`` alone verifies nothing, as libpq documents.
+    in psycopg's binary wheel. ``require`` alone verifies nothing, as libpq documents, unless certificates
+    are named: those of ~/.postgresql are not.
     """
-    parameters: dict[str, str] = {"sslmode": config.sslmode}
-    if config.sslrootcert is not None:
-        parameters["sslrootcert"] = config.sslrootcert
-    elif config.sslmode != "require":
-        parameters["sslrootcert"] = certifi.where()
-    return parameters
+    roots = config.sslrootcert or (_NO_FILE if config.sslmode == "require" else certifi.where())
+    return {"sslmode": config.sslmode, "sslrootcert": roots}
 
 
 @dataclass(frozen=True)
@@ -56,9 +105,8 @@ def resolve(host: str, port: int, timeout: float) -> Addresses:
         timeout: Seconds for the name servers; the system's resolver has a limit of its own.
 
     Raises:
-        DnsError: The name cannot be one, or nobody knows it.
+        DnsError: Nobody knows it.
     """
-    check_labels(host)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -77,7 +125,6 @@ def ask_name_servers(host: str, timeout: float) -> tuple[str, ...]:
     Raises:
         DnsError: Nobody knows it.
     """
-    check_labels(host)
     # Few need it, and it costs a tenth of a second to import.
     import dns.exception
     import dns.resolver
@@ -87,13 +134,3 @@ def ask_name_servers(host: str, timeout: float) -> tuple[str, ...]:
         return tuple(answers.addresses())
     except (dns.exception.DNSException, OSError) as error:
         raise DnsError(f"Host {host} does not resolve, by the system or by DNS: {error}") from error
-
-
-def check_labels(host: str) -> None:
-    """Raise a DnsError when a part of the name is longer than DNS allows: no resolver could know it."""
-    for label in host.rstrip(".").split("."):
-        if len(label.encode()) > _LONGEST_LABEL:
-            raise DnsError(
-                f"Host {host} has a part of {len(label.encode())} characters; DNS allows {_LONGEST_LABEL}.",
-                remedy="Leave 'host' out: it is resolved from the endpoint.",
-            )

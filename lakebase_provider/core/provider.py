@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,11 +19,11 @@ from lakebase_provider.core import telemetry
 from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.errors import (
-    ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
     LakebaseError,
     LoginRejectedError,
 )
+from lakebase_provider.core.mint_flight import MintFlight
 from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 
@@ -66,26 +65,6 @@ class TokenStats:
     invalidations: int
 
 
-class _Flight:
-    """A mint under way: one thread, any number of waiters. The provider's lock guards all but the result.
-
-    Attributes:
-        next_try: When the present attempt began or the next one begins, by elapsed time in seconds.
-        last_deadline: Until when somebody waits; an attempt that begins later would help nobody.
-        last_error: Why the last attempt failed.
-        given_up: Whether its attempt took so long that nobody waits for it any more.
-    """
-
-    def __init__(self, next_try: float) -> None:
-        self.next_try = next_try
-        self.last_deadline = _NEVER
-        self.last_error: LakebaseError | None = None
-        self.given_up = False
-        self.result: Future[Token] = Future()
-        # Running: an asyncio waiter that is cancelled must not cancel it for the others.
-        self.result.set_running_or_notify_cancel()
-
-
 class TokenProvider:
     """Hands out a token that is alive, and mints as rarely as that allows.
 
@@ -98,9 +77,8 @@ class TokenProvider:
     next attempt is allowed gets the real cause at once. A refusal that no retry will change is remembered for
     30 seconds. A forked child keeps the token and nothing else.
 
-    An attempt that takes longer than a workspace ever does is given up, and whoever needs a token has one
-    begun anew. Its thread cannot be ended: what it brings later is dropped, and there are never more than
-    three of that kind, beyond which callers get the timeout at once.
+    An attempt that takes too long is given up and one is begun anew. Its thread cannot be ended: what it brings
+    later is dropped, and beyond three of that kind callers get the timeout at once.
 
     Args:
         minter: Who mints.
@@ -138,7 +116,7 @@ class TokenProvider:
     def _reset_process_state(self) -> None:
         """Drop what a forked child has no part in: a lock that another thread held, a thread's work."""
         self._lock = threading.Lock()
-        self._flight: _Flight | None = None
+        self._flight: MintFlight | None = None
         self._stragglers = Stragglers()
         self._failure: LakebaseError | None = None
         self._failures_in_a_row = 0
@@ -179,12 +157,11 @@ class TokenProvider:
             flight = self._join(deadline)
             if flight is None:
                 continue
-            seconds, is_last_chance = self._patience(flight, deadline)
+            seconds, is_last_chance = flight.patience(deadline, self._clock.elapsed())
             try:
                 flight.result.result(seconds)
             except (LakebaseError, FutureTimeoutError):
-                if is_last_chance or flight.result.done():
-                    _explain(flight, timeout)
+                flight.explain(timeout, is_last_chance)
         return token
 
     async def aget(self, timeout: float = 60.0) -> Token:
@@ -195,32 +172,12 @@ class TokenProvider:
             if flight is None:
                 continue
             waiter = asyncio.wrap_future(flight.result)
-            seconds, is_last_chance = self._patience(flight, deadline)
+            seconds, is_last_chance = flight.patience(deadline, self._clock.elapsed())
             try:
                 await asyncio.wait_for(waiter, seconds)
             except (LakebaseError, asyncio.TimeoutError, FutureTimeoutError):
-                if is_last_chance or flight.result.done():
-                    _explain(flight, timeout)
+                flight.explain(timeout, is_last_chance)
         return token
-
-    def _patience(self, flight: _Flight, deadline: float) -> tuple[float, bool]:
-        """For how many seconds to wait for a flight, and whether the caller's own deadline ends then."""
-        now = self._clock.elapsed()
-        left, until_given_up = deadline - now, flight.next_try + self._longest_attempt - now
-        return max(0.0, min(left, until_given_up)), left <= until_given_up
-
-    def _give_up_if_overdue(self, now: float) -> None:
-        """Let a flight go that hangs. The lock is held.
-
-        Raises:
-            ControlPlaneTimeoutError: Too many hang already.
-        """
-        flight = self._flight
-        if flight is not None and now - flight.next_try >= self._longest_attempt:
-            self._stragglers.add()
-            flight.given_up = True
-            self._flight = None
-            logger.warning("Minting a token has taken %.0f s, and is begun anew", now - flight.next_try)
 
     def seconds_left(self, token: Token) -> float:
         """Seconds that `token` has to live, by this provider's clock."""
@@ -269,17 +226,20 @@ class TokenProvider:
     def _renew_in_background(self, stale: Token) -> None:
         with self._lock:
             now = self._clock.elapsed()
-            if not self._stragglers.are_too_many:
-                self._give_up_if_overdue(now)
-            if self._flight is not None or self._token is not stale:
+            flight = self._flight
+            if flight is not None and (
+                self._stragglers.are_too_many or not flight.gave_up(now, self._stragglers)
+            ):
+                return
+            if self._token is not stale:
                 # Somebody is at it, or has been since this thread looked.
                 return
             if now < max(self._not_before, self._renew_not_before):
                 return
-            flight = self._flight = _Flight(now)
+            flight = self._flight = MintFlight(now, self._longest_attempt)
         self._launch(flight)
 
-    def _join(self, deadline: float) -> _Flight | None:
+    def _join(self, deadline: float) -> MintFlight | None:
         """The mint under way, or a new one, of which an attempt begins before `deadline`.
 
         Returns:
@@ -289,8 +249,9 @@ class TokenProvider:
             if self._token is not None and self._state(self._token) != "unusable":
                 return None
             now = self._clock.elapsed()
-            self._give_up_if_overdue(now)
             flight = self._flight
+            if flight is not None and flight.gave_up(now, self._stragglers):
+                flight = None
             starting = flight is None
             if flight is None:
                 next_try = max(now, self._not_before)
@@ -305,7 +266,7 @@ class TokenProvider:
                     error.retry_after = next_try - now
                 raise error from failure.__cause__
             if flight is None:
-                flight = self._flight = _Flight(next_try)
+                flight = self._flight = MintFlight(next_try, self._longest_attempt)
                 if next_try > now:
                     # What the pause is for is what to tell should the deadline pass.
                     flight.last_error = failure
@@ -314,7 +275,7 @@ class TokenProvider:
             self._launch(flight)
         return flight
 
-    def _launch(self, flight: _Flight) -> None:
+    def _launch(self, flight: MintFlight) -> None:
         # In the caller's context, so that the span of the mint belongs to whom it is done for.
         context = contextvars.copy_context()
         thread = threading.Thread(
@@ -326,7 +287,7 @@ class TokenProvider:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
 
-    def _fly(self, flight: _Flight, stragglers: Stragglers) -> None:
+    def _fly(self, flight: MintFlight, stragglers: Stragglers) -> None:
         try:
             self._attempt(flight)
         finally:
@@ -334,7 +295,7 @@ class TokenProvider:
                 if flight.given_up:
                     stragglers.remove()
 
-    def _attempt(self, flight: _Flight) -> None:
+    def _attempt(self, flight: MintFlight) -> None:
         while True:
             pause = flight.next_try - self._clock.elapsed()
             if pause > 0:
@@ -355,7 +316,7 @@ class TokenProvider:
                 self._give_up(flight, error, _BACKOFF.first)
                 return
 
-    def _land(self, flight: _Flight, token: Token) -> None:
+    def _land(self, flight: MintFlight, token: Token) -> None:
         with self._lock:
             if flight.given_up:
                 # Whoever needed it has asked again, and may have another one by now.
@@ -387,7 +348,7 @@ class TokenProvider:
             left = self.seconds_left(token)
             raise ControlPlaneUnavailableError(f"The new token arrived with {left:.0f} s left to live.")
 
-    def _goes_on(self, flight: _Flight, error: LakebaseError) -> bool:
+    def _goes_on(self, flight: MintFlight, error: LakebaseError) -> bool:
         """Note a failed attempt; True if another one, after a pause, is of use to somebody."""
         with self._lock:
             if flight.given_up:
@@ -407,7 +368,7 @@ class TokenProvider:
             self._give_up(flight, error, pause if error.retryable else _REFUSAL_SECONDS)
         return goes_on
 
-    def _give_up(self, flight: _Flight, error: BaseException, pause: float) -> None:
+    def _give_up(self, flight: MintFlight, error: BaseException, pause: float) -> None:
         """End a flight without a token, and let `pause` seconds pass before the next one."""
         with self._lock:
             if flight.given_up:
@@ -426,19 +387,6 @@ class TokenProvider:
         if still_valid:
             logger.warning("Renewing the token failed, the present one is used on: %s", error)
         flight.result.set_exception(error)
-
-
-def _explain(flight: _Flight, timeout: float) -> None:
-    """Raise to one waiter why it got no token, unless it has just arrived after all."""
-    done = flight.result.done()
-    cause = flight.result.exception() if done else flight.last_error
-    if isinstance(cause, LakebaseError):
-        # A new object for each caller: tracebacks of many threads must not pile up on one.
-        raise cause.again() from cause.__cause__
-    if cause is not None:
-        raise cause
-    if not done:
-        raise ControlPlaneTimeoutError(f"The workspace gave no token within {timeout:.1f} s.") from None
 
 
 _providers: weakref.WeakSet[TokenProvider] = weakref.WeakSet()

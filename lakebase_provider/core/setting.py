@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.plain_text import flaw, flaw_in_header
 from lakebase_provider.core.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["string", "integer", "number", "secret"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known about one field of :class:`LakebaseConfig` (a row of the table)."""
+    """What is known about one field of :class:`LakebaseConfig` (a row of the table).
+
+    `in_header` says that it goes into a header of HTTP, whose grammar is stricter.
+    """
 
     name: str
     kind: Kind
@@ -25,27 +34,56 @@ class Setting:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    in_header: bool = False
 
     def parse(self, value: object) -> Any:
         """Turn a text or a native value into the field's type.
+
+        Args:
+            value: The value; that of a secret as :meth:`hidden` gives it, since a traceback may show it.
 
         Raises:
             ConfigError: It does not fit; the message names the field and the value's kind, never the value
                 of a secret.
         """
         if self.kind == "secret":
-            if isinstance(value, Secret):
-                return value
-            if isinstance(value, str):
-                return Secret(value)
-            raise self.error(f"must be text, not {type(value).__name__}")
+            return self._parse_secret(value)
         if self.kind == "string":
             if not isinstance(value, str):
                 raise self.error(f"must be text, not {type(value).__name__}")
+            self._refuse(flaw_in_header(value) if self.in_header else flaw(value))
             if self.choices and value not in self.choices:
                 raise self.error(f"is {value!r}", remedy=f"Use one of: {', '.join(self.choices)}.")
             return value
         return self._parse_number(value)
+
+    def hidden(self, value: object) -> object:
+        """The value, opaque if the setting is a secret: what may be kept in a frame's variables.
+
+        White space at the end of a workspace's secret, which came with copying it, is dropped, and said once.
+        """
+        if self.kind != "secret" or value is None or isinstance(value, (Secret, Unreadable)):
+            return value
+        if not isinstance(value, str):
+            return Unreadable(type(value).__name__)
+        if self.in_header and value != value.rstrip():
+            _say_once(f"White space at the end of setting '{self.name}' is ignored")
+            value = value.rstrip()
+        return Secret(value) if value else value
+
+    def _parse_secret(self, value: object) -> Secret:
+        value = self.hidden(value)
+        if not isinstance(value, Secret):
+            raise self.error(
+                f"must be text, not {value.kind}" if isinstance(value, Unreadable) else "is empty"
+            )
+        if value.has_value:
+            self._refuse(_flaw_of(value, flaw_in_header if self.in_header else flaw))
+        return value
+
+    def _refuse(self, found: str | None) -> None:
+        if found is not None:
+            raise self.error(f"holds {found}", remedy=f"Enter '{self.name}' anew, without it.")
 
     def _parse_number(self, value: object) -> int | float:
         number_type = int if self.kind == "integer" else float
@@ -89,6 +127,23 @@ class Setting:
         return schema
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What is kept of a secret that is no text: the name of its type."""
+
+    kind: str
+
+
+def _flaw_of(secret: Secret, look: Callable[[str], str | None]) -> str | None:
+    # A function of its own, for its frame is gone when the error is raised.
+    return look(secret.reveal())
+
+
+@cache
+def _say_once(line: str) -> None:
+    logger.warning(line)
+
+
 def field(
     default: Any,
     label: str,
@@ -99,6 +154,7 @@ def field(
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    in_header: bool = False,
 ) -> Any:
     """A dataclass field that carries its row of the table, apart from name and default."""
     row = {
@@ -109,5 +165,6 @@ def field(
         "choices": choices,
         "minimum": minimum,
         "maximum": maximum,
+        "in_header": in_header,
     }
     return dataclasses.field(default=default, metadata={"setting": row})

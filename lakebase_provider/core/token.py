@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Literal
+
+from lakebase_provider.core.secret import Secret
 
 TokenState = Literal["fresh", "stale", "unusable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A password that lives for a limited time. Its value appears in no ``repr`` and in no pickle.
+    """A password that lives for a limited time. Its value appears in no ``repr``, pickle or serialization.
 
     Attributes:
         expires_at: When the server stops accepting it at login, in seconds since the epoch by the server's
@@ -22,20 +24,23 @@ class Token:
         fingerprint: The first 12 hexadecimal digits of the value's SHA-256: names it without showing it.
     """
 
-    _value: str = field(repr=False)
+    value: InitVar[str]
     expires_at: float | None
     minted_at: float
     minted_elapsed: float
     skew: float = 0.0
     fingerprint: str = field(init=False)
+    #: Opaque, so that whoever serializes the fields of a dataclass gets nothing.
+    _secret: Secret = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        digest = hashlib.sha256(self._value.encode()).hexdigest()[:12]
+    def __post_init__(self, value: str) -> None:
+        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         object.__setattr__(self, "fingerprint", digest)
+        object.__setattr__(self, "_secret", Secret(value))
 
     def reveal(self) -> str:
         """The value itself, for the driver alone."""
-        return self._value
+        return self._secret.reveal()
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("A token is not pickled: mint one in the process that connects.")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.databricks import check_clash, workspace_credentials
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
+from lakebase_provider.hooks.stored_connection import StoredConnection, with_secrets_hidden
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
@@ -46,16 +42,17 @@ class ConnectionSettings:
         databricks_conn_id: The connection that says what the workspace and its credentials are, or None.
     """
 
-    def __init__(self, connection: Connection, overrides: Mapping[str, object]) -> None:
+    def __init__(self, connection: StoredConnection, overrides: Mapping[str, object]) -> None:
         self._connection = connection
+        overrides = with_secrets_hidden(overrides)
         with _naming(connection):
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
-            self._found = {**_set(columns), **_set(_extras(connection)), **_set(overrides)}
+            self._found = {**_set(columns), **_set(connection.require_extras()), **_set(overrides)}
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
     def config(
-        self, databricks: Connection | None = None, *, application_name: str | None = None
+        self, databricks: StoredConnection | None = None, *, application_name: str | None = None
     ) -> LakebaseConfig:
         """The configuration.
 
@@ -70,8 +67,8 @@ class ConnectionSettings:
         with _naming(self._connection):
             found = dict(self._found)
             if databricks is not None:
-                check_clash(found, self._connection.password, str(databricks.conn_id))
-                found.update(workspace_credentials(databricks, _extras(databricks)))
+                check_clash(found, self._connection.password, databricks.conn_id)
+                found.update(workspace_credentials(databricks))
             _add_password(found, self._connection.password)
             # The form stores the default when nobody has changed it.
             if application_name is not None and found.get("application_name", _NAME) == _NAME:
@@ -88,7 +85,7 @@ class ConnectionSettings:
 
 
 @contextmanager
-def _naming(connection: Connection) -> Iterator[None]:
+def _naming(connection: StoredConnection) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
@@ -106,11 +103,6 @@ def task_name() -> str | None:
     return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
 
 
-def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:
-    """A copy in which the secret settings are opaque, to be kept on an object that may be shown."""
-    return {k: Secret(v) if k in _SECRETS and isinstance(v, str) and v else v for k, v in values.items()}
-
-
 def secrets_of(config: LakebaseConfig) -> list[Secret]:
     """The secrets that a configuration holds."""
     return [value for name in _SECRETS if isinstance(value := getattr(config, name), Secret)]
@@ -120,23 +112,8 @@ def _set(values: Mapping[str, object]) -> dict[str, object]:
     return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
 
 
-def _extras(connection: Connection) -> dict[str, object]:
-    # Not connection.extra_dejson: it talks to Airflow's supervisor, which an event loop must not wait for.
-    text = connection.extra
-    if not text or not text.strip():
-        return {}
-    try:
-        extras = json.loads(text)
-    except ValueError:
-        # Without the decoder's error: its message may quote a secret.
-        raise ConfigError("Extra is not valid JSON.", remedy="Correct the connection's extra.") from None
-    if not isinstance(extras, dict):
-        raise ConfigError("Extra is not a JSON object.", remedy='Use the form {"setting": "value"}.')
-    return extras
-
-
-def _add_password(found: dict[str, object], password: str | None) -> None:
-    given = password is not None and password.strip() != ""
+def _add_password(found: dict[str, object], password: Secret | None) -> None:
+    given = password is not None
     if found.get("auth", "oauth") == "password":
         if given:
             found.setdefault("password", password)

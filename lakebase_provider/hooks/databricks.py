@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lakebase_provider.core.environment import PRINCIPALS
 from lakebase_provider.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
+from lakebase_provider.core.secret import Secret
+from lakebase_provider.hooks.stored_connection import StoredConnection
 
 #: What a connection says itself about the workspace, and so not together with another that says it.
 _OWN = ("workspace_host", "auth_type", *(name for principal in PRINCIPALS for name in principal))
@@ -23,7 +21,7 @@ _FOREIGN = (
 )
 
 
-def check_clash(found: Mapping[str, object], password: str | None, conn_id: str) -> None:
+def check_clash(found: Mapping[str, object], password: Secret | None, conn_id: str) -> None:
     """Refuse a connection that names another for what it also says itself.
 
     Args:
@@ -44,22 +42,23 @@ def check_clash(found: Mapping[str, object], password: str | None, conn_id: str)
         )
 
 
-def workspace_credentials(connection: Connection, extras: Mapping[str, object]) -> dict[str, object]:
+def workspace_credentials(connection: StoredConnection) -> dict[str, object]:
     """The settings that a Databricks connection stands for.
 
     Args:
         connection: A connection of type ``databricks``, with a personal access token, or with a service
             principal's client id and secret, of Databricks or of Entra.
-        extras: Its extras.
 
     Raises:
-        ConfigError: It is of another type, has no host, or authenticates in a way that is not offered here.
+        ConfigError: Its extra is no JSON object, it is of another type, has no host, or authenticates in a
+            way that is not offered here.
     """
     name = f"Connection '{connection.conn_id}', which 'databricks_conn_id' names,"
     if connection.conn_type != "databricks":
         raise ConfigError(
             f"{name} is of type '{connection.conn_type}'.", remedy="Name a connection of type 'databricks'."
         )
+    extras = connection.require_extras()
     foreign = next((key for key in _FOREIGN if extras.get(key)), None)
     if foreign is not None:
         raise ConfigError(
@@ -72,7 +71,7 @@ def workspace_credentials(connection: Connection, extras: Mapping[str, object]) 
     return {"workspace_host": host, **_principal(name, connection, extras)}
 
 
-def _principal(name: str, connection: Connection, extras: Mapping[str, object]) -> dict[str, object]:
+def _principal(name: str, connection: StoredConnection, extras: Mapping[str, object]) -> dict[str, object]:
     login, secret = connection.login, connection.password
     if extras.get("token"):
         return {"token": extras["token"]}

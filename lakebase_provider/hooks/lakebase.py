@@ -22,18 +22,19 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.fence import fence
+from lakebase_provider.core.secret import redacted
 from lakebase_provider.core.shared import shared_client
 from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
-from lakebase_provider.hooks.connection import ConnectionSettings, hide_secrets, secrets_of, task_name
+from lakebase_provider.hooks.connection import ConnectionSettings, secrets_of, task_name
 from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
 from lakebase_provider.hooks.dialect import LakebaseDialect
 from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
 from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
+from lakebase_provider.hooks.stored_connection import StoredConnection, with_secrets_hidden
 from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
-    from airflow.sdk import Connection
     from psycopg.errors import Diagnostic
     from sqlalchemy.engine import URL, Engine, Inspector
 
@@ -101,7 +102,7 @@ class LakebaseHook(DbApiHook):
         base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, **base)
         self.enable_log_db_messages = enable_log_db_messages
-        self._overrides = hide_secrets(overrides)
+        self._overrides = with_secrets_hidden(overrides)
         self._lent: LakebaseConnection | None = None
         #: What each connection works on alone: an earlier session that works on it is ended.
         self.fence_key: str | None = None
@@ -141,7 +142,7 @@ class LakebaseHook(DbApiHook):
 
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        return ConnectionSettings(self.connection, self._overrides)
+        return ConnectionSettings(StoredConnection.read(self.connection), self._overrides)
 
     @cached_property
     def config(self) -> LakebaseConfig:
@@ -151,12 +152,14 @@ class LakebaseHook(DbApiHook):
             ConfigError: A setting is unknown, missing, malformed or contradicts another.
         """
         other = self._settings.databricks_conn_id
-        config = self._configured(None if other is None else self.get_connection(other))
+        config = self._configured(
+            None if other is None else StoredConnection.read(self.get_connection(other))
+        )
         for secret in secrets_of(config):
             mask_secret(secret.reveal())
         return config
 
-    def _configured(self, databricks: Connection | None) -> LakebaseConfig:
+    def _configured(self, databricks: StoredConnection | None) -> LakebaseConfig:
         row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
         # It is in pg_stat_activity that somebody looks for the task that holds a lock.
         return self._settings.config(databricks, application_name=task_name())
@@ -187,7 +190,9 @@ class LakebaseHook(DbApiHook):
             if self._connection is None:  # type: ignore[has-type] # common-sql annotates its constructor not
                 self._connection = await get_async_connection(self.get_conn_id())
             other = self._settings.databricks_conn_id
-            config = self._configured(None if other is None else await get_async_connection(other))
+            config = self._configured(
+                None if other is None else StoredConnection.read(await get_async_connection(other))
+            )
             for secret in secrets_of(config):
                 await amask(secret.reveal())
             self.__dict__["config"] = config
@@ -602,6 +607,8 @@ class LakebaseHook(DbApiHook):
             report = self.client.health()
         except LakebaseError as error:
             return False, str(error)[:_ANSWER]
+        except Exception as error:  # the button shows an answer, not a traceback
+            return False, redacted(f"{type(error).__name__}: {error}")[:_ANSWER]
         return report.ok, report.summary()[:_ANSWER]
 
     @staticmethod

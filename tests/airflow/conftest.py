@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def lake(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterat
     from lakebase_provider.core.shared import close_shared_clients
 
     # Only the connection may lead there, so that a test cannot pass by what the environment says.
-    for name in lakebase_env.env():
+    for name in lakebase_env.env().keys() - {ALLOW_LOOPBACK}:
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
         monkeypatch.delenv(name)

@@ -15,6 +15,7 @@ from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.connection import ConnectionSettings
 from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.hooks.stored_connection import StoredConnection
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import connection_fields, define
 
@@ -25,7 +26,7 @@ WORKSPACE = "https://example.databricks.com"
 def config(extra: object = None, overrides: dict[str, object] | None = None, **fields: Any) -> LakebaseConfig:
     text = extra if isinstance(extra, str) else json.dumps(extra or {})
     connection = Connection(conn_id="some", conn_type="lakebase", extra=text, **fields)
-    return ConnectionSettings(connection, overrides or {}).config()
+    return ConnectionSettings(StoredConnection.read(connection), overrides or {}).config()
 
 
 def oauth(**extra: object) -> dict[str, object]:
@@ -64,7 +65,7 @@ def test_a_blank_field_is_not_set() -> None:
 def test_a_uri() -> None:
     query = urlencode(oauth(max_size=2))
     uri = f"lakebase://app:s%2Fecret@/sales?{query}"
-    found = ConnectionSettings(Connection.from_uri(uri, conn_id="some"), {}).config()
+    found = ConnectionSettings(StoredConnection.read(Connection.from_uri(uri, conn_id="some")), {}).config()
     assert (found.user, found.database, found.max_size) == ("app", "sales", 2)
     assert found.client_secret == Secret("s/ecret")
 
@@ -146,9 +147,9 @@ def databricks(**fields: Any) -> Connection:
 def reusing(other: Connection, extra: dict[str, object] | None = None, **fields: Any) -> LakebaseConfig:
     text = json.dumps({"endpoint": ENDPOINT, "databricks_conn_id": "dbx", **(extra or {})})
     connection = Connection(conn_id="some", conn_type="lakebase", extra=text, **fields)
-    settings = ConnectionSettings(connection, {})
+    settings = ConnectionSettings(StoredConnection.read(connection), {})
     assert settings.databricks_conn_id == "dbx"
-    return settings.config(other)
+    return settings.config(StoredConnection.read(other))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""Which texts are one plain line: what a setting, a resolved value or a token has to be.
+
+libpq's connection strings are C strings: a NUL in a host, a user or a password ends the whole string there,
+and the TLS mode and all else that stands behind it is gone. A line break ends a header of HTTP, and lone
+surrogates cannot be encoded at all.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: The control characters C0 and C1 with DEL, Unicode's line and paragraph separators, and surrogates.
+_NOT_PLAIN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_ASCII = re.compile("[^\x21-\x7e]")
+
+
+def flaw(text: str) -> str | None:
+    """What keeps the text from being one plain line, without the text; None if nothing does."""
+    return _told(_NOT_PLAIN.search(text))
+
+
+def flaw_in_header(text: str) -> str | None:
+    """What keeps the text from standing in a header of HTTP, without the text; None if nothing does.
+
+    Bearer tokens and client secrets are printable ASCII without blanks (RFC 6750, section 2.1).
+    """
+    return _told(_NOT_ASCII.search(text))
+
+
+def _told(found: re.Match[str] | None) -> str | None:
+    if found is None:
+        return None
+    # The code point is no secret, and often says it all: U+000A is a line break that came with a paste.
+    return f"the character U+{ord(found[0]):04X} at position {found.start() + 1}"
