@@ -77,7 +77,7 @@ class TokenProvider:
     next attempt is allowed gets the real cause at once. A refusal that no retry will change is remembered for
     30 seconds. A forked child keeps the token and nothing else.
 
-    An attempt that takes too long is given up and one is begun anew. Its thread cannot be ended: what it brings
+    An attempt that takes too long is given up, and one begun anew. Its thread cannot be ended: what it brings
     later is dropped, and beyond three of that kind callers get the timeout at once.
 
     Args:
