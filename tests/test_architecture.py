@@ -101,4 +101,4 @@ def test_no_module_of_the_core_is_longer_than_one_reading() -> None:
     lines = {
         path.name: len(path.read_text().splitlines()) for path in ROOT.glob("lakebase_provider/core/**/*.py")
     }
-    assert {name: count for name, count in lines.items() if count > 400} == {}
+    assert {name: count for name, count in lines.items() if count > 600} == {}

@@ -103,10 +103,11 @@ def parse_host(text: str) -> Host:
     if ":" in name or name.startswith("["):
         return _address(name.removeprefix("[").removesuffix("]") if name.endswith("]") else name, text)
     labels = name.split(".")
-    if any(len(label) > _LONGEST_LABEL for label in labels) or len(name) > _LONGEST_NAME:
+    longest = max(len(label) for label in labels)
+    if longest > _LONGEST_LABEL or len(name) > _LONGEST_NAME:
         raise HostRefusedError(
-            f"has {len(name)} characters or a part that is too long; DNS allows {_LONGEST_NAME}, and "
-            f"{_LONGEST_LABEL} in a part",
+            f"has a part of {longest} characters, {len(name)} in all; DNS allows {_LONGEST_LABEL} in a part, "
+            f"{_LONGEST_NAME} in all",
             "Leave 'host' out: it is resolved from the endpoint.",
         )
     if not all(_LABEL.fullmatch(label) for label in labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -124,14 +125,38 @@ def require_workspace_credentials(config: LakebaseConfig) -> None:
             "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
             remedy="Set client_id and client_secret, token or profile beside workspace_host.",
         )
+    if config.profile is not None and not _profile_is_for(config.profile, config.workspace_host):
+        raise ConfigError(
+            f"The profile {config.profile!r} is for another workspace than 'workspace_host'.",
+            remedy="Drop workspace_host: the profile names its own.",
+        )
     if any(
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)
     ):
         return
     ambient = any(name.startswith(("DATABRICKS_", "ARM_")) for name in os.environ.keys() - _NO_CREDENTIALS)
-    config_file = Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
-    if not ambient and not config_file.is_file():
+    if not ambient and not _config_file().is_file():
         raise ConfigError(
             "There are no workspace credentials: 'client_id' and 'client_secret' are missing.",
             remedy="Set client_id and client_secret of a service principal, or token, or profile.",
         )
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
+
+
+def _profile_is_for(profile: str, workspace_host: str | None) -> bool:
+    """Whether the secrets of a profile may go to that host: it is the profile's own, if it names one."""
+    if workspace_host is None:
+        return True
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(_config_file())
+        host = parser.get(profile, "host", fallback=workspace_host)
+        return str(allowed_origin(host)) == workspace_host
+    except HostRefusedError:
+        return False
+    except (configparser.Error, OSError, UnicodeError):
+        # The SDK cannot read it either, and says so.
+        return True

@@ -125,16 +125,25 @@ class RestTransport:
         if self._pid != os.getpid():
             # Sockets of the parent are not for a forked child.
             self._reset_process_state()
-        with within(Limit(self._timeout)):
-            try:
-                return self._send(what, method, path, body)
-            except NotAuthenticatedError:
-                with self._lock:
-                    cached, self._access_token = self._access_token, None
-                if cached is None:
-                    raise
-                # The workspace token was revoked before its time: once more with a new one.
-                return self._send(what, method, path, body)
+        try:
+            with within(Limit(self._timeout)):
+                return self._send_again_if_revoked(what, method, path, body)
+        except LakebaseError as error:
+            # The frames below hold the headers.
+            raise without_locals(error) from error.__cause__
+
+    def _send_again_if_revoked(
+        self, what: str, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> Any:
+        try:
+            return self._send(what, method, path, body)
+        except NotAuthenticatedError:
+            with self._lock:
+                cached, self._access_token = self._access_token, None
+            if cached is None:
+                raise
+            # The workspace token was revoked before its time: once more with a new one.
+            return self._send(what, method, path, body)
 
     def _send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         headers = {"Authorization": f"Bearer {self._workspace_token()}"}

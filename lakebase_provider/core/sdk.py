@@ -254,8 +254,9 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
 def _classified(what: str) -> Iterator[None]:
     try:
         yield
-    except LakebaseError:
-        raise
+    except LakebaseError as error:
+        # The SDK's frames hold its arguments.
+        raise without_locals(error) from error.__cause__
     except Exception as error:
         raise _ours(error) or _classify(error, what) from without_locals(error)
 

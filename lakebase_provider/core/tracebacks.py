@@ -15,12 +15,14 @@ def without_locals(error: BaseException) -> BaseException:
     ``requests`` error its headers. So for its causes.
     """
     seen: set[int] = set()
-    step: BaseException | None = error
-    while step is not None and id(step) not in seen:
-        seen.add(id(step))
-        step.__traceback__ = None
-        _strip(step)
-        step = step.__cause__ or step.__context__
+    steps: list[BaseException | None] = [error]
+    while steps:
+        step = steps.pop()
+        if step is not None and id(step) not in seen:
+            seen.add(id(step))
+            step.__traceback__ = None
+            _strip(step)
+            steps += (step.__cause__, step.__context__)
     return error
 
 

@@ -223,12 +223,6 @@ def test_a_host_that_does_not_resolve(lakebase_env: LocalLakebase) -> None:
         client.connect()
 
 
-def test_a_label_that_is_too_long(lakebase_env: LocalLakebase) -> None:
-    client = LakebaseClient(lakebase_env.config(host=f"{'x' * 64}.databricks.com"))
-    with pytest.raises(DnsError, match="DNS allows 63"):
-        client.connect()
-
-
 def test_timeouts_and_application_name_reach_the_session(lakebase_env: LocalLakebase) -> None:
     client = LakebaseClient(
         lakebase_env.config(statement_timeout=1.5, lock_timeout=0.25, application_name="my-app")

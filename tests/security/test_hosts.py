@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -372,3 +373,18 @@ def test_the_environments_password_does_not_travel_to_another_host() -> None:
     assert LakebaseConfig.from_env(environ).password is not None
     with pytest.raises(ConfigError, match="'password' is missing"):
         LakebaseConfig.from_env(environ, host="b.databricks.com")
+
+
+def test_a_profiles_secrets_do_not_travel_to_another_workspace(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "databrickscfg"
+    file.write_text("[etl]\nhost = https://w.databricks.com/\ntoken = dapi-canary-token\n")
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(file))
+    elsewhere = f"http://127.0.0.1:{listener.port}"
+    config = LakebaseConfig(endpoint=ENDPOINT, workspace_host=elsewhere, profile="etl")
+    with pytest.raises(ConfigError, match="'etl' is for another workspace"):
+        LakebaseClient(config).tokens.get(5)
+    assert listener.received == []
+    # Its own host, however it is written, is no other one.
+    LakebaseClient(LakebaseConfig(endpoint=ENDPOINT, workspace_host="w.databricks.com", profile="etl"))
