@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lakebase_provider.core.bulk.copy_out import CopyOut
-from lakebase_provider.core.bulk.fields import PADDING, Fields, Malformed, at, refuse
+from lakebase_provider.core.bulk.fields import PADDING, Fields, Malformed, MalformedRow, at, refuse
 from lakebase_provider.core.errors import LoadError
 
 #: What binary COPY begins with; flags and the size of an extension follow in 4 bytes each.
@@ -82,12 +82,12 @@ def split(data: bytearray, sizes: Sequence[int], columns: int) -> Iterator[Field
     room = np.array(sizes, dtype=np.int64)
     ends = np.cumsum(room)
     data += bytes(max(sum(sizes) + PADDING - len(data), 0))
-    refuse(room < 2, "the row is shorter than the number of its fields", Malformed)
+    refuse(room < 2, "the row is shorter than the number of its fields", MalformedRow)
     place = ends - room
     counts = at(data, ">i2")[place]
     if (counts != columns).any():
         row = int((counts != columns).argmax())
-        raise Malformed(f"{counts[row]} fields where the query has {columns}", row)
+        raise MalformedRow(f"{counts[row]} fields where the query has {columns}", row)
     place += 2
     for _ in range(columns):
         # No place lies behind its row's end, and behind the last one is padding.
@@ -104,7 +104,7 @@ def split(data: bytearray, sizes: Sequence[int], columns: int) -> Iterator[Field
             refuse(place > ends, "a field reaches beyond its row", Malformed)
         yield Fields(data, starts, lengths, nulls)
     if (place != ends).any():
-        refuse(place != ends, "bytes behind the last field", Malformed)
+        refuse(place != ends, "bytes behind the last field", MalformedRow)
 
 
 def malformed(why: str, place: str = "") -> LoadError:
@@ -114,7 +114,7 @@ def malformed(why: str, place: str = "") -> LoadError:
         why: What is wrong with them, without a value.
         place: Where, such as ``'row 7, column "total"'``.
     """
-    where = f"{place}, " if place else ""
+    where = f"{place}: " if place else ""
     return LoadError(
         f"The server's COPY data is not of the form that it announced: {where}{why}.",
         remedy="Report this; something between here and the server changes what it sends.",

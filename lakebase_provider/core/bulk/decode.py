@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lakebase_provider.core.bulk.binary_copy import malformed, split
 from lakebase_provider.core.bulk.decode_list import decode_list
 from lakebase_provider.core.bulk.decode_numeric import decode_numeric
-from lakebase_provider.core.bulk.fields import Fields, Malformed, ValueRefused, refuse
+from lakebase_provider.core.bulk.fields import Fields, Malformed, MalformedRow, ValueRefused, refuse
 from lakebase_provider.core.bulk.packing import scratch_pool
 from lakebase_provider.core.errors import LoadError
 
@@ -62,8 +62,8 @@ def decode_batch(
         for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True):
             arrays.append(decode(fields, column.kind, column.arrow_type))
     except ValueRefused as error:
-        # Columns are taken one after another, so it is the next one's; behind the last one it is the row's.
-        found = columns[len(arrays)] if len(arrays) < len(columns) else None
+        # Columns are taken one after another: a field's error is of the next one.
+        found = None if isinstance(error, MalformedRow) else columns[len(arrays)]
         raise _load_error(error, found, first_row) from None
     if not columns:
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(sizes), type=pa.struct([])))

@@ -34,6 +34,10 @@ class Malformed(ValueRefused):
     """Bytes that are not of the form that binary COPY has, or of their column's type."""
 
 
+class MalformedRow(Malformed):
+    """A row that is none, whatever its columns are."""
+
+
 def refuse(wrong: Any, reason: str, kind: type[ValueRefused] = ValueRefused) -> None:
     """Raise if a mask of fields chooses one, with the first one's index.
 
