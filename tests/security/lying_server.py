@@ -1,4 +1,4 @@
-"""A Postgres that speaks the protocol over TLS, and in whose COPY data and descriptions anything can stand."""
+"""A Postgres that speaks the protocol over TLS, and whose COPY data and descriptions can be anything."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ class LyingServer:
             return
         _read(stream, length - 8)
         stream.sendall(messages.CLEARTEXT_PASSWORD)
+        query = b""
         while True:
             kind, length = struct.unpack("!ci", _read(stream, 5))
             body = _read(stream, length - 4)
@@ -113,6 +114,10 @@ class LyingServer:
                 return
             elif kind == b"Q":
                 stream.sendall(self._answer(body))
+            elif kind == b"P":
+                query = body.split(b"\0", 1)[1]
+            elif kind == b"S":  # at the end of parse, bind, describe and execute, which come at once
+                stream.sendall(message(b"1") + message(b"2") + self._answer(query))
 
     def _answer(self, query: bytes) -> bytes:
         word = query.split(None, 1)[0].rstrip(b"\0").upper()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import resource
 import struct
 import sys
@@ -10,11 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
 
-from lakebase_provider.core import LakebaseClient, LakebaseError
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.binary_copy import split
 from lakebase_provider.core.bulk.decode import decode
 from lakebase_provider.core.bulk.fields import Malformed, ValueRefused
@@ -33,7 +33,7 @@ from .copy_data import (
     row,
     sized,
 )
-from .lying_server import LyingServer, description, of_types
+from .lying_server import LyingServer, of_types
 
 INT4 = struct.pack(">i", 7)
 GOOD = row(INT4)
@@ -325,9 +325,9 @@ def test_no_count_is_believed_before_there_is_room_for_it() -> None:
 
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="needs 64 bits")
 def test_places_beyond_2_gib_do_not_wrap() -> None:
-    """The zeros between are memory that is never touched."""
     size = 2**31 + 2**20
-    data = bytearray(2 + 4 + size + 8 + 16)
+    # Pages that nobody touches take no memory.
+    data: Any = mmap.mmap(-1, 2 + 4 + size + 8 + 16)
     data[0:2] = struct.pack(">h", 2)
     data[2:6] = struct.pack(">i", -2)
     data[6 + size : 14 + size] = sized(INT4)

@@ -81,7 +81,8 @@ def split(data: bytearray, sizes: Sequence[int], columns: int) -> Iterator[Field
 
     room = np.array(sizes, dtype=np.int64)
     ends = np.cumsum(room)
-    data += bytes(max(sum(sizes) + PADDING - len(data), 0))
+    if (missing := int(room.sum()) + PADDING - len(data)) > 0:
+        data += bytes(missing)
     refuse(room < 2, "the row is shorter than the number of its fields", MalformedRow)
     place = ends - room
     counts = at(data, ">i2")[place]
