@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("which", decoder_fuzz.PROPERTIES, ids=lambda which: which.__name__)
 def test_a_few_examples(which: decoder_fuzz.Property) -> None:
-    decoder_fuzz.run(which, 150)
+    decoder_fuzz.run(which, 100)
 
 
 @pytest.mark.slow
