@@ -17,6 +17,8 @@ _SPECIAL = (0xC000, 0xD000, 0xF000)
 #: Bytes before the digits: their number, the first one's weight, the sign, the places behind the point.
 _HEADER = 8
 _MOST_PLACES = 0x3FFF
+#: Bits of the header that are set in no number: of signs but minus, and of too many places.
+_UNUSUAL = (0xFFFF & ~_NEGATIVE) << 16 | (0xFFFF & ~_MOST_PLACES)
 _MOST_DIGIT = 9999
 #: Decimal digits that int64 holds whatever they are.
 _INT64_DIGITS = 18
@@ -36,19 +38,19 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    fields.refuse(fields.sizes < _HEADER, "a numeric shorter than its header", Malformed)
-    count = fields.read(">u2", 0).astype(np.int64)
+    # All of the header at once; what is read behind a shorter field's end shows by its size.
+    head = fields.read(">u8")
+    count = (head >> 48).view(np.int64)
     fields.refuse(
         fields.sizes != _HEADER + 2 * count, "a numeric of another size than its digits have", Malformed
     )
-    # As 32 bits: 16 overflow by what is added to a weight.
-    weight = fields.read(">i2", 2).astype(np.int32)
-    sign = fields.read(">u2", 4)
-    negative = sign == _NEGATIVE
-    if (signed := sign != 0).any() and (signed != negative).any():
+    weight = (head << 16).view(np.int64) >> 48
+    if (head & _UNUSUAL).any():
+        sign = (head >> 16) & 0xFFFF
         refuse(np.isin(sign, _SPECIAL), "NaN or an infinity")
-        refuse(signed & ~negative, "a numeric of an unknown sign", Malformed)
-    refuse(fields.read(">u2", 6) > _MOST_PLACES, "a numeric of too many places", Malformed)
+        refuse((sign != 0) & (sign != _NEGATIVE), "a numeric of an unknown sign", Malformed)
+        refuse((head & 0xFFFF) > _MOST_PLACES, "a numeric of too many places", Malformed)
+    negative = (head & (_NEGATIVE << 16)) != 0
     # Zero has no digits, and a weight without meaning.
     weight[count == 0] = 0
     below = int(max((count - 1 - weight).max(initial=0), 0))
