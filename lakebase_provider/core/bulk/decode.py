@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.binary_copy import malformed, split
+from lakebase_provider.core.bulk.decode_list import decode_list
 from lakebase_provider.core.bulk.decode_numeric import decode_numeric
-from lakebase_provider.core.bulk.fields import Fields, ValueRefused, at
+from lakebase_provider.core.bulk.fields import Fields, Malformed, MalformedRow, ValueRefused, refuse
 from lakebase_provider.core.bulk.packing import scratch_pool
 from lakebase_provider.core.errors import LoadError
 
@@ -21,6 +22,10 @@ _EPOCH_DAYS = 10_957
 _EPOCH_MICROSECONDS = _EPOCH_DAYS * 86_400_000_000
 _DAY = 86_400_000_000
 _INT64_MAX = 2**63 - 1
+#: Since 2000: 4714-11-24 BC, from which Postgres' dates go, and the days after its last date and time.
+_FIRST_DAY, _DATES_END, _TIMES_END = -2_451_545, 2_145_031_949, 106_751_983
+#: Days of an interval whose microseconds are sure to fit 64 bits.
+_INTERVAL_DAYS = 10**8
 _NUMBERS = {
     "int2": ">i2",
     "int4": ">i4",
@@ -32,7 +37,11 @@ _NUMBERS = {
 
 
 def decode_batch(
-    data: bytearray, sizes: Sequence[int], columns: Sequence[ResultColumn], schema: pa.Schema
+    data: bytearray,
+    sizes: Sequence[int],
+    columns: Sequence[ResultColumn],
+    schema: pa.Schema,
+    first_row: int = 1,
 ) -> pa.RecordBatch:
     """The rows as a record batch.
 
@@ -41,25 +50,36 @@ def decode_batch(
         sizes: How many bytes each row has.
         columns: What they hold.
         schema: Their Arrow schema.
+        first_row: Number of the first one in the result, for errors.
 
     Raises:
-        LoadError: A value does not fit its column's Arrow type.
+        LoadError: A value does not fit its column's Arrow type, or the bytes are not what COPY sends.
     """
     import pyarrow as pa
 
-    arrays = []
-    for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True):
-        try:
+    arrays: list[pa.Array] = []
+    try:
+        for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True):
             arrays.append(decode(fields, column.kind, column.arrow_type))
-        except ValueRefused as error:
-            raise LoadError(
-                f'Column "{column.name}" holds a value that {column.arrow_type} cannot: {error}.',
-                remedy="Cast the column in the query, such as to text; declare precision and scale of a "
-                "numeric.",
-            ) from None
+    except ValueRefused as error:
+        # Columns are taken one after another: a field's error is of the next one.
+        found = None if isinstance(error, MalformedRow) else columns[len(arrays)]
+        raise _load_error(error, found, first_row) from None
     if not columns:
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(sizes), type=pa.struct([])))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _load_error(error: ValueRefused, column: ResultColumn | None, first_row: int) -> LoadError:
+    row = "" if error.row is None else f"row {first_row + error.row}"
+    if isinstance(error, Malformed) or column is None:
+        name = "" if column is None else f'column "{column.name}"'
+        return malformed(error.reason, ", ".join(part for part in (row, name) if part))
+    return LoadError(
+        f'Column "{column.name}" holds a value that {column.arrow_type} cannot: {error.reason}'
+        f"{f' ({row})' if row else ''}.",
+        remedy="Cast the column in the query, such as to text; declare precision and scale of a numeric.",
+    )
 
 
 def decode(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
@@ -72,30 +92,31 @@ def decode(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
 
     Raises:
         ValueRefused: A value does not fit.
+        Malformed: A field is not of that type's form.
     """
     import numpy as np
 
     width = _WIDTHS.get(kind)
-    if (
-        width is not None
-        and (fields.sizes != width)[slice(None) if fields.nulls is None else ~fields.nulls].any()
-    ):
-        raise malformed()
+    if width is not None:
+        fields.refuse(fields.sizes != width, f"another size than the {width} bytes of {kind}", Malformed)
     if kind.endswith("[]"):
-        return _array(fields, kind[:-2], arrow_type)
+        return decode_list(fields, kind[:-2], arrow_type, decode)
     if kind == "numeric":
         return decode_numeric(fields, arrow_type)
     if kind in _NUMBERS:
         numbers = fields.read(_NUMBERS[kind])
         return _fixed(fields, numbers.astype(np.int64) if kind == "oid" else numbers, arrow_type)
     if kind == "bool":
-        bits = np.packbits(fields.read(">i1") != 0, bitorder="little")
-        return _fixed(fields, bits, arrow_type)
+        flags = fields.read(">u1")
+        refuse(flags > 1, "neither true nor false", Malformed)
+        return _fixed(fields, np.packbits(flags, bitorder="little"), arrow_type)
     if kind in _TIMES:
         return _fixed(fields, _TIMES[kind](fields), arrow_type)
     if kind == "uuid":
         return _uuid(fields)
     if kind == "jsonb":
+        fields.refuse(fields.sizes < 1, "a jsonb without its version", Malformed)
+        fields.refuse(fields.read(">u1") != 1, "another version of jsonb than 1", Malformed)
         return _bytes(fields, arrow_type, skip=1)
     return _bytes(fields, arrow_type)
 
@@ -131,8 +152,17 @@ def _bytes(fields: Fields, arrow_type: pa.DataType, *, skip: int = 0) -> pa.Arra
         try:
             found.validate(full=True)
         except pa.ArrowInvalid:
-            raise ValueRefused("text that is not UTF-8") from None
+            raise ValueRefused("text that is not UTF-8", _first_not_utf8(fields, skip)) from None
     return found
+
+
+def _first_not_utf8(fields: Fields, skip: int) -> int | None:
+    for row, value in enumerate(fields.values()):
+        try:
+            str((value or b"")[skip:], "utf-8")
+        except UnicodeDecodeError:
+            return row
+    return None
 
 
 def _uuid(fields: Fields) -> pa.Array:
@@ -158,8 +188,9 @@ def _date(fields: Fields) -> Any:
     import numpy as np
 
     days = fields.read(">i4")
-    if np.isin(days, (2**31 - 1, -(2**31))).any():
-        raise ValueRefused("an infinite date")
+    if days.min(initial=0) < _FIRST_DAY or days.max(initial=0) >= _DATES_END:
+        refuse(np.isin(days, (2**31 - 1, -(2**31))), "an infinite date")
+        raise Malformed("a date before or after those of Postgres", _outside(days, _FIRST_DAY, _DATES_END))
     return days + np.int32(_EPOCH_DAYS)
 
 
@@ -167,30 +198,35 @@ def _timestamp(fields: Fields) -> Any:
     import numpy as np
 
     found = fields.read(">i8")
-    if np.isin(found, (_INT64_MAX, -(2**63))).any():
-        raise ValueRefused("an infinite time")
-    if (found > _INT64_MAX - _EPOCH_MICROSECONDS).any():
-        raise ValueRefused("a time after the year 294246")
+    lowest, end = _FIRST_DAY * _DAY, _TIMES_END * _DAY
+    if found.min(initial=0) < lowest or found.max(initial=0) > _INT64_MAX - _EPOCH_MICROSECONDS:
+        refuse(np.isin(found, (_INT64_MAX, -(2**63))), "an infinite time")
+        refuse((found < lowest) | (found >= end), "a time before or after those of Postgres", Malformed)
+        refuse(found > _INT64_MAX - _EPOCH_MICROSECONDS, "a time after the year 294246")
     return found + np.int64(_EPOCH_MICROSECONDS)
 
 
 def _time(fields: Fields) -> Any:
     found = fields.read(">i8")
-    if (found >= _DAY).any():
-        raise ValueRefused("the time 24:00:00")
+    if found.min(initial=0) < 0 or found.max(initial=0) >= _DAY:
+        refuse(found == _DAY, "the time 24:00:00")
+        raise Malformed("a time before or after the day", _outside(found, 0, _DAY))
     return found
+
+
+def _outside(found: Any, first: int, end: int) -> int:
+    return int(((found < first) | (found >= end)).argmax())
 
 
 def _interval(fields: Fields) -> Any:
     import numpy as np
 
     found, days, months = fields.read(">i8"), fields.read(">i4", 8).astype(np.int64), fields.read(">i4", 12)
-    if months.any():
-        raise ValueRefused("months or years, which have no fixed length")
-    # 64 bits hold 10**8 days in microseconds.
-    if (np.abs(days) > 10**8).any() or (np.abs(found // _DAY) > 10**8 - 1).any():
-        raise ValueRefused("an interval of more than 273,000 years")
-    return found + days * _DAY
+    refuse(months != 0, "months or years, which have no fixed length")
+    whole, rest = np.divmod(found, np.int64(_DAY))
+    whole += days
+    refuse(np.abs(whole) >= _INTERVAL_DAYS, "an interval of more than 273,000 years")
+    return whole * _DAY + rest
 
 
 _WIDTHS = {
@@ -204,41 +240,3 @@ _TIMES = {
     "timestamptz": _timestamp,
     "interval": _interval,
 }
-
-
-def _array(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
-    """Arrays of one dimension as lists: dimensions, flags, element type, size, bound, and then fields."""
-    import numpy as np
-    import pyarrow as pa
-
-    dimensions = fields.read(">i4")
-    if (dimensions > 1).any():
-        raise ValueRefused("an array of more than one dimension")
-    counts = np.zeros(len(fields), dtype=np.int64)
-    filled = dimensions == 1
-    counts[filled] = fields.only(filled).read(">i4", 12)
-    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(counts)))
-    if offsets[-1] > 2**31 - 1:
-        raise ValueRefused("too many elements in one batch; read fewer rows at once by batch_rows")
-    # Where in the flat list of elements each row's next one goes, and where it lies in the data.
-    slots, places, left = offsets[:-1][filled], fields.starts[filled] + 20, counts[filled]
-    sizes = np.zeros(offsets[-1], dtype=np.int64)
-    starts = np.zeros(offsets[-1], dtype=np.int64)
-    view = at(fields.data, ">i4")
-    while len(slots):
-        size = view[places].astype(np.int64)
-        sizes[slots], starts[slots] = size, places + 4
-        places = places + 4 + np.maximum(size, 0)
-        left = left - 1
-        more = left > 0
-        slots, places, left = slots[more] + 1, places[more], left[more]
-    nulls = sizes < 0
-    flat = Fields(fields.data, starts, np.where(nulls, 0, sizes), nulls if nulls.any() else None)
-    elements = decode(flat, kind, arrow_type.value_type)
-    return pa.Array.from_buffers(
-        arrow_type,
-        len(fields),
-        [fields.validity(), pa.py_buffer(offsets.astype(np.int32))],
-        fields.null_count,
-        children=[elements],
-    )

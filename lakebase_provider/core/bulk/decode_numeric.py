@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from struct import unpack
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.bulk.fields import Fields, ValueRefused
+from lakebase_provider.core.bulk.fields import Fields, Malformed, ValueRefused, refuse
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: The sign word of a negative number; greater words stand for NaN and the infinities.
+#: The sign words of a negative number, and of NaN and the infinities.
 _NEGATIVE = 0x4000
-_SPECIAL = 0xC000
+_SPECIAL = (0xC000, 0xD000, 0xF000)
+#: Bytes before the digits: their number, the first one's weight, the sign, the places behind the point.
+_HEADER = 8
+_MOST_PLACES = 0x3FFF
+#: Bits of the header that are set in no number: of signs but minus, and of too many places.
+_UNUSUAL = (0xFFFF & ~_NEGATIVE) << 16 | (0xFFFF & ~_MOST_PLACES)
+_MOST_DIGIT = 9999
 #: Decimal digits that int64 holds whatever they are.
 _INT64_DIGITS = 18
 
@@ -26,15 +33,24 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
 
     Raises:
         ValueRefused: A value is NaN or infinite, or has more digits than the type.
+        Malformed: A field is no numeric.
     """
     import numpy as np
     import pyarrow as pa
 
-    count = fields.read(">i2", 0)
-    weight = fields.read(">i2", 2)
-    sign = fields.read(">u2", 4)
-    if (sign >= _SPECIAL).any():
-        raise ValueRefused("NaN or an infinity")
+    # All of the header at once; what is read behind a shorter field's end shows by its size.
+    head = fields.read(">u8")
+    count = (head >> 48).view(np.int64)
+    fields.refuse(
+        fields.sizes != _HEADER + 2 * count, "a numeric of another size than its digits have", Malformed
+    )
+    weight = (head << 16).view(np.int64) >> 48
+    if (head & _UNUSUAL).any():
+        sign = (head >> 16) & 0xFFFF
+        refuse(np.isin(sign, _SPECIAL), "NaN or an infinity")
+        refuse((sign != 0) & (sign != _NEGATIVE), "a numeric of an unknown sign", Malformed)
+        refuse((head & 0xFFFF) > _MOST_PLACES, "a numeric of too many places", Malformed)
+    negative = (head & (_NEGATIVE << 16)) != 0
     # Zero has no digits, and a weight without meaning.
     weight[count == 0] = 0
     below = int(max((count - 1 - weight).max(initial=0), 0))
@@ -45,18 +61,22 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
     for k in range(int(count.max(initial=0))):
         has = count > k
         if has.all():
-            total += fields.read(">i2", 8 + 2 * k).astype(np.int64) * _powers(below + weight - k)
+            digit = fields.read(">u2", _HEADER + 2 * k)
+            refuse(digit > _MOST_DIGIT, "a digit that is none", Malformed)
+            total += digit * _powers(below + weight - k)
         else:
-            chosen = fields.only(has)
-            digit = chosen.read(">i2", 8 + 2 * k).astype(np.int64)
+            digit = fields.only(has).read(">u2", _HEADER + 2 * k)
+            if (digit > _MOST_DIGIT).any():
+                raise Malformed(
+                    "a digit that is none", int(np.flatnonzero(has)[(digit > _MOST_DIGIT).argmax()])
+                )
             total[has] += digit * _powers(below + weight[has] - k)
-    np.negative(total, out=total, where=sign == _NEGATIVE)
+    np.negative(total, out=total, where=negative)
     scale = 4 * below
     if scale > kind.scale:
         # A declared scale cuts through a base-10000 digit; what lies behind it is zero.
         total, rest = np.divmod(total, 10 ** (scale - kind.scale))
-        if rest.any():
-            raise ValueRefused(f"more than {kind.scale} digits behind the point")
+        refuse(rest != 0, f"more than {kind.scale} digits behind the point")
         scale = kind.scale
     return _to_decimal(total, scale, fields, pa.decimal128(38, scale), kind)
 
@@ -75,8 +95,8 @@ def _to_decimal(total: Any, scale: int, fields: Fields, whole: pa.DataType, kind
     words[:, 0] = total
     words[:, 1] = total >> 63
     exact = whole.scale == kind.scale and pa.types.is_decimal128(kind)
-    if exact and kind.precision < _INT64_DIGITS and (np.abs(total) >= 10**kind.precision).any():
-        raise ValueRefused(f"more than {kind.precision} digits")
+    if exact and kind.precision < _INT64_DIGITS:
+        refuse(np.abs(total) >= 10**kind.precision, f"more than {kind.precision} digits")
     array = pa.Array.from_buffers(
         kind if exact else whole, len(total), [fields.validity(), pa.py_buffer(words)], fields.null_count
     )
@@ -95,24 +115,43 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _one_by_one(fields: Fields, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    values = [None if raw is None else _decimal(raw, kind.scale) for raw in fields.values()]
+    values: list[Decimal | None] = []
+    for raw in fields.values():
+        try:
+            values.append(None if raw is None else _decimal(raw, kind))
+        except ValueRefused as error:
+            error.row = len(values)
+            raise
     try:
         return pa.array(values, type=kind)
     except (pa.ArrowException, ValueError):
         raise ValueRefused(f"more digits than {kind}") from None
 
 
-def _decimal(raw: bytes, scale: int) -> Decimal:
-    count = int.from_bytes(raw[0:2], "big")
+def _decimal(raw: bytes, kind: pa.DataType) -> Decimal:
     weight = int.from_bytes(raw[2:4], "big", signed=True)
+    digits = unpack(f">{(len(raw) - _HEADER) // 2}H", raw[_HEADER:])
+    if digits and max(digits) > _MOST_DIGIT:
+        raise Malformed("a digit that is none")
+    first, end = 0, len(digits)
+    while end and digits[end - 1] == 0:
+        end -= 1
+    while first < end and digits[first] == 0:
+        first += 1
+    if first == end:
+        return Decimal(0)
+    exponent = 4 * (weight - end + 1)
+    # Before all the digits are put together, which takes long for many: whether one lies too far.
+    if exponent + 4 <= -kind.scale:
+        raise ValueRefused(f"more than {kind.scale} digits behind the point")
+    if 4 * (weight - first) >= kind.precision - kind.scale:
+        raise ValueRefused(f"more digits than {kind}")
     number = 0
-    for k in range(count):
-        number = number * 10_000 + int.from_bytes(raw[8 + 2 * k : 10 + 2 * k], "big")
-    exponent = 4 * (weight - count + 1) if count else 0
-    if exponent < -scale:
-        number, rest = divmod(number, 10 ** (-scale - exponent))
+    for digit in digits[first:end]:
+        number = number * 10_000 + digit
+    if exponent < -kind.scale:
+        number, rest = divmod(number, 10 ** (-kind.scale - exponent))
         if rest:
-            raise ValueRefused(f"more than {scale} digits behind the point")
-        exponent = -scale
-    digits = tuple(map(int, str(number)))
-    return Decimal((int(raw[4] == _NEGATIVE >> 8), digits, exponent))
+            raise ValueRefused(f"more than {kind.scale} digits behind the point")
+        exponent = -kind.scale
+    return Decimal((int(raw[4] == _NEGATIVE >> 8), tuple(map(int, str(number))), exponent))

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 
 import psycopg
 
-from lakebase_provider.core.errors import BadRowError, LoadError, LoadInterruptedError
+from lakebase_provider.core.errors import BadRowError, LakebaseError, LoadError, LoadInterruptedError
 
 #: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+#: What reading a value or a name raises that is not of its form.
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, NotImplementedError)
 
 #: Classes of SQLSTATEs of values that do not fit, and of broken constraints.
 _OF_ROWS = frozenset({"22", "23"})
@@ -61,6 +64,27 @@ def interrupted_reads() -> Iterator[None]:
         raise LoadInterruptedError(
             "The connection was lost while the server sent rows.", remedy="Read again."
         ) from error
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise what psycopg's loaders, Python or Arrow say of something unreadable as a LoadError.
+
+    Theirs are of many kinds, and most of them quote the value, which may be private.
+
+    Args:
+        what: What is read, such as ``"a value of the result"``.
+    """
+    try:
+        yield
+    except (psycopg.Error, LakebaseError):
+        raise
+    except _UNREADABLE as error:
+        raise LoadError(
+            f"The server sent {what} in a form that cannot be read ({type(error).__name__}).",
+            remedy="Cast the column to text in the query; if it is of that type, something between here and "
+            "the server changes what it sends.",
+        ) from None
 
 
 def connection_lost(error: psycopg.Error) -> bool:

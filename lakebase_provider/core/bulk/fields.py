@@ -8,12 +8,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Zero bytes after the data, so that reading a NULL field at its end stays inside.
+#: Bytes after the data, so that reading a NULL field at its end stays inside.
 PADDING = 16
 
 
-class ValueRefused(ValueError):  # noqa: N818 - it becomes a LoadError that names the column
-    """A value that the column's Arrow type cannot hold; says why, without the value."""
+class ValueRefused(ValueError):  # noqa: N818 - it becomes a LoadError that names column and row
+    """A value that the column's Arrow type cannot hold.
+
+    Args:
+        reason: Why, without the value.
+        row: Index of its field among those that were decoded; None if it is not known.
+
+    Attributes:
+        reason: As given.
+        row: As given.
+    """
+
+    def __init__(self, reason: str, row: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.row = row
+
+
+class Malformed(ValueRefused):
+    """Bytes that are not of the form that binary COPY has, or of their column's type."""
+
+
+class MalformedRow(Malformed):
+    """A row that is none, whatever its columns are."""
+
+
+def refuse(wrong: Any, reason: str, kind: type[ValueRefused] = ValueRefused) -> None:
+    """Raise if a mask of fields chooses one, with the first one's index.
+
+    Args:
+        wrong: The mask.
+        reason: Why they are refused, without their values.
+        kind: What to raise.
+    """
+    if wrong.any():
+        raise kind(reason, int(wrong.argmax()))
 
 
 @dataclass(frozen=True)
@@ -21,9 +55,10 @@ class Fields:
     """One column's fields.
 
     Attributes:
-        data: The batch, with :data:`PADDING` bytes of zeros after it.
+        data: The batch, with at least :data:`PADDING` more bytes after it.
         starts: Index of each field's first byte, int64.
-        sizes: Bytes of each field, int64; 0 for NULL.
+        sizes: Bytes of each field, int64; 0 for NULL. All of them lie within their row: who takes fields
+            apart checks it before.
         nulls: Which fields are NULL; None if none is.
     """
 
@@ -41,7 +76,7 @@ class Fields:
         return 0 if self.nulls is None else int(self.nulls.sum())
 
     def read(self, kind: str, offset: int = 0) -> Any:
-        """A number at that offset of each field; 0 for NULL.
+        """A number at that offset of each field, which has to have been found to have it; 0 for NULL.
 
         Args:
             kind: numpy's name of the type, big-endian, such as ``">i4"``.
@@ -68,6 +103,11 @@ class Fields:
         if self.nulls is None:
             return None
         return pa.py_buffer(np.packbits(~self.nulls, bitorder="little"))
+
+    def refuse(self, wrong: Any, reason: str, kind: type[ValueRefused] = ValueRefused) -> None:
+        """As :func:`refuse`, but for fields that are NULL."""
+        if wrong.any():
+            refuse(wrong if self.nulls is None else wrong & ~self.nulls, reason, kind)
 
     def values(self) -> list[bytes | None]:
         """Each field's bytes; None for NULL."""

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Dumper, Transformer
 
+from lakebase_provider.core.bulk.failures import readable
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
 
@@ -119,10 +120,14 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
     Args:
         connection: In whose transaction it is asked.
         text: A plain query.
+
+    Raises:
+        LoadError: What the server says of them cannot be read.
     """
     with plain_cursor(connection) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
-        return result_columns(connection, cursor.description or ())
+        with readable("a description of the query's columns"):
+            return result_columns(connection, cursor.description or ())
 
 
 def copy_statement(connection: psycopg.Connection[Any], text: bytes, casts: Sequence[str | None]) -> bytes:

@@ -84,8 +84,10 @@ def read_batches(
 def _batches(
     copy: CopyOut, columns: Sequence[ResultColumn], schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
+    first_row = 1
     for data, sizes in row_batches(copy, batch_rows):
-        batch = decode_batch(data, sizes, columns, schema)
+        batch = decode_batch(data, sizes, columns, schema, first_row)
+        first_row += len(sizes)
         del data, sizes  # not held while the next ones come
         yield batch
         del batch

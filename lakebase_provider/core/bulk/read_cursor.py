@@ -12,6 +12,7 @@ from psycopg.adapt import Buffer
 from psycopg.types.datetime import IntervalLoader
 from psycopg.types.string import TextLoader
 
+from lakebase_provider.core.bulk.failures import readable
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
@@ -37,7 +38,8 @@ def cursor_batches(
     """Run any statement that returns rows and give them as record batches; libpq holds all of them.
 
     Raises:
-        LoadError: The statement returns no rows; while reading: a value does not fit its column's Arrow type.
+        LoadError: The statement returns no rows; while reading: a value does not fit its column's Arrow type,
+            or cannot be read.
         psycopg.Error: The server refuses the statement.
     """
     import pyarrow as pa
@@ -49,7 +51,8 @@ def cursor_batches(
         cursor.execute(query, params)  # type: ignore[arg-type] # a Template is typed apart, and works
         if cursor.description is None:
             raise LoadError("The statement returns no rows.", remedy="Use execute for it.")
-        columns = result_columns(connection, cursor.description)
+        with readable("a description of the statement's columns"):
+            columns = result_columns(connection, cursor.description)
         schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
         yield pa.RecordBatchReader.from_batches(schema, _batches(cursor, columns, schema, batch_rows))
 
@@ -60,13 +63,18 @@ def _batches(
     import pyarrow as pa
 
     converters = [_converter(column) for column in columns]
-    while rows := cursor.fetchmany(batch_rows):
+    while rows := _fetched(cursor, batch_rows):
         values = zip(*rows, strict=True) if columns else ()
         arrays = [
             _array(list(items), field, convert)
             for items, field, convert in zip(values, schema, converters, strict=True)
         ]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _fetched(cursor: psycopg.Cursor[Any], batch_rows: int) -> list[Any]:
+    with readable("a value of the result"):
+        return cursor.fetchmany(batch_rows)
 
 
 def _converter(column: ResultColumn) -> Callable[[Any], Any] | None:

@@ -12,7 +12,7 @@ from psycopg.adapt import AdaptersMap, Buffer
 from psycopg.pq import Format
 from psycopg.types.json import JsonbLoader, JsonLoader
 
-from lakebase_provider.core.bulk.failures import interrupted_reads
+from lakebase_provider.core.bulk.failures import interrupted_reads, readable
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import LoadError
@@ -39,7 +39,7 @@ def read_rows(
         params: Its parameters, by position or by name.
 
     Raises:
-        LoadError: The statement returns no rows.
+        LoadError: The statement returns no rows, or a value cannot be read.
         LoadInterruptedError: The connection was lost while the rows came.
         psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value.
     """
@@ -47,7 +47,7 @@ def read_rows(
         _load_json_quickly(cursor.adapters)
         size = _ROWS if capabilities.has_stream_chunked() else 1
         try:
-            with interrupted_reads():
+            with interrupted_reads(), readable("a value of the result"):
                 yield from cursor.stream(query, params, size=size)
         except psycopg.ProgrammingError as error:
             if error.sqlstate is None and cursor.description is None:

@@ -40,7 +40,8 @@ class Reads(ABC):
             params: The parameters.
 
         Raises:
-            LoadError: A value does not fit its column's Arrow type, such as an infinite date.
+            LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server
+                sends what has not the form that it announced.
             LoadInterruptedError: The connection was lost while the rows came.
             psycopg.Error: The server refuses the query, or cancels it.
             LakebaseError: No connection could be had.
@@ -108,7 +109,7 @@ class Reads(ABC):
             params: Its parameters.
 
         Raises:
-            LoadError: The statement returns no rows.
+            LoadError: The statement returns no rows, or a value cannot be read.
             LoadInterruptedError: The connection was lost while the rows came.
             psycopg.Error: The server refuses the query, or cancels it; psycopg cannot read a value.
             LakebaseError: No connection could be had.

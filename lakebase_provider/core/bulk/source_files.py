@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.source import Source, arrow_source
@@ -35,7 +36,7 @@ def open_file(path: Any) -> Source:
         path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
 
     Raises:
-        ConfigError: The suffix says neither, or a library is missing.
+        ConfigError: The suffix says neither, a library is missing, or the file is none of that kind.
     """
     name = str(path)
     plain = name.partition("?")[0].lower()
@@ -53,10 +54,35 @@ def open_file(path: Any) -> Source:
         ) from None
     if suffix.startswith(".csv"):
         packed = _PACKED.get(suffix)
-        with _stream(path, name, packed) as first:
+        with _opening(name, "CSV"), _stream(path, name, packed) as first:
             header = _header(first, name)
         return _csv(_stream(path, name, packed), header)
-    return _parquet(_stream(path, name, None))
+    with _opening(name, "Parquet"):
+        return _parquet(_stream(path, name, None))
+
+
+@contextmanager
+def _opening(name: str, kind: str) -> Iterator[None]:
+    """Raise what is found to be wrong with the file's bytes, by whatever reads them, as a ConfigError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_content(error):
+            raise
+        # Its text may quote what the file holds.
+        raise ConfigError(
+            f"The file {name!r} cannot be read as {kind} ({type(error).__name__}).",
+            remedy="Give a whole file of the kind that its suffix says, in UTF-8 if it is CSV.",
+        ) from None
+
+
+def _is_content(error: Exception) -> bool:
+    """Whether an error is of the bytes that were read, and not of reading them."""
+    import pyarrow as pa
+
+    if isinstance(error, OSError):  # Arrow's own of what it unpacks has no number
+        return error.errno is None and type(error) is OSError
+    return isinstance(error, (UnicodeDecodeError, csv.Error, pa.ArrowException))
 
 
 def _stream(path: Any, name: str, packed: str | None) -> Any:
@@ -119,7 +145,9 @@ def _csv(stream: Any, names: list[str]) -> Source:
                     quoted_strings_can_be_null=False,
                 ),
             )
-        except pa.ArrowInvalid:
+        except Exception as error:
+            if not _is_content(error):
+                raise
             # Arrow's message quotes the row.
             raise (faults or [BadValueError("no valid CSV", kind="CSV")])[0] from None
 
@@ -132,5 +160,13 @@ def _parquet(stream: Any) -> Source:
 
     # Pages are read as they are needed, not whole row groups ahead.
     file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
-    batches = file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
-    return arrow_source(file.schema_arrow, batches, "Parquet file", stream.close)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
+        except Exception as error:
+            if not _is_content(error):
+                raise
+            raise BadValueError("no valid Parquet", kind="Parquet") from None
+
+    return arrow_source(file.schema_arrow, batches(), "Parquet file", stream.close)
