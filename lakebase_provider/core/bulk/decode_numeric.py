@@ -6,6 +6,7 @@ from decimal import Decimal
 from struct import unpack
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.decimals import decimal_for
 from lakebase_provider.core.bulk.fields import Fields, Malformed, ValueRefused, refuse
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _MOST_DIGIT = 9999
 _INT64_DIGITS = 18
 
 
-def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
-    """Numbers of the decimal type `kind`.
+def decode_numeric(fields: Fields, kind: pa.DataType | None) -> pa.Array:
+    """Numbers of the decimal type `kind`; of the one that the values need where that is None.
 
     A value is a row of base-10000 digits, of which the first one stands for 10000 ** weight. Where all of a
     batch's values fit 64 bits as integers of a common scale, they are summed up as such; otherwise they go
@@ -48,9 +49,12 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
     if (signed := sign != 0).any() and (signed != negative).any():
         refuse(np.isin(sign, _SPECIAL), "NaN or an infinity")
         refuse(signed & ~negative, "a numeric of an unknown sign", Malformed)
-    refuse(fields.read(">u2", 6) > _MOST_PLACES, "a numeric of too many places", Malformed)
+    places = fields.read(">u2", 6)
+    refuse(places > _MOST_PLACES, "a numeric of too many places", Malformed)
     # Zero has no digits, and a weight without meaning.
     weight[count == 0] = 0
+    if kind is None:
+        kind = _needed(fields, count, weight, places)
     below = int(max((count - 1 - weight).max(initial=0), 0))
     above = int(max((weight + 1).max(initial=0), 0))
     if 4 * (below + above) > _INT64_DIGITS:
@@ -77,6 +81,22 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
         refuse(rest != 0, f"more than {kind.scale} digits behind the point")
         scale = kind.scale
     return _to_decimal(total, scale, fields, pa.decimal128(38, scale), kind)
+
+
+def _needed(fields: Fields, count: Any, weight: Any, places: Any) -> pa.DataType:
+    """The decimal that holds all of these."""
+    import numpy as np
+
+    first = np.zeros(len(count), dtype=np.int64)
+    has = count > 0
+    first[has] = fields.only(has).read(">u2", _HEADER)
+    digits = np.searchsorted([1, 10, 100, 1000], first, side="right")
+    whole = int(np.where(has & (weight >= 0), 4 * weight + digits, 0).max(initial=0))
+    behind = int(np.minimum(places, 4 * np.maximum(count - 1 - weight, 0)).max(initial=0))
+    kind = decimal_for(whole, behind)
+    if kind is None:
+        raise ValueRefused(f"{whole} digits before the point and {behind} behind it")
+    return kind
 
 
 def _powers(exponents: Any) -> Any:
