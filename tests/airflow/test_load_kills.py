@@ -25,8 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.te
 ASKED = 2.0
 #: Seconds within which the sessions must be gone after the task was killed.
 KILLED = 5.0
-#: More than all buffers between a task and the server take: a COPY of these does not end by itself.
 ROWS = 200_000
+#: Characters of each row's text.
+WIDTH = 70
+#: With texts so long the rows are more than all buffers between a task and the server take (Linux may let
+#: each of the two sockets on the way grow to 32 MiB): a COPY of these does not end by itself.
+LONG_WIDTH = 500
 _TABLES = ("load_append", "load_merge", "load_fenced", "transfer_source", "transfer_target")
 _GATE = 4711
 #: Id of the row that waits for the gate.
@@ -97,10 +101,20 @@ def server(lake: LocalLakebase) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a CSV file of so many rows in it."""
+    return folder_of_rows(tmp_path_factory, WIDTH)
+
+
+@pytest.fixture
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a CSV file in it that no buffers take whole."""
+    return folder_of_rows(tmp_path_factory, LONG_WIDTH)
+
+
+def folder_of_rows(tmp_path_factory: pytest.TempPathFactory, width: int) -> Path:
     folder = tmp_path_factory.mktemp("loads")
     with (folder / "rows.csv").open("w") as file:
         file.write("id,name\n")
-        file.writelines(f"{i},{'x' * 70}\n" for i in range(1, ROWS + 1))
+        file.writelines(f"{i},{'x' * width}\n" for i in range(1, ROWS + 1))
     return folder
 
 
@@ -108,9 +122,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(dag_of: DagLoader, supervisors: Supervisors, folder: Path) -> Any:
     dag = dag_of("loads")
 
-    def start(task_id: str, *, again: SupervisedTask | None = None) -> SupervisedTask:
+    def start(task_id: str, *, again: SupervisedTask | None = None, rows: Path = folder) -> SupervisedTask:
         run_id = None if again is None else run_id_of(again.id)
-        return supervisors.start(dag, task_id, run_id, LOADS_FOLDER=str(folder))
+        return supervisors.start(dag, task_id, run_id, LOADS_FOLDER=str(rows))
 
     return start
 
@@ -152,12 +166,12 @@ def ledger() -> list[tuple[Any, ...]]:
     ]
 
 
-def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any) -> None:
+def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any, large: Path) -> None:
     # The one waits until the hanging load counts as lost, the other ends it at once; both at the same time.
     tasks = ("load_append", "load_fenced")
     for task_id in tasks:
         make_table(task_id)
-    zombies = [start(task_id) for task_id in tasks]
+    zombies = [start(task_id, rows=large) for task_id in tasks]
     for zombie, task_id in zip(zombies, tasks, strict=True):
         server.waits(zombie, task_id, "advisory")
     # Their workers answer nobody any more, and the server waits for the rest of their rows.
@@ -168,7 +182,9 @@ def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any) -
         process.suspend()
     server.open_gate()
     eventually(lambda: all(map(server.hangs, tasks)), within=START_SECONDS)
-    retries = [start(task_id, again=zombie) for zombie, task_id in zip(zombies, tasks, strict=True)]
+    retries = [
+        start(task_id, again=zombie, rows=large) for zombie, task_id in zip(zombies, tasks, strict=True)
+    ]
     for retry, task_id in zip(retries, tasks, strict=True):
         assert retry.wait() == "success", retry.log()
         assert loaded(task_id) == (ROWS, ROWS)

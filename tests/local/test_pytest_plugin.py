@@ -56,6 +56,7 @@ def test_env_names_all_that_clients_read(lakebase_env: LocalLakebase) -> None:
         "DATABRICKS_CLIENT_ID",
         "DATABRICKS_CLIENT_SECRET",
         "ENDPOINT_NAME",
+        "LAKEBASE_ALLOW_LOOPBACK",
         "LAKEBASE_ENDPOINT",
         "PGHOST",
         "PGPORT",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Numeric = Literal["decimal", "text"]
 
 #: Digits in all of Arrow's two decimals.
-_SMALL, _LARGE = 38, 76
+_SMALL, MOST_DIGITS = 38, 76
 #: Digits behind the point that an undeclared numeric has at least, where there is room.
 _USUAL_SCALE = 18
 
@@ -46,7 +46,7 @@ def decimal_for(whole: int, behind: int) -> pa.DataType | None:
         return pa.decimal128(_SMALL, max(behind, _USUAL_SCALE))
     if whole + behind <= _SMALL:
         return pa.decimal128(_SMALL, behind)
-    return pa.decimal256(_LARGE, behind) if whole + behind <= _LARGE else None
+    return pa.decimal256(MOST_DIGITS, behind) if whole + behind <= MOST_DIGITS else None
 
 
 def of_one_schema(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
@@ -67,7 +67,8 @@ def of_one_schema(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> list[
     for place, field in enumerate(schema):
         arrays = [batch.column(place) for batch in batches]
         columns.append(_of_one_type(field.name, arrays))
-    return [pa.RecordBatch.from_arrays(arrays, names=schema.names) for arrays in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    return [pa.RecordBatch.from_arrays(list(arrays), names=schema.names) for arrays in rows]
 
 
 def _of_one_type(name: str, arrays: Sequence[pa.Array]) -> Sequence[pa.Array]:
@@ -78,7 +79,7 @@ def _of_one_type(name: str, arrays: Sequence[pa.Array]) -> Sequence[pa.Array]:
         return arrays
     scale = max(_element(kind).scale for kind in types)
     wide_enough = [pa.decimal128(_SMALL, scale)] if scale <= _SMALL else []
-    for kind in (*wide_enough, pa.decimal256(_LARGE, scale)):
+    for kind in (*wide_enough, pa.decimal256(MOST_DIGITS, scale)):
         try:
             return [cast(array, kind) for array in arrays]
         except pa.ArrowInvalid:

@@ -13,8 +13,8 @@ from psycopg.adapt import Buffer
 from psycopg.types.datetime import IntervalLoader
 from psycopg.types.string import TextLoader
 
+from lakebase_provider.core.bulk.decimals import MOST_DIGITS, Numeric, decimal_for, digits_of
 from lakebase_provider.core.bulk.decimals import REMEDY as DECIMALS_REMEDY
-from lakebase_provider.core.bulk.decimals import Numeric, decimal_for, digits_of
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
@@ -109,6 +109,8 @@ def _array(values: list[Any], column: ResultColumn, *, widen: bool) -> pa.Array:
     if convert is not None:
         values = [None if value is None else convert(value) for value in values]
     try:
+        if column.kind.startswith("numeric"):
+            _refuse_vanishing(values)
         return pa.array(values, type=column.arrow_type)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         kind = _needed(values, column) if widen and column.is_open else None
@@ -121,14 +123,24 @@ def _array(values: list[Any], column: ResultColumn, *, widen: bool) -> pa.Array:
         ) from None
 
 
+def _refuse_vanishing(values: list[Any]) -> None:
+    # pyarrow makes 0 of what has more places behind the point than it has decimals for.
+    numbers = [number for number in _numbers(values) if number.is_finite()]
+    if digits_of(numbers)[1] > MOST_DIGITS:
+        raise ValueError
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    items = (item for value in values for item in (value if isinstance(value, list) else (value,)))
+    return [item for item in items if isinstance(item, Decimal)]
+
+
 def _needed(values: list[Any], column: ResultColumn) -> pa.DataType | None:
     """The decimal, or the list of decimals, that holds all of these; None if there is none."""
     import pyarrow as pa
 
-    is_list = pa.types.is_list(column.arrow_type)
-    items = [item for value in values for item in (value or ())] if is_list else values
-    numbers = [item for item in items if item is not None]
-    if not all(isinstance(number, Decimal) and number.is_finite() for number in numbers):
+    is_list, numbers = pa.types.is_list(column.arrow_type), _numbers(values)
+    if not all(number.is_finite() for number in numbers):
         return None
     kind = decimal_for(*digits_of(numbers))
     return pa.list_(kind) if is_list and kind is not None else kind
