@@ -99,8 +99,7 @@ def read_batches(
         if first is None:
             yield pa.RecordBatchReader.from_batches(schema, iter(()))
             return
-        kinds = zip(columns, first.schema.types, strict=True)
-        columns = [replace(column, arrow_type=kind) for column, kind in kinds]
+        columns = _of_types(columns, first.schema.types)
         started = _started([first], _all(batch, columns, widen=False))
         del first  # not held while the next ones come
         yield pa.RecordBatchReader.from_batches(_schema_of(columns), started)
@@ -173,8 +172,15 @@ class _CopiedBatches:
 def _all(batch: _NextBatch, columns: Sequence[ResultColumn], *, widen: bool) -> Iterator[pa.RecordBatch]:
     schema = _schema_of(columns)
     while (found := batch(columns, schema, widen=widen)) is not None:
+        if widen and not found.schema.equals(schema):
+            # What one batch needed, the next one will.
+            columns, schema = _of_types(columns, found.schema.types), found.schema
         yield found
         del found  # not held while the next one comes
+
+
+def _of_types(columns: Sequence[ResultColumn], kinds: Sequence[pa.DataType]) -> list[ResultColumn]:
+    return [replace(column, arrow_type=kind) for column, kind in zip(columns, kinds, strict=True)]
 
 
 def _started(first: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
