@@ -286,10 +286,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             with self.get_connection() as connection:
                 return connection.execute(sql.encode(), params).fetchall()
         from lakebase_provider.core.bulk.frames import frame_of, require_form
-        from lakebase_provider.core.bulk.read import read_batches
+        from lakebase_provider.core.bulk.read import read_whole
 
         require_form(as_)
-        with self.get_connection() as connection, read_batches(connection, sql.encode(), params) as batches:
+        with self.get_connection() as connection, read_whole(connection, sql.encode(), params) as batches:
             return frame_of(batches, as_)
 
     def fetch_last_updated_timestamps(

@@ -13,7 +13,7 @@ from dagster_lakebase.db_client import LakebaseDbClient, table_name
 from dagster_lakebase.storing import count_rows, find_table, store
 from dagster_lakebase.table_facts import TableRef, fetch_table_facts
 from lakebase_provider.core.bulk.frames import frame_of
-from lakebase_provider.core.bulk.read import read_batches
+from lakebase_provider.core.bulk.read import read_batches, read_whole
 from lakebase_provider.core.errors import LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         query = self.query(context, table_slice, connection)
         if query is None:
             return frame_of(_nothing().to_reader(), self.form)
-        with read_batches(connection, query) as batches:
+        with read_whole(connection, query) as batches:
             return frame_of(batches, self.form)
 
     def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:

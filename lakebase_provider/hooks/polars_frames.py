@@ -15,6 +15,7 @@ import psycopg
 from psycopg import postgres
 from psycopg.types.string import TextLoader
 
+from lakebase_provider.core.bulk.decimals import digits_of
 from lakebase_provider.core.bulk.frames import require_distinct_names
 from lakebase_provider.core.errors import LoadError
 from lakebase_provider.hooks.frames import Cursor
@@ -144,16 +145,13 @@ class _Columns:
                 f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot.",
                 remedy=f"Cast it to float8 in the query, or use schema_overrides={{{name!r}: pl.Float64}}.",
             )
-        exponents = [(number.adjusted(), int(number.as_tuple().exponent)) for number in numbers]
-        whole = max((adjusted + 1 for adjusted, _ in exponents), default=0)
-        behind = max((-exponent for _, exponent in exponents), default=0)
-        scale = max(behind, 0)
+        whole, scale = digits_of(numbers)
         if declared is None:
-            room = _DIGITS - max(whole, 0)
+            room = _DIGITS - whole
             declared = polars.Decimal(_DIGITS, max(scale, min(self._least_scale, room)))
         if scale > declared.scale or whole > declared.precision - declared.scale:
             raise LoadError(
-                f"Column {name!r} holds a numeric of {max(whole, 0)} digits before the point and {scale} "
+                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} "
                 f"behind it, which {declared} cannot.",
                 remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.binary_copy import malformed, split
+from lakebase_provider.core.bulk.decimals import REMEDY as DECIMALS_REMEDY
 from lakebase_provider.core.bulk.decode_list import decode_list
 from lakebase_provider.core.bulk.decode_numeric import decode_numeric
 from lakebase_provider.core.bulk.fields import Fields, Malformed, MalformedRow, ValueRefused, refuse
@@ -42,6 +43,8 @@ def decode_batch(
     columns: Sequence[ResultColumn],
     schema: pa.Schema,
     first_row: int = 1,
+    *,
+    widen: bool = False,
 ) -> pa.RecordBatch:
     """The rows as a record batch.
 
@@ -51,6 +54,7 @@ def decode_batch(
         columns: What they hold.
         schema: Their Arrow schema.
         first_row: Number of the first one in the result, for errors.
+        widen: Whether a numeric that declares no digits may become another decimal than the schema's.
 
     Raises:
         LoadError: A value does not fit its column's Arrow type, or the bytes are not what COPY sends.
@@ -60,14 +64,27 @@ def decode_batch(
     arrays: list[pa.Array] = []
     try:
         for fields, column in zip(split(data, sizes, len(columns)), columns, strict=True):
-            arrays.append(decode(fields, column.kind, column.arrow_type))
+            arrays.append(_decoded(fields, column, widen=widen))
     except ValueRefused as error:
         # Columns are taken one after another: a field's error is of the next one.
         found = None if isinstance(error, MalformedRow) else columns[len(arrays)]
         raise _load_error(error, found, first_row) from None
     if not columns:
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(sizes), type=pa.struct([])))
+    if widen and any(array.type != kind for array, kind in zip(arrays, schema.types, strict=True)):
+        return pa.RecordBatch.from_arrays(arrays, names=schema.names)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _decoded(fields: Fields, column: ResultColumn, *, widen: bool) -> pa.Array:
+    try:
+        return decode(fields, column.kind, column.arrow_type)
+    except Malformed:
+        raise
+    except ValueRefused:
+        if not (widen and column.is_open):
+            raise
+    return decode(fields, column.kind, None)
 
 
 def _load_error(error: ValueRefused, column: ResultColumn | None, first_row: int) -> LoadError:
@@ -78,17 +95,19 @@ def _load_error(error: ValueRefused, column: ResultColumn | None, first_row: int
     return LoadError(
         f'Column "{column.name}" holds a value that {column.arrow_type} cannot: {error.reason}'
         f"{f' ({row})' if row else ''}.",
-        remedy="Cast the column in the query, such as to text; declare precision and scale of a numeric.",
+        remedy=DECIMALS_REMEDY
+        if column.kind.startswith("numeric")
+        else "Cast the column in the query, such as to text.",
     )
 
 
-def decode(fields: Fields, kind: str, arrow_type: pa.DataType) -> pa.Array:
+def decode(fields: Fields, kind: str, arrow_type: pa.DataType | None) -> pa.Array:
     """One column's fields as an array.
 
     Args:
         fields: The fields.
         kind: Name of their Postgres type, of which there is a decoder here; with ``[]`` behind it for arrays.
-        arrow_type: What they become.
+        arrow_type: What they become; None, of numerics, for the decimal that the values need.
 
     Raises:
         ValueRefused: A value does not fit.

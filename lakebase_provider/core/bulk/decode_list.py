@@ -20,14 +20,17 @@ _FEW = 32
 
 
 def decode_list(
-    fields: Fields, kind: str, arrow_type: pa.DataType, decode: Callable[[Fields, str, pa.DataType], pa.Array]
+    fields: Fields,
+    kind: str,
+    arrow_type: pa.DataType | None,
+    decode: Callable[[Fields, str, pa.DataType | None], pa.Array],
 ) -> pa.Array:
     """Arrays as lists.
 
     Args:
         fields: The fields.
         kind: Name of the elements' Postgres type.
-        arrow_type: The list that they become.
+        arrow_type: The list that they become; None for one of what `decode` makes of no type.
         decode: Makes an array of the elements.
 
     Raises:
@@ -53,13 +56,13 @@ def decode_list(
         raise ValueRefused("too many elements in one batch; read fewer rows at once by batch_rows")
     flat = _elements(fields, filled, counts, offsets)
     try:
-        elements = decode(flat, kind, arrow_type.value_type)
+        elements = decode(flat, kind, None if arrow_type is None else arrow_type.value_type)
     except ValueRefused as error:
         if error.row is not None:
             error.row = int(np.searchsorted(offsets, error.row, side="right")) - 1
         raise
     return pa.Array.from_buffers(
-        arrow_type,
+        pa.list_(elements.type) if arrow_type is None else arrow_type,
         len(fields),
         [fields.validity(), pa.py_buffer(offsets.astype(np.int32))],
         fields.null_count,

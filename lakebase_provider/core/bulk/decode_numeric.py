@@ -6,6 +6,7 @@ from decimal import Decimal
 from struct import unpack
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.decimals import decimal_for
 from lakebase_provider.core.bulk.fields import Fields, Malformed, ValueRefused, refuse
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ _UNUSUAL = (0xFFFF & ~_NEGATIVE) << 16 | (0xFFFF & ~_MOST_PLACES)
 _MOST_DIGIT = 9999
 #: Decimal digits that int64 holds whatever they are.
 _INT64_DIGITS = 18
+#: Base-10000 digits that are summed up in one int64, and in several of them that Arrow then puts together.
+_LIMB, _MOST_LIMBS = 4, 3
 
 
-def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
-    """Numbers of the decimal type `kind`.
+def decode_numeric(fields: Fields, kind: pa.DataType | None) -> pa.Array:
+    """Numbers of the decimal type `kind`; of the one that the values need where that is None.
 
-    A value is a row of base-10000 digits, of which the first one stands for 10000 ** weight. Where all of a
-    batch's values fit 64 bits as integers of a common scale, they are summed up as such; otherwise they go
-    one by one through Python's Decimal.
+    A value is a row of base-10000 digits, of which the first one stands for 10000 ** weight. They are summed
+    up as integers of a scale that all values of the batch have in common, in one, two or three times 64 bits;
+    only larger ones go one by one through Python's Decimal.
 
     Raises:
         ValueRefused: A value is NaN or infinite, or has more digits than the type.
@@ -53,32 +56,80 @@ def decode_numeric(fields: Fields, kind: pa.DataType) -> pa.Array:
     negative = (head & (_NEGATIVE << 16)) != 0
     # Zero has no digits, and a weight without meaning.
     weight[count == 0] = 0
+    if kind is None:
+        kind = _needed(fields, count, weight, head & 0xFFFF)
     below = int(max((count - 1 - weight).max(initial=0), 0))
     above = int(max((weight + 1).max(initial=0), 0))
-    if 4 * (below + above) > _INT64_DIGITS:
+    limbs = -(-(below + above) // _LIMB) or 1
+    if limbs > _MOST_LIMBS:
         return _one_by_one(fields, kind)
-    total = np.zeros(len(count), dtype=np.int64)
+    parts = np.zeros((limbs, len(count)), dtype=np.int64)
     for k in range(int(count.max(initial=0))):
         has = count > k
-        if has.all():
-            digit = fields.read(">u2", _HEADER + 2 * k)
-            refuse(digit > _MOST_DIGIT, "a digit that is none", Malformed)
-            total += digit * _powers(below + weight - k)
+        rows = None if has.all() else np.flatnonzero(has)
+        digit = (fields if rows is None else fields.only(rows)).read(">u2", _HEADER + 2 * k).astype(np.int64)
+        if (digit > _MOST_DIGIT).any():
+            wrong = int((digit > _MOST_DIGIT).argmax())
+            raise Malformed("a digit that is none", wrong if rows is None else int(rows[wrong]))
+        power = below - k + (weight if rows is None else weight[rows])
+        if limbs == 1:
+            parts[0, slice(None) if rows is None else rows] += digit * _powers(power)
         else:
-            digit = fields.only(has).read(">u2", _HEADER + 2 * k)
-            if (digit > _MOST_DIGIT).any():
-                raise Malformed(
-                    "a digit that is none", int(np.flatnonzero(has)[(digit > _MOST_DIGIT).argmax()])
-                )
-            total[has] += digit * _powers(below + weight[has] - k)
-    np.negative(total, out=total, where=negative)
+            limb, power = np.divmod(power, _LIMB)
+            parts[limb, np.arange(len(count)) if rows is None else rows] += digit * _powers(power)
+    np.negative(parts, out=parts, where=negative)
     scale = 4 * below
+    if limbs > 1:
+        return _put_together(parts, scale, fields, kind)
+    total = parts[0]
     if scale > kind.scale:
         # A declared scale cuts through a base-10000 digit; what lies behind it is zero.
         total, rest = np.divmod(total, 10 ** (scale - kind.scale))
         refuse(rest != 0, f"more than {kind.scale} digits behind the point")
         scale = kind.scale
     return _to_decimal(total, scale, fields, pa.decimal128(38, scale), kind)
+
+
+def _put_together(parts: Any, scale: int, fields: Fields, kind: pa.DataType) -> pa.Array:
+    """Numbers of several times 16 digits, the last ones first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    decimal, most = (pa.decimal128, 38) if len(parts) == 2 else (pa.decimal256, 76)
+    base = pa.scalar(Decimal(10 ** (4 * _LIMB)), decimal(4 * _LIMB + 1, 0))
+    found = None
+    for part in reversed(parts):
+        digits = pa.Array.from_buffers(pa.int64(), len(part), [None, pa.py_buffer(part)], 0)
+        digits = digits.cast(decimal(19, 0))
+        found = digits if found is None else pc.add(pc.multiply(found, base), digits)
+    assert found is not None
+    # The integers that they are, as the decimals that they stand for.
+    buffers = [fields.validity(), found.buffers()[1]]
+    whole = pa.Array.from_buffers(decimal(most, scale), len(fields), buffers, fields.null_count)
+    try:
+        return whole.cast(kind)
+    except pa.ArrowInvalid:
+        # Which one it is, and which side of the point is too long, takes another look.
+        return _one_by_one(fields, kind)
+
+
+def _needed(fields: Fields, count: Any, weight: Any, places: Any) -> pa.DataType:
+    """The decimal that holds all of these."""
+    import numpy as np
+
+    first = np.zeros(len(count), dtype=np.int64)
+    has = count > 0
+    first[has] = fields.only(has).read(">u2", _HEADER)
+    digits = np.searchsorted([1, 10, 100, 1000], first, side="right")
+    before = np.where(has & (weight >= 0), 4 * weight + digits, 0)
+    behind = np.minimum(places, 4 * np.maximum(count - 1 - weight, 0)).astype(np.int64)
+    kind = decimal_for(int(before.max(initial=0)), int(behind.max(initial=0)))
+    if kind is None:
+        most = int((before + behind).argmax())
+        alone = decimal_for(int(before[most]), int(behind[most])) is None
+        row, a, b = (most, before[most], behind[most]) if alone else (None, before.max(), behind.max())
+        raise ValueRefused(f"{a} digits before the point and {b} behind it", row)
+    return kind
 
 
 def _powers(exponents: Any) -> Any:

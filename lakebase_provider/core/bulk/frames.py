@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.decimals import REMEDY, of_38_digits, of_one_schema
 from lakebase_provider.core.bulk.packing import as_views, packed
 from lakebase_provider.core.errors import ConfigError, LoadError
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+    from lakebase_provider.core.bulk.read import Batches
 
 #: The forms in which a result can be had, rows apart.
 FORMS = ("pandas", "polars", "arrow")
@@ -42,7 +45,7 @@ def require_distinct_names(names: Iterable[str]) -> None:
             )
 
 
-def frame_of(batches: pa.RecordBatchReader, form: str) -> Any:
+def frame_of(batches: Batches, form: str) -> Any:
     """All batches as a pandas data frame, a Polars data or lazy frame, or an Arrow table."""
     if form == "pandas":
         return to_pandas(to_arrow(batches))
@@ -52,14 +55,15 @@ def frame_of(batches: pa.RecordBatchReader, form: str) -> Any:
     return to_arrow(batches)
 
 
-def to_arrow(batches: pa.RecordBatchReader) -> pa.Table:
+def to_arrow(batches: Batches) -> pa.Table:
     """A table of all batches."""
     import pyarrow as pa
 
-    return pa.Table.from_batches(map(packed, batches), batches.schema)
+    found = of_one_schema([packed(batch) for batch in batches], batches.schema)
+    return pa.Table.from_batches(found, found[0].schema if found else batches.schema)
 
 
-def to_polars(batches: pa.RecordBatchReader) -> pl.DataFrame:
+def to_polars(batches: Batches) -> pl.DataFrame:
     """A Polars data frame of all batches, which are not held beside it.
 
     Raises:
@@ -70,16 +74,46 @@ def to_polars(batches: pa.RecordBatchReader) -> pl.DataFrame:
     require_distinct_names(batches.schema.names)
 
     def part(batch: pa.RecordBatch) -> pl.DataFrame:
-        found = pl.from_arrow(packed(as_views(batch)), rechunk=False)
+        found = pl.from_arrow(packed(as_views(of_38_digits(batch))), rechunk=False)
         assert isinstance(found, pl.DataFrame)  # a batch becomes no series
         return found
 
     frame = None
     for found in map(part, batches):
-        frame = found if frame is None else frame.vstack(found, in_place=True)
+        if frame is None:
+            frame = found
+        elif frame.schema == found.schema:
+            frame.vstack(found, in_place=True)
+        else:
+            frame = _of_one_schema(frame, found)
     if frame is None:
         return pl.DataFrame(batches.schema.empty_table())
     return frame
+
+
+def _of_one_schema(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Both frames, one below the other, with decimals of the larger scale where theirs differ."""
+    import polars as pl
+
+    def scale(kind: Any) -> int:
+        decimal = kind.inner if isinstance(kind, pl.List) else kind
+        assert isinstance(decimal, pl.Decimal)  # nothing else differs from batch to batch
+        return decimal.scale
+
+    kinds = {
+        name: max(mine, frame.schema[name], key=scale)
+        for name, mine in found.schema.items()
+        if mine != frame.schema[name]
+    }
+    for name, kind in kinds.items():
+        try:
+            frame, found = frame.cast({name: kind}), found.cast({name: kind})
+        except pl.exceptions.PolarsError:
+            raise LoadError(
+                f'Column "{name}" holds numbers of which Polars\' decimals do not hold all digits.',
+                remedy=REMEDY,
+            ) from None
+    return frame.vstack(found)
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

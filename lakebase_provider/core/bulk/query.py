@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Dumper, Transformer
 
+from lakebase_provider.core.bulk.decimals import Numeric
 from lakebase_provider.core.bulk.failures import readable
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
@@ -114,12 +115,15 @@ def _unquoted(text: bytes) -> bytes:
     return b"".join(b" " if piece["gap"] or piece["quoted"] else piece[0] for piece in pieces)
 
 
-def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultColumn]:
+def describe(
+    connection: psycopg.Connection[Any], text: bytes, numeric: Numeric = "decimal"
+) -> list[ResultColumn]:
     """The columns of a query, of which not one row is computed.
 
     Args:
         connection: In whose transaction it is asked.
         text: A plain query.
+        numeric: What numerics are to become.
 
     Raises:
         LoadError: What the server says of them cannot be read.
@@ -127,7 +131,7 @@ def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultCol
     with plain_cursor(connection) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
         with readable("a description of the query's columns"):
-            return result_columns(connection, cursor.description or ())
+            return result_columns(connection, cursor.description or (), numeric)
 
 
 def copy_statement(connection: psycopg.Connection[Any], text: bytes, casts: Sequence[str | None]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,6 +13,8 @@ from psycopg.adapt import Buffer
 from psycopg.types.datetime import IntervalLoader
 from psycopg.types.string import TextLoader
 
+from lakebase_provider.core.bulk.decimals import MOST_DIGITS, Numeric, decimal_for, digits_of
+from lakebase_provider.core.bulk.decimals import REMEDY as DECIMALS_REMEDY
 from lakebase_provider.core.bulk.failures import readable
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
@@ -33,48 +36,64 @@ _AS_TEXT = (
 
 @contextmanager
 def cursor_batches(
-    connection: psycopg.Connection[Any], query: Query, params: Parameters, batch_rows: int
-) -> Iterator[pa.RecordBatchReader]:
-    """Run any statement that returns rows and give them as record batches; libpq holds all of them.
+    connection: psycopg.Connection[Any], query: Query, params: Parameters, numeric: Numeric = "decimal"
+) -> Iterator[tuple[list[ResultColumn], CursorBatches]]:
+    """Run any statement that returns rows and give its columns and record batches; libpq holds all of them.
 
     Raises:
         LoadError: The statement returns no rows; while reading: a value does not fit its column's Arrow type,
             or cannot be read.
         psycopg.Error: The server refuses the statement.
     """
-    import pyarrow as pa
-
     with plain_cursor(connection) as cursor:
-        for type_name in _AS_TEXT:
+        for type_name in (*_AS_TEXT, *(("numeric",) if numeric == "text" else ())):
             cursor.adapters.register_loader(type_name, TextLoader)
         cursor.adapters.register_loader("interval", _ExactIntervalLoader)
         cursor.execute(query, params)  # type: ignore[arg-type] # a Template is typed apart, and works
         if cursor.description is None:
             raise LoadError("The statement returns no rows.", remedy="Use execute for it.")
         with readable("a description of the statement's columns"):
-            columns = result_columns(connection, cursor.description)
-        schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
-        yield pa.RecordBatchReader.from_batches(schema, _batches(cursor, columns, schema, batch_rows))
+            columns = result_columns(connection, cursor.description, numeric)
+        yield columns, CursorBatches(cursor)
 
 
-def _batches(
-    cursor: psycopg.Cursor[Any], columns: Sequence[ResultColumn], schema: pa.Schema, batch_rows: int
-) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
+class CursorBatches:
+    """The rows that a cursor has, as record batches.
 
-    converters = [_converter(column) for column in columns]
-    while rows := _fetched(cursor, batch_rows):
-        values = zip(*rows, strict=True) if columns else ()
+    Args:
+        cursor: It has run its statement.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self._cursor = cursor
+
+    def next(
+        self, columns: Sequence[ResultColumn], schema: pa.Schema, rows: int, *, widen: bool
+    ) -> pa.RecordBatch | None:
+        """The next batch; None after the last one.
+
+        Args:
+            columns: What they hold.
+            schema: Their Arrow schema.
+            rows: At most so many.
+            widen: Whether a numeric that declares no digits may become another decimal than the schema's.
+
+        Raises:
+            LoadError: A value does not fit its column's Arrow type.
+        """
+        import pyarrow as pa
+
+        with readable("a value of the result"):
+            found = self._cursor.fetchmany(rows)
+        if not found:
+            return None
         arrays = [
-            _array(list(items), field, convert)
-            for items, field, convert in zip(values, schema, converters, strict=True)
+            _array(list(values), column, widen=widen)
+            for values, column in zip(zip(*found, strict=True), columns, strict=True)
         ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _fetched(cursor: psycopg.Cursor[Any], batch_rows: int) -> list[Any]:
-    with readable("a value of the result"):
-        return cursor.fetchmany(batch_rows)
+        if widen:
+            return pa.RecordBatch.from_arrays(arrays, names=schema.names)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _converter(column: ResultColumn) -> Callable[[Any], Any] | None:
@@ -87,19 +106,48 @@ def _converter(column: ResultColumn) -> Callable[[Any], Any] | None:
     return None
 
 
-def _array(values: list[Any], field: pa.Field, convert: Callable[[Any], Any] | None) -> pa.Array:
+def _array(values: list[Any], column: ResultColumn, *, widen: bool) -> pa.Array:
     import pyarrow as pa
 
+    convert = _converter(column)
     if convert is not None:
         values = [None if value is None else convert(value) for value in values]
     try:
-        return pa.array(values, type=field.type)
+        if column.kind.startswith("numeric"):
+            _refuse_vanishing(values)
+        return pa.array(values, type=column.arrow_type)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        kind = _needed(values, column) if widen and column.is_open else None
+        if kind is not None:
+            return pa.array(values, type=kind)
         # The value itself is the user's data: neither the message nor a cause shows it.
         raise LoadError(
-            f'Column "{field.name}" holds a value that {field.type} cannot ({type(error).__name__}).',
-            remedy="Cast the column in the query, or declare precision and scale of a numeric.",
+            f'Column "{column.name}" holds a value that {column.arrow_type} cannot ({type(error).__name__}).',
+            remedy=DECIMALS_REMEDY if column.kind.startswith("numeric") else "Cast the column in the query.",
         ) from None
+
+
+def _refuse_vanishing(values: list[Any]) -> None:
+    # pyarrow makes 0 of what has more places behind the point than it has decimals for.
+    numbers = [number for number in _numbers(values) if number.is_finite()]
+    if digits_of(numbers)[1] > MOST_DIGITS:
+        raise ValueError
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    items = (item for value in values for item in (value if isinstance(value, list) else (value,)))
+    return [item for item in items if isinstance(item, Decimal)]
+
+
+def _needed(values: list[Any], column: ResultColumn) -> pa.DataType | None:
+    """The decimal, or the list of decimals, that holds all of these; None if there is none."""
+    import pyarrow as pa
+
+    is_list, numbers = pa.types.is_list(column.arrow_type), _numbers(values)
+    if not all(number.is_finite() for number in numbers):
+        return None
+    kind = decimal_for(*digits_of(numbers))
+    return pa.list_(kind) if is_list and kind is not None else kind
 
 
 class _ExactIntervalLoader(IntervalLoader):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from psycopg.abc import Query
 
+    from lakebase_provider.core.bulk.decimals import Numeric
     from lakebase_provider.core.bulk.query import Parameters
     from lakebase_provider.core.bulk.unload import UnloadResult
     from lakebase_provider.core.bulk.unload_files import Format
@@ -29,17 +30,23 @@ class Reads(ABC):
     def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
         """A pooled connection."""
 
-    def fetch_arrow(self, query: Query, params: Parameters = None) -> pa.Table:
+    def fetch_arrow(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pa.Table:
         """What a query returns, as an Arrow table.
 
-        A numeric is a decimal of its declared precision and scale (without one, of 38 digits with 18 behind
-        the point), never a float. Types that Arrow has none for (json, uuid, enums, ranges, …) come as text.
+        A numeric is a decimal of its declared precision and scale, never a float. Without them, as averages
+        and quotients are, it has 38 digits with 18 behind the point, or more where its values need them, up
+        to 76. Types that Arrow has none for (json, uuid, enums, ranges, …) come as text.
 
         Args:
             query: The query; ``%s`` or ``%(name)s`` where a parameter goes.
             params: The parameters.
+            numeric: ``"decimal"``, or ``"text"`` for the text that Postgres writes for a numeric: any number
+                of digits, NaN and the infinities.
 
         Raises:
+            ConfigError: `numeric` is neither.
             LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server
                 sends what has not the form that it announced.
             LoadInterruptedError: The connection was lost while the rows came.
@@ -47,20 +54,27 @@ class Reads(ABC):
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.frames import to_arrow
-        from lakebase_provider.core.bulk.read import read_batches
+        from lakebase_provider.core.bulk.read import read_whole
 
-        with self.connection() as connection, read_batches(connection, query, params) as batches:
-            return to_arrow(batches)
+        with self.connection() as connection, read_whole(connection, query, params, numeric=numeric) as found:
+            return to_arrow(found)
 
-    def fetch_polars(self, query: Query, params: Parameters = None) -> pl.DataFrame:
-        """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`."""
+    def fetch_polars(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pl.DataFrame:
+        """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`.
+
+        Polars' decimals have 38 digits at most, and its frames no two columns of one name.
+        """
         from lakebase_provider.core.bulk.frames import to_polars
-        from lakebase_provider.core.bulk.read import read_batches
+        from lakebase_provider.core.bulk.read import read_whole
 
-        with self.connection() as connection, read_batches(connection, query, params) as batches:
-            return to_polars(batches)
+        with self.connection() as connection, read_whole(connection, query, params, numeric=numeric) as found:
+            return to_polars(found)
 
-    def fetch_pandas(self, query: Query, params: Parameters = None) -> pd.DataFrame:
+    def fetch_pandas(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pd.DataFrame:
         """What a query returns, as a pandas data frame; else as :meth:`fetch_arrow`.
 
         A numeric's values are Decimals, and integers stay integers: with NULLs among them their column is of
@@ -68,12 +82,20 @@ class Reads(ABC):
         """
         from lakebase_provider.core.bulk.frames import to_pandas
 
-        return to_pandas(self.fetch_arrow(query, params))
+        return to_pandas(self.fetch_arrow(query, params, numeric=numeric))
 
     def iter_batches(
-        self, query: Query, params: Parameters = None, *, batch_rows: int | None = None
+        self,
+        query: Query,
+        params: Parameters = None,
+        *,
+        batch_rows: int | None = None,
+        numeric: Numeric = "decimal",
     ) -> Iterator[pa.RecordBatch]:
         """What a query returns, as record batches that come as they are read, in constant memory.
+
+        They all have one schema: a numeric without declared digits has those behind the point that the first
+        batch's values need, and at least 18 where there is room.
 
         A connection is held until the last batch, or until the iterator is closed: by ``contextlib.closing``
         where the loop may be left early.
@@ -82,8 +104,10 @@ class Reads(ABC):
             query: The query.
             params: Its parameters.
             batch_rows: Rows of a batch, at most.
+            numeric: As of :meth:`fetch_arrow`.
 
         Raises:
+            ConfigError: `batch_rows` is not positive, or `numeric` unknown.
             LoadError: A value does not fit its column's Arrow type.
             LoadInterruptedError: The connection was lost while the rows came.
             psycopg.Error: The server refuses the query, or cancels it.
@@ -94,7 +118,7 @@ class Reads(ABC):
         rows = BATCH_ROWS if batch_rows is None else batch_rows
         with (
             self.connection() as connection,
-            read_batches(connection, query, params, batch_rows=rows) as batches,
+            read_batches(connection, query, params, batch_rows=rows, numeric=numeric) as batches,
         ):
             yield from batches
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from lakebase_provider.core.bulk.decimals import Numeric, undeclared
 from lakebase_provider.core.cursor import plain_cursor
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: What an undeclared numeric is read as: what 128 bits hold, with 18 digits behind the point.
-UNDECLARED_NUMERIC = (38, 18)
 #: Types whose binary form is their text, or nearly.
 _TEXT = ("text", "varchar", "bpchar", "name", "json", "jsonb", "uuid")
 
@@ -33,16 +32,21 @@ class ResultColumn:
         kind: Name of the Postgres type that the server sends, with ``[]`` behind it for an array.
         arrow_type: What it becomes.
         cast: What the server is to send in its place, of the expression given as ``{0}``; None for itself.
+        is_open: Whether it is a numeric, or an array of numerics, that declares no digits: its values may ask
+            for another decimal than `arrow_type`.
     """
 
     name: str
     kind: str
     arrow_type: pa.DataType
     cast: str | None = None
+    is_open: bool = False
 
 
 def result_columns(
-    connection: psycopg.Connection[Any], description: Sequence[psycopg.Column]
+    connection: psycopg.Connection[Any],
+    description: Sequence[psycopg.Column],
+    numeric: Numeric = "decimal",
 ) -> list[ResultColumn]:
     """What the columns of a result become.
 
@@ -52,6 +56,7 @@ def result_columns(
     Args:
         connection: Asked which of the types that psycopg does not know (enums, extensions' types) are arrays.
         description: The columns, as psycopg describes them.
+        numeric: What numerics become.
     """
     import pyarrow as pa
 
@@ -66,15 +71,16 @@ def result_columns(
         info = types.get(column.type_code)
         name = "" if info is None else info.name
         array = column.type_code in arrays if info is None else column.type_code == info.array_oid
-        element = _native(name, column)
+        element = None if name == "numeric" and numeric == "text" else _native(name, column)
+        is_open = name == "numeric" and element is not None and column.precision is None
         if element is not None:
             kind, cast = name, None
         else:
             element, kind, cast = pa.string(), "text", _as_text(name, array=array)
         if array:
-            found.append(ResultColumn(column.name, f"{kind}[]", pa.list_(element), cast))
+            found.append(ResultColumn(column.name, f"{kind}[]", pa.list_(element), cast, is_open))
         else:
-            found.append(ResultColumn(column.name, kind, element, cast))
+            found.append(ResultColumn(column.name, kind, element, cast, is_open))
     return found
 
 
@@ -123,7 +129,7 @@ def decimal_type(precision: int | None, scale: int | None) -> pa.DataType:
     import pyarrow as pa
 
     if precision is None:
-        return pa.decimal128(*UNDECLARED_NUMERIC)
+        return undeclared()
     scale = scale or 0
     # Postgres allows a scale beyond the precision, or below zero; Arrow's digits then have to cover it.
     precision = max(precision - min(scale, 0), scale)

@@ -21,6 +21,7 @@ from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from psycopg.abc import Query
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def unload(
         if by is None:
             with connections() as connection:
                 text = _plain(connection, query, params)
-                rows = _WRITERS[format](connection, text, files[0], batch_rows)
+                rows = _WRITERS[format](connection, text, files[0], batch_rows, False)
         else:
             rows = _unload_parts(connections, query, params, files, by, format, batch_rows)
         sizes = [file.tell() for file in files]
@@ -167,7 +168,7 @@ def _unload_parts(
 
         def write(number: int) -> int:
             part = _part(held[number], text, by, number, len(files))
-            return _WRITERS[format](held[number], part, files[number], batch_rows)
+            return _WRITERS[format](held[number], part, files[number], batch_rows, True)
 
         with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
             writing = [workers.submit(write, number) for number in range(len(files))]
@@ -209,7 +210,16 @@ def _part(connection: psycopg.Connection[Any], text: bytes, by: str, number: int
     return b"SELECT * FROM (%s\n) AS q WHERE %s" % (bare(text), condition.as_bytes(connection))
 
 
-def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+def _read(
+    connection: psycopg.Connection[Any], text: bytes, batch_rows: int, is_part: bool
+) -> AbstractContextManager[pa.RecordBatchReader]:
+    # The parts of one result have the same types, whatever values each of them holds.
+    return read_batches(connection, text, batch_rows=batch_rows, same_types_always=is_part)
+
+
+def _parquet(
+    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
+) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -226,7 +236,7 @@ def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_
         pa.default_memory_pool().release_unused()
 
     with (
-        read_batches(connection, text, batch_rows=min(limit, BATCH_ROWS)) as batches,
+        _read(connection, text, min(limit, BATCH_ROWS), is_part) as batches,
         parquet.ParquetWriter(file, batches.schema, dictionary_pagesize_limit=_DICTIONARY) as writer,
     ):
         for batch in batches:
@@ -241,12 +251,14 @@ def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_
     return rows
 
 
-def _arrow(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+def _arrow(
+    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
+) -> int:
     import pyarrow as pa
 
     rows = 0
     with (
-        read_batches(connection, text, batch_rows=batch_rows or BATCH_ROWS) as batches,
+        _read(connection, text, batch_rows or BATCH_ROWS, is_part) as batches,
         pa.ipc.new_file(file, batches.schema) as writer,
     ):
         for batch in batches:
@@ -255,7 +267,9 @@ def _arrow(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_ro
     return rows
 
 
-def _csv(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None) -> int:
+def _csv(
+    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
+) -> int:
     # As the server writes it: an empty field is NULL, and an empty text in quotes.
     statement = b"COPY (%s\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')" % bare(text)
     rows = -1  # the header comes as a message, too
@@ -266,7 +280,7 @@ def _csv(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows
     return rows
 
 
-_WRITERS: dict[Format, Callable[[psycopg.Connection[Any], bytes, Any, int | None], int]] = {
+_WRITERS: dict[Format, Callable[[psycopg.Connection[Any], bytes, Any, int | None, bool], int]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "csv": _csv,

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from psycopg.types.string import TextLoader
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.query import query_text
+from lakebase_provider.core.bulk.query import is_plain_query, query_text
 from lakebase_provider.core.bulk.read import read_batches
-from lakebase_provider.core.bulk.read_cursor import cursor_batches
 from lakebase_provider.core.errors import LoadError
 from lakebase_provider.local import LocalLakebase
 
@@ -99,6 +98,10 @@ def client(lakebase_server: LocalLakebase) -> Iterator[LakebaseClient]:
             connection.execute("DROP TYPE read_mood, read_pair, read_price")
 
 
+#: Before a query: it might change something, so it is not read by COPY.
+BY_CURSOR = "WITH c AS (SELECT 1 AS update) "
+
+
 @pytest.mark.parametrize("kind", SAME)
 @given(data=st.data())
 @settings(
@@ -121,7 +124,9 @@ def test_values_are_those_of_psycopg(client: LakebaseClient, kind: str, data: st
         with read_batches(connection, query, params, batch_rows=3) as reader:
             found = reader.read_all()
         # As one text: of parameters the server does not know the declared precision.
-        with cursor_batches(connection, query_text(connection, query, params), None, 3) as reader:
+        by_cursor = BY_CURSOR.encode() + query_text(connection, query, params)
+        assert not is_plain_query(by_cursor)
+        with read_batches(connection, by_cursor, batch_rows=3) as reader:
             assert reader.read_all().equals(found)
     assert found["b"].to_pylist() == [row[1] for row in expected]
     values = [row[0] for row in expected]
@@ -154,8 +159,8 @@ def test_what_arrow_has_no_type_for_comes_as_postgres_writes_it(client: Lakebase
     [
         ("'NaN'::numeric", "NaN or an infinity"),
         ("'Infinity'::numeric", "NaN or an infinity"),
-        ("1e30", "more digits than"),
-        ("1e-19", "more than 18 digits behind the point|more digits than"),
+        ("1e76", "77 digits before the point"),
+        ("1e-77", "77 behind it"),
         ("'infinity'::date", "an infinite date"),
         ("'-infinity'::date", "an infinite date"),
         ("'infinity'::timestamp", "an infinite time"),
