@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ConfigError
@@ -35,9 +35,10 @@ def open_file(path: Any) -> Source:
         path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
 
     Raises:
-        ConfigError: The suffix says neither, or a library is missing.
+        ConfigError: The suffix says neither, a library is missing, or it is no file that may be read.
     """
-    name = str(path)
+    place = locate(path, "source")
+    name = place.name
     plain = name.partition("?")[0].lower()
     suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
     if suffix is None:
@@ -53,35 +54,23 @@ def open_file(path: Any) -> Source:
         ) from None
     if suffix.startswith(".csv"):
         packed = _PACKED.get(suffix)
-        with _stream(path, name, packed) as first:
+        with _stream(place, packed) as first:
             header = _header(first, name)
-        return _csv(_stream(path, name, packed), header)
-    return _parquet(_stream(path, name, None))
+        return _csv(_stream(place, packed), header)
+    return _parquet(_stream(place, None))
 
 
-def _stream(path: Any, name: str, packed: str | None) -> Any:
+def _stream(place: Location, packed: str | None) -> Any:
     import pyarrow as pa
 
-    handle = _opened(path, name)
+    try:
+        handle = place.open()
+    except FileNotFoundError:
+        if place.local is None:
+            raise
+        raise ConfigError(f"There is no file {place.name!r}.", remedy="Check the path.") from None
     stream = handle if isinstance(handle, pa.NativeFile) else pa.PythonFile(handle, mode="r")
     return pa.CompressedInputStream(stream, packed) if packed else stream
-
-
-def _opened(path: Any, name: str) -> Any:
-    import pyarrow as pa
-
-    if isinstance(path, (str, os.PathLike)) and "://" not in name:
-        try:
-            return pa.OSFile(os.fspath(path), "r")
-        except FileNotFoundError:
-            raise ConfigError(f"There is no file {name!r}.", remedy="Check the path.") from None
-    if hasattr(path, "open"):
-        return path.open("rb")
-    try:
-        import fsspec
-    except ImportError:
-        raise ConfigError(f"{name!r} needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
-    return fsspec.open(name, "rb").open()
 
 
 def _header(stream: Any, name: str) -> list[str]:
