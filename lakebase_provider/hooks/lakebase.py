@@ -397,9 +397,11 @@ class LakebaseHook(DbApiHook):
             psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
                 nor the error shows a row's values but those that Postgres itself quotes.
         """
+        from lakebase_provider.core.bulk.table import require_width
         from lakebase_provider.hooks.rows import RowWriter, batches, check_commit_every
 
         commit_every = check_commit_every(commit_every)
+        require_width(len(target_fields or ()), "target_fields")
         # Before a connection is borrowed: what the catalog has to say needs no second one then.
         if replace and not kwargs.get("replace_index"):
             kwargs["replace_index"] = self.dialect.get_primary_keys(table)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a CSV file that are parsed at once.
 _CSV_BLOCK = 1 << 20
+#: Characters of a header, at most: many times those of the longest that Postgres has columns for.
+_HEADER = 1 << 22
 #: Bytes that are read ahead of a Parquet column.
 _PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
@@ -75,12 +77,32 @@ def _stream(place: Location, packed: str | None) -> Any:
 
 def _header(stream: Any, name: str) -> list[str]:
     with io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as text:
-        names = next(csv.reader(text), None)
+        try:
+            names = next(csv.reader(_header_lines(text, name)), None)
+        except csv.Error:  # its text says that a field is larger than the module takes
+            raise _endless_header(name) from None
     if not names:
         raise ConfigError(
             f"The file {name!r} is empty.", remedy="Give a CSV file with a line of column names."
         )
     return names
+
+
+def _header_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
+    """The lines of the header, of which quotes may make several; not all of a file that has no line's end."""
+    left = _HEADER
+    while line := text.readline(left):
+        left -= len(line)
+        if left <= 0:
+            raise _endless_header(name)
+        yield line
+
+
+def _endless_header(name: str) -> ConfigError:
+    return ConfigError(
+        f"The file {name!r} begins with no line of column names: it has no end, or a name is too long.",
+        remedy="Give a CSV file with a line of column names.",
+    )
 
 
 def _csv(stream: Any, names: list[str]) -> Source:
