@@ -7,11 +7,12 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from lakebase_provider.core.bulk.locations import locate, protocol_of
+from lakebase_provider.core.bulk.locations import locate, protocol_of, shown
 from lakebase_provider.core.bulk.plain_files import NewFile
 from lakebase_provider.core.errors import ConfigError
 
@@ -146,6 +147,12 @@ class _ParquetFile(RowFile):
         self._writer.close()
         super().close()
 
+    def discard(self) -> None:
+        # The writer would else write the end of the file when it is collected, into a file that is closed.
+        with suppress(Exception):
+            self._writer.close()
+        super().discard()
+
 
 _FORMATS: dict[str, type[RowFile]] = {
     ".csv": _CsvFile,
@@ -164,9 +171,9 @@ def check_path(path: str) -> None:
     Raises:
         ConfigError: The path ends in none of the known formats, or is of a protocol that is not allowed.
     """
-    _format_of(path)
     if "{{" not in path and "{%" not in path:
         protocol_of(path, "output_path")
+    _format_of(path)
 
 
 def open_rows(path: str, columns: Sequence[Any]) -> RowFile:
@@ -182,8 +189,8 @@ def open_rows(path: str, columns: Sequence[Any]) -> RowFile:
     """
     from airflow.sdk import ObjectStoragePath
 
-    kind = _format_of(path)
     protocol_of(path, "output_path")  # before Airflow has it, whose object looks for a file system at once
+    kind = _format_of(path)
     storage_path = ObjectStoragePath(path)
     local = locate(storage_path, "output_path").local
     place: _Place
@@ -205,7 +212,8 @@ def _format_of(path: str) -> type[RowFile]:
         if name.endswith(suffix):
             return kind
     raise ConfigError(
-        f"output_path {path!r} ends in no known format.", remedy=f"End it in one of: {', '.join(_FORMATS)}."
+        f"output_path {shown(path)!r} ends in no known format.",
+        remedy=f"End it in one of: {', '.join(_FORMATS)}.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream, rows_at_once
-from lakebase_provider.core.bulk.table import require_width
+from lakebase_provider.core.bulk.table import MAX_COLUMNS, require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 #: Rows of a pandas frame that are turned into Arrow at once.
@@ -32,9 +32,10 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
         raise ConfigError("The DataFrame's columns have several levels.", remedy="Give each column one name.")
     names = tuple(map(str, frame.columns))
     if columns is None:
-        require_width(len(names), "The source (pandas DataFrame)")  # each takes pandas its time
-    elif len(set(names)) == len(names) and set(columns) <= set(names):
-        wanted = set(columns)  # what is not asked for is not looked at
+        require_width(len(names), "The source (pandas DataFrame)")
+    elif len(names) > MAX_COLUMNS and len(set(names)) == len(names):
+        # pandas takes its time over each column; of what is not wider, a part would be a copy in vain.
+        wanted = set(columns)
         frame = frame.iloc[:, [place for place, name in enumerate(names) if name in wanted]]
         names = tuple(map(str, frame.columns))
     objects = [str(dtype) == "object" for dtype in frame.dtypes]
