@@ -87,7 +87,7 @@ def test_protocols_that_nobody_allowed_are_refused(lake: LocalLakebase, front: F
     assert ALLOWED_FILE_PROTOCOLS in error.remedy
 
 
-@each(FRONTS)
+@each(BY_TEXT)
 @pytest.mark.parametrize(
     "chain", ["simplecache::memory://", "dir::file://", "zip://x::file://", "simplecache::"]
 )

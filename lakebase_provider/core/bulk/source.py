@@ -98,10 +98,7 @@ class Source:
         known = {name: place for place, name in enumerate(self.column_names)}
         missing = [name for name in names if name not in known]
         if missing:
-            raise ColumnMismatchError(
-                f"The source ({self.description}) has no column {missing[0]!r}; "
-                f"it has {_listed(self.column_names)}.",
-            )
+            raise no_such_column(self.description, missing[0], self.column_names)
         places = [known[name] for name in names]
         batches = self._batches
         return Source(
@@ -143,17 +140,20 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
     if columns is not None:
         require_width(len(columns), "columns=")
     found = _open(source, columns)
+    try:
+        return _chosen(found, columns)
+    except BaseException:
+        found.close()
+        raise
+
+
+def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
     if columns is None:
-        try:
-            require_width(found.width or 0, f"The source ({found.description})")
-        except ColumnMismatchError:
-            found.close()
-            raise
+        require_width(found.width or 0, f"The source ({found.description})")
         return found
     if found.column_names is not None:
         return found.select(columns)
     if found.width is not None and found.width != len(columns):
-        found.close()
         raise ColumnMismatchError(
             f"The first row has {found.width} values, for the {len(columns)} columns "
             f"{', '.join(map(repr, columns))}."
@@ -353,6 +353,17 @@ def _unique(names: Sequence[str]) -> None:
         raise ColumnMismatchError(
             f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
         )
+
+
+def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnMismatchError:
+    """The error of a source that lacks a column.
+
+    Args:
+        description: What the source is.
+        name: The column.
+        names: The columns that it has.
+    """
+    return ColumnMismatchError(f"The source ({description}) has no column {name!r}; it has {_listed(names)}.")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.locations import Location, locate
@@ -58,8 +59,19 @@ def open_file(path: Any) -> Source:
         packed = _PACKED.get(suffix)
         with _stream(place, packed) as first:
             header = _header(first, name)
-        return _csv(_stream(place, packed), header)
-    return _parquet(_stream(place, None))
+        with _closed_on_error(_stream(place, packed)) as stream:
+            return _csv(stream, header)
+    with _closed_on_error(_stream(place, None)) as stream:
+        return _parquet(stream)
+
+
+@contextmanager
+def _closed_on_error(stream: Any) -> Iterator[Any]:
+    try:
+        yield stream
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _stream(place: Location, packed: str | None) -> Any:

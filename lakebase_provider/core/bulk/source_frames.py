@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream, rows_at_once
+from lakebase_provider.core.bulk.source import (
+    Batch,
+    Source,
+    arrow_source,
+    no_such_column,
+    open_stream,
+    rows_at_once,
+)
 from lakebase_provider.core.bulk.table import MAX_COLUMNS, require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -24,7 +31,8 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
 
     Raises:
         ConfigError: Its columns have several levels.
-        ColumnMismatchError: All are asked for, and there are more than a table can have.
+        ColumnMismatchError: It lacks one that is asked for; or all are, and there are more than a table can
+            have.
     """
     import pyarrow as pa
 
@@ -36,6 +44,8 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
     elif len(names) > MAX_COLUMNS and len(set(names)) == len(names):
         # pandas takes its time over each column; of what is not wider, a part would be a copy in vain.
         wanted = set(columns)
+        if missing := wanted - set(names):
+            raise no_such_column("pandas DataFrame", min(missing), names)
         frame = frame.iloc[:, [place for place, name in enumerate(names) if name in wanted]]
         names = tuple(map(str, frame.columns))
     objects = [str(dtype) == "object" for dtype in frame.dtypes]
