@@ -19,10 +19,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
+from lakebase_provider.cli import main
 from lakebase_provider.core import close_shared_clients
 from lakebase_provider.core.bulk import plain_files
 from lakebase_provider.core.bulk.locations import ALLOWED_FILE_PROTOCOLS, locate
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.demo.run import run_example
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import connection_fields, define
@@ -450,3 +452,25 @@ def test_a_query_that_breaks_off_leaves_no_file_at_all(
     with pytest.raises(Exception, match="division by zero"):
         operator.execute({})
     assert list(tmp_path.iterdir()) == []
+
+
+# 6. The command line.
+
+
+@pytest.mark.parametrize("argument", ["--logs", "--example-dags"])
+@pytest.mark.parametrize("folder", ["s3://bucket/logs", "https://evil.example/", "a::b", "a\nb"])
+def test_the_command_takes_folders_of_this_machine(
+    argument: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", argument, folder]) == 1
+    assert f"lakebase: {argument}" in capsys.readouterr().err
+
+
+def test_the_demos_log_is_not_written_through_a_link(tmp_path: Path, victim: Path) -> None:
+    (tmp_path / "title.log").symlink_to(victim)
+    # There is no such module, so that nothing runs; what Python says of it goes to the log.
+    run = run_example(
+        "Title", "s", "no_such_module", tmp_path, "x.py", os.environ, tmp_path, lambda text: None
+    )
+    assert "no_such_module" in run.log.read_text()
+    assert victim.read_text() == "precious"
