@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.table import require_width
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ def source_of(value: Any) -> Source:
             iterator of record batches.
 
     Raises:
-        ColumnMismatchError: A column's name is no text, or would be lost with the index.
+        ColumnMismatchError: A column's name is no text, or would be lost with the index; or there are more
+            columns than a table can have.
         LoadError: An iterator yields something else than record batches.
     """
     import pyarrow as pa
 
     if isinstance(value, (pa.Table, pa.RecordBatch, pa.RecordBatchReader)):
+        require_width(len(value.schema), "The output")
         return Source(value.schema, value)
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(value, pandas.DataFrame):
@@ -55,6 +58,7 @@ def source_of(value: Any) -> Source:
 def _of_pandas(frame: Any) -> Source:
     import pyarrow as pa
 
+    require_width(len(frame.columns), "The data frame")
     if bad := [name for name in frame.columns if not isinstance(name, str)]:
         raise ColumnMismatchError(
             f"A column of the data frame is named by {type(bad[0]).__name__}, not by text.",
@@ -79,6 +83,7 @@ def _of_polars(frame: Any) -> Source:
     from lakebase_provider.core.bulk.source_frames import refuse_objects
 
     schema = frame.collect_schema()
+    require_width(len(schema), "The data frame")
     refuse_objects(schema)
     return Source(schema.to_frame().to_arrow().schema, frame)
 
@@ -94,4 +99,5 @@ def _of_batches(batches: Iterator[Any]) -> Source:
             f"The iterator yields {type(first).__name__}, not record batches.",
             remedy="Return a frame, an Arrow table, a reader or an iterator of pyarrow.RecordBatch.",
         )
+    require_width(len(first.schema), "The output")
     return Source(first.schema, chain([first], batches))

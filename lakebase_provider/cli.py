@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run the example DAG and the example Dagster job on a local Lakebase",
         description="Starts a local Lakebase and runs example_dags on it; exit code 0 only if all is right.",
     )
-    demo.add_argument("--example-dags", type=Path, default=Path("example_dags"), metavar="FOLDER")
-    demo.add_argument("--logs", type=Path, default=Path("build/demo"), metavar="FOLDER", help="where logs go")
+    demo.add_argument("--example-dags", default="example_dags", metavar="FOLDER")
+    demo.add_argument("--logs", default="build/demo", metavar="FOLDER", help="where logs go")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -118,7 +118,16 @@ def _token(_options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from lakebase_provider.demo import run_demo
 
-    return run_demo(options.example_dags, options.logs)
+    return run_demo(_folder(options.example_dags, "--example-dags"), _folder(options.logs, "--logs"))
+
+
+def _folder(text: str, argument: str) -> Path:
+    from lakebase_provider.core.bulk.locations import locate
+
+    local = locate(text, argument).local
+    if local is None:
+        raise ConfigError(f"{argument} is no folder of this machine.", remedy="Give a local path.")
+    return local
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lakebase_provider.core.bulk.plain_files import open_new
+
 
 @dataclass(frozen=True)
 class Run:
@@ -53,7 +55,8 @@ def run_example(
     steps: list[dict[str, Any]] = []
     counters = {"mints": 0, "connections": 0, "checkouts": 0}
     read_end, write_end = os.pipe()
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)
+    with open_new(log) as output:  # not through a link, which may be there for somebody else's file
         command = [
             sys.executable,
             "-m",

@@ -8,7 +8,6 @@ import os
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection
@@ -398,9 +397,11 @@ class LakebaseHook(DbApiHook):
             psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
                 nor the error shows a row's values but those that Postgres itself quotes.
         """
+        from lakebase_provider.core.bulk.table import require_width
         from lakebase_provider.hooks.rows import RowWriter, batches, check_commit_every
 
         commit_every = check_commit_every(commit_every)
+        require_width(len(target_fields or ()), "target_fields")
         # Before a connection is borrowed: what the catalog has to say needs no second one then.
         if replace and not kwargs.get("replace_index"):
             kwargs["replace_index"] = self.dialect.get_primary_keys(table)
@@ -483,7 +484,8 @@ class LakebaseHook(DbApiHook):
             filename: The file; a file that is written appears when it is complete.
 
         Raises:
-            ConfigError: The statement is neither.
+            ConfigError: The statement is neither, or something else than a file is there, such as a pipe or a
+                symbolic link to be written through.
             FileNotFoundError: There is no file to read.
         """
         from lakebase_provider.hooks.copying import copy_between
@@ -491,18 +493,38 @@ class LakebaseHook(DbApiHook):
         self.log.info("Running copy: %s, file: %s", sql, filename)
         with closing(self.get_conn()) as connection:
             with connection.cursor() as cursor:
-                rows = copy_between(cursor, sql, Path(filename))
+                rows = copy_between(cursor, sql, filename)
                 send_sql_hook_lineage(context=self, sql=sql, sql_parameters=(str(filename),), cur=cursor)
             connection.commit()
         self.log.info("Rows copied: %s", rows)
 
     def bulk_load(self, table: str, tmp_file: str | os.PathLike[str]) -> None:
-        """Load a file in COPY's text format (tabs, ``\\N`` for NULL) into a table."""
-        self.copy_expert(f"COPY {table} FROM STDIN", tmp_file)
+        """Load a file in COPY's text format (tabs, ``\\N`` for NULL) into a table.
+
+        Args:
+            table: Name of the table, with its schema or found by the search path; a name and never SQL.
+            tmp_file: The file.
+
+        Raises:
+            ConfigError: It is no table's name, or no file of this machine.
+            FileNotFoundError: There is no file to read.
+        """
+        self.copy_expert(f"COPY {self._table_in_sql(table)} FROM STDIN", tmp_file)
 
     def bulk_dump(self, table: str, tmp_file: str | os.PathLike[str]) -> None:
-        """Write a table into a file in COPY's text format (tabs, ``\\N`` for NULL)."""
-        self.copy_expert(f"COPY {table} TO STDOUT", tmp_file)
+        """Write a table into a file in COPY's text format (tabs, ``\\N`` for NULL).
+
+        Args:
+            table: Name of the table, with its schema or found by the search path; a name and never SQL.
+            tmp_file: The file; it appears when it is complete.
+
+        Raises:
+            ConfigError: It is no table's name, or something else than a file of this machine is there.
+        """
+        self.copy_expert(f"COPY {self._table_in_sql(table)} TO STDOUT", tmp_file)
+
+    def _table_in_sql(self, table: str) -> str:
+        return self.dialect.table_name(table).sql().as_string()
 
     @property
     def sqlalchemy_url(self) -> URL:

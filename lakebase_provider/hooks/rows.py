@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import Json
 
 from lakebase_provider.core.bulk.copy_in import copy_in
-from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table
+from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table, require_width
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError, LakebaseError
 
@@ -132,9 +132,11 @@ class RowWriter:
         """Write rows; they may differ in length.
 
         Raises:
+            ColumnMismatchError: One has more values than a table can have columns.
             psycopg.Error: The server refused one; the transaction is lost.
         """
         self.refusal = None
+        require_width(max(map(len, rows), default=0), "A row")
         if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
             return
         with plain_cursor(self._connection) as cursor:

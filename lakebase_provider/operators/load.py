@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.locations import protocol_of
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.loading import LoadingOperator
 
@@ -46,7 +47,7 @@ class LakebaseLoadOperator(LoadingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load the file and return what came of it."""
         with failing_fast():
-            return self._load(located(self.source), context)
+            return self._load(located(self.source, "source"), context)
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """The file is read, the table written."""
@@ -65,9 +66,18 @@ def templatable(path: Any) -> Any:
     return str(path) if type(path).__module__.partition(".")[0] == "pathlib" else path
 
 
-def located(path: Any) -> Any:
-    """A path as it can be opened: by Airflow's object storage, with its connection, where it is a URI."""
-    if isinstance(path, str) and "://" in path:
+def located(path: Any, argument: str) -> Any:
+    """A path as it can be opened: by Airflow's object storage, with its connection, where it is a URI.
+
+    Args:
+        path: The path.
+        argument: Name of the argument that it comes from, for errors.
+
+    Raises:
+        ConfigError: Its protocol is not allowed, or it is no plain name.
+    """
+    # Before Airflow has it, whose object looks for a file system at once.
+    if isinstance(path, str) and protocol_of(path, argument):
         from airflow.sdk import ObjectStoragePath
 
         return ObjectStoragePath(path)

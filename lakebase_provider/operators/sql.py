@@ -219,8 +219,9 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         from psycopg.rows import tuple_row
 
         from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
-        from lakebase_provider.result_files import CHUNK_ROWS, open_rows
+        from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
 
+        check_path(path)
         *first, last = self._statements()
         parameters: Any = self.parameters or None
         with closing(self.get_db_hook().get_conn()) as connection:

@@ -82,7 +82,7 @@ class LakebaseUnloadOperator(BulkOperator):
             result = unload(
                 self._connection,
                 self.sql,
-                located(self.to),
+                located(self.to, "to"),
                 format=self.format,
                 params=self.parameters or None,  # type: ignore[arg-type] # psycopg says what it is not
                 batch_rows=self.batch_rows,

@@ -111,6 +111,10 @@ class LakebaseSqlTrigger(BaseTrigger):
             await connection.close()
 
     async def _run_statements(self) -> dict[str, Any]:
+        if self.output_path is not None:
+            from lakebase_provider.result_files import check_path
+
+            check_path(self.output_path)
         async with self._connected() as connection:
             *first, last = self.sql
             counts = [await self._count(connection, statement) for statement in first]

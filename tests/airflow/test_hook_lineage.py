@@ -66,7 +66,7 @@ async def test_each_statement_is_told_with_its_rows(
     assert found == [
         ("select * from traced where id = %s", 0, (1,)),
         ('INSERT INTO "traced"  VALUES (%s)', 2, None),
-        ("COPY traced TO STDOUT", 2, (str(tmp_path / "traced.tsv"),)),
+        ('COPY "traced" TO STDOUT', 2, (str(tmp_path / "traced.tsv"),)),
         ("select * from traced", None, None),
         ("select id from traced", None, None),
         ("select count(*) from traced", 1, None),

@@ -17,6 +17,8 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.copy_in import RejectedRow
+from lakebase_provider.core.bulk.locations import locate
+from lakebase_provider.core.bulk.plain_files import open_new, require_replaceable
 from lakebase_provider.core.bulk.plan import RejectTo
 from lakebase_provider.core.bulk.table import TableName
 from lakebase_provider.core.cursor import plain_cursor
@@ -51,11 +53,11 @@ class Rejects:
         to: A table's name, or a file's path.
 
     Raises:
-        ConfigError: The path is a folder's, or in one that does not exist.
+        ConfigError: The path is another thing's than a file's, or in a folder that does not exist.
     """
 
     def __init__(self, to: RejectTo) -> None:
-        self._path = _writable(Path(to)) if isinstance(to, os.PathLike) else None
+        self._path = _writable(to) if isinstance(to, os.PathLike) else None
         self._table = None if isinstance(to, os.PathLike) else TableName.parse(to)
         self._spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 # closed with this object
             _IN_MEMORY, mode="w+", encoding="utf-8"
@@ -118,7 +120,7 @@ class Rejects:
         self, path: Path, meant_for: TableName, columns: Sequence[str], load_id: str | None
     ) -> None:
         self._unnamed = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
-        with self._unnamed.open("w", encoding="utf-8") as file:
+        with open_new(self._unnamed, require_replaceable(path, "reject_to")) as file:
             for number, column, reason, row in self._entries(columns):
                 entry = {
                     "table_name": str(meant_for),
@@ -128,7 +130,7 @@ class Rejects:
                     "reason": reason,
                     "row": row,
                 }
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps(entry).encode() + b"\n")
 
     def _write_table(
         self,
@@ -148,11 +150,19 @@ class Rejects:
                 copy.write_row((str(meant_for), load_id, number, column, reason, json.dumps(row)))
 
 
-def _writable(path: Path) -> Path:
+def _writable(to: Any) -> Path:
     """The path, where a file may have it: better known before the rows are moved than after."""
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
-        raise ConfigError(f"reject_to: {str(path)!r} {fault}.", remedy="Give the path of a file.")
+    path = locate(to, "reject_to").local
+    if path is None:
+        raise ConfigError(
+            "reject_to is no file of this machine.", remedy="Give a local path, or a table's name."
+        )
+    require_replaceable(path, "reject_to")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"reject_to: {str(path)!r} lies in a folder that does not exist.",
+            remedy="Give the path of a file.",
+        )
     return path
 
 

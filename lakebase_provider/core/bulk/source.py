@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.table import require_width
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -21,6 +23,8 @@ ROWS = 10_000
 #: Bytes of Arrow data in one batch, small enough for the processor's cache too, and the bound of its rows.
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 65_536
+#: Names of columns that an error lists.
+_LISTED = 50
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,11 @@ class Source:
         assert self.column_names is not None
         if tuple(names) == self.column_names:
             return self
-        missing = [name for name in names if name not in self.column_names]
+        known = {name: place for place, name in enumerate(self.column_names)}
+        missing = [name for name in names if name not in known]
         if missing:
-            raise ColumnMismatchError(
-                f"The source ({self.description}) has no column {missing[0]!r}; "
-                f"it has {', '.join(map(repr, self.column_names))}.",
-            )
-        places = [self.column_names.index(name) for name in names]
+            raise no_such_column(self.description, missing[0], self.column_names)
+        places = [known[name] for name in names]
         batches = self._batches
         return Source(
             self.description,
@@ -132,15 +134,26 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
 
     Raises:
         ConfigError: It is none of these.
-        ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name.
+        ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
+            columns than a table can have.
     """
+    if columns is not None:
+        require_width(len(columns), "columns=")
     found = _open(source, columns)
+    try:
+        return _chosen(found, columns)
+    except BaseException:
+        found.close()
+        raise
+
+
+def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
     if columns is None:
+        require_width(found.width or 0, f"The source ({found.description})")
         return found
     if found.column_names is not None:
         return found.select(columns)
     if found.width is not None and found.width != len(columns):
-        found.close()
         raise ColumnMismatchError(
             f"The first row has {found.width} values, for the {len(columns)} columns "
             f"{', '.join(map(repr, columns))}."
@@ -161,7 +174,7 @@ def _open(source: Any, columns: Sequence[str] | None) -> Source:
     if module == "pandas" and kind == "DataFrame":
         from lakebase_provider.core.bulk.source_frames import open_pandas
 
-        return open_pandas(source)
+        return open_pandas(source, columns)
     if module == "polars" and kind == "DataFrame":
         from lakebase_provider.core.bulk.source_frames import open_polars
 
@@ -335,11 +348,27 @@ def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named:
 
 
 def _unique(names: Sequence[str]) -> None:
-    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
         raise ColumnMismatchError(
             f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
         )
+
+
+def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnMismatchError:
+    """The error of a source that lacks a column.
+
+    Args:
+        description: What the source is.
+        name: The column.
+        names: The columns that it has.
+    """
+    return ColumnMismatchError(f"The source ({description}) has no column {name!r}; it has {_listed(names)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(map(repr, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _picked(schema: pa.Schema, places: Sequence[int]) -> pa.Schema:

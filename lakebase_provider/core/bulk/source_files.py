@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ConfigError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a CSV file that are parsed at once.
 _CSV_BLOCK = 1 << 20
+#: Characters of a header, at most: many times those of the longest that Postgres has columns for.
+_HEADER = 1 << 22
 #: Bytes that are read ahead of a Parquet column.
 _PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
@@ -36,9 +38,11 @@ def open_file(path: Any) -> Source:
         path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
 
     Raises:
-        ConfigError: The suffix says neither, a library is missing, or the file is none of that kind.
+        ConfigError: The suffix says neither, a library is missing, it is no file that may be read, or none of
+            that kind.
     """
-    name = str(path)
+    place = locate(path, "source")
+    name = place.name
     plain = name.partition("?")[0].lower()
     suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
     if suffix is None:
@@ -54,11 +58,12 @@ def open_file(path: Any) -> Source:
         ) from None
     if suffix.startswith(".csv"):
         packed = _PACKED.get(suffix)
-        with _opening(name, "CSV"), _stream(path, name, packed) as first:
+        with _opening(name, "CSV"), _stream(place, packed) as first:
             header = _header(first, name)
-        return _csv(_stream(path, name, packed), header)
-    with _opening(name, "Parquet"):
-        return _parquet(_stream(path, name, None))
+        with _closed_on_error(_stream(place, packed)) as stream:
+            return _csv(stream, header)
+    with _opening(name, "Parquet"), _closed_on_error(_stream(place, None)) as stream:
+        return _parquet(stream)
 
 
 @contextmanager
@@ -85,39 +90,56 @@ def _is_content(error: Exception) -> bool:
     return isinstance(error, (UnicodeDecodeError, csv.Error, pa.ArrowException))
 
 
-def _stream(path: Any, name: str, packed: str | None) -> Any:
+@contextmanager
+def _closed_on_error(stream: Any) -> Iterator[Any]:
+    try:
+        yield stream
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _stream(place: Location, packed: str | None) -> Any:
     import pyarrow as pa
 
-    handle = _opened(path, name)
+    try:
+        handle = place.open()
+    except FileNotFoundError:
+        if place.local is None:
+            raise
+        raise ConfigError(f"There is no file {place.name!r}.", remedy="Check the path.") from None
     stream = handle if isinstance(handle, pa.NativeFile) else pa.PythonFile(handle, mode="r")
     return pa.CompressedInputStream(stream, packed) if packed else stream
 
 
-def _opened(path: Any, name: str) -> Any:
-    import pyarrow as pa
-
-    if isinstance(path, (str, os.PathLike)) and "://" not in name:
-        try:
-            return pa.OSFile(os.fspath(path), "r")
-        except FileNotFoundError:
-            raise ConfigError(f"There is no file {name!r}.", remedy="Check the path.") from None
-    if hasattr(path, "open"):
-        return path.open("rb")
-    try:
-        import fsspec
-    except ImportError:
-        raise ConfigError(f"{name!r} needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
-    return fsspec.open(name, "rb").open()
-
-
 def _header(stream: Any, name: str) -> list[str]:
     with io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as text:
-        names = next(csv.reader(text), None)
+        try:
+            names = next(csv.reader(_header_lines(text, name)), None)
+        except csv.Error:  # its text says that a field is larger than the module takes
+            raise _endless_header(name) from None
     if not names:
         raise ConfigError(
             f"The file {name!r} is empty.", remedy="Give a CSV file with a line of column names."
         )
     return names
+
+
+def _header_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
+    """The lines of the header, of which quotes may make several; not all of a file that has no line's end."""
+    left = _HEADER
+    while line := text.readline(left):
+        left -= len(line)
+        if left <= 0:
+            raise _endless_header(name)
+        yield line
+
+
+def _endless_header(name: str) -> ConfigError:
+    return ConfigError(
+        f"The file {name!r} begins with no line of column names: it has no end, or a name is too long.",
+        remedy="Give a CSV file with a line of column names.",
+    )
 
 
 def _csv(stream: Any, names: list[str]) -> Source:

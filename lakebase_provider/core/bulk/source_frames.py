@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lakebase_provider.core.bulk.source import Batch, Source, arrow_source, open_stream, rows_at_once
+from lakebase_provider.core.bulk.source import (
+    Batch,
+    Source,
+    arrow_source,
+    no_such_column,
+    open_stream,
+    rows_at_once,
+)
+from lakebase_provider.core.bulk.table import MAX_COLUMNS, require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 #: Rows of a pandas frame that are turned into Arrow at once.
@@ -14,16 +22,35 @@ _PANDAS_ROWS = 32_768
 _POLARS_ROWS = 65_536
 
 
-def open_pandas(frame: Any) -> Source:
-    """A pandas DataFrame without its index; columns of Python objects are taken value by value."""
+def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
+    """A pandas DataFrame without its index; columns of Python objects are taken value by value.
+
+    Args:
+        frame: The frame.
+        columns: Names of those that will be asked for; None for all.
+
+    Raises:
+        ConfigError: Its columns have several levels.
+        ColumnMismatchError: It lacks one that is asked for; or all are, and there are more than a table can
+            have.
+    """
     import pyarrow as pa
 
     if frame.columns.nlevels > 1:
         raise ConfigError("The DataFrame's columns have several levels.", remedy="Give each column one name.")
     names = tuple(map(str, frame.columns))
+    if columns is None:
+        require_width(len(names), "The source (pandas DataFrame)")
+    elif len(names) > MAX_COLUMNS and len(set(names)) == len(names):
+        # pandas takes its time over each column; of what is not wider, a part would be a copy in vain.
+        wanted = set(columns)
+        if missing := wanted - set(names):
+            raise no_such_column("pandas DataFrame", min(missing), names)
+        frame = frame.iloc[:, [place for place, name in enumerate(names) if name in wanted]]
+        names = tuple(map(str, frame.columns))
     objects = [str(dtype) == "object" for dtype in frame.dtypes]
 
-    def columns(part: Any) -> Iterator[Any]:
+    def values_of(part: Any) -> Iterator[Any]:
         for place, is_object in enumerate(objects):
             series = part.iloc[:, place]
             if is_object:
@@ -39,7 +66,7 @@ def open_pandas(frame: Any) -> Source:
     def batches() -> Iterator[Batch]:
         for start in range(0, len(frame), _PANDAS_ROWS):
             part = frame.iloc[start : start + _PANDAS_ROWS]
-            yield Batch(tuple(columns(part)), len(part))
+            yield Batch(tuple(values_of(part)), len(part))
 
     sample = [pa.null() if is_object else None for is_object in objects]
     fields = [

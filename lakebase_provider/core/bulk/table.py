@@ -10,10 +10,12 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.cursor import plain_cursor
-from lakebase_provider.core.errors import ConfigError, TableNotFoundError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
 #: Postgres cuts longer names off without a word, so that two of them may become one.
 MAX_NAME_BYTES = 63
+#: Columns that Postgres gives a table at most.
+MAX_COLUMNS = 1600
 
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
@@ -41,6 +43,23 @@ def identifier(name: str, *, what: str = "column") -> str:
             remedy=f"Shorten it to {MAX_NAME_BYTES} bytes of UTF-8.",
         )
     return name
+
+
+def require_width(columns: int, what: str) -> None:
+    """Refuse what has more columns than a table can have, before work is done for each of them.
+
+    Args:
+        columns: How many there are.
+        what: What has them, for the error.
+
+    Raises:
+        ColumnMismatchError: There are more than 1,600.
+    """
+    if columns > MAX_COLUMNS:
+        raise ColumnMismatchError(
+            f"{what} has {columns:,} columns; a table of Postgres has {MAX_COLUMNS:,} at most.",
+            remedy="Name those that are to be loaded, or put the others into one column of JSON.",
+        )
 
 
 @dataclass(frozen=True)

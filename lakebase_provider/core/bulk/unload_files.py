@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from lakebase_provider.core.bulk.locations import locate
+from lakebase_provider.core.bulk.plain_files import open_new, require_replaceable
 from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
 Format = Literal["parquet", "arrow", "csv"]
@@ -28,7 +29,7 @@ class Destination:
             ObjectStoragePath.
 
     Raises:
-        ConfigError: The URI needs a library that is missing, or is of no known kind.
+        ConfigError: As :func:`~lakebase_provider.core.bulk.locations.locate` says.
     """
 
     def __init__(self, to: Any) -> None:
@@ -36,18 +37,18 @@ class Destination:
             import fsspec
         except ImportError:
             raise ConfigError("Unloading needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
-        self.name = str(to)
-        if hasattr(to, "fs") and hasattr(to, "path"):  # ObjectStoragePath, with its own credentials
-            self._fs: Any = to.fs
-            self._path = str(to.path)
-            return
-        try:
-            self._fs, self._path = fsspec.core.url_to_fs(os.fspath(to))
-        except (ImportError, ValueError, TypeError) as error:
+        place = locate(to, "to")
+        self.name = place.name
+        self._is_local = place.local is not None
+        if place.local is not None:
+            self._fs: Any = fsspec.filesystem("file")
+            self._path = str(place.local.absolute())
+        elif place.fs is not None:
+            self._fs, self._path = place.fs, place.path
+        else:
             raise ConfigError(
-                f"Cannot unload to {self.name!r}: {error}.",
-                remedy="Give a local path or a URI whose file system for fsspec is installed.",
-            ) from None
+                f"to: {self.name!r} cannot be written to.", remedy="Give a local path or a URI."
+            )
 
     @contextmanager
     def files(self, suffix: Format, count: int | None) -> Iterator[list[Any]]:
@@ -61,7 +62,8 @@ class Destination:
             count: How many files the folder shall have; None for a single file of the destination's name.
 
         Raises:
-            ConfigError: The folder holds files that no unload has written.
+            ConfigError: The folder holds files that no unload has written, or what a file would replace is
+                none: a folder, pipe, socket, device or symbolic link.
             LoadInterruptedError: Another unload to the same place has begun meanwhile.
         """
         parent, slash, last = self._path.rstrip("/").rpartition("/")
@@ -81,8 +83,8 @@ class Destination:
         moves = [(f"{parent}.{name}.{token}.unfinished", f"{parent}{name}") for name in names]
         opened: list[Any] = []
         try:
-            for temporary, _ in moves:
-                opened.append(self._fs.open(temporary, "wb"))
+            for temporary, final in moves:
+                opened.append(self._new(temporary, final))
             yield opened
             for file in opened:
                 file.close()
@@ -102,10 +104,10 @@ class Destination:
                 if f"{parent}{path.rpartition('/')[2]}" not in wanted:
                     self._fs.rm_file(path)
 
-    @property
-    def _is_local(self) -> bool:
-        protocol = self._fs.protocol
-        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+    def _new(self, temporary: str, final: str) -> Any:
+        if self._is_local:
+            return open_new(Path(temporary), require_replaceable(Path(final), "to"))
+        return self._fs.open(temporary, "wb")
 
     def _move(self, temporary: str, final: str) -> None:
         try:
