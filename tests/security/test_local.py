@@ -22,6 +22,7 @@ from cryptography import x509
 from lakebase_provider.local import (
     LocalLakebase,
     LocalLakebaseError,
+    accounts,
     authorities,
     certificates,
     private_files,
@@ -112,8 +113,6 @@ def test_its_user_is_nobody_elses(lake: LocalLakebase) -> None:
 
 @as_root
 def test_a_chosen_number_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lakebase_provider.local import accounts
-
     first = accounts._RANGES[0][0]
     monkeypatch.setattr(accounts, "_RANGES", (range(first, first + 2),))
     with choose_account() as one, choose_account() as two:
@@ -129,8 +128,6 @@ def test_a_chosen_number_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) ->
 
 @as_root
 def test_numbers_that_this_namespace_lacks_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lakebase_provider.local import accounts
-
     class Mapped(Path):
         _flavour = getattr(type(Path()), "_flavour", None)
 
