@@ -112,7 +112,7 @@ def issue(folder: Path, host: str, *, keep: bool) -> Certificates:
 
 
 def _kept_authority(folder: Path, names: tuple[str, ...]) -> trustme.CA:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_files.own_folder(folder, remedy="Set XDG_DATA_HOME to a folder of yours.")
     key_file = folder / "authority.pem"
     kept = _read_authority(key_file)
     if kept is None or not authorities.is_good_for(kept, names):
@@ -144,8 +144,8 @@ def _write(path: Path, content: bytes, *, mode: int, replace: bool = True) -> No
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(content)
-        temporary.chmod(mode)
         if replace:
             temporary.replace(path)
         else:

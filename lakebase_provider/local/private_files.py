@@ -65,6 +65,26 @@ def _open(path: Path, flags: int, *, owner: int) -> int:
     return descriptor
 
 
+def own_folder(folder: Path, *, remedy: str) -> None:
+    """Make sure that a folder is there, and ours.
+
+    Args:
+        folder: Created for us alone where it is missing.
+        remedy: What to do where it is somebody else's.
+
+    Raises:
+        LocalLakebaseError: Somebody else could change what is put there.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if ours and found.st_mode & _WRITABLE_BY_OTHERS:
+        folder.chmod(0o700)
+    # A user's own folders are theirs to judge, but root may have been lent a home (`sudo -E`).
+    if not ours or (os.geteuid() == 0 and not only_ours_to_change(folder.resolve())):
+        raise LocalLakebaseError(f"{folder} belongs to somebody else.", remedy=remedy)
+
+
 def only_ours_to_change(folder: Path) -> bool:
     """Return whether nobody but us and root can replace the folder, or what we put into it.
 

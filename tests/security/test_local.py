@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import trustme
 from cryptography import x509
 
@@ -26,11 +27,16 @@ from lakebase_provider.local import (
     authorities,
     certificates,
     private_files,
+    pytest_plugin,
+    run_file,
 )
 from lakebase_provider.local.accounts import Account, choose_account
 from lakebase_provider.local.binaries import find_binaries, stage_for_other_account
 from lakebase_provider.local.postgres import Postgres
+from lakebase_provider.local.run_file import RunFile
 from tests.eventually import eventually
+
+from .listener import Listener
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
 
@@ -422,3 +428,115 @@ def test_a_kept_key_that_others_can_read_or_have_put_there_is_not_used(tmp_path:
     kept.symlink_to(tmp_path / "theirs.pem")
     with pytest.raises(LocalLakebaseError, match="cannot be opened"):
         certificates.issue(tmp_path, "localhost", keep=True)
+
+
+# Secrets.
+
+
+def everywhere_else(lake: LocalLakebase) -> dict[str, str]:
+    """Command lines and environments of the server and of all that it has started."""
+    children = subprocess.run(["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    pairs = [tuple(map(int, line.split())) for line in children.stdout.splitlines()]
+    ours = {lake.pid}
+    while more := {pid for pid, parent in pairs if parent in ours} - ours:
+        ours |= more
+    found = {}
+    for pid in ours:
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(FileNotFoundError):
+                found[f"{pid}/{name}"] = Path("/proc", str(pid), name).read_bytes().decode(errors="replace")
+    assert len(found) > 6
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+def test_no_secret_is_in_an_environment_or_a_command_line(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = [lake.running.admin_key, lake.client_secret, lake.pat]
+    for where, text in everywhere_else(lake).items():
+        assert not [secret for secret in secrets if secret in text], where
+    monkeypatch.setenv("DATABRICKS_TOKEN", "canary-of-the-parent")
+    monkeypatch.setenv("PGPASSWORD", "canary-of-the-parent")
+    with LocalLakebase(max_connections=20) as other:
+        texts = everywhere_else(other)
+        postgres = f"{postgres_pid(other)}/environ"
+        assert "LC_ALL=C" in texts[postgres]
+        assert "canary" not in texts[postgres]
+
+
+def test_the_admins_client_knows_no_proxy(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Listener() as listener:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{listener.port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert lake.admin.ping() == lake.pid
+    assert listener.received == []
+
+
+def test_the_fixtures_environment_knows_no_proxy(
+    lakebase_server: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Listener() as listener, pytest.MonkeyPatch.context() as context:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            context.setenv(name, f"http://127.0.0.1:{listener.port}")
+        context.setenv("NO_PROXY", "intranet.example")
+        fixture = pytest_plugin.lakebase_env.__wrapped__(lakebase_server, context)
+        lake = next(fixture)
+        url = lake.env()["DATABRICKS_HOST"]
+        assert requests.get(f"{url}/.well-known/databricks-config", timeout=10).status_code == 200
+        assert os.environ["NO_PROXY"].startswith("intranet.example,")
+        next(fixture, None)
+    assert listener.received == []
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    # Newer releases of platformdirs pass over a folder that others can write to; older ones take it.
+    monkeypatch.setattr(run_file.platformdirs, "user_runtime_path", folder.joinpath)
+    return folder
+
+
+def test_a_note_is_for_its_user_alone(runtime: Path, lake: LocalLakebase) -> None:
+    note = RunFile("mine")
+    note.write(lake.running)
+    path = runtime / "lakebase-provider" / "local-mine.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert note.read() == lake.running
+    path.chmod(0o604)
+    with pytest.raises(LocalLakebaseError, match="can be read by others"):
+        note.read()
+    path.chmod(0o600)
+    path.rename(path.with_suffix(".theirs"))
+    path.symlink_to(path.with_suffix(".theirs"))
+    with pytest.raises(LocalLakebaseError, match="cannot be opened"):
+        note.alive()
+
+
+def test_a_note_is_not_left_where_others_can_change_it(runtime: Path) -> None:
+    runtime.chmod(0o777)
+    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+        RunFile("mine")
+    runtime.chmod(0o700)
+    (runtime / "elsewhere").mkdir()
+    (runtime / "lakebase-provider").symlink_to(runtime / "elsewhere")
+    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+        RunFile("mine")
+    assert list((runtime / "elsewhere").iterdir()) == []
+
+
+@as_root
+def test_root_keeps_nothing_in_another_users_home(tmp_path: Path, runtime: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    os.chown(home, nobody, -1)
+    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+        certificates.issue(home / "data", "localhost", keep=True)
+    os.chown(runtime, nobody, -1)
+    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+        RunFile("mine")
