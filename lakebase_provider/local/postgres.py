@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lakebase_provider.local import private_files
+from lakebase_provider.local import private_files, superuser
 from lakebase_provider.local.accounts import Account
 from lakebase_provider.local.binaries import Binaries
 from lakebase_provider.local.errors import LocalLakebaseError
 
-SUPERUSER = "postgres"
+SUPERUSER = superuser.NAME
 _PORT = 5432
 #: Seconds that initdb or a start may take on a busy machine.
 _START_TIMEOUT = 60.0
@@ -155,17 +155,13 @@ class Postgres:
 
     def dsn(self, database: str = SUPERUSER) -> str:
         """Connection string of the superuser over the unix socket, for programs of the same account."""
-        return f"host={self._sockets} port={_PORT} user={SUPERUSER} dbname={database}"
+        return superuser.dsn(str(self._sockets), _PORT, database)
 
     def execute(
         self, statement: str, parameters: Sequence[Any] | None = None, *, database: str = SUPERUSER
     ) -> list[tuple[Any, ...]]:
         """Run one statement as superuser and return its rows."""
-        import psycopg
-
-        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        return superuser.execute(self.dsn(database), statement, parameters, database=database)
 
     def _open_socket_folder(self) -> None:
         """Let the server, and what it leaves after a crash, have an empty folder."""

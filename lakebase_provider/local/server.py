@@ -31,7 +31,7 @@ from lakebase_provider.local.ports import bind_loopback
 from lakebase_provider.local.postgres import Postgres
 
 #: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
-_LONGEST_FOLDER = 104 - len("/lakebase-12345678/postgres/.s.PGSQL.5432.lock")
+_LONGEST_FOLDER = 104 - len("/lakebase-12345678/socket/.s.PGSQL.5432.lock")
 
 
 class Watchdog:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import requests
 import trustme
@@ -37,6 +38,7 @@ from lakebase_provider.local.run_file import RunFile
 from tests.eventually import eventually
 
 from .listener import Listener
+from .test_surroundings import VARIABLES
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
 
@@ -540,3 +542,24 @@ def test_root_keeps_nothing_in_another_users_home(tmp_path: Path, runtime: Path)
     os.chown(runtime, nobody, -1)
     with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
         RunFile("mine")
+
+
+def test_libpqs_environment_leads_the_superuser_nowhere_else(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Listener() as listener:
+        for name, value in VARIABLES.items():
+            monkeypatch.setenv(name, value.format(folder="/nowhere"))
+        monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+        monkeypatch.setenv("PGPORT", str(listener.port))
+        assert lake.admin.execute("SELECT current_user") == [("postgres",)]
+        # A string that older ones read as well can say nothing of the newer parameters.
+        for name in VARIABLES.keys() - {"PGHOSTADDR", "PGOPTIONS", "PGREQUIREPEER", "PGTARGETSESSIONATTRS"}:
+            monkeypatch.delenv(name)
+        with psycopg.connect(lake.superuser_dsn) as connection:
+            assert connection.info.port == 5432
+        monkeypatch.setenv("PGSERVICE", "missing")
+        with LocalLakebase(max_connections=20) as other:
+            monkeypatch.delenv("PGSERVICE")
+            assert other.admin.execute("SELECT current_user") == [("postgres",)]
+    assert listener.received == []
