@@ -57,9 +57,6 @@ class Guard:
             )
             await answer(scope, receive, send)
             return
-        if _announced(scope) > LARGEST_BODY:
-            await _error(413, "REQUEST_TOO_LARGE", "The request's body is too large.")(scope, receive, send)
-            return
         size = 0
 
         async def count() -> Message:
@@ -81,11 +78,6 @@ class Guard:
 def _head_size(scope: Scope) -> int:
     texts = (scope["raw_path"], scope["query_string"], *(part for pair in scope["headers"] for part in pair))
     return sum(map(len, texts))
-
-
-def _announced(scope: Scope) -> int:
-    # The parser has refused what is no number.
-    return int(dict(scope["headers"]).get(b"content-length", 0))
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:
