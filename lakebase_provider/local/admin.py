@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.local import superuser
 from lakebase_provider.local.errors import LocalLakebaseError
 
 if TYPE_CHECKING:
@@ -235,11 +236,7 @@ class Admin:
             parameters: Values for the placeholders.
             database: Where to run it.
         """
-        import psycopg
-
-        with psycopg.connect(self._superuser_dsn, dbname=database, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        return superuser.execute(self._superuser_dsn, statement, parameters, database=database)
 
     def ping(self) -> int:
         """Return the server's process id."""

@@ -109,7 +109,7 @@ class AdminApi:
         try:
             arguments = await request.json()
             inspect.signature(command).bind(**arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return JSONResponse({"error": str(error)}, 400)
         try:
             return JSONResponse({"result": await command(**arguments)})

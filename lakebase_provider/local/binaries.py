@@ -1,4 +1,4 @@
-"""Where the Postgres server's programs are on this machine, and a copy that `nobody` can run."""
+"""Where the Postgres server's programs are on this machine, and a copy that others than root can run."""
 
 from __future__ import annotations
 
@@ -134,13 +134,13 @@ def _inspect(bindir: Path) -> Binaries | str:
 def stage_for_other_account(binaries: Binaries, folder: Path) -> Binaries:
     """Make the binaries runnable for an account other than root's.
 
-    A virtual environment below a closed folder (root's home) is out of reach for `nobody`. Then hard links,
+    A virtual environment below a closed folder (root's home) is out of reach for others. Then hard links,
     or copies across file systems, are laid out in `folder` as in the original, for the run path of a
     wheel's libraries is relative.
 
     Args:
         binaries: What :func:`find_binaries` found.
-        folder: A folder of root's that others may pass through.
+        folder: A folder of root's that the account may pass through.
     """
     if _open_to_others(binaries.postgres):
         return binaries

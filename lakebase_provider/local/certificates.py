@@ -10,9 +10,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lakebase_provider.local import authorities, private_files
+
 if TYPE_CHECKING:
     import trustme
 
+#: Bytes.
+_KEY_FILE_LIMIT = 65_536
 _ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
 #: Kinds of certificate that the front end can show.
@@ -57,8 +61,9 @@ class Certificates:
         self.context = self._valid if kind == "valid" else self._issue(kind)
 
     def _issue(self, kind: str) -> ssl.SSLContext:
-        authority = _new_authority() if kind == "other_authority" else self._authority
-        names = ("somebody-else.example",) if kind == "other_host" else self._names
+        authority = authorities.create(self._names) if kind == "other_authority" else self._authority
+        # Below `localhost`, for the authority may sign for no other name than those it is for.
+        names = ("somebody-else.localhost",) if kind == "other_host" else self._names
         now = datetime.now(timezone.utc)
         began, ended = (
             (now - timedelta(days=2), now - timedelta(days=1)) if kind == "expired" else (None, None)
@@ -94,35 +99,42 @@ def issue(folder: Path, host: str, *, keep: bool) -> Certificates:
         host: Name that clients connect to.
         keep: True to keep the authority's key in `folder` as well, and to use the one kept before: then
             `sslrootcert` stays valid over restarts.
+
+    Raises:
+        LocalLakebaseError: What was kept cannot be read, or others can read it.
     """
-    authority = _kept_authority(folder) if keep else _new_authority()
-    names = (host, *_ALWAYS_NAMED)
+    direct = (host, *_ALWAYS_NAMED)
+    names = tuple(dict.fromkeys((*direct, *map(pooled_name, direct))))
+    authority = _kept_authority(folder, names) if keep else authorities.create(names)
     bundle = folder / "ca.pem"
     _write(bundle, authority.cert_pem.bytes(), mode=0o644)
-    return Certificates(authority, tuple(dict.fromkeys((*names, *map(pooled_name, names)))), bundle)
+    return Certificates(authority, names, bundle)
 
 
-def _new_authority() -> trustme.CA:
+def _kept_authority(folder: Path, names: tuple[str, ...]) -> trustme.CA:
+    private_files.own_folder(folder, remedy="Set XDG_DATA_HOME to a folder of yours.")
+    key_file = folder / "authority.pem"
+    kept = _read_authority(key_file)
+    if kept is None or not authorities.is_good_for(kept, names):
+        authority = authorities.create(names)
+        pem = authority.private_key_pem.bytes() + authority.cert_pem.bytes()
+        # One that may sign for less, or more, than is served makes way; of two processes that find none and
+        # start together, the first one's authority is kept.
+        _write(key_file, pem, mode=0o600, replace=kept is not None)
+        kept = _read_authority(key_file)
+        assert kept is not None
+    return kept
+
+
+def _read_authority(key_file: Path) -> trustme.CA | None:
     import trustme
 
-    return trustme.CA(organization_name="lakebase-provider", organization_unit_name="local Lakebase")
-
-
-def _kept_authority(folder: Path) -> trustme.CA:
-    import trustme
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key_file, mark = folder / "authority.pem", b"-----BEGIN CERTIFICATE-----"
-    if not key_file.exists():
-        authority = _new_authority()
-        _write(
-            key_file,
-            authority.private_key_pem.bytes() + authority.cert_pem.bytes(),
-            mode=0o600,
-            replace=False,
-        )
-    # Read even after writing: of two processes that start together, the first one's authority is kept.
-    key, _, certificate = key_file.read_bytes().partition(mark)
+    mark = b"-----BEGIN CERTIFICATE-----"
+    try:
+        content = private_files.read(key_file, limit=_KEY_FILE_LIMIT, private=True)
+    except FileNotFoundError:
+        return None
+    key, _, certificate = content.partition(mark)
     return trustme.CA.from_pem(cert_bytes=mark + certificate, private_key_bytes=key)
 
 
@@ -132,8 +144,8 @@ def _write(path: Path, content: bytes, *, mode: int, replace: bool = True) -> No
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(content)
-        temporary.chmod(mode)
         if replace:
             temporary.replace(path)
         else:

@@ -56,7 +56,8 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    code = {404: "ENDPOINT_NOT_FOUND", 405: "BAD_REQUEST"}.get(error.status_code, "INTERNAL_ERROR")
+    codes = {404: "ENDPOINT_NOT_FOUND", 405: "BAD_REQUEST", 413: "REQUEST_TOO_LARGE"}
+    code = codes.get(error.status_code, "INTERNAL_ERROR")
     message = (
         f"No API found for '{request.method} {request.url.path}'"
         if error.status_code == 404
@@ -151,7 +152,10 @@ class _ControlPlane:
         return JSONResponse(answer)
 
     async def _issue_workspace_token(self, request: Request) -> Response:
-        form = {name: values[-1] for name, values in parse_qs((await request.body()).decode()).items()}
+        form = {
+            name: values[-1]
+            for name, values in parse_qs((await request.body()).decode(errors="replace")).items()
+        }
         client_id, secret = _basic(request) or (form.get("client_id", ""), form.get("client_secret", ""))
         principal = self._workspace.directory.authenticate(client_id, secret)
         if principal is None:
@@ -221,7 +225,7 @@ class _ControlPlane:
 async def _body(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError(400, "MALFORMED_REQUEST", "The request's body is no JSON.") from None
     return body if isinstance(body, dict) else {}
 

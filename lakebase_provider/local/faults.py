@@ -13,6 +13,8 @@ from lakebase_provider.local.state import Request, Workspace
 
 #: The admin API's own routes neither fail nor show in the log.
 _ADMIN_PREFIX = "/_local/"
+#: Characters and bytes that the log keeps of a request, for anybody can fill it with thousands of them.
+_LONGEST, _LARGEST_BODY = 500, 8192
 
 
 class ScriptedFaults:
@@ -50,7 +52,9 @@ class ScriptedFaults:
         finally:
             agent = dict(scope["headers"]).get(b"user-agent", b"").decode(errors="replace")
             seconds, body = time.monotonic() - began, _body(scope["path"], sent)
-            entry = Request(scope["method"], scope["path"], status, agent, seconds, body)
+            entry = Request(
+                scope["method"], scope["path"][:_LONGEST], status, agent[:_LONGEST], seconds, body
+            )
             self._workspace.log.append(entry)
 
     async def _choose(self, scope: Scope) -> ASGIApp:
@@ -70,9 +74,9 @@ class ScriptedFaults:
 
 def _body(path: str, sent: bytes) -> Any:
     """What the log keeps of a body: JSON, but nothing of a sign-in, whose secrets belong in no log."""
-    if path.startswith("/oidc/"):
+    if path.startswith("/oidc/") or len(sent) > _LARGEST_BODY:
         return None
     try:
         return json.loads(sent)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

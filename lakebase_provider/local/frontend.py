@@ -16,9 +16,14 @@ from lakebase_provider.local.channel import Channel
 from lakebase_provider.local.login_errors import WAKE_MODES, Refusal, refusal, scripted
 from lakebase_provider.local.state import Workspace
 from lakebase_provider.local.tokens import TokenRefusedError
+from lakebase_provider.local.waiting_room import WaitingRoom
 
-#: Seconds that a client may take from connect to password, as Postgres' authentication_timeout.
-_LOGIN_TIMEOUT = 60.0
+#: Seconds that a client may take from connect to password; Postgres' authentication_timeout is 60.
+_LOGIN_TIMEOUT = 30.0
+#: Connections at a time that have not shown a password yet.
+_LOGINS = 256
+#: Seconds that a client may take to read why it was refused.
+_FAREWELL = 5.0
 
 
 class _RefusedError(Exception):
@@ -42,6 +47,7 @@ class Frontend:
         self._backend = backend
         self._acceptors: list[asyncio.Task[None]] = []
         self._sessions: set[asyncio.Task[None]] = set()
+        self._room = WaitingRoom(_LOGINS)
 
     def start(self, listeners: list[socket.socket]) -> None:
         """Accept connections, from the running loop."""
@@ -68,22 +74,33 @@ class Frontend:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 task = asyncio.create_task(self._serve(connection))
                 self._sessions.add(task)
-                task.add_done_callback(self._sessions.discard)
+                task.add_done_callback(self._gone)
+                self._room.enter(task, task.cancel, patience=_LOGIN_TIMEOUT)
+
+    def _gone(self, session: asyncio.Task[None]) -> None:
+        self._sessions.discard(session)
+        self._room.leave(session)
 
     async def _serve(self, connection: socket.socket) -> None:
         client: Channel | None = None
         try:
-            client = await asyncio.wait_for(self._negotiate(connection), _LOGIN_TIMEOUT)
+            client = await self._negotiate(connection)
             if client is not None:
                 await self._session(client)
-        except (OSError, EOFError, ValueError, asyncio.TimeoutError):
-            # The client hung up, spoke something else than Postgres, or took too long.
+        except (OSError, EOFError, ValueError):
+            # The client hung up, or spoke something else than Postgres.
             pass
+        except asyncio.CancelledError:
+            if client is not None and not client.admitted:
+                client.transport.abort()
+            raise
         finally:
-            if client is not None:
-                client.close()
-            else:
+            if client is None:
                 connection.close()
+            else:
+                client.close()
+                if not client.admitted:
+                    asyncio.get_running_loop().call_later(_FAREWELL, client.transport.abort)
 
     # Before TLS.
 
@@ -127,9 +144,14 @@ class Frontend:
 
     async def _session(self, client: Channel) -> None:
         try:
-            admitted = await asyncio.wait_for(self._admit(client), _LOGIN_TIMEOUT)
+            admitted = await self._admit(client)
             if admitted is None:
                 return
+            task = asyncio.current_task()
+            assert task is not None
+            # From here on the endpoint's wake may take as long as it is set to.
+            self._room.leave(task)
+            client.admitted = True
             role, startup = admitted
             backend = await self._open_backend(role, startup, client)
         except _RefusedError as error:
@@ -265,7 +287,10 @@ def _says_role_missing(fields: dict[str, str]) -> bool:
 async def _message(channel: Channel) -> tuple[bytes, bytes, bytes]:
     """Return a message's kind, its body, and the whole of it."""
     head = await channel.read(5)
-    body = await channel.read(int.from_bytes(head[1:], "big") - 4)
+    size = int.from_bytes(head[1:], "big")
+    if not 4 <= size <= messages.MAX_ANSWER:
+        raise EOFError
+    body = await channel.read(size - 4)
     return head[:1], body, head + body
 
 

@@ -102,7 +102,8 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
+    # Nothing of libpq's: the server's own sessions are with its own Postgres. A missing PGSERVICE ends them.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     if paths := environment.get("PYTHONPATH"):
         # Relative entries would mean another folder from the server's.
         environment["PYTHONPATH"] = os.pathsep.join(

@@ -12,6 +12,8 @@ TLS_HANDSHAKE = b"\x16"
 #: Bytes; Postgres' own limit for a StartupMessage, and room for a token of any sensible length.
 MAX_STARTUP = 10_000
 MAX_PASSWORD = 65_536
+#: Bytes; what Postgres answers to a login.
+MAX_ANSWER = 65_536
 
 #: First bytes of messages.
 AUTHENTICATION, NEGOTIATE_PROTOCOL, ERROR, PASSWORD = b"R", b"v", b"E", b"p"

@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import os
-import pwd
+import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lakebase_provider.local import private_files, superuser
+from lakebase_provider.local.accounts import Account
 from lakebase_provider.local.binaries import Binaries
 from lakebase_provider.local.errors import LocalLakebaseError
 
-SUPERUSER = "postgres"
+SUPERUSER = superuser.NAME
 _PORT = 5432
 #: Seconds that initdb or a start may take on a busy machine.
 _START_TIMEOUT = 60.0
 #: Seconds that a fast shutdown gets before an immediate one.
 _STOP_TIMEOUT = 10.0
 _POLL = 0.005
-
-
-@dataclass(frozen=True)
-class Account:
-    """The account that Postgres runs as; None in both fields is the caller's own."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-
-def choose_account() -> Account:
-    """Return the account for Postgres: the caller's, or `nobody` where the caller is root.
-
-    Raises:
-        LocalLakebaseError: The user id has no entry among the machine's users, which initdb insists on.
-    """
-    uid = os.geteuid()
-    name = "nobody" if uid == 0 else None
-    try:
-        entry = pwd.getpwnam(name) if name else pwd.getpwuid(uid)
-    except KeyError:
-        raise LocalLakebaseError(
-            f"This machine knows no user {name or uid}, so Postgres cannot run as it.",
-            remedy="Add the user to /etc/passwd (in a container: useradd, or an image that has it).",
-        ) from None
-    return Account(entry.pw_uid, entry.pw_gid) if uid == 0 else Account()
+#: Bytes of Postgres' pid file, and of the end of its log, that are looked at.
+_PID_FILE_LIMIT, _LOG_LIMIT = 4096, 65_536
 
 
 class Postgres:
-    """A cluster whose only door is a unix socket that nobody but its own account can reach.
+    """A cluster whose only door is a unix socket that nobody but its own account and root can reach.
+
+    As root, nothing that this process opens lies where the account could put a link in its place: the log is
+    root's own, of the data folder one file is read, and the socket's folder becomes root's once the server
+    listens.
 
     Args:
-        folder: The run's folder; the cluster lives in `folder/postgres`.
+        folder: The run's folder; the cluster lives in `folder/postgres`, its socket in `folder/socket`.
         binaries: Programs that `account` can run.
         account: Who runs them.
         max_connections: Postgres' setting; 3 of them are reserved for the superuser.
@@ -63,7 +45,8 @@ class Postgres:
     def __init__(self, folder: Path, binaries: Binaries, account: Account, *, max_connections: int) -> None:
         self._home = folder / "postgres"
         self._data = self._home / "data"
-        self._log = self._home / "log"
+        self._sockets = folder / "socket"
+        self._log = folder / "log"
         self._binaries = binaries
         self._account = account
         self._max_connections = max_connections
@@ -72,7 +55,7 @@ class Postgres:
     @property
     def socket_path(self) -> str:
         """Path of the unix socket."""
-        return str(self._home / f".s.PGSQL.{_PORT}")
+        return str(self._sockets / f".s.PGSQL.{_PORT}")
 
     @property
     def group(self) -> int:
@@ -82,12 +65,17 @@ class Postgres:
 
     def begin_initdb(self) -> subprocess.Popen[bytes]:
         """Start initdb without waiting, so that the caller can import and generate keys meanwhile."""
+        account = self._account
         self._home.mkdir(mode=0o700)
-        if self._account.uid is not None and self._account.gid is not None:
-            os.chown(self._home, self._account.uid, self._account.gid)
+        self._data.mkdir(mode=0o700)
+        if account.gid is not None and account.creator is not None:
+            os.chown(self._home, 0, account.gid)
+            self._home.chmod(0o710)
+            os.chown(self._data, account.creator, account.gid)
         return self._spawn(
+            account.creator,
             [str(self._binaries.initdb), "-D", str(self._data), "-U", SUPERUSER, "--auth-local=trust",
-             "--auth-host=reject", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8"]
+             "--auth-host=reject", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8"],
         )  # fmt: skip
 
     def finish_initdb(self, process: subprocess.Popen[bytes]) -> None:
@@ -98,12 +86,14 @@ class Postgres:
         """
         if process.wait(_START_TIMEOUT) != 0:
             raise LocalLakebaseError(f"initdb failed: {self._last_words()}")
+        if self._account.uid is not None and self._account.gid is not None:
+            private_files.give_tree(self._data, self._account.uid, self._account.gid)
 
     def begin_start(self) -> int:
         """Start the server without waiting, and return its process id, which is its process group's too."""
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": str(self._home),
+            "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
             "port": str(_PORT),
             "max_connections": str(self._max_connections),
@@ -116,7 +106,9 @@ class Postgres:
             "log_timezone": "UTC",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._process = self._spawn([str(self._binaries.postgres), "-D", str(self._data), *options])
+        self._open_socket_folder()
+        argv = [str(self._binaries.postgres), "-D", str(self._data), *options]
+        self._process = self._spawn(self._account.uid, argv)
         return self._process.pid
 
     def finish_start(self) -> None:
@@ -133,6 +125,7 @@ class Postgres:
             if time.monotonic() > deadline:
                 raise LocalLakebaseError(f"Postgres did not start within {_START_TIMEOUT:.0f} seconds.")
             time.sleep(_POLL)
+        self._close_socket_folder()
 
     def wait(self) -> int:
         """Block until the server has ended, and return its exit code."""
@@ -162,30 +155,54 @@ class Postgres:
 
     def dsn(self, database: str = SUPERUSER) -> str:
         """Connection string of the superuser over the unix socket, for programs of the same account."""
-        return f"host={self._home} port={_PORT} user={SUPERUSER} dbname={database}"
+        return superuser.dsn(str(self._sockets), _PORT, database)
 
     def execute(
         self, statement: str, parameters: Sequence[Any] | None = None, *, database: str = SUPERUSER
     ) -> list[tuple[Any, ...]]:
         """Run one statement as superuser and return its rows."""
-        import psycopg
+        return superuser.execute(self.dsn(database), statement, parameters, database=database)
 
-        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+    def _open_socket_folder(self) -> None:
+        """Let the server, and what it leaves after a crash, have an empty folder."""
+        account = self._account
+        if self._sockets.exists() and account.uid is not None:
+            shutil.rmtree(self._sockets)
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        if account.uid is not None and account.gid is not None:
+            os.chown(self._sockets, account.uid, account.gid)
+
+    def _close_socket_folder(self) -> None:
+        """Keep the account from replacing its socket by a link, along which root would talk to others."""
+        account = self._account
+        if account.uid is None or account.gid is None:
+            return
+        os.chown(self._sockets, 0, account.gid)
+        self._sockets.chmod(0o710)
+        found = os.lstat(self.socket_path)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != account.uid:
+            raise LocalLakebaseError(
+                f"{self.socket_path} is not the socket of Postgres (user {account.uid})."
+            )
 
     def _ready(self) -> bool:
         try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
-        except OSError:
+            content = private_files.read(
+                self._data / "postmaster.pid", owner=self._account.uid, limit=_PID_FILE_LIMIT
+            )
+        except FileNotFoundError:
             return False
+        lines = content.decode(errors="replace").splitlines()
         assert self._process is not None
         return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
 
-    def _spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, uid: int | None, argv: list[str]) -> subprocess.Popen[bytes]:
         # A clean environment: PGPORT, PGDATA and their kin would reach the server as settings.
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        with self._log.open("ab") as log:
+        user: dict[str, Any] = {}
+        if uid is not None:
+            user = {"user": uid, "group": self._account.gid, "extra_groups": []}
+        with os.fdopen(private_files.open_to_append(self._log), "ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own argument list
                 argv,
                 env={**environment, "LC_ALL": "C", "TZ": "UTC"},
@@ -194,15 +211,11 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self._as_account(),
+                **user,
             )
 
-    def _as_account(self) -> dict[str, Any]:
-        if self._account.uid is None:
-            return {}
-        return {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
-
     def _last_words(self) -> str:
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        said = private_files.read(self._log, limit=_LOG_LIMIT).decode(errors="replace")
+        lines = [line for line in said.splitlines() if line.strip()]
         telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
         return (telling or lines or ["it said nothing"])[-1].strip()

@@ -39,6 +39,10 @@ def lakebase_env(lakebase_server: LocalLakebase, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name)
     for name, value in lakebase_server.env().items():
         monkeypatch.setenv(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        # The developer's proxy has no business with this machine, and would read the client's secret.
+        kept = [os.environ[name]] if os.environ.get(name) else []
+        monkeypatch.setenv(name, ",".join([*kept, "localhost", "127.0.0.1", "::1"]))
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lakebase_server.airflow_connection())
     yield lakebase_server
     # Not left for the next test: one that hangs in a fault must not hang the session's end.

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import platformdirs
 
+from lakebase_provider.local import private_files
 from lakebase_provider.local.admin import Admin
 from lakebase_provider.local.errors import LocalLakebaseError
 from lakebase_provider.local.options import Running
 
 _APP = "lakebase-provider"
+#: Bytes of a note.
+_LIMIT = 65_536
 
 
 class RunFile:
@@ -44,7 +47,7 @@ class RunFile:
     def read(self) -> Running | None:
         """Return the note, or None where there is none."""
         try:
-            return Running(**json.loads(self._path.read_text()))
+            return Running(**json.loads(private_files.read(self._path, limit=_LIMIT, private=True)))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
@@ -77,21 +80,20 @@ def authority_folder() -> Path:
 
 
 def _runtime_folder() -> Path:
+    remedy = "Set XDG_RUNTIME_DIR to a folder of yours."
     with warnings.catch_warnings():
         # Without a session it falls back to a folder below /tmp, and warns; what that needs is checked below.
         warnings.simplefilter("ignore")
-        folder = platformdirs.user_runtime_path(_APP)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder = platformdirs.user_runtime_path(_APP)
+        except PermissionError as error:
+            raise LocalLakebaseError(f"There is no place for the note: {error}", remedy=remedy) from None
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # In a shared place somebody else may have been first.
-    if not _is_ours(folder) or not _is_ours(folder.parent):
-        raise LocalLakebaseError(
-            f"{folder} belongs to somebody else.",
-            remedy="Set XDG_RUNTIME_DIR to a folder of yours.",
-        )
+    parent = folder.parent.lstat()
+    shared = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
+    if not stat.S_ISDIR(parent.st_mode) or parent.st_uid not in (os.geteuid(), 0) or shared:
+        raise LocalLakebaseError(f"{folder.parent} belongs to somebody else.", remedy=remedy)
+    private_files.own_folder(folder, remedy=remedy)
     folder.chmod(0o700)
     return folder
-
-
-def _is_ours(folder: Path) -> bool:
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid in (os.geteuid(), 0)

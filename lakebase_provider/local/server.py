@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.local import databricks_auth
+from lakebase_provider.local import databricks_auth, private_files
+from lakebase_provider.local.accounts import choose_account
 from lakebase_provider.local.binaries import find_binaries, stage_for_other_account
 from lakebase_provider.local.errors import LocalLakebaseError
 from lakebase_provider.local.options import DEVELOPER, Options
 from lakebase_provider.local.ports import bind_loopback
-from lakebase_provider.local.postgres import Postgres, choose_account
+from lakebase_provider.local.postgres import Postgres
 
 #: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
-_LONGEST_FOLDER = 104 - len("/lakebase-12345678/postgres/.s.PGSQL.5432.lock")
+_LONGEST_FOLDER = 104 - len("/lakebase-12345678/socket/.s.PGSQL.5432.lock")
 
 
 class Watchdog:
@@ -64,10 +65,12 @@ class Watchdog:
 
 @contextlib.contextmanager
 def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
-    parent = tempfile.gettempdir()
-    if len(parent) > _LONGEST_FOLDER:
-        parent = "/tmp"  # noqa: S108 - mkdtemp makes a folder that nobody else can enter
-    folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent)).resolve()
+    parent = Path(tempfile.gettempdir()).resolve()
+    # Root's TMPDIR may be another user's, who could put a folder of theirs in this one's place.
+    replaceable = os.geteuid() == 0 and not private_files.only_ours_to_change(parent)
+    if len(str(parent)) > _LONGEST_FOLDER or replaceable:
+        parent = Path("/tmp").resolve()  # noqa: S108 - mkdtemp makes a folder that nobody else can enter
+    folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
     watchdog = Watchdog(folder)
     try:
         yield folder, watchdog
@@ -105,11 +108,16 @@ def _initdb(postgres: Postgres, watchdog: Watchdog) -> Iterator[None]:
 
 def run(options: Options) -> None:
     """Run a local Lakebase until it is told to stop, cleaning up whatever happens."""
-    account, binaries = choose_account(), find_binaries()
-    with _ports(options) as (database, http), _run_folder() as (folder, watchdog):
-        if account.uid is not None:
-            # `nobody` must pass through to its own folder inside.
-            folder.chmod(0o711)
+    binaries = find_binaries()
+    with (
+        choose_account() as account,
+        _ports(options) as (database, http),
+        _run_folder() as (folder, watchdog),
+    ):
+        if account.gid is not None:
+            # Postgres must pass through to its own folders inside.
+            os.chown(folder, 0, account.gid)
+            folder.chmod(0o710)
             binaries = stage_for_other_account(binaries, folder)
         postgres = Postgres(folder, binaries, account, max_connections=options.max_connections)
         with _initdb(postgres, watchdog):

@@ -26,6 +26,7 @@ from lakebase_provider.local.binaries import Binaries
 from lakebase_provider.local.certificates import Certificates
 from lakebase_provider.local.control_plane import create_app
 from lakebase_provider.local.frontend import Frontend
+from lakebase_provider.local.http_limits import LIMITS, Guard
 from lakebase_provider.local.options import DEVELOPER, Options, Running
 from lakebase_provider.local.postgres import Postgres
 from lakebase_provider.local.principals import Principal
@@ -79,7 +80,7 @@ class Service:
         supervisor.watch()
         key = secrets.token_urlsafe(32)
         admin = AdminApi(self.workspace, self.postgres, self.certificates, supervisor, key, stop.set)
-        app = create_app(self.workspace, self.postgres, [admin.route()])
+        app = Guard(create_app(self.workspace, self.postgres, [admin.route()]), [self.options.host])
         server = _HttpServer(
             uvicorn.Config(
                 app,
@@ -90,6 +91,7 @@ class Service:
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=1,
+                **LIMITS,
             )
         )
         frontend = Frontend(self.workspace, self.certificates, self.postgres.socket_path)

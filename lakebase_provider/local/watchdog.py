@@ -49,14 +49,14 @@ def _end(group: int, pid_file: Path) -> None:
         except ProcessLookupError:
             return
         deadline = time.monotonic() + _PATIENCE
-        had_pid_file = pid_file.exists()
+        had_pid_file = os.path.lexists(pid_file)
         while time.monotonic() < deadline:
             try:
                 os.killpg(group, 0)
             except ProcessLookupError:
                 return
             # In a container whose first process reaps no orphans, a stopped Postgres stays a zombie for ever.
-            if had_pid_file and not pid_file.exists():
+            if had_pid_file and not os.path.lexists(pid_file):
                 return
             time.sleep(0.01)
 

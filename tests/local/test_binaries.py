@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lakebase_provider.local import LocalLakebase, LocalLakebaseError, binaries
+from lakebase_provider.local.accounts import choose_account
 from lakebase_provider.local.binaries import BINDIR_VARIABLE, find_binaries, stage_for_other_account
-from lakebase_provider.local.postgres import choose_account
 
 
 def fake_server(folder: Path, version: str) -> Path:
@@ -67,8 +67,8 @@ def test_no_binaries_names_what_was_tried(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_unknown_user_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 987654)
-    with pytest.raises(LocalLakebaseError, match="knows no user 987654"):
-        choose_account()
+    with pytest.raises(LocalLakebaseError, match="knows no user 987654"), choose_account():
+        pass
 
 
 def test_an_open_folder_is_used_as_it_is(tmp_path: Path) -> None:
@@ -94,15 +94,15 @@ def test_binaries_in_a_closed_folder_are_staged(tmp_path: Path) -> None:
     inside = binaries.Binaries(closed / package.name / found.bindir.parent.name / "bin", found.version)
     staged = stage_for_other_account(inside, tmp_path)
     assert staged.bindir != inside.bindir
-    account = choose_account()
-    answer = subprocess.run(
-        [staged.postgres, "--version"],
-        user=account.uid,
-        group=account.gid,
-        extra_groups=[],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with choose_account() as account:
+        answer = subprocess.run(
+            [staged.postgres, "--version"],
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     assert found.version in answer.stdout

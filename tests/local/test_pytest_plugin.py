@@ -63,4 +63,5 @@ def test_env_names_all_that_clients_read(lakebase_env: LocalLakebase) -> None:
         "PGDATABASE",
         "PGUSER",
         "PGSSLROOTCERT",
+        "LAKEBASE_ALLOW_LOOPBACK",
     }
