@@ -35,6 +35,7 @@ from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
+    from airflow.sdk import Connection
     from psycopg.errors import Diagnostic
     from sqlalchemy.engine import URL, Engine, Inspector
 
@@ -140,9 +141,18 @@ class LakebaseHook(DbApiHook):
     #: What Airflow's operators call the database where they know a hook to be of Postgres.
     database = schema
 
+    @property
+    def connection(self) -> Connection:
+        """The Airflow connection, read anew each time: it shows its password to who looks at a hook."""
+        return self.get_connection(self.get_conn_id())
+
+    @cached_property
+    def _stored(self) -> StoredConnection:
+        return StoredConnection.read(self.connection)
+
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        return ConnectionSettings(StoredConnection.read(self.connection), self._overrides)
+        return ConnectionSettings(self._stored, self._overrides)
 
     @cached_property
     def config(self) -> LakebaseConfig:
@@ -187,8 +197,10 @@ class LakebaseHook(DbApiHook):
         """
         mask_from_loop()
         if self._client is None:
-            if self._connection is None:  # type: ignore[has-type] # common-sql annotates its constructor not
-                self._connection = await get_async_connection(self.get_conn_id())
+            if "_stored" not in self.__dict__:
+                self.__dict__["_stored"] = StoredConnection.read(
+                    await get_async_connection(self.get_conn_id())
+                )
             other = self._settings.databricks_conn_id
             config = self._configured(
                 None if other is None else StoredConnection.read(await get_async_connection(other))

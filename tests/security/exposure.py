@@ -143,8 +143,15 @@ class _Walk:
             yield f"{where} (repr)", _repr(value)
         if isinstance(value, _NOT_FOLLOWED) or _is_the_tests(value) or depth >= _DEPTH:
             return
-        for name, part in _parts(value):
+        for name, part in _parts_of(value):
             yield from self.through(part, f"{where}{name}", depth + 1)
+
+
+def _parts_of(value: object) -> list[tuple[str, object]]:
+    try:
+        return list(_parts(value))
+    except Exception:  # others forbid to be looked at in one way or another; then by their state
+        return [(f".{name}", part) for name, part in _state(value).items()]
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:

@@ -63,7 +63,7 @@ class World:
             "port": self.lake.port,
             "user": self.lake.client_id,
             "sslrootcert": self.lake.ca_path,
-            "connect_budget": 1.0,
+            "connect_budget": 20.0,
             **changes,
         }
         return {name: value for name, value in found.items() if value is not None}
