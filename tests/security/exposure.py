@@ -197,11 +197,13 @@ def _state(value: object) -> dict[str, object]:
             if hasattr(value, name):
                 found[name] = getattr(value, name)
     if isinstance(value, BaseModel):
-        # A field that Dagster keeps as it was given, marked as a secret: it is Dagster's store, not ours.
+        # A literal, marked as a secret, that Dagster keeps as it was given: Dagster's store, and documented as
+        # such. What is resolved from a variable is held to the same as all else.
         for name, info in type(value).model_fields.items():
             extra = info.json_schema_extra
             if isinstance(extra, dict) and extra.get("dagster__is_secret"):
                 found.pop(name, None)
+        found.pop("_state__internal__", None)
     return found
 
 

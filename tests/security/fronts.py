@@ -16,14 +16,18 @@ import pytest
 # It says where Airflow's home is, before the first import of Airflow.
 from tests.airflow.conftest import define  # isort: skip
 
+import dagster as dg
+
 from dagster_lakebase import LakebaseResource
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.core.config import setting, settings
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import FaultProxy, LocalLakebase
 from tests.security.exposure import Canaries
 from tests.security.hostile_workspace import CREDENTIALS, ENDPOINT, TOKEN, HostileWorkspace
 
 Settings = Mapping[str, Any]
+SECRETS = {row.name for row in settings() if row.kind == "secret"}
 # At the end it logs at DEBUG that it disposes of its engine, when pytest's streams are closed already.
 logging.getLogger("airflow.settings").setLevel(logging.INFO)
 
@@ -44,6 +48,13 @@ class World:
         self.folder = folder
         self._canaries = canaries
         self._stack = stack
+
+    def impatient(self) -> float:
+        """Seconds for connecting, fewer than anybody may configure: tests do not wait."""
+        row = setting("connect_budget")
+        self._stack.callback(object.__setattr__, row, "minimum", row.minimum)
+        object.__setattr__(row, "minimum", 0.1)
+        return 0.5
 
     def canary(self) -> str:
         """A new secret, which is looked for."""
@@ -110,10 +121,19 @@ class Front:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._clients: dict[str, LakebaseClient] = {}
 
     def client(self, settings: Settings) -> LakebaseClient:
-        """The core's client, as this front hands it out."""
-        return self._world.enter(LakebaseClient(LakebaseConfig(**settings)))  # type: ignore[no-any-return]
+        """The core's client, as this front hands it out: the same for the same settings."""
+        key = repr(settings)
+        if key not in self._clients:
+            self._clients[key] = self._world.enter(LakebaseClient(LakebaseConfig(**settings)))
+        return self._clients[key]
+
+    def warm(self, settings: Settings) -> Settings:
+        """Mint a token, so that what fails from now on is the login."""
+        self.client(settings).tokens.get(20)
+        return settings
 
     def select(self, settings: Settings, statement: str = "SELECT 1") -> None:
         """Run a statement."""
@@ -189,13 +209,18 @@ class AirflowAsyncFront(AirflowFront):
 
 
 class DagsterFront(Front):
-    """The resource, whose secrets are literals: the worst that somebody can do."""
+    """The resource, with secrets by variables as is advised."""
 
     name = "dagster"
 
     def resource(self, settings: Settings) -> LakebaseResource:
         """The resource with these settings."""
-        return LakebaseResource(**settings)
+        fields = dict(settings)
+        for name in SECRETS & fields.keys():
+            variable = f"CANARY_{name.upper()}"
+            self._world.monkeypatch.setenv(variable, fields[name])
+            fields[name] = dg.EnvVar(variable)
+        return LakebaseResource(**fields)
 
     def client(self, settings: Settings) -> LakebaseClient:
         return self.resource(settings).client
@@ -204,13 +229,18 @@ class DagsterFront(Front):
         self.resource(settings).execute(statement)
 
 
+class LiteralDagsterFront(DagsterFront):
+    """The resource, with secrets as literals, which Dagster itself keeps and shows."""
+
+    name = "dagster-literal"
+
+    def resource(self, settings: Settings) -> LakebaseResource:
+        return LakebaseResource(**settings)
+
+
 FRONTS: dict[str, type[Front]] = {
-    front.name: front for front in (Front, AsyncFront, AirflowFront, AirflowAsyncFront, DagsterFront)
+    front.name: front
+    for front in (Front, AsyncFront, AirflowFront, AirflowAsyncFront, DagsterFront, LiteralDagsterFront)
 }
 #: Of these each error must be provoked in each.
 SYNC = ("core", "airflow", "dagster")
-
-
-def as_json(value: object) -> str:
-    """The value as JSON, as far as it can be written so."""
-    return json.dumps(value, default=str)
