@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import logging
 import pickle
@@ -194,7 +195,8 @@ def _state(value: object) -> dict[str, object]:
         slots = vars(kind).get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
             name = f"_{kind.__name__.lstrip('_')}{slot}" if slot.startswith("__") else slot
-            if hasattr(value, name):
+            # Not there yet, or others' that may not be asked for.
+            with contextlib.suppress(Exception):
                 found[name] = getattr(value, name)
     if isinstance(value, BaseModel):
         # A literal, marked as a secret, that Dagster keeps as it was given: Dagster's store, and documented as

@@ -360,24 +360,29 @@ def fenced_by_another(front: Front, world: World) -> None:
         fence(connection, "canary", timeout=0.1)
 
 
+class _TaskInstance:
+    def xcom_push(self, key: str, value: object) -> None:
+        """Nobody reads it."""
+
+
 @raises("HealthCheckError", *SYNC)
 def health_report_of_a_failure(front: Front, world: World) -> None:
     settings = front.warm(world.settings())
     world.lake.admin.login_fault("disabled")
     if isinstance(front, AirflowFront):
         front.connection(settings)
-        LakebaseHealthCheckOperator(task_id="health").execute({})
+        LakebaseHealthCheckOperator(task_id="health").execute({"ti": _TaskInstance()})
     front.client(settings).health().raise_for_failure()
 
 
 @raises("LakebaseError", *SYNC)
 def health_report_of_the_unexpected(front: Front, world: World) -> object:
-    client = front.client(world.settings(user=world.lake.client_id))
-    client.connect().execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
+    role = f'"{world.lake.client_id}"'
+    world.lake.admin.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
     try:
-        return client.health()
+        return front.client(world.settings()).health()
     finally:
-        world.lake.admin.execute(f'ALTER ROLE "{world.lake.client_id}" RESET ALL')
+        world.lake.admin.execute(f"ALTER ROLE {role} RESET ALL")
 
 
 @raises("HealthCheckError", "airflow")
@@ -401,7 +406,7 @@ def failure_in_the_triggerer(front: AirflowFront, world: World) -> None:
     operator = LakebaseSqlOperator(task_id="rows", sql="SELECT absent", deferrable=True)
 
     async def event() -> Any:
-        trigger = LakebaseSqlTrigger("lakebase_default", ["SELECT absent"])
+        trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=["SELECT absent"])
         try:
             async for found in trigger.run():
                 return found.payload
@@ -442,12 +447,15 @@ def column_of_another_name(front: Front, world: World) -> None:
 @raises("BadValueError", *SYNC)
 @raises("BadColumnError", *SYNC)
 def value_that_does_not_fit(front: Front, world: World) -> None:
-    client = table(front, world.settings())
-    if isinstance(front, AirflowFront):
-        file = world.folder / "rows.csv"
-        file.write_text("id,at\n1,2024-01-01\nx,2024-01-01\n")
-        LakebaseLoadOperator(task_id="load", source=str(file), table="canary").execute({})
-    client.load([(1, None), ("x", None)], "canary")
+    table(front, world.settings()).load([(1, None), ("x", None)], "canary")
+
+
+@raises("BadRowError", "airflow")
+def file_that_does_not_fit(front: AirflowFront, world: World) -> None:
+    table(front, world.settings())
+    file = world.folder / "rows.csv"
+    file.write_text("id,at\n1,2024-01-01\nx,2024-01-01\n")
+    LakebaseLoadOperator(task_id="load", source=str(file), table="canary").execute({})
 
 
 @raises("BadRowError", *SYNC)
@@ -504,7 +512,7 @@ def session_is_ended(front: Front, world: World) -> None:
 @raises("_CutError", *SYNC)
 def nobody_knows_of_the_commit(front: Front, world: World) -> None:
     link = world.link()
-    settings = world.settings(port=link.port, connect_budget=1.0)
+    settings = front.warm(world.settings(port=link.port, connect_budget=1.0))
     client = table(front, settings)
     commit = LakebaseConnection.commit
 
