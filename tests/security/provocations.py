@@ -117,7 +117,8 @@ def pat_with_a_foreign_letter(front: Front, world: World) -> None:
     front.select(world.with_pat(token=f"{world.canary()}é"))
 
 
-@raises("ConfigError", *WITH_LITERALS)
+# No variable can hold it.
+@raises("ConfigError", "core", "async", "airflow", "airflow-async", "dagster-literal")
 def password_with_a_nul(front: Front, world: World) -> None:
     front.select(world.native(f"{world.canary()}\0"))
 
