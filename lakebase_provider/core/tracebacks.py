@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from lakebase_provider.core.secret import redacted
 
-
 _Error = TypeVar("_Error", bound=BaseException)
 
 

@@ -30,7 +30,7 @@ from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_fact
 from lakebase_provider.hooks.dialect import LakebaseDialect
 from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
 from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
-from lakebase_provider.hooks.stored_connection import StoredConnection, with_secrets_hidden
+from lakebase_provider.hooks.stored_connection import GivenConnection, StoredConnection, with_secrets_hidden
 from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class LakebaseHook(DbApiHook):
         **overrides: Any,
     ) -> None:
         base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
+        given = base.pop("connection", None)
+        self._given = None if given is None else GivenConnection.keep(given)
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, **base)
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = with_secrets_hidden(overrides)
@@ -143,8 +145,8 @@ class LakebaseHook(DbApiHook):
 
     @property
     def connection(self) -> Connection:
-        """The Airflow connection, read anew each time: it shows its password to who looks at a hook."""
-        return self.get_connection(self.get_conn_id())
+        """The Airflow connection, read anew each time: kept, it would show its password with the hook."""
+        return self.get_connection(self.get_conn_id()) if self._given is None else self._given.connection()
 
     @cached_property
     def _stored(self) -> StoredConnection:
@@ -197,7 +199,7 @@ class LakebaseHook(DbApiHook):
         """
         mask_from_loop()
         if self._client is None:
-            if "_stored" not in self.__dict__:
+            if self._given is None and "_stored" not in self.__dict__:
                 self.__dict__["_stored"] = StoredConnection.read(
                     await get_async_connection(self.get_conn_id())
                 )

@@ -21,7 +21,6 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -286,8 +285,6 @@ def _is_below(frame: FrameType, *folders: Path) -> bool:
 
 def _short(frame: FrameType) -> str:
     return f"{Path(frame.f_code.co_filename).name} {frame.f_code.co_name}"
-
-
 
 
 class Log(logging.Handler):

@@ -63,7 +63,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 def log() -> Iterator[Log]:
     """What all loggers say, at DEBUG; also those that keep it to themselves."""
     handler = Log()
-    others = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    others = [
+        logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)
+    ]
     loggers = [logging.root, *(logger for logger in others if not logger.propagate)]
     levels = {logger: logger.level for logger in (logging.root, *others)}
     for logger in loggers:
