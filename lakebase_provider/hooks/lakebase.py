@@ -143,8 +143,8 @@ class LakebaseHook(DbApiHook):
     #: What Airflow's operators call the database where they know a hook to be of Postgres.
     database = schema
 
-    @property
-    def connection(self) -> Connection:
+    @property  # type: ignore[misc] # nobody is to set it, and the setter of common-sql sets nothing
+    def connection(self) -> Connection:  # type: ignore[override] # Airflow 3.1 has another class
         """The Airflow connection, read anew each time: kept, it would show its password with the hook."""
         return self.get_connection(self.get_conn_id()) if self._given is None else self._given.connection()
 

@@ -74,7 +74,7 @@ def _only_asked_about(tree: ast.AST) -> Iterator[int]:
             parts = [node.type]
         elif isinstance(node, ast.ClassDef):
             parts = [*node.bases]
-        elif isinstance(node, ast.AnnAssign) or isinstance(node, ast.arg):
+        elif isinstance(node, (ast.AnnAssign, ast.arg)):
             parts = [node.annotation]
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             parts = [node.returns]

@@ -198,8 +198,8 @@ def _state(value: object) -> dict[str, object]:
             with contextlib.suppress(Exception):
                 found[name] = getattr(value, name)
     if isinstance(value, BaseModel):
-        # A literal, marked as a secret, that Dagster keeps as it was given: Dagster's store, and documented as
-        # such. What is resolved from a variable is held to the same as all else.
+        # A literal that Dagster keeps as it was given: its store, and documented as such. A secret that is
+        # given by a variable is held to the same as all else.
         for name, info in type(value).model_fields.items():
             extra = info.json_schema_extra
             if isinstance(extra, dict) and extra.get("dagster__is_secret"):
@@ -227,10 +227,8 @@ def _of_psycopg(error: psycopg.Error, where: str) -> Iterator[Shown]:
                 yield f"{where}.pgconn.{name}", getattr(pgconn, name)
             except psycopg.Error:
                 continue
-        try:
+        with contextlib.suppress(psycopg.Error):
             yield from ((f"{where}.pgconn.info", option.val or b"") for option in pgconn.info)
-        except psycopg.Error:
-            pass
     for name in dir(error.diag):
         if not name.startswith("_"):
             yield f"{where}.diag.{name}", str(getattr(error.diag, name))

@@ -124,12 +124,12 @@ def test_no_error_shows_a_secret(
     except Exception as error:  # which one it is comes below
         caught, shown = error, list(shown_by(error))
         assert len(shown) > 5
-    assert provocation.kind in {type(error).__name__ for error in made}, f"{caught!r} of {made}"
+    assert provocation.kind in {type(one).__name__ for one in made}, f"{caught!r} of {made}"
     assert len(canaries) > 10
     known = [] if caught is None else chain(caught)
-    for error in made:
-        if not any(error is step for step in known):
-            shown += shown_by(error)
+    for one in made:
+        if not any(one is step for step in known):
+            shown += shown_by(one)
     printed = capfd.readouterr()
     shown += [*log.shown, ("stdout", printed.out), ("stderr", printed.err)]
     found = canaries.in_any(shown)
