@@ -86,6 +86,8 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         Raises:
             ConfigError: A default is unknown.
         """
+        # It holds the configuration with its secrets, and a traceback may show this frame.
+        del context
         # Imported late: loading a code location must not cost the driver.
         from dagster_lakebase.db_client import LakebaseDbClient
         from dagster_lakebase.db_io_manager import LOAD_TYPES, LakebaseDbIOManager

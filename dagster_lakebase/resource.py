@@ -148,8 +148,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        self._lease = Lease.acquire(self.lakebase_config)
         self._run_id = None if context.run is None else context.run.run_id
+        # It holds the configuration with its secrets, and a traceback may show this frame.
+        del context
+        self._lease = Lease.acquire(self.lakebase_config)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Leave those who share the pool; the last one closes it."""

@@ -26,6 +26,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.mint_flight import MintFlight
 from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
+from lakebase_provider.core.tracebacks import without_locals
 
 logger = logging.getLogger(__name__)
 
@@ -309,11 +310,12 @@ class TokenProvider:
                     self._land(flight, token)
                 return
             except LakebaseError as error:
-                if not self._goes_on(flight, error):
+                # Below, frames hold the answer with the token in it.
+                if not self._goes_on(flight, without_locals(error)):
                     return
             except BaseException as error:
                 # Whatever it was, waiters must not wait for a thread that has died.
-                self._give_up(flight, error, _BACKOFF.first)
+                self._give_up(flight, without_locals(error), _BACKOFF.first)
                 return
 
     def _land(self, flight: MintFlight, token: Token) -> None:

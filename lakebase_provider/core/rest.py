@@ -32,6 +32,7 @@ from lakebase_provider.core.errors import (
     NotAuthenticatedError,
 )
 from lakebase_provider.core.limits import CONNECT_SECONDS, Limit, current_limit, limit_sockets, within
+from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.tracebacks import without_locals
 
 #: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
@@ -106,7 +107,7 @@ class RestTransport:
         )
         self._token_endpoint: str | None = None
         self._workspace_id: str | None = None
-        self._access_token: str | None = None
+        self._access_token: Secret | None = None
         self._access_token_until = float("-inf")
 
     def send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -160,7 +161,7 @@ class RestTransport:
             return token
         with self._lock:
             if self._access_token and self._clock.elapsed() < self._access_token_until:
-                return self._access_token
+                return self._access_token.reveal()
         # Without the lock, for it is I/O; two threads at once ask twice, which does no harm.
         return self._sign_in(self._discover_token_endpoint())
 
@@ -182,7 +183,7 @@ class RestTransport:
         answer = _as_answer(fields, what)
         access_token, lifetime = answer.token("access_token"), answer.seconds("expires_in")
         with self._lock:
-            self._access_token = access_token
+            self._access_token = Secret(access_token)
             self._access_token_until = self._clock.elapsed() + lifetime - min(_LEAST_LIFE, lifetime / 4)
         return access_token
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from lakebase_provider.core.secret import redacted
 
+_Error = TypeVar("_Error", bound=BaseException)
 
-def without_locals(error: BaseException) -> BaseException:
+
+def without_locals(error: _Error) -> _Error:
     """The error without its frames, whose local variables hold secrets that a traceback could print.
 
     Its text and its attributes go through :func:`~lakebase_provider.core.secret.redacted`, and what it holds

@@ -29,11 +29,12 @@ from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_fact
 from lakebase_provider.hooks.dialect import LakebaseDialect
 from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
 from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
-from lakebase_provider.hooks.stored_connection import StoredConnection, with_secrets_hidden
+from lakebase_provider.hooks.stored_connection import GivenConnection, StoredConnection, with_secrets_hidden
 from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
+    from airflow.sdk import Connection
     from psycopg.errors import Diagnostic
     from sqlalchemy.engine import URL, Engine, Inspector
 
@@ -99,6 +100,8 @@ class LakebaseHook(DbApiHook):
         **overrides: Any,
     ) -> None:
         base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
+        given = base.pop("connection", None)
+        self._given = None if given is None else GivenConnection.keep(given)
         super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, **base)
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = with_secrets_hidden(overrides)
@@ -139,9 +142,18 @@ class LakebaseHook(DbApiHook):
     #: What Airflow's operators call the database where they know a hook to be of Postgres.
     database = schema
 
+    @property  # type: ignore[misc] # nobody is to set it, and the setter of common-sql sets nothing
+    def connection(self) -> Connection:  # type: ignore[override] # Airflow 3.1 has another class
+        """The Airflow connection, read anew each time: kept, it would show its password with the hook."""
+        return self.get_connection(self.get_conn_id()) if self._given is None else self._given.connection()
+
+    @cached_property
+    def _stored(self) -> StoredConnection:
+        return StoredConnection.read(self.connection)
+
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        return ConnectionSettings(StoredConnection.read(self.connection), self._overrides)
+        return ConnectionSettings(self._stored, self._overrides)
 
     @cached_property
     def config(self) -> LakebaseConfig:
@@ -186,8 +198,10 @@ class LakebaseHook(DbApiHook):
         """
         mask_from_loop()
         if self._client is None:
-            if self._connection is None:  # type: ignore[has-type] # common-sql annotates its constructor not
-                self._connection = await get_async_connection(self.get_conn_id())
+            if self._given is None and "_stored" not in self.__dict__:
+                self.__dict__["_stored"] = StoredConnection.read(
+                    await get_async_connection(self.get_conn_id())
+                )
             other = self._settings.databricks_conn_id
             config = self._configured(
                 None if other is None else StoredConnection.read(await get_async_connection(other))

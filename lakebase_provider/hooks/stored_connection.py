@@ -19,6 +19,7 @@ from lakebase_provider.core.setting import Unreadable
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+_FIELDS = ("conn_id", "conn_type", "host", "port", "schema", "login", "password", "extra")
 _SETTINGS = {row.name: row for row in settings()}
 #: Extras that are no settings of the core, and no secrets either.
 _PLAIN_EXTRAS = {"cursor", "databricks_conn_id", "host", "service_principal_oauth"}
@@ -69,6 +70,24 @@ class StoredConnection:
         if self.malformed is not None:
             raise ConfigError(self.malformed[0], remedy=self.malformed[1])
         return self.extras
+
+
+@dataclass(frozen=True)
+class GivenConnection:
+    """An Airflow connection that somebody gave as an object, kept without showing itself."""
+
+    kind: type[Connection]
+    fields: Secret
+
+    @classmethod
+    def keep(cls, connection: Connection) -> GivenConnection:
+        """Keep it; raises nothing."""
+        fields = {name: getattr(connection, name) for name in _FIELDS}
+        return cls(type(connection), Secret(json.dumps(fields)))
+
+    def connection(self) -> Connection:
+        """A connection like the one that was given."""
+        return self.kind(**json.loads(self.fields.reveal()))
 
 
 def with_secrets_hidden(values: Mapping[str, object]) -> dict[str, object]:

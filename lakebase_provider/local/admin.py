@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.secret import Secret
+from lakebase_provider.core.tracebacks import without_locals
 from lakebase_provider.local import superuser
 from lakebase_provider.local.errors import LocalLakebaseError
 
@@ -29,8 +31,9 @@ class Admin:
 
     def __init__(self, port: int, key: str, superuser_dsn: str) -> None:
         self._port = port
-        self._key = key
-        self._superuser_dsn = superuser_dsn
+        # Opaque, for these errors show up in the tracebacks of tests and of tools around them.
+        self._key = Secret(key)
+        self._superuser_dsn = Secret(superuser_dsn)
 
     def set_token_lifetime(self, seconds: float) -> None:
         """Let database tokens minted from now on live this long at most."""
@@ -236,7 +239,7 @@ class Admin:
             parameters: Values for the placeholders.
             database: Where to run it.
         """
-        return superuser.execute(self._superuser_dsn, statement, parameters, database=database)
+        return superuser.execute(self._superuser_dsn.reveal(), statement, parameters, database=database)
 
     def ping(self) -> int:
         """Return the server's process id."""
@@ -246,19 +249,21 @@ class Admin:
         """Tell the server to end; returns before it has."""
         self._call("stop")
 
+    def _headers(self) -> dict[str, str]:
+        return {"X-Local-Admin-Key": self._key.reveal(), "Content-Type": "application/json"}
+
     def _call(self, command: str, **arguments: Any) -> Any:
         # http.client, for it knows nothing of the environment's proxies.
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT)
         try:
-            headers = {"X-Local-Admin-Key": self._key, "Content-Type": "application/json"}
-            connection.request("POST", f"/_local/{command}", json.dumps(arguments), headers)
+            connection.request("POST", f"/_local/{command}", json.dumps(arguments), self._headers())
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise LocalLakebaseError(
                 f"The local Lakebase on port {self._port} does not answer: {error}.",
                 remedy="Start it again; it ends with the process that started it.",
-            ) from error
+            ) from without_locals(error)
         finally:
             connection.close()
         try:

@@ -63,5 +63,4 @@ def test_env_names_all_that_clients_read(lakebase_env: LocalLakebase) -> None:
         "PGDATABASE",
         "PGUSER",
         "PGSSLROOTCERT",
-        "LAKEBASE_ALLOW_LOOPBACK",
     }
