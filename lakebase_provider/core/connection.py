@@ -18,16 +18,14 @@ from lakebase_provider.core.cancel import require_may_begin, statement_was_cance
 from lakebase_provider.core.statements import leaves_no_trace
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
-#: too, but does not run beside a ROLLBACK, and would throw away the statements that psycopg has prepared.
+#: too, but does not run beside a ROLLBACK.
 _RESET_SESSION = (
     b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
-    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
 )
 
 #: What a borrower may have set on the object, and what it was before.
 _TRANSACTION_DEFAULTS = {"autocommit": False, "isolation_level": None, "read_only": None, "deferrable": None}
-#: psycopg's default: a statement is prepared when it is executed more often than this.
-_PREPARE_THRESHOLD = 5
 #: Seconds for the server to answer; after them the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
@@ -43,14 +41,40 @@ class _Reading:
 
     def _execute_gen(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
         # execute() makes these steps and hands them to wait() while it holds the connection's lock.
-        steps: Generator[Any, Any, None] = super()._execute_gen(query, *args, **kwargs)  # type: ignore[misc]
         connection = self._conn  # type: ignore[attr-defined]
-        if not isinstance(connection, _Tracked) or connection._used:
-            return steps
-        text = query.as_string(connection) if isinstance(query, sql.Composable) else query
-        if isinstance(text, str) and leaves_no_trace(text):
+        if not isinstance(connection, _Tracked):
+            return self._steps(query, *args, **kwargs)
+        steps = self._again_if_stale(connection, query, *args, **kwargs)
+        if not connection._used and _only_reads(query, connection):
             return connection._without_trace(steps)
         return steps
+
+    def _steps(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+        steps: Generator[Any, Any, None] = super()._execute_gen(query, *args, **kwargs)  # type: ignore[misc]
+        return steps
+
+    def _again_if_stale(
+        self, connection: _Tracked, query: Query, *args: Any, **kwargs: Any
+    ) -> Generator[Any, Any, None]:
+        """The statement's steps, and once more if it is a read whose prepared form the server refuses.
+
+        That is so after somebody has altered what it reads. Only the first statement of a transaction is run
+        again, for what was done before it would be lost.
+        """
+        first = (
+            connection.pgconn.transaction_status == TransactionStatus.IDLE and connection._pipeline is None
+        )
+        try:
+            yield from self._steps(query, *args, **kwargs)
+            return
+        except psycopg.errors.FeatureNotSupported as error:
+            if not (_is_stale(error) and first and _only_reads(query, connection)):
+                raise
+        connection._prepared.clear()
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            # It has begun with this statement.
+            yield from psycopg.BaseConnection._rollback_gen(connection)
+        yield from self._steps(query, *args, **kwargs)
 
 
 class LakebaseCursor(_Reading, psycopg.Cursor[Row]):
@@ -117,10 +141,19 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _statements_to_reset(self) -> bytes:
         """What undoes what a borrower did; nothing if he left no trace."""
-        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
         if self._used:
-            return _RESET_SESSION if idle else b"ROLLBACK; " + _RESET_SESSION
-        return b"" if idle else b"ROLLBACK"
+            statements.append(_RESET_SESSION)
+        elif self._prepared._names or self._prepared._to_flush:
+            # Of a statement that he read with often. To the next borrower it would be of no use but for that
+            # one statement, and whoever alters what it reads would break it in the middle of a transaction.
+            statements.append(b"DEALLOCATE ALL")
+        return b"; ".join(statements)
+
+    def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
+        # psycopg would go on with the same prepared statement, and fail for ever.
+        if _is_stale(error):
+            self._prepared.clear()
 
     def _changed(self) -> list[tuple[str, Any]]:
         return [
@@ -130,7 +163,10 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _forget_borrower(self) -> None:
         # Last, for setting one of the attributes goes through wait(), even when nothing is sent.
         self._touched = self._used = False
-        self.prepare_threshold = _PREPARE_THRESHOLD
+        # The server has forgotten the statements, too. Their names are not used again: behind a pooler that
+        # lends its sessions by the transaction, another one may know them still.
+        forgotten, self._prepared = self._prepared, type(self._prepared)()
+        self._prepared._prepared_idx = forgotten._prepared_idx
         self._adapters = None
         if self._notice_handlers or self._notify_handlers:
             self._notice_handlers.clear()
@@ -197,6 +233,9 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             return super().wait(gen, *args, **kwargs)
         except psycopg.errors.QueryCanceled:
             statement_was_canceled()
+            raise
+        except psycopg.errors.FeatureNotSupported as error:
+            self._forget_if_stale(error)
             raise
 
     def set_autocommit(self, value: bool) -> None:
@@ -296,6 +335,9 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         except psycopg.errors.QueryCanceled:
             statement_was_canceled()
             raise
+        except psycopg.errors.FeatureNotSupported as error:
+            self._forget_if_stale(error)
+            raise
 
     async def close(self) -> None:
         """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
@@ -352,6 +394,17 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         self.cursor_factory = AsyncLakebaseCursor
         self.server_cursor_factory = psycopg.AsyncServerCursor
         self._forget_borrower()
+
+
+def _only_reads(query: Query, connection: _Tracked) -> bool:
+    text = query.as_string(connection) if isinstance(query, sql.Composable) else query
+    return isinstance(text, str) and leaves_no_trace(text)
+
+
+def _is_stale(error: psycopg.errors.FeatureNotSupported) -> bool:
+    """Whether the server refuses a prepared statement whose result would have other columns by now."""
+    # By the place in the server: the message may be in any language.
+    return error.diag.source_function == "RevalidateCachedQuery"
 
 
 def _interrupted() -> psycopg.OperationalError:
