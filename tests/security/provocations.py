@@ -26,7 +26,9 @@ from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.dagster.runs import materialize
+from tests.security.copy_data import HEADER, TRAILER, row
 from tests.security.hostile_workspace import CREDENTIALS, DISCOVERY
+from tests.security.lying_server import LyingServer, of_types
 
 Act = Callable[[Any, World], object]
 GETPID = os.getpid
@@ -532,6 +534,34 @@ def nobody_knows_of_the_commit(front: Front, world: World) -> None:
 @raises("ValueRefused", *SYNC)
 def number_that_arrow_has_not(front: Front, world: World) -> None:
     front.client(world.settings()).fetch_arrow("SELECT 'NaN'::numeric(10, 2)")
+
+
+@raises("Malformed", *SYNC)
+def value_that_has_not_its_form(front: Front, world: World) -> None:
+    fetch_from_liar(front, world, row(b"\2"), "bool")
+
+
+@raises("MalformedRow", *SYNC)
+def row_of_more_fields_than_columns(front: Front, world: World) -> None:
+    fetch_from_liar(front, world, row(b"\1", b"\1"), "bool")
+
+
+def fetch_from_liar(front: Front, world: World, rows: bytes, kind: str) -> None:
+    server = world.enter(LyingServer(world.folder))
+    server.described, server.copied = of_types(kind), [HEADER + rows, TRAILER]
+    config, password = server.config(), world.canary()
+    asked = world.settings(
+        auth="password",
+        user=config.user,
+        password=password,
+        host=config.host,
+        port=config.port,
+        sslrootcert=config.sslrootcert,
+        client_id=None,
+        client_secret=None,
+        workspace_host=None,
+    )
+    front.client(asked).fetch_arrow("SELECT c0 FROM t")
 
 
 # What is no front's.
