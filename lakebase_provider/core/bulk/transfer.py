@@ -390,18 +390,17 @@ class _Run:
 
     def _next(self, blocks: Iterator[Block]) -> Block | None:
         try:
-            with self._query.errors():
-                return next(blocks, None)
+            return next(blocks, None)
         except Exception as error:
             refused = self._refused(error)
-            if refused is None:
+            if refused is not None:
+                raise refused from None  # the other one quotes SQL of this module's
+            with self._query.errors():
                 raise
-            raise refused from None  # its cause quotes SQL of this module's
 
     def _refused(self, error: Exception) -> BadRowError | None:
         """The error of a value that its column's guard refuses."""
-        cause = error.__cause__ or error
-        diagnosis = getattr(cause, "diag", None)
+        diagnosis = getattr(error, "diag", None)
         match = _REFUSED.search(getattr(diagnosis, "message_primary", None) or "")
         if match is None:
             return None

@@ -13,7 +13,7 @@ import psycopg
 
 from lakebase_provider.core.bulk.copy_out import copy_out
 from lakebase_provider.core.bulk.query import Parameters, query_text
-from lakebase_provider.core.bulk.session import UTF8, settings
+from lakebase_provider.core.bulk.session import settings
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError
 
@@ -160,6 +160,7 @@ class _Psycopg2(Server):
         self._own: bool = idle
         self._autocommit = connection.autocommit
         if connection.encoding != "UTF8":
+            # The driver, too, has to know it. It does not hear of one that is set by SQL.
             connection.set_client_encoding("UTF8")
         if connection.autocommit and idle:
             connection.autocommit = False
@@ -183,7 +184,7 @@ class _Psycopg2(Server):
     def settings(self, wanted: Mapping[str, str]) -> Iterator[None]:
         with self._cursor() as cursor:
             for name, value in wanted.items():
-                if name not in UTF8:  # set already, as the driver has to know it
+                if self._connection.get_parameter_status(name) != value:
                     cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
         yield
 

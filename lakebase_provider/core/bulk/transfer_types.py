@@ -177,9 +177,9 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
         return _from_text(column, source, target, binary=binary)
     if target.oid in _TEXTS:
         # A cast adds a mask to an inet that has none.
-        value = "concat({c})" if source.oid == _INET else "{c}::text"
-        fits = _fits(Typed(25, -1, "text"), target, value)
-        return Passage(value=f"CASE WHEN {{c}} IS NOT NULL THEN {value} END", guard=fits)
+        inet = "CASE WHEN {c} IS NOT NULL THEN pg_catalog.concat({c}) END"
+        value = inet if source.oid == _INET else "{c}::text"
+        return Passage(value=value, guard=_fits(Typed(25, -1, "text"), target, value))
     if (source.oid, to) in ((_TIMESTAMP, _TIMESTAMPTZ), (_DATE, _TIMESTAMPTZ)) and target.oid == to:
         value = "({c}::timestamp AT TIME ZONE 'UTC')"
         return Passage(value=value, guard=_fits(Typed(to, -1, ""), target, value))
@@ -197,7 +197,7 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
 
 def _to_json(target: Typed) -> str:
     function = "to_json" if target.oid == _JSON else "to_jsonb"
-    return f"CASE WHEN {{c}} IS NOT NULL THEN {function}({{c}}) END"
+    return f"pg_catalog.{function}({{c}})"
 
 
 def _from_text(column: str, source: Typed, target: Typed, *, binary: bool) -> Passage:
