@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from lakebase_provider.core import LakebaseClient
@@ -498,3 +501,77 @@ def test_progress_tells_rows_and_bytes(client: LakebaseClient, source: Any) -> N
     assert seen == sorted(seen)
     assert (result.rows, result.bytes) == (20_000, seen[-1][1])
     assert 19_998 < seen[-1][0] <= 20_000
+
+
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+).map(json.dumps)
+_INT = st.integers(-(2**31), 2**31 - 1)
+#: Types, with texts that their input functions read.
+_DRAWN: dict[str, st.SearchStrategy[str]] = {
+    "int8": st.integers(-(2**63), 2**63 - 1).map(str),
+    "float4": st.floats(width=32).map(repr),
+    "float8": st.floats().map(repr),
+    "numeric": st.decimals(allow_nan=False, allow_infinity=False).map(str)
+    | st.sampled_from(["NaN", "-Infinity"]),
+    "text": _TEXT,
+    "bytea": st.binary(max_size=8).map(lambda data: "\\x" + data.hex()),
+    "date": st.integers(-2_451_545, 2_145_031_948).map(str),
+    "timestamptz": st.integers(-210_866_803_200_000_000, 9_223_371_331_199_999_999).map(str),
+    "time": st.integers(0, 86_400_000_000).map(
+        lambda us: f"{us // 3_600_000_000}:00:{us % 60_000_000 / 1e6:f}"
+    ),
+    "interval": st.builds(
+        lambda months, days, us: f"{months} months {days} days {us} microseconds",
+        _INT,
+        _INT,
+        st.integers(-(2**53), 2**53),
+    ),
+    "json": _JSON,
+    "jsonb": _JSON.filter(lambda text: "\\u0000" not in text),
+    "int4[]": st.lists(_INT, min_size=1, max_size=3).map(
+        lambda values: f"[{values[0] % 9}:{values[0] % 9 + len(values) - 1}]={{{','.join(map(str, values))}}}"
+    ),
+    "int4range": st.builds(lambda low, size: f"[{low},{low + size}]", st.integers(-9, 9), st.integers(0, 9)),
+}
+#: What makes a date or a time of the days and microseconds that are drawn.
+_MADE = {
+    "date": "(%s::int + date '2000-01-01')",
+    "timestamptz": "(timestamptz '2000-01-01 00:00+00' + %s::int8 / 1000000 * interval '1 sec')",
+}
+
+
+@pytest.mark.usefixtures("types")
+def test_whatever_is_drawn_arrives_byte_for_byte(
+    client: LakebaseClient, other: psycopg.Connection[Any], database: str
+) -> None:
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(_DRAWN))
+    run(client, f"create table t ({columns}, own mood)")
+    other.execute(f"drop table if exists drawn; create table drawn ({columns})".encode())
+    values = ", ".join(_MADE.get(kind, f"%s::{kind}") for kind in _DRAWN)
+    formats = set()
+
+    @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.tuples(*(st.none() | drawn for drawn in _DRAWN.values())), min_size=1, max_size=5))
+    def holds(rows: list[tuple[str | None, ...]]) -> None:
+        run(client, "truncate t")
+        other.execute("truncate drawn")
+        try:
+            with other.transaction():
+                other.cursor().executemany(f"insert into drawn values ({values})".encode(), rows)
+        except psycopg.DataError:
+            reject()  # out of the type's range
+        other.commit()
+        for query in ("select * from drawn", "select *, 'calm'::mood as own from drawn"):
+            run(client, "truncate t")
+            formats.add(transfer(client, other, query).format)
+            with client.connection() as here:
+                names = ", ".join(f"c{number}" for number in range(len(_DRAWN)))
+                assert md5s(here, f"select {names} from t") == md5s(other, "select * from drawn")
+            other.rollback()
+
+    holds()
+    assert formats == {"binary", "text"}
