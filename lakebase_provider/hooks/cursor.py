@@ -22,7 +22,7 @@ class HookCursor(LakebaseCursor[Any]):
 
     def execute(self, query: Query, params: Params | None = None, **options: Any) -> HookCursor:
         """Run one statement, or several in one text."""
-        text, values = _bound(self.connection, query, params)
+        text, values = bound(self.connection, query, params)
         super().execute(text, values, **options)
         if self._results[1:]:
             self.set_result(-1)
@@ -34,7 +34,7 @@ class HookServerCursor(psycopg.ServerCursor[Any]):
 
     def execute(self, query: Query, params: Params | None = None, **options: Any) -> HookServerCursor:
         """Declare the cursor."""
-        text, values = _bound(self.connection, query, params)
+        text, values = bound(self.connection, query, params)
         super().execute(text, values, **options)
         return self
 
@@ -44,18 +44,25 @@ class AsyncHookCursor(AsyncLakebaseCursor[Any]):
 
     async def execute(self, query: Query, params: Params | None = None, **options: Any) -> AsyncHookCursor:
         """Run one statement, or several in one text."""
-        text, values = _bound(self.connection, query, params)
+        text, values = bound(self.connection, query, params)
         await super().execute(text, values, **options)
         if self._results[1:]:
             await self.set_result(-1)
         return self
 
 
-def _bound(
+def bound(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
     query: Query,
     params: Params | None,
 ) -> tuple[Any, Params | None]:
+    """A query and its parameters as psycopg takes them.
+
+    Args:
+        connection: Says how to quote, where the values of several statements are written into their text.
+        query: The query, as users of the hook write it.
+        params: Its parameters.
+    """
     if not params:
         # Without parameters psycopg leaves every % alone, and Postgres takes several statements.
         return query, None

@@ -23,11 +23,15 @@ _FIRST_ROWS = 1000
 class LakebaseTransferOperator(LoadingOperator):
     """Loads the rows of a query on any SQL connection into a table by COPY, in one transaction.
 
-    Rows are read as they are written, in portions of 10,000. psycopg's drivers have a cursor on the server
-    for that; another driver may gather all rows at its end unless its connection says otherwise, such as
-    MySQL's with ``{"cursor": "SSCursor"}`` in its extras. A load that is skipped does not run the query.
-    A driver that waits outside of Python, as psycopg2 does, is interrupted by a task's timeout only when the
-    query's next rows have come; limit such a query on its server, too.
+    From Lakebase and Postgres (psycopg 3 and psycopg2) what COPY sends there is what COPY takes here: no
+    value becomes one of Python's on the way, and each arrives as it was. A column of another type than the
+    table's is converted by the query's server; a value that would be changed by that is an error. Only a
+    query that changes no data can be read so, and ``on_error="reject"`` is refused.
+
+    From other databases rows are read as they are written, in portions of 10,000. A driver may gather all
+    rows at its end unless its connection says otherwise, such as MySQL's with ``{"cursor": "SSCursor"}`` in
+    its extras; one that waits outside of Python is interrupted by a task's timeout only when the query's next
+    rows have come: limit such a query on its server, too. A load that is skipped does not run the query.
 
     It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
 
@@ -69,6 +73,7 @@ class LakebaseTransferOperator(LoadingOperator):
         self.sql = sql
         self.parameters = parameters
         self.source_hook_params = source_hook_params
+        self._rows: SourceCursor | None = None
 
     @cached_property
     def _source_hook(self) -> DbApiHook:
@@ -93,14 +98,14 @@ class LakebaseTransferOperator(LoadingOperator):
             failing_fast(),
             SourceCursor(self._source_hook, self.source_conn_id, self.sql, self.parameters) as rows,
         ):
+            self._rows = rows
             return self._load(rows, context)
 
     def on_kill(self) -> None:
-        """Cancel what still runs on the server, and on the other one where that is a Lakebase too."""
+        """Cancel what still runs on the server, and on the other one where that is Postgres or Lakebase."""
         super().on_kill()
-        cancel = getattr(self.__dict__.get("_source_hook"), "cancel", None)
-        if cancel is not None:
-            cancel()
+        if self._rows is not None:
+            self._rows.cancel()
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """What the query reads is read, the table written."""
@@ -133,13 +138,47 @@ class SourceCursor:
         self._sql = sql
         self._parameters = parameters
         self._opened = ExitStack()
+        self._connection: Any = None
         self._first: Sequence[Any] | None = None
 
     def __enter__(self) -> SourceCursor:
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
+        # From here on it may be another one's.
+        self._connection = None
         self._opened.close()
+
+    def as_load_source(self) -> Any:
+        """What is loaded: the query itself where it runs on Postgres, whose COPY gives it; else this cursor.
+
+        A load asks when it is known to take place.
+        """
+        from lakebase_provider.core.bulk.transfer import PostgresQuery
+        from lakebase_provider.core.bulk.transfer_servers import gives_copy
+
+        with self._named_errors():
+            connection = self._connect()
+        if not gives_copy(connection):
+            return self
+        sql: Any = self._sql
+        parameters: Any = self._parameters or None
+        if parameters is not None and not isinstance(parameters, Mapping):
+            parameters = list(parameters)
+        if type(connection).__module__.partition(".")[0] == "lakebase_provider":
+            from lakebase_provider.hooks.cursor import bound
+
+            with self._named_errors():
+                sql, parameters = bound(connection, sql, parameters)
+        self._hook.log.info("Running statement: %s", self._sql)
+        return PostgresQuery(connection, sql, parameters, name=f"Query on '{self._conn_id}'")
+
+    def cancel(self) -> None:
+        """Cancel what the server runs, where its driver can; safe in a signal handler."""
+        from lakebase_provider.core.bulk.transfer_servers import cancel
+
+        if self._connection is not None:
+            cancel(self._connection)
 
     @property
     def description(self) -> Any:
@@ -170,8 +209,13 @@ class SourceCursor:
         with self._named_errors():
             return self._executed()
 
+    def _connect(self) -> Any:
+        if self._connection is None:
+            self._connection = self._opened.enter_context(closing(self._hook.get_conn()))
+        return self._connection
+
     def _executed(self) -> Any:
-        connection = self._opened.enter_context(closing(self._hook.get_conn()))
+        connection = self._connect()
         cursor = self._opened.enter_context(closing(_new_cursor(connection)))
         self._hook.log.info("Running statement: %s", self._sql)
         if self._parameters:

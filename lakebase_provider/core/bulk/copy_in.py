@@ -105,16 +105,16 @@ def copy_in(
     """
     opened = source if isinstance(source, Source) else open_source(source, columns)
     with opened:
-        chosen = _columns(opened, table, columns)
+        chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
         encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)
-        statement = _statement(into or table.name, chosen, method)
+        statement = copy_from(into or table.name, chosen, method.format)
         with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:
             try:
-                with cursor.copy(statement) as copy, _cancelled_when_interrupted(connection):
+                with cursor.copy(statement) as copy, cancelled_when_interrupted(connection):
                     run.write(opened, copy)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 if not run.rejected:
@@ -206,7 +206,17 @@ def bad_row(error: BadValueError, number: int | None, column: str | None) -> Bad
     return BadRowError(message, row=number, column=column, kind=error.kind)
 
 
-def _columns(source: Source, table: Table, columns: Sequence[str] | None) -> list[Column]:
+def target_columns(source: Source, table: Table, columns: Sequence[str] | None) -> list[Column]:
+    """The table's columns that a source's columns go to, in the source's order.
+
+    Args:
+        source: The source, of the chosen columns.
+        table: The table.
+        columns: The columns' names; None for those of the source.
+
+    Raises:
+        ColumnMismatchError: The table has no such column, or computes it itself.
+    """
     if columns is not None:
         names = tuple(columns)
     elif source.column_names is not None:
@@ -235,7 +245,7 @@ def _columns(source: Source, table: Table, columns: Sequence[str] | None) -> lis
 
 
 @contextmanager
-def _cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """End the COPY on the server when a signal handler raises, such as for a task's timeout.
 
     psycopg only tells the server that no more comes, and waits until it has read that: a server that waits
@@ -252,12 +262,13 @@ def _cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator
         raise
 
 
-def _statement(name: TableName, columns: Sequence[Column], method: Method) -> sql.Composed:
+def copy_from(name: TableName, columns: Sequence[Column], form: str) -> sql.Composed:
+    """The COPY that fills columns of a table from a stream in one of COPY's formats."""
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
         name.sql(),
         sql.SQL(", ").join(column.sql() for column in columns),
-        sql.SQL(method.format),
-        sql.SQL("" if method.format == "binary" else ", ENCODING 'UTF8'"),
+        sql.SQL(form),
+        sql.SQL("" if form == "binary" else ", ENCODING 'UTF8'"),
     )
 
 

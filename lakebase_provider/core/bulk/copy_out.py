@@ -72,6 +72,29 @@ class CopyOut:
                 data, sizes = rest, sizes[count:]
         yield data, sizes
 
+    def blocks(self, size: int) -> Iterator[tuple[bytearray, int]]:
+        """The data as it comes, with the number of messages in it; a block has `size` bytes, or is the last.
+
+        Args:
+            size: Bytes of a block, at least.
+
+        Raises:
+            LoadInterruptedError: The connection was lost.
+            psycopg.Error: The server ended the query; what it had sent before has been given.
+        """
+        data, sizes = bytearray(), list[int]()
+        while not self.ended:
+            try:
+                with interrupted_reads():
+                    self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
+            except Exception:
+                if sizes:
+                    yield data, len(sizes)
+                raise
+            if sizes and (self.ended or len(data) >= size):
+                yield data, len(sizes)
+                data, sizes = bytearray(), []
+
     def cancel(self) -> None:
         """Have the server end the query, and read what it had sent."""
         self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)

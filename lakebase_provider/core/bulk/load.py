@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ from lakebase_provider.core.bulk.result import LoadResult
 from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.swap import swap_in
 from lakebase_provider.core.bulk.table import Table, TableName, read_table, resolve_name
+from lakebase_provider.core.bulk.transfer import PostgresQuery, copy_between, create_for
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
-from lakebase_provider.core.errors import ColumnMismatchError, LoadError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,13 +135,32 @@ class _Load:
                     earlier.rows,
                 )
                 return earlier
-        result = self._move(self._table(name))
+        result = self._moved(name)
         if ledger is not None:
             ledger.record(result)
         _log(result)
         return result
 
+    def _moved(self, name: TableName) -> LoadResult:
+        # A load that is skipped never asks for what it would have loaded.
+        resolve = getattr(self.source, "as_load_source", None)
+        if resolve is not None:
+            self.source = resolve()
+        if not isinstance(self.source, PostgresQuery):
+            return self._move(self._table(name))
+        if self.rejects is not None:
+            raise ConfigError(
+                "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
+                remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
+            )
+        with closing(self.source):
+            return self._move(self._table(name))
+
     def _table(self, name: TableName) -> Table:
+        if self.plan.create and isinstance(self.source, PostgresQuery):
+            return create_for(
+                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
+            )
         if self.plan.create:
             table, self.source = ensure_table(
                 self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
@@ -179,6 +199,17 @@ class _Load:
 
     def _copy(self, table: Table, into: TableName | None) -> CopyResult:
         self.progress.phase("copy")
+        if isinstance(self.source, PostgresQuery):
+            copied = copy_between(
+                self.connection,
+                self.source,
+                table,
+                into=into,
+                columns=self.plan.columns,
+                progress=self.progress,
+            )
+            self.progress(copied.rows, copied.bytes)
+            return copied
         copied = copy_in(
             self.connection,
             self.source,

@@ -1,0 +1,227 @@
+"""How a column of a query on one server gets into a column of a table on another, its value unchanged.
+
+Between equal built-in types the bytes go as they are. Where the table's type is another one, or a narrower
+one, the query's server converts, as ``INSERT … SELECT`` would, and refuses the value that comes back changed.
+A type of an extension or of a user's own has another OID on each server: its text goes, which its input
+function reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lakebase_provider.core.errors import ColumnMismatchError
+
+#: OIDs below are the same on every server; those from here on each server gives out itself.
+FIRST_OWN_OID = 10_000
+
+#: Types whose binary form says something of the server that sent it, or is no input: OIDs of functions,
+#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding.
+_TEXT_ONLY = frozenset(
+    {
+        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
+        4089, 4090, 4096, 4097, 4191, 4192,  # reg*
+        142, 143,  # xml
+        1033, 1034,  # aclitem
+        2249, 2287,  # record
+        2281, 2278, 705,
+    }
+)  # fmt: skip
+
+#: OIDs of arrays' types with those of their elements, where rules differ by the element.
+_ELEMENTS = {
+    1000: 16, 1001: 17, 1002: 18, 1003: 19, 1016: 20, 1005: 21, 1007: 23, 1009: 25, 199: 114, 1028: 26,
+    1021: 700, 1022: 701, 791: 790, 1014: 1042, 1015: 1043, 1182: 1082, 1183: 1083, 1115: 1114, 1185: 1184,
+    1187: 1186, 1270: 1266, 1561: 1560, 1563: 1562, 1231: 1700, 2951: 2950, 3807: 3802, 1041: 869, 651: 650,
+    143: 142,
+}  # fmt: skip
+
+_TEXTS = frozenset({25, 1042, 1043, 19})
+_JSONS = frozenset({114, 3802})
+_BPCHAR, _VARCHAR, _NAME = 1042, 1043, 19
+_JSON = 114
+_FLOAT4, _FLOAT8, _NUMERIC, _MONEY = 700, 701, 1700, 790
+_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _TIMETZ, _INTERVAL = 1082, 1083, 1114, 1184, 1266, 1186
+_BIT, _VARBIT, _INET = 1560, 1562, 869
+_ZONED = frozenset({_TIMESTAMPTZ, _TIMETZ})
+_UNZONED = frozenset({_TIMESTAMP, _DATE, _TIME})
+
+# ISO 8601, and what Postgres itself writes: other texts may lose a part of them.
+_DAY = r"([0-9]{4,7}-[0-9]{2}-[0-9]{2}|-?infinity)"
+_CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?"
+_ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2}){0,2})"
+_ISO = {
+    _DATE: f"^{_DAY}( BC)?$",
+    _TIME: f"^{_CLOCK}$",
+    _TIMETZ: f"^{_CLOCK}{_ZONE}$",
+    _TIMESTAMP: f"^{_DAY}([ T]{_CLOCK})?( BC)?$",
+    _TIMESTAMPTZ: f"^{_DAY}([ T]{_CLOCK}{_ZONE}?)?( BC)?$",
+}
+_HAS_ZONE = f"[0-9]{_ZONE}( BC)?$"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A type with its modifier.
+
+    Attributes:
+        oid: OID of the type, of the one below it where it is a domain.
+        typmod: Its modifier, -1 for none or an unknown one.
+        name: As SQL writes it.
+    """
+
+    oid: int
+    typmod: int
+    name: str
+
+    @property
+    def built_in(self) -> bool:
+        """Whether every server knows it by this OID."""
+        return 0 < self.oid < FIRST_OWN_OID
+
+    @property
+    def element(self) -> int:
+        """OID of an array's elements, or of the type itself."""
+        return _ELEMENTS.get(self.oid, self.oid)
+
+    @property
+    def plain_name(self) -> str:
+        """Its name without the modifier."""
+        head, bracket, rest = self.name.partition("(")
+        return head + rest.partition(")")[2] if bracket else self.name
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How one column goes.
+
+    Attributes:
+        binary: Whether its bytes mean the same on both sides.
+        value: What the query's server sends, of the column given as ``{c}``; None for the column itself.
+        guard: When that is the same value; None for always.
+    """
+
+    binary: bool = True
+    value: str | None = None
+    guard: str | None = None
+
+
+def passage(column: str, source: Typed, target: Typed) -> Passage:
+    """How a value of one type gets into a column of another.
+
+    Args:
+        column: The column's name, for the error.
+        source: The type of the query's column.
+        target: The type of the table's.
+
+    Raises:
+        ColumnMismatchError: It would have to be changed.
+    """
+    if not source.built_in or not target.built_in:
+        return _by_text(column, source, target)
+    if source.oid == target.oid:
+        return Passage(source.oid not in _TEXT_ONLY, guard=_fits(source, target))
+    if source.oid in _TEXTS and target.oid in _TEXTS:
+        # One form of bytes, and blanks stay where they are.
+        return Passage(guard=_fits(source, target))
+    return _converted(column, source, target)
+
+
+def mismatch(column: str, source: Typed, target: Typed) -> ColumnMismatchError:
+    """The error of two types between which no value goes unchanged."""
+    return ColumnMismatchError(
+        f"Column {column!r} is of type {source.name} in the query, and of type {target.name} in the table.",
+        remedy=f"Convert it in the query, such as {column}::{target.name}, if that is what is meant.",
+    )
+
+
+def _by_text(column: str, source: Typed, target: Typed) -> Passage:
+    if target.built_in and target.oid in _JSONS:
+        return Passage(value=_to_json(target))
+    if target.built_in and target.oid not in _TEXTS:
+        raise mismatch(column, source, target)
+    if source.built_in and source.element in (_TIMESTAMPTZ, _MONEY):
+        raise mismatch(column, source, target)  # what its text says depends on the session
+    if target.built_in:
+        text = Typed(25, -1, "text")
+        return Passage(value="{c}::text", guard=_fits(text, target, "{c}::text"))
+    return Passage(binary=False)
+
+
+def _fits(source: Typed, target: Typed, value: str = "{c}") -> str | None:
+    """When the table's type, narrower than the query's, holds a value as it is."""
+    if target.oid == _NAME and source.oid != _NAME:
+        return f"octet_length({value}) <= 63"
+    if target.typmod == -1 or (source.oid, source.typmod) == (target.oid, target.typmod):
+        return None
+    if target.oid == _VARCHAR or (target.oid == _BPCHAR and source.oid != _BPCHAR):
+        return f"char_length({value}) <= {target.typmod - 4}"
+    if target.oid == _BIT or (target.oid == _BPCHAR and value == "{c}"):
+        return f"{{c}}::{target.name} = {{c}}"
+    return f"{value}::{target.name} = {value}"
+
+
+def _converted(column: str, source: Typed, target: Typed) -> Passage:
+    """Between two built-in types."""
+    of, to = source.element, target.element
+    if (of in _ZONED and to in _UNZONED) or (_MONEY in (of, to) and not {of, to} <= {_MONEY, _NUMERIC}):
+        raise mismatch(column, source, target)
+    binary = target.oid not in _TEXT_ONLY
+    if target.oid in _JSONS:
+        json = source.oid in _TEXTS | _JSONS
+        return Passage(value=f"{{c}}::{target.name}" if json else _to_json(target))
+    arrays = (source.oid != of, target.oid != to)
+    if arrays in ((True, False), (False, True)) and not {source.oid, target.oid} & _TEXTS:
+        raise mismatch(column, source, target)
+    if source.oid in _TEXTS:
+        return _from_text(column, source, target, binary=binary)
+    if target.oid in _TEXTS:
+        # A cast adds a mask to an inet that has none.
+        inet = "CASE WHEN {c} IS NOT NULL THEN pg_catalog.concat({c}) END"
+        value = inet if source.oid == _INET else "{c}::text"
+        return Passage(value=value, guard=_fits(Typed(25, -1, "text"), target, value))
+    if (source.oid, to) in ((_TIMESTAMP, _TIMESTAMPTZ), (_DATE, _TIMESTAMPTZ)) and target.oid == to:
+        value = "({c}::timestamp AT TIME ZONE 'UTC')"
+        return Passage(value=value, guard=_fits(Typed(to, -1, ""), target, value))
+    if to in _ZONED:
+        raise mismatch(column, source, target)
+    if {of, to} <= _JSONS or (of, to) == (_FLOAT8, _FLOAT4):
+        return Passage(binary, f"{{c}}::{target.name}")
+    if of in (_FLOAT4, _FLOAT8) and to == _NUMERIC:
+        # The cast keeps 15 digits, and the text as many as there are.
+        text = "text[]" if source.oid != of else "text"
+        value = f"{{c}}::{text}::{target.plain_name}"
+        return Passage(binary, value, _fits(Typed(target.oid, -1, ""), target, value))
+    return Passage(binary, f"{{c}}::{target.name}", f"{{c}}::{target.name}::{source.name} = {{c}}")
+
+
+def _to_json(target: Typed) -> str:
+    function = "to_json" if target.oid == _JSON else "to_jsonb"
+    return f"pg_catalog.{function}({{c}})"
+
+
+def _from_text(column: str, source: Typed, target: Typed, *, binary: bool) -> Passage:
+    """A text is read as the type's input function reads it; what that would drop is refused."""
+    plain, guards = target.plain_name, []
+    if target.oid != target.element and target.element in _ISO:
+        raise mismatch(column, source, target)
+    iso = _ISO.get(target.oid)
+    value = f"{{c}}::{target.name}"
+    if iso is not None:
+        guards.append(f"{{c}}::text ~ '{iso}'")
+    if target.oid == _TIMESTAMPTZ:
+        zoned = f"{{c}}::text ~ '{_HAS_ZONE}'"
+        plain_value = f"CASE WHEN {zoned} AND {{c}}::text ~ ':' THEN {{c}}::timestamptz"
+        plain_value += " ELSE {c}::timestamp AT TIME ZONE 'UTC' END"
+        value = f"({plain_value})::{target.name}"
+        if target.typmod != -1:
+            guards.append(f"{value} = ({plain_value})")
+    elif target.oid == _BIT:
+        guards.append(f"{{c}}::varbit = {{c}}::varbit::{target.name}::varbit")
+    elif target.element == _FLOAT8:
+        text = "text[]" if target.oid != target.element else "text"
+        numeric = "numeric[]" if target.oid != target.element else "numeric"
+        guards.append(f"{value}::{text}::{numeric} = {{c}}::{numeric}")
+    elif target.typmod != -1:
+        guards.append(f"{{c}}::{plain} = {value}")
+    return Passage(binary, value, " AND ".join(guards) or None)
