@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.abc import Query
 
+from lakebase_provider.core.adaptation import register
 from lakebase_provider.core.bulk.failures import typed_errors
 from lakebase_provider.core.cursor import plain_cursor
 
@@ -31,6 +32,7 @@ def executemany_pipeline(
         LoadError: A statement failed; the transaction is to be rolled back.
     """
     with typed_errors("Statements in a pipeline"), plain_cursor(connection) as cursor:
+        register(cursor)  # the connection may be the caller's own
         # psycopg's executemany has the server prepare the statement, and queues without waiting.
         cursor.executemany(query, rows)
         return cursor.rowcount
