@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def source_of(value: Any) -> Source:
 
     Raises:
         ColumnMismatchError: A column's name is no text, or would be lost with the index.
+        ConfigError: An iterator has been read before.
         LoadError: An iterator yields something else than record batches.
     """
     import pyarrow as pa
@@ -86,7 +89,8 @@ def _of_polars(frame: Any) -> Source:
 def _of_batches(batches: Iterator[Any]) -> Source:
     import pyarrow as pa
 
-    first = next(batches, None)
+    items, reading = read_once(batches)
+    first = next(items, None)
     if first is None:
         return Source(None, ())
     if not isinstance(first, pa.RecordBatch):
@@ -94,4 +98,9 @@ def _of_batches(batches: Iterator[Any]) -> Source:
             f"The iterator yields {type(first).__name__}, not record batches.",
             remedy="Return a frame, an Arrow table, a reader or an iterator of pyarrow.RecordBatch.",
         )
-    return Source(first.schema, chain([first], batches))
+    return Source(first.schema, _closing(chain([first], items), reading))
+
+
+def _closing(batches: Iterator[Any], reading: Reading) -> Iterator[Any]:
+    with closing(reading):
+        yield from batches

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -21,6 +22,7 @@ ROWS = 10_000
 #: Bytes of Arrow data in one batch, small enough for the processor's cache too, and the bound of its rows.
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 65_536
+_NOTHING: Any = object()
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,18 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name.
     """
     found = _open(source, columns)
     if columns is None:
         return found
     if found.column_names is not None:
-        return found.select(columns)
+        try:
+            return found.select(columns)
+        except BaseException:
+            found.close()
+            raise
     if found.width is not None and found.width != len(columns):
         found.close()
         raise ColumnMismatchError(
@@ -206,7 +212,24 @@ def open_stream(source: Any, description: str, close: Callable[[], None] | None 
             f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
         ) from None
     reader = pa.RecordBatchReader.from_stream(source)
-    return arrow_source(reader.schema, reader, description, close)
+    if not hasattr(source, "read_next_batch"):
+        return arrow_source(reader.schema, reader, description, close)
+    reading = Reading(source)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = next(reader, None)
+        reading.began(empty=first is None)
+        if first is not None:
+            yield first
+            yield from reader
+            reading.ended()
+
+    def close_both() -> None:
+        reading.close()
+        if close is not None:
+            close()
+
+    return arrow_source(reader.schema, batches(), description, close_both)
 
 
 def arrow_source(
@@ -262,22 +285,37 @@ def _open_cursor(cursor: Any) -> Source:
     def batches() -> Iterator[Batch]:
         found = chunks()
         first = next(found, None)
+        reading.began(empty=first is None)
         if first is None:
             return
         named = isinstance(first[0], Mapping)
         yield from _transposed(itertools.chain([first], found), names, named=named)
+        reading.ended()
 
-    return Source(f"cursor of {type(cursor).__module__}", batches, column_names=names)
+    # Where the cursor does not count its rows, another statement shows by another description.
+    number = getattr(cursor, "rownumber", None)
+    counts = isinstance(number, int)
+    reading = Reading(cursor, None if counts else cursor.description, anew=counts and number == 0)
+    description = f"cursor of {type(cursor).__module__}"
+    return Source(description, batches, column_names=names, close=reading.close)
 
 
 def _open_rows(rows: Iterable[Any]) -> Source:
-    iterator = iter(rows)
-    first = next(iterator, None)
-    if first is None:
+    items, reading = read_once(rows)
+    try:
+        return _rows_source(items, reading.close)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
+    first = next(items, _NOTHING)
+    if first is _NOTHING:
         return Source("no rows", lambda: iter(()))
-    everything = itertools.chain([first], iterator)
+    everything = itertools.chain([first], items)
     if hasattr(first, "__arrow_c_array__") and hasattr(first, "schema"):
-        return arrow_source(first.schema, everything, "Arrow record batches")
+        return arrow_source(first.schema, everything, "Arrow record batches", close)
     if isinstance(first, Mapping):
         names: tuple[str, ...] | None = tuple(first)
     elif isinstance(first, Sequence) and not isinstance(first, (str, bytes, bytearray)):
@@ -296,6 +334,7 @@ def _open_rows(rows: Iterable[Any]) -> Source:
         lambda: _transposed(chunks(), names or tuple(map(str, range(len(first)))), named=names is not None),
         column_names=names,
         width=len(first),
+        close=close,
     )
 
 
