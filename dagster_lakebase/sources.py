@@ -73,17 +73,25 @@ def _of_pandas(frame: Any) -> Source:
             f"The data frame has several columns named {', '.join(map(repr, repeated))}.",
             remedy="Rename them.",
         )
-    is_object = sys.modules["pandas"].api.types.is_object_dtype
-    objects = frozenset(name for name, kind in frame.dtypes.items() if is_object(kind))
-    return Source(pa.Schema.from_pandas(frame, preserve_index=False), frame, objects)
+    from lakebase_provider.core.bulk.source_frames import pandas_types
+
+    types = dict(zip(frame.columns, pandas_types(frame), strict=True))
+    objects = [name for name, kind in types.items() if kind is None]
+    try:
+        inferred = pa.Schema.from_pandas(frame[objects], preserve_index=False)
+    except pa.ArrowException as error:
+        raise ColumnMismatchError(
+            f"The types of the data frame's columns of objects do not show in their values: {error}.",
+            remedy="Cast each of them to a type that says what is meant, such as str.",
+        ) from None
+    fields = [inferred.field(name) if kind is None else pa.field(name, kind) for name, kind in types.items()]
+    return Source(pa.schema(fields), frame, frozenset(objects))
 
 
 def _of_polars(frame: Any) -> Source:
-    from lakebase_provider.core.bulk.source_frames import refuse_objects
+    from lakebase_provider.core.bulk.source_frames import polars_schema
 
-    schema = frame.collect_schema()
-    refuse_objects(schema)
-    return Source(schema.to_frame().to_arrow().schema, frame)
+    return Source(polars_schema(frame.collect_schema()), frame)
 
 
 def _of_batches(batches: Iterator[Any]) -> Source:

@@ -68,11 +68,12 @@ def choose_method(source: Source, targets: Sequence[Target]) -> Method:
         return Method("text", "pyarrow", "pgpq is not installed")
     from lakebase_provider.core.bulk.cast import needs_text
 
+    schema = source.batch_schema
     for place, target in enumerate(targets):
         column = f"column {target.name!r} of type {target.type_name}"
         if target.kind == OTHER:
             return Method("text", "pyarrow", f"{column} is read from text by the server")
-        if source.schema is not None and needs_text(source.schema.types[place], target):
+        if schema is not None and needs_text(schema.types[place], target):
             return Method("text", "pyarrow", f"{column} gets text, which the server reads")
     return Method("binary", "pgpq", "each column has an exact binary encoding")
 

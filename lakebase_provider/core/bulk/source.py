@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.arrow_types import require_known
 from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -54,6 +55,7 @@ class Source:
         description: What it is, for logs, such as ``"Polars LazyFrame"``.
         column_names: Names of its columns; None for rows that have positions alone.
         schema: Arrow schema; None for Python rows, whose types show only as they come.
+        void: Names of columns that hold nothing but NULL and go into a column of any type.
         width: How many columns, where known before the first batch.
     """
 
@@ -66,7 +68,9 @@ class Source:
         schema: pa.Schema | None = None,
         width: int | None = None,
         close: Callable[[], None] | None = None,
+        void: frozenset[str] = frozenset(),
     ) -> None:
+        self.void = void
         self.description = description
         self.column_names = column_names
         self.schema = schema
@@ -107,7 +111,17 @@ class Source:
             column_names=tuple(names),
             schema=None if self.schema is None else _picked(self.schema, places),
             close=self._close,
+            void=self.void,
         )
+
+    @property
+    def batch_schema(self) -> pa.Schema | None:
+        """The schema that the batches have, in which a column that holds nothing but NULL has no type."""
+        if self.schema is None or not self.void:
+            return self.schema
+        import pyarrow as pa
+
+        return pa.schema([pa.field(f.name, pa.null()) if f.name in self.void else f for f in self.schema])
 
     def close(self) -> None:
         """Close what opening it opened; a cursor or file that the caller opened stays open."""
@@ -248,7 +262,11 @@ def arrow_source(
         description: What it is.
         close: Closes what it reads from.
         small: Whether they have the right size already.
+
+    Raises:
+        ColumnMismatchError: A column is of an extension type that is not known.
     """
+    require_known(schema)
 
     def batches() -> Iterator[Batch]:
         number = 0
