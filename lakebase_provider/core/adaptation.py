@@ -61,8 +61,9 @@ def register(context: AdaptContext) -> None:
         # By name psycopg looks after types that somebody has registered themselves: these stay.
         adapters.register_dumper(name, _ConvertedBinaryDumper)
         adapters.register_dumper(name, _ConvertedDumper)
-    adapters.register_dumper(list, _ListDumper)
+    # As psycopg has it: what comes last is preferred, and text takes elements of mixed types.
     adapters.register_dumper(list, _ListBinaryDumper)
+    adapters.register_dumper(list, _ListDumper)
 
 
 def text_dumper() -> Callable[[Any], bytes | None]:

@@ -1,4 +1,4 @@
-"""Columns of frames and of Arrow data of types that Postgres has not: decoded by their meaning, or refused."""
+"""Columns of frames and Arrow data, of types that Postgres has not: decoded by meaning, or refused."""
 
 from __future__ import annotations
 
