@@ -19,7 +19,7 @@ import pandas as pd
 import pendulum
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
@@ -235,7 +235,7 @@ def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnect
     connection.execute(f"drop table if exists same; create table same (v {kind})")
     connection.commit()
 
-    @settings(max_examples=80, deadline=None, derandomize=False)
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(value=_VALUES)
     def same(value: Any) -> None:
         with as_psycopg_comes(connection):
