@@ -17,9 +17,9 @@ from psycopg.abc import AdaptContext, Buffer, DumperKey
 from psycopg.abc import Dumper as AnyDumper
 from psycopg.adapt import AdaptersMap, Dumper, PyFormat, RecursiveDumper, Transformer
 from psycopg.pq import Format
-from psycopg.types.array import ListBinaryDumper, ListDumper
+from psycopg.types.array import BaseListDumper, ListBinaryDumper, ListDumper
 
-from lakebase_provider.core.foreign_values import CONVERTED, InexactValueError, plain, without_missing
+from lakebase_provider.core.foreign_values import CONVERTED, OWN, InexactValueError, plain, without_missing
 
 
 def new_adapters() -> AdaptersMap:
@@ -124,30 +124,31 @@ class _ConvertedBinaryDumper(_ConvertedDumper):
     format = Format.BINARY
 
 
-class _ListDumper(ListDumper):
+class _NullableElements(BaseListDumper):
     """An array whose elements may be what pandas and NumPy call missing."""
 
-    def get_key(self, obj: list[Any], format: PyFormat) -> DumperKey:
-        return super().get_key(_nulls(obj), format)
-
-    def upgrade(self, obj: list[Any], format: PyFormat) -> Any:
-        return super().upgrade(_nulls(obj), format)
-
-    def dump(self, obj: list[Any]) -> Buffer | None:
-        return super().dump(_nulls(obj))
-
-
-class _ListBinaryDumper(ListBinaryDumper):
-    """The same in the binary format."""
-
-    def get_key(self, obj: list[Any], format: PyFormat) -> DumperKey:
-        return super().get_key(_nulls(obj), format)
-
-    def upgrade(self, obj: list[Any], format: PyFormat) -> Any:
-        return super().upgrade(_nulls(obj), format)
+    def _find_list_element(self, L: list[Any], format: PyFormat) -> Any:  # noqa: N803 - psycopg's name
+        try:
+            return super()._find_list_element(L, format)
+        except psycopg.DataError:  # of several types, of which one may mean NULL
+            found = _nulls(L)
+            if found is L:
+                raise
+            return super()._find_list_element(found, format)
 
     def dump(self, obj: list[Any]) -> Buffer | None:
-        return super().dump(_nulls(obj))
+        """The array, with NULL for what means it."""
+        if not OWN.issuperset(map(type, obj)):
+            obj = _nulls(obj)
+        return super().dump(obj)  # type: ignore[safe-super] # of the classes below, not of the base
+
+
+class _ListDumper(_NullableElements, ListDumper):
+    """In text."""
+
+
+class _ListBinaryDumper(_NullableElements, ListBinaryDumper):
+    """In the binary format."""
 
 
 def _nulls(values: list[Any]) -> list[Any]:

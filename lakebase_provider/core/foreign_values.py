@@ -9,9 +9,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
+
+#: Types that are what they seem, and need no look.
+OWN: frozenset[type] = frozenset(
+    {
+        *(str, int, bool, float, bytes, type(None), dict, tuple),
+        *(Decimal, UUID, datetime, date, time, timedelta),
+    }
+)
 
 
 class InexactValueError(ValueError):
@@ -46,6 +56,8 @@ def plain(value: Any) -> Any:
 def without_missing(values: list[Any]) -> list[Any]:
     """The values with None for what means NULL, in lists within the list too; the same list if none does."""
     kinds: set[Any] = set(map(type, values))
+    if kinds <= OWN:
+        return values
     return [_nested(value) for value in values] if any(map(_looked_into, kinds)) else values
 
 
@@ -65,7 +77,7 @@ def _nested(value: Any) -> Any:
 
 @lru_cache(maxsize=256)
 def _converter(kind: type) -> Callable[[Any], Any] | None:
-    if kind in _OWN:
+    if kind in OWN:
         return None
     for name in _names(kind):
         if name in _BY_NAME:
@@ -190,8 +202,6 @@ CONVERTED = (
     "pandas._libs.tslibs.timedeltas._Timedelta",
     "pendulum.duration.Duration",
 )
-#: Types that are what they seem.
-_OWN = frozenset({str, int, bool, float, bytes, datetime})
 # A subclass may print as anything, so it is asked what its base would say.
 _BY_BASE: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),

@@ -23,7 +23,7 @@ from psycopg.types.json import Json, Jsonb
 
 from lakebase_provider.core.bulk import json_text, literals
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, TEXTS, BadValueError, Target
-from lakebase_provider.core.foreign_values import InexactValueError, plain
+from lakebase_provider.core.foreign_values import OWN, InexactValueError, plain
 
 _UTC = timezone.utc
 #: OIDs of types of extensions and users begin here.
@@ -61,7 +61,8 @@ def check(value: Any, target: Target) -> Any:
     """
     meant = value
     try:
-        meant = plain(value)
+        if type(value) not in OWN:
+            meant = plain(value)
         return None if meant is None else _CHECKS[target.kind](meant, target)
     except BadValueError as error:
         if meant is not value:
