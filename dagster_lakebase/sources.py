@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.bulk.table import require_width
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
@@ -40,6 +42,7 @@ def source_of(value: Any) -> Source:
     Raises:
         ColumnMismatchError: A column's name is no text, or would be lost with the index; or there are more
             columns than a table can have.
+        ConfigError: An iterator has been read before.
         LoadError: An iterator yields something else than record batches.
     """
     import pyarrow as pa
@@ -74,24 +77,34 @@ def _of_pandas(frame: Any) -> Source:
             f"The data frame has several columns named {', '.join(map(repr, repeated))}.",
             remedy="Rename them.",
         )
-    is_object = sys.modules["pandas"].api.types.is_object_dtype
-    objects = frozenset(name for name, kind in frame.dtypes.items() if is_object(kind))
-    return Source(pa.Schema.from_pandas(frame, preserve_index=False), frame, objects)
+    from lakebase_provider.core.bulk.source_frames import pandas_types
+
+    types = dict(zip(frame.columns, pandas_types(frame), strict=True))
+    objects = [name for name, kind in types.items() if kind is None]
+    try:
+        inferred = pa.Schema.from_pandas(frame[objects], preserve_index=False)
+    except pa.ArrowException as error:
+        raise ColumnMismatchError(
+            f"The types of the data frame's columns of objects do not show in their values: {error}.",
+            remedy="Cast each of them to a type that says what is meant, such as str.",
+        ) from None
+    fields = [inferred.field(name) if kind is None else pa.field(name, kind) for name, kind in types.items()]
+    return Source(pa.schema(fields), frame, frozenset(objects))
 
 
 def _of_polars(frame: Any) -> Source:
-    from lakebase_provider.core.bulk.source_frames import refuse_objects
+    from lakebase_provider.core.bulk.source_frames import polars_schema
 
     schema = frame.collect_schema()
     require_width(len(schema), "The data frame")
-    refuse_objects(schema)
-    return Source(schema.to_frame().to_arrow().schema, frame)
+    return Source(polars_schema(schema), frame)
 
 
 def _of_batches(batches: Iterator[Any]) -> Source:
     import pyarrow as pa
 
-    first = next(batches, None)
+    items, reading = read_once(batches)
+    first = next(items, None)
     if first is None:
         return Source(None, ())
     if not isinstance(first, pa.RecordBatch):
@@ -100,4 +113,9 @@ def _of_batches(batches: Iterator[Any]) -> Source:
             remedy="Return a frame, an Arrow table, a reader or an iterator of pyarrow.RecordBatch.",
         )
     require_width(len(first.schema), "The output")
-    return Source(first.schema, chain([first], batches))
+    return Source(first.schema, _closing(chain([first], items), reading))
+
+
+def _closing(batches: Iterator[Any], reading: Reading) -> Iterator[Any]:
+    with closing(reading):
+        yield from batches

@@ -11,9 +11,11 @@ from typing import Any
 import psycopg
 from psycopg import generators, sql
 from psycopg.abc import ConnDict, Query
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row, TupleRow, tuple_row
 
+from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
 from lakebase_provider.core.statements import leaves_no_trace
 
@@ -102,6 +104,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """psycopg's adapters with the rules of :mod:`lakebase_provider.core.adaptation`."""
+        if self._adapters is None:
+            self._adapters = new_adapters()
+        return self._adapters
 
     def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
         self._harmless = steps
@@ -200,6 +209,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         finally:
             _connect_end.reset(reset)
         assert isinstance(connection, cls)
+        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+            register(connection)
         return connection
 
     @classmethod
@@ -323,6 +334,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return await opener()
         connection = await super().connect(conninfo, **kwargs)
         assert isinstance(connection, cls)
+        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+            register(connection)
         return connection
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:

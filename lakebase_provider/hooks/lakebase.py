@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -381,7 +381,7 @@ class LakebaseHook(DbApiHook):
     def insert_rows(
         self,
         table: str,
-        rows: Iterable[Sequence[Any]],
+        rows: Iterable[Sequence[Any] | Mapping[str, Any]],
         target_fields: Sequence[str] | None = None,
         commit_every: int = 1000,
         replace: bool = False,
@@ -395,8 +395,11 @@ class LakebaseHook(DbApiHook):
 
         Args:
             table: Name of the table, quoted where SQL needs it.
-            rows: Consumed as they are needed: a generator of any length takes the memory of one batch.
-            target_fields: Names of the columns; all of the table's in their order by default.
+            rows: Consumed as they are needed: a generator of any length takes the memory of one batch. Each
+                is a list or tuple of values in the columns' order, or a mapping from the columns' names,
+                which each of them has, None for NULL included, and no others.
+            target_fields: Names of the columns; for mappings the keys of the first one by default, else all
+                of the table's in their order.
             commit_every: Rows of one transaction; 0 for all in one.
             replace: Whether a row whose key is there replaces it (see :meth:`upsert_rows`).
             executemany: Has no effect: rows always go in batches.
@@ -407,57 +410,20 @@ class LakebaseHook(DbApiHook):
                 empty.
 
         Raises:
-            ConfigError: A setting is wrong, or the table has no key to replace by.
+            ConfigError: A setting is wrong, the table has no key to replace by, or `rows` is no iterable of
+                rows, or gives them once and an earlier attempt took them.
+            BadRowError: One is no row, such as a text, or not of the columns of the first mapping.
             psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
                 nor the error shows a row's values but those that Postgres itself quotes.
         """
-        from lakebase_provider.core.bulk.table import require_width
-        from lakebase_provider.hooks.rows import RowWriter, batches, check_commit_every
+        from lakebase_provider.hooks.rows import insert_rows
 
-        commit_every = check_commit_every(commit_every)
-        require_width(len(target_fields or ()), "target_fields")
-        # Before a connection is borrowed: what the catalog has to say needs no second one then.
-        if replace and not kwargs.get("replace_index"):
-            kwargs["replace_index"] = self.dialect.get_primary_keys(table)
-        if not target_fields and replace:
-            target_fields = self.dialect.get_column_names(table)
-        elif not target_fields and self._resolve_target_fields:
-            target_fields = self.dialect.get_target_fields(table)
-        columns = [self.dialect.unquoted(name) for name in target_fields or ()]
-        done = 0
-        sql = ""
-
-        def statement(width: int) -> str:
-            nonlocal sql
-            sql = str(self._generate_insert_sql(table, (None,) * width, target_fields, replace, **kwargs))
-            return sql
-
-        with closing(self.get_conn()) as connection:
-            connection.autocommit = autocommit
-            name = self.dialect.table_name(table)
-            writer = RowWriter(connection, name, columns, statement, commit_every)
-            for batch, ends in batches(rows, commit_every, writer.batch_size):
-                try:
-                    writer.write(batch)
-                except Exception:
-                    self.log.error("Failed after %s rows were loaded into %s: %s", done, table, sql)
-                    if writer.refusal is not None:
-                        self.log.error("Counted from there: %s", writer.refusal)
-                    raise
-                if ends and not autocommit:
-                    connection.commit()
-                done += len(batch)
-                self.log.info("Loaded %s rows into %s so far", done, table)
-            if not autocommit:
-                connection.commit()
-        if sql:
-            send_sql_hook_lineage(context=self, sql=sql, row_count=done)
-        self.log.info("Done loading. Loaded a total of %s rows into %s", done, table)
+        insert_rows(self, table, rows, target_fields, commit_every, replace, autocommit, kwargs)
 
     def upsert_rows(
         self,
         table: str,
-        rows: Iterable[Sequence[Any]],
+        rows: Iterable[Sequence[Any] | Mapping[str, Any]],
         target_fields: list[str],
         conflict_fields: list[str],
         update_fields: list[str] | None = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
@@ -18,17 +18,21 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Json
 
 from lakebase_provider.core.bulk.copy_in import copy_in
+from lakebase_provider.core.bulk.seen import read_once
 from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table, require_width
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.hooks.row_shapes import as_rows, named, refuse_frames
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connection import LakebaseConnection
+    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 #: Rows that are held at most, however many belong to one transaction: as statements, and by COPY.
 _BATCH = 1000
@@ -121,6 +125,7 @@ class RowWriter:
         self._table: Table | None = None
         self._json: list[bool] | None = None
         self._copies: bool | None = None
+        self._begun = 0
         #: Why COPY left a batch to INSERT: row, column and kind of value.
         self.refusal: LakebaseError | None = None
 
@@ -133,9 +138,12 @@ class RowWriter:
 
         Raises:
             ColumnMismatchError: One has more values than a table can have columns.
+            BadRowError: One of them is no row.
             psycopg.Error: The server refused one; the transaction is lost.
         """
         self.refusal = None
+        rows = as_rows(rows, self._begun)
+        self._begun += len(rows)
         require_width(max(map(len, rows), default=0), "A row")
         if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
             return
@@ -260,8 +268,6 @@ class RowWriter:
         return self._table
 
     def _adapted(self, row: Row) -> Row:
-        if not isinstance(row, (list, tuple)):
-            row = tuple(row)
         if not any(isinstance(value, (list, dict)) for value in row):
             return row
         # The catalog is asked for lists alone: a mapping is JSON whatever its column is.
@@ -324,3 +330,72 @@ def check_commit_every(commit_every: object) -> int:
             f"commit_every is {commit_every!r}.", remedy="Use a number of rows, or 0 for one transaction."
         )
     return commit_every
+
+
+def insert_rows(
+    hook: LakebaseHook,
+    table: str,
+    rows: Iterable[Any],
+    fields: Sequence[str] | None,
+    commit_every: int,
+    replace: bool,
+    autocommit: bool,
+    options: dict[str, Any],
+) -> None:
+    """:meth:`LakebaseHook.insert_rows`, whose arguments these are."""
+    commit_every = check_commit_every(commit_every)
+    require_width(len(fields or ()), "target_fields")
+    refuse_frames(rows)
+    items, reading = read_once(rows)
+    with closing(reading):
+        fields, items = named(items, fields, hook.dialect.unquoted)
+        # Before a connection is borrowed: what the catalog has to say needs no second one then.
+        if replace and not options.get("replace_index"):
+            options["replace_index"] = hook.dialect.get_primary_keys(table)
+        if not fields and replace:
+            fields = hook.dialect.get_column_names(table)
+        elif not fields and hook._resolve_target_fields:
+            fields = hook.dialect.get_target_fields(table)
+        _insert(hook, table, items, fields, commit_every, replace, autocommit, options)
+
+
+def _insert(
+    hook: LakebaseHook,
+    table: str,
+    rows: Iterator[Any],
+    fields: Sequence[str] | None,
+    commit_every: int,
+    replace: bool,
+    autocommit: bool,
+    options: dict[str, Any],
+) -> None:
+    columns = [hook.dialect.unquoted(name) for name in fields or ()]
+    done = 0
+    text = ""
+
+    def statement(width: int) -> str:
+        nonlocal text
+        text = str(hook._generate_insert_sql(table, (None,) * width, fields, replace, **options))
+        return text
+
+    with closing(hook.get_conn()) as connection:
+        connection.autocommit = autocommit
+        name = hook.dialect.table_name(table)
+        writer = RowWriter(connection, name, columns, statement, commit_every)
+        for batch, ends in batches(rows, commit_every, writer.batch_size):
+            try:
+                writer.write(batch)
+            except Exception:
+                hook.log.error("Failed after %s rows were loaded into %s: %s", done, table, text)
+                if writer.refusal is not None:
+                    hook.log.error("Counted from there: %s", writer.refusal)
+                raise
+            if ends and not autocommit:
+                connection.commit()
+            done += len(batch)
+            hook.log.info("Loaded %s rows into %s so far", done, table)
+        if not autocommit:
+            connection.commit()
+    if text:
+        send_sql_hook_lineage(context=hook, sql=text, row_count=done)
+    hook.log.info("Done loading. Loaded a total of %s rows into %s", done, table)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakebase_provider.core.bulk.target import BadValueError, Target
+from lakebase_provider.core.errors import ColumnMismatchError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 Cast = Callable[["pa.Array"], "pa.Array"]
 #: Digits that Arrow's decimal128 holds.
 MAX_DECIMAL128 = 38
+#: Extension types that mean what a type of Postgres means, with that type's name.
+KNOWN_EXTENSIONS = {"arrow.json": "jsonb", "arrow.uuid": "uuid", "arrow.bool8": "boolean"}
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -22,13 +25,44 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def require_known(schema: pa.Schema) -> None:
+    """Refuse extension types whose meaning is not known: what they store need not be what they mean.
+
+    Raises:
+        ColumnMismatchError: A column is of such a type, or has one within.
+    """
+    for field in schema:
+        name = unknown_extension(field)
+        if name is not None:
+            raise ColumnMismatchError(
+                f"Column {field.name!r} of the source is of the extension type {name!r}, unknown here.",
+                remedy="Cast it in the source to a type that says what is meant, such as text.",
+            )
+
+
+def unknown_extension(field: pa.Field) -> str | None:
+    """The name of the extension type of a field, or of one within it, that is not known; else None."""
+    import pyarrow as pa
+
+    kind = field.type
+    # Of a type that nobody has registered here, only the field's metadata tell.
+    stored = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+    name = kind.extension_name if isinstance(kind, pa.BaseExtensionType) else stored
+    if name:
+        return None if name in KNOWN_EXTENSIONS else str(name)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return unknown_extension(pa.field("", kind.value_type))
+    within = (unknown_extension(kind.field(place)) for place in range(kind.num_fields))
+    return next((name for name in within if name is not None), None)
+
+
 def decoded_type(kind: pa.DataType) -> pa.DataType:
     """The type below extension, dictionary and run-end encoding."""
     import pyarrow as pa
 
     while True:
         if isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
+            kind = pa.bool_() if kind.extension_name == "arrow.bool8" else kind.storage_type
         elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
             kind = kind.value_type
         else:
@@ -42,7 +76,8 @@ def decoded(array: pa.Array) -> pa.Array:
 
     while True:
         if isinstance(array, pa.ExtensionArray):
-            array = array.storage
+            is_bool = array.type.extension_name == "arrow.bool8"  # a byte, of which any but 0 is true
+            array = pc.not_equal(array.storage, 0) if is_bool else array.storage
         elif pa.types.is_dictionary(array.type):
             # Arrow cannot unfold a dictionary of string views, which is what Polars gives.
             view = pa.types.is_string_view(array.type.value_type)

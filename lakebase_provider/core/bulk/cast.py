@@ -205,7 +205,9 @@ class Caster:
                 raise
             return self._by_values  # an array of more dimensions
         equal = value_type == canonical(element) or (is_text(value_type) and element.kind == "text")
-        if self._text or self._strict or not equal or element.kind not in _LISTABLE:
+        # What is encoded within a list, Arrow decodes value by value alone.
+        plain = value_type == self._kind.value_type
+        if self._text or self._strict or not (equal and plain) or element.kind not in _LISTABLE:
             return self._by_values
         if is_text(value_type) and not pa.types.is_string(value_type):
             return to(pa.list_(pa.string()))

@@ -109,7 +109,7 @@ def copy_in(
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
-        encoder = BatchEncoder(method, targets, opened.schema, strict=reject is not None)
+        encoder = BatchEncoder(method, targets, opened.batch_schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)
         statement = copy_from(into or table.name, chosen, method.format)
         with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.arrow_types import KNOWN_EXTENSIONS
 from lakebase_provider.core.bulk.source import Source, open_source
 from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
 from lakebase_provider.core.cursor import plain_cursor
@@ -79,9 +80,13 @@ def _type_of(kind: pa.DataType, column: str) -> str:
 
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
-        known = {"arrow.json": "jsonb", "arrow.uuid": "uuid", "arrow.bool8": "boolean"}
-        found = known.get(kind.extension_name)
-        return found or _type_of(kind.storage_type, column)
+        found = KNOWN_EXTENSIONS.get(kind.extension_name)
+        if found is None:
+            raise ConfigError(
+                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
+                remedy="Cast it in the source to a type that says what is meant, such as text.",
+            )
+        return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _type_of(kind.value_type, column)
     if types.is_decimal(kind):

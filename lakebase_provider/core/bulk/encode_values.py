@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
-from psycopg.adapt import PyFormat, Transformer
 
+from lakebase_provider.core.adaptation import text_dumper
 from lakebase_provider.core.bulk import json_text, payload
 from lakebase_provider.core.bulk.arrow_types import MAX_DECIMAL128, to_float4
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, OTHER, TEXTS, BadValueError, Target
-from lakebase_provider.core.bulk.values import bad, check
+from lakebase_provider.core.bulk.values import bad, check_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ class ValuesEncoder:
         self._text = text
         self._strict = strict
         self._plain = _PLAIN.get(target.kind, frozenset())
-        self._transformer = Transformer()
+        self._text_of = text_dumper()
         self._dump = None if target.kind == OTHER else payload.dumper(target)
         self._build = self._builder()
 
@@ -102,7 +102,7 @@ class ValuesEncoder:
         found = []
         for index, value in enumerate(values):
             try:
-                found.append(None if value is None else check(value, self._target))
+                found.append(check_column(value, self._target))
             except BadValueError as error:
                 error.index = index
                 raise
@@ -198,8 +198,8 @@ class ValuesEncoder:
     def _literal(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):
             return value
-        dumped = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
-        return None if dumped is None else bytes(dumped).decode()
+        dumped = self._text_of(value)
+        return None if dumped is None else dumped.decode()
 
 
 def _of_type(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
-from psycopg.adapt import PyFormat, Transformer
 
+from lakebase_provider.core.adaptation import text_dumper
 from lakebase_provider.core.bulk.source import Batch, Source
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target
-from lakebase_provider.core.bulk.values import bad, check
+from lakebase_provider.core.bulk.values import NULL_REFUSED, bad, check_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,11 +68,12 @@ def choose_method(source: Source, targets: Sequence[Target]) -> Method:
         return Method("text", "pyarrow", "pgpq is not installed")
     from lakebase_provider.core.bulk.cast import needs_text
 
+    schema = source.batch_schema
     for place, target in enumerate(targets):
         column = f"column {target.name!r} of type {target.type_name}"
         if target.kind == OTHER:
             return Method("text", "pyarrow", f"{column} is read from text by the server")
-        if source.schema is not None and needs_text(source.schema.types[place], target):
+        if schema is not None and needs_text(schema.types[place], target):
             return Method("text", "pyarrow", f"{column} gets text, which the server reads")
     return Method("binary", "pgpq", "each column has an exact binary encoding")
 
@@ -172,29 +173,31 @@ class _PlainColumn:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._transformer = Transformer()
+        self._text_of = text_dumper()
 
     def __call__(self, values: Sequence[Any]) -> list[str]:
         _refuse_none(values, self._target)
         found = []
         for index, value in enumerate(values):
             try:
-                found.append("\\N" if value is None else self._literal(value))
+                found.append(self._literal(value))
             except BadValueError as error:
                 error.index = index
                 raise
         return found
 
     def _literal(self, value: Any) -> str:
-        checked = check(value, self._target)
+        checked = check_column(value, self._target)
+        if checked is None:
+            return "\\N"
         if not isinstance(checked, str):
             try:
-                dumped = self._transformer.get_dumper(checked, PyFormat.TEXT).dump(checked)
+                dumped = self._text_of(checked)
             except (psycopg.Error, TypeError, ValueError):
                 raise bad(value, f"no {self._target.type_name}") from None
             if dumped is None:
                 return "\\N"
-            checked = bytes(dumped).decode()
+            checked = dumped.decode()
         return checked.translate(_ESCAPES)
 
 
@@ -209,4 +212,4 @@ def _refuse_none(values: Sequence[Any], target: Target) -> None:
 
 
 def _null(index: int) -> BadValueError:
-    return BadValueError("NULL, which the column refuses", kind="NULL", index=index)
+    return BadValueError(NULL_REFUSED, kind="NULL", index=index)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import psycopg
 from psycopg.abc import Query
 
+from lakebase_provider.core.adaptation import register
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.seen import read_once
 from lakebase_provider.core.cursor import plain_cursor
 
 
@@ -28,9 +31,12 @@ def executemany_pipeline(
         How many rows the server changed in all.
 
     Raises:
+        ConfigError: `rows` gives its items once, and an earlier attempt took them.
         LoadError: A statement failed; the transaction is to be rolled back.
     """
-    with typed_errors("Statements in a pipeline"), plain_cursor(connection) as cursor:
+    items, reading = read_once(rows)
+    with closing(reading), typed_errors("Statements in a pipeline"), plain_cursor(connection) as cursor:
+        register(cursor)  # the connection may be the caller's own
         # psycopg's executemany has the server prepare the statement, and queues without waiting.
-        cursor.executemany(query, rows)
+        cursor.executemany(query, items)
         return cursor.rowcount

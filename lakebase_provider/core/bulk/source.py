@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.arrow_types import require_known
+from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.bulk.table import require_width
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -25,6 +27,7 @@ _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 65_536
 #: Names of columns that an error lists.
 _LISTED = 50
+_NOTHING: Any = object()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Source:
         description: What it is, for logs, such as ``"Polars LazyFrame"``.
         column_names: Names of its columns; None for rows that have positions alone.
         schema: Arrow schema; None for Python rows, whose types show only as they come.
+        void: Names of columns that hold nothing but NULL and go into a column of any type.
         width: How many columns, where known before the first batch.
     """
 
@@ -68,7 +72,9 @@ class Source:
         schema: pa.Schema | None = None,
         width: int | None = None,
         close: Callable[[], None] | None = None,
+        void: frozenset[str] = frozenset(),
     ) -> None:
+        self.void = void
         self.description = description
         self.column_names = column_names
         self.schema = schema
@@ -107,7 +113,17 @@ class Source:
             column_names=tuple(names),
             schema=None if self.schema is None else _picked(self.schema, places),
             close=self._close,
+            void=self.void,
         )
+
+    @property
+    def batch_schema(self) -> pa.Schema | None:
+        """The schema that the batches have, in which a column that holds nothing but NULL has no type."""
+        if self.schema is None or not self.void:
+            return self.schema
+        import pyarrow as pa
+
+        return pa.schema([pa.field(f.name, pa.null()) if f.name in self.void else f for f in self.schema])
 
     def close(self) -> None:
         """Close what opening it opened; a cursor or file that the caller opened stays open."""
@@ -133,7 +149,7 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
             columns than a table can have.
     """
@@ -219,7 +235,24 @@ def open_stream(source: Any, description: str, close: Callable[[], None] | None 
             f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
         ) from None
     reader = pa.RecordBatchReader.from_stream(source)
-    return arrow_source(reader.schema, reader, description, close)
+    if not hasattr(source, "read_next_batch"):
+        return arrow_source(reader.schema, reader, description, close)
+    reading = Reading(source)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = next(reader, None)
+        reading.began(empty=first is None)
+        if first is not None:
+            yield first
+            yield from reader
+            reading.ended()
+
+    def close_both() -> None:
+        reading.close()
+        if close is not None:
+            close()
+
+    return arrow_source(reader.schema, batches(), description, close_both)
 
 
 def arrow_source(
@@ -238,7 +271,11 @@ def arrow_source(
         description: What it is.
         close: Closes what it reads from.
         small: Whether they have the right size already.
+
+    Raises:
+        ColumnMismatchError: A column is of an extension type that is not known.
     """
+    require_known(schema)
 
     def batches() -> Iterator[Batch]:
         number = 0
@@ -275,22 +312,37 @@ def _open_cursor(cursor: Any) -> Source:
     def batches() -> Iterator[Batch]:
         found = chunks()
         first = next(found, None)
+        reading.began(empty=first is None)
         if first is None:
             return
         named = isinstance(first[0], Mapping)
         yield from _transposed(itertools.chain([first], found), names, named=named)
+        reading.ended()
 
-    return Source(f"cursor of {type(cursor).__module__}", batches, column_names=names)
+    # Where the cursor does not count its rows, another statement shows by another description.
+    number = getattr(cursor, "rownumber", None)
+    counts = isinstance(number, int)
+    reading = Reading(cursor, None if counts else cursor.description, anew=counts and number == 0)
+    description = f"cursor of {type(cursor).__module__}"
+    return Source(description, batches, column_names=names, close=reading.close)
 
 
 def _open_rows(rows: Iterable[Any]) -> Source:
-    iterator = iter(rows)
-    first = next(iterator, None)
-    if first is None:
+    items, reading = read_once(rows)
+    try:
+        return _rows_source(items, reading.close)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
+    first = next(items, _NOTHING)
+    if first is _NOTHING:
         return Source("no rows", lambda: iter(()))
-    everything = itertools.chain([first], iterator)
+    everything = itertools.chain([first], items)
     if hasattr(first, "__arrow_c_array__") and hasattr(first, "schema"):
-        return arrow_source(first.schema, everything, "Arrow record batches")
+        return arrow_source(first.schema, everything, "Arrow record batches", close)
     if isinstance(first, Mapping):
         names: tuple[str, ...] | None = tuple(first)
     elif isinstance(first, Sequence) and not isinstance(first, (str, bytes, bytearray)):
@@ -309,6 +361,7 @@ def _open_rows(rows: Iterable[Any]) -> Source:
         lambda: _transposed(chunks(), names or tuple(map(str, range(len(first)))), named=names is not None),
         column_names=names,
         width=len(first),
+        close=close,
     )
 
 

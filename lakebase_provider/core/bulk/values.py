@@ -23,6 +23,7 @@ from psycopg.types.json import Json, Jsonb
 
 from lakebase_provider.core.bulk import json_text, literals
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, TEXTS, BadValueError, Target
+from lakebase_provider.core.foreign_values import OWN, InexactValueError, plain
 
 _UTC = timezone.utc
 #: OIDs of types of extensions and users begin here.
@@ -40,6 +41,7 @@ _CASTS: tuple[tuple[type | tuple[type, ...], frozenset[int]], ...] = (
 )
 #: "char", xml, tsvector, tsquery and jsonpath read nearly any text, and nothing is cast to them.
 _TEXT_ALONE = frozenset({18, 142, 3614, 3615, 4072})
+NULL_REFUSED = "NULL, which the column refuses"
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -51,15 +53,39 @@ def check(value: Any, target: Target) -> Any:
         value: Any Python value but None.
         target: The column.
 
+    Returns:
+        None for what pandas and NumPy call missing.
+
     Raises:
         BadValueError: The column cannot hold it unchanged.
     """
+    meant = value
     try:
-        return _CHECKS[target.kind](value, target)
-    except BadValueError:
+        if type(value) not in OWN:
+            meant = plain(value)
+        return None if meant is None else _CHECKS[target.kind](meant, target)
+    except BadValueError as error:
+        if meant is not value:
+            error.kind = type(value).__name__
         raise
+    except InexactValueError as error:
+        raise bad(value, error.reason) from None
     except (TypeError, ValueError, OverflowError, InvalidOperation, RecursionError):
         raise _mismatch(value, target) from None
+
+
+def check_column(value: Any, target: Target) -> Any:
+    """:func:`check` of a column's own value, which may be NULL where the column may be.
+
+    Raises:
+        BadValueError: The column cannot hold it unchanged.
+    """
+    if value is None:
+        return None
+    found = check(value, target)
+    if found is None and target.not_null:
+        raise bad(value, NULL_REFUSED)
+    return found
 
 
 def _mismatch(value: Any, target: Target) -> BadValueError:
@@ -74,8 +100,6 @@ def bad(value: Any, reason: str) -> BadValueError:
 def _bool(value: Any, target: Target) -> bool:
     if isinstance(value, bool):
         return value
-    if type(value).__name__ in ("bool_", "bool"):  # numpy's
-        return bool(value)
     if isinstance(value, str):
         return literals.boolean(value)
     raise _mismatch(value, target)
@@ -101,7 +125,12 @@ def _integer(value: Any, target: Target) -> int:
 def _float(value: Any, target: Target) -> float:
     if isinstance(value, bool):
         raise _mismatch(value, target)
-    number = literals.double(value) if isinstance(value, str) else float(value)
+    if isinstance(value, str):
+        number = literals.double(value)
+    elif isinstance(value, (int, float, Decimal)) or type(value).__module__ == "numpy":
+        number = float(value)
+    else:  # such as a fraction, of which a float is but the nearest
+        raise _mismatch(value, target)
     if isinstance(value, int) and number != value:
         raise bad(value, f"an integer with more digits than {target.type_name} keeps")
     if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
@@ -145,7 +174,7 @@ def _numeric(value: Any, target: Target) -> Decimal:
 
 def _text(value: Any, target: Target) -> str:
     if isinstance(value, str):
-        text = str(value)
+        text = value
     elif isinstance(value, int) and not isinstance(value, bool) and target.kind != "enum":
         text = str(int(value))
     else:
@@ -201,10 +230,9 @@ def _date(value: Any, target: Target) -> date:
     if isinstance(value, str):
         return literals.day(value)
     if isinstance(value, datetime):
-        moment = _moment(value)
-        if moment.tzinfo is not None or moment.time() != time():
+        if value.tzinfo is not None or value.time() != time():
             raise bad(value, "a time of day, for date")
-        return moment.date()
+        return value.date()
     if isinstance(value, date):
         return value
     raise _mismatch(value, target)
@@ -238,21 +266,13 @@ def _any_moment(value: Any, target: Target) -> datetime:
     if isinstance(value, str):
         moment = literals.moment(value)
     elif isinstance(value, datetime):
-        moment = _moment(value)
+        moment = value
     elif isinstance(value, date):
         moment = datetime(value.year, value.month, value.day)
     else:
         raise _mismatch(value, target)
     _keeps(moment.microsecond, value, target)
     return moment
-
-
-def _moment(value: datetime) -> datetime:
-    """A plain datetime; pandas' own has nanoseconds too."""
-    if getattr(value, "nanosecond", 0):
-        raise bad(value, "a fraction of a microsecond")
-    plain = getattr(value, "to_pydatetime", None)
-    return plain() if plain is not None else value
 
 
 def _keeps(microsecond: int, value: Any, target: Target) -> None:
@@ -294,6 +314,8 @@ def _elements(value: Any, dimensions: list[int], element: Target) -> list[Any]:
 
 
 def _other(value: Any, target: Target) -> Any:
+    if isinstance(value, list):
+        value = _meant(value)
     if isinstance(value, str):
         if "\0" in value:
             raise bad(value, _NUL)
@@ -302,6 +324,10 @@ def _other(value: Any, target: Target) -> Any:
         # As text, many values would be read as what they are not, such as a number as seconds.
         _refuse_uncast(value, target)
     return value
+
+
+def _meant(values: list[Any]) -> list[Any]:
+    return [_meant(value) if isinstance(value, list) else plain(value) for value in values]
 
 
 def _refuse_uncast(value: Any, target: Target) -> None:

@@ -1,0 +1,119 @@
+"""What rows are: values in the order of the columns, or by their names; and what only looks like them.
+
+A text is a sequence, of its characters, and a mapping one of its keys: taken for rows they would be stored as
+what nobody meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, ValuesView
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from lakebase_provider.core.errors import BadRowError, ConfigError
+
+Row = Sequence[Any]
+_NOTHING: Any = object()
+_REMEDY = "Give rows as tuples, lists or dicts."
+_PLAIN = frozenset({tuple, list})
+
+
+def refuse_frames(rows: Iterable[Any]) -> None:
+    """Refuse what gives no rows when it is iterated: a data frame its columns, a text its characters.
+
+    Raises:
+        ConfigError: It is such a thing.
+    """
+    if any(hasattr(rows, name) for name in ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__")):
+        raise ConfigError(
+            f"The rows are given as a {type(rows).__name__}, which is no iterable of rows.",
+            remedy="Load it by hook.client.load(frame, table), or give its rows as tuples.",
+        )
+    if isinstance(rows, (str, bytes, bytearray, memoryview, Mapping)):
+        raise ConfigError(f"A {type(rows).__name__} is no iterable of rows.", remedy=_REMEDY)
+
+
+def named(
+    rows: Iterator[Any], fields: Sequence[str] | None, catalog_name: Callable[[str], str]
+) -> tuple[Sequence[str] | None, Iterator[Any]]:
+    """The columns' names and the rows, taken apart by name where the first one is a mapping.
+
+    Args:
+        rows: The rows.
+        fields: Names of the columns as the caller gave them, if he did.
+        catalog_name: Makes of a name as SQL writes it the one that the catalog has.
+
+    Returns:
+        The names of the columns, those of the first row's keys where none were given; and the rows. Where
+        the first row is no mapping, all as it was.
+
+    Raises:
+        BadRowError: The first row lacks a column, or has one that is not among `fields`; rows after it raise
+            it when their turn comes.
+    """
+    first = next(rows, _NOTHING)
+    if first is _NOTHING:
+        return fields, rows
+    rows = chain((first,), rows)
+    if not isinstance(first, Mapping):
+        return fields, rows
+    if not first or not all(isinstance(key, str) for key in first):
+        raise _bad(1, first, "its keys are no names of columns")
+    fields = fields or list(first)
+    keys = {catalog_name(key): key for key in first}
+    wanted = [keys.get(catalog_name(field), field) for field in fields]
+    return fields, _by_name(rows, wanted)
+
+
+def _by_name(rows: Iterator[Any], keys: list[str]) -> Iterator[Row]:
+    known, values = set(keys), itemgetter(*keys)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise _bad(number, row, "no mapping as the first row is")
+        if row.keys() != known:
+            raise _bad(number, row, _difference(row, keys))
+        found = values(row)
+        yield found if len(keys) > 1 else (found,)
+
+
+def _difference(row: Mapping[Any, Any], keys: list[str]) -> str:
+    missing = [key for key in keys if key not in row]
+    if missing:
+        return f"it has no value for {missing[0]!r}: NULL has to be said, as None"
+    return f"it has a value for {next(key for key in row if key not in keys)!r}, which is no column of these"
+
+
+def as_rows(rows: list[Any], begun: int) -> list[Row]:
+    """The rows as lists and tuples.
+
+    Args:
+        rows: Rows without names.
+        begun: How many rows came before them.
+
+    Raises:
+        BadRowError: One of them is none.
+    """
+    kinds: set[Any] = set(map(type, rows))
+    if kinds <= _PLAIN:
+        return rows
+    return [_as_row(row, number) for number, row in enumerate(rows, begun + 1)]
+
+
+def _as_row(row: Any, number: int) -> Row:
+    if isinstance(row, (list, tuple)):
+        return row
+    if isinstance(row, Mapping):
+        raise _bad(number, row, "a mapping, where the first row is none")
+    if isinstance(row, (str, bytes, bytearray, memoryview)):
+        raise _bad(number, row, "no row but one value")
+    ordered = isinstance(row, (Sequence, Iterator, ValuesView)) or hasattr(row, "__array__")
+    # Such as a row of a driver; what has neither, as a set or a model of pydantic, has no order of values.
+    if not ordered and not (hasattr(row, "__len__") and hasattr(row, "__getitem__")):
+        raise _bad(number, row, "no row")
+    return tuple(row)
+
+
+def _bad(number: int, row: Any, what: str) -> BadRowError:
+    kind = type(row).__name__
+    return BadRowError(f"Row {number:,} ({kind}): {what}.", row=number, kind=kind, remedy=_REMEDY)
