@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 import psycopg
 
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.hooks.placeholders import without_quotes
+from lakebase_provider.core.sql_text import without_quotes
 
 #: Bytes of one message to the server.
 _BLOCK = 128 * 1024

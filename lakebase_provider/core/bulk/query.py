@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from psycopg.adapt import Buffer, Dumper, Transformer
 
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
+from lakebase_provider.core.sql_text import tokens
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
@@ -21,20 +21,9 @@ if TYPE_CHECKING:
 #: What a query's parameters stand for, by position or by name.
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
-_COMMENT = re.compile(rb"\s+|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/")
-#: A comment; a string or a quoted name; a plain name; or what lies between them.
-_PIECE = re.compile(
-    rb"""(?P<gap> \s+ | --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ | ; )
-    | (?P<quoted> [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
-        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | [A-Za-z_0-9\x80-\xff][\w$\x80-\xff]* | .""",
-    re.VERBOSE | re.DOTALL,
-)
-_FIRST_WORD = re.compile(rb"\(*\s*(select|values|table|with)\b", re.IGNORECASE)
+_READS = frozenset({"select", "values", "table", "with"})
 #: Words of statements that change data; WITH may hold them, and they cannot stand in a subquery.
-_CHANGE = re.compile(rb"\b(insert|update|delete|merge)\b", re.IGNORECASE)
-#: SELECT FOR UPDATE is a query all the same.
-_LOCKING = re.compile(rb"\bfor\s+(no\s+key\s+)?update\b", re.IGNORECASE)
+_CHANGES = frozenset({"insert", "update", "delete", "merge"})
 
 
 def query_text(connection: psycopg.Connection[Any], query: Query, params: Parameters) -> bytes:
@@ -98,19 +87,29 @@ def _composed(query: Any) -> sql.Composable:
 
 def is_plain_query(text: bytes) -> bool:
     """Whether it certainly is a query that can stand in another one's FROM."""
-    at = 0
-    while match := _COMMENT.match(text, at):
-        at = match.end()
-    first = _FIRST_WORD.match(text, at)
-    if first is None:
-        return False
-    return first.group(1).lower() != b"with" or not _CHANGE.search(_LOCKING.sub(b"", _unquoted(text)))
+    first = ""
+    before = ""
+    for kind, piece in _pieces(text):
+        piece = piece.lower()
+        if kind in ("space", "comment") or (not first and piece == "("):
+            continue
+        if not first:
+            if piece not in _READS:
+                return False
+            if piece != "with":
+                return True
+            first = piece
+        # SELECT FOR UPDATE and FOR NO KEY UPDATE are queries all the same.
+        elif kind == "word" and piece in _CHANGES and before not in ("for", "key"):
+            return False
+        before = piece
+    return first != ""
 
 
-def _unquoted(text: bytes) -> bytes:
-    """Without comments, strings and quoted names."""
-    pieces = _PIECE.finditer(text)
-    return b"".join(b" " if piece["gap"] or piece["quoted"] else piece[0] for piece in pieces)
+def _pieces(text: bytes) -> Iterator[tuple[str, str]]:
+    # Each byte as one character, whatever the encoding: what is beyond ASCII belongs to words and quotes.
+    characters = text.decode("latin-1")
+    return ((kind, characters[start:end]) for kind, start, end in tokens(characters))
 
 
 def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultColumn]:
@@ -151,8 +150,9 @@ def bare(text: bytes) -> bytes:
     text = text.rstrip()
     if b";" not in text:
         return text
-    end = 0
-    for piece in _PIECE.finditer(text):
-        if piece["gap"] is None:
-            end = piece.end()
+    at = end = 0
+    for kind, piece in _pieces(text):
+        at += len(piece)
+        if kind not in ("space", "comment") and piece != ";":
+            end = at
     return text[:end]
