@@ -10,11 +10,12 @@ from typing import Any
 
 import psycopg
 from psycopg import generators, sql
-from psycopg.abc import ConnDict, Query
+from psycopg.abc import ConnDict, Params, Query
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
+from lakebase_provider.core.sql_text import with_inert_comments
 from lakebase_provider.core.statements import leaves_no_trace
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
@@ -41,9 +42,12 @@ class _Reading:
 
     __slots__ = ()
 
-    def _execute_gen(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+    def _execute_gen(
+        self, query: Query, params: Params | None = None, **kwargs: Any
+    ) -> Generator[Any, Any, None]:
         # execute() makes these steps and hands them to wait() while it holds the connection's lock.
-        steps: Generator[Any, Any, None] = super()._execute_gen(query, *args, **kwargs)  # type: ignore[misc]
+        query = with_inert_comments(query, params)
+        steps: Generator[Any, Any, None] = super()._execute_gen(query, params, **kwargs)  # type: ignore[misc]
         connection = self._conn  # type: ignore[attr-defined]
         if not isinstance(connection, _Tracked) or connection._used:
             return steps

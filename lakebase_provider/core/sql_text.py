@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: What Postgres takes for space; Python strips more, such as a no-break space, which is part of a name here.
 SPACE = " \t\n\r\f\v"
@@ -29,7 +29,7 @@ _TOKEN = rf"""
     | (?P<string>(?:[uU]&|[bBxX])?')
     | (?P<name>(?:[uU]&)?")
     | (?P<word>{_START}{_WITHIN}*)
-    | (?P<number>\.?[0-9](?:[0-9_]|\.(?!\.))*(?:{_START}{_WITHIN}*)?)
+    | (?P<number>\.?[0-9][0-9_]*(?:\.(?!\.)[0-9_]*)?(?:{_START}{_WITHIN}*)?)
     | (?P<parameter>\$[0-9]+)
     | (?P<dollar>\$(?:{_START}{_WITHIN_TAG}*)?\$)
     | (?P<operator>(?:(?!--|/\*)[-~!@\#^&|`?+*/<>=PERCENT])+)
@@ -186,6 +186,60 @@ def _makes_routine(words: list[str]) -> bool:
     return words[:1] == ["create"] and kind in (["function"], ["procedure"])
 
 
+_READS = frozenset({"select", "values", "table", "with"})
+#: Words of statements that change data; WITH may hold them, and they cannot stand in a subquery.
+_CHANGES = frozenset({"insert", "update", "delete", "merge"})
+
+
+def is_query(sql: str) -> bool:
+    """Whether a statement certainly is a query that can stand in another one's FROM.
+
+    Args:
+        sql: One statement. Bytes do as well, as for :func:`tokens`.
+    """
+    first = before = ""
+    for kind, at, end in tokens(sql):
+        piece = sql[at:end].lower()
+        if kind in ("space", "comment") or (not first and piece == "("):
+            continue
+        if not first:
+            if piece not in _READS:
+                return False
+            if piece != "with":
+                return True
+            first = piece
+        # SELECT FOR UPDATE and FOR NO KEY UPDATE are queries all the same.
+        elif kind == "word" and piece in _CHANGES and before not in ("for", "key"):
+            return False
+        before = piece
+    return first != ""
+
+
+def first_word(sql: str) -> str:
+    """The word with which a statement begins, in capital letters; empty if there is none.
+
+    Args:
+        sql: The statement.
+    """
+    return next((sql[at:end].upper() for kind, at, end in tokens(sql) if kind == "word"), "")
+
+
+def without_end(sql: str) -> str:
+    """A statement without the semicolon at its end, and what space and comments stand there.
+
+    Args:
+        sql: The statement. Bytes do as well, as for :func:`tokens`.
+    """
+    sql = sql.rstrip(SPACE)
+    if ";" not in sql:
+        return sql
+    return sql[: max((end for kind, at, end in tokens(sql) if _says(kind, sql[at:end])), default=0)]
+
+
+def _says(kind: str, piece: str) -> bool:
+    return kind not in ("space", "comment") and piece != ";"
+
+
 def without_quotes(sql: str) -> str:
     """The text with a space in the place of each quote and comment: what is left is words and symbols.
 
@@ -198,18 +252,23 @@ def without_quotes(sql: str) -> str:
 _QUOTED = frozenset({"comment", "string", "name", "open"})
 
 
-def with_inert_comments(sql: str) -> str:
-    """The text, for psycopg and parameters, with nothing in its comments that asks for a value.
+def with_inert_comments(query: Any, params: object) -> Any:
+    """A statement, for psycopg, with nothing in its comments that asks for a value.
 
     psycopg sees placeholders in comments too: a condition that is commented out would ask for its parameter,
     and a percent sign would be an error.
 
     Args:
-        sql: A statement with placeholders.
+        query: The statement with its placeholders; what is neither text nor bytes is left alone.
+        params: The parameters; without any psycopg leaves percent signs alone.
     """
+    if params is None or not isinstance(query, (str, bytes)):
+        return query
+    sql = query.decode("latin-1") if isinstance(query, bytes) else query
     if "%" not in sql or ("--" not in sql and "/*" not in sql):
-        return sql
-    return "".join(
+        return query
+    text = "".join(
         sql[at:end].replace("%", "%%") if kind == "comment" else sql[at:end]
         for kind, at, end in tokens(sql, placeholders=True)
     )
+    return text.encode("latin-1") if isinstance(query, bytes) else text

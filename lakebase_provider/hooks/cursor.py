@@ -11,6 +11,7 @@ from psycopg.rows import dict_row, namedtuple_row, tuple_row
 
 from lakebase_provider.core.connection import AsyncLakebaseCursor, LakebaseCursor
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.sql_text import first_word, is_query, statements
 from lakebase_provider.hooks.placeholders import parse
 
 
@@ -49,6 +50,41 @@ class AsyncHookCursor(AsyncLakebaseCursor[Any]):
         if self._results[1:]:
             await self.set_result(-1)
         return self
+
+
+def single_statements(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], sql: str, params: Params | None
+) -> list[tuple[Any, Params | None]]:
+    """The statements of a text with their parameters, as psycopg takes each.
+
+    Args:
+        connection: Says how to write values.
+        sql: One statement or several, which share the parameters as in one call of a cursor.
+        params: The values, or none.
+
+    Raises:
+        psycopg.ProgrammingError: The values do not fit the placeholders.
+    """
+    text, values = _bound(connection, sql, params)
+    return [(one, values) for one in statements(text, placeholders=values is not None)]
+
+
+def require_query(sql: str) -> None:
+    """Refuse a statement whose rows the server cannot hand out piece by piece.
+
+    Args:
+        sql: The statement.
+
+    Raises:
+        ConfigError: It is no SELECT, VALUES, TABLE or WITH … SELECT, or it changes data.
+    """
+    if not is_query(sql):
+        raise ConfigError(
+            "Argument 'output_path' needs a query, whose rows are written; the last statement is "
+            f"{first_word(sql) or 'nothing'}.",
+            remedy="End 'sql' with a SELECT, VALUES, TABLE or WITH … SELECT that changes no data, or leave"
+            " output_path out.",
+        )
 
 
 def _bound(

@@ -24,6 +24,7 @@ from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.fence import fence
 from lakebase_provider.core.secret import redacted
 from lakebase_provider.core.shared import shared_client
+from lakebase_provider.core.sql_text import statements
 from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
 from lakebase_provider.hooks.connection import ConnectionSettings, secrets_of, task_name
 from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
@@ -354,16 +355,13 @@ class LakebaseHook(DbApiHook):
 
     @staticmethod
     def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
-        """The statements of a text, without its comments.
+        """The statements of a text, each with the comments that stand in and before it.
 
         Args:
             sql: The text.
             strip_semicolon: Whether to leave out the semicolons at their ends.
         """
-        if not any(mark in sql for mark in (";", "--", "/*")):
-            return [sql.strip()] if sql.strip() else []
-        statements: list[str] = DbApiHook.split_sql_string(sql, strip_semicolon)
-        return statements
+        return statements(sql, keep_semicolons=not strip_semicolon)
 
     def insert_rows(
         self,

@@ -10,6 +10,7 @@ What is done here, and only for a statement that is given parameters:
 * A statement without any placeholder runs without parameters: several statements can share them.
 * What looks like a placeholder but stands in quotes is text, unless the parameters do not come out even then:
   that is an error, for the value would silently not get there.
+* What stands in a comment is a comment: it neither takes a value nor asks for one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Statement:
 
     Attributes:
         parts: Its text, percent signs as they are meant, and its placeholders, in their order.
-        quoted: Names of what looks like a placeholder within quotes or a comment; None for a nameless one.
+        quoted: Names of what looks like a placeholder within quotes; None for a nameless one.
         several: Whether the text holds more than one statement.
     """
 
@@ -86,7 +87,7 @@ class Statement:
             lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
         if lost:
             raise psycopg.ProgrammingError(
-                f"A placeholder stands within quotes or a comment ({', '.join(lost)}), where no value gets."
+                f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
                 " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
             )
 

@@ -218,19 +218,20 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     def _write_result(self, path: str) -> dict[str, Any]:
         from psycopg.rows import tuple_row
 
-        from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
+        from lakebase_provider.hooks.cursor import require_query, single_statements
         from lakebase_provider.result_files import CHUNK_ROWS, open_rows
 
-        *first, last = self._statements()
-        parameters: Any = self.parameters or None
+        texts = self._statements()
         with closing(self.get_db_hook().get_conn()) as connection:
-            for statement in first:
+            parameters: Any = self.parameters or None
+            *first, last = [one for text in texts for one in single_statements(connection, text, parameters)]
+            require_query(last[0])
+            for statement, values in first:
                 self.log.info("Executing: %s", statement)
-                with HookCursor(connection) as cursor:
-                    cursor.execute(statement, parameters)
-            self.log.info("Executing: %s", last)
-            with HookServerCursor(connection, "lakebase_result", row_factory=tuple_row) as cursor:
-                cursor.execute(last, parameters)
+                connection.execute(statement, values)
+            self.log.info("Executing: %s", last[0])
+            with connection.cursor("lakebase_result", row_factory=tuple_row) as cursor:
+                cursor.execute(*last)
                 file = open_rows(path, cursor.description or ())
                 try:
                     while rows := cursor.fetchmany(CHUNK_ROWS):
@@ -244,15 +245,22 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         return {"path": path, "rows": file.rows}
 
     def _statements(self) -> list[str]:
-        from airflow.providers.common.sql.hooks.sql import DbApiHook
+        """Texts that are each given the parameters; what holds comments alone is none."""
+        from lakebase_provider.core.sql_text import statements
 
         texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
-        if self.split_statements is not False:
-            texts = [part for text in texts for part in DbApiHook.split_sql_string(text, True)]
-        found = [text for text in texts if text.strip()]
-        if not found:
+        parts = [statements(text) for text in texts]
+        if not any(parts):
             raise _config_error("There is no statement in 'sql'.", "Give one statement at least.")
-        return found
+        if self.split_statements:
+            return [statement for part in parts for statement in part]
+        if self.split_statements is False and self.autocommit and any(len(part) > 1 for part in parts):
+            raise _config_error(
+                "With 'autocommit', split_statements=False makes one transaction of a text of several"
+                " statements, which the triggerer runs one by one.",
+                "Leave out 'autocommit', 'split_statements' or 'deferrable'.",
+            )
+        return [text for text, part in zip(texts, parts, strict=True) if part]
 
 
 def _require_possible(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,13 @@ from psycopg.adapt import Buffer, Dumper, Transformer
 
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
-from lakebase_provider.core.sql_text import tokens
+from lakebase_provider.core.sql_text import is_query, with_inert_comments, without_end
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
 
 #: What a query's parameters stand for, by position or by name.
 Parameters = Sequence[Any] | Mapping[str, Any] | None
-
-_READS = frozenset({"select", "values", "table", "with"})
-#: Words of statements that change data; WITH may hold them, and they cannot stand in a subquery.
-_CHANGES = frozenset({"insert", "update", "delete", "merge"})
 
 
 def query_text(connection: psycopg.Connection[Any], query: Query, params: Parameters) -> bytes:
@@ -37,7 +33,9 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
             cursor.adapters.register_dumper(_Number, _NumberDumper)
-            return cursor.mogrify(query, _in_brackets(params)).encode(connection.info.encoding)
+            return cursor.mogrify(with_inert_comments(query, params), _in_brackets(params)).encode(
+                connection.info.encoding
+            )
     if isinstance(query, str):
         return query.encode(connection.info.encoding)
     return query if isinstance(query, bytes) else _composed(query).as_bytes(connection)
@@ -87,29 +85,7 @@ def _composed(query: Any) -> sql.Composable:
 
 def is_plain_query(text: bytes) -> bool:
     """Whether it certainly is a query that can stand in another one's FROM."""
-    first = ""
-    before = ""
-    for kind, piece in _pieces(text):
-        piece = piece.lower()
-        if kind in ("space", "comment") or (not first and piece == "("):
-            continue
-        if not first:
-            if piece not in _READS:
-                return False
-            if piece != "with":
-                return True
-            first = piece
-        # SELECT FOR UPDATE and FOR NO KEY UPDATE are queries all the same.
-        elif kind == "word" and piece in _CHANGES and before not in ("for", "key"):
-            return False
-        before = piece
-    return first != ""
-
-
-def _pieces(text: bytes) -> Iterator[tuple[str, str]]:
-    # Each byte as one character, whatever the encoding: what is beyond ASCII belongs to words and quotes.
-    characters = text.decode("latin-1")
-    return ((kind, characters[start:end]) for kind, start, end in tokens(characters))
+    return is_query(text.decode("latin-1"))
 
 
 def describe(connection: psycopg.Connection[Any], text: bytes) -> list[ResultColumn]:
@@ -150,9 +126,5 @@ def bare(text: bytes) -> bytes:
     text = text.rstrip()
     if b";" not in text:
         return text
-    at = end = 0
-    for kind, piece in _pieces(text):
-        at += len(piece)
-        if kind not in ("space", "comment") and piece != ";":
-            end = at
-    return text[:end]
+    # Each byte as one character, whatever the encoding: what is beyond ASCII belongs to words and quotes.
+    return without_end(text.decode("latin-1")).encode("latin-1")
