@@ -6,6 +6,7 @@ is imported where it is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -100,6 +101,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.output_path = output_path
         self.fence = fence
         self.idempotent = idempotent
+        self._has_output_processor = kwargs.get("output_processor") is not None
         _require_transaction_here(kwargs, deferrable, fence=fence, idempotent=idempotent)
         _require_possible(
             kwargs, read_only=read_only, deferrable=deferrable, max_rows=max_xcom_rows, path=output_path
@@ -172,10 +174,12 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
             hook.cancel()
 
     def _bounded(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The handler, failing before the commit where it would hand XCom too many rows."""
-        limit = self.max_xcom_rows
-        if limit is None or not self.do_xcom_push:
+        """The handler, failing before the commit where it would hand XCom too many rows, or odd ones."""
+        if not self.do_xcom_push:
             return handler
+        from lakebase_provider.hooks.xcom_values import as_xcom_takes
+
+        limit = math.inf if self.max_xcom_rows is None else self.max_xcom_rows
 
         def fetch(cursor: Any) -> Any:
             # All rows are here already; those that are not wanted need not become Python objects too.
@@ -184,7 +188,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
             result = handler(cursor)
             if isinstance(result, list):
                 _require_at_most(limit, len(result))
-            return result
+            # A function of the author's makes of the values what it wants.
+            return result if self._has_output_processor else as_xcom_takes(result)
 
         return fetch
 
@@ -315,7 +320,7 @@ def _config_error(message: str, remedy: str) -> LakebaseError:
     return ConfigError(message, remedy=remedy)
 
 
-def _require_at_most(limit: int, rows: int) -> None:
+def _require_at_most(limit: float, rows: int) -> None:
     if rows > limit:
         from lakebase_provider.core.errors import ResultTooLargeError
 
