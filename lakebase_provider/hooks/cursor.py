@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 from psycopg.abc import Params, Query
-from psycopg.rows import dict_row, namedtuple_row, tuple_row
 
 from lakebase_provider.core.connection import AsyncLakebaseCursor, LakebaseCursor
 from lakebase_provider.core.errors import ConfigError
@@ -105,27 +104,3 @@ def _bound(
     if isinstance(connection, psycopg.AsyncConnection):
         return psycopg.AsyncClientCursor(connection).mogrify(text, values), None
     return psycopg.ClientCursor(connection).mogrify(text, values), None
-
-
-def row_factory(cursor: str | None) -> Any:
-    """How rows are made, by the name that PostgresHook has for it.
-
-    Args:
-        cursor: ``dictcursor`` or ``namedtuplecursor``; None for tuples.
-
-    Raises:
-        ConfigError: It is another.
-    """
-    try:
-        return _ROW_FACTORIES[cursor.lower() if cursor else None]
-    except KeyError:
-        raise ConfigError(
-            f"Setting 'cursor' is {cursor!r}.", remedy="Use dictcursor or namedtuplecursor, or leave it out."
-        ) from None
-
-
-_ROW_FACTORIES: dict[str | None, Any] = {
-    None: tuple_row,
-    "dictcursor": dict_row,
-    "namedtuplecursor": namedtuple_row,
-}
