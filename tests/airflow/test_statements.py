@@ -158,8 +158,9 @@ async def test_comments_neither_ask_for_values_nor_take_them(lake: LocalLakebase
 
 
 CELLS = [
-    "'0'", "0", "''", "null", "false", "0.0", "'0'::varchar", "'00'", "' '", "'f'", "'false'", "1", "'x'", "0.1",
-    "'{}'::int[]", "'{0}'::int[]", "'0 s'::interval", "'NaN'::numeric", "'\\x'::bytea", "'{}'::jsonb",
+    "'0'", "0", "''", "null", "false", "0.0", "'0'::varchar", "'00'", "' '", "'f'", "'false'", "1",
+    "'x'", "0.1", "'{}'::int[]",
+    "'{0}'::int[]", "'0 s'::interval", "'NaN'::numeric", "'\\x'::bytea", "'{}'::jsonb",
 ]  # fmt: skip
 
 
