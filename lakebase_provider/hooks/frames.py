@@ -1,35 +1,26 @@
-"""Rows as data frames: what a cursor holds becomes one of pandas or polars, whole or in chunks.
+"""Rows as data frames: what a cursor holds becomes one of pandas, whole or in chunks.
 
-Exactness: ``numeric`` arrives in pandas as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True``
-makes floats) and in polars as ``Decimal`` of the column's precision and scale, up to polars' 38 digits.
-For polars, ``json`` and ``uuid`` are text.
+Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True`` makes floats).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import psycopg
-from psycopg import errors, postgres
+from psycopg import errors
 from psycopg.rows import tuple_row
-from psycopg.types.string import TextLoader
 
 from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
 from lakebase_provider.hooks.placeholders import Parameters
 
 if TYPE_CHECKING:
-    import polars
-
     from lakebase_provider.core.connection import LakebaseConnection
 
 Cursor = HookCursor | HookServerCursor
 
 #: What the server says when a statement cannot be read by a cursor of its own; nothing has run then.
 _NO_CURSOR = (errors.SyntaxError, errors.FeatureNotSupported, errors.InvalidCursorDefinition)
-#: Digits that polars' decimals have at most.
-_POLARS_DIGITS = 38
 
 
 def executed(
@@ -101,87 +92,3 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
         warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
         ready: Any = _Ready(connection, cursor)
         return pandas_sql.read_sql("", con=ready, **options)
-
-
-def as_polars_takes_them(connection: LakebaseConnection) -> None:
-    """Let the connection hand out as text what polars has no type for."""
-    for name in ("uuid", "json", "jsonb"):
-        connection.adapters.register_loader(name, TextLoader)
-
-
-def to_polars(
-    cursor: Cursor,
-    *,
-    schema_overrides: Mapping[str, Any] | None = None,
-    infer_schema_length: int | None = None,
-) -> polars.DataFrame:
-    """The result as a frame."""
-    return _polars_frame(cursor, cursor.fetchall(), schema_overrides, infer_schema_length)
-
-
-def to_polars_by_chunks(
-    cursor: Cursor,
-    chunksize: int,
-    *,
-    schema_overrides: Mapping[str, Any] | None = None,
-    infer_schema_length: int | None = None,
-) -> Iterator[polars.DataFrame]:
-    """The result as frames of the same column types."""
-    while rows := cursor.fetchmany(chunksize):
-        yield _polars_frame(cursor, rows, schema_overrides, infer_schema_length)
-
-
-def _polars_frame(
-    cursor: Cursor,
-    rows: list[tuple[Any, ...]],
-    overrides: Mapping[str, Any] | None,
-    infer_schema_length: int | None,
-) -> polars.DataFrame:
-    import polars
-
-    schema = {column.name: _polars_type(column) for column in cursor.description or ()}
-    # What the server says of a column holds for all rows; guessing from the first ones would not.
-    return polars.DataFrame(
-        rows,
-        schema=schema,
-        schema_overrides=overrides,
-        orient="row",
-        infer_schema_length=infer_schema_length,
-    )
-
-
-def _polars_type(column: psycopg.Column) -> Any:
-    import polars
-
-    if _type_name(column.type_code) == "numeric":
-        digits, scale = column.precision, column.scale
-        # Without declared digits polars finds the scale in the values.
-        if digits is None or scale is None or not 0 <= scale <= digits <= _POLARS_DIGITS:
-            return None
-        return polars.Decimal(digits, scale)
-    return {
-        "bool": polars.Boolean,
-        "int2": polars.Int16,
-        "int4": polars.Int32,
-        "int8": polars.Int64,
-        "oid": polars.Int64,
-        "float4": polars.Float32,
-        "float8": polars.Float64,
-        "text": polars.String,
-        "varchar": polars.String,
-        "bpchar": polars.String,
-        "name": polars.String,
-        "json": polars.String,
-        "jsonb": polars.String,
-        "uuid": polars.String,
-        "bytea": polars.Binary,
-        "date": polars.Date,
-        "time": polars.Time,
-        "timestamp": polars.Datetime("us"),
-        "timestamptz": polars.Datetime("us", "UTC"),
-    }.get(_type_name(column.type_code) or "")
-
-
-def _type_name(oid: int) -> str | None:
-    known = postgres.types.get(oid)
-    return None if known is None or oid == known.array_oid else known.name

@@ -611,23 +611,23 @@ class LakebaseHook(DbApiHook):
             connection.commit()
 
     def _get_polars_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
-        from lakebase_provider.hooks import frames
+        from lakebase_provider.hooks import frames, polars_frames
 
         with closing(self.get_conn()) as connection:
-            frames.as_polars_takes_them(connection)
-            frame = frames.to_polars(frames.executed(connection, sql, parameters), **kwargs)
+            polars_frames.as_polars_takes_them(connection)
+            frame = polars_frames.to_polars(frames.executed(connection, sql, parameters), **kwargs)
             connection.commit()
         return frame
 
     def _get_polars_df_by_chunks(
         self, sql: str | list[str], parameters: Any = None, *, chunksize: int, **kwargs: Any
     ) -> Generator[Any, None, None]:
-        from lakebase_provider.hooks import frames
+        from lakebase_provider.hooks import frames, polars_frames
 
         with closing(self.get_conn()) as connection:
-            frames.as_polars_takes_them(connection)
+            polars_frames.as_polars_takes_them(connection)
             with frames.streaming(connection, sql, parameters) as cursor:
-                yield from frames.to_polars_by_chunks(cursor, chunksize, **kwargs)
+                yield from polars_frames.to_polars_by_chunks(cursor, chunksize, **kwargs)
             connection.commit()
 
     def get_db_log_messages(self, conn: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.packing import as_views, packed
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, LoadError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +28,20 @@ def require_form(form: str) -> None:
         raise ConfigError(f"as_ is {form!r}.", remedy=f"Use one of: rows, {', '.join(FORMS)}.")
 
 
+def require_distinct_names(names: Iterable[str]) -> None:
+    """Refuse a result that no Polars frame can hold.
+
+    Raises:
+        LoadError: Two columns have one name.
+    """
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise LoadError(
+                f"{times} columns of the result are named {name!r}, and a Polars frame has one of a name.",
+                remedy="Name them apart in the query: SELECT … AS ….",
+            )
+
+
 def frame_of(batches: pa.RecordBatchReader, form: str) -> Any:
     """All batches as a pandas data frame, a Polars data or lazy frame, or an Arrow table."""
     if form == "pandas":
@@ -44,8 +60,14 @@ def to_arrow(batches: pa.RecordBatchReader) -> pa.Table:
 
 
 def to_polars(batches: pa.RecordBatchReader) -> pl.DataFrame:
-    """A Polars data frame of all batches, which are not held beside it."""
+    """A Polars data frame of all batches, which are not held beside it.
+
+    Raises:
+        LoadError: Two columns have one name, or are wider than Polars' types.
+    """
     import polars as pl
+
+    require_distinct_names(batches.schema.names)
 
     def part(batch: pa.RecordBatch) -> pl.DataFrame:
         found = pl.from_arrow(packed(as_views(batch)), rechunk=False)

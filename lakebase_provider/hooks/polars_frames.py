@@ -1,0 +1,234 @@
+"""Rows as Polars frames: a column has the type that the server's has, or a typed error names it.
+
+Exactness: ``numeric`` arrives as ``Decimal`` of the column's precision and scale; without declared ones, of
+38 digits with as many behind the point as the values have. What Polars has no type for (json, uuid, inet,
+ranges, enums, …) is the text that Postgres writes for it, and a list of such texts for an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import postgres
+from psycopg.types.string import TextLoader
+
+from lakebase_provider.core.bulk.frames import require_distinct_names
+from lakebase_provider.core.errors import LoadError
+from lakebase_provider.hooks.frames import Cursor
+
+if TYPE_CHECKING:
+    import polars
+
+    from lakebase_provider.core.connection import LakebaseConnection
+
+#: Digits that Polars' decimals have at most.
+_DIGITS = 38
+#: Digits behind the point that later chunks may have, if the first has fewer: what avg() and division give
+#: for values between 0.0001 and 1, and more than they give for larger ones.
+_LEAST_SCALE_OF_CHUNKS = 20
+_REMEDY = "Cast the column in the query, to text or to another type, or name a type in schema_overrides."
+
+
+def as_polars_takes_them(connection: LakebaseConnection) -> None:
+    """Let the connection hand out as text what Polars has no type for.
+
+    Args:
+        connection: Borrowed for this read alone.
+    """
+    native = {"numeric", *_plain_types()}
+    for info in connection.adapters.types:
+        if info.name not in native:
+            connection.adapters.register_loader(info.oid, TextLoader)
+
+
+def to_polars(
+    cursor: Cursor,
+    *,
+    schema_overrides: Mapping[str, Any] | None = None,
+    infer_schema_length: int | None = None,
+) -> polars.DataFrame:
+    """The result as a frame.
+
+    Args:
+        cursor: It holds the result.
+        schema_overrides: Types by column, in place of the server's.
+        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+
+    Raises:
+        LoadError: Two columns have one name, or a value does not fit its column's Polars type.
+    """
+    return _Columns(cursor, schema_overrides).frame(cursor.fetchall())
+
+
+def to_polars_by_chunks(
+    cursor: Cursor,
+    chunksize: int,
+    *,
+    schema_overrides: Mapping[str, Any] | None = None,
+    infer_schema_length: int | None = None,
+) -> Iterator[polars.DataFrame]:
+    """The result as frames of at most `chunksize` rows, all of the same column types.
+
+    What the server does not declare, the first chunk decides: an array has the dimensions of its values, a
+    numeric the digits behind the point that they need, and at least 20.
+
+    Args:
+        cursor: It holds the result.
+        chunksize: Rows of a frame.
+        schema_overrides: Types by column, in place of the server's.
+        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+
+    Raises:
+        LoadError: Two columns have one name, or a value does not fit its column's Polars type.
+    """
+    columns = _Columns(cursor, schema_overrides, least_scale=_LEAST_SCALE_OF_CHUNKS)
+    while rows := cursor.fetchmany(chunksize):
+        yield columns.frame(rows)
+
+
+class _Columns:
+    """The columns of a result and their types, which the first rows complete."""
+
+    def __init__(self, cursor: Cursor, overrides: Mapping[str, Any] | None, least_scale: int = 0) -> None:
+        self._columns = list(cursor.description or ())
+        self._overrides = dict(overrides or {})
+        self._least_scale = least_scale
+        #: Of arrays, by position; the server does not declare them.
+        self._dimensions: dict[int, int] = {}
+        require_distinct_names([column.name for column in self._columns])
+        import polars
+
+        plain = _plain_types()
+        self._kinds = [_kind(column) for column in self._columns]
+        #: None for a numeric whose digits the values tell.
+        self._types = [
+            _declared(column) if kind == "numeric" else plain.get(kind, polars.String)
+            for column, (kind, _) in zip(self._columns, self._kinds, strict=True)
+        ]
+
+    def frame(self, rows: Sequence[tuple[Any, ...]]) -> polars.DataFrame:
+        import polars
+
+        by_column: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(self._columns)
+        return polars.DataFrame([self._series(n, list(values)) for n, values in enumerate(by_column)])
+
+    def _series(self, n: int, values: list[Any]) -> polars.Series:
+        import polars
+
+        name, (kind, is_array) = self._columns[n].name, self._kinds[n]
+        override = self._overrides.get(name)
+        if kind == "numeric" and not is_array and override is not None:
+            dtype = polars.DataType.from_python(override) if isinstance(override, type) else override
+            if dtype.is_float() or dtype == polars.String:
+                plain = float if dtype.is_float() else str
+                return _made(name, [v if v is None else plain(v) for v in values], dtype)
+        element = self._types[n]
+        if kind == "numeric":
+            numbers = list(_flat(values)) if is_array else [v for v in values if v is not None]
+            element = self._types[n] = self._decimal(name, numbers, element)
+        if is_array:
+            lists = (value for value in values if isinstance(value, list))
+            for _ in range(self._dimensions.setdefault(n, max(map(_dimensions, lists), default=1))):
+                element = polars.List(element)
+        series = _made(name, values, element)
+        return series if override is None else _cast(series, override)
+
+    def _decimal(self, name: str, numbers: list[Decimal], declared: Any) -> Any:
+        import polars
+
+        if not all(map(Decimal.is_finite, numbers)):
+            raise LoadError(
+                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot.",
+                remedy=f"Cast it to float8 in the query, or use schema_overrides={{{name!r}: pl.Float64}}.",
+            )
+        exponents = [(number.adjusted(), int(number.as_tuple().exponent)) for number in numbers]
+        whole = max((adjusted + 1 for adjusted, _ in exponents), default=0)
+        behind = max((-exponent for _, exponent in exponents), default=0)
+        scale = max(behind, 0)
+        if declared is None:
+            room = _DIGITS - max(whole, 0)
+            declared = polars.Decimal(_DIGITS, max(scale, min(self._least_scale, room)))
+        if scale > declared.scale or whole > declared.precision - declared.scale:
+            raise LoadError(
+                f"Column {name!r} holds a numeric of {max(whole, 0)} digits before the point and {scale} "
+                f"behind it, which {declared} cannot.",
+                remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
+            )
+        return declared
+
+
+def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:
+    import polars
+
+    try:
+        return polars.Series(name, values, dtype=dtype, strict=True)
+    # A panic is no Exception. The values stand in the texts of both.
+    except (Exception, polars.exceptions.PanicException):
+        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot.", remedy=_REMEDY) from None
+
+
+def _cast(series: polars.Series, dtype: Any) -> polars.Series:
+    import polars
+
+    try:
+        cast: polars.Series = series.cast(dtype)
+    except (Exception, polars.exceptions.PanicException):
+        raise LoadError(
+            f"Column {series.name!r} is {series.dtype}, and a value of it is no {dtype}.",
+            remedy="Name another type in schema_overrides, or cast the column in the query.",
+        ) from None
+    return cast
+
+
+def _kind(column: psycopg.Column) -> tuple[str, bool]:
+    """Name of the column's type, or of its elements', and whether it is an array."""
+    known = postgres.types.get(column.type_code)
+    return ("", False) if known is None else (known.name, column.type_code == known.array_oid)
+
+
+def _declared(column: psycopg.Column) -> Any:
+    import polars
+
+    digits, scale = column.precision, column.scale
+    if digits is None or scale is None or not 0 <= scale <= digits <= _DIGITS:
+        return None
+    return polars.Decimal(digits, scale)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        elif value is not None:
+            yield value
+
+
+def _dimensions(value: list[Any]) -> int:
+    return 1 + max((_dimensions(item) for item in value if isinstance(item, list)), default=0)
+
+
+def _plain_types() -> dict[str, Any]:
+    import polars
+
+    return {
+        "bool": polars.Boolean,
+        "int2": polars.Int16,
+        "int4": polars.Int32,
+        "int8": polars.Int64,
+        "oid": polars.Int64,
+        "float4": polars.Float32,
+        "float8": polars.Float64,
+        "text": polars.String,
+        "varchar": polars.String,
+        "bpchar": polars.String,
+        "name": polars.String,
+        "bytea": polars.Binary,
+        "date": polars.Date,
+        "time": polars.Time,
+        "timestamp": polars.Datetime("us"),
+        "timestamptz": polars.Datetime("us", "UTC"),
+        "interval": polars.Duration("us"),
+    }
