@@ -21,7 +21,7 @@ from airflow.sdk.log import mask_secret
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
-from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.core.errors import ConfigError, LakebaseError, TableNotFoundError
 from lakebase_provider.core.fence import fence
 from lakebase_provider.core.secret import redacted
 from lakebase_provider.core.shared import shared_client
@@ -584,13 +584,16 @@ class LakebaseHook(DbApiHook):
         return inspect(create_engine(self.sqlalchemy_url, creator=borrow, poolclass=NullPool))
 
     def get_table_primary_key(self, table: str, schema: str | None = None) -> list[str] | None:
-        """Columns of the primary key, in its order; None without one.
+        """Columns of the primary key, in its order; None without one, or without such a table.
 
         Args:
             table: Name of the table, with its schema or found by the search path.
             schema: Name of the schema, where the table's name has none.
         """
-        return self.dialect.get_primary_keys(table=table, schema=schema)
+        try:
+            return self.dialect.get_primary_keys(table=table, schema=schema)
+        except TableNotFoundError:
+            return None
 
     def _get_pandas_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
         from lakebase_provider.hooks import frames
