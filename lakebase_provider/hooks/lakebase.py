@@ -589,11 +589,16 @@ class LakebaseHook(DbApiHook):
         Args:
             table: Name of the table, with its schema or found by the search path.
             schema: Name of the schema, where the table's name has none.
+
+        Raises:
+            LakebaseError: It is no table's name, such as one with a semicolon outside of quotes.
         """
         try:
             return self.dialect.get_primary_keys(table=table, schema=schema)
         except TableNotFoundError:
-            return None
+            if self.dialect.is_table_name(table):
+                return None
+            raise
 
     def _get_pandas_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
         from lakebase_provider.hooks import frames
