@@ -136,12 +136,8 @@ def test_chunks_of_no_rows_are_one_frame_that_has_the_columns(lake: LocalLakebas
 def test_the_primary_key_of_no_table_is_none(lake: LocalLakebase) -> None:
     hook = LakebaseHook()
     hook.run("create table if not exists keyless (i int)")
-    for table, schema in (
-        ("keyless", None),
-        ("no_such_table", None),
-        ("no_such_table", "public"),
-        ("t", "no_such"),
-    ):
+    tables = [("keyless", None), ("no_such_table", None), ("no_such_table", "public"), ("t", "no_such")]
+    for table, schema in [*tables, ("no_such.table", None), ('"No such"."ta""ble"', None)]:
         assert hook.get_table_primary_key(table, schema) is None
     hook.run("drop table keyless")
 
