@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 #: What Postgres takes for space; Python strips more, such as a no-break space, which is part of a name here.
 SPACE = " \t\n\r\f\v"
@@ -22,13 +22,13 @@ _WITHIN = r"[^\x00-\#%-/:-@\[-^`{-\x7f]"
 #: The beginning of each kind of token; of a quote and a nested comment, no more than that.
 _TOKEN = rf"""
       (?P<space>[ \t\n\r\f\v]+)
+    | (?P<word>(?![eEbBxX]'|[uU]&['"]){_START}{_WITHIN}*)
     | (?P<line>--[^\n\r]*)
     | (?P<block>/\*)
     | (?P<placeholder>PLACEHOLDER)
     | (?P<escaped>[eE]')
     | (?P<string>(?:[uU]&|[bBxX])?')
     | (?P<name>(?:[uU]&)?")
-    | (?P<word>{_START}{_WITHIN}*)
     | (?P<number>\.?[0-9][0-9_]*(?:\.(?!\.)[0-9_]*)?(?:{_START}{_WITHIN}*)?)
     | (?P<parameter>\$[0-9]+)
     | (?P<dollar>\$(?:{_START}{_WITHIN_TAG}*)?\$)
@@ -49,20 +49,13 @@ _ENDS = {
 _CONTINUED = r"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'"
 
 
-class Token(NamedTuple):
-    """A piece of a statement.
+#: A piece of a statement: its kind, where it begins in the text and where it ends. The kinds are ``space``,
+#: ``comment``, ``string`` (dollar quotes and the like among them), ``name`` (in quotes), ``word``,
+#: ``number``, ``parameter`` (``$1``), ``operator``, ``symbol``, ``placeholder`` (psycopg's, or a percent
+#: sign), and ``open``: a quote or comment without an end.
+Token = tuple[str, int, int]
 
-    Attributes:
-        kind: ``space``, ``comment``, ``string`` (dollar quotes and the like among them), ``name`` (in
-            quotes), ``word``, ``number``, ``parameter`` (``$1``), ``operator``, ``symbol``,
-            ``placeholder`` (psycopg's, or a percent sign), or ``open``: a quote or comment without an end.
-        start: Where it begins in the text.
-        end: Where it ends; the next one begins there.
-    """
-
-    kind: str
-    start: int
-    end: int
+_COMPLETE = frozenset({"space", "word", "placeholder", "number", "parameter", "operator", "symbol"})
 
 
 @cache
@@ -86,12 +79,16 @@ def tokens(sql: str, *, placeholders: bool = False) -> Iterator[Token]:
         placeholders: Whether psycopg is to be given parameters with it, so that ``%s`` and ``%(name)s``
             outside of quotes and comments stand for values.
     """
-    token = _token(placeholders)
+    token = _token(placeholders).match
     at, length = 0, len(sql)
     while at < length:
-        match = token.match(sql, at)
+        match = token(sql, at)
         assert match is not None  # the last alternative takes any character
-        kind, end = str(match.lastgroup), match.end()
+        kind, end = match.lastgroup or "", match.end()
+        if kind in _COMPLETE:
+            yield kind, at, end
+            at = end
+            continue
         if kind == "line":
             kind = "comment"
         elif kind == "block":
@@ -104,7 +101,7 @@ def tokens(sql: str, *, placeholders: bool = False) -> Iterator[Token]:
             kind, end = "string", -1 if found < 0 else found + len(match.group())
         if end < 0:
             kind, end = "open", length
-        yield Token(kind, at, end)
+        yield kind, at, end
         at = end
 
 
