@@ -10,13 +10,14 @@ from typing import Any
 
 import psycopg
 from psycopg import generators, sql
-from psycopg.abc import ConnDict, Query
+from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
+from lakebase_provider.core.sql_text import with_inert_comments
 from lakebase_provider.core.statements import leaves_no_trace
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
@@ -41,12 +42,15 @@ class _Reading:
 
     __slots__ = ()
 
-    def _execute_gen(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+    def _execute_gen(
+        self, query: Query, params: Params | None = None, **kwargs: Any
+    ) -> Generator[Any, Any, None]:
         # execute() makes these steps and hands them to wait() while it holds the connection's lock.
+        query = with_inert_comments(query, params)
         connection = self._conn  # type: ignore[attr-defined]
         if not isinstance(connection, _Tracked):
-            return self._steps(query, *args, **kwargs)
-        steps = self._again_if_stale(connection, query, *args, **kwargs)
+            return self._steps(query, params, **kwargs)
+        steps = self._again_if_stale(connection, query, params, **kwargs)
         if not connection._used and _only_reads(query, connection):
             return connection._without_trace(steps)
         return steps

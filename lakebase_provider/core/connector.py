@@ -62,6 +62,12 @@ class ConnectStats:
     failures: int
 
 
+_SETTLED = frozenset(
+    {"host", "hostaddr", "port", "dbname", "user", "password", "connect_timeout", "application_name"}
+    | {"client_encoding", "options"}
+)
+
+
 class Connector:
     """Opens physical connections; everything that hands out a connection goes through here.
 
@@ -91,6 +97,11 @@ class Connector:
         self._failures = 0
         self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Names of the arguments of ``psycopg.connect`` that the configuration settles."""
+        return _SETTLED | tls_parameters(self._config).keys()
 
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
         """A new physical connection.
@@ -229,7 +240,8 @@ class Connector:
     ) -> dict[str, Any]:
         """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
         ours = self._own_arguments(location, attempts)
-        twice = ours.keys() & parameters.keys()
+        assert ours.keys() == self.settled
+        twice = self.settled & parameters.keys()
         if twice:
             raise ConfigError(
                 f"The connection's {', '.join(sorted(twice))} cannot be given to connect().",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.target import Target
 
 if TYPE_CHECKING:
@@ -35,19 +36,22 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
     Args:
         connector: Opens the connections.
         target: What the engine's URL shows.
-        arguments: Further arguments of ``sqlalchemy.create_engine``.
+        arguments: Further arguments of ``sqlalchemy.create_engine``. Of ``connect_args`` and what a listener
+            of ``do_connect`` adds, psycopg is given what the configuration does not settle. A ``pool`` or a
+            ``creator`` opens its connections itself.
+
+    Raises:
+        ConfigError: An argument contradicts the configuration.
     """
     from sqlalchemy import create_engine as sqlalchemy_create_engine
-    from sqlalchemy import event
 
-    engine = sqlalchemy_create_engine(sqlalchemy_url(target), **{**_ARGUMENTS, **arguments})
+    engine = sqlalchemy_create_engine(sqlalchemy_url(target), **_checked(connector, arguments))
+    further = _Further(connector, engine)
 
-    # Returning a connection from this event replaces SQLAlchemy's own connect, so no password ever
-    # enters its connection arguments.
-    @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, _args: Any, _parameters: Any) -> Any:
-        return connector.connect()
+    def connect(*_args: Any, **parameters: Any) -> Any:
+        return connector.connect(**further.of(parameters))
 
+    _opened_by(connect, engine)
     return engine
 
 
@@ -58,10 +62,74 @@ def create_async_engine(connector: Connector, config: LakebaseConfig, **argument
         connector: Opens the connections.
         config: What the engine's URL shows; to ask the workspace for what it leaves out would block.
         arguments: Further arguments of ``sqlalchemy.ext.asyncio.create_async_engine`` (SQLAlchemy 2.0.16 or
-            newer, with greenlet: ``sqlalchemy[asyncio]``).
+            newer, with greenlet: ``sqlalchemy[asyncio]``), as for :func:`create_engine`.
+
+    Raises:
+        ConfigError: An argument contradicts the configuration.
     """
     from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
 
-    return sqlalchemy_create_async_engine(
-        sqlalchemy_url(config), **{**_ARGUMENTS, "async_creator": connector.aconnect, **arguments}
-    )
+    engine = sqlalchemy_create_async_engine(sqlalchemy_url(config), **_checked(connector, arguments))
+    dialect: Any = engine.sync_engine.dialect
+    further = _Further(connector, engine.sync_engine)
+
+    def connect(*_args: Any, **parameters: Any) -> Any:
+        open_one = parameters.pop("async_creator_fn", connector.aconnect)
+        return dialect.loaded_dbapi.connect(async_creator_fn=open_one, **further.of(parameters))
+
+    _opened_by(connect, engine.sync_engine)
+    return engine
+
+
+def _opened_by(connect: Any, engine: Engine) -> None:
+    # What SQLAlchemy comes to when no listener of do_connect has returned a connection of its own. A listener
+    # of ours would keep users' from being asked.
+    engine.dialect.connect = connect  # type: ignore[method-assign]
+
+
+def _checked(connector: Connector, arguments: dict[str, Any]) -> dict[str, Any]:
+    refused = connector.settled & (arguments.get("connect_args") or {}).keys()
+    if refused:
+        raise ConfigError(
+            f"The connection's {', '.join(sorted(refused))} cannot be given by connect_args.",
+            remedy="Set it in the configuration.",
+        )
+    encoding = arguments.get("client_encoding")
+    if encoding is not None and not _is_utf8(encoding):
+        raise ConfigError(
+            f"client_encoding={encoding!r} is not UTF8, in which all connections are.",
+            remedy="Leave it out; the server converts what tables hold in another encoding.",
+        )
+    # A pool that is given has been told already how it keeps its connections.
+    return arguments if arguments.get("pool") is not None else {**_ARGUMENTS, **arguments}
+
+
+def _is_utf8(encoding: object) -> bool:
+    return str(encoding).lower().replace("-", "").replace("_", "") in ("utf8", "unicode")
+
+
+class _Further:
+    """What of a connection's arguments is SQLAlchemy's and its users', not the configuration's."""
+
+    def __init__(self, connector: Connector, engine: Engine) -> None:
+        self._connector = connector
+        self._of_url: dict[str, Any] = {
+            name: value
+            for name, value in engine.dialect.create_connect_args(engine.url)[1].items()
+            if name in connector.settled
+        }
+
+    def of(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The arguments for the connector.
+
+        Raises:
+            ConfigError: A listener has changed what the configuration settles.
+        """
+        settled = self._connector.settled & parameters.keys()
+        changed = [name for name in settled if parameters[name] != self._of_url.get(name)]
+        if changed:
+            raise ConfigError(
+                f"The connection's {', '.join(sorted(changed))} cannot be given by a listener of do_connect.",
+                remedy="Set it in the configuration, or return a connection from the listener.",
+            )
+        return {name: value for name, value in parameters.items() if name not in settled}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from lakebase_provider.core.sql_text import tokens
+
 #: Characters. A longer text is not read: it carries data with it and costs more than a round trip anyway.
 _LONGEST = 20_000
 
@@ -13,26 +15,10 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Postgres takes everything beyond ASCII for letters. Classes that name ASCII alone compile in no time.
-_START = r"[^\x00-@\[-^`{-\x7f]"
-_WITHIN_TAG = r"[^\x00-/:-@\[-^`{-\x7f]"
-_WITHIN = r"[^\x00-\#%-/:-@\[-^`{-\x7f]"
-
-_TOKEN = re.compile(
-    rf"""
-      (?P<space>[ \t\r\n\f\v]+ | --[^\r\n]* | /\*(?:(?!/\*|\*/).)*\*/)
-    | (?P<unicode>[uU]&['"])
-    | (?P<literal>[eE]'(?:[^'\\]|''|\\.)*' | [bBxXnN]?'(?:[^'\\]|'')*'
-        | \$(?P<tag>(?:{_START}{_WITHIN_TAG}*)?)\$.*?\$(?P=tag)\$
-        | \$[0-9]+(?!{_WITHIN})
-        | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!{_WITHIN}))
-    | (?P<quoted>"(?:[^"]|"")+")
-    | (?P<word>{_START}{_WITHIN}*)
-    | (?P<query>\((?=[ \t\r\n\f\v]*(?:[sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])(?!{_WITHIN})))
-    | (?P<symbol>[-+*/<>=~!@#%^&|`?,.:;()\[\]])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+#: A number without the letters that Postgres would refuse right behind it.
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][0-9]*)?", re.ASCII)
+#: After a parenthesis: it holds a query, and so no function is called.
+_QUERY = re.compile(r"[ \t\r\n\f\v]*(?:select|with)(?![^\x00-\#%-/:-@\[-^`{-\x7f])", re.IGNORECASE | re.ASCII)
 #: The name of a parameter that is not a plain word could hold a quote, which psycopg takes away with it.
 _ODD_PARAMETER = re.compile(r"%\((?![A-Za-z0-9_]+\))")
 
@@ -138,25 +124,24 @@ def _leaves_no_trace(sql: str) -> bool:
         # psycopg writes $1 for a placeholder; what follows it could become, or cease to be, a dollar quote.
         return False
     started = explains = selects_distinct_on = has_clause_after_call = False
-    tokens = ["", "", ""]
-    position = 0
-    while position < len(sql):
-        match = _TOKEN.match(sql, position)
-        if match is None or match.lastgroup == "unicode":
-            return False
-        position = match.end()
-        if match.lastgroup == "space":
+    seen = ["", "", ""]
+    for kind, start, end in tokens(sql):
+        part = sql[start:end]
+        if kind in ("space", "comment"):
             continue
-        kind, part = match.lastgroup, match.group()
+        if kind == "open" or not _is_plain(kind, part):
+            return False
         if kind == "word":
             # Postgres folds ASCII alone: a Kelvin sign is no k.
             part = part.lower() if part.isascii() else '"'
-        elif kind in ("quoted", "literal"):
-            part = '"' if kind == "quoted" else "'"
-        before = tokens[-1]
+        elif kind == "name":
+            part = '"'
+        elif kind != "symbol":
+            part = "'"
+        before = seen[-1]
         if before == ";" and part != ";":
             return False
-        if started and part == "(" and kind == "symbol" and not _opens_no_call(tokens):
+        if started and part == "(" and not _QUERY.match(sql, end) and not _opens_no_call(seen):
             return False
         if kind == "word":
             if part in _WRITES or (before == "for" and part in _LOCKS):
@@ -174,9 +159,20 @@ def _leaves_no_trace(sql: str) -> bool:
                     return False
         elif not started and part != "(" and not (explains and part in ",)"):
             return False
-        tokens = [*tokens[1:], part]
+        seen = [*seen[1:], part]
     # After DISTINCT ON (…) these two may be functions.
     return started and not (selects_distinct_on and has_clause_after_call)
+
+
+def _is_plain(kind: str, part: str) -> bool:
+    """Whether it is what it looks like, for any server and setting of it."""
+    if kind in ("string", "name"):
+        # A name in code points could be anyone's, and a setting may give a backslash a meaning everywhere.
+        backslashes = "\\" in part and part[0] not in ("e", "E", "$")
+        return part[0] not in ("u", "U") and part != '""' and not backslashes
+    if kind == "symbol":
+        return part in ",.:;()[]"
+    return kind != "number" or _NUMBER.fullmatch(part) is not None
 
 
 def _opens_no_call(tokens: list[str]) -> bool:

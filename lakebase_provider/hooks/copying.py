@@ -11,7 +11,7 @@ import psycopg
 from lakebase_provider.core.bulk.locations import locate
 from lakebase_provider.core.bulk.plain_files import NewFile, open_to_read
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.hooks.placeholders import without_quotes
+from lakebase_provider.core.sql_text import without_quotes
 
 #: Bytes of one message to the server.
 _BLOCK = 128 * 1024

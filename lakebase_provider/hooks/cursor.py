@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 from psycopg.abc import Params, Query
-from psycopg.rows import dict_row, namedtuple_row, tuple_row
 
 from lakebase_provider.core.connection import AsyncLakebaseCursor, LakebaseCursor
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.sql_text import first_word, is_query, statements
 from lakebase_provider.hooks.placeholders import parse
 
 
@@ -51,6 +51,41 @@ class AsyncHookCursor(AsyncLakebaseCursor[Any]):
         return self
 
 
+def single_statements(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], sql: str, params: Params | None
+) -> list[tuple[Any, Params | None]]:
+    """The statements of a text with their parameters, as psycopg takes each.
+
+    Args:
+        connection: Says how to write values.
+        sql: One statement or several, which share the parameters as in one call of a cursor.
+        params: The values, or none.
+
+    Raises:
+        psycopg.ProgrammingError: The values do not fit the placeholders.
+    """
+    text, values = bound(connection, sql, params)
+    return [(one, values) for one in statements(text, placeholders=values is not None)]
+
+
+def require_query(sql: str) -> None:
+    """Refuse a statement whose rows the server cannot hand out piece by piece.
+
+    Args:
+        sql: The statement.
+
+    Raises:
+        ConfigError: It is no SELECT, VALUES, TABLE or WITH … SELECT, or it changes data.
+    """
+    if not is_query(sql):
+        raise ConfigError(
+            "Argument 'output_path' needs a query, whose rows are written; the last statement is "
+            f"{first_word(sql) or 'nothing'}.",
+            remedy="End 'sql' with a SELECT, VALUES, TABLE or WITH … SELECT that changes no data, or leave"
+            " output_path out.",
+        )
+
+
 def bound(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
     query: Query,
@@ -76,27 +111,3 @@ def bound(
     if isinstance(connection, psycopg.AsyncConnection):
         return psycopg.AsyncClientCursor(connection).mogrify(text, values), None
     return psycopg.ClientCursor(connection).mogrify(text, values), None
-
-
-def row_factory(cursor: str | None) -> Any:
-    """How rows are made, by the name that PostgresHook has for it.
-
-    Args:
-        cursor: ``dictcursor`` or ``namedtuplecursor``; None for tuples.
-
-    Raises:
-        ConfigError: It is another.
-    """
-    try:
-        return _ROW_FACTORIES[cursor.lower() if cursor else None]
-    except KeyError:
-        raise ConfigError(
-            f"Setting 'cursor' is {cursor!r}.", remedy="Use dictcursor or namedtuplecursor, or leave it out."
-        ) from None
-
-
-_ROW_FACTORIES: dict[str | None, Any] = {
-    None: tuple_row,
-    "dictcursor": dict_row,
-    "namedtuplecursor": namedtuple_row,
-}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.table import Column, Table, TableName
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
+_NAME = re.compile(rf'(?:(?:{_PLAIN.pattern}|"(?:[^"]|"")+")(?:\.(?!\Z)|\Z))+')
 _CAPITALS = re.compile("[A-Z]+")
 
 
@@ -51,6 +52,15 @@ class LakebaseDialect(Dialect):
         if len(word) > 1 and word[0] == word[-1] == '"':
             return word[1:-1].replace('""', '"')
         return _folded(word)
+
+    @staticmethod
+    def is_table_name(table: str) -> bool:
+        """Whether it is a table's name as SQL writes it: of plain words, or in quotes where it must be.
+
+        Args:
+            table: The name, with its schema or without.
+        """
+        return _NAME.fullmatch(table) is not None
 
     @staticmethod
     def table_name(table: str, schema: str | None = None) -> TableName:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -19,15 +20,17 @@ from airflow.sdk.log import mask_secret
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
-from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.errors import ConfigError, LakebaseError, TableNotFoundError
 from lakebase_provider.core.fence import fence
 from lakebase_provider.core.secret import redacted
 from lakebase_provider.core.shared import shared_client
+from lakebase_provider.core.sql_text import statements
 from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
 from lakebase_provider.hooks.connection import ConnectionSettings, secrets_of, task_name
-from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor, row_factory
+from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor
 from lakebase_provider.hooks.dialect import LakebaseDialect
 from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
+from lakebase_provider.hooks.row_kinds import row_factory, row_factory_of_call, rows_as_taken_by
 from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
 from lakebase_provider.hooks.stored_connection import GivenConnection, StoredConnection, with_secrets_hidden
 from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
@@ -54,6 +57,11 @@ _ANSWER = 2000
 Handler = Callable[[Any], Any]
 
 
+def _caller() -> str:
+    """Name of the module that called the method that calls this."""
+    return str(sys._getframe(2).f_globals.get("__name__", ""))
+
+
 class LakebaseHook(DbApiHook):
     """Talks to a Lakebase database through this process's pool.
 
@@ -65,7 +73,8 @@ class LakebaseHook(DbApiHook):
     :class:`~lakebase_provider.core.errors.LakebaseError`.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection.
+        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. A subclass
+            with a `conn_name_attr` of its own takes it by that name too.
         schema: Name of the database, in place of the connection's (Airflow calls it `schema`).
         log_sql: Whether statements and their parameters are logged.
         read_only: Whether transactions may only read.
@@ -75,7 +84,8 @@ class LakebaseHook(DbApiHook):
             connection's own extras here.
 
     Raises:
-        ConfigError: Not here but at the first use, with the connection and the setting named.
+        ConfigError: Two connections are named. What is wrong with a setting is told at the first use, with
+            the connection and the setting named.
 
     Example:
         >>> hook = LakebaseHook("lakebase_default")
@@ -91,7 +101,7 @@ class LakebaseHook(DbApiHook):
 
     def __init__(
         self,
-        lakebase_conn_id: str = default_conn_name,
+        lakebase_conn_id: str | None = None,
         *,
         schema: str | None = None,
         log_sql: bool = True,
@@ -102,7 +112,7 @@ class LakebaseHook(DbApiHook):
         base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
         given = base.pop("connection", None)
         self._given = None if given is None else GivenConnection.keep(given)
-        super().__init__(lakebase_conn_id=lakebase_conn_id, log_sql=log_sql, **base)
+        super().__init__(self._conn_id(lakebase_conn_id, overrides), log_sql=log_sql, **base)
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = with_secrets_hidden(overrides)
         self._lent: LakebaseConnection | None = None
@@ -112,6 +122,18 @@ class LakebaseHook(DbApiHook):
         self._client: LakebaseClient | None = None
         if schema:
             self.schema = schema
+
+    @classmethod
+    def _conn_id(cls, given: str | None, overrides: dict[str, Any]) -> str:
+        """Which connection is meant, in each of the ways in which DbApiHook lets a subclass be told."""
+        named = overrides.pop(cls.conn_name_attr, None)
+        if given is not None and named is not None and given != named:
+            raise ConfigError(
+                f"Two connections are named: {given!r} and, by {cls.conn_name_attr}, {named!r}.",
+                remedy="Name one.",
+            )
+        found = named if given is None else given
+        return cls.default_conn_name if found is None else found
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -227,7 +249,7 @@ class LakebaseHook(DbApiHook):
             self._fence(connection, self.fence_key)
         if self.read_only:
             connection.read_only = True
-        connection.row_factory = row_factory(self._settings.cursor)
+        connection.row_factory = row_factory_of_call(row_factory(self._settings.cursor))
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._log_notice)
         return connection
@@ -272,6 +294,26 @@ class LakebaseHook(DbApiHook):
         # name off what is handed back, and somebody else's statement is none of this hook's.
         if lent is not None and not lent.closed and lent._pool is not None:
             lent.cancel_safe(timeout=timeout)
+
+    def get_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
+        """All rows of a query, as `cursor` says; common-sql's own operators get them as they take them.
+
+        Args:
+            sql: A statement, or several.
+            parameters: Values for the placeholders of each.
+        """
+        with rows_as_taken_by(_caller()):
+            return super().get_records(sql, parameters)
+
+    def get_first(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
+        """The first row of a query, or None; otherwise as :meth:`get_records`.
+
+        Args:
+            sql: A statement, or several.
+            parameters: Values for the placeholders of each.
+        """
+        with rows_as_taken_by(_caller()):
+            return super().get_first(sql, parameters)
 
     def run(
         self,
@@ -367,16 +409,13 @@ class LakebaseHook(DbApiHook):
 
     @staticmethod
     def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
-        """The statements of a text, without its comments.
+        """The statements of a text, each with the comments that stand in and before it.
 
         Args:
             sql: The text.
             strip_semicolon: Whether to leave out the semicolons at their ends.
         """
-        if not any(mark in sql for mark in (";", "--", "/*")):
-            return [sql.strip()] if sql.strip() else []
-        statements: list[str] = DbApiHook.split_sql_string(sql, strip_semicolon)
-        return statements
+        return statements(sql, keep_semicolons=not strip_semicolon)
 
     def insert_rows(
         self,
@@ -547,13 +586,21 @@ class LakebaseHook(DbApiHook):
         return inspect(create_engine(self.sqlalchemy_url, creator=borrow, poolclass=NullPool))
 
     def get_table_primary_key(self, table: str, schema: str | None = None) -> list[str] | None:
-        """Columns of the primary key, in its order; None without one.
+        """Columns of the primary key, in its order; None without one, or without such a table.
 
         Args:
             table: Name of the table, with its schema or found by the search path.
             schema: Name of the schema, where the table's name has none.
+
+        Raises:
+            LakebaseError: It is no table's name, such as one with a semicolon outside of quotes.
         """
-        return self.dialect.get_primary_keys(table=table, schema=schema)
+        try:
+            return self.dialect.get_primary_keys(table=table, schema=schema)
+        except TableNotFoundError:
+            if self.dialect.is_table_name(table):
+                return None
+            raise
 
     def _get_pandas_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
         from lakebase_provider.hooks import frames

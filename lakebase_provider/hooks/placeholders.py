@@ -10,6 +10,7 @@ What is done here, and only for a statement that is given parameters:
 * A statement without any placeholder runs without parameters: several statements can share them.
 * What looks like a placeholder but stands in quotes is text, unless the parameters do not come out even then:
   that is an error, for the value would silently not get there.
+* What stands in a comment is a comment: it neither takes a value nor asks for one.
 """
 
 from __future__ import annotations
@@ -17,27 +18,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import psycopg
 
-#: What of a statement has a meaning here; compiling it takes a task's time, which may have no parameters.
-_MEANINGFUL = r"""
-      (?P<quoted>
-          --[^\r\n]*
-        | (?<![\w$])[eE]'(?:[^'\\]|''|\\.)*'
-        | '(?:[^']|'')*'
-        | "(?:[^"]|"")*"
-        | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
-    | (?P<comment>/\*)
-    | (?P<placeholder>%(?:\((?P<name>[^)]+)\))?(?P<format>[sbt]))
-    | (?P<percent>%%?)
-    | (?P<end>;)
-    """
-_COMMENT_EDGE = r"/\*|\*/"
+from lakebase_provider.core.sql_text import tokens
+
 _LOOKALIKE = r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]"
-_AFTER_IN = r"(?<![\w$.])in\s*\Z"
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -58,7 +46,7 @@ class Statement:
 
     Attributes:
         parts: Its text, percent signs as they are meant, and its placeholders, in their order.
-        quoted: Names of what looks like a placeholder within quotes or a comment; None for a nameless one.
+        quoted: Names of what looks like a placeholder within quotes; None for a nameless one.
         several: Whether the text holds more than one statement.
     """
 
@@ -99,7 +87,7 @@ class Statement:
             lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
         if lost:
             raise psycopg.ProgrammingError(
-                f"A placeholder stands within quotes or a comment ({', '.join(lost)}), where no value gets."
+                f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
                 " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
             )
 
@@ -176,76 +164,30 @@ def parse(sql: str) -> Statement:
     """
     parts: list[str | _Placeholder] = []
     quoted: set[str | None] = set()
-    text = ""
+    texts: list[str] = []
     several = ended = False
-    at = 0
-    for match in _tokens(sql):
-        plain = sql[at : match.start]
-        several = several or (ended and (plain.strip() != "" or match.runs))
-        text += plain
-        at = match.end
-        if match.kind == "placeholder":
-            after_in = re.search(_AFTER_IN, plain, re.IGNORECASE) is not None
-            parts += [text, _Placeholder(match.name, match.format, after_in)]
-            text = ""
-        elif match.kind == "percent":
-            text += "%"
-        elif match.kind == "end":
-            ended = True
-            text += ";"
+    before = ""
+    for kind, start, end in tokens(sql, placeholders=True):
+        piece = sql[start:end]
+        if kind not in ("space", "comment"):
+            # One that ends a statement of a function's body counts too: such a text takes no values either.
+            several = several or (ended and piece != ";")
+            ended = ended or piece == ";"
+        if kind == "placeholder" and piece not in ("%", "%%"):
+            parts += ["".join(texts), _placeholder(piece, after_in=before == "in")]
+            texts = []
+        elif kind == "placeholder":
+            texts.append("%")
+        elif kind in ("string", "name", "open"):
+            quoted |= {m["name"] for m in re.finditer(_LOOKALIKE, piece) if m.group() != "%%"}
+            texts.append(piece.replace("%%", "%"))
         else:
-            inside = sql[match.start : match.end]
-            quoted |= {m["name"] for m in re.finditer(_LOOKALIKE, inside) if m.group() != "%%"}
-            text += inside.replace("%%", "%")
-    several = several or (ended and sql[at:].strip() != "")
-    return Statement((*parts, text + sql[at:]), frozenset(quoted), several)
+            texts.append(piece)
+        if kind not in ("space", "comment"):
+            # Of a name with its schema or table the last part is no keyword.
+            before = "." if before == "." else piece.lower()
+    return Statement((*parts, "".join(texts)), frozenset(quoted), several)
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    start: int
-    end: int
-    name: str | None
-    format: str
-    #: Whether the server sees more in it than space.
-    runs: bool
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.VERBOSE | re.DOTALL)
-
-
-def _tokens(sql: str) -> Iterator[_Token]:
-    at = 0
-    token = _compiled(_MEANINGFUL)
-    while (match := token.search(sql, at)) is not None:
-        kind = next(k for k in ("quoted", "comment", "placeholder", "percent", "end") if match[k] is not None)
-        at = _end_of_comment(sql, match.start()) if kind == "comment" else match.end()
-        runs = kind not in ("comment", "end") and not match.group().startswith("--")
-        yield _Token(kind, match.start(), at, match["name"], match["format"] or "", runs)
-
-
-def _end_of_comment(sql: str, start: int) -> int:
-    # Postgres' comments nest.
-    depth = 0
-    for edge in _compiled(_COMMENT_EDGE).finditer(sql, start):
-        depth += 1 if edge.group() == "/*" else -1
-        if depth == 0:
-            return edge.end()
-    return len(sql)
-
-
-def without_quotes(sql: str) -> str:
-    """The text with a space for whatever stands in quotes or comments.
-
-    Args:
-        sql: A statement without parameters.
-    """
-    kept, at = "", 0
-    for match in _tokens(sql):
-        if match.kind in ("quoted", "comment"):
-            kept += sql[at : match.start] + " "
-            at = match.end
-    return kept + sql[at:]
+def _placeholder(piece: str, *, after_in: bool) -> _Placeholder:
+    return _Placeholder(piece[2:-2] if piece[1] == "(" else None, piece[-1], after_in)

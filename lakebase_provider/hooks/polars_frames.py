@@ -71,7 +71,7 @@ def to_polars_by_chunks(
     schema_overrides: Mapping[str, Any] | None = None,
     infer_schema_length: int | None = None,
 ) -> Iterator[polars.DataFrame]:
-    """The result as frames of at most `chunksize` rows, all of the same column types.
+    """The result as frames of at most `chunksize` rows, all of the same column types; of no rows one frame.
 
     What the server does not declare, the first chunk decides: an array has the dimensions of its values, a
     numeric the digits behind the point that they need, and at least 20.
@@ -86,7 +86,10 @@ def to_polars_by_chunks(
         LoadError: Two columns have one name, or a value does not fit its column's Polars type.
     """
     columns = _Columns(cursor, schema_overrides, least_scale=_LEAST_SCALE_OF_CHUNKS)
-    while rows := cursor.fetchmany(chunksize):
+    rows = cursor.fetchmany(chunksize)
+    # The first one also where there are no rows, as of pandas: it has the columns.
+    yield columns.frame(rows)
+    while rows and (rows := cursor.fetchmany(chunksize)):
         yield columns.frame(rows)
 
 

@@ -6,6 +6,7 @@ is imported where it is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -100,6 +101,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.output_path = output_path
         self.fence = fence
         self.idempotent = idempotent
+        self._has_output_processor = kwargs.get("output_processor") is not None
         _require_transaction_here(kwargs, deferrable, fence=fence, idempotent=idempotent)
         _require_possible(
             kwargs, read_only=read_only, deferrable=deferrable, max_rows=max_xcom_rows, path=output_path
@@ -172,10 +174,12 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
             hook.cancel()
 
     def _bounded(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The handler, failing before the commit where it would hand XCom too many rows."""
-        limit = self.max_xcom_rows
-        if limit is None or not self.do_xcom_push:
+        """The handler, failing before the commit where it would hand XCom too many rows, or odd ones."""
+        if not self.do_xcom_push:
             return handler
+        from lakebase_provider.hooks.xcom_values import as_xcom_takes
+
+        limit = math.inf if self.max_xcom_rows is None else self.max_xcom_rows
 
         def fetch(cursor: Any) -> Any:
             # All rows are here already; those that are not wanted need not become Python objects too.
@@ -184,7 +188,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
             result = handler(cursor)
             if isinstance(result, list):
                 _require_at_most(limit, len(result))
-            return result
+            # A function of the author's makes of the values what it wants.
+            return result if self._has_output_processor else as_xcom_takes(result)
 
         return fetch
 
@@ -218,20 +223,21 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     def _write_result(self, path: str) -> dict[str, Any]:
         from psycopg.rows import tuple_row
 
-        from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
+        from lakebase_provider.hooks.cursor import require_query, single_statements
         from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
 
         check_path(path)
-        *first, last = self._statements()
-        parameters: Any = self.parameters or None
+        texts = self._statements()
         with closing(self.get_db_hook().get_conn()) as connection:
-            for statement in first:
+            parameters: Any = self.parameters or None
+            *first, last = [one for text in texts for one in single_statements(connection, text, parameters)]
+            require_query(last[0])
+            for statement, values in first:
                 self.log.info("Executing: %s", statement)
-                with HookCursor(connection) as cursor:
-                    cursor.execute(statement, parameters)
-            self.log.info("Executing: %s", last)
-            with HookServerCursor(connection, "lakebase_result", row_factory=tuple_row) as cursor:
-                cursor.execute(last, parameters)
+                connection.execute(statement, values)
+            self.log.info("Executing: %s", last[0])
+            with connection.cursor("lakebase_result", row_factory=tuple_row) as cursor:
+                cursor.execute(*last)
                 file = open_rows(path, cursor.description or ())
                 try:
                     while rows := cursor.fetchmany(CHUNK_ROWS):
@@ -245,15 +251,22 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         return {"path": path, "rows": file.rows}
 
     def _statements(self) -> list[str]:
-        from airflow.providers.common.sql.hooks.sql import DbApiHook
+        """Texts that are each given the parameters; what holds comments alone is none."""
+        from lakebase_provider.core.sql_text import statements
 
         texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
-        if self.split_statements is not False:
-            texts = [part for text in texts for part in DbApiHook.split_sql_string(text, True)]
-        found = [text for text in texts if text.strip()]
-        if not found:
+        parts = [statements(text) for text in texts]
+        if not any(parts):
             raise _config_error("There is no statement in 'sql'.", "Give one statement at least.")
-        return found
+        if self.split_statements:
+            return [statement for part in parts for statement in part]
+        if self.split_statements is False and self.autocommit and any(len(part) > 1 for part in parts):
+            raise _config_error(
+                "With 'autocommit', split_statements=False makes one transaction of a text of several"
+                " statements, which the triggerer runs one by one.",
+                "Leave out 'autocommit', 'split_statements' or 'deferrable'.",
+            )
+        return [text for text, part in zip(texts, parts, strict=True) if part]
 
 
 def _require_possible(
@@ -308,7 +321,7 @@ def _config_error(message: str, remedy: str) -> LakebaseError:
     return ConfigError(message, remedy=remedy)
 
 
-def _require_at_most(limit: int, rows: int) -> None:
+def _require_at_most(limit: float, rows: int) -> None:
     if rows > limit:
         from lakebase_provider.core.errors import ResultTooLargeError
 

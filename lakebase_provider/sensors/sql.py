@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ _FUNCTIONS = ("success", "failure", "selector")
 
 
 class LakebaseSqlSensor(SqlSensor):
-    """Waits until a query's first cell is neither absent, null, zero nor empty.
+    """Waits until a query's first cell is neither absent, null, zero, empty nor the text ``0``.
 
     All arguments of ``SqlSensor`` work as they do there: `sql`, `parameters`, `success`, `failure`,
     `selector`, `fail_on_empty`, `mode`, `poke_interval`, `timeout`, `soft_fail` and more.
@@ -93,11 +94,15 @@ class LakebaseSqlSensor(SqlSensor):
 
     def poke(self, context: Context) -> bool:
         """Whether the query has come true."""
-        if self.silent_fail:
+        from lakebase_provider.hooks.truth import is_true
+
+        success, self.success = self.success, is_true if self.success is None else self.success
+        try:
             # Whoever asked for patience gets it: the table may be created later.
-            return bool(super().poke(context))
-        with failing_fast():
-            return bool(super().poke(context))
+            with nullcontext() if self.silent_fail else failing_fast():
+                return bool(super().poke(context))
+        finally:
+            self.success = success
 
     def execute(self, context: Context) -> Any:
         """Poll here, or a first time here and then in the triggerer."""

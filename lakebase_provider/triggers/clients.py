@@ -24,21 +24,3 @@ async def client_of(conn_id: str, settings: Mapping[str, Any]) -> LakebaseClient
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
     return await LakebaseHook(conn_id, **settings).aclient()
-
-
-def bound(statement: str, parameters: Any) -> tuple[bytes, Any]:
-    """A statement and its parameters as psycopg takes them, by the hook's rules for placeholders.
-
-    Args:
-        statement: Of the DAG author's own making; values belong into the parameters.
-        parameters: Values by position or by name, or none.
-
-    Raises:
-        psycopg.ProgrammingError: They do not fit the placeholders.
-    """
-    from lakebase_provider.hooks.placeholders import parse
-
-    if not parameters:
-        return statement.encode(), None
-    text, values = parse(statement).bind(parameters)
-    return text.encode(), values

@@ -9,8 +9,6 @@ from psycopg import generators
 from psycopg.pq import ExecStatus
 from psycopg.rows import TupleRow
 
-from lakebase_provider.triggers.clients import bound
-
 #: Rows that libpq holds at a time.
 _CHUNK_ROWS = 1000
 
@@ -26,7 +24,7 @@ class CountingCursor(psycopg.AsyncCursor[TupleRow]):
 
         Args:
             statement: Of the caller's own making; values belong into the parameters.
-            parameters: Values by position or by name, or none.
+            parameters: Values by position or by name, or None.
 
         Returns:
             How many rows it returned or changed; 0 where it does neither.
@@ -36,8 +34,7 @@ class CountingCursor(psycopg.AsyncCursor[TupleRow]):
         """
         rows = 0
         async with self._conn.lock:
-            query, values = bound(statement, parameters)
-            await self._conn.wait(self._stream_send_gen(query, values, size=_CHUNK_ROWS))
+            await self._conn.wait(self._stream_send_gen(statement.encode(), parameters, size=_CHUNK_ROWS))
             failed = None
             while result := await self._conn.wait(generators.fetch(self._pgconn)):
                 if result.status in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK):

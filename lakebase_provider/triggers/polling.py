@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger
 
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
-from lakebase_provider.triggers.clients import bound, client_of
+from lakebase_provider.triggers.clients import client_of
 from lakebase_provider.triggers.events import failed, succeeded
 
 if TYPE_CHECKING:
@@ -119,16 +119,23 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         }
 
     async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
+        # These bring the driver; making a trigger must not.
+        from psycopg.rows import tuple_row
+
+        from lakebase_provider.hooks.cursor import AsyncHookCursor
+        from lakebase_provider.hooks.truth import is_true
+
         self.log.info("Poking: %s", self.sql)
         async with client.aconnection() as connection:
             for name, value in self.session.items():
                 await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-            cursor = await connection.execute(*bound(self.sql, self.parameters))
-            row = await cursor.fetchone()
+            async with AsyncHookCursor(connection, row_factory=tuple_row) as cursor:
+                await cursor.execute(self.sql, self.parameters)
+                row = await cursor.fetchone() if cursor.description is not None else None
         if row is None:
             # The task judges it: it is no error of the database.
             return {"empty": True} if self.fail_on_empty else None
-        return {"empty": False} if row[0] and row[0] != "0" else None
+        return {"empty": False} if is_true(row[0]) else None
 
 
 class LakebaseHealthTrigger(_PollingTrigger):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger
 
 from lakebase_provider.core.errors import LakebaseError, StatementError
-from lakebase_provider.triggers.clients import bound, client_of
+from lakebase_provider.triggers.clients import client_of
 from lakebase_provider.triggers.events import failed, succeeded
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class LakebaseSqlTrigger(BaseTrigger):
 
     Args:
         conn_id: Id of the Airflow connection; nothing else of the connection travels.
-        sql: Statements, each of its own.
-        parameters: Their parameters, of JSON's types.
+        sql: Texts of one statement or several, which are run one by one.
+        parameters: Values for the placeholders of each text, of JSON's types.
         settings: Settings of the connection that are replaced, without secrets.
         session: Settings of the session, as Postgres knows them, by name.
         autocommit: Whether each statement is a transaction of its own.
@@ -111,18 +111,25 @@ class LakebaseSqlTrigger(BaseTrigger):
             await connection.close()
 
     async def _run_statements(self) -> dict[str, Any]:
+        # These bring the driver; making a trigger must not.
+        from lakebase_provider.hooks.cursor import require_query, single_statements
+
         if self.output_path is not None:
             from lakebase_provider.result_files import check_path
 
             check_path(self.output_path)
         async with self._connected() as connection:
-            *first, last = self.sql
-            counts = [await self._count(connection, statement) for statement in first]
+            *first, last = [
+                one for text in self.sql for one in single_statements(connection, text, self.parameters)
+            ]
+            if self.output_path is not None:
+                require_query(last[0])
+            counts = [await self._count(connection, *one) for one in first]
             if self.output_path is None:
-                counts.append(await self._count(connection, last))
+                counts.append(await self._count(connection, *last))
                 await self._commit(connection)
                 return {"rows": counts}
-            return await self._write(connection, last, self.output_path)
+            return await self._write(connection, *last, self.output_path)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncLakebaseConnection]:
@@ -139,21 +146,23 @@ class LakebaseSqlTrigger(BaseTrigger):
         finally:
             await self.cleanup()
 
-    async def _count(self, connection: AsyncLakebaseConnection, statement: str) -> int:
+    async def _count(self, connection: AsyncLakebaseConnection, statement: str, values: Any) -> int:
         from lakebase_provider.triggers.counting import CountingCursor
 
         self.log.info("Running statement: %s", statement)
         async with CountingCursor(connection) as cursor:
-            rows = await cursor.count(statement, self.parameters)
+            rows = await cursor.count(statement, values)
         self.log.info("Rows: %d", rows)
         return rows
 
-    async def _write(self, connection: AsyncLakebaseConnection, statement: str, path: str) -> dict[str, Any]:
+    async def _write(
+        self, connection: AsyncLakebaseConnection, statement: str, values: Any, path: str
+    ) -> dict[str, Any]:
         from lakebase_provider.result_files import CHUNK_ROWS, open_rows
 
         self.log.info("Running statement: %s", statement)
         async with connection.cursor(name="lakebase_result") as cursor:
-            await cursor.execute(*bound(statement, self.parameters))
+            await cursor.execute(statement.encode(), values)
             # In threads: the file may be on the other side of a network.
             file = await asyncio.to_thread(open_rows, path, cursor.description or ())
             try:

@@ -122,6 +122,26 @@ def test_data_frames(lake: LocalLakebase) -> None:
     assert sum(len(batch) for batch in batches) == 5
 
 
+@pytest.mark.parametrize("df_type", ["pandas", "polars"])
+def test_chunks_of_no_rows_are_one_frame_that_has_the_columns(lake: LocalLakebase, df_type: Any) -> None:
+    for sql in ("select 1 as a, 'x' as b where false", "delete from pg_temp.none returning i as a, 'x' as b"):
+        hook = LakebaseHook()
+        whole = f"create temp table none (i int); {sql}" if "none" in sql else sql
+        (frame,) = hook.get_df_by_chunks(whole, chunksize=2, df_type=df_type)
+        assert (list(frame.columns), len(frame)) == (["a", "b"], 0)
+    (full,) = hook.get_df_by_chunks("select 1 as a", chunksize=1, df_type=df_type)
+    assert len(full) == 1
+
+
+def test_the_primary_key_of_no_table_is_none(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run("create table if not exists keyless (i int)")
+    tables = [("keyless", None), ("no_such_table", None), ("no_such_table", "public"), ("t", "no_such")]
+    for table, schema in [*tables, ("no_such.table", None), ('"No such"."ta""ble"', None)]:
+        assert hook.get_table_primary_key(table, schema) is None
+    hook.run("drop table keyless")
+
+
 EXACT = Decimal("12345678901234567.89")
 
 

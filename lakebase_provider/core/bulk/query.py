@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,27 +15,13 @@ from lakebase_provider.core.bulk.decimals import Numeric
 from lakebase_provider.core.bulk.failures import readable
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
+from lakebase_provider.core.sql_text import is_query, with_inert_comments, without_end
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
 
 #: What a query's parameters stand for, by position or by name.
 Parameters = Sequence[Any] | Mapping[str, Any] | None
-
-_COMMENT = re.compile(rb"\s+|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/")
-#: A comment; a string or a quoted name; a plain name; or what lies between them.
-_PIECE = re.compile(
-    rb"""(?P<gap> \s+ | --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ | ; )
-    | (?P<quoted> [eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
-        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | [A-Za-z_0-9\x80-\xff][\w$\x80-\xff]* | .""",
-    re.VERBOSE | re.DOTALL,
-)
-_FIRST_WORD = re.compile(rb"\(*\s*(select|values|table|with)\b", re.IGNORECASE)
-#: Words of statements that change data; WITH may hold them, and they cannot stand in a subquery.
-_CHANGE = re.compile(rb"\b(insert|update|delete|merge)\b", re.IGNORECASE)
-#: SELECT FOR UPDATE is a query all the same.
-_LOCKING = re.compile(rb"\bfor\s+(no\s+key\s+)?update\b", re.IGNORECASE)
 
 
 def query_text(connection: psycopg.Connection[Any], query: Query, params: Parameters) -> bytes:
@@ -50,7 +35,9 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
             cursor.adapters.register_dumper(_Number, _NumberDumper)
-            return cursor.mogrify(query, _in_brackets(params)).encode(connection.info.encoding)
+            return cursor.mogrify(with_inert_comments(query, params), _in_brackets(params)).encode(
+                connection.info.encoding
+            )
     if isinstance(query, str):
         return query.encode(connection.info.encoding)
     return query if isinstance(query, bytes) else _composed(query).as_bytes(connection)
@@ -100,19 +87,7 @@ def _composed(query: Any) -> sql.Composable:
 
 def is_plain_query(text: bytes) -> bool:
     """Whether it certainly is a query that can stand in another one's FROM."""
-    at = 0
-    while match := _COMMENT.match(text, at):
-        at = match.end()
-    first = _FIRST_WORD.match(text, at)
-    if first is None:
-        return False
-    return first.group(1).lower() != b"with" or not _CHANGE.search(_LOCKING.sub(b"", _unquoted(text)))
-
-
-def _unquoted(text: bytes) -> bytes:
-    """Without comments, strings and quoted names."""
-    pieces = _PIECE.finditer(text)
-    return b"".join(b" " if piece["gap"] or piece["quoted"] else piece[0] for piece in pieces)
+    return is_query(text.decode("latin-1"))
 
 
 def describe(
@@ -160,8 +135,5 @@ def bare(text: bytes) -> bytes:
     text = text.rstrip()
     if b";" not in text:
         return text
-    end = 0
-    for piece in _PIECE.finditer(text):
-        if piece["gap"] is None:
-            end = piece.end()
-    return text[:end]
+    # Each byte as one character, whatever the encoding: what is beyond ASCII belongs to words and quotes.
+    return without_end(text.decode("latin-1")).encode("latin-1")

@@ -1,0 +1,82 @@
+"""What a row is: a tuple, or what the connection's `cursor` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row, namedtuple_row, tuple_row
+
+from lakebase_provider.core.errors import ConfigError
+
+
+def row_factory(cursor: str | None) -> Any:
+    """How rows are made, by the name that PostgresHook has for it.
+
+    Args:
+        cursor: ``dictcursor`` or ``namedtuplecursor``; None for tuples.
+
+    Raises:
+        ConfigError: It is another.
+    """
+    try:
+        return _ROW_FACTORIES[cursor.lower() if cursor else None]
+    except KeyError:
+        raise ConfigError(
+            f"Setting 'cursor' is {cursor!r}.", remedy="Use dictcursor or namedtuplecursor, or leave it out."
+        ) from None
+
+
+_ROW_FACTORIES: dict[str | None, Any] = {
+    None: tuple_row,
+    "dictcursor": dict_row,
+    "namedtuplecursor": namedtuple_row,
+}
+_of_call: ContextVar[Any] = ContextVar("lakebase_row_factory", default=None)
+
+
+class _Row(dict[Any, Any]):
+    """A dict whose values can be had by their positions too."""
+
+    def __missing__(self, key: object) -> Any:
+        if isinstance(key, int):
+            return list(self.values())[key]
+        raise KeyError(key)
+
+
+def _row_by_both(cursor: psycopg.Cursor[Any]) -> Any:
+    make = dict_row(cursor)
+    return lambda values: _Row(make(values))
+
+
+@contextmanager
+def rows_as_taken_by(module: str) -> Iterator[None]:
+    """Give common-sql the rows that its own code takes, whatever `cursor` says.
+
+    Its checks and transfers take values in their order, of which a dict has none and of a dict's keys the
+    checks would make nonsense. Its sensor hands the row to a function that may be the user's.
+
+    Args:
+        module: Name of the module that asks for rows.
+    """
+    if not module.startswith("airflow.providers.common.sql."):
+        yield
+        return
+    made = _of_call.set("sensor" if ".sensors." in module else "other")
+    try:
+        yield
+    finally:
+        _of_call.reset(made)
+
+
+def row_factory_of_call(configured: Any) -> Any:
+    """The configured way of making rows, or the one that the caller in common-sql needs."""
+    kind = _of_call.get()
+    if kind is None:
+        return configured
+    if kind == "sensor":
+        return _row_by_both if configured is dict_row else configured
+    return tuple_row
