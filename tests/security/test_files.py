@@ -396,6 +396,25 @@ def test_what_takes_a_files_place_before_it_is_opened_is_not_read(
     refused(front, path, match=kind)
 
 
+@each(READERS)
+def test_a_device_is_not_even_opened(
+    lake: LocalLakebase, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some act when they are opened: a watchdog begins to count, a tape winds back."""
+    path = tmp_path / f"x{front.suffix}"
+    _device(path)
+    opened: list[str] = []
+    before = os.open
+
+    def noted(name: Any, *more: Any, **options: Any) -> int:
+        opened.append(str(name))
+        return before(name, *more, **options)
+
+    monkeypatch.setattr(plain_files.os, "open", noted)
+    refused(front, path, match="device")
+    assert str(path) not in opened
+
+
 # 4. A table's name.
 
 
