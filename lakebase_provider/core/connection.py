@@ -6,16 +6,20 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import generators, sql
 from psycopg.abc import ConnDict, Query
-from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.rows import Row, TupleRow, tuple_row
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import Row, TupleRow
 
 from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
 from lakebase_provider.core.statements import leaves_no_trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
 #: too, but does not run beside a ROLLBACK.
@@ -24,8 +28,6 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
 )
 
-#: What a borrower may have set on the object, and what it was before.
-_TRANSACTION_DEFAULTS = {"autocommit": False, "isolation_level": None, "read_only": None, "deferrable": None}
 #: Seconds for the server to answer; after them the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
@@ -102,12 +104,19 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
+    #: The pool that lent it, if one did; whether it has been handed back; how many `with` blocks it is in.
+    _lender: Any = None
+    _ended = False
+    _blocks = 0
+    #: libpq's object of the connection that opened the session, if that was another one.
+    _opened_with: PGconn | None = None
 
     def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
         self._harmless = steps
         return steps
 
     def _note(self, steps: Generator[Any, Any, Any]) -> None:
+        self._require_lent()
         self._touched = True
         if steps is self._harmless:
             self._harmless = None
@@ -116,6 +125,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _start_query(self) -> Generator[Any, Any, None]:
         # By which every cursor of every kind begins a statement, and nothing ends a transaction.
+        self._require_lent()
         require_may_begin()
         return super()._start_query()
 
@@ -155,23 +165,35 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         if _is_stale(error):
             self._prepared.clear()
 
-    def _changed(self) -> list[tuple[str, Any]]:
-        return [
-            (name, value) for name, value in _TRANSACTION_DEFAULTS.items() if getattr(self, name) != value
-        ]
+    def _require_resettable(self) -> None:
+        if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise psycopg.OperationalError("a pipeline was not left")
 
-    def _forget_borrower(self) -> None:
-        # Last, for setting one of the attributes goes through wait(), even when nothing is sent.
-        self._touched = self._used = False
-        # The server has forgotten the statements, too. Their names are not used again: behind a pooler that
-        # lends its sessions by the transaction, another one may know them still.
-        forgotten, self._prepared = self._prepared, type(self._prepared)()
-        self._prepared._prepared_idx = forgotten._prepared_idx
-        self._adapters = None
-        if self._notice_handlers or self._notify_handlers:
-            self._notice_handlers.clear()
-            self._notify_handlers.clear()
-        self.last_used = time.monotonic()
+    def _forget_notifies(self) -> None:
+        if self._used:
+            # What came for the borrower's channels, and waits to be asked for.
+            while self.pgconn.notifies() is not None:
+                pass
+
+    # The end of a loan.
+
+    def _check_connection_ok(self) -> None:
+        self._require_lent()
+        super()._check_connection_ok()
+
+    def _require_lent(self) -> None:
+        if self._ended:
+            raise psycopg.OperationalError(
+                "the connection is closed: it was handed back to its pool. "
+                "Remedy: borrow another one, or hand it back later."
+            )
+
+    def __del__(self, *_: Any) -> None:
+        if self._lender is None or not self._lender._note_dropped(self):
+            super().__del__()
+            return
+        # Known to nobody, its session goes back all the same, by somebody who may wait.
+        self._lender._take_back_dropped(self)
 
 
 class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
@@ -245,11 +267,28 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         else:
             super().set_autocommit(value)
 
+    def __enter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            if self._lender is not None and not self._blocks:
+                self.close()
+
     def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
-        pool = getattr(self, "_pool", None)
-        if self.closed and pool is not None:
-            pool.putconn(self)
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            self._lender.putconn(self)
         else:
             super().close()
 
@@ -279,7 +318,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip at most.
+        """Undo what a borrower did to the session, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -293,15 +332,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
         if self._touched:
+            self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
                 self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-            for name, value in self._changed():
-                setattr(self, name, value)
-        self.row_factory = tuple_row
-        self.cursor_factory = LakebaseCursor
-        self.server_cursor_factory = psycopg.ServerCursor
-        self._forget_borrower()
+            self._forget_notifies()
+        self.last_used = time.monotonic()
 
 
 class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
@@ -339,11 +375,28 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             self._forget_if_stale(error)
             raise
 
+    async def __aenter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            await super().__aexit__(*exc_info)
+        finally:
+            if self._lender is not None and not self._blocks:
+                await self.close()
+
     async def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
-        pool = getattr(self, "_pool", None)
-        if self.closed and pool is not None:
-            await pool.putconn(self)
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            await self._lender.putconn(self)
         else:
             await super().close()
 
@@ -373,7 +426,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip at most.
+        """Undo what a borrower did to the session, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -385,15 +438,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
         if self._touched:
+            self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
                 await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-            for name, value in self._changed():
-                await getattr(self, f"set_{name}")(value)
-        self.row_factory = tuple_row
-        self.cursor_factory = AsyncLakebaseCursor
-        self.server_cursor_factory = psycopg.AsyncServerCursor
-        self._forget_borrower()
+            self._forget_notifies()
+        self.last_used = time.monotonic()
 
 
 def _only_reads(query: Query, connection: _Tracked) -> bool:
