@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from psycopg import generators, sql
 from psycopg.abc import ConnDict, Query
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn
-from psycopg.rows import Row, TupleRow
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.misc import PGnotify
+from psycopg.rows import Row, TupleRow, tuple_row
 
-from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
+from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
+from lakebase_provider.core.lending import closed_pgconn
 from lakebase_provider.core.statements import leaves_no_trace
 
 if TYPE_CHECKING:
@@ -28,6 +34,27 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
 )
 
+#: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
+_PREPARE_THRESHOLD, _PREPARED_MAX = 5, 100
+#: What a borrower may have set on a connection, and what it was before.
+_DEFAULTS: dict[str, Any] = {
+    "row_factory": tuple_row,
+    "_adapters": None,
+    "_autocommit": False,
+    "_begin_statement": b"",
+    "_blocks": 0,
+    "_deferrable": None,
+    "_harmless": None,
+    "_isolation_level": None,
+    "_lender": None,
+    "_num_transactions": 0,
+    "_pipeline": None,
+    "_pool": None,
+    "_read_only": None,
+    "_touched": False,
+    "_tpc": None,
+    "_used": False,
+}
 #: Seconds for the server to answer; after them the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
@@ -100,7 +127,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     last_used: float = 0.0
     #: Seconds to wait at most for any answer of the server; None for as long as it takes.
-    answer_timeout: float | None = None
+    answer_timeout: float | None
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
@@ -108,8 +135,19 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _lender: Any = None
     _ended = False
     _blocks = 0
+    #: The same for all connections that have the session one after another.
+    _holder: Holder
     #: libpq's object of the connection that opened the session, if that was another one.
-    _opened_with: PGconn | None = None
+    _opened_with: PGconn | None
+    _defaults: ClassVar[dict[str, Any]]
+    lock: Any
+
+    def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        self._holder = Holder(self)
+        self._opened_with = self.answer_timeout = None
+        pgconn.notice_handler = partial(_tell_notice, self._holder)
+        pgconn.notify_handler = partial(_tell_notify, self._holder)
 
     def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
         self._harmless = steps
@@ -165,6 +203,31 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         if _is_stale(error):
             self._prepared.clear()
 
+    def _forget_settings(self, state: dict[str, Any]) -> None:
+        """Make the object as psycopg does, for the next borrower: what can be set without the server."""
+        state.update(self._defaults)
+        prepared = self._prepared
+        prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
+        if state["_notice_handlers"] or state["_notify_handlers"]:
+            state.update(_notice_handlers=[], _notify_handlers=[])
+        if len(state) != len(_STATE):
+            for name in state.keys() - _STATE:
+                del state[name]
+
+    def _forget_work(self) -> None:
+        """And what comes of talking to the server, which has forgotten it, too."""
+        prepared = self._prepared
+        if prepared._counts or prepared._names or prepared._to_flush:
+            # The names of statements are not used again: behind a pooler that lends its sessions by the
+            # transaction, another one may know them still.
+            self._prepared = type(prepared)()
+            self._prepared._prepared_idx = prepared._prepared_idx
+        if self._notifies_backlog is None or self._notifies_backlog:
+            self._notifies_backlog = deque()
+        if self.lock.locked():
+            # By what the borrower left behind, such as a generator.
+            self.lock = asyncio.Lock() if isinstance(self.lock, asyncio.Lock) else threading.Lock()
+
     def _require_resettable(self) -> None:
         if self.pgconn.pipeline_status != PipelineStatus.OFF:
             raise psycopg.OperationalError("a pipeline was not left")
@@ -188,7 +251,18 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
                 "Remedy: borrow another one, or hand it back later."
             )
 
+    def __getattr__(self, name: str) -> Any:
+        # Of a connection that is handed back nothing is left. It looks as one that was closed.
+        if not vars(self).get("_ended") or name.startswith("__"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
+        kind: Any = type(self)
+        return getattr(_closed(kind), name)
+
     def __del__(self, *_: Any) -> None:
+        if self._ended:
+            return
         if self._lender is None or not self._lender._note_dropped(self):
             super().__del__()
             return
@@ -202,6 +276,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
     Attributes:
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
+
+    _defaults: ClassVar[dict[str, Any]] = {
+        **_DEFAULTS,
+        "cursor_factory": LakebaseCursor,
+        "server_cursor_factory": psycopg.ServerCursor,
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -277,7 +357,10 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
         self._blocks -= 1
         try:
-            super().__exit__(*exc_info)
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                super().__exit__(*exc_info)
+            elif self._lender is None:
+                self.close()
         finally:
             if self._lender is not None and not self._blocks:
                 self.close()
@@ -347,6 +430,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
 
+    _defaults: ClassVar[dict[str, Any]] = {
+        **_DEFAULTS,
+        "cursor_factory": AsyncLakebaseCursor,
+        "server_cursor_factory": psycopg.AsyncServerCursor,
+    }
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = AsyncLakebaseCursor
@@ -385,7 +474,10 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
         self._blocks -= 1
         try:
-            await super().__aexit__(*exc_info)
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                await super().__aexit__(*exc_info)
+            elif self._lender is None:
+                await self.close()
         finally:
             if self._lender is not None and not self._blocks:
                 await self.close()
@@ -444,6 +536,28 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
                 await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
+
+
+def _tell_notice(holder: Holder, result: PGresult) -> None:
+    psycopg.BaseConnection._notice_handler(holder.connection, result)
+
+
+def _tell_notify(holder: Holder, notify: PGnotify) -> None:
+    psycopg.BaseConnection._notify_handler(holder.connection, notify)
+
+
+@lru_cache
+def _closed(kind: Callable[[PGconn], Any]) -> Any:
+    return kind(closed_pgconn())
+
+
+#: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
+_STATE = frozenset(vars(_closed(LakebaseConnection))) | {
+    "_created_at",
+    "_expire_at",
+    "last_used",
+    *LakebaseConnection._defaults,
+}
 
 
 def _only_reads(query: Query, connection: _Tracked) -> bool:

@@ -12,14 +12,13 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 from psycopg import pq
 from psycopg_pool import PoolTimeout
 from psycopg_pool.base import BasePool
 
-from lakebase_provider.core.cancel import remember
 from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ _GO_BETWEENS = (
     "contextlib",
     "airflow.providers.common.",
 )
+#: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
+_IN_PYTHON: bool = pq.__impl__ == "python"
 #: As many places are named as help to find out who keeps connections.
 _MOST_PLACES = 3
 
@@ -58,7 +59,7 @@ class Lender(BasePool):
     def _lend(self, connection: _Lent) -> _Lent:
         connection._pool = self
         connection._lender = self
-        self._loans[id(connection)] = _place()
+        self._loans[id(connection)] = place()
         return connection
 
     def _end_loan(self, connection: Any) -> bool:
@@ -106,16 +107,12 @@ class Lender(BasePool):
         )
 
 
-def _place() -> Place:
+def place() -> Place:
     """Where the code that borrows stands: the first frame that is none of a library's between."""
-    frame: FrameType | None = sys._getframe(2)
-    last = frame
-    while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS):
-            return frame.f_code.co_filename, frame.f_lineno
-        last, frame = frame, frame.f_back
-    assert last is not None
-    return last.f_code.co_filename, last.f_lineno
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def hand_over(connection: _Lent) -> _Lent:
@@ -124,23 +121,39 @@ def hand_over(connection: _Lent) -> _Lent:
     The new one is as psycopg makes them: it knows nothing of the old one's cursors, adapters, handlers and
     prepared statements.
     """
-    old = connection.pgconn
-    connection._ended = True
-    connection._pool = None
-    heir = type(connection)(_moved(old))
-    # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
-    heir._opened_with = connection._opened_with or old
-    heir._opened_with.notice_handler = heir.pgconn.notice_handler
-    heir._created_at = connection._created_at
-    heir._expire_at = connection._expire_at
-    heir.last_used = connection.last_used
-    heir.answer_timeout = connection.answer_timeout
-    # Names of prepared statements are not used again: behind a pooler that lends its sessions by the
-    # transaction, another one may know them still.
-    heir._prepared._prepared_idx = connection._prepared._prepared_idx
-    heir._pool = None
-    remember(heir)
+    state = vars(connection)
+    heir: _Lent = object.__new__(type(connection))
+    connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
+    heir.__dict__ = state
+    if sys.getrefcount(state["pgconn"]) > _ALONE:
+        old = state["pgconn"]
+        state["pgconn"] = _moved(old)
+        # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
+        state["_opened_with"] = state["_opened_with"] or old
+    if state.get("_touched"):
+        heir._forget_work()
+    heir._forget_settings(state)
+    state["_holder"].connection = ref(heir)
     return heir
+
+
+def _alone() -> int:
+    """How many references an object has that is in one dictionary alone, counted as above."""
+    state = {"pgconn": object()}
+    return sys.getrefcount(state["pgconn"])
+
+
+_ALONE = _alone()
+
+
+def closed_pgconn() -> Any:
+    """An object of libpq's that has no session."""
+    if not _IN_PYTHON:
+        return pq.PGconn.__new__(pq.PGconn)
+    closed: Any = object.__new__(pq.PGconn)
+    closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
+    closed._procpid = 0
+    return closed
 
 
 def _moved(pgconn: Any) -> Any:
@@ -148,26 +161,30 @@ def _moved(pgconn: Any) -> Any:
     session = pgconn.pgconn_ptr
     if session is None:
         return pgconn
-    if pq.__impl__ == "python":
-        heir: Any = type(pgconn)(pgconn._pgconn_ptr)
+    heir = closed_pgconn()
+    if _IN_PYTHON:
+        heir = type(pgconn)(pgconn._pgconn_ptr)
         pgconn._pgconn_ptr = None
-        return heir
     # psycopg's compiled class has no way to make one of a session that is there, only where it keeps it.
-    kind: Any = type(pgconn)
-    heir = kind.__new__(kind)
+    elif not _swap(pgconn, heir, session):
+        # A psycopg of another build. Nobody gets the session then, which is dear but safe.
+        logger.warning("This build of psycopg (%s) cannot move a session; it is closed.", pq.__impl__)
+        pgconn.finish()
+        return pgconn
+    heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler
+    return heir
+
+
+def _swap(pgconn: Any, heir: Any, session: int) -> bool:
     before, after = _words(pgconn), _words(heir)
     kept_at = [index for index, word in enumerate(before) if word == session]
-    if len(kept_at) == 1 and heir.pgconn_ptr is None and not after[kept_at[0]]:
-        after[kept_at[0]], before[kept_at[0]] = session, None
-        if heir.pgconn_ptr == session and pgconn.pgconn_ptr is None:
-            return heir
+    if len(kept_at) != 1 or after[kept_at[0]]:
+        return False
+    after[kept_at[0]], before[kept_at[0]] = session, None
+    found = (heir.pgconn_ptr, pgconn.pgconn_ptr)
+    if found != (session, None):
         after[kept_at[0]], before[kept_at[0]] = None, session
-    # A psycopg of another build. Nobody gets the session then, which is dear but safe.
-    logger.warning(
-        "A session cannot be lent again with this build of psycopg (%s); it is closed.", pq.__impl__
-    )
-    pgconn.finish()
-    return pgconn
+    return found == (session, None)
 
 
 def _words(pgconn: Any) -> Any:

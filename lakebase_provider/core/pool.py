@@ -8,7 +8,8 @@ import os
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -21,7 +22,7 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
-from lakebase_provider.core.lending import Lender, hand_over
+from lakebase_provider.core.lending import Lender, hand_over, place
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ TRUSTED_IDLE = 0.5
 CHECK_SECONDS = 5.0
 #: Seconds for an attempt to connect that no borrower waits for, or several do.
 _BACKGROUND_SECONDS = 3.0
+_IDLE = TransactionStatus.IDLE
 
 
 class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
@@ -100,7 +102,9 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         idle = self._take_trusted()
         if idle is not None:
             # In microseconds, less than a span takes.
-            return self._lend(idle)
+            idle._pool = idle._lender = self
+            self._loans[id(idle)] = place()
+            return idle
         with telemetry.span("checkout"):
             return self._lend(self._getconn(self._budget if timeout is None else timeout))
 
@@ -145,8 +149,14 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             ValueError: This pool did not lend it. It is left alone.
         """
         # A child that was forked leaves its parent's sessions alone.
-        if self._end_loan(conn) and self._owner == os.getpid():
+        if not self._end_loan(conn) or self._owner != os.getpid():
+            return
+        if conn._touched or conn.pgconn.transaction_status != _IDLE or self._closed:
             self._take_back(conn)
+            return
+        # The common case without detours, as above: nothing has been sent.
+        conn.last_used = time.monotonic()
+        self._keep(hand_over(conn))
 
     def _take_back(self, conn: LakebaseConnection) -> None:
         try:
@@ -159,14 +169,18 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             self._lose(conn)
             raise
         heir = hand_over(conn)
-        if heir.pgconn.transaction_status != TransactionStatus.IDLE:
+        if heir.pgconn.transaction_status == _IDLE:
+            self._keep(heir)
+        else:
             self._stats[self._RETURNS_BAD] += 1
             self._lose(heir)
-        elif heir._expire_at <= heir.last_used or heir._created_at <= self._drained_at:
-            self._lose(heir)
-        else:
+
+    def _keep(self, conn: LakebaseConnection) -> None:
+        if conn._expire_at > conn.last_used and conn._created_at > self._drained_at:
             # Closes it, should the pool be closed.
-            self._add_to_pool(heir)
+            self._add_to_pool(conn)
+        else:
+            self._lose(conn)
 
     def _lose(self, conn: LakebaseConnection) -> None:
         """Give a connection up; another one is opened only for `min_size`, or for somebody who waits."""
@@ -194,6 +208,21 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         with suppress(IndexError):
             while True:
                 self._take_back(self._dropped.popleft())
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
+        """Lend a session for a block, at whose end it is committed, or rolled back on an error.
+
+        Args:
+            timeout: As for :meth:`getconn`.
+        """
+        connection = self.getconn(timeout)
+        start = time.monotonic()
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._stats[self._USAGE_MS] += int((time.monotonic() - start) * 1000)
 
     def run_task(self, task: MaintenanceTask) -> None:
         """Let the worker do a task of psycopg's pool; the first one starts it."""
@@ -247,7 +276,12 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                 _thread.start_new_thread(self._sched.run, ())
 
     def _add_to_pool(self, conn: LakebaseConnection) -> None:
-        super()._add_to_pool(conn)
+        with self._lock:
+            nobody_asks = not (self._waiting or self._closed or self._pool_full_event)
+            if nobody_asks:
+                self._pool.append(conn)
+        if not nobody_asks:
+            super()._add_to_pool(conn)
         if not self._scheduling:
             self._start_scheduler()
 

@@ -228,7 +228,7 @@ class LakebaseHook(DbApiHook):
 
     def _still_lent(self) -> LakebaseConnection | None:
         lent = None if self._lent is None else self._lent()
-        return None if lent is None or lent.closed or lent._pool is None else lent
+        return None if lent is None or lent.closed else lent
 
     def backend_pids(self) -> list[int]:
         """The server's process that serves this hook's latest connection; none when it is handed back."""
