@@ -125,6 +125,9 @@ def hand_over(connection: _Lent) -> _Lent:
     heir: _Lent = object.__new__(type(connection))
     connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
     heir.__dict__ = state
+    if state["_pipeline"] is not None:
+        # Its block, which goes on, wants to find it.
+        connection._pipeline = state["_pipeline"]
     if sys.getrefcount(state["pgconn"]) > _ALONE:
         old = state["pgconn"]
         state["pgconn"] = _moved(old)
