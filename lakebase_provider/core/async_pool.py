@@ -215,8 +215,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         try:
             return await self._connector.aconnect()
         except LakebaseError as error:
-            if not error.retryable or not self._loans:
-                # Nor can anybody hand one back.
+            if not error.retryable:
                 await self._fail_the_waiting(error)
             raise
         except asyncio.CancelledError:

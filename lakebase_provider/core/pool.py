@@ -325,8 +325,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             # Shorter than what close() waits for: a pool that is closed leaves no thread behind.
             return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
         except LakebaseError as error:
-            if not error.retryable or not self._loans:
-                # Nor can anybody hand one back.
+            if not error.retryable:
                 self._fail_the_waiting(error)
             raise
 

@@ -580,6 +580,24 @@ async def test_an_outage_is_told_to_asyncio(lakebase_env: LocalLakebase, proxy: 
         await client.aclose()
 
 
+def test_those_who_wait_for_a_compute_to_wake_wait_together(lakebase_env: LocalLakebase) -> None:
+    lakebase_env.admin.suspend()
+    lakebase_env.admin.set_wake_delay(4.0)  # longer than an attempt in the background
+    with LakebaseClient(lakebase_env.config(max_size=4)) as client:
+        got: list[Any] = []
+
+        def work() -> None:
+            with client.connection(timeout=20) as connection:
+                got.append(connection.execute("SELECT 1").fetchone())
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got == [(1,)] * 4
+
+
 def test_short_borrowers_share_what_is_freed(lakebase_env: LocalLakebase) -> None:
     with LakebaseClient(lakebase_env.config(max_size=10)) as client:
 
