@@ -36,20 +36,23 @@ _RESET_SESSION = (
 
 #: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
 _PREPARE_THRESHOLD, _PREPARED_MAX = 5, 100
-#: What a borrower may have set on a connection, and what it was before.
-_DEFAULTS: dict[str, Any] = {
+#: What a borrower may have set on a connection without a word to the server, and what it was before.
+_SETTINGS: dict[str, Any] = {
     "row_factory": tuple_row,
     "_adapters": None,
     "_autocommit": False,
-    "_begin_statement": b"",
     "_blocks": 0,
+    "_lender": None,
+    "_pool": None,
+}
+#: And what becomes of it otherwise.
+_WORK: dict[str, Any] = {
+    "_begin_statement": b"",
     "_deferrable": None,
     "_harmless": None,
     "_isolation_level": None,
-    "_lender": None,
     "_num_transactions": 0,
     "_pipeline": None,
-    "_pool": None,
     "_read_only": None,
     "_touched": False,
     "_tpc": None,
@@ -139,13 +142,15 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _holder: Holder
     #: libpq's object of the connection that opened the session, if that was another one.
     _opened_with: PGconn | None
-    _defaults: ClassVar[dict[str, Any]]
+    _settings: ClassVar[dict[str, Any]]
     lock: Any
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._holder = Holder(self)
-        self._opened_with = self.answer_timeout = None
+        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self._touched = self._used = False
+        self._blocks = 0
         pgconn.notice_handler = partial(_tell_notice, self._holder)
         pgconn.notify_handler = partial(_tell_notify, self._holder)
 
@@ -205,7 +210,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _forget_settings(self, state: dict[str, Any]) -> None:
         """Make the object as psycopg does, for the next borrower: what can be set without the server."""
-        state.update(self._defaults)
+        state.update(self._settings)
         prepared = self._prepared
         prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
         if state["_notice_handlers"] or state["_notify_handlers"]:
@@ -214,8 +219,9 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             for name in state.keys() - _STATE:
                 del state[name]
 
-    def _forget_work(self) -> None:
+    def _forget_work(self, state: dict[str, Any]) -> None:
         """And what comes of talking to the server, which has forgotten it, too."""
+        state.update(_WORK)
         prepared = self._prepared
         if prepared._counts or prepared._names or prepared._to_flush:
             # The names of statements are not used again: behind a pooler that lends its sessions by the
@@ -277,8 +283,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
 
-    _defaults: ClassVar[dict[str, Any]] = {
-        **_DEFAULTS,
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
         "cursor_factory": LakebaseCursor,
         "server_cursor_factory": psycopg.ServerCursor,
     }
@@ -430,8 +436,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
 
-    _defaults: ClassVar[dict[str, Any]] = {
-        **_DEFAULTS,
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
         "cursor_factory": AsyncLakebaseCursor,
         "server_cursor_factory": psycopg.AsyncServerCursor,
     }
@@ -556,7 +562,8 @@ _STATE = frozenset(vars(_closed(LakebaseConnection))) | {
     "_created_at",
     "_expire_at",
     "last_used",
-    *LakebaseConnection._defaults,
+    *LakebaseConnection._settings,
+    *_WORK,
 }
 
 

@@ -68,13 +68,15 @@ class Lender(BasePool):
         Raises:
             ValueError: The connection was not lent by this pool. It is left alone.
         """
+        # One step, so that of two threads only one hands it back.
+        if self._loans.pop(id(connection), None) is not None:
+            return True
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
                 f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}. "
                 "Remedy: close it by its own close()."
             )
-        # One step, so that of two threads only one hands it back.
-        return self._loans.pop(id(connection), None) is not None
+        return False
 
     def _note_dropped(self, connection: Any) -> bool:
         """What the garbage collector tells of a connection: whether it was lent still. Takes no locks."""
@@ -133,8 +135,8 @@ def hand_over(connection: _Lent) -> _Lent:
         state["pgconn"] = _moved(old)
         # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
         state["_opened_with"] = state["_opened_with"] or old
-    if state.get("_touched"):
-        heir._forget_work()
+    if heir._touched:
+        heir._forget_work(state)
     heir._forget_settings(state)
     state["_holder"].connection = ref(heir)
     return heir

@@ -151,7 +151,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         # A child that was forked leaves its parent's sessions alone.
         if not self._end_loan(conn) or self._owner != os.getpid():
             return
-        if conn._touched or conn.pgconn.transaction_status != _IDLE or self._closed:
+        if conn._touched or conn.pgconn.transaction_status != _IDLE:
             self._take_back(conn)
             return
         # The common case without detours, as above: nothing has been sent.
