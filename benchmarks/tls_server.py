@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -20,7 +21,6 @@ import psycopg
 import trustme
 
 from lakebase_provider.local.binaries import Binaries, stage_for_other_account
-from lakebase_provider.local.postgres import choose_account
 
 USER = "bench"
 
@@ -33,17 +33,17 @@ def tls_server(folder: Path | None = None, **changed: str) -> Iterator[dict[str,
         folder: Where its data lies; the system's folder for temporary files if None.
         changed: Settings of the server that differ from those below, such as ``fsync="on"``.
     """
-    account = choose_account()
+    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="lakebase-bench-", dir=folder) as name:
         root = Path(name)
         root.chmod(0o755)
-        binaries = stage_for_other_account(_celerp(), root) if account.uid is not None else _celerp()
+        binaries = stage_for_other_account(_celerp(), root) if account else _celerp()
         data = root / "cluster"
         data.mkdir(mode=0o700)
         as_account: dict[str, Any] = {}
-        if account.uid is not None and account.gid is not None:
-            os.chown(data, account.uid, account.gid)
-            as_account = {"user": account.uid, "group": account.gid, "extra_groups": []}
+        if account is not None:
+            os.chown(data, account.pw_uid, account.pw_gid)
+            as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         # As long as a token of Lakebase, sent as it is inside TLS.
         password = secrets.token_urlsafe(675)
         _write(data / "password", password.encode(), as_account)

@@ -8,33 +8,34 @@ import os
 import threading
 import time
 from contextlib import suppress
-from contextvars import ContextVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from psycopg_pool.pool_async import StopWorker
+from psycopg_pool.pool_async import AddConnection, MaintenanceTask, StopWorker
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection
 from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
+from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.lending import Lender, hand_over
 from lakebase_provider.core.pool import CHECK_SECONDS, TRUSTED_IDLE
 
 logger = logging.getLogger(__name__)
 
-#: Until when the borrower waits, on the monotonic clock, for the check that runs in its task.
-_borrower_end: ContextVar[float | None] = ContextVar("_borrower_end", default=None)
 
+class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
+    """psycopg's pool for asyncio with the differences of the pool for threads.
 
-class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
-    """psycopg's pool for asyncio with four differences, those of the pool for threads.
-
-    * A connection that is missing is opened in the caller's task, within the caller's deadline, so that the
-      caller gets the typed error of a failed connect at once instead of a timeout.
+    * The first connection is opened in the caller's task, within the caller's deadline, so that the caller
+      gets the typed error of a failed connect at once instead of a timeout. Further ones are opened while
+      their borrowers wait, who take what is handed back meanwhile. None is opened for nobody.
     * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
       they died together when the compute was suspended.
     * A connection that is handed back is rolled back and its session reset.
-    * ``close()`` of a borrowed connection hands it back.
+    * What is lent is a loan of the session, which ends by ``close()``, at the end of ``async with``, or with
+      the connection's last reference.
 
     Make it anywhere; :meth:`open` binds it to the running event loop, which alone may use it.
 
@@ -48,6 +49,11 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
         self._budget = config.connect_budget
         #: The thread whose event loop it serves.
         self.thread = threading.get_ident()
+        self._owner = os.getpid()
+        self._loans = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._returning: set[asyncio.Task[None]] = set()
+        self._inherited: list[PGconn] = []
         super().__init__(
             kwargs={"opener": self._open_in_background},
             connection_class=AsyncLakebaseConnection,
@@ -59,7 +65,6 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
             # The connector was patient already; what is still missing then, the next borrower opens.
             reconnect_timeout=0.0,
             reconnect_failed=self._give_up,
-            check=self._check_if_idle,
             close_returns=True,
             num_workers=1,
             name=config.application_name,
@@ -67,7 +72,7 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
         )
 
     async def getconn(self, timeout: float | None = None) -> AsyncLakebaseConnection:
-        """A connection of the pool; hand it back by ``putconn`` or by its own ``close``.
+        """A loan of a session; it ends by ``putconn``, by its own ``close`` or with its ``async with``.
 
         Args:
             timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
@@ -76,28 +81,61 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
             PoolExhaustedError: All connections stayed in use until the deadline.
             LakebaseError: A connection was missing and could not be opened.
         """
-        seconds = self._budget if timeout is None else timeout
-        # One thread runs the loop: nobody comes between this look and the reservation.
-        if self._pool or self._nconns >= self.max_size:
-            return await self._getconn_within(seconds)
+        self._loop = asyncio.get_running_loop()
+        return self._lend(await self._getconn(self._budget if timeout is None else timeout))
+
+    async def _getconn(self, seconds: float) -> AsyncLakebaseConnection:
         self._check_open_getconn()
         self._stats[self._REQUESTS_NUM] += 1
-        self._nconns += 1
+        end = time.monotonic() + seconds
+        while True:
+            # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
+            left = max(0.001, end - time.monotonic())
+            if not self._nconns:
+                # One thread runs the loop: nobody comes between this look and the reservation.
+                self._nconns += 1
+                return await self._open_here(left)
+            try:
+                connection = await self._getconn_unchecked(left)
+            except PoolTimeout:
+                error = self._connector.last_error
+                raise self._not_had(seconds, error) from (error and error.__cause__)
+            try:
+                await self._check_if_idle(connection, end)
+            except psycopg.Error:
+                self._stats[self._CONNECTIONS_LOST] += 1
+                self._lose(connection)
+            except BaseException:
+                self._lose(connection)
+                raise
+            else:
+                return connection
+
+    async def _open_here(self, seconds: float) -> AsyncLakebaseConnection:
+        self._stats[self._CONNECTIONS_NUM] += 1
+        start = time.monotonic()
         try:
             connection = await self._connector.aconnect(seconds)
         except BaseException as error:
             self._nconns -= 1
             self._stats[self._REQUESTS_ERRORS] += 1
+            self._stats[self._CONNECTIONS_ERRORS] += 1
             await self._tell_the_waiting(error)
             raise
+        self._stats[self._CONNECTIONS_MS] += int((time.monotonic() - start) * 1000)
         self._set_connection_expiry_date(connection)
-        connection._pool = self
         return connection
 
     async def putconn(self, conn: AsyncLakebaseConnection) -> None:
-        """Take a connection back, rolled back and with its session reset."""
-        # A task of its own: a borrower that is cancelled meanwhile does not take the connection with it.
-        await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
+        """Take a connection back, rolled back and with its session reset; a second time does nothing.
+
+        Raises:
+            ValueError: This pool did not lend it. It is left alone.
+        """
+        # A child that was forked leaves its parent's sessions alone.
+        if self._end_loan(conn) and self._owner == os.getpid():
+            # A task of its own: a borrower that is cancelled meanwhile does not take the connection with it.
+            await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
 
     async def _take_back(self, connection: AsyncLakebaseConnection) -> None:
         try:
@@ -105,21 +143,51 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
         except (psycopg.Error, asyncio.CancelledError) as error:
             logger.info("A connection is discarded on return: %s", error or "the event loop ends")
             connection.pgconn.finish()
-        await super().putconn(connection)
-        if connection.closed:
-            # Closing it once more does not hand it back once more.
-            connection._pool = None
+        heir = hand_over(connection)
+        if heir.pgconn.transaction_status != TransactionStatus.IDLE:
+            self._stats[self._RETURNS_BAD] += 1
+            self._lose(heir)
+        elif heir._expire_at <= heir.last_used or heir._created_at <= self._drained_at:
+            self._lose(heir)
+        else:
+            # Closes it, should the pool be closed.
+            await self._add_to_pool(heir)
 
-    async def _getconn_within(self, seconds: float) -> AsyncLakebaseConnection:
-        _borrower_end.set(time.monotonic() + seconds)
+    def _lose(self, connection: AsyncLakebaseConnection) -> None:
+        """Give a connection up; another one is opened only for `min_size`, or for somebody who waits."""
+        connection._pool = None
+        connection.pgconn.finish()
+        if not self._closed:
+            self.run_task(AddConnection(self))
+
+    def run_task(self, task: MaintenanceTask) -> None:
+        """Let the worker do a task of psycopg's pool, unless it would open a connection for nobody."""
+        # At the beginning there are as many to open as the pool shall have.
+        if isinstance(task, AddConnection) and self._nconns > self._min_size and not self._waiting:
+            # Where it grows anew somebody waits.
+            self._nconns -= 1
+            self._growing = self._growing and not task.growing
+            return
+        super().run_task(task)
+
+    def _take_back_dropped(self, connection: AsyncLakebaseConnection) -> None:
+        """What the garbage collector found, in whatever thread: nothing here may wait."""
+        if self._owner != os.getpid():
+            self._inherited.append(connection.pgconn)
+            return
+        heir = hand_over(connection)
+        heir._touched = heir._used = True
         try:
-            # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
-            return await super().getconn(max(0.001, seconds))
-        except PoolTimeout:
-            raise PoolExhaustedError(
-                f"No connection became free within {seconds:.1f} s: "
-                f"{self._nconns} of at most {self.max_size} are in use."
-            ) from self._connector.last_error
+            self._loop.call_soon_threadsafe(self._start_to_take_back, heir)
+        except RuntimeError:
+            # The loop has ended, and the pool with it.
+            heir.pgconn.finish()
+
+    def _start_to_take_back(self, connection: AsyncLakebaseConnection) -> None:
+        task = self._loop.create_task(self._take_back(connection))
+        # A loop alone does not keep a task from being collected.
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     async def _tell_the_waiting(self, error: BaseException) -> None:
         """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
@@ -146,13 +214,17 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
         """What the pool calls for `min_size`, and to replace a connection that was lost."""
         try:
             return await self._connector.aconnect()
+        except LakebaseError as error:
+            if not error.retryable:
+                await self._fail_the_waiting(error)
+            raise
         except asyncio.CancelledError:
             # The loop ends. psycopg's worker takes this for a failed connect and would wait for more work;
             # asyncio.run() would wait for the worker.
             self.run_task(StopWorker(self))
             raise
 
-    async def _check_if_idle(self, connection: AsyncLakebaseConnection) -> None:
+    async def _check_if_idle(self, connection: AsyncLakebaseConnection, end: float) -> None:
         now = time.monotonic()
         if now - connection.last_used < TRUSTED_IDLE:
             return
@@ -160,9 +232,8 @@ class AsyncLakebasePool(AsyncConnectionPool[AsyncLakebaseConnection]):
             # psycopg's pool looks at the age of what is handed back, not of what lies idle.
             raise psycopg.OperationalError("the connection has reached its maximum life")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
-        left = (_borrower_end.get() or now + self._budget) - now
         try:
-            await connection.check(min(CHECK_SECONDS, max(left / 2, 0.0)))
+            await connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             await self.drain()

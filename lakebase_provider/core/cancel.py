@@ -14,16 +14,27 @@ from psycopg.pq import TransactionStatus
 from lakebase_provider.core.clock import Deadline
 
 _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+class Holder:
+    """Which connection has a session at the moment: each loan of it is another one."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: object) -> None:
+        self.connection: ref[Any] = ref(connection)
+
+
 # A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.
-_opened: dict[int, ref[_Connection]] = {}
+_opened: dict[int, ref[Holder]] = {}
 #: Whether the next statement of this process is not to begin.
 _next_is_refused = False
 
 
-def remember(connection: _Connection) -> None:
-    """Let :func:`cancel_running_statements` know a connection that was opened; it does not keep it alive."""
-    key = id(connection)
-    _opened[key] = ref(connection, lambda _: _opened.pop(key, None))
+def remember(holder: Holder) -> None:
+    """Let :func:`cancel_running_statements` know a session that was opened; it does not keep it alive."""
+    key = id(holder)
+    _opened[key] = ref(holder, lambda _: _opened.pop(key, None))
 
 
 def cancel_running_statements(timeout: float = 3.0) -> int:
@@ -39,7 +50,8 @@ def cancel_running_statements(timeout: float = 3.0) -> int:
         How many statements were to be cancelled.
     """
     deadline = Deadline(timeout)
-    connections = [reference() for reference in list(_opened.values())]
+    holders = [reference() for reference in list(_opened.values())]
+    connections = [holder.connection() for holder in holders if holder is not None]
     running = [c for c in connections if c and c.pgconn.transaction_status == TransactionStatus.ACTIVE]
     for connection in running:
         if isinstance(connection, psycopg.Connection):

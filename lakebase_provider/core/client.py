@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,8 +128,7 @@ class LakebaseClient(Reads):
         """The running event loop's pool, opened at the first use."""
         return await self._async_pools.current()
 
-    @contextmanager
-    def connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
         """A pooled connection: commits on success, rolls back on error, then goes back clean.
 
         Args:
@@ -139,8 +138,7 @@ class LakebaseClient(Reads):
             PoolExhaustedError: All connections stayed in use until the deadline.
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
-        with self.pool.connection(timeout) as connection:
-            yield connection
+        return self.pool.connection(timeout)
 
     @asynccontextmanager
     async def aconnection(self, timeout: float | None = None) -> AsyncIterator[AsyncLakebaseConnection]:

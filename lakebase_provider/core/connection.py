@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from psycopg import generators, sql
 from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.misc import PGnotify
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.adaptation import new_adapters, register
-from lakebase_provider.core.cancel import require_may_begin, statement_was_canceled
+from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
+from lakebase_provider.core.lending import closed_pgconn
 from lakebase_provider.core.sql_text import with_inert_comments
-from lakebase_provider.core.statements import leaves_no_trace
+from lakebase_provider.core.statements import is_stale, only_reads
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
 #: too, but does not run beside a ROLLBACK.
@@ -27,8 +37,30 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
 )
 
-#: What a borrower may have set on the object, and what it was before.
-_TRANSACTION_DEFAULTS = {"autocommit": False, "isolation_level": None, "read_only": None, "deferrable": None}
+#: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
+_PREPARE_THRESHOLD, _PREPARED_MAX = 5, 100
+#: What a borrower may have set on a connection without a word to the server, and what it was before.
+_SETTINGS: dict[str, Any] = {
+    "row_factory": tuple_row,
+    "_adapters": None,
+    "_autocommit": False,
+    "_blocks": 0,
+    "_lender": None,
+    "_pool": None,
+}
+#: And what becomes of it otherwise.
+_WORK: dict[str, Any] = {
+    "_begin_statement": b"",
+    "_deferrable": None,
+    "_harmless": None,
+    "_isolation_level": None,
+    "_num_transactions": 0,
+    "_pipeline": None,
+    "_read_only": None,
+    "_touched": False,
+    "_tpc": None,
+    "_used": False,
+}
 #: Seconds for the server to answer; after them the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
@@ -51,7 +83,7 @@ class _Reading:
         if not isinstance(connection, _Tracked):
             return self._steps(query, params, **kwargs)
         steps = self._again_if_stale(connection, query, params, **kwargs)
-        if not connection._used and _only_reads(query, connection):
+        if not connection._used and only_reads(query, connection):
             return connection._without_trace(steps)
         return steps
 
@@ -74,7 +106,7 @@ class _Reading:
             yield from self._steps(query, *args, **kwargs)
             return
         except psycopg.errors.FeatureNotSupported as error:
-            if not (_is_stale(error) and first and _only_reads(query, connection)):
+            if not (is_stale(error) and first and only_reads(query, connection)):
                 raise
         connection._prepared.clear()
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -104,10 +136,29 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     last_used: float = 0.0
     #: Seconds to wait at most for any answer of the server; None for as long as it takes.
-    answer_timeout: float | None = None
+    answer_timeout: float | None
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
+    #: The pool that lent it, if one did; whether it has been handed back; how many `with` blocks it is in.
+    _lender: Any = None
+    _ended = False
+    _blocks = 0
+    #: The same for all connections that have the session one after another.
+    _holder: Holder
+    #: libpq's object of the connection that opened the session, if that was another one.
+    _opened_with: PGconn | None
+    _settings: ClassVar[dict[str, Any]]
+    lock: Any
+
+    def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        self._holder = Holder(self)
+        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self._touched = self._used = False
+        self._blocks = 0
+        pgconn.notice_handler = partial(_tell_notice, self._holder)
+        pgconn.notify_handler = partial(_tell_notify, self._holder)
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -121,6 +172,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         return steps
 
     def _note(self, steps: Generator[Any, Any, Any]) -> None:
+        self._require_lent()
         self._touched = True
         if steps is self._harmless:
             self._harmless = None
@@ -129,6 +181,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _start_query(self) -> Generator[Any, Any, None]:
         # By which every cursor of every kind begins a statement, and nothing ends a transaction.
+        self._require_lent()
         require_may_begin()
         return super()._start_query()
 
@@ -165,26 +218,75 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
         # psycopg would go on with the same prepared statement, and fail for ever.
-        if _is_stale(error):
+        if is_stale(error):
             self._prepared.clear()
 
-    def _changed(self) -> list[tuple[str, Any]]:
-        return [
-            (name, value) for name, value in _TRANSACTION_DEFAULTS.items() if getattr(self, name) != value
-        ]
+    def _forget_settings(self, state: dict[str, Any]) -> None:
+        """Make the object as psycopg does, for the next borrower: what can be set without the server."""
+        state.update(self._settings)
+        prepared = self._prepared
+        prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
+        if state["_notice_handlers"] or state["_notify_handlers"]:
+            state.update(_notice_handlers=[], _notify_handlers=[])
+        if len(state) != len(_STATE):
+            for name in state.keys() - _STATE:
+                del state[name]
 
-    def _forget_borrower(self) -> None:
-        # Last, for setting one of the attributes goes through wait(), even when nothing is sent.
-        self._touched = self._used = False
-        # The server has forgotten the statements, too. Their names are not used again: behind a pooler that
-        # lends its sessions by the transaction, another one may know them still.
-        forgotten, self._prepared = self._prepared, type(self._prepared)()
-        self._prepared._prepared_idx = forgotten._prepared_idx
-        self._adapters = None
-        if self._notice_handlers or self._notify_handlers:
-            self._notice_handlers.clear()
-            self._notify_handlers.clear()
-        self.last_used = time.monotonic()
+    def _forget_work(self, state: dict[str, Any]) -> None:
+        """And what comes of talking to the server, which has forgotten it, too."""
+        state.update(_WORK)
+        prepared = self._prepared
+        if prepared._counts or prepared._names or prepared._to_flush:
+            # The names of statements are not used again: behind a pooler that lends its sessions by the
+            # transaction, another one may know them still.
+            self._prepared = type(prepared)()
+            self._prepared._prepared_idx = prepared._prepared_idx
+        if self._notifies_backlog is None or self._notifies_backlog:
+            self._notifies_backlog = deque()
+        if self.lock.locked():
+            # By what the borrower left behind, such as a generator.
+            self.lock = asyncio.Lock() if isinstance(self.lock, asyncio.Lock) else threading.Lock()
+
+    def _require_resettable(self) -> None:
+        if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise psycopg.OperationalError("a pipeline was not left")
+
+    def _forget_notifies(self) -> None:
+        if self._used:
+            # What came for the borrower's channels, and waits to be asked for.
+            while self.pgconn.notifies() is not None:
+                pass
+
+    # The end of a loan.
+
+    def _check_connection_ok(self) -> None:
+        self._require_lent()
+        super()._check_connection_ok()
+
+    def _require_lent(self) -> None:
+        if self._ended:
+            raise psycopg.OperationalError(
+                "the connection is closed: it was handed back to its pool. "
+                "Remedy: borrow another one, or hand it back later."
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        # Of a connection that is handed back nothing is left. It looks as one that was closed.
+        if not vars(self).get("_ended") or name.startswith("__"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
+        kind: Any = type(self)
+        return getattr(_closed(kind), name)
+
+    def __del__(self, *_: Any) -> None:
+        if self._ended:
+            return
+        if self._lender is None or not self._lender._note_dropped(self):
+            super().__del__()
+            return
+        # Known to nobody, its session goes back all the same, by somebody who may wait.
+        self._lender._take_back_dropped(self)
 
 
 class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
@@ -193,6 +295,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
     Attributes:
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
+
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
+        "cursor_factory": LakebaseCursor,
+        "server_cursor_factory": psycopg.ServerCursor,
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -260,11 +368,31 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         else:
             super().set_autocommit(value)
 
+    def __enter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                super().__exit__(*exc_info)
+            elif self._lender is None:
+                self.close()
+        finally:
+            if self._lender is not None and not self._blocks:
+                self.close()
+
     def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
-        pool = getattr(self, "_pool", None)
-        if self.closed and pool is not None:
-            pool.putconn(self)
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            self._lender.putconn(self)
         else:
             super().close()
 
@@ -294,7 +422,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip at most.
+        """Undo what a borrower did to the session, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -308,15 +436,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
         if self._touched:
+            self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
                 self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-            for name, value in self._changed():
-                setattr(self, name, value)
-        self.row_factory = tuple_row
-        self.cursor_factory = LakebaseCursor
-        self.server_cursor_factory = psycopg.ServerCursor
-        self._forget_borrower()
+            self._forget_notifies()
+        self.last_used = time.monotonic()
 
 
 class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
@@ -325,6 +450,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
     Attributes:
         last_used: When it was handed back, on the monotonic clock, in seconds.
     """
+
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
+        "cursor_factory": AsyncLakebaseCursor,
+        "server_cursor_factory": psycopg.AsyncServerCursor,
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -356,11 +487,31 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             self._forget_if_stale(error)
             raise
 
+    async def __aenter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                await super().__aexit__(*exc_info)
+            elif self._lender is None:
+                await self.close()
+        finally:
+            if self._lender is not None and not self._blocks:
+                await self.close()
+
     async def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one."""
-        pool = getattr(self, "_pool", None)
-        if self.closed and pool is not None:
-            await pool.putconn(self)
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            await self._lender.putconn(self)
         else:
             await super().close()
 
@@ -390,7 +541,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
-        """Undo what a borrower did to the session and to this object, in one round trip at most.
+        """Undo what a borrower did to the session, in one round trip at most.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -402,26 +553,35 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
             raise _interrupted()
         if self._touched:
+            self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
                 await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
-            for name, value in self._changed():
-                await getattr(self, f"set_{name}")(value)
-        self.row_factory = tuple_row
-        self.cursor_factory = AsyncLakebaseCursor
-        self.server_cursor_factory = psycopg.AsyncServerCursor
-        self._forget_borrower()
+            self._forget_notifies()
+        self.last_used = time.monotonic()
 
 
-def _only_reads(query: Query, connection: _Tracked) -> bool:
-    text = query.as_string(connection) if isinstance(query, sql.Composable) else query
-    return isinstance(text, str) and leaves_no_trace(text)
+def _tell_notice(holder: Holder, result: PGresult) -> None:
+    psycopg.BaseConnection._notice_handler(holder.connection, result)
 
 
-def _is_stale(error: psycopg.errors.FeatureNotSupported) -> bool:
-    """Whether the server refuses a prepared statement whose result would have other columns by now."""
-    # By the place in the server: the message may be in any language.
-    return error.diag.source_function == "RevalidateCachedQuery"
+def _tell_notify(holder: Holder, notify: PGnotify) -> None:
+    psycopg.BaseConnection._notify_handler(holder.connection, notify)
+
+
+@lru_cache
+def _closed(kind: Callable[[PGconn], Any]) -> Any:
+    return kind(closed_pgconn())
+
+
+#: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
+_STATE = frozenset(vars(_closed(LakebaseConnection))) | {
+    "_created_at",
+    "_expire_at",
+    "last_used",
+    *LakebaseConnection._settings,
+    *_WORK,
+}
 
 
 def _interrupted() -> psycopg.OperationalError:

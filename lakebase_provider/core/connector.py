@@ -182,7 +182,7 @@ class Connector:
             self._connections += 1
         self.last_error = None
         connection.last_used = time.monotonic()
-        remember(connection)
+        remember(connection._holder)
         if self._config.statement_timeout is not None:
             # The server ends the statement; on a silent link nobody hears of it.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE

@@ -7,9 +7,13 @@ import logging
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker
 
@@ -17,7 +21,8 @@ from lakebase_provider.core import telemetry
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.errors import ForkedPoolError, LakebaseError, PoolExhaustedError
+from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
+from lakebase_provider.core.lending import Lender, hand_over, place
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +32,25 @@ TRUSTED_IDLE = 0.5
 CHECK_SECONDS = 5.0
 #: Seconds for an attempt to connect that no borrower waits for, or several do.
 _BACKGROUND_SECONDS = 3.0
+_IDLE = TransactionStatus.IDLE
 
 
-class LakebasePool(ConnectionPool[LakebaseConnection]):
-    """psycopg's pool with five differences.
+class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
+    """psycopg's pool with these differences.
 
-    * A connection that is missing is opened in the caller's thread, within the caller's deadline, so that
-      the caller gets the typed error of a failed connect at once instead of a timeout; others who wait get
-      an error that no retry helps at once, too.
+    * The first connection is opened in the caller's thread, within the caller's deadline, so that the caller
+      gets the typed error of a failed connect at once instead of a timeout; others who wait get an error that
+      no retry helps at once, too. Further ones are opened while their borrowers wait, who take what is handed
+      back meanwhile. None is opened for nobody.
     * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
       they died together when the compute was suspended.
     * A connection that is handed back is rolled back and its session reset.
-    * ``close()`` of a borrowed connection hands it back, so ``closing(hook.get_conn())`` works.
+    * What is lent is a loan of the session (:mod:`lakebase_provider.core.lending`). It ends by ``close()``,
+      so that ``closing(hook.get_conn())`` works, at the end of ``with``, or with the last reference to it.
     * Its threads start when they have something to do: one that watches for idle connections, with the first
       that is handed back; one that replaces broken connections, with the first of these.
 
-    psycopg's pool has no hooks for the first and the last: what it counts, whom it lets wait, what it lends
+    psycopg's pool has no hooks for these: what it counts, whom it lets wait, what it lends
     and what it starts are its own affair. This class takes part in it by attributes and methods that begin
     with an underscore, which is why pyproject.toml holds psycopg-pool to one minor version.
 
@@ -55,7 +63,9 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         self._connector = connector
         self._budget = config.connect_budget
         self._owner = os.getpid()
-        self._borrower = threading.local()
+        self._loans = {}
+        self._dropped: deque[LakebaseConnection] = deque()
+        self._inherited: list[PGconn] = []
         self._starting = threading.Lock()
         self._scheduling = False
         super().__init__(
@@ -68,7 +78,6 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             timeout=config.connect_budget,
             reconnect_timeout=config.connect_budget,
             reconnect_failed=self._background_gave_up,
-            check=self._check_if_idle,
             close_returns=True,
             num_workers=1,
             name=config.application_name,
@@ -76,7 +85,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         )
 
     def getconn(self, timeout: float | None = None) -> LakebaseConnection:
-        """A connection of the pool; hand it back by ``putconn`` or by its own ``close``.
+        """A loan of a session; it ends by ``putconn``, by its own ``close`` or with its ``with`` block.
 
         Args:
             timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
@@ -88,48 +97,152 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
         """
         if self._owner != os.getpid():
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
+        if self._dropped:
+            self._collect_dropped()
         idle = self._take_trusted()
         if idle is not None:
             # In microseconds, less than a span takes.
+            idle._pool = idle._lender = self
+            self._loans[id(idle)] = place()
             return idle
         with telemetry.span("checkout"):
-            return self._getconn(self._budget if timeout is None else timeout)
+            return self._lend(self._getconn(self._budget if timeout is None else timeout))
 
     def _getconn(self, seconds: float) -> LakebaseConnection:
-        # Looking is not locking, and costs little; if another borrower is faster, this one waits.
-        if self._pool or not self._reserve():
-            return self._getconn_within(seconds)
+        self._check_open_getconn()
+        self._stats[self._REQUESTS_NUM] += 1
+        end = time.monotonic() + seconds
+        while True:
+            # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
+            left = max(0.001, end - time.monotonic())
+            if self._reserve_first():
+                return self._open_here(left)
+            try:
+                connection = self._getconn_unchecked(left)
+            except PoolTimeout:
+                error = self._connector.last_error
+                raise self._not_had(seconds, error) from (error and error.__cause__)
+            try:
+                self._check_if_idle(connection, end)
+            except psycopg.Error:
+                self._stats[self._CONNECTIONS_LOST] += 1
+                self._lose(connection)
+            else:
+                return connection
+
+    def _open_here(self, seconds: float) -> LakebaseConnection:
+        self._stats[self._CONNECTIONS_NUM] += 1
+        start = time.monotonic()
         try:
             connection = self._connector.connect(seconds)
         except BaseException as error:
             self._release_reservation(error)
             raise
+        self._stats[self._CONNECTIONS_MS] += int((time.monotonic() - start) * 1000)
         self._set_connection_expiry_date(connection)
-        connection._pool = self
         return connection
 
     def putconn(self, conn: LakebaseConnection) -> None:
-        """Take a connection back, rolled back and with its session reset."""
+        """Take a connection back, rolled back and with its session reset; a second time does nothing.
+
+        Raises:
+            ValueError: This pool did not lend it. It is left alone.
+        """
+        # A child that was forked leaves its parent's sessions alone.
+        if not self._end_loan(conn) or self._owner != os.getpid():
+            return
+        if conn._touched or conn.pgconn.transaction_status != _IDLE:
+            self._take_back(conn)
+            return
+        # The common case without detours, as above: nothing has been sent.
+        conn.last_used = time.monotonic()
+        self._keep(hand_over(conn))
+
+    def _take_back(self, conn: LakebaseConnection) -> None:
         try:
             conn.reset_session()
         except psycopg.Error as error:
             logger.info("A connection is discarded on return: %s", error)
             conn.pgconn.finish()
-        # All that psycopg's pool looks at on the way; what it would do about it is its own.
-        if (
-            conn._pool is self
-            and conn.pgconn.transaction_status == TransactionStatus.IDLE
-            and conn.last_used < conn._expire_at
-            and conn._created_at > self._drained_at
-        ):
+        except BaseException:
+            # Such as a task's timeout: nobody knows what the session does.
+            self._lose(conn)
+            raise
+        heir = hand_over(conn)
+        if heir.pgconn.transaction_status == _IDLE:
+            self._keep(heir)
+        else:
+            self._stats[self._RETURNS_BAD] += 1
+            self._lose(heir)
+
+    def _keep(self, conn: LakebaseConnection) -> None:
+        if conn._expire_at > conn.last_used and conn._created_at > self._drained_at:
+            # Closes it, should the pool be closed.
             self._add_to_pool(conn)
         else:
-            super().putconn(conn)
-            # Closing it once more does not hand it back once more.
-            conn._pool = None
+            self._lose(conn)
+
+    def _lose(self, conn: LakebaseConnection) -> None:
+        """Give a connection up; another one is opened only for `min_size`, or for somebody who waits."""
+        conn._pool = None
+        conn.pgconn.finish()
+        if not self._closed:
+            self.run_task(AddConnection(self))
+
+    def _take_back_dropped(self, connection: LakebaseConnection) -> None:
+        """What the garbage collector found, in whatever this thread was about: nothing here may wait."""
+        if self._owner != os.getpid():
+            self._inherited.append(connection.pgconn)
+            return
+        # The object that is being collected has no life left to be handed back.
+        heir = hand_over(connection)
+        heir._touched = heir._used = True
+        self._dropped.append(heir)
+        try:
+            _thread.start_new_thread(self._collect_dropped, ())
+        except RuntimeError:
+            # The interpreter ends, and the session with it.
+            heir.pgconn.finish()
+
+    def _collect_dropped(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._take_back(self._dropped.popleft())
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
+        """Lend a session for a block, at whose end it is committed, or rolled back on an error.
+
+        Args:
+            timeout: As for :meth:`getconn`.
+        """
+        connection = self.getconn(timeout)
+        start = time.monotonic()
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._stats[self._USAGE_MS] += int((time.monotonic() - start) * 1000)
 
     def run_task(self, task: MaintenanceTask) -> None:
         """Let the worker do a task of psycopg's pool; the first one starts it."""
+        if isinstance(task, AddConnection) and not self._is_due(task):
+            return
+        self._run_task(task)
+
+    def _is_due(self, task: AddConnection) -> bool:
+        """Whether the connection is wanted that is to replace one, or failed to open before."""
+        if task.growing and task.attempt is None:
+            return True
+        with self._lock:
+            if self._nconns <= self._min_size or self._waiting:
+                return True
+            self._nconns -= 1
+            if task.growing:
+                self._growing = False
+            return False
+
+    def _run_task(self, task: MaintenanceTask) -> None:
         if not self._workers and not isinstance(task, StopWorker):
             with self._starting:
                 if not self._workers and not self._closed:
@@ -150,7 +263,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
 
     def _start_initial_tasks(self) -> None:
         for _ in range(self._nconns):
-            self.run_task(AddConnection(self))
+            self._run_task(AddConnection(self))
         # Due with the scheduler, which starts with the first connection that can be idle.
         self._sched.enter(self.max_idle, ShrinkPool(self).tick)
 
@@ -163,7 +276,12 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
                 _thread.start_new_thread(self._sched.run, ())
 
     def _add_to_pool(self, conn: LakebaseConnection) -> None:
-        super()._add_to_pool(conn)
+        with self._lock:
+            nobody_asks = not (self._waiting or self._closed or self._pool_full_event)
+            if nobody_asks:
+                self._pool.append(conn)
+        if not nobody_asks:
+            super()._add_to_pool(conn)
         if not self._scheduling:
             self._start_scheduler()
 
@@ -182,34 +300,24 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             if len(self._pool) < self._nconns_min:
                 self._nconns_min = len(self._pool)
             self._stats[self._REQUESTS_NUM] += 1
-        connection._pool = self
         return connection
 
-    def _getconn_within(self, seconds: float) -> LakebaseConnection:
-        self._borrower.end = time.monotonic() + seconds
-        try:
-            # psycopg_pool reads 0 as "do not even look"; a caller in a hurry still gets a free connection.
-            return super().getconn(max(0.001, seconds))
-        except PoolTimeout:
-            raise PoolExhaustedError(
-                f"No connection became free within {seconds:.1f} s: "
-                f"{self._nconns} of at most {self.max_size} are in use."
-            ) from self._connector.last_error
+    def _reserve_first(self) -> bool:
+        """Count a connection that the caller is about to open, if the pool has none.
 
-    def _reserve(self) -> bool:
-        """Count a connection that the caller is about to open, if the maximum allows one."""
-        self._check_open_getconn()
+        If it has some, those who wait get the first one that is free, be it handed back or opened.
+        """
         with self._lock:
-            if self._pool or self._nconns >= self.max_size:
+            if self._nconns:
                 return False
             self._nconns += 1
-            self._stats[self._REQUESTS_NUM] += 1
             return True
 
     def _release_reservation(self, error: BaseException) -> None:
         with self._lock:
             self._nconns -= 1
             self._stats[self._REQUESTS_ERRORS] += 1
+            self._stats[self._CONNECTIONS_ERRORS] += 1
         self._tell_the_waiting(error)
 
     def _open_in_background(self) -> LakebaseConnection:
@@ -245,7 +353,7 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             copy.__cause__ = error.__cause__
             client.fail(copy)
 
-    def _check_if_idle(self, connection: LakebaseConnection) -> None:
+    def _check_if_idle(self, connection: LakebaseConnection, end: float) -> None:
         now = time.monotonic()
         if now - connection.last_used < TRUSTED_IDLE:
             return
@@ -253,9 +361,8 @@ class LakebasePool(ConnectionPool[LakebaseConnection]):
             # psycopg's pool looks at the age of what is handed back, not of what lies idle.
             raise psycopg.OperationalError("the connection has reached its maximum life")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
-        left = getattr(self._borrower, "end", now + self._budget) - now
         try:
-            connection.check(min(CHECK_SECONDS, max(left / 2, 0.0)))
+            connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Query
 
 from lakebase_provider.core.sql_text import tokens
 
@@ -185,3 +190,20 @@ def _opens_no_call(tokens: list[str]) -> bool:
     if name in _SYNTAX or name in _FUNCTIONS or before_name in _NAMING:
         return True
     return before_name in _SYNTAX_AFTER.get(name, ())
+
+
+def only_reads(query: Query, connection: psycopg.BaseConnection[Any]) -> bool:
+    """Whether a query certainly leaves no trace.
+
+    Args:
+        query: As psycopg takes it; of bytes nothing is certain.
+        connection: Says how to quote.
+    """
+    text = query.as_string(connection) if isinstance(query, sql.Composable) else query
+    return isinstance(text, str) and leaves_no_trace(text)
+
+
+def is_stale(error: psycopg.errors.FeatureNotSupported) -> bool:
+    """Whether the server refuses a prepared statement whose result would have other columns by now."""
+    # By the place in the server: the message may be in any language.
+    return error.diag.source_function == "RevalidateCachedQuery"

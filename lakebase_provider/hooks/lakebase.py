@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.sql.hooks import handlers
@@ -115,7 +116,7 @@ class LakebaseHook(DbApiHook):
         super().__init__(self._conn_id(lakebase_conn_id, overrides), log_sql=log_sql, **base)
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = with_secrets_hidden(overrides)
-        self._lent: LakebaseConnection | None = None
+        self._lent: ref[LakebaseConnection] | None = None
         #: What each connection works on alone: an earlier session that works on it is ended.
         self.fence_key: str | None = None
         self.read_only = read_only
@@ -238,46 +239,52 @@ class LakebaseHook(DbApiHook):
         return self.client
 
     def get_conn(self) -> LakebaseConnection:
-        """A connection of the pool; closing it hands it back.
+        """A connection of the pool, lent until the end of ``with``, or until it is closed.
 
         Raises:
             PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
-        connection = self._lent = self.client.pool.getconn()
-        if self.fence_key is not None:
-            self._fence(connection, self.fence_key)
-        if self.read_only:
-            connection.read_only = True
-        connection.row_factory = row_factory_of_call(row_factory(self._settings.cursor))
+        connection = self.client.pool.getconn()
+        # Not a reference that would keep it lent when the borrower drops it.
+        self._lent = ref(connection)
+        try:
+            if self.fence_key is not None:
+                fence(connection, self.fence_key)
+            if self.read_only:
+                connection.read_only = True
+            connection.row_factory = row_factory_of_call(row_factory(self._settings.cursor))
+        except BaseException:
+            connection.close()
+            raise
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._log_notice)
         return connection
 
-    @staticmethod
-    def _fence(connection: LakebaseConnection, key: str) -> None:
-        try:
-            fence(connection, key)
-        except BaseException:
-            connection.close()
-            raise
+    def _still_lent(self) -> LakebaseConnection | None:
+        lent = None if self._lent is None else self._lent()
+        return None if lent is None or lent.closed else lent
 
     def backend_pids(self) -> list[int]:
         """The server's process that serves this hook's latest connection; none when it is handed back."""
-        lent = self._lent
-        return [] if lent is None or lent.closed or lent._pool is None else [lent.info.backend_pid]
+        lent = self._still_lent()
+        return [] if lent is None else [lent.info.backend_pid]
 
     async def aget_conn(self) -> AsyncLakebaseConnection:
-        """A connection of the running event loop's pool; closing it hands it back.
+        """A connection of the running event loop's pool, lent until the end of ``async with`` or ``close()``.
 
         Raises:
             PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
         connection = await (await (await self.aclient()).apool()).getconn()
-        if self.read_only:
-            await connection.set_read_only(True)
-        connection.row_factory = row_factory(self._settings.cursor)
+        try:
+            if self.read_only:
+                await connection.set_read_only(True)
+            connection.row_factory = row_factory(self._settings.cursor)
+        except BaseException:
+            await connection.close()
+            raise
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._log_notice)
         return connection
@@ -289,10 +296,10 @@ class LakebaseHook(DbApiHook):
             timeout: Seconds to wait at most for the server to take the request; Airflow kills a task for good
                 5 seconds after it asked it to end.
         """
-        lent = self._lent
-        # No lock is taken here: the statement that the signal interrupted may hold it. The pool takes its
-        # name off what is handed back, and somebody else's statement is none of this hook's.
-        if lent is not None and not lent.closed and lent._pool is not None:
+        lent = self._still_lent()
+        # No lock is taken here: the statement that the signal interrupted may hold it. What has been handed
+        # back reaches nothing, and somebody else's statement is none of this hook's.
+        if lent is not None:
             lent.cancel_safe(timeout=timeout)
 
     def get_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:

@@ -90,8 +90,10 @@ def test_threads_start_when_they_have_something_to_do_and_end_with_the_pool(clie
     eventually(lambda: _thread._count() == before + 1)  # one watches for idle connections
     with closing(client.pool.getconn()) as connection:
         connection.pgconn.finish()
-    eventually(lambda: len(client.pool._pool) == 1)
-    assert _thread._count() == before + 2  # one has replaced the broken one
+    assert client.stats().pool["pool_size"] == 0
+    assert _thread._count() == before + 1  # nobody waits for another one
+    with client.connection(), client.connection():
+        assert _thread._count() == before + 2  # one has opened the second while its borrower waited
     client.close()
     eventually(lambda: _thread._count() == before)
 
@@ -141,8 +143,8 @@ def test_a_connection_that_outlived_its_life_while_idle_is_replaced(
 ) -> None:
     with closing(client.pool.getconn()) as connection:
         first = backend(connection)
-    connection.last_used -= 60
-    connection._expire_at = 0.0
+    client.pool._pool[0].last_used -= 60
+    client.pool._pool[0]._expire_at = 0.0
     with client.connection() as connection:
         assert backend(connection) != first
     eventually(lambda: lakebase_env.admin.counters().open_connections <= 1)

@@ -7,16 +7,18 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.pq.abc import PGconn
 from psycopg.rows import dict_row
 from psycopg.types.string import StrDumper
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.async_pool import AsyncLakebasePool
 from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.pool import LakebasePool
 from lakebase_provider.local import LocalLakebase
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libpq traces for psycopg on Linux alone")
@@ -32,14 +34,18 @@ STATE = """
 
 
 class RoundTrips:
-    """Counts by libpq's trace how often a connection's server said that it is ready."""
+    """Counts by libpq's trace how often the server said to a pool's one connection that it is ready."""
 
-    def __init__(self, connection: psycopg.BaseConnection[Any], file: Path) -> None:
+    def __init__(self, pool: LakebasePool | AsyncLakebasePool, file: Path) -> None:
         self._file = file
         self._stream = file.open("wb")
         self._seen = 0
-        self._pgconn = connection.pgconn
+        self._pool = pool
         self._pgconn.trace(self._stream.fileno())
+
+    @property
+    def _pgconn(self) -> PGconn:
+        return self._pool._pool[0].pgconn
 
     def count(self) -> int:
         """Round trips since the last call."""
@@ -64,8 +70,9 @@ def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
 @pytest.fixture
 def trips(client: LakebaseClient, tmp_path: Path) -> Iterator[RoundTrips]:
     """Of the pool's one connection."""
-    with closing(client.pool.getconn()) as connection:
-        trips = RoundTrips(connection, tmp_path / "trace")
+    with client.connection():
+        pass
+    trips = RoundTrips(client.pool, tmp_path / "trace")
     yield trips
     trips.stop()
 
@@ -302,8 +309,9 @@ def test_a_read_in_one_thread_does_not_hide_what_another_thread_does(client: Lak
 
 @asynccontextmanager
 async def async_trips(client: LakebaseClient, file: Path) -> AsyncIterator[RoundTrips]:
-    async with client.aconnection() as connection:
-        trips = RoundTrips(connection, file)
+    async with client.aconnection():
+        pass
+    trips = RoundTrips(await client.apool(), file)
     try:
         yield trips
     finally:

@@ -142,8 +142,7 @@ def test_forgetting_them_costs_no_round_trip_of_its_own(client: LakebaseClient, 
             borrow(connection)
         return trips.count()
 
-    with closing(client.pool.getconn()) as connection:
-        trips = RoundTrips(connection, tmp_path / "trace")
+    trips = RoundTrips(client.pool, tmp_path / "trace")
     assert trips_of(by_statement) == 2  # the statement, the reset
     assert trips_of(lambda connection: connection.execute("SELECT 1")) == 1
     # Few statements of each of many borrowers are prepared for nobody.

@@ -1,0 +1,198 @@
+"""What a pool lends is a loan of a session: whatever refers to it after its end reaches nothing.
+
+A borrower may keep the connection, a cursor of it, a transaction, a copy, a generator, or libpq's own object,
+and use them when the session has long been somebody else's. So the session itself moves on: when it is handed
+back, a new connection takes it over, and all that refers to the old one finds it closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
+
+from psycopg import pq
+from psycopg_pool import PoolTimeout
+from psycopg_pool.base import BasePool
+
+from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
+
+logger = logging.getLogger(__name__)
+
+_Lent = TypeVar("_Lent", "LakebaseConnection", "AsyncLakebaseConnection")
+#: File and line.
+Place = tuple[str, int]
+
+#: Modules that borrow for somebody else.
+_GO_BETWEENS = (
+    "lakebase_provider.",
+    "dagster_lakebase.",
+    "psycopg",
+    "contextlib",
+    "airflow.providers.common.",
+)
+#: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
+_IN_PYTHON: bool = pq.__impl__ == "python"
+#: As many places are named as help to find out who keeps connections.
+_MOST_PLACES = 3
+
+
+class PoolExhaustedTimeout(PoolExhaustedError, PoolTimeout):  # noqa: N818 # the other half of its name
+    """:class:`PoolExhaustedError` as it is raised: psycopg_pool's error for the same, too.
+
+    Here, for the errors' own module is imported where the driver is not.
+    """
+
+
+class Lender(BasePool):
+    """What the pools for threads and for asyncio share: which connections are lent, and where."""
+
+    _loans: dict[int, Place]
+
+    def _lend(self, connection: _Lent) -> _Lent:
+        connection._pool = self
+        connection._lender = self
+        self._loans[id(connection)] = place()
+        return connection
+
+    def _end_loan(self, connection: Any) -> bool:
+        """Whether the loan ends with this call; no, if it has ended before.
+
+        Raises:
+            ValueError: The connection was not lent by this pool. It is left alone.
+        """
+        # One step, so that of two threads only one hands it back.
+        if self._loans.pop(id(connection), None) is not None:
+            return True
+        if getattr(connection, "_lender", None) is not self:
+            raise ValueError(
+                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}. "
+                "Remedy: close it by its own close()."
+            )
+        return False
+
+    def _note_dropped(self, connection: Any) -> bool:
+        """What the garbage collector tells of a connection: whether it was lent still. Takes no locks."""
+        place = self._loans.pop(id(connection), None)
+        if place is None:
+            return False
+        told = (
+            f"A connection that was lent at {place[0]}:{place[1]} was dropped without being handed back; "
+            "what it had not committed is rolled back. Remedy: use `with`, or close it."
+        )
+        logger.warning("%s", told)
+        # Nobody can catch what is raised in a finalizer; it is in the log.
+        with suppress(ResourceWarning):
+            warnings.warn(told, ResourceWarning, stacklevel=2)
+        return True
+
+    def _in_use(self) -> str:
+        """How many connections are lent, and where the first of them were."""
+        places = [f"{file}:{line}" for file, line in list(self._loans.values())[:_MOST_PLACES]]
+        at = f" (lent at {', '.join(places)})" if places else ""
+        return f"{len(self._loans)} of at most {self.max_size} are in use{at}"
+
+    def _not_had(self, seconds: float, last_error: LakebaseError | None) -> LakebaseError:
+        """Why a borrower who has waited gets none: others hold all of them, or none could be opened."""
+        if last_error is not None and len(self._loans) < self.max_size:
+            return last_error.again()
+        opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
+        return PoolExhaustedTimeout(
+            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}."
+        )
+
+
+def place() -> Place:
+    """Where the code that borrows stands: the first frame that is none of a library's between."""
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def hand_over(connection: _Lent) -> _Lent:
+    """A new connection that has the session of `connection`, which is closed from then on.
+
+    The new one is as psycopg makes them: it knows nothing of the old one's cursors, adapters, handlers and
+    prepared statements.
+    """
+    state = vars(connection)
+    heir: _Lent = object.__new__(type(connection))
+    connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
+    heir.__dict__ = state
+    if state["_pipeline"] is not None:
+        # Its block, which goes on, wants to find it.
+        connection._pipeline = state["_pipeline"]
+    if sys.getrefcount(state["pgconn"]) > _ALONE:
+        old = state["pgconn"]
+        state["pgconn"] = _moved(old)
+        # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
+        state["_opened_with"] = state["_opened_with"] or old
+    if heir._touched:
+        heir._forget_work(state)
+    heir._forget_settings(state)
+    state["_holder"].connection = ref(heir)
+    return heir
+
+
+def _alone() -> int:
+    """How many references an object has that is in one dictionary alone, counted as above."""
+    state = {"pgconn": object()}
+    return sys.getrefcount(state["pgconn"])
+
+
+_ALONE = _alone()
+
+
+def closed_pgconn() -> Any:
+    """An object of libpq's that has no session."""
+    if not _IN_PYTHON:
+        return pq.PGconn.__new__(pq.PGconn)
+    closed: Any = object.__new__(pq.PGconn)
+    closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
+    closed._procpid = 0
+    return closed
+
+
+def _moved(pgconn: Any) -> Any:
+    """The same session of libpq in a new object; the old one is as if it had been finished."""
+    session = pgconn.pgconn_ptr
+    if session is None:
+        return pgconn
+    heir = closed_pgconn()
+    if _IN_PYTHON:
+        heir = type(pgconn)(pgconn._pgconn_ptr)
+        pgconn._pgconn_ptr = None
+    # psycopg's compiled class has no way to make one of a session that is there, only where it keeps it.
+    elif not _swap(pgconn, heir, session):
+        # A psycopg of another build. Nobody gets the session then, which is dear but safe.
+        logger.warning("This build of psycopg (%s) cannot move a session; it is closed.", pq.__impl__)
+        pgconn.finish()
+        return pgconn
+    heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler
+    return heir
+
+
+def _swap(pgconn: Any, heir: Any, session: int) -> bool:
+    before, after = _words(pgconn), _words(heir)
+    kept_at = [index for index, word in enumerate(before) if word == session]
+    if len(kept_at) != 1 or after[kept_at[0]]:
+        return False
+    after[kept_at[0]], before[kept_at[0]] = session, None
+    found = (heir.pgconn_ptr, pgconn.pgconn_ptr)
+    if found != (session, None):
+        after[kept_at[0]], before[kept_at[0]] = None, session
+    return found == (session, None)
+
+
+def _words(pgconn: Any) -> Any:
+    """What a compiled object consists of, to read and write."""
+    size = type(pgconn).__basicsize__ // ctypes.sizeof(ctypes.c_void_p)
+    return (ctypes.c_void_p * size).from_address(id(pgconn))
