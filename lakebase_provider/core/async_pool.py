@@ -15,6 +15,7 @@ from psycopg.pq.abc import PGconn
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from psycopg_pool.pool_async import AddConnection, MaintenanceTask, StopWorker
 
+from lakebase_provider.core import process
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -49,7 +50,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         self._budget = config.connect_budget
         #: The thread whose event loop it serves.
         self.thread = threading.get_ident()
-        self._owner = os.getpid()
+        self._owner = process.number
         self._loans = {}
         self._loop: asyncio.AbstractEventLoop
         self._returning: set[asyncio.Task[None]] = set()
@@ -133,7 +134,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
             ValueError: This pool did not lend it. It is left alone.
         """
         # A child that was forked leaves its parent's sessions alone.
-        if self._end_loan(conn) and self._owner == os.getpid():
+        if self._end_loan(conn) and self._owner == process.number:
             # A task of its own: a borrower that is cancelled meanwhile does not take the connection with it.
             await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
 
@@ -172,7 +173,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
 
     def _take_back_dropped(self, connection: AsyncLakebaseConnection) -> None:
         """What the garbage collector found, in whatever thread: nothing here may wait."""
-        if self._owner != os.getpid():
+        if self._owner != process.number:
             self._inherited.append(connection.pgconn)
             return
         heir = hand_over(connection)

@@ -12,6 +12,7 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _Lent = TypeVar("_Lent", "LakebaseConnection", "AsyncLakebaseConnection")
-#: File and line.
-Place = tuple[str, int]
+#: The code, and the index of the instruction in it.
+Place = tuple[CodeType, int]
 
 #: Modules that borrow for somebody else.
 _GO_BETWEENS = (
@@ -84,7 +85,7 @@ class Lender(BasePool):
         if place is None:
             return False
         told = (
-            f"A connection that was lent at {place[0]}:{place[1]} was dropped without being handed back; "
+            f"A connection that was lent at {_told(place)} was dropped without being handed back; "
             "what it had not committed is rolled back. Remedy: use `with`, or close it."
         )
         logger.warning("%s", told)
@@ -95,7 +96,7 @@ class Lender(BasePool):
 
     def _in_use(self) -> str:
         """How many connections are lent, and where the first of them were."""
-        places = [f"{file}:{line}" for file, line in list(self._loans.values())[:_MOST_PLACES]]
+        places = [_told(place) for place in list(self._loans.values())[:_MOST_PLACES]]
         at = f" (lent at {', '.join(places)})" if places else ""
         return f"{len(self._loans)} of at most {self.max_size} are in use{at}"
 
@@ -112,9 +113,28 @@ class Lender(BasePool):
 def place() -> Place:
     """Where the code that borrows stands: the first frame that is none of a library's between."""
     frame = sys._getframe(2)
-    while frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS) and frame.f_back is not None:
+    while frame.f_back is not None and _is_between(frame):
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+    # To find the line takes as long as all of this; it is asked for when something went wrong.
+    return frame.f_code, frame.f_lasti
+
+
+def _is_between(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    known = _between.get(file)
+    if known is None:
+        known = _between[file] = frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS)
+    return known
+
+
+#: Whether a file is one of a library's between.
+_between: dict[str, bool] = {}
+
+
+def _told(place: Place) -> str:
+    code, instruction = place
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
+    return f"{code.co_filename}:{line}"
 
 
 def hand_over(connection: _Lent) -> _Lent:

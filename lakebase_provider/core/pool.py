@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker
 
-from lakebase_provider.core import telemetry
+from lakebase_provider.core import process, telemetry
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -62,7 +61,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
         self._connector = connector
         self._budget = config.connect_budget
-        self._owner = os.getpid()
+        self._owner = process.number
         self._loans = {}
         self._dropped: deque[LakebaseConnection] = deque()
         self._inherited: list[PGconn] = []
@@ -95,7 +94,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             PoolExhaustedError: All connections stayed in use until the deadline.
             LakebaseError: A connection was missing and could not be opened.
         """
-        if self._owner != os.getpid():
+        if self._owner != process.number:
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
         if self._dropped:
             self._collect_dropped()
@@ -149,14 +148,18 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             ValueError: This pool did not lend it. It is left alone.
         """
         # A child that was forked leaves its parent's sessions alone.
-        if not self._end_loan(conn) or self._owner != os.getpid():
+        if not self._end_loan(conn) or self._owner != process.number:
             return
         if conn._touched or conn.pgconn.transaction_status != _IDLE:
             self._take_back(conn)
             return
         # The common case without detours, as above: nothing has been sent.
-        conn.last_used = time.monotonic()
-        self._keep(hand_over(conn))
+        now = conn.last_used = time.monotonic()
+        heir = hand_over(conn)
+        if heir._expire_at > now and heir._created_at > self._drained_at:
+            self._add_to_pool(heir)
+        else:
+            self._lose(heir)
 
     def _take_back(self, conn: LakebaseConnection) -> None:
         try:
@@ -177,7 +180,6 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
 
     def _keep(self, conn: LakebaseConnection) -> None:
         if conn._expire_at > conn.last_used and conn._created_at > self._drained_at:
-            # Closes it, should the pool be closed.
             self._add_to_pool(conn)
         else:
             self._lose(conn)
@@ -191,7 +193,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
 
     def _take_back_dropped(self, connection: LakebaseConnection) -> None:
         """What the garbage collector found, in whatever this thread was about: nothing here may wait."""
-        if self._owner != os.getpid():
+        if self._owner != process.number:
             self._inherited.append(connection.pgconn)
             return
         # The object that is being collected has no life left to be handed back.
@@ -281,7 +283,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             if nobody_asks:
                 self._pool.append(conn)
         if not nobody_asks:
-            super()._add_to_pool(conn)
+            super()._add_to_pool(conn)  # which closes it, should the pool be closed
         if not self._scheduling:
             self._start_scheduler()
 

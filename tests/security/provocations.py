@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +15,7 @@ import dagster as dg
 import pyarrow as pa
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
-from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.core import LakebaseClient, LakebaseConfig, process
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.fence import fence
 from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -31,7 +30,6 @@ from tests.security.hostile_workspace import CREDENTIALS, DISCOVERY
 from tests.security.lying_server import LyingServer, of_types
 
 Act = Callable[[Any, World], object]
-GETPID = os.getpid
 ENDS_ALL = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename <> current_user"
 #: With the asynchronous twins, where these have code of their own.
 ALL = ("core", "async", "airflow", "airflow-async", "dagster")
@@ -343,11 +341,9 @@ def idle_for_too_long(front: Front, world: World) -> None:
 def pool_of_the_parent(front: Front, world: World) -> None:
     pool = front.client(front.warm(world.settings())).pool
     # As in a forked child, whose frames could not be walked from here.
-    world.monkeypatch.setattr(os, "getpid", lambda: 1)
-    try:
+    with world.monkeypatch.context() as patched:
+        patched.setattr(process, "number", 1)
         pool.getconn()
-    finally:
-        world.monkeypatch.setattr(os, "getpid", GETPID)
 
 
 @raises("FenceError", *SYNC)
