@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 from psycopg.types.range import Range
 
 from dagster_lakebase import LakebaseResource
@@ -215,7 +215,9 @@ def as_psycopg_comes(connection: LakebaseConnection) -> Iterator[None]:
 def for_statement(value: Any, kind: str) -> Any:
     """The value as a statement's parameter: psycopg wants to be told what JSON is."""
     json_too = kind.startswith("json") and value is not None and not isinstance(value, str)
-    return Jsonb(value) if isinstance(value, dict) or json_too else value
+    if not (isinstance(value, dict) or json_too):
+        return value
+    return Json(value) if kind == "json" else Jsonb(value)  # jsonb writes numbers anew
 
 
 def alike(found: Any, expected: Any, kind: str, value: Any) -> bool:
