@@ -41,6 +41,8 @@ _CASTS: tuple[tuple[type | tuple[type, ...], frozenset[int]], ...] = (
 )
 #: "char", xml, tsvector, tsquery and jsonpath read nearly any text, and nothing is cast to them.
 _TEXT_ALONE = frozenset({18, 142, 3614, 3615, 4072})
+#: interval and timetz skip braces, and would take an array for its only element.
+_BLIND_TO_BRACES = frozenset({1186, 1266})
 NULL_REFUSED = "NULL, which the column refuses"
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -315,6 +317,8 @@ def _elements(value: Any, dimensions: list[int], element: Target) -> list[Any]:
 
 def _other(value: Any, target: Target) -> Any:
     if isinstance(value, list):
+        if target.oid in _BLIND_TO_BRACES:
+            raise _mismatch(value, target)
         value = _meant(value)
     if isinstance(value, str):
         if "\0" in value:

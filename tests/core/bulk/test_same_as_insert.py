@@ -19,9 +19,9 @@ import pandas as pd
 import pendulum
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 from psycopg.types.range import Range
 
 from dagster_lakebase import LakebaseResource
@@ -215,7 +215,7 @@ def as_psycopg_comes(connection: LakebaseConnection) -> Iterator[None]:
 def for_statement(value: Any, kind: str) -> Any:
     """The value as a statement's parameter: psycopg wants to be told what JSON is."""
     json_too = kind.startswith("json") and value is not None and not isinstance(value, str)
-    return Jsonb(value) if isinstance(value, dict) or json_too else value
+    return Json(value) if isinstance(value, dict) or json_too else value
 
 
 def alike(found: Any, expected: Any, kind: str, value: Any) -> bool:
@@ -235,7 +235,13 @@ def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnect
     connection.execute(f"drop table if exists same; create table same (v {kind})")
     connection.commit()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    # Each example is a dozen of round trips: to shrink one would take minutes.
+    @settings(
+        max_examples=40,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     @given(value=_VALUES)
     def same(value: Any) -> None:
         with as_psycopg_comes(connection):

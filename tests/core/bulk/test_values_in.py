@@ -93,6 +93,8 @@ LOSSY: list[tuple[str, Any]] = [
     ("interval", np.timedelta64(1_001, "ns")),
     ("interval", np.timedelta64(1, "M")),
     ("interval", pendulum.duration(months=1)),
+    ("interval", [dt.timedelta(days=1)]),
+    ("timetz", [dt.time(12, tzinfo=dt.timezone.utc)]),
     ("timestamp", pd.Timestamp(1_001)),
     ("timestamp", np.datetime64(1_001, "ns")),
     ("timestamp[]", [pd.Timestamp(1_001), pd.Timestamp(1_000)]),
@@ -173,8 +175,10 @@ def test_what_would_lose_something_is_refused(client: LakebaseClient, write: Wri
         run(client, f"drop table if exists taken; create table taken (v {kind})")
         with pytest.raises((psycopg.Error, LakebaseError, DBAPIError)) as caught:
             write(client, value)
-        found = value[0] if isinstance(value, list) else value
-        assert type(found).__name__ in str(caught.value)
+        # The server names its own type of an array that does not fit.
+        if not (isinstance(value, list) and write is not by_load):
+            found = value[0] if isinstance(value, list) and kind.endswith("[]") else value
+            assert type(found).__name__ in str(caught.value)
         assert run(client, "select * from taken") == []
 
 
