@@ -458,8 +458,8 @@ def test_bulk_load_and_dump_take_every_name(lake: LocalLakebase, tmp_path: Path,
 # 5. A result that breaks off.
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_query_that_breaks_off_leaves_no_file_at_all(
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow"])
+def test_a_query_that_breaks_off_leaves_the_file_of_the_run_before_and_no_other(
     lake: LocalLakebase, tmp_path: Path, suffix: str
 ) -> None:
     from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -470,7 +470,8 @@ def test_a_query_that_breaks_off_leaves_no_file_at_all(
     operator = LakebaseSqlOperator(task_id="sql", sql=statement, output_path=str(path))
     with pytest.raises(Exception, match="division by zero"):
         operator.execute({})
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "of the run before"
 
 
 # 6. The command line.
