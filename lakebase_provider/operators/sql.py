@@ -58,8 +58,9 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         max_xcom_rows: Rows of one statement above which the task fails, its transaction rolled back, rather
             than push them to XCom; None for no limit.
         output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
-            rows are written, a query's, as an unload writes them. It ends in ``.csv``, ``.jsonl``, ``.parquet`` or ``.arrow``. The task then returns
-            ``{"path": ..., "rows": ...}``, the number of rows.
+            rows are written, a query's, as an unload writes them. It ends in ``.csv``, ``.jsonl``,
+            ``.parquet`` or ``.arrow``. The task then returns ``{"path": ..., "rows": ...}``, the number of
+            rows.
         fence: Whether a retry ends the session of an earlier try that still runs, whose heartbeat alone was
             lost. What must happen once needs more: the ledger of a load.
         idempotent: Whether the statements may run again, as one transaction, after a deadlock or a

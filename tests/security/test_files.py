@@ -327,6 +327,14 @@ def _content(path: Path) -> None:
         from pyarrow import parquet
 
         parquet.write_table(pa.table({"word": ["lakebase"]}), path)
+    elif path.suffix == ".arrow":
+        import pyarrow as pa
+
+        table = pa.table({"word": ["lakebase"]})
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    elif path.suffix == ".jsonl":
+        path.write_text('{"word": "lakebase"}\n')
     else:
         path.write_text("lakebase\n" if path.suffix == ".tsv" else ROW)
 
