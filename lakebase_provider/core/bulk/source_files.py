@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.blank_lines import BlankLines
 from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError
@@ -159,24 +160,23 @@ def _csv(stream: Any, names: list[str]) -> Source:
     from pyarrow import csv as arrow_csv
 
     faults: list[BadValueError] = []
+    blank = BlankLines(stream, len(names)) if len(names) > 1 else None
 
     def note(row: Any) -> str:
-        blank = row.actual_columns == 1 and not row.text
-        found = "a blank line" if blank else f"{row.actual_columns} fields"
-        reason = f"{found}, where the header has {row.expected_columns}"
+        reason = f"{row.actual_columns} fields, where the header has {row.expected_columns}"
         # Counted with the header, from 1; None where Arrow does not count.
         faults.append(BadValueError(reason, kind="CSV", index=-1 if row.number is None else row.number - 2))
         return "error"
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from arrow_csv.open_csv(
-                stream,
+            for batch in arrow_csv.open_csv(
+                stream if blank is None else pa.PythonFile(blank, mode="r"),
                 read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
                 parse_options=arrow_csv.ParseOptions(
                     newlines_in_values=True,
                     invalid_row_handler=note,
-                    # In a file of one column a row of NULL, as the server writes it; else a fault.
+                    # In a file of one column a row of NULL, as the server writes it.
                     ignore_empty_lines=False,
                 ),
                 convert_options=arrow_csv.ConvertOptions(
@@ -185,7 +185,12 @@ def _csv(stream: Any, names: list[str]) -> Source:
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
                 ),
-            )
+            ):
+                if blank is not None:
+                    blank.check(batch)
+                yield batch
+        except BadValueError:
+            raise
         except Exception as error:
             if not _is_content(error):
                 raise
