@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
 
 from lakebase_provider.core.bulk.unload_files import Destination
 from lakebase_provider.core.shared import shared_clients
@@ -43,6 +44,8 @@ async def worker(sql: Any, path: Any) -> dict[str, Any]:
     operator = LakebaseSqlOperator(task_id="sql", sql=sql, output_path=str(path))
     try:
         return dict(await asyncio.to_thread(operator.execute, context))
+    except psycopg.Error as error:
+        raise FailedError(type(error).__name__, str(error)) from None
     except AirflowFailException as error:
         raise FailedError(type(error.__cause__).__name__, str(error.__cause__)) from None
 
@@ -76,7 +79,8 @@ async def test_what_is_written_is_loaded_equal(
 ) -> None:
     hook = LakebaseHook()
     hook.run(
-        f"drop table if exists written, loaded; create table written as {ROWS}; create table loaded (like written)"
+        f"drop table if exists written, loaded; create table written as {ROWS};"
+        "create table loaded (like written)"
     )
     path = tmp_path / f"rows.{format}"
     assert await front("select * from written", path) == {"path": str(path), "rows": 3}
@@ -148,6 +152,7 @@ async def test_readers_see_a_whole_file_or_the_one_before(
 
 @FRONTS
 async def test_a_file_of_a_store(lake: LocalLakebase, front: Any) -> None:
+    attach("memory", fs=fsspec.filesystem("memory"))
     path = "memory://bucket/rows.jsonl"
     assert await front("select 1 as a", path) == {"path": path, "rows": 1}
     with pytest.raises(FailedError, match="division"):
