@@ -41,6 +41,7 @@ _GO_BETWEENS = (
 )
 #: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
 _IN_PYTHON: bool = pq.__impl__ == "python"
+_KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
 #: As many places are named as help to find out who keeps connections.
 _MOST_PLACES = 3
 
@@ -94,6 +95,10 @@ class Lender(BasePool):
             warnings.warn(told, ResourceWarning, stacklevel=2)
         return True
 
+    def _may_be_abandoned(self) -> bool:
+        """Whether somebody waits for what is lent, for there is no room for another connection."""
+        return bool(self._loans) and self._nconns >= self._max_size
+
     def _in_use(self) -> str:
         """How many connections are lent, and where the first of them were."""
         places = [_told(place) for place in list(self._loans.values())[:_MOST_PLACES]]
@@ -106,7 +111,8 @@ class Lender(BasePool):
             return last_error.again()
         opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
         return PoolExhaustedTimeout(
-            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}."
+            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
+            remedy=f"{PoolExhaustedError.default_remedy} {_KEPT_BY_ERRORS}",
         )
 
 
