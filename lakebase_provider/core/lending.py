@@ -7,10 +7,13 @@ back, a new connection takes it over, and all that refers to the old one finds i
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import sys
+import threading
 import warnings
+from collections import deque
 from contextlib import suppress
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,6 +169,23 @@ def hand_over(connection: _Lent) -> _Lent:
     heir._forget_settings(state)
     state["_holder"].connection = ref(heir)
     return heir
+
+
+def forget_session(connection: Any) -> None:
+    """Forget of a session what its server has forgotten: prepared statements, what came for its channels."""
+    prepared = connection._prepared
+    if prepared._counts or prepared._names or prepared._to_flush:
+        # The names of statements are not used again: behind a pooler that lends its sessions by the
+        # transaction, another one may know them still.
+        fresh = connection._prepared = type(prepared)()
+        fresh._prepared_idx = prepared._prepared_idx
+        fresh.prepare_threshold, fresh.prepared_max = prepared.prepare_threshold, prepared.prepared_max
+    if connection._notifies_backlog is None or connection._notifies_backlog:
+        connection._notifies_backlog = deque()
+    if connection.lock.locked():
+        # By what the borrower left behind, such as a generator.
+        locked_by_task = isinstance(connection.lock, asyncio.Lock)
+        connection.lock = asyncio.Lock() if locked_by_task else threading.Lock()
 
 
 def _alone() -> int:
