@@ -14,25 +14,27 @@ import time
 _GRACE = 0.05
 #: After a collection comes a pause of so many times its duration, for it stops all threads of the process.
 _PAUSE = 20
-#: Should a collection be under way.
-_AT_MOST = 1.0
-#: When the next one is due, on the monotonic clock.
-_due = 0.0
+#: Seconds; this one is kept by those, too, who would give up before the other one ends.
+_LEAST_PAUSE = 0.5
+#: What part of its time such a borrower waits.
+_LAST_CHANCE = 0.75
+#: When the last one began, and when the next one is due, on the monotonic clock.
+_began, _due = -_LEAST_PAUSE, 0.0
 
 
 def seconds_until_due(timeout: float) -> float:
     """How long who may wait for `timeout` seconds does so before it looks."""
-    return max(_due - time.monotonic(), min(_GRACE, timeout / 2))
+    return max(min(_due - time.monotonic(), _LAST_CHANCE * timeout), min(_GRACE, timeout / 2))
 
 
 def find() -> None:
     """Let the finalizers of abandoned connections run, unless this was done a moment ago."""
-    global _due
+    global _began, _due
     start = time.monotonic()
-    if start < _due:
+    if start < _began + _LEAST_PAUSE:
         return
-    # A finalizer that borrows, or another thread, does not begin a second one.
-    _due = start + _AT_MOST
+    # First, so that neither a finalizer that borrows nor another thread begins a second one.
+    _began = start
     gc.collect()
     end = time.monotonic()
     _due = end + _PAUSE * (end - start)

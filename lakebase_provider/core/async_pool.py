@@ -132,7 +132,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
             if self._may_be_abandoned():
                 async with waiter._cond:
                     if not (waiter.conn or waiter.error):
-                        await waiter._cond.wait_timeout(min(abandoned.seconds_until_due(seconds), seconds))
+                        await waiter._cond.wait_timeout(abandoned.seconds_until_due(seconds))
                 if not (waiter.conn or waiter.error):
                     abandoned.find()
             return await waiter.wait(max(0.001, end - time.monotonic()))

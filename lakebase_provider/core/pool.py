@@ -147,7 +147,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             if self._may_be_abandoned():
                 with waiter._cond:
                     if not (waiter.conn or waiter.error):
-                        waiter._cond.wait(min(abandoned.seconds_until_due(seconds), seconds))
+                        waiter._cond.wait(abandoned.seconds_until_due(seconds))
                 if not (waiter.conn or waiter.error):
                     abandoned.find()
                     self._collect_dropped()

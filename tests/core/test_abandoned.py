@@ -167,9 +167,8 @@ async def test_a_cycle_is_found_in_asyncio(async_client: LakebaseClient) -> None
 
 def test_collections_are_few(client: LakebaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
     collections: list[int] = []
-    monkeypatch.setattr(abandoned, "_due", 0.0)
-    # A collection that takes no time is as one that takes long.
-    monkeypatch.setattr(abandoned, "_PAUSE", 1e9)
+    monkeypatch.setattr(abandoned, "_began", -1e9)
+    monkeypatch.setattr(abandoned, "_LEAST_PAUSE", 1e6)
     monkeypatch.setattr(gc, "collect", lambda: collections.append(1))
     lent = [client.pool.getconn() for _ in range(MOST)]
     for _ in range(5):
@@ -178,6 +177,19 @@ def test_collections_are_few(client: LakebaseClient, monkeypatch: pytest.MonkeyP
     assert len(collections) == 1
     for connection in lent:
         connection.close()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_who_would_give_up_before_the_next_collection_is_due_collects(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(MOST):
+        drop_in_a_cycle(client)
+    # As after one that took long.
+    monkeypatch.setattr(abandoned, "_due", 1e9)
+    monkeypatch.setattr(abandoned, "_began", -1e9)
+    with client.connection(timeout=1) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_who_need_not_wait_collects_nothing(client: LakebaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
