@@ -13,9 +13,15 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from psycopg_pool.pool_async import AddConnection, MaintenanceTask, StopWorker
+from psycopg_pool.pool_async import (
+    AddConnection,
+    MaintenanceTask,
+    ReturnConnection,
+    StopWorker,
+    WaitingClient,
+)
 
-from lakebase_provider.core import process
+from lakebase_provider.core import abandoned, process
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -96,9 +102,8 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
                 # One thread runs the loop: nobody comes between this look and the reservation.
                 self._nconns += 1
                 return await self._open_here(left)
-            try:
-                connection = await self._getconn_unchecked(left)
-            except PoolTimeout:
+            connection = await self._first_free(left)
+            if connection is None:
                 error = self._connector.last_error
                 raise self._not_had(seconds, error) from (error and error.__cause__)
             try:
@@ -111,6 +116,42 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
                 raise
             else:
                 return connection
+
+    async def _first_free(self, seconds: float) -> AsyncLakebaseConnection | None:
+        """As psycopg's ``_getconn_unchecked``, but as in the pool for threads nobody stays in the queue."""
+        end = time.monotonic() + seconds
+        async with self._lock:
+            connection = await self._get_ready_connection(seconds)
+            if connection is not None:
+                return connection
+            waiter: WaitingClient[AsyncLakebaseConnection] = WaitingClient()
+            self._waiting.append(waiter)
+            self._stats[self._REQUESTS_QUEUED] += 1
+            self._maybe_grow_pool()
+        try:
+            if self._may_be_abandoned():
+                async with waiter._cond:
+                    if not (waiter.conn or waiter.error):
+                        await waiter._cond.wait_timeout(abandoned.seconds_until_due(seconds))
+                if not (waiter.conn or waiter.error):
+                    abandoned.find()
+            return await waiter.wait(max(0.001, end - time.monotonic()))
+        except BaseException as error:
+            self._leave_queue(waiter)
+            if not isinstance(error, PoolTimeout):
+                raise
+            return None
+        finally:
+            self._stats[self._REQUESTS_WAIT_MS] += int(1000 * (time.monotonic() + seconds - end))
+
+    def _leave_queue(self, waiter: WaitingClient[AsyncLakebaseConnection]) -> None:
+        with suppress(ValueError):
+            self._waiting.remove(waiter)
+        # Not the error that is being raised, whose frames know the waiter.
+        waiter.error = PoolTimeout()
+        self._stats[self._REQUESTS_ERRORS] += 1
+        if waiter.conn is not None:
+            self.run_task(ReturnConnection(self, waiter.conn, from_getconn=True))
 
     async def _open_here(self, seconds: float) -> AsyncLakebaseConnection:
         self._stats[self._CONNECTIONS_NUM] += 1

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -23,7 +20,7 @@ from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
-from lakebase_provider.core.lending import closed_pgconn
+from lakebase_provider.core.lending import closed_pgconn, forget_session
 from lakebase_provider.core.sql_text import with_inert_comments
 from lakebase_provider.core.statements import is_stale, only_reads
 
@@ -144,6 +141,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _lender: Any = None
     _ended = False
     _blocks = 0
+    #: Statements for what whoever opened it has set for all of its borrowers, each after a semicolon.
+    _restored: bytes = b""
     #: The same for all connections that have the session one after another.
     _holder: Holder
     #: libpq's object of the connection that opened the session, if that was another one.
@@ -167,7 +166,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             self._adapters = new_adapters()
         return self._adapters
 
-    def _without_trace(self, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+    def _without_trace(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         self._harmless = steps
         return steps
 
@@ -209,7 +208,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         """What undoes what a borrower did; nothing if he left no trace."""
         statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
         if self._used:
-            statements.append(_RESET_SESSION)
+            statements.append(_RESET_SESSION + self._restored)
         elif self._prepared._names or self._prepared._to_flush:
             # Of a statement that he read with often. To the next borrower it would be of no use but for that
             # one statement, and whoever alters what it reads would break it in the middle of a transaction.
@@ -235,17 +234,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _forget_work(self, state: dict[str, Any]) -> None:
         """And what comes of talking to the server, which has forgotten it, too."""
         state.update(_WORK)
-        prepared = self._prepared
-        if prepared._counts or prepared._names or prepared._to_flush:
-            # The names of statements are not used again: behind a pooler that lends its sessions by the
-            # transaction, another one may know them still.
-            self._prepared = type(prepared)()
-            self._prepared._prepared_idx = prepared._prepared_idx
-        if self._notifies_backlog is None or self._notifies_backlog:
-            self._notifies_backlog = deque()
-        if self.lock.locked():
-            # By what the borrower left behind, such as a generator.
-            self.lock = asyncio.Lock() if isinstance(self.lock, asyncio.Lock) else threading.Lock()
+        forget_session(self)
 
     def _require_resettable(self) -> None:
         if self.pgconn.pipeline_status != PipelineStatus.OFF:

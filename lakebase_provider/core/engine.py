@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connector import Connector
+from lakebase_provider.core.engine_reset import reset_on_return
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.target import Target
 
@@ -38,7 +39,9 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
         target: What the engine's URL shows.
         arguments: Further arguments of ``sqlalchemy.create_engine``. Of ``connect_args`` and what a listener
             of ``do_connect`` adds, psycopg is given what the configuration does not settle. A ``pool`` or a
-            ``creator`` opens its connections itself.
+            ``creator`` opens its connections itself. With ``pool_reset_on_return=None`` borrowers find the
+            session as the one before left it. Otherwise it is reset to what listeners of ``connect`` set; a
+            setting of one's own, with a dot in its name, is for a listener of ``checkout``.
 
     Raises:
         ConfigError: An argument contradicts the configuration.
@@ -52,6 +55,7 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
         return connector.connect(**further.of(parameters))
 
     _opened_by(connect, engine)
+    reset_on_return(engine)
     return engine
 
 
@@ -78,6 +82,7 @@ def create_async_engine(connector: Connector, config: LakebaseConfig, **argument
         return dialect.loaded_dbapi.connect(async_creator_fn=open_one, **further.of(parameters))
 
     _opened_by(connect, engine.sync_engine)
+    reset_on_return(engine.sync_engine)
     return engine
 
 

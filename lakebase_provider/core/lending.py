@@ -7,10 +7,13 @@ back, a new connection takes it over, and all that refers to the old one finds i
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import sys
+import threading
 import warnings
+from collections import deque
 from contextlib import suppress
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +44,7 @@ _GO_BETWEENS = (
 )
 #: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
 _IN_PYTHON: bool = pq.__impl__ == "python"
+_KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
 #: As many places are named as help to find out who keeps connections.
 _MOST_PLACES = 3
 
@@ -94,6 +98,10 @@ class Lender(BasePool):
             warnings.warn(told, ResourceWarning, stacklevel=2)
         return True
 
+    def _may_be_abandoned(self) -> bool:
+        """Whether somebody waits for what is lent, for there is no room for another connection."""
+        return bool(self._loans) and self._nconns >= self._max_size
+
     def _in_use(self) -> str:
         """How many connections are lent, and where the first of them were."""
         places = [_told(place) for place in list(self._loans.values())[:_MOST_PLACES]]
@@ -106,7 +114,8 @@ class Lender(BasePool):
             return last_error.again()
         opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
         return PoolExhaustedTimeout(
-            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}."
+            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
+            remedy=f"{PoolExhaustedError.default_remedy} {_KEPT_BY_ERRORS}",
         )
 
 
@@ -160,6 +169,23 @@ def hand_over(connection: _Lent) -> _Lent:
     heir._forget_settings(state)
     state["_holder"].connection = ref(heir)
     return heir
+
+
+def forget_session(connection: Any) -> None:
+    """Forget of a session what its server has forgotten: prepared statements, what came for its channels."""
+    prepared = connection._prepared
+    if prepared._counts or prepared._names or prepared._to_flush:
+        # The names of statements are not used again: behind a pooler that lends its sessions by the
+        # transaction, another one may know them still.
+        fresh = connection._prepared = type(prepared)()
+        fresh._prepared_idx = prepared._prepared_idx
+        fresh.prepare_threshold, fresh.prepared_max = prepared.prepare_threshold, prepared.prepared_max
+    if connection._notifies_backlog is None or connection._notifies_backlog:
+        connection._notifies_backlog = deque()
+    if connection.lock.locked():
+        # By what the borrower left behind, such as a generator.
+        locked_by_task = isinstance(connection.lock, asyncio.Lock)
+        connection.lock = asyncio.Lock() if locked_by_task else threading.Lock()
 
 
 def _alone() -> int:

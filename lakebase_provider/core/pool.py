@@ -14,9 +14,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool, PoolTimeout
-from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker
+from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker, WaitingClient
 
-from lakebase_provider.core import process, telemetry
+from lakebase_provider.core import abandoned, process, telemetry
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -116,9 +116,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             left = max(0.001, end - time.monotonic())
             if self._reserve_first():
                 return self._open_here(left)
-            try:
-                connection = self._getconn_unchecked(left)
-            except PoolTimeout:
+            connection = self._first_free(left)
+            if connection is None:
                 error = self._connector.last_error
                 raise self._not_had(seconds, error) from (error and error.__cause__)
             try:
@@ -128,6 +127,48 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                 self._lose(connection)
             else:
                 return connection
+
+    def _first_free(self, seconds: float) -> LakebaseConnection | None:
+        """As psycopg's ``_getconn_unchecked``, which leaves those in the queue who wait no more.
+
+        The queue would keep their error, that their frames, and these the connections that the borrower has,
+        who would never get another one.
+        """
+        end = time.monotonic() + seconds
+        with self._lock:
+            connection = self._get_ready_connection(seconds)
+            if connection is not None:
+                return connection
+            waiter: WaitingClient[LakebaseConnection] = WaitingClient()
+            self._waiting.append(waiter)
+            self._stats[self._REQUESTS_QUEUED] += 1
+            self._maybe_grow_pool()
+        try:
+            if self._may_be_abandoned():
+                with waiter._cond:
+                    if not (waiter.conn or waiter.error):
+                        waiter._cond.wait(abandoned.seconds_until_due(seconds))
+                if not (waiter.conn or waiter.error):
+                    abandoned.find()
+                    self._collect_dropped()
+            return waiter.wait(max(0.001, end - time.monotonic()))
+        except BaseException as error:
+            self._leave_queue(waiter)
+            if not isinstance(error, PoolTimeout):
+                raise
+            return None
+        finally:
+            self._stats[self._REQUESTS_WAIT_MS] += int(1000 * (time.monotonic() + seconds - end))
+
+    def _leave_queue(self, waiter: WaitingClient[LakebaseConnection]) -> None:
+        with self._lock:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+            # Not the error that is being raised, whose frames know the waiter.
+            waiter.error = PoolTimeout()
+        self._stats[self._REQUESTS_ERRORS] += 1
+        if waiter.conn is not None:
+            self._add_to_pool(waiter.conn)
 
     def _open_here(self, seconds: float) -> LakebaseConnection:
         self._stats[self._CONNECTIONS_NUM] += 1

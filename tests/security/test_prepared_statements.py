@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.connection import LakebaseConnection
@@ -222,3 +223,42 @@ def test_the_reads_of_borrower_after_borrower_survive_an_altered_table(
                 assert len(row) == width
         if width == 1:
             alter(lakebase_env, 2)
+
+
+def test_nor_for_the_next_one_of_an_engine(client: LakebaseClient) -> None:
+    engine = client.engine(pool_size=1, max_overflow=0)
+    try:
+        for _ in range(2):
+            with engine.begin() as connection:
+                pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+                connection.exec_driver_sql("PREPARE secret AS SELECT 'of the borrower before'")
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() == pid
+                assert connection.exec_driver_sql(PREPARED).scalar() == 0
+                with pytest.raises(ProgrammingError, match="does not exist"):
+                    connection.exec_driver_sql("EXECUTE secret")
+            # What psycopg prepares of itself is known to it as long as to the server.
+            with engine.begin() as connection:
+                for _ in range(OFTEN):
+                    connection.exec_driver_sql("SELECT id FROM altered").all()
+                assert connection.exec_driver_sql(PREPARED).scalar() != 0
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql(PREPARED).scalar() == 0
+    finally:
+        engine.dispose()
+
+
+async def test_nor_for_the_next_one_of_an_engine_for_asyncio(async_client: LakebaseClient) -> None:
+    engine = async_client.async_engine(pool_size=1, max_overflow=0)
+    try:
+        for _ in range(2):
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql("PREPARE secret AS SELECT 'of the borrower before'")
+                for _ in range(OFTEN):
+                    await connection.exec_driver_sql("SELECT id FROM altered")
+            async with engine.connect() as connection:
+                assert (await connection.exec_driver_sql(PREPARED)).scalar() == 0
+                with pytest.raises(ProgrammingError, match="does not exist"):
+                    await connection.exec_driver_sql("EXECUTE secret")
+    finally:
+        await engine.dispose()
