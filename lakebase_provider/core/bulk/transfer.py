@@ -285,7 +285,7 @@ def _planned(
     columns: list[tuple[str, Typed, Typed]] = []
     for place, target in zip(places, wanted, strict=True):
         column = query.columns()[place]
-        chosen.append((place, passage(column.name, column.type, target)))
+        chosen.append((place, passage(column.name, column.type, target, query.server.version)))
         columns.append((column.name, column.type, target))
     texts = [column for column, (_, passed) in zip(columns, chosen, strict=True) if not passed.binary]
     form, reason = "binary", "each column is of one type on both sides"
