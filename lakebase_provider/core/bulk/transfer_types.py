@@ -16,8 +16,8 @@ from lakebase_provider.core.errors import ColumnMismatchError
 FIRST_OWN_OID = 10_000
 
 #: Types whose binary form says something of the server that sent it, or is no input: OIDs of functions,
-#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding; a tsquery, of which the server
-#: does not take the empty one that it sends.
+#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding; a tsquery, of which the
+#: server does not take the empty one that it sends.
 _TEXT_ONLY = frozenset(
     {
         24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
@@ -46,6 +46,8 @@ _INTEGERS = frozenset({20, 21, 23})
 #: oid and the reg* types: casts between them and int4 take the bits for a number of the other kind.
 _OIDS = frozenset({26, 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191})
 _RECORDS = frozenset({2249, 2287})
+#: Shapes: of those that a cast makes of each other two are equal whose areas are.
+_SHAPES = frozenset({600, 601, 602, 603, 604, 628, 718})
 #: The first server that tells itself whether keys of JSON are unique.
 _KNOWS_JSON = 160_000
 _JSONS = frozenset({114, 3802})
@@ -174,7 +176,7 @@ def _unique(json: str, version: int) -> str:
     pairs = "CASE pg_catalog.json_typeof(v) WHEN 'object' THEN v ELSE '{}' END"
     items = "CASE pg_catalog.json_typeof(v) WHEN 'array' THEN v ELSE '[]' END"
     return (
-        f"(NOT EXISTS (WITH RECURSIVE w(v) AS (SELECT {json} UNION ALL SELECT e.value FROM w, LATERAL ("
+        f"(NOT EXISTS (WITH RECURSIVE w(v) AS (SELECT {json} UNION ALL SELECT e.value FROM w, LATERAL ("  # noqa: S608
         f"SELECT value FROM pg_catalog.json_each({pairs}) UNION ALL"
         f" SELECT value FROM pg_catalog.json_array_elements({items})) e)"
         f" SELECT FROM w, LATERAL (SELECT FROM pg_catalog.json_object_keys({pairs}) k"
@@ -217,6 +219,8 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
     if target.oid == _JSON:
         json = source.oid in _TEXTS | _JSONS
         return Passage(value=f"{{c}}::{target.name}" if json else _to_json(target))
+    if {of, to} <= _SHAPES:
+        raise mismatch(column, source, target)
     if _CHAR in (of, to) and not {source.oid, target.oid} & _TEXTS and not {of, to} <= _TEXTS | {_CHAR}:
         raise mismatch(column, source, target)
     arrays = (source.oid != of, target.oid != to)

@@ -408,6 +408,8 @@ CONVERTED: list[tuple[str, str, str | None]] = [
     ("'\\x00'::bytea", "text", "\\x00"),
     ("timestamp '2024-01-01 00:00'", "text", "2024-01-01 00:00:00"),
     ("interval '1 mon'", "varchar(5)", "1 mon"),
+    ("box '(1,1),(0,0)'", "circle", None),
+    ("circle '<(0,0),1>'", "polygon", None),
     ("5.5::money", "numeric", "5.50"),
     ("5.555", "money", None),
     ("'5'", "money", None),
