@@ -164,8 +164,9 @@ def _to_jsonb(column: str, source: Typed, target: Typed, version: int) -> Passag
     if source.oid in _TEXTS or source.oid == _JSON:
         return Passage(value=f"{{c}}::{target.name}", guard=_unique("{c}::json", version))
     holds_json = not source.built_in or source.element == _JSON or source.oid in _RECORDS
-    guard = _unique("pg_catalog.to_json({c})", version) if holds_json else None
-    return Passage(value=_to_json(target), guard=guard)
+    return Passage(
+        value=_to_json(target), guard=_unique("pg_catalog.to_json({c})", version) if holds_json else None
+    )
 
 
 def _unique(json: str, version: int) -> str:

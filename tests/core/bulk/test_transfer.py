@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -236,6 +237,18 @@ def test_all_types_at_once_whatever_the_sessions_are_set_to(
         here.execute("reset all")
         with psycopg.connect(database) as other:
             assert md5s(here, "select * from t") == md5s(other, "select * from everything")
+
+
+def test_a_column_without_binary_input_that_is_not_filled(
+    client: LakebaseClient, other: psycopg.Connection[Any]
+) -> None:
+    run(client, "create table t (id int primary key, at timestamptz, acl aclitem)")
+    moment = "timestamptz '2024-10-27 00:30+00'"
+    assert transfer(client, other, f"select 1 as id, {moment} as at").format == "text"
+    rows = [(2, dt.datetime(2024, 10, 27, 0, 30, tzinfo=dt.timezone.utc))]
+    assert client.load(rows, "t", columns=["id", "at"]).format == "text"
+    assert client.load(rows, "t", columns=["id", "at"], mode="merge").unchanged == 1
+    assert run(client, f"select id, at = {moment} from t order by 1") == [(1, True), (2, True)]
 
 
 def test_a_session_is_what_it_was(client: LakebaseClient, other: psycopg.Connection[Any]) -> None:
