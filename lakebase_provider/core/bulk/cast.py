@@ -144,8 +144,8 @@ class Caster:
         if kind == "uuid":
             return self._by_values
         element = self._target.element
-        if element is not None and (element.precision or element.fraction < 6):
-            return None  # the server would round the elements unseen
+        if element is not None and (element.precision or element.fraction < 6 or element.max_bytes):
+            return None  # the server would round or cut the elements unseen
         return partial(check_parsed, target=self._target, strict=self._strict) if self._text else None
 
     def _texts(self, array: pa.Array) -> pa.Array:
