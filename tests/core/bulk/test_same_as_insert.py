@@ -184,6 +184,8 @@ def meant(value: Any) -> Any:
         return dt.timedelta(seconds=int(value / np.timedelta64(1, "s")))
     if isinstance(value, np.datetime64):
         return pd.Timestamp(value).to_pydatetime(warn=False)
+    if isinstance(value, Plain):
+        return value.value  # psycopg writes the name
     return value
 
 
