@@ -1,7 +1,8 @@
 """How a Python value becomes a parameter of a statement, on every connection of this package.
 
-psycopg's own rules, and a few more: what pandas and NumPy call missing is NULL, and what Python's own type
-would lose digits of is refused (:mod:`lakebase_provider.core.foreign_values`). The rules hold for one
+psycopg's own rules, and a few more: what pandas and NumPy call missing is NULL, an enum's member is its value
+unless psycopg's ``register_enum`` says otherwise, and what Python's own type would lose digits of is refused
+(:mod:`lakebase_provider.core.foreign_values`). The rules hold for one
 connection or cursor, and not for psycopg as a whole, which others in the process use too.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import psycopg
@@ -18,6 +20,7 @@ from psycopg.abc import Dumper as AnyDumper
 from psycopg.adapt import AdaptersMap, Dumper, PyFormat, RecursiveDumper, Transformer
 from psycopg.pq import Format
 from psycopg.types.array import BaseListDumper, ListBinaryDumper, ListDumper
+from psycopg.types.enum import EnumDumper
 
 from lakebase_provider.core.foreign_values import CONVERTED, OWN, InexactValueError, plain, without_missing
 
@@ -61,6 +64,10 @@ def register(context: AdaptContext) -> None:
         # By name psycopg looks after types that somebody has registered themselves: these stay.
         adapters.register_dumper(name, _ConvertedBinaryDumper)
         adapters.register_dumper(name, _ConvertedDumper)
+    if adapters.get_dumper(Enum, PyFormat.TEXT) is EnumDumper:
+        # psycopg writes the name of a member whose enum nobody has registered (``register_enum``).
+        adapters.register_dumper(Enum, _ConvertedBinaryDumper)
+        adapters.register_dumper(Enum, _ConvertedDumper)
     # As psycopg has it: what comes last is preferred, and text takes elements of mixed types.
     adapters.register_dumper(list, _ListBinaryDumper)
     adapters.register_dumper(list, _ListDumper)
@@ -128,6 +135,7 @@ class _NullableElements(BaseListDumper):
     """An array whose elements may be what pandas and NumPy call missing."""
 
     def _find_list_element(self, L: list[Any], format: PyFormat) -> Any:  # noqa: N803 - psycopg's name
+        L = self._members(L)  # noqa: N806
         try:
             return super()._find_list_element(L, format)
         except psycopg.DataError:  # of several types, of which one may mean NULL
@@ -139,8 +147,25 @@ class _NullableElements(BaseListDumper):
     def dump(self, obj: list[Any]) -> Buffer | None:
         """The array, with NULL for what means it."""
         if not OWN.issuperset(map(type, obj)):
-            obj = _nulls(obj)
+            obj = _nulls(self._members(obj))
         return super().dump(obj)  # type: ignore[safe-super] # of the classes below, not of the base
+
+    def _members(self, values: list[Any]) -> list[Any]:
+        """The list with the values of an enum's members, which may be of several types; the same if none."""
+        if OWN.issuperset(map(type, values)):
+            return values
+        found = [self._member(value) for value in values]
+        return found if any(map(operator.is_not, found, values)) else values
+
+    def _member(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return self._members(value)
+        if isinstance(value, Enum) and self._is_converted(type(value)):
+            return _exact(value)
+        return value
+
+    def _is_converted(self, kind: type) -> bool:
+        return self._tx.adapters.get_dumper(kind, PyFormat.TEXT) is _ConvertedDumper
 
 
 class _ListDumper(_NullableElements, ListDumper):

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,10 @@ OWN: frozenset[type] = frozenset(
         *(Decimal, UUID, datetime, date, time, timedelta),
     }
 )
+
+
+#: Types of an enum's values that its members stand for.
+_ENUM_VALUES = OWN - {dict, tuple}
 
 
 class InexactValueError(ValueError):
@@ -151,6 +156,13 @@ def _refused(reason: str) -> Callable[[Any], Any]:
     return refuse
 
 
+def _member(value: Enum) -> Any:
+    found = plain(value.value)
+    if type(found) not in _ENUM_VALUES:
+        raise InexactValueError("a member of an enum whose value is no text, number, time or the like")
+    return found
+
+
 def _long_double(value: Any) -> float:
     found = float(value)
     if found != value and value == value:
@@ -210,4 +222,5 @@ _BY_BASE: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (bytes, lambda value: bytes(memoryview(value))),
     (datetime, _moment),
     (complex, _refused("a complex number")),
+    (Enum, _member),
 )

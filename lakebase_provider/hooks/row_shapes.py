@@ -100,6 +100,24 @@ def as_rows(rows: list[Any], begun: int) -> list[Row]:
     return [_as_row(row, number) for number, row in enumerate(rows, begun + 1)]
 
 
+def require_values(rows: list[Row], width: int, begun: int) -> None:
+    """Refuse a row with more or fewer values than there are columns.
+
+    Args:
+        rows: The rows.
+        width: How many values each has.
+        begun: How many rows came before them.
+
+    Raises:
+        BadRowError: One has another number of values.
+    """
+    if set(map(len, rows)) <= {width}:
+        return
+    for number, row in enumerate(rows, begun + 1):
+        if len(row) != width:
+            raise _bad(number, row, f"it has {len(row)} values, for {width} columns")
+
+
 def _as_row(row: Any, number: int) -> Row:
     if isinstance(row, (list, tuple)):
         return row

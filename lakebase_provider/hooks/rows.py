@@ -7,6 +7,7 @@ types. A value that COPY cannot take as it is, which INSERT may round or cast, l
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,12 +24,14 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Json
 
-from lakebase_provider.core.bulk.copy_in import copy_in
+from lakebase_provider.core.bulk import json_text
+from lakebase_provider.core.bulk.copy_in import bad_row, copy_in
 from lakebase_provider.core.bulk.seen import read_once
 from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table, require_width
+from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.cursor import plain_cursor
-from lakebase_provider.core.errors import ConfigError, LakebaseError
-from lakebase_provider.hooks.row_shapes import as_rows, named, refuse_frames
+from lakebase_provider.core.errors import BadRowError, ConfigError, LakebaseError
+from lakebase_provider.hooks.row_shapes import as_rows, named, refuse_frames, require_values
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connection import LakebaseConnection
@@ -126,6 +129,7 @@ class RowWriter:
         self._json: list[bool] | None = None
         self._copies: bool | None = None
         self._begun = 0
+        self._width = 0
         #: Why COPY left a batch to INSERT: row, column and kind of value.
         self.refusal: LakebaseError | None = None
 
@@ -134,22 +138,56 @@ class RowWriter:
         return _BIG_BATCH if self._copies else _BATCH
 
     def write(self, rows: list[Row]) -> None:
-        """Write rows; they may differ in length.
+        """Write rows.
 
         Raises:
             ColumnMismatchError: One has more values than a table can have columns.
-            BadRowError: One of them is no row.
+            BadRowError: One of them is no row, has more or fewer values than there are columns or than the
+                first one has, or a value that cannot be sent.
             psycopg.Error: The server refused one; the transaction is lost.
         """
         self.refusal = None
         rows = as_rows(rows, self._begun)
-        self._begun += len(rows)
         require_width(max(map(len, rows), default=0), "A row")
+        self._width = self._width or len(self._columns) or len(rows[0] if rows else ())
+        require_values(rows, self._width, self._begun)
+        self._begun += len(rows)
         if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
             return
-        with plain_cursor(self._connection) as cursor:
-            for width, run in _runs(rows):
-                cursor.executemany(self._statement(width), [self._adapted(row) for row in run])
+        if not rows:
+            return
+        adapted = [self._adapted(row) for row in rows]
+        try:
+            with plain_cursor(self._connection) as cursor:
+                cursor.executemany(self._statement(len(rows[0])), adapted)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            # Of a value that has no form; the server's own errors and psycopg's are none of these.
+            bad = self._bad_value(adapted)
+            if bad is None:
+                raise
+            raise bad from None  # the other one may quote the value
+
+    def _bad_value(self, rows: list[Row]) -> BadRowError | None:
+        """The error of the first value that cannot be sent."""
+        transformer = psycopg.adapt.Transformer(self._connection)
+        for number, row in enumerate(rows, self._begun - len(rows) + 1):
+            for place, value in enumerate(row):
+                try:
+                    if value is not None:
+                        transformer.get_dumper(value, psycopg.adapt.PyFormat.AUTO).dump(value)
+                except psycopg.Error:
+                    return None
+                except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                    return bad_row(_reason(value, error), number, self._name_of(place))
+        return None
+
+    def _name_of(self, place: int) -> str | None:
+        if self._columns:
+            return self._columns[place]
+        try:
+            return self._read().columns[place].name
+        except (psycopg.Error, LakebaseError, IndexError):  # such as in a transaction that is lost
+            return None
 
     def _around_values(self, width: int) -> tuple[str, str, str]:
         """The statement before its values, they, and what follows: where rows replace others, how."""
@@ -157,11 +195,7 @@ class RowWriter:
         return before, values, after.strip()
 
     def _may_copy(self, rows: list[Row]) -> bool:
-        if (
-            self._copies is False
-            or len(set(map(len, rows))) != 1
-            or not set(map(type, rows)) <= {tuple, list}
-        ):
+        if self._copies is False or not set(map(type, rows)) <= {tuple, list}:
             return False
         kinds = [set(map(type, values)) for values in zip(*rows, strict=True)]
         if not set().union(*kinds) <= _PLAIN:
@@ -272,9 +306,11 @@ class RowWriter:
             return row
         # The catalog is asked for lists alone: a mapping is JSON whatever its column is.
         lists = any(isinstance(value, list) for value in row)
-        json = self._json_columns(len(row)) if lists else [False] * len(row)
+        wanted = self._json_columns(len(row)) if lists else [False] * len(row)
         return [
-            Json(value) if isinstance(value, dict) or (isinstance(value, list) and json[i]) else value
+            Json(value, _dumped)
+            if isinstance(value, dict) or (isinstance(value, list) and wanted[i])
+            else value
             for i, value in enumerate(row)
         ]
 
@@ -307,16 +343,20 @@ def _is_flat(column: Column, rows: list[Row], place: int) -> bool:
     return set(map(type, chain.from_iterable(lists))) <= _alike(column) - {list}
 
 
-def _runs(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
-    """Rows of the same length that follow each other."""
-    run: list[Row] = []
-    for row in rows:
-        if run and len(row) != len(run[0]):
-            yield len(run[0]), run
-            run = []
-        run.append(row)
-    if run:
-        yield len(run[0]), run
+def _dumped(value: Any) -> str | bytes:
+    """JSON as psycopg writes it, or as a load does where Python's own json knows no form."""
+    try:
+        return json.dumps(value)
+    except TypeError:
+        return json_text.encode(value)
+
+
+def _reason(value: Any, error: Exception) -> BadValueError:
+    if isinstance(value, Json):
+        return BadValueError("in which something has no form in JSON", kind=type(value.obj).__name__)
+    text = isinstance(error, UnicodeError)
+    reason = "text that is no Unicode, such as half of a surrogate pair" if text else "which cannot be sent"
+    return BadValueError(reason, kind=type(value).__name__)
 
 
 def check_commit_every(commit_every: object) -> int:

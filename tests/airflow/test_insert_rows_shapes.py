@@ -8,6 +8,8 @@ import enum
 import io
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -167,11 +169,60 @@ def test_a_second_attempt_is_not_taken_for_no_rows(hook: LakebaseHook, size: int
         hook.insert_rows("shaped", rows, ["a", "b"])
     assert stored(hook) == expected(size)
     broken = iter([("0", "b0"), ("1", "b1", "c1", "d1"), *[("2", "b2")] * 3000])
-    with pytest.raises(psycopg.Error):
+    with pytest.raises(BadRowError, match=r"Row 2 \(tuple\): it has 4 values, for 2 columns"):
         hook.insert_rows("shaped", broken, ["a", "b"])
     with pytest.raises(ConfigError, match="in part by an earlier attempt"):
         hook.insert_rows("shaped", broken, ["a", "b"])
     assert stored(hook) == expected(size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fields", [None, ["a", "b"]])
+@pytest.mark.parametrize("odd", [("x",), ("x", "y", "z")])
+def test_a_row_of_another_length_is_named(
+    hook: LakebaseHook, size: int, fields: list[str] | None, odd: tuple[str, ...]
+) -> None:
+    rows = [*[("0", "b0")] * size, odd]
+    with pytest.raises(BadRowError, match=rf"Row {size + 1} \(tuple\): it has {len(odd)} values, for 2"):
+        hook.insert_rows("shaped", rows, fields, commit_every=0)
+    assert stored(hook) == []
+
+
+@pytest.mark.parametrize("size", [1, 900])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"a": Decimal("1.10")}, '{"a": 1.10}'),
+        ({"a": [date(2026, 1, 2)]}, '{"a": ["2026-01-02"]}'),
+        ([Decimal("1.10")], "[1.10]"),
+        ({"a": np.int64(1)}, None),
+        ({"a": pd.NaT}, None),
+        ({"a": object()}, None),
+        ([{1, object()}], None),
+    ],
+    ids=repr,
+)
+def test_json_is_the_same_for_few_rows_and_many(
+    hook: LakebaseHook, size: int, value: Any, shown: str | None
+) -> None:
+    hook.run("drop table shaped; create table shaped (id int, v jsonb)")
+    rows = [(1, {"a": 1})] * (size - 1) + [(2, value)]
+    if shown is not None:
+        hook.insert_rows("shaped", rows)
+        assert hook.get_first("select v::text from shaped where id = 2") == (shown,)
+        return
+    with pytest.raises(BadRowError, match=rf"row {size}, column 'v': {type(value).__name__}, ") as caught:
+        hook.insert_rows("shaped", rows, commit_every=0)
+    assert caught.value.row == size
+    assert hook.get_first("select count(*) from shaped") == (0,)
+
+
+@pytest.mark.parametrize("size", [1, 900])
+def test_half_of_a_surrogate_pair_is_named(hook: LakebaseHook, size: int) -> None:
+    rows = [("0", "b")] * (size - 1) + [("1", "\ud800")]
+    with pytest.raises(BadRowError, match=rf"row {size}, column 'b': str, text that is no Unicode"):
+        hook.insert_rows("shaped", rows, ["a", "b"], commit_every=0)
+    assert stored(hook) == []
 
 
 @pytest.mark.parametrize("size", [1, 900])

@@ -107,7 +107,7 @@ def copy_in(
     with opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
-        method = choose_method(opened, targets)
+        method = choose_method(opened, targets, table.text_only)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
         encoder = BatchEncoder(method, targets, opened.batch_schema, strict=reject is not None)
         run = _Run(targets, encoder, progress, reject)

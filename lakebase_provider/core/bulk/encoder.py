@@ -55,12 +55,13 @@ class BadColumnError(Exception):
         return max(self.cause.index, 0)
 
 
-def choose_method(source: Source, targets: Sequence[Target]) -> Method:
+def choose_method(source: Source, targets: Sequence[Target], text_only: str | None = None) -> Method:
     """Choose binary COPY where every column can be encoded exactly, else text.
 
     Args:
         source: The source, with as many columns as there are targets.
         targets: The table's columns.
+        text_only: Why the table takes no binary COPY, if it takes none.
     """
     if importlib.util.find_spec("pyarrow") is None:
         return Method("text", "psycopg", "pyarrow is not installed")
@@ -75,6 +76,8 @@ def choose_method(source: Source, targets: Sequence[Target]) -> Method:
             return Method("text", "pyarrow", f"{column} is read from text by the server")
         if schema is not None and needs_text(schema.types[place], target):
             return Method("text", "pyarrow", f"{column} gets text, which the server reads")
+    if text_only is not None:
+        return Method("text", "pyarrow", text_only)
     return Method("binary", "pgpq", "each column has an exact binary encoding")
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target
-from lakebase_provider.core.bulk.values import check
+from lakebase_provider.core.bulk.values import check, limited, refuse_cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +64,13 @@ def check_parsed(array: pa.Array, *, target: Target, strict: bool) -> pa.Array:
         for index, value in enumerate(array.to_pylist()):
             try:
                 _ = None if value is None else check(value, target)
+            except BadValueError as error:
+                error.index, error.kind = index, "text"
+                raise
+    elif target.kind == OTHER and limited(target):
+        for index, value in enumerate(array.to_pylist()):
+            try:
+                refuse_cut(value, target)
             except BadValueError as error:
                 error.index, error.kind = index, "text"
                 raise

@@ -167,6 +167,8 @@ class Column:
         generated: Whether the server computes it.
         not_null: Whether it refuses NULL.
         has_default: Whether it has a default, identity included.
+        binary: Whether its type has an input function for binary COPY, which the server looks for whether or
+            not COPY fills the column.
     """
 
     name: str
@@ -180,6 +182,7 @@ class Column:
     generated: bool = False
     not_null: bool = False
     has_default: bool = False
+    binary: bool = True
 
     def sql(self) -> sql.Identifier:
         """The name, quoted."""
@@ -210,6 +213,14 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
     @property
+    def text_only(self) -> str | None:
+        """Why COPY into the table has to be in text, whichever columns it fills; None where it has not."""
+        found = next((column for column in self.columns if not column.binary), None)
+        if found is None:
+            return None
+        return f"column {found.name!r} of type {found.type_name} has no binary form"
+
+    @property
     def writable(self) -> tuple[Column, ...]:
         """The columns that take values: those that the server does not compute."""
         return tuple(column for column in self.columns if not column.generated)
@@ -226,7 +237,8 @@ SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), b.oid, b.typn
     pg_catalog.array_position(
         (SELECT i.indkey::int2[] FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary),
         a.attnum),
-    c.relname, n.nspname, c.oid, c.relkind::text
+    c.relname, n.nspname, c.oid, c.relkind::text,
+    (SELECT t.typreceive <> 0 FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -264,7 +276,7 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
     if not rows:
         raise _not_found(connection, table)
-    relname, schema, oid, kind = rows[0][12:]
+    relname, schema, oid, kind = rows[0][12:16]
     present = [row for row in rows if row[0] is not None]
     key = sorted((row[11], row[0]) for row in present if row[11] is not None)
     return Table(
@@ -282,6 +294,7 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
                 generated=row[8],
                 not_null=row[9],
                 has_default=row[10],
+                binary=row[16],
             )
             for row in present
         ),

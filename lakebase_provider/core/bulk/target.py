@@ -37,6 +37,7 @@ INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
 _NAME_BYTES = 63
 #: int2vector and oidvector: arrays by category, but of a format of their own.
 _VECTORS = frozenset({22, 30})
+_INTERVAL, _TIMETZ = 1186, 1266
 
 
 class BadValueError(ValueError):
@@ -67,7 +68,7 @@ class Target:
         precision: Digits of a numeric; 0 for any number of them.
         scale: Digits of them after the point.
         length: Characters that a varchar or char holds; 0 for any number.
-        fraction: Digits of a second that a time or timestamp keeps.
+        fraction: Digits of a second that a time, a timestamp or an interval keeps.
         labels: Labels of an enum.
         not_null: Whether it refuses NULL.
         element: What an array's elements are.
@@ -103,6 +104,7 @@ def target_of(column: Column) -> Target:
             column.type_oid,
             not_null=column.not_null,
             element=element if kind == "array" else None,
+            fraction=element.fraction,
         )
     return _scalar(column, column.type_oid)
 
@@ -118,8 +120,10 @@ def _scalar(column: Column, oid: int) -> Target:
             scale = (packed & 0x7FF ^ 0x400) - 0x400  # eleven bits with a sign
         elif kind in ("varchar", "bpchar"):
             length = column.typmod - 4
-        elif kind in ("time", "timestamp", "timestamptz"):
+        elif kind in ("time", "timestamp", "timestamptz") or oid == _TIMETZ:
             fraction = column.typmod
+        elif oid == _INTERVAL:
+            fraction = min(column.typmod & 0xFFFF, 6)  # the other half are the fields that it keeps
     return Target(
         column.name,
         column.type_name,

@@ -213,7 +213,7 @@ def copy_between(
     targets = target_columns(source, table, columns)
     known = [column.name for column in query.columns()]
     places = [known.index(name) for name in source.column_names or ()]
-    plan = _planned(connection, query, places, targets)
+    plan = _planned(connection, query, places, targets, table.text_only)
     logger.info("COPY into %s: %s by the server: %s", table.name, plan.form, plan.reason)
     run = _Run(query, plan, progress)
     with (
@@ -277,17 +277,20 @@ def _planned(
     query: PostgresQuery,
     places: Sequence[int],
     targets: Sequence[Column],
+    text_only: str | None,
 ) -> _Plan:
     wanted = _target_types(connection, targets)
     chosen: list[tuple[int, Passage]] = []
     columns: list[tuple[str, Typed, Typed]] = []
     for place, target in zip(places, wanted, strict=True):
         column = query.columns()[place]
-        chosen.append((place, passage(column.name, column.type, target)))
+        chosen.append((place, passage(column.name, column.type, target, query.server.version)))
         columns.append((column.name, column.type, target))
     texts = [column for column, (_, passed) in zip(columns, chosen, strict=True) if not passed.binary]
     form, reason = "binary", "each column is of one type on both sides"
-    if texts:
+    if text_only is not None:
+        form, reason = "text", text_only
+    elif texts:
         name, source, _ = texts[0]
         form, reason = "text", f"column {name!r} of type {source.name} has a binary form of its server's own"
     plan = _Plan(form, reason, tuple(chosen), tuple(columns))

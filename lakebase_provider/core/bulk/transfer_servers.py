@@ -31,7 +31,13 @@ Block = tuple[bytes | bytearray, int]
 
 
 class Server(ABC):
-    """A connection to read from, in one transaction."""
+    """A connection to read from, in one transaction.
+
+    Attributes:
+        version: The server's, as libpq gives it: 160004 for 16.4.
+    """
+
+    version: int
 
     @abstractmethod
     def text(self, query: Any, params: Parameters) -> bytes:
@@ -114,6 +120,7 @@ def _is_psycopg2(connection: Any) -> bool:
 class _Psycopg(Server):
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        self.version = connection.info.server_version
         self._own: bool = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         self._autocommit = connection.autocommit
         if connection.autocommit and self._own:
@@ -156,6 +163,7 @@ class _Psycopg2(Server):
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.version = connection.server_version
         idle = connection.info.transaction_status == _PSYCOPG2_IDLE
         self._own: bool = idle
         self._autocommit = connection.autocommit

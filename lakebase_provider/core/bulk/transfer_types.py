@@ -16,7 +16,8 @@ from lakebase_provider.core.errors import ColumnMismatchError
 FIRST_OWN_OID = 10_000
 
 #: Types whose binary form says something of the server that sent it, or is no input: OIDs of functions,
-#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding.
+#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding; a tsquery, of which the
+#: server does not take the empty one that it sends.
 _TEXT_ONLY = frozenset(
     {
         24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
@@ -24,6 +25,7 @@ _TEXT_ONLY = frozenset(
         142, 143,  # xml
         1033, 1034,  # aclitem
         2249, 2287,  # record
+        3615, 3645,  # tsquery
         2281, 2278, 705,
     }
 )  # fmt: skip
@@ -37,9 +39,20 @@ _ELEMENTS = {
 }  # fmt: skip
 
 _TEXTS = frozenset({25, 1042, 1043, 19})
+#: "char", one byte, which is cast to a number as its code.
+_CHAR = 18
+_NAMES = frozenset({18, 19})
+_INTEGERS = frozenset({20, 21, 23})
+#: oid and the reg* types: casts between them and int4 take the bits for a number of the other kind.
+_OIDS = frozenset({26, 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191})
+_RECORDS = frozenset({2249, 2287})
+#: Shapes: of those that a cast makes of each other two are equal whose areas are.
+_SHAPES = frozenset({600, 601, 602, 603, 604, 628, 718})
+#: The first server that tells itself whether keys of JSON are unique.
+_KNOWS_JSON = 160_000
 _JSONS = frozenset({114, 3802})
 _BPCHAR, _VARCHAR, _NAME = 1042, 1043, 19
-_JSON = 114
+_JSON, _JSONB = 114, 3802
 _FLOAT4, _FLOAT8, _NUMERIC, _MONEY = 700, 701, 1700, 790
 _DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _TIMETZ, _INTERVAL = 1082, 1083, 1114, 1184, 1266, 1186
 _BIT, _VARBIT, _INET = 1560, 1562, 869
@@ -106,17 +119,20 @@ class Passage:
     guard: str | None = None
 
 
-def passage(column: str, source: Typed, target: Typed) -> Passage:
+def passage(column: str, source: Typed, target: Typed, version: int = _KNOWS_JSON) -> Passage:
     """How a value of one type gets into a column of another.
 
     Args:
         column: The column's name, for the error.
         source: The type of the query's column.
         target: The type of the table's.
+        version: Of the query's server, as libpq gives it.
 
     Raises:
         ColumnMismatchError: It would have to be changed.
     """
+    if target.built_in and target.element == _JSONB and source.element != _JSONB:
+        return _to_jsonb(column, source, target, version)
     if not source.built_in or not target.built_in:
         return _by_text(column, source, target)
     if source.oid == target.oid:
@@ -135,8 +151,42 @@ def mismatch(column: str, source: Typed, target: Typed) -> ColumnMismatchError:
     )
 
 
+def _to_jsonb(column: str, source: Typed, target: Typed, version: int) -> Passage:
+    """jsonb keeps the last of several values of one key: JSON that has such is refused."""
+    if target.oid != _JSONB:
+        if source.element not in _TEXTS | {_JSON}:
+            raise mismatch(column, source, target)
+        each = _unique("e", version)
+        guard = f"NOT EXISTS (SELECT FROM pg_catalog.unnest({{c}}::json[]) e WHERE NOT {each})"
+        return Passage(value=f"{{c}}::{target.name}", guard=guard)
+    if source.element == _MONEY:
+        raise mismatch(column, source, target)
+    if source.oid in _TEXTS or source.oid == _JSON:
+        return Passage(value=f"{{c}}::{target.name}", guard=_unique("{c}::json", version))
+    holds_json = not source.built_in or source.element == _JSON or source.oid in _RECORDS
+    return Passage(
+        value=_to_json(target), guard=_unique("pg_catalog.to_json({c})", version) if holds_json else None
+    )
+
+
+def _unique(json: str, version: int) -> str:
+    """Whether no object within a value of json has a key twice."""
+    if version >= _KNOWS_JSON:
+        return f"({json} IS JSON WITH UNIQUE KEYS)"
+    # Of what is no object, or no array, there is an empty one.
+    pairs = "CASE pg_catalog.json_typeof(v) WHEN 'object' THEN v ELSE '{}' END"
+    items = "CASE pg_catalog.json_typeof(v) WHEN 'array' THEN v ELSE '[]' END"
+    return (
+        f"(NOT EXISTS (WITH RECURSIVE w(v) AS (SELECT {json} UNION ALL SELECT e.value FROM w, LATERAL ("  # noqa: S608
+        f"SELECT value FROM pg_catalog.json_each({pairs}) UNION ALL"
+        f" SELECT value FROM pg_catalog.json_array_elements({items})) e)"
+        f" SELECT FROM w, LATERAL (SELECT FROM pg_catalog.json_object_keys({pairs}) k"
+        " GROUP BY k HAVING pg_catalog.count(*) > 1) twice))"
+    )
+
+
 def _by_text(column: str, source: Typed, target: Typed) -> Passage:
-    if target.built_in and target.oid in _JSONS:
+    if target.oid == _JSON:
         return Passage(value=_to_json(target))
     if target.built_in and target.oid not in _TEXTS:
         raise mismatch(column, source, target)
@@ -167,9 +217,13 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
     if (of in _ZONED and to in _UNZONED) or (_MONEY in (of, to) and not {of, to} <= {_MONEY, _NUMERIC}):
         raise mismatch(column, source, target)
     binary = target.oid not in _TEXT_ONLY
-    if target.oid in _JSONS:
+    if target.oid == _JSON:
         json = source.oid in _TEXTS | _JSONS
         return Passage(value=f"{{c}}::{target.name}" if json else _to_json(target))
+    if {of, to} <= _SHAPES:
+        raise mismatch(column, source, target)
+    if _CHAR in (of, to) and not {source.oid, target.oid} & _TEXTS and not {of, to} <= _TEXTS | {_CHAR}:
+        raise mismatch(column, source, target)
     arrays = (source.oid != of, target.oid != to)
     if arrays in ((True, False), (False, True)) and not {source.oid, target.oid} & _TEXTS:
         raise mismatch(column, source, target)
@@ -185,7 +239,10 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
         return Passage(value=value, guard=_fits(Typed(to, -1, ""), target, value))
     if to in _ZONED:
         raise mismatch(column, source, target)
-    if {of, to} <= _JSONS or (of, to) == (_FLOAT8, _FLOAT4):
+    if (of in _INTEGERS and to in _OIDS) or (of in _OIDS and to in _INTEGERS):
+        number = "int8[]" if source.oid != of else "int8"
+        return Passage(binary, f"{{c}}::{target.name}", f"{{c}}::{target.name}::{number} = {{c}}::{number}")
+    if {of, to} <= _JSONS:
         return Passage(binary, f"{{c}}::{target.name}")
     if of in (_FLOAT4, _FLOAT8) and to == _NUMERIC:
         # The cast keeps 15 digits, and the text as many as there are.
@@ -218,7 +275,10 @@ def _from_text(column: str, source: Typed, target: Typed, *, binary: bool) -> Pa
             guards.append(f"{value} = ({plain_value})")
     elif target.oid == _BIT:
         guards.append(f"{{c}}::varbit = {{c}}::varbit::{target.name}::varbit")
-    elif target.element == _FLOAT8:
+    elif target.element in _NAMES:
+        text = "text[]" if target.oid != target.element else "text"
+        guards.append(f"{value}::{text} = {{c}}::{text}")
+    elif target.element in (_FLOAT4, _FLOAT8):
         text = "text[]" if target.oid != target.element else "text"
         numeric = "numeric[]" if target.oid != target.element else "numeric"
         guards.append(f"{value}::{text}::{numeric} = {{c}}::{numeric}")

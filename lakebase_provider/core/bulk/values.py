@@ -12,6 +12,7 @@ import operator
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -43,6 +44,13 @@ _CASTS: tuple[tuple[type | tuple[type, ...], frozenset[int]], ...] = (
 _TEXT_ALONE = frozenset({18, 142, 3614, 3615, 4072})
 #: interval and timetz skip braces, and would take an array for its only element.
 _BLIND_TO_BRACES = frozenset({1186, 1266})
+#: "char" and its array: of a longer text it keeps the first byte. A byte above 127 is written in octal.
+_CHAR, _CHARS = 18, 1002
+_ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-3][0-7]{2}")
+_OF_ONE_BYTE = re.compile(
+    r"""(\[[-+0-9:\]\[]*=)?([\s{},]|"([^"\\]|\\.)?"|(?<![^\s{},])(NULL|\\.|[^\s",{}\\])(?![^\s{},]))*""",
+    re.IGNORECASE,
+)
 NULL_REFUSED = "NULL, which the column refuses"
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -320,6 +328,8 @@ def _other(value: Any, target: Target) -> Any:
         if target.oid in _BLIND_TO_BRACES:
             raise _mismatch(value, target)
         value = _meant(value)
+    if limited(target):
+        refuse_cut(value, target)
     if isinstance(value, str):
         if "\0" in value:
             raise bad(value, _NUL)
@@ -328,6 +338,33 @@ def _other(value: Any, target: Target) -> Any:
         # As text, many values would be read as what they are not, such as a number as seconds.
         _refuse_uncast(value, target)
     return value
+
+
+def limited(target: Target) -> bool:
+    """Whether :func:`refuse_cut` has anything to refuse."""
+    return target.oid in (_CHAR, _CHARS) or target.fraction < 6
+
+
+def refuse_cut(value: Any, target: Target) -> None:
+    """Refuse what the type of a column of kind ``"other"`` would read, and keep less of.
+
+    Raises:
+        BadValueError: A text of several bytes for "char", or a fraction of a second.
+    """
+    if isinstance(value, list):
+        for item in value:
+            refuse_cut(item, replace(target, oid=_CHAR) if target.oid == _CHARS else target)
+    elif isinstance(value, str) and target.oid in (_CHAR, _CHARS):
+        form = _ONE_BYTE if target.oid == _CHAR else _OF_ONE_BYTE
+        if not value.isascii() or not form.fullmatch(value):
+            raise bad(value, f"longer than the one byte of {target.type_name}")
+    elif isinstance(value, str):
+        if re.search(rf"[.,][0-9]{{{target.fraction}}}[0-9]*[1-9]", value):
+            raise bad(value, f"more digits of a second than {target.type_name} keeps")
+    elif isinstance(value, timedelta):
+        _keeps(value.microseconds, value, target)
+    elif isinstance(value, time):
+        _keeps(value.microsecond, value, target)
 
 
 def _meant(values: list[Any]) -> list[Any]:

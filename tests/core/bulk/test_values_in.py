@@ -15,6 +15,7 @@ import pandas as pd
 import pendulum
 import psycopg
 import pytest
+from psycopg.types.enum import EnumInfo, register_enum
 from sqlalchemy.exc import DBAPIError
 
 from lakebase_provider.core import LakebaseClient
@@ -27,6 +28,20 @@ Write = Callable[[LakebaseClient, Any], None]
 
 class Color(str, enum.Enum):
     RED = "red"
+
+
+class Plain(enum.Enum):
+    RED = "red"
+    FIVE = 5
+    GREAT = 5_000_000_000
+    YES = True
+    NO = False
+    HALF = 0.5
+    EXACT = Decimal("1.50")
+    DAY = dt.date(2026, 1, 2)
+    MISSING = None
+    NUMPY = np.int64(7)
+    PAIR = (1, 2)
 
 
 class Size(enum.IntEnum):
@@ -106,7 +121,19 @@ LOSSY: list[tuple[str, Any]] = [
     ("double precision", np.longdouble("0.1")),
     ("double precision", Fraction(1, 3)),
 ]
-MEANT: list[tuple[str, Any, str]] = [
+MEANT: list[tuple[str, Any, str | None]] = [
+    ("text", Plain.RED, "red"),
+    ("bigint", Plain.FIVE, "5"),
+    ("boolean", Plain.YES, "true"),
+    ("boolean", Plain.NO, "false"),
+    ("double precision", Plain.HALF, "0.5"),
+    ("numeric", Plain.EXACT, "1.50"),
+    ("date", Plain.DAY, "2026-01-02"),
+    ("text", Plain.MISSING, None),
+    ("bigint", Plain.NUMPY, "7"),
+    ("text[]", [Plain.RED], "{red}"),
+    ("bigint[]", [Plain.FIVE, 6], "{5,6}"),
+    ("bigint[]", [[Plain.GREAT, Plain.FIVE], [Plain.MISSING, 1]], "{{5000000000,5},{NULL,1}}"),
     ("text", Color.RED, "red"),
     ("varchar(3)", Color.RED, "red"),
     ("char(3)", Color.RED, "red"),
@@ -197,13 +224,23 @@ def test_missing_is_refused_where_null_is(client: LakebaseClient) -> None:
         client.load([(dt.datetime(2026, 1, 2),), (pd.NaT,)], "taken")
 
 
-def test_an_enum_member_of_no_value_that_is_meant_is_not_loaded(client: LakebaseClient) -> None:
-    class Plain(enum.Enum):
-        RED = "red"
-
+def test_an_enum_member_whose_value_is_nothing_of_the_kind_is_refused(
+    client: LakebaseClient, write: Write
+) -> None:
     run(client, "create table taken (v text)")
-    with pytest.raises(BadRowError, match="Plain"):
-        client.load([(Plain.RED,)], "taken")
+    with pytest.raises((psycopg.Error, LakebaseError, DBAPIError), match=r"Plain.*member of an enum"):
+        write(client, Plain.PAIR)
+
+
+def test_an_enum_that_is_registered_is_written_as_its_label(client: LakebaseClient) -> None:
+    run(client, "drop type if exists plain_label; create type plain_label as enum ('RED', 'PAIR')")
+    with client.connection() as connection:
+        info = EnumInfo.fetch(connection, "plain_label")
+        assert info is not None
+        register_enum(info, connection, Plain)
+        found = connection.execute("select %s::text, %s::text", (Plain.RED, [Plain.RED])).fetchone()
+        assert found == ("RED", "{RED}")
+    run(client, "drop type plain_label")
 
 
 def test_a_connection_keeps_to_the_rules_of_whoever_registers_later(client: LakebaseClient) -> None:
