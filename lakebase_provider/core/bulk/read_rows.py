@@ -41,7 +41,8 @@ def read_rows(
     Raises:
         LoadError: The statement returns no rows, or a value cannot be read.
         LoadInterruptedError: The connection was lost while the rows came.
-        psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value.
+        psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value, or the
+            parameters do not fit the placeholders.
     """
     with plain_cursor(connection) as cursor:
         _load_json_quickly(cursor.adapters)
@@ -50,7 +51,7 @@ def read_rows(
             with interrupted_reads(), readable("a value of the result"):
                 yield from cursor.stream(query, params, size=size)
         except psycopg.ProgrammingError as error:
-            if error.sqlstate is None and cursor.description is None:
+            if cursor.has_sent and error.sqlstate is None and cursor.description is None:
                 raise LoadError("The statement returns no rows.", remedy="Use execute for it.") from error
             raise
 
