@@ -51,6 +51,16 @@ REFUSED = {
     "repeat('9', 45)::numeric": "45 digits before the point and 0 behind it",
     "repeat('9', 45)::numeric(50, 2)": "45 digits before the point and 2 behind it",
     "(repeat('9', 20) || '.' || repeat('9', 20))::numeric": "20 digits before the point and 20 behind it",
+    "'1 mon'::interval": "months or years, which have no fixed length",
+    "array[null, '1 year 2 days'::interval]": "months or years, which have no fixed length",
+    "interval '200000000 days' * 10": "a value of type interval that Python has no value for",
+    "'infinity'::date": "a value of type date that Python has no value for",
+    "'0044-03-15 BC'::date": "a value of type date that Python has no value for",
+    "'24:00'::time": "a value of type time that Python has no value for",
+    "'-infinity'::timestamp": "a value of type timestamp that Python has no value for",
+    "'infinity'::timestamptz": "a value of type timestamptz that Python has no value for",
+    "array[array['2026-01-01', 'infinity']::date[]]": "a value of type date that Python has no value for",
+    "array['24:00'::time]": "a value of type time that Python has no value for",
     "case g when 1 then array[1] else array[[1]] end": r"holds a value that List\(List\(Int32\)\) cannot",
 }
 
