@@ -99,10 +99,11 @@ def of_38_digits(batch: pa.RecordBatch) -> pa.RecordBatch:
     for place in large:
         name, column = batch.schema.names[place], batch.column(place)
         try:
-            found = cast(column, pa.decimal128(_SMALL, _element(column.type).scale))
+            found = cast(column, pa.decimal128(_SMALL, min(_element(column.type).scale, _SMALL)))
         except (pa.ArrowInvalid, ValueError):
             raise LoadError(
-                f'Column "{name}" holds a number of more than {_SMALL} digits, which Polars cannot.',
+                f'Column "{name}" holds a number of more than {_SMALL} digits, or of more places, '
+                "which Polars cannot.",
                 remedy=REMEDY,
             ) from None
         batch = batch.set_column(place, name, found)
