@@ -255,7 +255,8 @@ class LakebaseClient(Reads):
 
         Args:
             source: Rows: tuples, dicts or any iterable of them; pandas, Polars or Arrow data; the path or
-                URI of a CSV or Parquet file; a DB-API cursor that has run its query.
+                URI of a CSV, JSON lines, Parquet or Arrow file; a DB-API cursor that has run its
+                query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
             options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``create``,

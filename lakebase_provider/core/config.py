@@ -17,7 +17,13 @@ from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.allowed_hosts import check_host, workspace_url
-from lakebase_provider.core.environment import PRINCIPALS, left_out, opaque, read_environment
+from lakebase_provider.core.environment import (
+    PRINCIPALS,
+    left_out,
+    opaque,
+    read_environment,
+    require_same_host,
+)
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.floors import check_floors
 from lakebase_provider.core.plain_text import flaw
@@ -71,7 +77,11 @@ class LakebaseConfig:
         env=("PGUSER",),
     )
     host: str | None = field(
-        None, "Host", "Host of the database. Resolved from the endpoint when left out.", env=("PGHOST",)
+        None,
+        "Host",
+        "Host of the database. Resolved from the endpoint when left out.",
+        env=("PGHOST",),
+        is_host=True,
     )
     access: Access = field(
         "read_write",
@@ -98,6 +108,7 @@ class LakebaseConfig:
         "Workspace URL",
         "URL of the workspace, https://<workspace>.databricks.com.",
         env=("DATABRICKS_HOST",),
+        is_host=True,
     )
     client_id: str | None = field(
         None,
@@ -347,6 +358,8 @@ class LakebaseConfig:
         Raises:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"The settings are a {type(mapping).__name__}, no mapping.")
         mapping = opaque(settings(), mapping)
         for key in mapping:
             if key not in _BY_NAME:
@@ -377,9 +390,15 @@ class LakebaseConfig:
         return tuple(getattr(self, name) for name in _CREDENTIAL_SETTINGS)
 
     def replace(self, **changes: object) -> LakebaseConfig:
-        """A copy with other settings, checked anew."""
+        """A copy with other settings, checked anew.
+
+        Raises:
+            ConfigError: A setting is malformed or contradicts another; or a host is changed alone, to which
+                the secrets for the other host would go.
+        """
         changes = opaque(settings(), changes)
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
+        require_same_host(unchanged, changes)
         return LakebaseConfig.from_mapping({**unchanged, **changes})
 
 
@@ -391,8 +410,10 @@ _CREDENTIAL_SETTINGS = (
 )
 
 
-def _uri_settings(uri: str) -> dict[str, object] | ConfigError:
+def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
     """The settings in a URI, secrets opaque, or what is wrong with it, returned and not raised from here."""
+    if not isinstance(uri, str):
+        return ConfigError(f"The URI is a {type(uri).__name__}, no text.", remedy="Use lakebase://….")
     found_flaw = flaw(uri)
     if found_flaw is not None:
         return ConfigError(f"The URI holds {found_flaw}.", remedy="Percent-encode what is no plain text.")
@@ -403,7 +424,9 @@ def _uri_settings(uri: str) -> dict[str, object] | ConfigError:
         return ConfigError(
             "The URI is malformed.", remedy="Use lakebase://user@host:port/database?setting=value."
         )
-    if parts.scheme not in ("lakebase", "postgresql", "postgres"):
+    if parts.scheme not in ("lakebase", "postgresql", "postgres") or not uri.partition(":")[2].startswith(
+        "//"
+    ):
         return ConfigError("The URI's scheme is none of Lakebase.", remedy="Use lakebase://….")
     try:
         port = parts.port

@@ -26,7 +26,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     SessionSettingError,
 )
-from lakebase_provider.core.network import neutral_parameters, resolve, tls_parameters
+from lakebase_provider.core.network import neutral_parameters, resolve, surroundings, tls_parameters
 from lakebase_provider.core.plain_text import flaw
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
@@ -241,7 +241,7 @@ class Connector:
         """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
         ours = self._own_arguments(location, attempts)
         assert ours.keys() == self.settled
-        twice = self.settled & parameters.keys()
+        twice = (self.settled | surroundings()) & parameters.keys()
         if twice:
             raise ConfigError(
                 f"The connection's {', '.join(sorted(twice))} cannot be given to connect().",

@@ -15,15 +15,19 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.resource_names import NameRefusedError, endpoint_path, instance_path
 from lakebase_provider.core.rest import NotForRest, RestTransport
-from lakebase_provider.core.sdk import SdkTransport
+from lakebase_provider.core.sdk import SdkTransport, environment_is_of_another_workspace
 
 logger = logging.getLogger(__name__)
 
 #: Variables of databricks-sdk that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
 
-#: Authentications for which databricks-sdk takes a secret from the environment, whatever the host is.
-_FROM_ENVIRONMENT = (None, "pat", "basic", "oauth-m2m", "azure-client-secret")
+#: What a configuration has to hold itself to authenticate so; databricks-sdk looks for it elsewhere, too.
+_OWN_SECRET = {"pat": "token", "oauth-m2m": "client_secret", "azure-client-secret": "azure_client_secret"}
+#: Authentications that keep a secret for each workspace, or take it from where it is for none.
+_BY_WORKSPACE = ("databricks-cli", "external-browser", "azure-cli", "azure-msi")
+#: Keys of a profile, one of which says how to authenticate.
+_PROFILE_SECRETS = ("token", "client_secret", "azure_client_secret", "password", "auth_type")
 
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
@@ -102,28 +106,16 @@ def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
         raise ConfigError(f"Setting '{setting}' {refused.problem}.", remedy=refused.remedy) from None
 
 
-def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
-    """Whether the environment names a workspace, and the configuration another one."""
-    theirs = os.environ.get("DATABRICKS_HOST")
-    if config.workspace_host is None or not theirs:
-        return False
-    try:
-        return str(allowed_origin(theirs)) != config.workspace_host
-    except HostRefusedError:
-        return True
-
-
 def require_workspace_credentials(config: LakebaseConfig) -> None:
     """Raise a ConfigError when neither the configuration nor the surroundings hold workspace credentials.
 
     Those of the surroundings do not count where they belong to another workspace: databricks-sdk would send
     the environment's secret to whatever host the configuration names.
     """
-    own = (config.client_secret, config.token, config.profile, config.azure_client_secret)
-    if not any(own) and config.auth_type in _FROM_ENVIRONMENT and environment_is_of_another_workspace(config):
+    if environment_is_of_another_workspace(config) and not _brings_its_own(config):
         raise ConfigError(
             "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
-            remedy="Set client_id and client_secret, token or profile beside workspace_host.",
+            remedy="Set client_id and client_secret, token or profile beside workspace_host; no auth_type.",
         )
     if config.profile is not None and not _profile_is_for(config.profile, config.workspace_host):
         raise ConfigError(
@@ -144,6 +136,26 @@ def require_workspace_credentials(config: LakebaseConfig) -> None:
 
 def _config_file() -> Path:
     return Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
+
+
+def _brings_its_own(config: LakebaseConfig) -> bool:
+    """Whether the configuration authenticates by what it holds itself."""
+    if config.auth_type is None:
+        own = any(getattr(config, name) for name in _OWN_SECRET.values())
+        return own or (config.profile is not None and _profile_has_secret(config.profile))
+    if config.auth_type in _OWN_SECRET:
+        own = getattr(config, _OWN_SECRET[config.auth_type]) is not None
+        return own or (config.profile is not None and _profile_has_secret(config.profile))
+    return config.auth_type in _BY_WORKSPACE
+
+
+def _profile_has_secret(profile: str) -> bool:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(_config_file())
+        return any(parser.get(profile, key, fallback="") for key in _PROFILE_SECRETS)
+    except (configparser.Error, OSError, UnicodeError):
+        return False
 
 
 def _profile_is_for(profile: str, workspace_host: str | None) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.setting import Setting, Unreadable
 
 #: Ways to authenticate at the workspace; what belongs to one says nothing about another.
@@ -15,6 +16,11 @@ PRINCIPALS = (
     ("profile",),
     ("azure_client_id", "azure_client_secret", "azure_tenant_id"),
 )
+#: What is sent to each host.
+_SECRETS_OF_HOST = {
+    "workspace_host": {"client_secret", "token", "profile", "azure_client_secret"},
+    "host": {"password"},
+}
 
 
 def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> set[str]:
@@ -42,6 +48,26 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
             left_out |= {"user"}
             left_out |= set(mine) if identity in found else set()
     return left_out - given
+
+
+def require_same_host(found: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+    """Refuse an override of a host alone, to which the secrets beside the other host would travel.
+
+    Args:
+        found: The settings that are overridden.
+        overrides: Settings by name.
+
+    Raises:
+        ConfigError: They name another host, and no secret for it.
+    """
+    given = {name for name, value in overrides.items() if value is not None and value != ""}
+    for host, secrets in _SECRETS_OF_HOST.items():
+        kept = [name for name in secrets - given if found.get(name)]
+        if host in given and kept and _leads_elsewhere(found, overrides, host):
+            raise ConfigError(
+                f"Setting '{host}' is overridden, and '{min(kept)}' belongs to the host that it had.",
+                remedy=f"Override '{min(kept)}' too, or configure the other host by itself.",
+            )
 
 
 def _leads_elsewhere(found: Mapping[str, object], overrides: Mapping[str, object], name: str) -> bool:

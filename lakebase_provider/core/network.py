@@ -69,6 +69,12 @@ def neutral_parameters() -> Mapping[str, str]:
     return {name: value for name, value in _NEUTRAL.items() if name in known}
 
 
+def surroundings() -> frozenset[str]:
+    """Names of libpq's parameters that neither its surroundings nor a caller may set."""
+    # These are psycopg's and libpq's ways to bring in others.
+    return frozenset(_NEUTRAL) | {"service", "servicefile", "conninfo"}
+
+
 def tls_parameters(config: LakebaseConfig) -> dict[str, str]:
     """libpq's TLS parameters.
 

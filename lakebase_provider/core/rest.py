@@ -210,6 +210,12 @@ class RestTransport:
         error = reply.error(what)
         if error.retryable:
             raise error
+        if 300 <= reply.status < 400:
+            # databricks-sdk would follow it, to whatever host it names.
+            raise ControlPlaneError(
+                f"The workspace leads elsewhere for {what} (HTTP status {reply.status}).",
+                remedy="Set 'workspace_host' to the workspace's own URL.",
+            )
         raise NotForRest("discovery was refused, or answered with something else than an object")
 
     def _request(self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Any:

@@ -91,7 +91,7 @@ class SdkTransport:
             # Adding it again does nothing.
             logging.getLogger("databricks.sdk").addFilter(_without_bodies)
             fresh = ApiClient(
-                _checked_config()(
+                _checked_config(self._config)(
                     **_sdk_arguments(self._config),
                     http_timeout_seconds=self._timeout,
                     retry_timeout_seconds=_SDK_RETRY_SECONDS,
@@ -104,15 +104,46 @@ class SdkTransport:
         return self._api
 
 
-def _checked_config() -> type[Config]:
+def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
+    """Whether the environment names a workspace, and the configuration another one."""
+    theirs = os.environ.get("DATABRICKS_HOST")
+    if config.workspace_host is None or not theirs:
+        return False
+    try:
+        return str(allowed_origin(theirs)) != config.workspace_host
+    except HostRefusedError:
+        return True
+
+
+def _checked_config(config: LakebaseConfig) -> type[Config]:
     """The SDK's configuration, with a look at where it leads before a secret goes there."""
     from databricks.sdk.core import Config
 
     # The class collects its attributes once, and would find none in a class derived from it.
-    Config.attributes()
+    credentials = {
+        attribute.name: attribute.env
+        for attribute in Config.attributes()
+        if getattr(attribute, "auth", None) and attribute.env
+    }
+    given = _sdk_arguments(config).keys()
+    # They are of another workspace, whatever this one is authenticated by.
+    foreign = credentials.keys() - given if environment_is_of_another_workspace(config) else set()
 
     class CheckedConfig(Config):
+        def _load_from_env(self) -> None:
+            # The SDK passes over what is set already.
+            self._inner.update(dict.fromkeys(foreign))
+            super()._load_from_env()  # type: ignore[no-untyped-call] # the SDK gives it no types
+            for name in foreign:
+                del self._inner[name]
+
         def init_auth(self) -> None:
+            for name in foreign:
+                if self._inner.get(name) and self._inner[name] == os.environ.get(credentials[name] or ""):
+                    raise ConfigError(
+                        f"The environment's {credentials[name]} is for another workspace.",
+                        remedy="Unset it, or set DATABRICKS_HOST to this workspace.",
+                    )
             self._check_host()
             super().init_auth()  # type: ignore[no-untyped-call] # the SDK gives it no types
             # An Azure resource id and a notebook say only now where the workspace is.
@@ -247,6 +278,8 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
         found["auth_type"] = "pat"
     elif "auth_type" not in found and "client_secret" in found:
         found["auth_type"] = "oauth-m2m"
+    elif "auth_type" not in found and "azure_client_secret" in found:
+        found["auth_type"] = "azure-client-secret"
     return {name: value.reveal() if name in secrets else value for name, value in found.items()}
 
 

@@ -15,6 +15,9 @@ from lakebase_provider.core.secret import Secret
 
 logger = logging.getLogger(__name__)
 
+#: Characters of a value that an error repeats.
+_LONGEST_SHOWN = 60
+
 Kind = Literal["string", "integer", "number", "secret"]
 
 
@@ -22,7 +25,8 @@ Kind = Literal["string", "integer", "number", "secret"]
 class Setting:
     """What is known about one field of :class:`LakebaseConfig` (a row of the table).
 
-    `in_header` says that it goes into a header of HTTP, whose grammar is stricter.
+    `in_header` says that it goes into a header of HTTP, whose grammar is stricter; `is_host`, that it is a
+    host or a URL, in which somebody may have put a password.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     in_header: bool = False
+    is_host: bool = False
 
     def parse(self, value: object) -> Any:
         """Turn a text or a native value into the field's type.
@@ -49,6 +54,8 @@ class Setting:
         if self.kind == "secret":
             return self._parse_secret(value)
         if self.kind == "string":
+            if isinstance(value, Unreadable):
+                raise self.error(f"is a {value.kind}", remedy="Use the host alone, such as w.databricks.com.")
             if not isinstance(value, str):
                 raise self.error(f"must be text, not {type(value).__name__}")
             self._refuse(flaw_in_header(value) if self.in_header else flaw(value))
@@ -58,10 +65,12 @@ class Setting:
         return self._parse_number(value)
 
     def hidden(self, value: object) -> object:
-        """The value, opaque if the setting is a secret: what may be kept in a frame's variables.
+        """The value, opaque if it is a secret or a host with one: what may be kept in a frame's variables.
 
         White space at the end of a workspace's secret, which came with copying it, is dropped, and said once.
         """
+        if self.is_host and isinstance(value, str) and "@" in value:
+            return Unreadable("text that contains a user name")
         if self.kind != "secret" or value is None or isinstance(value, (Secret, Unreadable)):
             return value
         if not isinstance(value, str):
@@ -94,13 +103,15 @@ class Setting:
         try:
             number = number_type(value)
         except (ValueError, OverflowError):
-            raise self.error(f"must be {a_number}, not {value!r}") from None
+            raise self.error(f"must be {a_number}, not {_shortly(value)}") from None
+        if number in (float("inf"), float("-inf")):
+            raise self.error(f"is {number}", remedy="Use a finite number.")
         if number != number or (isinstance(value, float) and number != value):
-            raise self.error(f"must be {a_number}, not {value!r}")
+            raise self.error(f"must be {a_number}, not {_shortly(value)}")
         if self.minimum is not None and number < self.minimum:
-            raise self.error(f"is {number}", remedy=f"Use at least {self.minimum:g}.")
+            raise self.error(f"is {_shortly(number)}", remedy=f"Use at least {self.minimum:g}.")
         if self.maximum is not None and number > self.maximum:
-            raise self.error(f"is {number}", remedy=f"Use at most {self.maximum:g}.")
+            raise self.error(f"is {_shortly(number)}", remedy=f"Use at most {self.maximum:g}.")
         return number
 
     def error(self, problem: str, *, remedy: str | None = None) -> ConfigError:
@@ -139,6 +150,11 @@ def _flaw_of(secret: Secret, look: Callable[[str], str | None]) -> str | None:
     return look(secret.reveal())
 
 
+def _shortly(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 @cache
 def _say_once(line: str) -> None:
     logger.warning(line)
@@ -155,6 +171,7 @@ def field(
     minimum: float | None = None,
     maximum: float | None = None,
     in_header: bool = False,
+    is_host: bool = False,
 ) -> Any:
     """A dataclass field that carries its row of the table, apart from name and default."""
     row = {
@@ -166,5 +183,6 @@ def field(
         "minimum": minimum,
         "maximum": maximum,
         "in_header": in_header,
+        "is_host": is_host,
     }
     return dataclasses.field(default=default, metadata={"setting": row})

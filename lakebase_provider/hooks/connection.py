@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.environment import require_same_host
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.databricks import check_clash, workspace_credentials
@@ -35,7 +36,8 @@ class ConnectionSettings:
         overrides: Settings by name, ``cursor`` and ``databricks_conn_id`` among them.
 
     Raises:
-        ConfigError: The extra is no JSON object.
+        ConfigError: The extra is no JSON object; or a host is overridden alone, to which the connection's
+            secret would go.
 
     Attributes:
         cursor: What rows are: the name of a cursor, or None for tuples.
@@ -47,7 +49,9 @@ class ConnectionSettings:
         overrides = with_secrets_hidden(overrides)
         with _naming(connection):
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
-            self._found = {**_set(columns), **_set(connection.require_extras()), **_set(overrides)}
+            stored = {**_set(columns), **_set(connection.require_extras())}
+            self._found = {**stored, **_set(overrides)}
+            require_same_host(_with_password(stored, connection.password), overrides)
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
@@ -110,6 +114,12 @@ def secrets_of(config: LakebaseConfig) -> list[Secret]:
 
 def _set(values: Mapping[str, object]) -> dict[str, object]:
     return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
+
+
+def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:
+    """With the column that holds a native password, or else a client secret."""
+    name = "password" if found.get("auth", "oauth") == "password" else "client_secret"
+    return {**found, **({} if password is None else {name: password})}
 
 
 def _add_password(found: dict[str, object], password: Secret | None) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LakebaseLoadOperator(LoadingOperator):
-    """Loads a CSV or Parquet file into a table by COPY, in one transaction and constant memory.
+    """Loads a file (CSV, JSON lines, Parquet, Arrow) by COPY, in one transaction and constant memory.
 
     It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
     Of several files each is a task of its own: ``LakebaseLoadOperator.partial(...).expand(source=[...])``.

@@ -58,8 +58,9 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         max_xcom_rows: Rows of one statement above which the task fails, its transaction rolled back, rather
             than push them to XCom; None for no limit.
         output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
-            rows are written, a query's. It ends in ``.csv``, ``.jsonl`` or ``.parquet``. The task then
-            returns ``{"path": ..., "rows": ...}``, the number of rows.
+            rows are written, a query's, as an unload writes them. It ends in ``.csv``, ``.jsonl``,
+            ``.parquet`` or ``.arrow``. The task then returns ``{"path": ..., "rows": ...}``, the number of
+            rows.
         fence: Whether a retry ends the session of an earlier try that still runs, whose heartbeat alone was
             lost. What must happen once needs more: the ledger of a load.
         idempotent: Whether the statements may run again, as one transaction, after a deadlock or a
@@ -226,10 +227,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def _write_result(self, path: str) -> dict[str, Any]:
-        from psycopg.rows import tuple_row
-
         from lakebase_provider.hooks.cursor import require_query, single_statements
-        from lakebase_provider.result_files import CHUNK_ROWS, check_path, open_rows
+        from lakebase_provider.result_files import check_path, write_rows
 
         check_path(path)
         texts = self._statements()
@@ -241,19 +240,9 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
                 self.log.info("Executing: %s", statement)
                 connection.execute(statement, values)
             self.log.info("Executing: %s", last[0])
-            with connection.cursor("lakebase_result", row_factory=tuple_row) as cursor:
-                cursor.execute(*last)
-                file = open_rows(path, cursor.description or ())
-                try:
-                    while rows := cursor.fetchmany(CHUNK_ROWS):
-                        file.write(rows)
-                    file.close()
-                    connection.commit()
-                except BaseException:
-                    file.discard()
-                    raise
-        self.log.info("Wrote %d rows to %s", file.rows, path)
-        return {"path": path, "rows": file.rows}
+            rows = write_rows(connection, *last, path, commit=connection.commit)
+        self.log.info("Wrote %d rows to %s", rows, path)
+        return {"path": path, "rows": rows}
 
     def _statements(self) -> list[str]:
         """Texts that are each given the parameters; what holds comments alone is none."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context, ObjectStoragePath
 
+    from lakebase_provider.core.bulk.decimals import Numeric
     from lakebase_provider.core.bulk.unload_files import Format
 
 
@@ -28,11 +29,13 @@ class LakebaseUnloadOperator(BulkOperator):
         sql: The query (templated), or the name of a file that ends in ``.sql``.
         to: Path of the file (templated): a local one, or one of Airflow's object storage such as
             ``s3://connection@bucket/orders.parquet``; with `parallel`, of a folder.
-        format: ``"parquet"``, ``"arrow"`` (an IPC file) or ``"csv"`` (as Postgres writes it, with a header).
+        format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header) or
+            ``"jsonl"`` (JSON lines).
         parameters: Values for the query's placeholders (templated).
         batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
         parallel: Files that are written at once, over as many connections, all of one snapshot.
         by: Column of the result by whose value rows are divided among the files; needed for more than one.
+        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, of any number of digits and NaN.
         kwargs: ``conn_id``, ``hook_params`` as for
             :class:`~lakebase_provider.operators.loading.BulkOperator`, and arguments of ``BaseOperator``.
 
@@ -58,6 +61,7 @@ class LakebaseUnloadOperator(BulkOperator):
         batch_rows: int | None = None,
         parallel: int = 1,
         by: str | None = None,
+        numeric: Numeric = "decimal",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,6 +72,7 @@ class LakebaseUnloadOperator(BulkOperator):
         self.batch_rows = batch_rows
         self.parallel = parallel
         self.by = by
+        self.numeric = numeric
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what came of it."""
@@ -88,6 +93,7 @@ class LakebaseUnloadOperator(BulkOperator):
                 batch_rows=self.batch_rows,
                 parallel=self.parallel,
                 by=self.by,
+                numeric=self.numeric,
                 max_connections=client.config.max_size,
             )
         self.log.info("Wrote %d rows, %d bytes to %s", result.rows, result.bytes, self.to)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
 
     from lakebase_provider.core.connection import AsyncLakebaseConnection
+    from lakebase_provider.triggers.writing import Writing
 
 #: Seconds that the server may take to accept that a statement is cancelled.
 _CANCEL_TIMEOUT = 3.0
@@ -64,6 +65,7 @@ class LakebaseSqlTrigger(BaseTrigger):
         self.output_path = output_path
         self.timeout = timeout
         self._connection: AsyncLakebaseConnection | None = None
+        self._writing: Writing | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """How Airflow makes this trigger anew in the triggerer."""
@@ -103,6 +105,8 @@ class LakebaseSqlTrigger(BaseTrigger):
         """Cancel what runs, when a user has marked or cleared the task."""
         if self._connection is not None and not self._connection.closed:
             await self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+        if self._writing is not None:
+            await self._writing.cancel()
 
     async def cleanup(self) -> None:
         """Leave no connection behind, whichever way the trigger ends."""
@@ -111,25 +115,34 @@ class LakebaseSqlTrigger(BaseTrigger):
             await connection.close()
 
     async def _run_statements(self) -> dict[str, Any]:
-        # These bring the driver; making a trigger must not.
-        from lakebase_provider.hooks.cursor import require_query, single_statements
+        # This brings the driver; making a trigger must not.
+        from lakebase_provider.hooks.cursor import single_statements
 
         if self.output_path is not None:
-            from lakebase_provider.result_files import check_path
-
-            check_path(self.output_path)
+            return await self._write(self.output_path)
         async with self._connected() as connection:
-            *first, last = [
+            statements = [
                 one for text in self.sql for one in single_statements(connection, text, self.parameters)
             ]
-            if self.output_path is not None:
-                require_query(last[0])
-            counts = [await self._count(connection, *one) for one in first]
-            if self.output_path is None:
-                counts.append(await self._count(connection, *last))
-                await self._commit(connection)
-                return {"rows": counts}
-            return await self._write(connection, *last, self.output_path)
+            counts = [await self._count(connection, *one) for one in statements]
+            await self._commit(connection)
+            return {"rows": counts}
+
+    async def _write(self, path: str) -> dict[str, Any]:
+        from lakebase_provider.result_files import check_path
+        from lakebase_provider.triggers.writing import Writing
+
+        check_path(path)
+        self._writing = Writing(
+            await client_of(self.conn_id, self.settings),
+            self.sql,
+            self.parameters,
+            session=self.session,
+            read_only=self.read_only,
+            path=path,
+            log=self.log,
+        )
+        return {"path": path, "rows": await self._writing.run()}
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncLakebaseConnection]:
@@ -154,27 +167,6 @@ class LakebaseSqlTrigger(BaseTrigger):
             rows = await cursor.count(statement, values)
         self.log.info("Rows: %d", rows)
         return rows
-
-    async def _write(
-        self, connection: AsyncLakebaseConnection, statement: str, values: Any, path: str
-    ) -> dict[str, Any]:
-        from lakebase_provider.result_files import CHUNK_ROWS, open_rows
-
-        self.log.info("Running statement: %s", statement)
-        async with connection.cursor(name="lakebase_result") as cursor:
-            await cursor.execute(statement.encode(), values)
-            # In threads: the file may be on the other side of a network.
-            file = await asyncio.to_thread(open_rows, path, cursor.description or ())
-            try:
-                while rows := await cursor.fetchmany(CHUNK_ROWS):
-                    await asyncio.to_thread(file.write, rows)
-                await asyncio.to_thread(file.close)
-                await self._commit(connection)
-            except BaseException:
-                await asyncio.to_thread(file.discard)
-                raise
-        self.log.info("Wrote %d rows to %s", file.rows, path)
-        return {"path": path, "rows": file.rows}
 
     async def _commit(self, connection: AsyncLakebaseConnection) -> None:
         if not self.autocommit:

@@ -115,7 +115,7 @@ def test_rows_go_to_a_file_of_csv(lake: LocalLakebase, tmp_path: Path) -> None:
     assert run(sql=MIXED, output_path=str(path)) == {"path": str(path), "rows": 1}
     header, line = path.read_text().splitlines()
     assert header == "id,name,amount,missing,tags,doc,at,raw"
-    assert line == '1,"é, ""x""",1.50,,"[1, 2]","{""a"": 1}",2026-01-02T03:04:05+00:00,\\x00ff'
+    assert line == '1,"é, ""x""",1.50,,"{1,2}","{""a"": 1}",2026-01-02 03:04:05+00,\\x00ff'
 
 
 def test_rows_go_to_a_file_of_json_lines(lake: LocalLakebase, tmp_path: Path) -> None:
@@ -123,11 +123,12 @@ def test_rows_go_to_a_file_of_json_lines(lake: LocalLakebase, tmp_path: Path) ->
     assert run(sql=MIXED, output_path=path)["rows"] == 1
     import json
 
-    (row,) = map(json.loads, (tmp_path / "result.jsonl").read_text().splitlines())
+    text = (tmp_path / "result.jsonl").read_text()
+    (row,) = map(json.loads, text.splitlines())
     assert row["tags"] == [1, 2]
     assert row["doc"] == {"a": 1}
     assert row["missing"] is None
-    assert row["amount"] == "1.50"
+    assert '"amount": 1.50' in text
 
 
 def test_rows_go_to_a_file_of_parquet(lake: LocalLakebase, tmp_path: Path) -> None:

@@ -95,7 +95,12 @@ def _rejecting(client: Any, name: Any) -> object:
 
 READERS = [
     Front("client.load", "source", ".csv", _with_client(lambda c, name: c.load(name, "words"))),
-    Front("client.load Parquet", "source", ".parquet", _with_client(lambda c, name: c.load(name, "words"))),
+    *(
+        Front(
+            f"client.load {kind}", "source", f".{kind}", _with_client(lambda c, name: c.load(name, "words"))
+        )
+        for kind in ("parquet", "jsonl", "arrow")
+    ),
     Front(
         "LakebaseLoadOperator",
         "source",
@@ -114,7 +119,7 @@ WRITERS = [
             f".{kind}",
             _with_client(lambda c, name, kind=kind: c.unload(QUERY, name, kind)),  # type: ignore[misc]
         )
-        for kind in ("csv", "parquet", "arrow")
+        for kind in ("csv", "jsonl", "parquet", "arrow")
     ),
     Front(
         "LakebaseUnloadOperator",
@@ -129,9 +134,12 @@ WRITERS = [
             f".{kind}",
             lambda name: _operator(LakebaseSqlOperator(task_id="sql", sql=QUERY, output_path=str(name))),
         )
-        for kind in ("csv", "jsonl", "parquet")
+        for kind in ("csv", "jsonl", "parquet", "arrow")
     ),
-    Front("LakebaseSqlTrigger", "output_path", ".csv", lambda name: _trigger(str(name))),
+    *(
+        Front(f"LakebaseSqlTrigger {kind}", "output_path", f".{kind}", lambda name: _trigger(str(name)))
+        for kind in ("csv", "jsonl", "parquet", "arrow")
+    ),
     Front("hook.bulk_dump", "filename", ".tsv", lambda name: LakebaseHook().bulk_dump("words", name)),
     Front(
         "hook.copy_expert",

@@ -327,6 +327,14 @@ def _content(path: Path) -> None:
         from pyarrow import parquet
 
         parquet.write_table(pa.table({"word": ["lakebase"]}), path)
+    elif path.suffix == ".arrow":
+        import pyarrow as pa
+
+        table = pa.table({"word": ["lakebase"]})
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    elif path.suffix == ".jsonl":
+        path.write_text('{"word": "lakebase"}\n')
     else:
         path.write_text("lakebase\n" if path.suffix == ".tsv" else ROW)
 
@@ -458,8 +466,8 @@ def test_bulk_load_and_dump_take_every_name(lake: LocalLakebase, tmp_path: Path,
 # 5. A result that breaks off.
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_query_that_breaks_off_leaves_no_file_at_all(
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow"])
+def test_a_query_that_breaks_off_leaves_the_file_of_the_run_before_and_no_other(
     lake: LocalLakebase, tmp_path: Path, suffix: str
 ) -> None:
     from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -470,7 +478,8 @@ def test_a_query_that_breaks_off_leaves_no_file_at_all(
     operator = LakebaseSqlOperator(task_id="sql", sql=statement, output_path=str(path))
     with pytest.raises(Exception, match="division by zero"):
         operator.execute({})
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "of the run before"
 
 
 # 6. The command line.

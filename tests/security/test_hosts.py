@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,12 @@ def test_a_workspace_url_names_one_allowed_host(host: str, credentials: dict[str
         assert "canary" not in str(caught.value)
 
 
+def locals_of_our_frames(error: BaseException) -> str:
+    """As a traceback with local variables shows them, without those of the tests."""
+    found = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return str([frame.locals for frame in found.stack if "/tests/" not in frame.filename])
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -161,11 +168,25 @@ def test_userinfo_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         LakebaseConfig(endpoint=ENDPOINT, workspace_host=url)
     assert "canary-password" not in str(caught.value)
+    environ = {"DATABRICKS_HOST": url, "PGHOST": url}
+    for make in (
+        lambda: LakebaseConfig(endpoint=ENDPOINT, workspace_host=url),
+        lambda: LakebaseConfig(endpoint=ENDPOINT, host=url),
+        lambda: LakebaseConfig.from_mapping({"endpoint": ENDPOINT, "workspace_host": url}),
+        lambda: LakebaseConfig.from_env(environ, endpoint=ENDPOINT),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        if "@" in url:
+            assert "canary-password" not in locals_of_our_frames(caught.value)
     uri = f"lakebase://u:canary-password@evil.example\\.databricks.com/db?endpoint={ENDPOINT}"
-    for wrong in (uri, uri.replace("\\", "["), "canary-password:no-uri", f"mysql{uri[8:]}"):
+    wrong_ones: list[Any] = [uri, uri.replace("\\", "["), "canary-password:no-uri", f"mysql{uri[8:]}"]
+    wrong_ones += ["lakebase:u:canary-password@w.databricks.com/db", b"lakebase://canary-password", None]
+    for wrong in wrong_ones:
         with pytest.raises(ConfigError) as caught:
             LakebaseConfig.from_uri(wrong)
         assert "canary-password" not in str(caught.value)
+        assert "canary-password" not in locals_of_our_frames(caught.value)
 
 
 @pytest.mark.usefixtures("no_loopback")
@@ -326,8 +347,7 @@ def test_no_front_sends_a_secret_to_somebody_elses_workspace(
         conn_type="lakebase",
         extra=json.dumps({"endpoint": ENDPOINT, "workspace_host": url, **credentials}),
     )
-    hook = LakebaseHook("stored")
-    hook._connection = stored
+    hook = LakebaseHook("stored", connection=stored)
     ok, answer = hook.test_connection()
     assert not ok
     assert "workspace_host" in answer

@@ -149,7 +149,7 @@ class _Run:
         """Send all batches."""
         self._send(copy, memoryview(self._encoder.header))
         try:
-            for batch in source.batches():
+            for batch in self._batches(source):
                 begun = self.rows + len(self.rejected)
                 for data, rows in self._encoded(batch, begun):
                     self._send(copy, data)
@@ -159,6 +159,22 @@ class _Run:
         except BadValueError as error:  # the source's own: a row of another shape
             raise bad_row(error, error.index + 1 if error.index >= 0 else None, None) from None
         self._send(copy, self._encoder.finish())
+
+    def _batches(self, source: Source) -> Iterator[Batch]:
+        if not source.json:
+            yield from source.batches()
+            return
+        from lakebase_provider.core.bulk.source_json import with_array_literals
+
+        begun = 0
+        for batch in source.batches():
+            try:
+                found = with_array_literals(batch, self._targets)
+            except BadValueError as error:
+                error.index += begun
+                raise
+            yield found
+            begun += batch.rows
 
     def _encoded(self, batch: Batch, begun: int) -> Iterator[tuple[memoryview, int]]:
         """A batch's data; where bad rows may be left out, the data before, between and after them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.binary_copy import malformed, split
 from lakebase_provider.core.bulk.decimals import REMEDY as DECIMALS_REMEDY
-from lakebase_provider.core.bulk.decode_list import decode_list
+from lakebase_provider.core.bulk.decode_list import decode_list, require_counted_from_one
 from lakebase_provider.core.bulk.decode_numeric import decode_numeric
 from lakebase_provider.core.bulk.fields import Fields, Malformed, MalformedRow, ValueRefused, refuse
 from lakebase_provider.core.bulk.packing import scratch_pool
@@ -78,7 +78,10 @@ def decode_batch(
 
 def _decoded(fields: Fields, column: ResultColumn, *, widen: bool) -> pa.Array:
     try:
-        return decode(fields, column.kind, column.arrow_type)
+        found = decode(fields, column.kind, column.arrow_type)
+        if column.refuses_bounds:
+            require_counted_from_one(fields)
+        return found
     except Malformed:
         raise
     except ValueRefused:

@@ -70,6 +70,22 @@ def decode_list(
     )
 
 
+def require_counted_from_one(fields: Fields) -> None:
+    """Refuse arrays whose first element is not number 1, which a list cannot tell.
+
+    Args:
+        fields: Well-formed arrays, of one dimension at most.
+
+    Raises:
+        ValueRefused: There is one.
+    """
+    filled = fields.read(">i4") == 1
+    bounds = fields.only(filled).read(">i4", _HEADER + 4)
+    wrong = filled.copy()
+    wrong[filled] = bounds != 1
+    fields.refuse(wrong, "an array that is not counted from 1")
+
+
 def _filled(fields: Fields, kind: str) -> Any:
     """Which arrays have elements; of all the header is checked."""
     import numpy as np

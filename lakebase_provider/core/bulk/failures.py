@@ -43,6 +43,9 @@ def typed_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except LakebaseError:
+        # One of them, of a pool that is exhausted, is psycopg's, too.
+        raise
     except psycopg.Error as error:
         raise load_error(error, what) from quotable(error)
 
@@ -58,6 +61,8 @@ def interrupted_reads() -> Iterator[None]:
     """Raise a lost connection as :class:`~lakebase_provider.core.errors.LoadInterruptedError`."""
     try:
         yield
+    except LakebaseError:
+        raise
     except psycopg.Error as error:
         if not connection_lost(error):
             raise

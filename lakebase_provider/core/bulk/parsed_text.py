@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target
@@ -12,6 +13,28 @@ if TYPE_CHECKING:
 
 #: A zone after a time of day, which timestamp and time ignore.
 _ZONE = r":[0-9.,]+\s*([zZ]|[-+][0-9:]+|[A-Za-z_/]{3,})\s*$"
+
+#: The bounds before an array; then what stands between its braces and commas: in quotes, or as it is.
+_BOUNDS = re.compile(r"\s*(\[[^\]]*\]\s*)+=")
+_ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|((?:[^{},"\\]|\\.)+)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+def element_texts(text: str) -> list[str]:
+    """The elements of an array as Postgres writes it, of whatever dimensions, without NULLs.
+
+    Args:
+        text: The array; where it is none, the server says so.
+    """
+    bounds = _BOUNDS.match(text)
+    found = []
+    for match in _ELEMENT.finditer(text, bounds.end() if bounds else 0):
+        quoted, plain = match.groups()
+        if quoted is not None:
+            found.append(_ESCAPED.sub(r"\1", quoted))
+        elif (stripped := plain.strip()) and stripped.upper() != "NULL":
+            found.append(_ESCAPED.sub(r"\1", stripped))
+    return found
 
 
 def check_parsed(array: pa.Array, *, target: Target, strict: bool) -> pa.Array:

@@ -97,7 +97,7 @@ def is_plain_query(text: bytes) -> bool:
 
 
 def describe(
-    connection: psycopg.Connection[Any], text: bytes, numeric: Numeric = "decimal"
+    connection: psycopg.Connection[Any], text: bytes, numeric: Numeric = "decimal", *, for_file: bool = False
 ) -> list[ResultColumn]:
     """The columns of a query, of which not one row is computed.
 
@@ -105,6 +105,7 @@ def describe(
         connection: In whose transaction it is asked.
         text: A plain query.
         numeric: What numerics are to become.
+        for_file: Whether they go to a file that is loaded again.
 
     Raises:
         LoadError: What the server says of them cannot be read.
@@ -112,7 +113,7 @@ def describe(
     with plain_cursor(connection) as cursor:
         cursor.execute(b"SELECT * FROM (%s\n) AS q LIMIT 0" % bare(text))
         with readable("a description of the query's columns"):
-            return result_columns(connection, cursor.description or (), numeric)
+            return result_columns(connection, cursor.description or (), numeric, for_file=for_file)
 
 
 def copy_statement(connection: psycopg.Connection[Any], text: bytes, casts: Sequence[str | None]) -> bytes:

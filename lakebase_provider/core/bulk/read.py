@@ -62,6 +62,7 @@ def read_batches(
     batch_rows: int = BATCH_ROWS,
     numeric: Numeric = "decimal",
     same_types_always: bool = False,
+    for_file: bool = False,
 ) -> Iterator[pa.RecordBatchReader]:
     """Run a query and give its result as a stream of record batches of one schema, in constant memory.
 
@@ -77,6 +78,8 @@ def read_batches(
         batch_rows: Rows of a batch, at most.
         numeric: ``"decimal"``, or ``"text"`` to read numerics as text.
         same_types_always: Whether the types may not depend on the values.
+        for_file: Whether a load is to read the rows back as they were: intervals come as text, for a duration
+            knows neither days nor months, and an array that is not counted from 1 is refused.
 
     Raises:
         ConfigError: `batch_rows` is not positive, or `numeric` unknown.
@@ -90,7 +93,7 @@ def read_batches(
     """
     import pyarrow as pa
 
-    with _running(connection, query, params, batch_rows, numeric) as (columns, batch):
+    with _running(connection, query, params, batch_rows, numeric, for_file=for_file) as (columns, batch):
         schema = _schema_of(columns)
         if same_types_always or not any(column.is_open for column in columns):
             yield pa.RecordBatchReader.from_batches(schema, _all(batch, columns, widen=False))
@@ -134,7 +137,13 @@ class _NextBatch(Protocol):
 
 @contextmanager
 def _running(
-    connection: psycopg.Connection[Any], query: Query, params: Parameters, batch_rows: int, numeric: Numeric
+    connection: psycopg.Connection[Any],
+    query: Query,
+    params: Parameters,
+    batch_rows: int,
+    numeric: Numeric,
+    *,
+    for_file: bool = False,
 ) -> Iterator[tuple[list[ResultColumn], _NextBatch]]:
     """The columns of a query that runs, and what gives its batches one after another."""
     require_numeric(numeric)
@@ -147,7 +156,7 @@ def _running(
             with cursor_batches(connection, query, params, numeric) as (columns, batches):
                 yield columns, partial(batches.next, rows=batch_rows)
             return
-        columns = describe(connection, text, numeric)
+        columns = describe(connection, text, numeric, for_file=for_file)
         statement = copy_statement(connection, text, [column.cast for column in columns])
         with copy_out(connection, statement) as copy:
             yield columns, _CopiedBatches(copy, batch_rows).next

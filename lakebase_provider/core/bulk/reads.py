@@ -154,6 +154,7 @@ class Reads(ABC):
         batch_rows: int | None = None,
         parallel: int = 1,
         by: str | None = None,
+        numeric: Numeric = "decimal",
     ) -> UnloadResult:
         """Write what a query returns to a file, in constant memory; a failure leaves none behind.
 
@@ -161,15 +162,17 @@ class Reads(ABC):
             query: The query.
             to: Local path, fsspec URI or ObjectStoragePath of the file; with `parallel`, of a folder, whose
                 files ``part-00000.parquet`` and so on are replaced.
-            format: ``"parquet"``, ``"arrow"`` (an IPC file) or ``"csv"`` (as Postgres writes it, with a
-                header).
+            format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header)
+                or ``"jsonl"`` (JSON lines).
             params: The query's parameters.
             batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
             parallel: Files that are written at once, over as many connections, all of one snapshot.
             by: Column of the result by whose value rows are divided among the files; needed for more than
                 one.
+            numeric: For Parquet and Arrow, as of :meth:`fetch_arrow`.
 
         Raises:
+            ColumnMismatchError: In Parquet or JSON lines, two columns share a name.
             ConfigError: Arguments contradict each other, or `parallel` takes more connections than the pool
                 has; nothing has been read.
             LoadError: A value does not fit its column's Arrow type.
@@ -189,5 +192,6 @@ class Reads(ABC):
             batch_rows=batch_rows,
             parallel=parallel,
             by=by,
+            numeric=numeric,
             max_connections=self.config.max_size,
         )

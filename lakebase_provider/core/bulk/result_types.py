@@ -41,12 +41,15 @@ class ResultColumn:
     arrow_type: pa.DataType
     cast: str | None = None
     is_open: bool = False
+    refuses_bounds: bool = False
 
 
 def result_columns(
     connection: psycopg.Connection[Any],
     description: Sequence[psycopg.Column],
     numeric: Numeric = "decimal",
+    *,
+    for_file: bool = False,
 ) -> list[ResultColumn]:
     """What the columns of a result become.
 
@@ -57,6 +60,7 @@ def result_columns(
         connection: Asked which of the types that psycopg does not know (enums, extensions' types) are arrays.
         description: The columns, as psycopg describes them.
         numeric: What numerics become.
+        for_file: Whether they go to a file that is loaded again, where an interval is its text.
     """
     import pyarrow as pa
 
@@ -71,14 +75,15 @@ def result_columns(
         info = types.get(column.type_code)
         name = "" if info is None else info.name
         array = column.type_code in arrays if info is None else column.type_code == info.array_oid
-        element = None if name == "numeric" and numeric == "text" else _native(name, column)
+        as_text = (name == "numeric" and numeric == "text") or (name == "interval" and for_file)
+        element = None if as_text else _native(name, column)
         is_open = name == "numeric" and element is not None and column.precision is None
         if element is not None:
             kind, cast = name, None
         else:
             element, kind, cast = pa.string(), "text", _as_text(name, array=array)
         if array:
-            found.append(ResultColumn(column.name, f"{kind}[]", pa.list_(element), cast, is_open))
+            found.append(ResultColumn(column.name, f"{kind}[]", pa.list_(element), cast, is_open, for_file))
         else:
             found.append(ResultColumn(column.name, kind, element, cast, is_open))
     return found

@@ -61,6 +61,7 @@ class Source:
         schema: Arrow schema; None for Python rows, whose types show only as they come.
         void: Names of columns that hold nothing but NULL and go into a column of any type.
         width: How many columns, where known before the first batch.
+        json: Whether texts that go to arrays may be JSON's.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Source:
         width: int | None = None,
         close: Callable[[], None] | None = None,
         void: frozenset[str] = frozenset(),
+        json: bool = False,
     ) -> None:
         self.void = void
+        self.json = json
         self.description = description
         self.column_names = column_names
         self.schema = schema
@@ -114,6 +117,7 @@ class Source:
             schema=None if self.schema is None else _picked(self.schema, places),
             close=self._close,
             void=self.void,
+            json=self.json,
         )
 
     @property
@@ -144,8 +148,8 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
         source: Rows (tuples, lists or dicts) in any iterable; a pandas DataFrame (its index is left out; NaN
             and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
             RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
-            path or URI of a CSV or Parquet file (str, ``os.PathLike``, ``ObjectStoragePath``, ``UPath``); a
-            DB-API cursor that has run its query.
+            path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
+            ``ObjectStoragePath``, ``UPath``); a DB-API cursor that has run its query.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
 
     Raises:
@@ -215,7 +219,7 @@ def _open(source: Any, columns: Sequence[str] | None) -> Source:
 def _unknown(source: Any) -> ConfigError:
     return ConfigError(
         f"A {type(source).__name__} is no source of rows.",
-        remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a CSV or Parquet file, "
+        remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a file, "
         "or a DB-API cursor.",
     )
 
@@ -262,6 +266,7 @@ def arrow_source(
     close: Callable[[], None] | None = None,
     *,
     small: bool = False,
+    json: bool = False,
 ) -> Source:
     """A source of record batches of one schema; big ones are cut to what is encoded at once.
 
@@ -271,6 +276,7 @@ def arrow_source(
         description: What it is.
         close: Closes what it reads from.
         small: Whether they have the right size already.
+        json: Whether their texts are from JSON.
 
     Raises:
         ColumnMismatchError: A column is of an extension type that is not known.
@@ -286,7 +292,8 @@ def arrow_source(
             for piece in (batch,) if small else _pieces(batch):
                 yield Batch(tuple(piece.columns), piece.num_rows)
 
-    return Source(description, batches, column_names=tuple(schema.names), schema=schema, close=close)
+    names = tuple(schema.names)
+    return Source(description, batches, column_names=names, schema=schema, close=close, json=json)
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as sources, local or behind a URI."""
+"""CSV, JSON lines, Parquet and Arrow files as sources, local or behind a URI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.blank_lines import BlankLines
 from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError
@@ -24,15 +25,19 @@ _HEADER = 1 << 22
 _PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
 _PARQUET_ROWS = 8192
-_PACKED = {".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
-_SUFFIXES = (".csv", *_PACKED, ".parquet", ".pq")
+_PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_JSON = (".jsonl", ".ndjson")
+_TEXTS = (".csv", *_JSON)
+_PACKED = {kind + end: packing for kind in _TEXTS for end, packing in _PACKINGS.items()}
+_SUFFIXES = (*_TEXTS, *_PACKED, ".parquet", ".pq", ".arrow")
 
 
 def open_file(path: Any) -> Source:
-    """A CSV file with a header, or a Parquet file.
+    """A CSV file with a header, a file of JSON lines, a Parquet file, or one of Arrow's IPC format.
 
     All columns of a CSV file are text, which the server's input functions read. An empty field is NULL, and
-    an empty text where it is in quotes, as in Postgres' own CSV.
+    an empty text where it is in quotes, as in Postgres' own CSV; where there is one column, so is a blank
+    line. The values of JSON lines are such text, too: numbers, objects and arrays as they stand there.
 
     Args:
         path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
@@ -62,6 +67,14 @@ def open_file(path: Any) -> Source:
             header = _header(first, name)
         with _closed_on_error(_stream(place, packed)) as stream:
             return _csv(stream, header)
+    if suffix.startswith(_JSON):
+        from lakebase_provider.core.bulk.source_json import open_json_lines
+
+        with _opening(name, "JSON lines"), _closed_on_error(_stream(place, _PACKED.get(suffix))) as stream:
+            return open_json_lines(stream)
+    if suffix == ".arrow":
+        with _opening(name, "Arrow"), _closed_on_error(_stream(place, None)) as stream:
+            return _arrow(stream)
     with _opening(name, "Parquet"), _closed_on_error(_stream(place, None)) as stream:
         return _parquet(stream)
 
@@ -77,7 +90,7 @@ def _opening(name: str, kind: str) -> Iterator[None]:
         # Its text may quote what the file holds.
         raise ConfigError(
             f"The file {name!r} cannot be read as {kind} ({type(error).__name__}).",
-            remedy="Give a whole file of the kind that its suffix says, in UTF-8 if it is CSV.",
+            remedy="Give a whole file of the kind that its suffix says, in UTF-8 if it is text.",
         ) from None
 
 
@@ -87,7 +100,7 @@ def _is_content(error: Exception) -> bool:
 
     if isinstance(error, OSError):  # Arrow's own of what it unpacks has no number
         return error.errno is None and type(error) is OSError
-    return isinstance(error, (UnicodeDecodeError, csv.Error, pa.ArrowException))
+    return isinstance(error, (UnicodeDecodeError, csv.Error, pa.ArrowException, BadValueError))
 
 
 @contextmanager
@@ -147,6 +160,7 @@ def _csv(stream: Any, names: list[str]) -> Source:
     from pyarrow import csv as arrow_csv
 
     faults: list[BadValueError] = []
+    blank = BlankLines(stream, len(names)) if len(names) > 1 else None
 
     def note(row: Any) -> str:
         reason = f"{row.actual_columns} fields, where the header has {row.expected_columns}"
@@ -156,17 +170,27 @@ def _csv(stream: Any, names: list[str]) -> Source:
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from arrow_csv.open_csv(
-                stream,
+            for batch in arrow_csv.open_csv(
+                stream if blank is None else pa.PythonFile(blank, mode="r"),
                 read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-                parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+                parse_options=arrow_csv.ParseOptions(
+                    newlines_in_values=True,
+                    invalid_row_handler=note,
+                    # In a file of one column a row of NULL, as the server writes it.
+                    ignore_empty_lines=False,
+                ),
                 convert_options=arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()),
                     null_values=[""],
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
                 ),
-            )
+            ):
+                if blank is not None:
+                    blank.check(batch)
+                yield batch
+        except BadValueError:
+            raise
         except Exception as error:
             if not _is_content(error):
                 raise
@@ -175,6 +199,23 @@ def _csv(stream: Any, names: list[str]) -> Source:
 
     schema = pa.schema([(name, pa.string()) for name in names])
     return arrow_source(schema, batches(), "CSV file", stream.close)
+
+
+def _arrow(stream: Any) -> Source:
+    import pyarrow as pa
+
+    file = pa.ipc.open_file(stream)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for number in range(file.num_record_batches):
+                yield file.get_batch(number)
+        except Exception as error:
+            if not _is_content(error):
+                raise
+            raise BadValueError("no valid Arrow data", kind="Arrow") from None
+
+    return arrow_source(file.schema, batches(), "Arrow file", stream.close)
 
 
 def _parquet(stream: Any) -> Source:

@@ -22,7 +22,7 @@ from lakebase_provider.core.bulk.copy_in import (
     copy_from,
     target_columns,
 )
-from lakebase_provider.core.bulk.failures import load_error, quotable
+from lakebase_provider.core.bulk.failures import typed_errors
 from lakebase_provider.core.bulk.query import Parameters, bare, is_plain_query
 from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.source import Source
@@ -139,10 +139,8 @@ class PostgresQuery:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """An error of psycopg's is named the query's; other drivers' are told from the table's by type."""
-        try:
+        with typed_errors(self.name):
             yield
-        except psycopg.Error as error:
-            raise load_error(error, self.name) from quotable(error)
 
     def statement(self, chosen: Sequence[tuple[int, Passage]], form: str) -> bytes:
         """The COPY of chosen columns, by their places, each in the form that it passes in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
@@ -13,9 +14,12 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.copy_out import copy_out
+from lakebase_provider.core.bulk.decimals import Numeric, require_numeric
 from lakebase_provider.core.bulk.query import Parameters, bare, describe, is_plain_query, query_text
 from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
+from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.unload_files import FORMATS, Destination, Format
+from lakebase_provider.core.bulk.unload_json import require_distinct, write_json_lines
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -33,6 +37,14 @@ _ROW_GROUP = 65_536
 #: Bytes of distinct values from which on a column is written without a dictionary: one as big as Parquet's
 #: default costs time, memory and size where most values differ.
 _DICTIONARY = 128 << 10
+#: With which settings a text says all of a value. What it says of money depends on the server's lc_monetary.
+_TEXT = {
+    **UTF8,
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+}
 #: Seconds that a request to cancel a query may take, and between two of them.
 _CANCEL_TIMEOUT = 2.0
 
@@ -64,6 +76,7 @@ def unload(
     batch_rows: int | None = None,
     parallel: int = 1,
     by: str | None = None,
+    numeric: Numeric = "decimal",
     max_connections: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> UnloadResult:
@@ -78,18 +91,21 @@ def unload(
         batch_rows: Rows of a row group or record batch, at most.
         parallel: How many files are written at once; more than one into a folder.
         by: The column that divides the rows among them.
+        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, of any number of digits and NaN.
         max_connections: How many connections can be had at once, where that is known.
         clock: Where the time comes from.
 
     Raises:
         ConfigError: Arguments contradict each other; nothing has been read.
-        ColumnMismatchError: The result has no single column of the name `by`.
+        ColumnMismatchError: The result has no single column of the name `by`, or in Parquet or JSON lines
+            two of one name.
         LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
         LoadError: A value does not fit its column's Arrow type.
         psycopg.Error: The server refuses the query, or cancels it.
         OSError: A file could not be written.
     """
     _require(format, parallel, by, batch_rows)
+    require_numeric(numeric)
     if max_connections is not None and parallel > max_connections:
         raise ConfigError(
             f"parallel is {parallel}, and the pool has at most {max_connections} connections.",
@@ -101,9 +117,10 @@ def unload(
         if by is None:
             with connections() as connection:
                 text = _plain(connection, query, params)
-                rows = _WRITERS[format](connection, text, files[0], batch_rows, False)
+                rows = _written(connection, text, files[0], format, _Manner(batch_rows, numeric))
         else:
-            rows = _unload_parts(connections, query, params, files, by, format, batch_rows)
+            manner = _Manner(batch_rows, numeric, is_part=True)
+            rows = _unload_parts(connections, query, params, files, by, format, manner)
         sizes = [file.tell() for file in files]
     result = UnloadResult(rows, sum(sizes), clock.elapsed() - began, len(sizes))
     logger.info(
@@ -116,9 +133,64 @@ def unload(
     return result
 
 
+def unload_within(
+    connection: psycopg.Connection[Any],
+    query: Query,
+    destination: Destination,
+    *,
+    format: Format,
+    params: Parameters = None,
+    commit: Callable[[], object],
+) -> int:
+    """Write what a query returns to a file, as the last part of a transaction, and return the number of rows.
+
+    Args:
+        connection: In whose transaction the query runs.
+        query: A SELECT, VALUES, TABLE or WITH.
+        destination: The file.
+        format: What to write.
+        params: The query's parameters.
+        commit: Ends the transaction; called when the file is whole and has not its name. Where it fails, what
+            was there stays.
+
+    Raises:
+        Exception: As :func:`unload` does, and what `commit` raises.
+    """
+    _require(format, 1, None, None)
+    with destination.files(format, None, commit) as files:
+        return _written(connection, _plain(connection, query, params), files[0], format, _Manner())
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How rows are written, whatever the format.
+
+    Attributes:
+        batch_rows: Rows of a row group or record batch, at most.
+        numeric: What numerics become.
+        is_part: Whether it is one of several files, which all have the same types.
+    """
+
+    batch_rows: int | None = None
+    numeric: Numeric = "decimal"
+    is_part: bool = False
+
+
+def _written(
+    connection: psycopg.Connection[Any], text: bytes, file: Any, format: Format, manner: _Manner
+) -> int:
+    with settings(connection, _TEXT):
+        return _WRITERS[format](connection, text, file, manner)
+
+
 def _require(format: str, parallel: int, by: str | None, batch_rows: int | None) -> None:
     if format not in FORMATS:
         raise ConfigError(f"format is {format!r}.", remedy=f"Use one of: {', '.join(FORMATS)}.")
+    if format in ("parquet", "arrow") and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(
+            f"Writing {format} needs pyarrow, which is not installed.",
+            remedy="Install lakebase-provider[arrow], or write csv or jsonl.",
+        )
     if batch_rows is not None and batch_rows < 1:
         raise ConfigError(f"batch_rows is {batch_rows}.", remedy="Give a number of rows of 1 or more.")
     if parallel < 1:
@@ -147,7 +219,7 @@ def _unload_parts(
     files: list[Any],
     by: str,
     format: Format,
-    batch_rows: int | None,
+    manner: _Manner,
 ) -> int:
     with ExitStack() as lent:
         first = lent.enter_context(connections())
@@ -168,7 +240,7 @@ def _unload_parts(
 
         def write(number: int) -> int:
             part = _part(held[number], text, by, number, len(files))
-            return _WRITERS[format](held[number], part, files[number], batch_rows, True)
+            return _written(held[number], part, files[number], format, manner)
 
         with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
             writing = [workers.submit(write, number) for number in range(len(files))]
@@ -211,19 +283,24 @@ def _part(connection: psycopg.Connection[Any], text: bytes, by: str, number: int
 
 
 def _read(
-    connection: psycopg.Connection[Any], text: bytes, batch_rows: int, is_part: bool
+    connection: psycopg.Connection[Any], text: bytes, batch_rows: int, manner: _Manner
 ) -> AbstractContextManager[pa.RecordBatchReader]:
     # The parts of one result have the same types, whatever values each of them holds.
-    return read_batches(connection, text, batch_rows=batch_rows, same_types_always=is_part)
+    return read_batches(
+        connection,
+        text,
+        batch_rows=batch_rows,
+        numeric=manner.numeric,
+        same_types_always=manner.is_part,
+        for_file=True,
+    )
 
 
-def _parquet(
-    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
-) -> int:
+def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: _Manner) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
-    limit = batch_rows or _ROW_GROUP
+    limit = manner.batch_rows or _ROW_GROUP
     rows = held = 0
     group: list[pa.RecordBatch] = []
 
@@ -235,30 +312,27 @@ def _parquet(
         # What the encoders had would stay with the allocator, which adds to it with each row group.
         pa.default_memory_pool().release_unused()
 
-    with (
-        _read(connection, text, min(limit, BATCH_ROWS), is_part) as batches,
-        parquet.ParquetWriter(file, batches.schema, dictionary_pagesize_limit=_DICTIONARY) as writer,
-    ):
-        for batch in batches:
-            rows += batch.num_rows
-            if held + batch.num_rows > limit:
+    with _read(connection, text, min(limit, BATCH_ROWS), manner) as batches:
+        require_distinct(batches.schema.names, "Parquet")
+        with parquet.ParquetWriter(file, batches.schema, dictionary_pagesize_limit=_DICTIONARY) as writer:
+            for batch in batches:
+                rows += batch.num_rows
+                if held + batch.num_rows > limit:
+                    write()
+                group.append(batch)
+                held += batch.num_rows
+                del batch
+            if group:
                 write()
-            group.append(batch)
-            held += batch.num_rows
-            del batch
-        if group:
-            write()
     return rows
 
 
-def _arrow(
-    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
-) -> int:
+def _arrow(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: _Manner) -> int:
     import pyarrow as pa
 
     rows = 0
     with (
-        _read(connection, text, batch_rows or BATCH_ROWS, is_part) as batches,
+        _read(connection, text, manner.batch_rows or BATCH_ROWS, manner) as batches,
         pa.ipc.new_file(file, batches.schema) as writer,
     ):
         for batch in batches:
@@ -267,21 +341,24 @@ def _arrow(
     return rows
 
 
-def _csv(
-    connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int | None, is_part: bool
-) -> int:
+def _csv(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: _Manner) -> int:
     # As the server writes it: an empty field is NULL, and an empty text in quotes.
     statement = b"COPY (%s\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')" % bare(text)
     rows = -1  # the header comes as a message, too
     with copy_out(connection, statement) as copy:
-        for data, sizes in copy.batches(batch_rows or BATCH_ROWS):
+        for data, sizes in copy.batches(manner.batch_rows or BATCH_ROWS):
             file.write(data)
             rows += len(sizes)
     return rows
 
 
-_WRITERS: dict[Format, Callable[[psycopg.Connection[Any], bytes, Any, int | None, bool], int]] = {
+def _jsonl(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: _Manner) -> int:
+    return write_json_lines(connection, text, file, manner.batch_rows or BATCH_ROWS)
+
+
+_WRITERS: dict[Format, Callable[[psycopg.Connection[Any], bytes, Any, _Manner], int]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "csv": _csv,
+    "jsonl": _jsonl,
 }

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lakebase_provider.core.bulk.locations import locate
 from lakebase_provider.core.bulk.plain_files import open_new, require_replaceable
 from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
-Format = Literal["parquet", "arrow", "csv"]
-FORMATS: tuple[Format, ...] = ("parquet", "arrow", "csv")
+Format = Literal["parquet", "arrow", "csv", "jsonl"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
-_PART = re.compile(r"part-(\d{5,})\.(parquet|arrow|csv)\Z")
+_PART = re.compile(rf"part-(\d{{5,}})\.({'|'.join(FORMATS)})\Z")
 #: A file's name while it is written; two unloads to one place do not write the same one.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.unfinished\Z")
 
@@ -27,18 +27,20 @@ class Destination:
     Args:
         to: Local path, fsspec URI, or a path object with a file system of its own, such as Airflow's
             ObjectStoragePath.
+        argument: Name of the argument that it comes from, for errors.
 
     Raises:
         ConfigError: As :func:`~lakebase_provider.core.bulk.locations.locate` says.
     """
 
-    def __init__(self, to: Any) -> None:
+    def __init__(self, to: Any, argument: str = "to") -> None:
         try:
             import fsspec
         except ImportError:
             raise ConfigError("Unloading needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
-        place = locate(to, "to")
+        place = locate(to, argument)
         self.name = place.name
+        self._argument = argument
         self._is_local = place.local is not None
         if place.local is not None:
             self._fs: Any = fsspec.filesystem("file")
@@ -47,11 +49,13 @@ class Destination:
             self._fs, self._path = place.fs, place.path
         else:
             raise ConfigError(
-                f"to: {self.name!r} cannot be written to.", remedy="Give a local path or a URI."
+                f"{argument}: {self.name!r} cannot be written to.", remedy="Give a local path or a URI."
             )
 
     @contextmanager
-    def files(self, suffix: Format, count: int | None) -> Iterator[list[Any]]:
+    def files(
+        self, suffix: Format, count: int | None, before_naming: Callable[[], object] | None = None
+    ) -> Iterator[list[Any]]:
         """Open files for writing; on success they get their names, on failure they are removed.
 
         What an earlier unload to the same place has left unfinished, whose process was killed, is removed
@@ -60,6 +64,7 @@ class Destination:
         Args:
             suffix: Of the files in a folder.
             count: How many files the folder shall have; None for a single file of the destination's name.
+            before_naming: Called when the files are whole, before they get their names; it may fail.
 
         Raises:
             ConfigError: The folder holds files that no unload has written, or what a file would replace is
@@ -88,6 +93,8 @@ class Destination:
             yield opened
             for file in opened:
                 file.close()
+            if before_naming is not None:
+                before_naming()
             for temporary, final in moves:
                 self._move(temporary, final)
         except BaseException:
@@ -106,7 +113,7 @@ class Destination:
 
     def _new(self, temporary: str, final: str) -> Any:
         if self._is_local:
-            return open_new(Path(temporary), require_replaceable(Path(final), "to"))
+            return open_new(Path(temporary), require_replaceable(Path(final), self._argument))
         return self._fs.open(temporary, "wb")
 
     def _move(self, temporary: str, final: str) -> None:
