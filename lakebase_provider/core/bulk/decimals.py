@@ -18,7 +18,7 @@ _SMALL, MOST_DIGITS = 38, 76
 #: Digits behind the point that an undeclared numeric has at least, where there is room.
 _USUAL_SCALE = 18
 
-REMEDY = "Round the column or cast it in the query, or read numerics as text by numeric='text'."
+REMEDY = "Round the column or cast it to text in the query, or give a fetch or an unload numeric='text'."
 
 
 def undeclared() -> pa.DataType:
