@@ -20,8 +20,8 @@ from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
+from lakebase_provider.core.cursor import AsyncLakebaseServerCursor, InertComments, LakebaseServerCursor
 from lakebase_provider.core.lending import closed_pgconn, forget_session
-from lakebase_provider.core.sql_text import with_inert_comments
 from lakebase_provider.core.statements import is_stale, only_reads
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ _CANCEL_TIMEOUT = 3.0
 _connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
 
-class _Reading:
+class _Reading(InertComments):
     """A cursor whose `execute` tells the connection when it only reads; by nothing else it is harmless."""
 
     __slots__ = ()
@@ -75,7 +75,6 @@ class _Reading:
         self, query: Query, params: Params | None = None, **kwargs: Any
     ) -> Generator[Any, Any, None]:
         # execute() makes these steps and hands them to wait() while it holds the connection's lock.
-        query = with_inert_comments(query, params)
         connection = self._conn  # type: ignore[attr-defined]
         if not isinstance(connection, _Tracked):
             return self._steps(query, params, **kwargs)
@@ -288,12 +287,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
     _settings: ClassVar[dict[str, Any]] = {
         **_SETTINGS,
         "cursor_factory": LakebaseCursor,
-        "server_cursor_factory": psycopg.ServerCursor,
+        "server_cursor_factory": LakebaseServerCursor,
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cursor_factory = LakebaseCursor
+        self.cursor_factory, self.server_cursor_factory = LakebaseCursor, LakebaseServerCursor
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> LakebaseConnection:
@@ -443,12 +442,13 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
     _settings: ClassVar[dict[str, Any]] = {
         **_SETTINGS,
         "cursor_factory": AsyncLakebaseCursor,
-        "server_cursor_factory": psycopg.AsyncServerCursor,
+        "server_cursor_factory": AsyncLakebaseServerCursor,
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = AsyncLakebaseCursor
+        self.server_cursor_factory = AsyncLakebaseServerCursor
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> AsyncLakebaseConnection:

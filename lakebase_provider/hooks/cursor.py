@@ -9,6 +9,7 @@ import psycopg
 from psycopg.abc import Params, Query
 
 from lakebase_provider.core.connection import AsyncLakebaseCursor, LakebaseCursor
+from lakebase_provider.core.cursor import LakebaseServerCursor
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.sql_text import first_word, is_query, statements
 from lakebase_provider.hooks.placeholders import parse
@@ -29,7 +30,7 @@ class HookCursor(LakebaseCursor[Any]):
         return self
 
 
-class HookServerCursor(psycopg.ServerCursor[Any]):
+class HookServerCursor(LakebaseServerCursor[Any]):
     """psycopg's server-side cursor with the same rules, for one query."""
 
     def execute(self, query: Query, params: Params | None = None, **options: Any) -> HookServerCursor:

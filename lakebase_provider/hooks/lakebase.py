@@ -119,6 +119,8 @@ class LakebaseHook(DbApiHook):
         self._lent: ref[LakebaseConnection] | None = None
         #: What each connection works on alone: an earlier session that works on it is ended.
         self.fence_key: str | None = None
+        #: Called with each connection that is borrowed, before it runs a statement.
+        self.adapt: Callable[[LakebaseConnection], None] | None = None
         self.read_only = read_only
         self._client: LakebaseClient | None = None
         if schema:
@@ -253,6 +255,8 @@ class LakebaseHook(DbApiHook):
                 fence(connection, self.fence_key)
             if self.read_only:
                 connection.read_only = True
+            if self.adapt is not None:
+                self.adapt(connection)
             connection.row_factory = row_factory_of_call(row_factory(self._settings.cursor))
         except BaseException:
             connection.close()

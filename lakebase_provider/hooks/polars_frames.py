@@ -17,8 +17,10 @@ from psycopg.types.string import TextLoader
 
 from lakebase_provider.core.bulk.decimals import digits_of
 from lakebase_provider.core.bulk.frames import require_distinct_names
+from lakebase_provider.core.bulk.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
 from lakebase_provider.core.errors import LoadError
 from lakebase_provider.hooks.frames import Cursor
+from lakebase_provider.hooks.loaders import TEMPORAL, replace_unreadable
 
 if TYPE_CHECKING:
     import polars
@@ -43,6 +45,15 @@ def as_polars_takes_them(connection: LakebaseConnection) -> None:
     for info in connection.adapters.types:
         if info.name not in native:
             connection.adapters.register_loader(info.oid, TextLoader)
+    connection.adapters.register_loader("interval", ExactIntervalLoader)
+    replace_unreadable(connection.adapters, native.intersection(TEMPORAL), _Unreadable)
+
+
+class _Unreadable:
+    """In the place of a value until its column is known: why the value is refused, and not the value."""
+
+    def __init__(self, text: str) -> None:
+        self.has_months = has_months(text.encode())
 
 
 def to_polars(
@@ -130,6 +141,8 @@ class _Columns:
                 plain = float if dtype.is_float() else str
                 return _made(name, [v if v is None else plain(v) for v in values], dtype)
         element = self._types[n]
+        if kind in TEMPORAL:
+            _require_readable(name, kind, _flat(values) if is_array else values)
         if kind == "numeric":
             numbers = list(_flat(values)) if is_array else [v for v in values if v is not None]
             element = self._types[n] = self._decimal(name, numbers, element)
@@ -159,6 +172,20 @@ class _Columns:
                 remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
             )
         return declared
+
+
+def _require_readable(name: str, kind: str, values: Iterable[Any]) -> None:
+    found = next((value for value in values if type(value) is _Unreadable), None)
+    if found is None:
+        return
+    what = (
+        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
+        "the years 1 to 9999"
+    )
+    raise LoadError(
+        f"Column {name!r} holds {NO_FIXED_LENGTH if found.has_months else what}.",
+        remedy="Cast the column in the query, to text or to what has a value.",
+    )
 
 
 def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:

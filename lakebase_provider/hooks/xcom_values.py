@@ -8,23 +8,86 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from psycopg.adapt import Buffer
+from psycopg.types.datetime import IntervalLoader
+from psycopg.types.json import JsonLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
+from lakebase_provider.core.bulk.intervals import has_months
+from lakebase_provider.core.bulk.read_rows import register_json
 from lakebase_provider.core.errors import StatementError
+from lakebase_provider.hooks.loaders import TEMPORAL, replace_unreadable
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.connection import LakebaseConnection
 
 #: Beyond these a number does not get from the task to its supervisor.
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 #: Of a range's bound, what would be taken for the range's own.
 _QUOTED = frozenset('(),[]"\\ \t\n\r\f\v')
+
+
+class _Written:
+    """Python's value for a handler to work with, and the text of the one that it stands for."""
+
+    text: str
+
+    @classmethod
+    def of(cls, value: Any, text: str) -> Any:
+        found = cls(*value) if isinstance(value, tuple) else cls(value)  # type: ignore[call-arg]
+        found.text = text
+        return found
+
+
+class _Months(_Written, timedelta):
+    """An interval whose months count as 30 days here."""
+
+
+class _Digits(_Written, float):
+    """A number in JSON that has more digits than a float."""
+
+
+class _IntervalLoader(IntervalLoader):
+    def load(self, data: Buffer) -> timedelta:
+        value, text = super().load(data), bytes(data)
+        if not has_months(text):
+            return value
+        found: timedelta = _Months.of((value.days, value.seconds, value.microseconds), text.decode())
+        return found
+
+
+def _json_float(text: str) -> float:
+    value = float(text)
+    if math.isfinite(value) and Decimal(repr(value)) == Decimal(text):
+        return value
+    found: float = _Digits.of(value, text)
+    return found
+
+
+class _JsonLoader(JsonLoader):
+    _loads = staticmethod(partial(json.loads, parse_float=_json_float))
+
+
+def keep_texts(connection: LakebaseConnection) -> None:
+    """Have values that Python's types do not hold remembered as text, or come as text, for XCom.
+
+    Args:
+        connection: Borrowed for these statements alone.
+    """
+    connection.adapters.register_loader("interval", _IntervalLoader)
+    replace_unreadable(connection.adapters, TEMPORAL, str)
+    register_json(connection.adapters, _JsonLoader)
 
 
 def as_xcom_takes(result: Any) -> Any:
@@ -134,6 +197,7 @@ def _bound(text: str) -> str:
 
 
 _BY_TYPE: dict[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((_Months, _Digits), operator.attrgetter("text")),
     int: _number,
     float: _float,
     Decimal: _decimal,

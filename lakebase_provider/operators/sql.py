@@ -150,10 +150,15 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         if self.output_path is not None:
             return self._write_result(self.output_path)
         handler, self.handler = self.handler, self._bounded(self.handler)
+        hook = self.get_db_hook()
+        if self.do_xcom_push and not self._has_output_processor:
+            from lakebase_provider.hooks.xcom_values import keep_texts
+
+            hook.adapt = keep_texts
         try:
             return super().execute(context)  # type: ignore[no-untyped-call] # common-sql annotates it not
         finally:
-            self.handler = handler
+            self.handler, hook.adapt = handler, None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger counted or wrote, or fail as it did."""

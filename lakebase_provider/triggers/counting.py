@@ -9,11 +9,13 @@ from psycopg import generators
 from psycopg.pq import ExecStatus
 from psycopg.rows import TupleRow
 
+from lakebase_provider.core.cursor import InertComments
+
 #: Rows that libpq holds at a time.
 _CHUNK_ROWS = 1000
 
 
-class CountingCursor(psycopg.AsyncCursor[TupleRow]):
+class CountingCursor(InertComments, psycopg.AsyncCursor[TupleRow]):
     """A cursor for statements of which only the number of rows is wanted.
 
     psycopg's ``execute`` keeps all rows in memory, and its ``stream`` takes queries alone.

@@ -59,3 +59,12 @@ def test_lineage(lake: LocalLakebase, tmp_path: Path) -> None:
     assert lineage is not None
     assert [dataset.name for dataset in lineage.inputs] == ["databricks_postgres.public.unloaded"]
     assert [(dataset.namespace, dataset.name) for dataset in lineage.outputs] == [("s3://bucket", "a.csv")]
+
+
+def test_what_the_error_of_a_numeric_advises_works(lake: LocalLakebase, tmp_path: Path) -> None:
+    sql = "select g as id, 1e-50::numeric as n from generate_series(1, 9) g"
+    with pytest.raises(AirflowFailException, match=r'Column "n" .*an unload numeric=\'text\''):
+        unload(tmp_path / "parts", sql, parallel=2, by="id")
+    assert unload(tmp_path / "parts", sql, parallel=2, by="id", numeric="text")["rows"] == 9
+    found = pq.read_table(tmp_path / "parts")["n"].to_pylist()
+    assert found == [f"0.{'0' * 49}1"] * 9

@@ -55,6 +55,17 @@ VALUES: list[tuple[str, Any]] = [
     ("'9999-12-31 23:59:59.999999+00'::timestamptz", "9999-12-31 23:59:59.999999+00:00"),
     ("'1 day 2 hours'::interval", dt.timedelta(days=1, hours=2)),
     ("'900000 days 1 microsecond'::interval", "900000 days 0:00:00.000001"),
+    ("'1 mon'::interval", "1 mon"),
+    ("'-1 year -2 mons +3 days 04:00'::interval", "-1 years -2 mons +3 days 04:00:00"),
+    ("array['1 mon'::interval, '1 day']", ["1 mon", dt.timedelta(days=1)]),
+    ("'170000000 years'::interval", "170000000 years"),
+    ("'infinity'::date", "infinity"),
+    ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+    ("'24:00'::time", "24:00:00"),
+    ("'-infinity'::timestamptz", "-infinity"),
+    ("array['infinity'::timestamp]", ["infinity"]),
+    ("'[0.12345678901234567890123, 0.1, 1.50, 1e2]'::jsonb", ["0.12345678901234567890123", 0.1, 1.5, 100]),
+    ("'{\"a\": 1e400, \"b\": 1e-400}'::json", {"a": "1e400", "b": "1e-400"}),
     ("'00ff'::bytea", "\\x30306666"),
     ("'10.0.0.1'::inet", "10.0.0.1"),
     ("'10.0.0.1/8'::inet", "10.0.0.1/8"),
@@ -163,3 +174,9 @@ async def test_the_triggerer_hands_on_no_values(lake: LocalLakebase, tmp_path: P
     )
     assert event == {"status": "success", "rows": [1]}
     await LakebaseHook().client.aclose()
+
+
+def test_a_handler_still_works_with_pythons_values(lake: LocalLakebase) -> None:
+    sql = """select '1 mon'::interval, '{"a": 0.12345678901234567890123}'::jsonb"""
+    days, number = run(sql, handler=lambda cursor: [(row[0].days, row[1]["a"] * 2) for row in cursor])[0]
+    assert (days, number) == (30, 0.12345678901234567890123 * 2)

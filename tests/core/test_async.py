@@ -589,3 +589,11 @@ def test_a_loop_that_pauses_keeps_no_connection_of_a_client_that_is_closed(
             assert loop.run_until_complete(backend(client)) != pid
     finally:
         loop.close()
+
+
+async def test_what_stands_in_a_comment_is_no_placeholder(client: LakebaseClient) -> None:
+    async with client.aconnection() as connection:
+        for cursor in (connection.cursor(), connection.cursor("named")):
+            async with cursor:
+                await cursor.execute("select %s::int -- was %(region)s, 100% sure", (1,))
+                assert await cursor.fetchall() == [(1,)]

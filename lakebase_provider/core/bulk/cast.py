@@ -144,7 +144,10 @@ class Caster:
         if kind == "uuid":
             return self._by_values
         element = self._target.element
-        if element is not None and (element.precision or element.fraction < 6 or element.max_bytes):
+        lossy = element is not None and (
+            element.precision or element.fraction < 6 or element.length or element.max_bytes
+        )
+        if lossy:
             # The server would round or cut the elements unseen.
             return self._array_texts if self._text else None
         return partial(check_parsed, target=self._target, strict=self._strict) if self._text else None

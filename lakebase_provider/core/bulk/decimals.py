@@ -18,7 +18,7 @@ _SMALL, MOST_DIGITS = 38, 76
 #: Digits behind the point that an undeclared numeric has at least, where there is room.
 _USUAL_SCALE = 18
 
-REMEDY = "Round the column or cast it in the query, or read numerics as text by numeric='text'."
+REMEDY = "Round the column or cast it to text in the query, or give a fetch or an unload numeric='text'."
 
 
 def undeclared() -> pa.DataType:
@@ -99,10 +99,11 @@ def of_38_digits(batch: pa.RecordBatch) -> pa.RecordBatch:
     for place in large:
         name, column = batch.schema.names[place], batch.column(place)
         try:
-            found = cast(column, pa.decimal128(_SMALL, _element(column.type).scale))
+            found = cast(column, pa.decimal128(_SMALL, min(_element(column.type).scale, _SMALL)))
         except (pa.ArrowInvalid, ValueError):
             raise LoadError(
-                f'Column "{name}" holds a number of more than {_SMALL} digits, which Polars cannot.',
+                f'Column "{name}" holds a number of more than {_SMALL} digits, or of more places, '
+                "which Polars cannot.",
                 remedy=REMEDY,
             ) from None
         batch = batch.set_column(place, name, found)

@@ -69,14 +69,12 @@ def to_polars(batches: Batches) -> pl.DataFrame:
     Raises:
         LoadError: Two columns have one name, or are wider than Polars' types.
     """
-    import polars as pl
+    import pyarrow as pa
 
     require_distinct_names(batches.schema.names)
 
     def part(batch: pa.RecordBatch) -> pl.DataFrame:
-        found = pl.from_arrow(packed(as_views(of_38_digits(batch))), rechunk=False)
-        assert isinstance(found, pl.DataFrame)  # a batch becomes no series
-        return found
+        return _polars(packed(as_views(of_38_digits(batch))))
 
     frame = None
     for found in map(part, batches):
@@ -87,8 +85,25 @@ def to_polars(batches: Batches) -> pl.DataFrame:
         else:
             frame = _of_one_schema(frame, found)
     if frame is None:
-        return pl.DataFrame(batches.schema.empty_table())
+        return part(pa.RecordBatch.from_pylist([], batches.schema))
     return frame
+
+
+def _polars(batch: pa.RecordBatch) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        found = pl.from_arrow(batch, rechunk=False)
+    # A panic is no Exception. The texts of both may show values.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        for name in batch.schema.names if batch.num_columns > 1 else ():
+            _polars(batch.select([name]))
+        raise LoadError(
+            f'Column "{batch.schema.names[0]}" holds what Polars cannot.',
+            remedy="Cast the column in the query, or fetch an Arrow table.",
+        ) from None
+    assert isinstance(found, pl.DataFrame)  # a batch becomes no series
+    return found
 
 
 def _of_one_schema(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
@@ -108,7 +123,7 @@ def _of_one_schema(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     for name, kind in kinds.items():
         try:
             frame, found = frame.cast({name: kind}), found.cast({name: kind})
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             raise LoadError(
                 f'Column "{name}" holds numbers of which Polars\' decimals do not hold all digits.',
                 remedy=REMEDY,

@@ -31,10 +31,16 @@ def query_text(connection: psycopg.Connection[Any], query: Query, params: Parame
         connection: Says how to quote.
         query: The query; per cent signs stand for themselves if `params` is None.
         params: The parameters.
+
+    Raises:
+        psycopg.ProgrammingError: They do not fit the placeholders; beside parameters a per cent sign in
+            quotes is written twice.
     """
     if params is not None:
         with psycopg.ClientCursor(connection) as cursor:
             cursor.adapters.register_dumper(_Number, _NumberDumper)
+            if isinstance(query, sql.Composable):
+                query = query.as_bytes(connection)
             return cursor.mogrify(with_inert_comments(query, params), _in_brackets(params)).encode(
                 connection.info.encoding
             )

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.adapt import Buffer
-from psycopg.types.datetime import IntervalLoader
 from psycopg.types.string import TextLoader
 
 from lakebase_provider.core.bulk.decimals import MOST_DIGITS, Numeric, decimal_for, digits_of
 from lakebase_provider.core.bulk.decimals import REMEDY as DECIMALS_REMEDY
 from lakebase_provider.core.bulk.failures import readable
+from lakebase_provider.core.bulk.intervals import ExactIntervalLoader
 from lakebase_provider.core.bulk.query import Parameters
 from lakebase_provider.core.bulk.result_types import ResultColumn, result_columns
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import LoadError
-from lakebase_provider.core.sql_text import with_inert_comments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,8 +46,8 @@ def cursor_batches(
     with plain_cursor(connection) as cursor:
         for type_name in (*_AS_TEXT, *(("numeric",) if numeric == "text" else ())):
             cursor.adapters.register_loader(type_name, TextLoader)
-        cursor.adapters.register_loader("interval", _ExactIntervalLoader)
-        cursor.execute(with_inert_comments(query, params), params)
+        cursor.adapters.register_loader("interval", ExactIntervalLoader)
+        cursor.execute(query, params)  # type: ignore[arg-type] # query_text has refused a template
         if cursor.description is None:
             raise LoadError("The statement returns no rows.", remedy="Use execute for it.")
         with readable("a description of the statement's columns"):
@@ -149,16 +146,3 @@ def _needed(values: list[Any], column: ResultColumn) -> pa.DataType | None:
         return None
     kind = decimal_for(*digits_of(numbers))
     return pa.list_(kind) if is_list and kind is not None else kind
-
-
-class _ExactIntervalLoader(IntervalLoader):
-    """psycopg's, but for months and years, which it would count as 30 and 365 days."""
-
-    def load(self, data: Buffer) -> timedelta:
-        text = bytes(data)
-        if b"mon" in text or b"year" in text:
-            raise LoadError(
-                "An interval holds months or years, which have no fixed length.",
-                remedy="Cast the column to text in the query.",
-            )
-        return super().load(data)

@@ -41,32 +41,40 @@ def read_rows(
     Raises:
         LoadError: The statement returns no rows, or a value cannot be read.
         LoadInterruptedError: The connection was lost while the rows came.
-        psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value.
+        psycopg.Error: The server refuses the statement, or cancels it; psycopg cannot read a value, or the
+            parameters do not fit the placeholders.
     """
     with plain_cursor(connection) as cursor:
-        _load_json_quickly(cursor.adapters)
+        register_json(cursor.adapters, _QuickJsonLoader)
         size = _ROWS if capabilities.has_stream_chunked() else 1
         try:
             with interrupted_reads(), readable("a value of the result"):
                 yield from cursor.stream(query, params, size=size)
         except psycopg.ProgrammingError as error:
-            if error.sqlstate is None and cursor.description is None:
+            if cursor.has_sent and error.sqlstate is None and cursor.description is None:
                 raise LoadError("The statement returns no rows.", remedy="Use execute for it.") from error
             raise
 
 
-def _load_json_quickly(adapters: AdaptersMap) -> None:
-    """Where psycopg's default reads JSON, read the same values of it in a third of the time.
+def register_json(adapters: AdaptersMap, loader: type[JsonLoader]) -> None:
+    """Have JSON read by a loader where psycopg's default would read it, and nobody has set another.
 
-    Most of it is spent around Python's scanner, on encodings and blanks that the server's text does not have.
+    Args:
+        adapters: Those of a connection or cursor.
+        loader: Of both types.
     """
     for name, stock in (("json", JsonLoader), ("jsonb", JsonbLoader)):
         oid = adapters.types[name].oid
         if adapters.get_loader(oid, Format.TEXT) is stock and stock(oid).loads is json.loads:
-            adapters.register_loader(oid, _QuickJsonLoader)
+            adapters.register_loader(oid, loader)
 
 
 class _QuickJsonLoader(JsonLoader):
+    """psycopg's values in a third of the time.
+
+    Most of it is spent around Python's scanner, on encodings and blanks that the server's text does not have.
+    """
+
     def load(self, data: Buffer) -> Any:
         try:
             text = str(data, "utf-8")

@@ -50,7 +50,8 @@ class Reads(ABC):
             LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server
                 sends what has not the form that it announced.
             LoadInterruptedError: The connection was lost while the rows came.
-            psycopg.Error: The server refuses the query, or cancels it.
+            psycopg.Error: The server refuses the query, or cancels it; or `params` do not fit its
+                placeholders, beside which a percent sign is written ``%%``, but in a comment.
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.frames import to_arrow
@@ -135,7 +136,7 @@ class Reads(ABC):
         Raises:
             LoadError: The statement returns no rows, or a value cannot be read.
             LoadInterruptedError: The connection was lost while the rows came.
-            psycopg.Error: The server refuses the query, or cancels it; psycopg cannot read a value.
+            psycopg.Error: As by :meth:`fetch_arrow`; or psycopg cannot read a value.
             LakebaseError: No connection could be had.
         """
         from lakebase_provider.core.bulk.read_rows import read_rows

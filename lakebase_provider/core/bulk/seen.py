@@ -1,15 +1,18 @@
 """What can be read once, and has been: an iterator, a stream of record batches, a cursor.
 
 To whoever reads it a second time it looks like a source without rows, and a replacement by it empties the
-table. So what has been read is remembered for as long as it lives.
+table. So what has been read is remembered for as long as it lives. Who else has read it shows by a generator,
+which knows whether it has begun; and where it is wrapped, by what the wrapper holds.
 """
 
 from __future__ import annotations
 
+import gc
+import inspect
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +22,8 @@ _Item = TypeVar("_Item")
 _NOTHING: Any = object()
 #: Of an object that takes no weak references, such as a map, this many are kept alive.
 _HELD = 16
+#: Objects that are looked at for what a source reads from.
+_LOOKED_AT = 100
 
 
 @dataclass
@@ -57,23 +62,27 @@ class Reading:
             found = None
         self._earlier = None if found is None else found.state
         if self._earlier == "left":
-            raise self._used("has been read in part")
+            raise self._used("has been read in part by an earlier attempt")
+        # Asked before it is read, for then it has begun in any case.
+        self._begun = found is None and not anew and _has_begun(source)
         self._record = _remember(source, mark) if remembered else None
 
     def began(self, *, empty: bool) -> None:
         """Tell whether there was a first item.
 
         Raises:
-            ConfigError: There is none, for an earlier attempt read them all.
+            ConfigError: There is none, for an earlier attempt or somebody else read them.
         """
         if not empty:
             return
         if self._earlier == "ended":
             self._set("ended")
-            raise self._used("has been read to its end")
+            raise self._used("has been read to its end by an earlier attempt")
+        if self._begun:
+            self._set("ended")
+            raise self._used("gives none, and was read before, or reads from what was")
         # Who finds nothing the second time has lost nothing.
-        self._record = None
-        _records.pop(id(self._source), None)
+        self._set("empty")
 
     def ended(self) -> None:
         """Tell that all of it was read."""
@@ -90,8 +99,7 @@ class Reading:
 
     def _used(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The source of rows ({type(self._source).__name__}) {what} by an earlier attempt, and gives"
-            " these rows only once.",
+            f"The source of rows ({type(self._source).__name__}) {what}, and gives these rows only once.",
             remedy="Make it anew for each attempt, or give what can be read again, such as a list.",
         )
 
@@ -118,6 +126,44 @@ def read_once(rows: Iterable[_Item]) -> tuple[Iterator[_Item], Reading]:
         return iter(()), reading
     # At the speed of C, item by item.
     return itertools.chain((first,), iterator, _noting_the_end(reading)), reading
+
+
+def _has_begun(source: object) -> bool:
+    """Whether a source, or what it reads from, has certainly been asked for items before."""
+    found, seen = [source], {id(source)}
+    for item in found:
+        record = _records.get(id(item))
+        # That of the source itself is known to be of other contents.
+        if record is not None and item is not source and record.reference() is item:
+            if record.state != "empty" and not _has_other_contents(item, record):
+                return True
+            continue
+        if not hasattr(type(item), "__next__"):
+            continue
+        held: Iterable[object]
+        if isinstance(item, Generator):
+            if inspect.getgeneratorstate(item) != inspect.GEN_CREATED:
+                return True
+            held = inspect.getgeneratorlocals(item).values()
+        else:
+            held = _held_by(item)
+        new = [each for each in held if id(each) not in seen]
+        seen.update(map(id, new))
+        found.extend(new[: max(0, _LOOKED_AT - len(found))])
+    return False
+
+
+def _has_other_contents(item: Any, record: _Record) -> bool:
+    # A cursor that has run another statement.
+    if record.mark is not None:
+        return getattr(item, "description", None) is not record.mark
+    return getattr(item, "rownumber", None) == 0
+
+
+def _held_by(iterator: object) -> Iterator[object]:
+    for item in (*gc.get_referents(iterator), *getattr(iterator, "__dict__", {}).values()):
+        # Such as the iterators of a zip.
+        yield from item if type(item) is tuple else (item,)
 
 
 def _noting_the_end(reading: Reading) -> Iterator[Any]:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.decimals import digits_of
+from lakebase_provider.core.bulk.frames import to_polars
+from lakebase_provider.core.bulk.read import Batches
 from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
 from tests.core.bulk.test_read_fidelity import BY_CURSOR
@@ -131,9 +133,28 @@ def test_polars_has_38_digits_in_all(client: LakebaseClient) -> None:
         "select repeat('9', 39)::numeric as n",
         "select repeat('9', 39)::numeric(40, 0) as n",
         "select array[repeat('9', 39)::numeric] as n",
+        "select 1e-50::numeric as n",
+        "select 1e-30::numeric / 3 as n",
+        "select 1e-60::numeric(2, 60) as n",
+        "select 1 as a, array[1e-50::numeric] as n",
     ):
         with pytest.raises(LoadError, match=r'^Column "n" .*numeric=\'text\''):
             client.fetch_polars(query)
+
+
+def test_what_polars_can_hold_of_a_column_of_more_places_is_read(client: LakebaseClient) -> None:
+    decimal = pl.Decimal(38, 38)
+    assert client.fetch_polars("select 0.5::numeric(60, 50) as n")["n"].to_list() == [Decimal("0.5")]
+    assert client.fetch_polars("select null::numeric(60, 50) as n")["n"].to_list() == [None]
+    assert client.fetch_polars("select 1::numeric(60, 50) as n where false").schema == {"n": decimal}
+
+
+def test_polars_own_errors_become_one_that_names_the_column() -> None:
+    # No read gives this type, and Polars has none for it.
+    interval = pa.array([pa.MonthDayNano([1, 2, 3])])
+    batch = pa.RecordBatch.from_arrays([pa.array([1]), interval], names=["a", "n"])
+    with pytest.raises(LoadError, match=r'^Column "n" holds what Polars cannot'):
+        to_polars(Batches(batch.schema, iter([batch])))
 
 
 def test_the_parts_of_a_file_have_one_type(client: LakebaseClient, tmp_path: Path) -> None:

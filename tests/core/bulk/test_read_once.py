@@ -115,6 +115,84 @@ def test_a_generator_that_failed_is_not_empty(client: LakebaseClient) -> None:
     assert kept(client) == ROWS
 
 
+def _filtered(rows: Iterator[Any]) -> Iterator[Any]:
+    for row in rows:
+        if row:
+            yield row
+
+
+class _Reader:
+    """An iterator of somebody's own, around another one."""
+
+    def __init__(self, rows: Iterator[Any]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._rows)
+
+
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "expression": lambda rows: (row for row in rows),
+    "function": _filtered,
+    "map": lambda rows: map(tuple, rows),
+    "filter": lambda rows: filter(None, rows),
+    "islice": lambda rows: itertools.islice(rows, 9),
+    "chain": lambda rows: itertools.chain(rows, rows),
+    "zip": lambda rows: zip(rows, itertools.count(), strict=False),
+    "own": _Reader,
+    "nested": lambda rows: map(tuple, filter(None, (row for row in _filtered(rows)))),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("begin", [_generator, lambda: iter(ROWS)], ids=["generator", "iterator"])
+def test_what_reads_from_a_source_that_was_loaded_does_not_empty_the_table(
+    client: LakebaseClient, begin: Callable[[], Iterator[Any]], wrap: Callable[[Any], Any]
+) -> None:
+    rows = begin()
+    client.load(rows, "kept", mode="replace")
+    wrapped = wrap(rows)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"read before|by an earlier attempt"):
+            client.load(wrapped, "kept", mode="replace")
+        assert kept(client) == ROWS
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, *WRAPPED.values()], ids=["itself", *WRAPPED])
+def test_a_generator_that_others_have_read_does_not_empty_the_table(
+    client: LakebaseClient, wrap: Callable[[Any], Any]
+) -> None:
+    client.load(ROWS, "kept")
+    spent, closed, begun = _generator(), _generator(), (row for row in ROWS[:1])
+    assert [*spent] == ROWS
+    closed.close()
+    next(begun)
+    for rows in map(wrap, (spent, closed, begun)):
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"read before|by an earlier attempt"):
+                client.load(rows, "kept", mode="replace")
+            assert kept(client) == ROWS
+
+
+def test_a_generator_whose_header_was_taken_is_loaded(client: LakebaseClient) -> None:
+    rows: Iterator[Any] = (row for row in [("id", "name"), *ROWS])
+    client.load(rows, "kept", mode="replace", columns=next(rows))
+    assert kept(client) == ROWS
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_no_rows_in_a_wrapper_replace(client: LakebaseClient, wrap: Callable[[Any], Any]) -> None:
+    client.load(ROWS, "kept")
+    empty = (row for row in ROWS[:0])
+    for rows in (wrap(empty), wrap(iter([]))):
+        for _ in range(2):
+            client.load(rows, "kept", mode="replace")
+            assert kept(client) == []
+
+
 def test_no_rows_from_the_beginning_replace_as_often_as_one_likes(client: LakebaseClient) -> None:
     for empty in (
         iter([]),
@@ -140,6 +218,12 @@ def test_a_cursor_may_run_another_statement(client: LakebaseClient) -> None:
     client.load(cursor, "kept", mode="replace")
     client.load(cursor.execute("select id, name from t where id > 1"), "kept", mode="replace")
     assert kept(client) == ROWS[1:]
+    with pytest.raises(ConfigError, match="read before"):
+        client.load((row for row in cursor), "kept", mode="replace")
+    assert kept(client) == ROWS[1:]
+    cursor.execute("select id, name from t where id > 5")
+    client.load((row for row in cursor), "kept", mode="replace")
+    assert kept(client) == []
     client.load(cursor.execute("select id, name from t where id > 5"), "kept", mode="replace")
     assert kept(client) == []
 

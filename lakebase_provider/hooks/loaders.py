@@ -1,0 +1,44 @@
+"""Loaders of values for which Python has nothing: what stands in their place, rather than psycopg's error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import Format
+
+#: Types of which Postgres has values beyond Python's: infinities, 24:00, years before 1 and after 9999.
+TEMPORAL = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+
+
+def replace_unreadable(adapters: AdaptersMap, names: Iterable[str], instead: Callable[[str], Any]) -> None:
+    """Have another value stand for each one that a type's loader cannot read, in arrays too.
+
+    Args:
+        adapters: A connection's, before it runs the statement.
+        names: The types.
+        instead: Makes the other value of the one that Postgres wrote.
+    """
+    for name in names:
+        oid = adapters.types[name].oid
+        loader = adapters.get_loader(oid, Format.TEXT)
+        if loader is not None:
+            adapters.register_loader(oid, _guarded(loader, instead))
+
+
+def _guarded(inner: Any, instead: Callable[[str], Any]) -> type[Loader]:
+    class Guarded(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            # Not by inheritance: psycopg calls its loaders in C by a way that passes by a subclass.
+            self._load: Callable[[Buffer], Any] = inner(oid, context).load
+
+        def load(self, data: Buffer) -> Any:
+            try:
+                return self._load(data)
+            except Exception:  # of many kinds, most of which quote the value
+                return instead(str(data, "utf-8", "replace"))
+
+    return Guarded
