@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lakebase_provider.core.bulk.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.target import BadValueError, Target
 from lakebase_provider.core.errors import ColumnMismatchError
 
@@ -136,6 +137,10 @@ def same(array: pa.Array) -> pa.Array:
 
 def to(kind: pa.DataType) -> Cast:
     """A cast that raises where it would lose anything."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal128(kind):
+        return lambda array: array if array.type == kind else cast_to_decimal(array, kind)
     return lambda array: array if array.type == kind else array.cast(kind, safe=True)
 
 

@@ -24,6 +24,7 @@ from lakebase_provider.core.bulk.arrow_types import (
     to_day,
     to_float4,
 )
+from lakebase_provider.core.bulk.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.encode_values import ValuesEncoder
 from lakebase_provider.core.bulk.parsed_text import check_parsed, element_texts
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, OTHER, TEXTS, BadValueError, Target
@@ -266,7 +267,7 @@ class Caster:
 
         if self._fits_decimal128() and self._target.precision:
             try:
-                return array.cast(pa.string()).cast(canonical(self._target))
+                return cast_to_decimal(array.cast(pa.string()), canonical(self._target))
             except pa.ArrowException:
                 pass  # NaN, or a bad value
         if pa.types.is_float64(array.type):

@@ -110,15 +110,35 @@ def of_38_digits(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Decimals, or lists of them, as another decimal or lists of it.
+def cast(array: pa.Array, kind: pa.DataType, *, digits: int | None = None) -> pa.Array:
+    """Decimals or texts, or lists of them, as another decimal or lists of it.
+
+    Arrow's own cast to a decimal of 128 bits does not notice where a larger scale takes a decimal or a text
+    beyond them, and makes another number of it.
+
+    Args:
+        array: The numbers; of integers and floats, too.
+        kind: The decimal.
+        digits: Digits that they have at most; None for as many as their type allows.
 
     Raises:
         pyarrow.ArrowInvalid: A value does not fit.
     """
     import pyarrow as pa
 
-    return array.cast(pa.list_(kind) if pa.types.is_list(array.type) else kind)
+    is_list, element = pa.types.is_list(array.type), _element(array.type)
+    if pa.types.is_decimal128(kind) and _may_pass_unseen(element, kind, digits):
+        wide = pa.decimal256(MOST_DIGITS, kind.scale)
+        array = array.cast(pa.list_(wide) if is_list else wide)
+    return array.cast(pa.list_(kind) if is_list else kind)
+
+
+def _may_pass_unseen(element: pa.DataType, kind: pa.DataType, digits: int | None) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_decimal128(element):
+        return bool((digits or element.precision) + kind.scale - element.scale > _SMALL)
+    return bool(pa.types.is_string(element) or pa.types.is_large_string(element))
 
 
 def _element(kind: pa.DataType) -> Any:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from struct import unpack
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.bulk.decimals import decimal_for
+from lakebase_provider.core.bulk.decimals import cast, decimal_for
 from lakebase_provider.core.bulk.fields import Fields, Malformed, ValueRefused, refuse
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _put_together(parts: Any, scale: int, fields: Fields, kind: pa.DataType) -> 
     buffers = [fields.validity(), found.buffers()[1]]
     whole = pa.Array.from_buffers(decimal(most, scale), len(fields), buffers, fields.null_count)
     try:
-        return whole.cast(kind)
+        return cast(whole, kind)
     except pa.ArrowInvalid:
         # Which one it is, and which side of the point is too long, takes another look.
         return _one_by_one(fields, kind)
@@ -158,7 +158,7 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     try:
-        return array.cast(kind)
+        return cast(array, kind, digits=_INT64_DIGITS)
     except pa.ArrowInvalid:
         raise ValueRefused(f"more digits than {kind}") from None
 

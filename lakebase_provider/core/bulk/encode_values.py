@@ -18,6 +18,7 @@ import psycopg
 from lakebase_provider.core.adaptation import text_dumper
 from lakebase_provider.core.bulk import json_text, payload
 from lakebase_provider.core.bulk.arrow_types import MAX_DECIMAL128, to_float4
+from lakebase_provider.core.bulk.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.target import INTEGERS, JSONS, OTHER, TEXTS, BadValueError, Target
 from lakebase_provider.core.bulk.values import bad, check_column
 
@@ -155,7 +156,7 @@ class ValuesEncoder:
         scale = None if target.precision else _common_scale(texts)
         if scale is not None:
             try:
-                return texts.cast(pa.decimal128(MAX_DECIMAL128, scale))
+                return cast_to_decimal(texts, pa.decimal128(MAX_DECIMAL128, scale))
             except pa.ArrowException:
                 pass  # NaN, or more digits than Arrow holds
         if self._text:
