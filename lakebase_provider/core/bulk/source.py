@@ -47,9 +47,18 @@ class Batch:
         return Batch(tuple(column[start:stop] for column in self.columns), stop - start)
 
     def row(self, index: int) -> tuple[Any, ...]:
-        """One row as Python values."""
+        """One row as Python values; bytes in a text that are no UTF-8 are written as ``\\x80``."""
         values = (column[index] for column in self.columns)
-        return tuple(value.as_py() if hasattr(value, "as_py") else value for value in values)
+        return tuple(_of_arrow(value) if hasattr(value, "as_py") else value for value in values)
+
+
+def _of_arrow(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        if hasattr(value, "as_buffer"):
+            return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
+        return [_of_arrow(item) for item in value.values]
 
 
 class Source:

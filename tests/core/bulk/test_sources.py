@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 from upath import UPath
 
-from lakebase_provider.core.bulk.source import open_source
+from lakebase_provider.core.bulk.source import Batch, open_source
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LakebaseError
 
@@ -213,3 +213,10 @@ def test_python_objects_of_polars_are_refused(lazy: bool) -> None:
     frame = pl.DataFrame({"thing": [object(), object()]}, schema={"thing": pl.Object})
     with pytest.raises(ColumnMismatchError, match="'thing' of the data frame holds Python objects"):
         open_source(frame.lazy() if lazy else frame)
+
+
+def test_a_row_of_a_damaged_file_can_be_shown() -> None:
+    damaged = pa.array([b"a\x80b", None], pa.binary()).view(pa.string())
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2]), damaged)
+    assert Batch((damaged, lists), 2).row(0) == ("a\\x80b", ["a\\x80b"])
+    assert Batch((damaged, lists), 2).row(1) == (None, [None])
