@@ -115,7 +115,7 @@ class Lender(BasePool):
         opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
         return PoolExhaustedTimeout(
             f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
-            remedy=f"{PoolExhaustedError.default_remedy} {_KEPT_BY_ERRORS}",
+            remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tests.security.fronts import SYNC, AirflowFront, DagsterFront, Front, Settings, World  # isort: skip
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
@@ -62,12 +63,12 @@ class OutOfReach:
 
     Attributes:
         fronts: Which.
-        only: Where alone the package raises it; checked against its source.
+        only: Where alone the package raises it, by how the files' names begin; checked against its source.
         reason: What it is for.
     """
 
     fronts: tuple[str, ...]
-    only: str
+    only: str | tuple[str, ...]
     reason: str
 
 
@@ -89,7 +90,14 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
         ("core", "dagster"), "lakebase_provider/operators/", "It is about XCom, which Airflow alone has."
     ),
     "StatementError": OutOfReach(
-        ("core", "dagster"), "lakebase_provider/triggers/", "It carries an error from Airflow's triggerer."
+        ("core", "dagster"),
+        ("lakebase_provider/triggers/", "lakebase_provider/hooks/xcom_values.py"),
+        "It carries an error from Airflow's triggerer, or is about XCom.",
+    ),
+    "_ClosedError": OutOfReach(
+        SYNC,
+        "lakebase_provider/core/bulk/transfer_servers.py",
+        "It ends a thread, whose result nobody takes.",
     ),
 }
 
@@ -298,7 +306,7 @@ def server_is_full(front: Front, world: World) -> None:
 # The pool and statements.
 
 
-@raises("PoolExhaustedError", *SYNC)
+@raises("PoolExhaustedTimeout", *SYNC)
 def pool_is_empty(front: Front, world: World) -> None:
     client = front.client(world.settings(max_size=1))
     with client.connection(5), client.connection(0.05):
@@ -558,6 +566,21 @@ def fetch_from_liar(front: Front, world: World, rows: bytes, kind: str) -> None:
         workspace_host=None,
     )
     front.client(asked).fetch_arrow("SELECT c0 FROM t")
+
+
+@raises("InexactValueError", *SYNC)
+def value_with_a_fraction_of_a_microsecond(front: Front, world: World) -> None:
+    with front.client(world.settings()).connection() as connection:
+        connection.execute("SELECT %s", [np.timedelta64(1, "ns")])
+
+
+@raises("_NestedError", *SYNC)
+def object_within_a_line_of_json(front: Front, world: World) -> None:
+    client, file = front.client(world.settings()), world.folder / "rows.jsonl"
+    file.write_text('{"a": {"b": [1]}}\n')
+    with client.connection() as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS nested (a int)")
+    client.load(str(file), "nested")
 
 
 # What is no front's.
