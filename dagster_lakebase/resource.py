@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy.engine import Engine
 
+    from lakebase_provider.core.bulk.decimals import Numeric
     from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
     from lakebase_provider.core.health import HealthReport
@@ -265,12 +266,20 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         self, sql: str, params: Parameters = None, as_: Literal["rows"] = "rows"
     ) -> list[tuple[Any, ...]]: ...
     @overload
-    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["pandas"]) -> pd.DataFrame: ...
+    def fetch(
+        self, sql: str, params: Parameters = None, *, as_: Literal["pandas"], numeric: Numeric = "decimal"
+    ) -> pd.DataFrame: ...
     @overload
-    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["polars"]) -> pl.DataFrame: ...
+    def fetch(
+        self, sql: str, params: Parameters = None, *, as_: Literal["polars"], numeric: Numeric = "decimal"
+    ) -> pl.DataFrame: ...
     @overload
-    def fetch(self, sql: str, params: Parameters = None, *, as_: Literal["arrow"]) -> pa.Table: ...
-    def fetch(self, sql: str, params: Parameters = None, as_: str = "rows") -> Any:
+    def fetch(
+        self, sql: str, params: Parameters = None, *, as_: Literal["arrow"], numeric: Numeric = "decimal"
+    ) -> pa.Table: ...
+    def fetch(
+        self, sql: str, params: Parameters = None, as_: str = "rows", *, numeric: Numeric = "decimal"
+    ) -> Any:
         """What a query returns, all of it in memory.
 
         Args:
@@ -278,9 +287,11 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             params: The parameters, bound by the server.
             as_: ``"rows"`` for a list of tuples; ``"pandas"``, ``"polars"`` or ``"arrow"`` for a frame, which
                 needs the extra of that name. A numeric is a Decimal in each of them, never a float.
+            numeric: In frames, ``"text"`` for the text that Postgres writes for a numeric: any number of digits,
+                NaN and the infinities.
 
         Raises:
-            ConfigError: `as_` is none of these.
+            ConfigError: `as_` or `numeric` is none of these.
             psycopg.Error: The server refuses the query.
             LakebaseError: No connection could be had.
         """
@@ -291,7 +302,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         from lakebase_provider.core.bulk.read import read_whole
 
         require_form(as_)
-        with self.get_connection() as connection, read_whole(connection, sql.encode(), params) as batches:
+        with (
+            self.get_connection() as connection,
+            read_whole(connection, sql.encode(), params, numeric=numeric) as batches,
+        ):
             return frame_of(batches, as_)
 
     def fetch_last_updated_timestamps(
