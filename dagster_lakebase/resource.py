@@ -287,8 +287,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             params: The parameters, bound by the server.
             as_: ``"rows"`` for a list of tuples; ``"pandas"``, ``"polars"`` or ``"arrow"`` for a frame, which
                 needs the extra of that name. A numeric is a Decimal in each of them, never a float.
-            numeric: In frames, ``"text"`` for the text that Postgres writes for a numeric: any number of digits,
-                NaN and the infinities.
+            numeric: In frames, ``"text"`` for the text that Postgres writes for a numeric: any number of
+                digits, NaN and the infinities.
 
         Raises:
             ConfigError: `as_` or `numeric` is none of these.
