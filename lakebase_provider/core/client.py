@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lakebase_provider.core import process
 from lakebase_provider.core.async_pool import AsyncLakebasePool, AsyncPools
 from lakebase_provider.core.bulk.reads import Reads
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
@@ -104,7 +104,7 @@ class LakebaseClient(Reads):
         self._async_pools = AsyncPools(config, self._connector)
         self._lock = threading.Lock()
         self._pool: LakebasePool | None = None
-        self._pool_pid = os.getpid()
+        self._pool_pid = process.number
         self._checkouts_of_closed_pools = 0
         self._inherited: list[LakebasePool] = []
 
@@ -117,7 +117,10 @@ class LakebaseClient(Reads):
     @property
     def pool(self) -> LakebasePool:
         """This process's pool, opened at the first use."""
-        if self._pool_pid != os.getpid():
+        pool = self._pool
+        if pool is not None and self._pool_pid == process.number:
+            return pool
+        if self._pool_pid != process.number:
             self._abandon_inherited_pool()
         with self._lock:
             if self._pool is None:
@@ -331,7 +334,7 @@ class LakebaseClient(Reads):
         A running event loop's pool is closed by :meth:`aclose`; that of a loop that has ended, or of one that
         this thread runs no longer, here.
         """
-        if self._pool_pid != os.getpid():
+        if self._pool_pid != process.number:
             self._abandon_inherited_pool()
         with self._lock:
             pool, self._pool = self._pool, None
@@ -351,7 +354,7 @@ class LakebaseClient(Reads):
         if self._pool is not None:
             self._inherited.append(self._pool)
         self._pool = None
-        self._pool_pid = os.getpid()
+        self._pool_pid = process.number
 
 
 def _checkouts(pool: LakebasePool | None) -> int:

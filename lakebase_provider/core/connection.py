@@ -222,8 +222,9 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _forget_settings(self, state: dict[str, Any]) -> None:
         """Make the object as psycopg does, for the next borrower: what can be set without the server."""
         state.update(self._settings)
-        prepared = self._prepared
-        prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
+        prepared = state["_prepared"]
+        if prepared.prepare_threshold != _PREPARE_THRESHOLD or prepared.prepared_max != _PREPARED_MAX:
+            prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
         if state["_notice_handlers"] or state["_notify_handlers"]:
             state.update(_notice_handlers=[], _notify_handlers=[])
         if len(state) != len(_STATE):

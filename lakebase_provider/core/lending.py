@@ -152,8 +152,8 @@ def hand_over(connection: _Lent) -> _Lent:
     The new one is as psycopg makes them: it knows nothing of the old one's cursors, adapters, handlers and
     prepared statements.
     """
-    state = vars(connection)
-    heir: _Lent = object.__new__(type(connection))
+    state = connection.__dict__
+    heir: _Lent = object.__new__(connection.__class__)
     connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
     heir.__dict__ = state
     if state["_pipeline"] is not None:
@@ -164,7 +164,7 @@ def hand_over(connection: _Lent) -> _Lent:
         state["pgconn"] = _moved(old)
         # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
         state["_opened_with"] = state["_opened_with"] or old
-    if heir._touched:
+    if state["_touched"]:
         heir._forget_work(state)
     heir._forget_settings(state)
     state["_holder"].connection = ref(heir)

@@ -101,7 +101,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         idle = self._take_trusted()
         if idle is not None:
             # In microseconds, less than a span takes.
-            idle._pool = idle._lender = self
+            state = idle.__dict__
+            state["_pool"] = state["_lender"] = self
             self._loans[id(idle)] = place()
             return idle
         with telemetry.span("checkout"):
