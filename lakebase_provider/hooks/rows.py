@@ -425,7 +425,7 @@ def _insert(
         for batch, ends in batches(rows, commit_every, writer.batch_size):
             try:
                 writer.write(batch)
-            except Exception:
+            except Exception:  # whichever it is, it is raised again, when the log says how far it went
                 hook.log.error("Failed after %s rows were loaded into %s: %s", done, table, text)
                 if writer.refusal is not None:
                     hook.log.error("Counted from there: %s", writer.refusal)

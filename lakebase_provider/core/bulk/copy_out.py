@@ -87,7 +87,7 @@ class CopyOut:
             try:
                 with interrupted_reads():
                     self.ended = self._connection.wait(_receive(self._connection.pgconn, data, sizes))
-            except Exception:
+            except Exception:  # whichever it is, it is raised again, after what came before it
                 if sizes:
                     yield data, len(sizes)
                 raise

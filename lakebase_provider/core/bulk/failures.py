@@ -14,7 +14,8 @@ from lakebase_provider.core.errors import BadRowError, LakebaseError, LoadError,
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-#: What reading a value or a name raises that is not of its form.
+#: What reading a value or a name raises that is not of its form: psycopg's loaders hand on what int(),
+#: Decimal, datetime, json and struct raise, and a loader without a form for a value NotImplementedError.
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, NotImplementedError)
 
 #: Classes of SQLSTATEs of values that do not fit, and of broken constraints.

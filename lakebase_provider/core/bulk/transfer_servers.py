@@ -260,7 +260,7 @@ class _Reader:
             self._hand_on()
 
     def read(self, size: int = -1) -> bytes:
-        """What the driver asks of a file, though it never reads it."""
+        """psycopg2 wants its file to have it, and in a COPY to STDOUT never calls it."""
         raise NotImplementedError
 
     def close(self) -> None:
