@@ -174,8 +174,10 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         Raises:
             ValueError: This pool did not lend it. It is left alone.
         """
-        # A child that was forked leaves its parent's sessions alone.
-        if self._end_loan(conn) and self._owner == process.number:
+        # One step, as in the pool for threads. A forked child leaves its parent's sessions alone.
+        if self._loans.pop(id(conn), None) is None:
+            self._require_lent_before(conn)
+        elif self._owner == process.number:
             # A task of its own: a borrower that is cancelled meanwhile does not take the connection with it.
             await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
 

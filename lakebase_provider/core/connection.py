@@ -21,7 +21,7 @@ from psycopg.rows import Row, TupleRow, tuple_row
 from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
 from lakebase_provider.core.cursor import AsyncLakebaseServerCursor, InertComments, LakebaseServerCursor
-from lakebase_provider.core.lending import closed_pgconn, forget_session
+from lakebase_provider.core.lending import PREPARE_THRESHOLD, PREPARED_MAX, closed_pgconn, forget_session
 from lakebase_provider.core.statements import is_stale, only_reads
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _RESET_SESSION = (
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
 )
 
-#: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
-_PREPARE_THRESHOLD, _PREPARED_MAX = 5, 100
 #: What a borrower may have set on a connection without a word to the server, and what it was before.
 _SETTINGS: dict[str, Any] = {
     "row_factory": tuple_row,
@@ -147,6 +145,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     #: libpq's object of the connection that opened the session, if that was another one.
     _opened_with: PGconn | None
     _settings: ClassVar[dict[str, Any]]
+    _state_size: ClassVar[int]
     lock: Any
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
@@ -219,17 +218,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         if is_stale(error):
             self._prepared.clear()
 
-    def _forget_settings(self, state: dict[str, Any]) -> None:
-        """Make the object as psycopg does, for the next borrower: what can be set without the server."""
-        state.update(self._settings)
+    def _forget_additions(self, state: dict[str, Any]) -> None:
+        """Make the object as psycopg does, for the next borrower: what few of them set, or add."""
         prepared = state["_prepared"]
-        if prepared.prepare_threshold != _PREPARE_THRESHOLD or prepared.prepared_max != _PREPARED_MAX:
-            prepared.prepare_threshold, prepared.prepared_max = _PREPARE_THRESHOLD, _PREPARED_MAX
-        if state["_notice_handlers"] or state["_notify_handlers"]:
-            state.update(_notice_handlers=[], _notify_handlers=[])
-        if len(state) != len(_STATE):
-            for name in state.keys() - _STATE:
-                del state[name]
+        prepared.prepare_threshold, prepared.prepared_max = PREPARE_THRESHOLD, PREPARED_MAX
+        state.update(_notice_handlers=[], _notify_handlers=[])
+        for name in state.keys() - _STATE:
+            del state[name]
 
     def _forget_work(self, state: dict[str, Any]) -> None:
         """And what comes of talking to the server, which has forgotten it, too."""
@@ -268,7 +263,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         kind: Any = type(self)
         return getattr(_closed(kind), name)
 
-    def __del__(self, *_: Any) -> None:
+    def __del__(self) -> None:  # type: ignore[override] # Python gives it nothing
         if self._ended:
             return
         if self._lender is None or not self._lender._note_dropped(self):
@@ -572,6 +567,7 @@ _STATE = frozenset(vars(_closed(LakebaseConnection))) | {
     *LakebaseConnection._settings,
     *_WORK,
 }
+_Tracked._state_size = len(_STATE)
 
 
 def _interrupted() -> psycopg.OperationalError:

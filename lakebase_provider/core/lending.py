@@ -45,6 +45,8 @@ _GO_BETWEENS = (
 #: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
 _IN_PYTHON: bool = pq.__impl__ == "python"
 _KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
+#: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
+PREPARE_THRESHOLD, PREPARED_MAX = 5, 100
 #: As many places are named as help to find out who keeps connections.
 _MOST_PLACES = 3
 
@@ -62,26 +64,21 @@ class Lender(BasePool):
     _loans: dict[int, Place]
 
     def _lend(self, connection: _Lent) -> _Lent:
-        connection._pool = self
-        connection._lender = self
+        connection._pool = connection._lender = self
         self._loans[id(connection)] = place()
         return connection
 
-    def _end_loan(self, connection: Any) -> bool:
-        """Whether the loan ends with this call; no, if it has ended before.
+    def _require_lent_before(self, connection: Any) -> None:
+        """For a connection that is handed back but is not lent: its loan has ended.
 
         Raises:
             ValueError: The connection was not lent by this pool. It is left alone.
         """
-        # One step, so that of two threads only one hands it back.
-        if self._loans.pop(id(connection), None) is not None:
-            return True
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
                 f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}. "
                 "Remedy: close it by its own close()."
             )
-        return False
 
     def _note_dropped(self, connection: Any) -> bool:
         """What the garbage collector tells of a connection: whether it was lent still. Takes no locks."""
@@ -122,10 +119,13 @@ class Lender(BasePool):
 def place() -> Place:
     """Where the code that borrows stands: the first frame that is none of a library's between."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and _is_between(frame):
-        frame = frame.f_back
+    code = frame.f_code
+    if _between.get(code.co_filename) is not False:
+        while _is_between(frame) and (further := frame.f_back) is not None:
+            frame = further
+        code = frame.f_code
     # To find the line takes as long as all of this; it is asked for when something went wrong.
-    return frame.f_code, frame.f_lasti
+    return code, frame.f_lasti
 
 
 def _is_between(frame: FrameType) -> bool:
@@ -166,7 +166,16 @@ def hand_over(connection: _Lent) -> _Lent:
         state["_opened_with"] = state["_opened_with"] or old
     if state["_touched"]:
         heir._forget_work(state)
-    heir._forget_settings(state)
+    state.update(heir._settings)
+    prepared = state["_prepared"]
+    if (
+        prepared.prepare_threshold != PREPARE_THRESHOLD
+        or prepared.prepared_max != PREPARED_MAX
+        or state["_notice_handlers"]
+        or state["_notify_handlers"]
+        or len(state) != heir._state_size
+    ):
+        heir._forget_additions(state)
     state["_holder"].connection = ref(heir)
     return heir
 

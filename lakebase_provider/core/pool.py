@@ -98,9 +98,16 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
         if self._dropped:
             self._collect_dropped()
-        idle = self._take_trusted()
+        # The common case takes microseconds, less than a span does: an idle connection, used a moment ago.
+        idle = None
+        with self._lock:
+            ready = self._pool
+            if ready and time.monotonic() - ready[0].last_used < TRUSTED_IDLE:
+                idle = ready.popleft()
+                if len(ready) < self._nconns_min:
+                    self._nconns_min = len(ready)
+                self._stats[self._REQUESTS_NUM] += 1
         if idle is not None:
-            # In microseconds, less than a span takes.
             state = idle.__dict__
             state["_pool"] = state["_lender"] = self
             self._loans[id(idle)] = place()
@@ -189,16 +196,21 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         Raises:
             ValueError: This pool did not lend it. It is left alone.
         """
-        # A child that was forked leaves its parent's sessions alone.
-        if not self._end_loan(conn) or self._owner != process.number:
+        # One step, so that of two threads only one hands it back.
+        if self._loans.pop(id(conn), None) is None:
+            self._require_lent_before(conn)
+            return
+        if self._owner != process.number:
+            # A child that was forked leaves its parent's sessions alone.
             return
         if conn._touched or conn.pgconn.transaction_status != _IDLE:
             self._take_back(conn)
             return
         # The common case without detours, as above: nothing has been sent.
         now = conn.last_used = time.monotonic()
+        expires, opened = conn._expire_at, conn._created_at
         heir = hand_over(conn)
-        if heir._expire_at > now and heir._created_at > self._drained_at:
+        if expires > now and opened > self._drained_at:
             self._add_to_pool(heir)
         else:
             self._lose(heir)
@@ -333,18 +345,6 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         # A thread that is starting is either stopped with the others, or finds the pool closed.
         with self._starting:
             return super()._signal_stop_worker()
-
-    def _take_trusted(self) -> LakebaseConnection | None:
-        """The common case without detours: an idle connection that was used a moment ago."""
-        now = time.monotonic()
-        with self._lock:
-            if not self._pool or now - self._pool[0].last_used >= TRUSTED_IDLE:
-                return None
-            connection = self._pool.popleft()
-            if len(self._pool) < self._nconns_min:
-                self._nconns_min = len(self._pool)
-            self._stats[self._REQUESTS_NUM] += 1
-        return connection
 
     def _reserve_first(self) -> bool:
         """Count a connection that the caller is about to open, if the pool has none.

@@ -7,8 +7,9 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import TlsError
 from lakebase_provider.local import FaultProxy, LocalLakebase
+from tests.stopwatch import timed
 
-from .conftest import obtain, timed
+from .conftest import obtain
 
 
 @pytest.mark.parametrize("pooled", [True, False])
