@@ -127,3 +127,8 @@ class Service:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def kill(self) -> None:
+        """End the process and its children as the kernel does: at once."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
