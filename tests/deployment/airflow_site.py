@@ -52,6 +52,7 @@ class AirflowSite:
         self.home = home
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
+        database = f"://airflow:{_PASSWORD}@{metadata.host}:{metadata.port}/airflow?sslmode=require"
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -60,9 +61,8 @@ class AirflowSite:
         self.env = {
             **inherited,
             "AIRFLOW_HOME": str(home),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
-                f"postgresql+psycopg://airflow:{_PASSWORD}@{metadata.host}:{metadata.port}/airflow?sslmode=require"
-            ),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg{database}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+psycopg_async{database}",
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
