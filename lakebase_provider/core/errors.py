@@ -79,7 +79,8 @@ class LakebaseError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"{self.message} [{self.code}] Remedy: {self.remedy}"
+        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""

@@ -76,7 +76,7 @@ class Lender(BasePool):
         """
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
-                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}. "
+                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}.\n"
                 "Remedy: close it by its own close()."
             )
 
@@ -87,7 +87,7 @@ class Lender(BasePool):
             return False
         told = (
             f"A connection that was lent at {_told(place)} was dropped without being handed back; "
-            "what it had not committed is rolled back. Remedy: use `with`, or close it."
+            "what it had not committed is rolled back.\nRemedy: use `with`, or close it."
         )
         logger.warning("%s", told)
         # Nobody can catch what is raised in a finalizer; it is in the log.

@@ -666,7 +666,7 @@ class LakebaseHook(DbApiHook):
         try:
             report = self.client.health()
         except LakebaseError as error:
-            return False, str(error)[:_ANSWER]
+            return False, " ".join(str(error).split())[:_ANSWER]
         except Exception as error:  # the button shows an answer, not a traceback
             return False, redacted(f"{type(error).__name__}: {error}")[:_ANSWER]
         return report.ok, report.summary()[:_ANSWER]
