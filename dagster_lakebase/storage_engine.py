@@ -146,7 +146,7 @@ def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> 
     import psycopg
     from sqlalchemy import event
 
-    engine = shared_client(config).engine(
+    engine = shared_client(config, "storage of dagster.yaml").engine(
         poolclass=NestingPool,
         pool_size=config.max_size,
         max_overflow=-1,

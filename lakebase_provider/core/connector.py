@@ -26,6 +26,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     SessionSettingError,
 )
+from lakebase_provider.core.names import Names
 from lakebase_provider.core.network import neutral_parameters, resolve, surroundings, tls_parameters
 from lakebase_provider.core.plain_text import flaw
 from lakebase_provider.core.provider import TokenProvider
@@ -97,6 +98,8 @@ class Connector:
         self._failures = 0
         self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
+        #: What its users call it.
+        self.names = Names()
 
     @property
     def settled(self) -> frozenset[str]:
@@ -164,6 +167,7 @@ class Connector:
     def _pause_after(self, error: LakebaseError, attempts: Attempts) -> float:
         with self._lock:
             self._failures += 1
+        self.names.tell(error)
         self.last_error = error.again()
         if isinstance(error, SessionSettingError) and self._optional_settings:
             # Not worth a connection. Should it be another setting that is refused, this will show at once.

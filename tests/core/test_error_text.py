@@ -23,5 +23,7 @@ def test_nobody_writes_a_remedy_behind_something_else() -> None:
         for package in PACKAGES
         for path in package.rglob("*.py")
     }
-    behind = {name for name, text in texts.items() if re.search(r"[.\]}] Remedy: |[.\]}] \"\s*f?\"Remedy: ", text)}
+    behind = {
+        name for name, text in texts.items() if re.search(r"[.\]}] Remedy: |[.\]}] \"\s*f?\"Remedy: ", text)
+    }
     assert behind == ONE_LINE

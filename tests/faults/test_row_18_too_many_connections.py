@@ -10,8 +10,8 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import PoolExhaustedError, TooManyConnectionsError
 from lakebase_provider.local import LocalLakebase
-from tests.eventually import eventually
 from tests.core.fake_clock import FakeClock
+from tests.eventually import eventually
 from tests.stopwatch import timed
 
 from .conftest import obtain
