@@ -84,16 +84,21 @@ class LakebaseError(Exception):
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return _rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        return rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+
+    def details(self) -> dict[str, object]:
+        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        return {}
 
     def __reduce__(self) -> tuple[object, ...]:
         values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
-        return (_rebuild, values)
+        return (rebuild, values, self.details())
 
 
-def _rebuild(
+def rebuild(
     kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
+    """An error as it was, without its :meth:`LakebaseError.details`."""
     return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
@@ -323,11 +328,9 @@ class LoadError(LakebaseError):
     default_remedy = "Do what the server's message says; nothing of the load has been written."
     sqlstate: str | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), self._details())
-
-    def _details(self) -> dict[str, object]:
-        return {"sqlstate": self.sqlstate}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE."""
+        return {**super().details(), "sqlstate": self.sqlstate}
 
 
 class TableNotFoundError(LoadError):
@@ -374,8 +377,9 @@ class BadRowError(LoadError):
         self.column = column
         self.kind = kind
 
-    def _details(self) -> dict[str, object]:
-        return {**super()._details(), "row": self.row, "column": self.column, "kind": self.kind}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE and where the value is."""
+        return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
 
 
 class LoadInterruptedError(LoadError):

@@ -22,6 +22,7 @@ from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
 from lakebase_provider.core.lending import Lender, hand_over, place
+from lakebase_provider.core.threads import in_this_context
 
 logger = logging.getLogger(__name__)
 
@@ -307,6 +308,9 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                     )
                     worker.start()
                     self._workers.append(worker)
+        if isinstance(task, AddConnection) and "run" not in task.__dict__:
+            # For whoever waits; tried again by the scheduler, it still is for the same one.
+            task.run = in_this_context(task.run)  # type: ignore[method-assign]
         super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:

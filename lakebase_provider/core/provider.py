@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import os
 import random
@@ -25,6 +24,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.mint_flight import MintFlight
 from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
+from lakebase_provider.core.threads import start_for_caller
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 from lakebase_provider.core.tracebacks import without_locals
 
@@ -277,13 +277,8 @@ class TokenProvider:
         return flight
 
     def _launch(self, flight: MintFlight) -> None:
-        # In the caller's context, so that the span of the mint belongs to whom it is done for.
-        context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=context.run, args=(self._fly, flight, self._stragglers), name="lakebase-mint", daemon=True
-        )
         try:
-            thread.start()
+            start_for_caller(self._fly, flight, self._stragglers, name="lakebase-mint")
         except RuntimeError as error:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
