@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,14 +18,16 @@ FINAL = "Not tried again: no retry helps."
 RETRIES = dg.RetryPolicy(max_retries=2)
 
 
-@dg.asset(retry_policy=RETRIES)
+@dg.asset
 def stored() -> pa.Table:
     return pa.table({"id": [1]})
 
 
 def tries(asset: Any, **resources: Any) -> tuple[int, str]:
     """How often the step was begun, and what its failure says."""
-    result = dg.materialize([asset], resources=resources, raise_on_error=False)
+    job = dg.define_asset_job("job", [asset], op_retry_policy=RETRIES)
+    definitions = dg.Definitions(assets=[asset], jobs=[job], resources=resources)
+    result = definitions.resolve_job_def("job").execute_in_process(raise_on_error=False)
     assert not result.success
     [failure] = [event for event in result.all_events if event.is_step_failure]
     begun = sum(event.is_step_start or event.is_step_restarted for event in result.all_events)
@@ -49,9 +50,7 @@ def test_one_that_meets_a_compute_that_wakes_is(lakebase_env: LocalLakebase) -> 
     assert FINAL not in told
 
 
-def test_a_component_whose_sql_is_wrong_is_not_tried_again(
-    lakebase_env: LocalLakebase, tmp_path: Path
-) -> None:
+def test_a_component_whose_sql_is_wrong_is_not_tried_again(lakebase_env: LocalLakebase) -> None:
     component = LakebaseSqlComponent(
         assets=[dg.AssetSpec("made")], sql="SELECT absent", connection="lakebase"
     )
