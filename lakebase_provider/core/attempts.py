@@ -20,6 +20,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import TargetResolver
 from lakebase_provider.core.token import Token
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,6 @@ _PASSES: dict[type[LakebaseError], str] = {
     EndpointWakingError: "The compute is not up yet",
     TooManyConnectionsError: "The server is full",
 }
-#: Seconds between two lines of the log about the same wait.
-_QUIET = 15.0
 # Seeded by the system: processes that were forked together must not wait in step.
 _RNG = random.SystemRandom()
 
@@ -52,6 +51,7 @@ class Attempts:
         deadline: The caller's.
         tokens: What is told of a token that a login refused.
         targets: What is told of a host that was not reached.
+        waiting: What the log is told by; one of its own by default.
 
     Attributes:
         deadline: The caller's.
@@ -59,7 +59,13 @@ class Attempts:
         resolver_failed: Whether the system did not resolve the host's name, so that another way is due.
     """
 
-    def __init__(self, deadline: Deadline, tokens: TokenProvider, targets: TargetResolver) -> None:
+    def __init__(
+        self,
+        deadline: Deadline,
+        tokens: TokenProvider,
+        targets: TargetResolver,
+        waiting: WaitingLog | None = None,
+    ) -> None:
         self.deadline = deadline
         self.token: Token | None = None
         self.resolver_failed = False
@@ -69,8 +75,8 @@ class Attempts:
         self._resolved_again = False
         self._pauses = 0
         self._is_last = False
+        self._waiting = waiting or WaitingLog(logger)
         self._said: LakebaseError | None = None
-        self._logged: tuple[type[LakebaseError] | None, float] = (None, 0.0)
 
     def pause_after(self, error: LakebaseError) -> float:
         """Seconds to wait before the next attempt.
@@ -104,7 +110,7 @@ class Attempts:
             told = self._said or error
             raise _with_budget(told, self.deadline.seconds) from told.__cause__
         self._pauses += 1
-        self._log(error, pause)
+        self._say(error, pause)
         return pause
 
     def _pause(self, error: LakebaseError) -> float | None:
@@ -123,14 +129,11 @@ class Attempts:
         self._is_last = True
         return min(left * _RNG.uniform(*_LAST_ATTEMPT_AT), left - _LEAST_ATTEMPT)
 
-    def _log(self, error: LakebaseError, pause: float) -> None:
+    def _say(self, error: LakebaseError, pause: float) -> None:
         waited = self.deadline.seconds - self.deadline.remaining()
-        kind, said_at = self._logged
-        is_first = kind is not type(error)
-        if not is_first and waited - said_at < _QUIET:
-            return
-        self._logged = (type(error), waited)
-        logger.warning(
+        self._waiting.say(
+            self.deadline.now(),
+            error,
             "%s: waiting, %.0f s of at most %.0f s; next attempt in %.1f s. %s",
             next(short for passes, short in _PASSES.items() if isinstance(error, passes)),
             waited,
@@ -138,8 +141,6 @@ class Attempts:
             pause,
             error.message.rpartition("FATAL:")[2].strip(),
         )
-        if is_first:
-            logger.warning("Remedy: %s", error.remedy)
 
     def _may_mint_again(self) -> bool:
         # A native password does not expire: it is as wrong the second time.

@@ -27,6 +27,7 @@ from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
 from lakebase_provider.core.threads import start_for_caller
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 from lakebase_provider.core.tracebacks import without_locals
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class TokenProvider:
         # Nobody asks the workspace before the first of these; the second binds the background alone.
         self._not_before = _NEVER
         self._renew_not_before = _NEVER
+        self._waiting = WaitingLog(logger)
 
     def on_mint(self, listener: Callable[[Token], None]) -> None:
         """Have `listener` called with each new token before anybody gets it, such as to mask it in logs.
@@ -327,6 +329,7 @@ class TokenProvider:
             self._failures_in_a_row = 0
             self._not_before = self._renew_not_before = _NEVER
             self._stats["mints"] += 1
+        self._waiting.is_over()
         logger.info("Minted token %s, which lives for %.0f s", token.fingerprint, token.lifetime)
         flight.result.set_result(token)
 
@@ -360,7 +363,13 @@ class TokenProvider:
                 flight.next_try = next_try
                 self._stats["failures"] += 1
         if goes_on:
-            logger.warning("Minting a token failed, next attempt in %.1f s: %s", pause, error)
+            self._waiting.say(
+                self._clock.elapsed(),
+                error,
+                "No token yet: %s Next attempt in %.1f s.",
+                error.message,
+                pause,
+            )
         else:
             self._give_up(flight, error, pause if error.retryable else _REFUSAL_SECONDS)
         return goes_on

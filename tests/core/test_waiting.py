@@ -9,7 +9,11 @@ from itertools import pairwise
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import EndpointWakingError, TooManyConnectionsError
+from lakebase_provider.core.errors import (
+    ControlPlaneUnavailableError,
+    EndpointWakingError,
+    TooManyConnectionsError,
+)
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 
@@ -116,3 +120,33 @@ async def test_with_asyncio_a_full_server_is_asked_as_rarely(
         await client.aconnect(timeout=60)
     assert all(5.0 <= pause <= 10.0 for pause in logged.slept[:-1])
     assert len(logged.lines) <= 8
+
+
+def test_a_workspace_that_fails_is_told_as_rarely(
+    lakebase_env: LocalLakebase, logged: LoggedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    lakebase_env.admin.fault("POST", "/api/2.0/postgres/credentials", status=503, message="at work")
+    caplog.set_level(logging.INFO, "lakebase_provider")
+    caplog.handler.addFilter(logged.note)
+    with pytest.raises(ControlPlaneUnavailableError):
+        LakebaseClient(lakebase_env.config(), clock=logged).connect(timeout=120)
+    told = [at for at, line in logged.lines if line.startswith("No token yet: ")]
+    assert len(told) >= 2
+    assert all(after - before >= QUIET for before, after in pairwise(told))
+    assert sum(line.startswith("Remedy: ") for _, line in logged.lines) == 1
+
+
+def test_what_a_pool_opens_beside_is_told_once(
+    lakebase_env: LocalLakebase, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lakebase_provider")
+    with LakebaseClient(lakebase_env.config(max_size=2)) as client, client.connection():
+        caplog.clear()
+        lakebase_env.admin.login_fault("endpoint_full")
+        for _ in range(2):
+            with pytest.raises(TooManyConnectionsError):
+                client.pool.getconn(timeout=4)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "The server is full",
+        "Remedy",
+    ]
