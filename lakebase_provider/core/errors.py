@@ -84,7 +84,9 @@ class LakebaseError(Exception):
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy = rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy.__dict__.update(self.details())
+        return copy
 
     def details(self) -> dict[str, object]:
         """What it knows besides, by attribute: what a copy in another process has to be given."""
