@@ -13,6 +13,7 @@ from dagster._core.errors import DagsterInvalidMetadata
 from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
 
 from dagster_lakebase.db_client import LakebaseDbClient
+from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
 
 #: What an input without a type annotation is loaded as: module and class.
@@ -53,6 +54,10 @@ class LakebaseDbIOManager(DbIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Replace, append or merge the output, in one transaction."""
+        with failing_fast():
+            self._store(context, obj)
+
+    def _store(self, context: dg.OutputContext, obj: object) -> None:
         if obj is None:
             raise dg.DagsterInvariantViolationError(
                 "The output is None. An asset or op that stores nothing is annotated with '-> None'."
@@ -77,6 +82,10 @@ class LakebaseDbIOManager(DbIOManager):
 
     def load_input(self, context: dg.InputContext) -> object:
         """The table, or the input's partitions of it, as the type that the input is annotated with."""
+        with failing_fast():
+            return self._load(context)
+
+    def _load(self, context: dg.InputContext) -> object:
         annotated = context.dagster_type.typing_type
         handler = self._handler(self._default_type() if annotated is Any else annotated)
         assert context.upstream_output is not None

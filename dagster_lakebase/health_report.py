@@ -113,7 +113,7 @@ class Finding:
         """What is wrong and what to do about it, or that nothing is."""
         failed = self.report.first_failure
         if failed is not None:
-            return f"Stage '{failed.name}' failed ({failed.code}): {failed.detail} Remedy: {failed.remedy}"
+            return f"Stage '{failed.name}' failed ({failed.code}): {failed.detail}\nRemedy: {failed.remedy}"
         if self._breaches:
             return " ".join(map(str, self._breaches))
         return f"All {len(self.report.stages)} stages are ok."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
+from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.health_report import Asset, asset_keys
 from dagster_lakebase.table_facts import (
     TABLE_NAME,
@@ -76,10 +77,12 @@ def build_lakebase_table_observation(
 
     def lakebase_tables(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
-        found = observer.observe(lakebase, context.selected_asset_keys)
+        with failing_fast():
+            found = observer.observe(lakebase, context.selected_asset_keys)
         for key, (metadata, version) in found.seen.items():
             yield dg.ObserveResult(key, metadata=metadata, data_version=version)
-        found.raise_for_missing()
+        with failing_fast():
+            found.raise_for_missing()
 
     with warnings.catch_warnings():
         # That Dagster calls it beta is for us to follow, and nothing that our users could act on.

@@ -11,7 +11,7 @@ from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from dagster_lakebase.lease import Lease, new_engine
-from dagster_lakebase.session import aname_session, current_step_name, name_session
+from dagster_lakebase.session import aname_session, current_step_name, name_session, resource_name
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting
@@ -150,9 +150,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         self._run_id = None if context.run is None else context.run.run_id
+        name = resource_name(context)
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
-        self._lease = Lease.acquire(self.lakebase_config)
+        self._lease = Lease.acquire(self.lakebase_config, name)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Leave those who share the pool; the last one closes it."""

@@ -10,6 +10,7 @@ import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import SqlScaffolder
+from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.table_facts import TABLE_NAME, count_rows, fetch_table_facts, table_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             values = {**self.parameters, **_partition_values(context)}
             # Without parameters a per cent sign stands for itself.
             bound = values if values else None
-            with lakebase.get_connection() as connection:
+            with failing_fast(), lakebase.get_connection() as connection:
                 affected = _execute(connection, text, bound)
                 found = list(tables.values())
                 facts = fetch_table_facts(connection, found) if found else {}

@@ -114,6 +114,14 @@ class LakebaseClient(Reads):
     def __exit__(self, *_exc_info: object) -> None:
         self.close()
 
+    def known_as(self, name: str) -> None:
+        """Have the errors of connecting say what the user calls this client.
+
+        Args:
+            name: Such as ``"Airflow connection 'lakebase_default'"``. Further ones are named beside it.
+        """
+        self._connector.names.add(name)
+
     @property
     def pool(self) -> LakebasePool:
         """This process's pool, opened at the first use."""
@@ -237,7 +245,8 @@ class LakebaseClient(Reads):
         Raises:
             LakebaseError: The workspace refused, or did not answer within `connect_budget` seconds.
         """
-        return self._targets.resolve(self.config.connect_budget)
+        with self._connector.names.told():
+            return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
         """Run the staged check (:data:`~lakebase_provider.core.health.STAGES`).

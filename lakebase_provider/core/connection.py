@@ -250,7 +250,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _require_lent(self) -> None:
         if self._ended:
             raise psycopg.OperationalError(
-                "the connection is closed: it was handed back to its pool. "
+                "the connection is closed: it was handed back to its pool.\n"
                 "Remedy: borrow another one, or hand it back later."
             )
 

@@ -79,20 +79,28 @@ class LakebaseError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"{self.message} [{self.code}] Remedy: {self.remedy}"
+        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return _rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy = rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy.__dict__.update(self.details())
+        return copy
+
+    def details(self) -> dict[str, object]:
+        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        return {}
 
     def __reduce__(self) -> tuple[object, ...]:
         values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
-        return (_rebuild, values)
+        return (rebuild, values, self.details())
 
 
-def _rebuild(
+def rebuild(
     kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
+    """An error as it was, without its :meth:`LakebaseError.details`."""
     return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
@@ -322,11 +330,9 @@ class LoadError(LakebaseError):
     default_remedy = "Do what the server's message says; nothing of the load has been written."
     sqlstate: str | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), self._details())
-
-    def _details(self) -> dict[str, object]:
-        return {"sqlstate": self.sqlstate}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE."""
+        return {**super().details(), "sqlstate": self.sqlstate}
 
 
 class TableNotFoundError(LoadError):
@@ -373,8 +379,9 @@ class BadRowError(LoadError):
         self.column = column
         self.kind = kind
 
-    def _details(self) -> dict[str, object]:
-        return {**super()._details(), "row": self.row, "column": self.column, "kind": self.kind}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE and where the value is."""
+        return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
 
 
 class LoadInterruptedError(LoadError):

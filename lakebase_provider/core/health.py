@@ -221,6 +221,7 @@ class HealthCheck:
         except Exception as error:  # whatever it is, a report is what was asked for
             ms = (time.perf_counter() - start) * 1000
             known = error if isinstance(error, LakebaseError) else self._classify(error, name)
+            self._connector.names.tell(known)
             logger.warning("Health check stage %s failed after %.0f ms: %s", name, ms, known)
             return StageResult(name, "failed", ms, known.message, known.remedy, known.code, known.retryable)
         ms = (time.perf_counter() - start) * 1000

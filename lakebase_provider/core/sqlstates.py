@@ -28,6 +28,11 @@ RETRY_HELPS: dict[str, bool] = {
 _CANCELED = "57014"
 
 
+def told_as_final(error: BaseException) -> str:
+    """What to tell of an error for whose sake a task ends although it has retries left."""
+    return f"{error}\nNot tried again: no retry helps."
+
+
 def retry_helps(error: BaseException) -> bool | None:
     """Whether the same statement may succeed later without anybody changing anything.
 

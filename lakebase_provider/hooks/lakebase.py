@@ -208,7 +208,7 @@ class LakebaseHook(DbApiHook):
             ConfigError: As for `config`, or there are no workspace credentials.
         """
         if self._client is None:
-            client = shared_client(self.config)
+            client = shared_client(self.config, self._stored.shown_name)
             client.tokens.on_mint(mask_token)
             self._client = client
         close_pools_when_the_task_ends()
@@ -234,7 +234,7 @@ class LakebaseHook(DbApiHook):
             for secret in secrets_of(config):
                 await amask(secret.reveal())
             self.__dict__["config"] = config
-            client = shared_client(config)
+            client = shared_client(config, self._stored.shown_name)
             # In a thread, for a token that is there is masked at once, and the loop has its part in that.
             await asyncio.to_thread(client.tokens.on_mint, mask_token)
             self._client = client
@@ -666,7 +666,7 @@ class LakebaseHook(DbApiHook):
         try:
             report = self.client.health()
         except LakebaseError as error:
-            return False, str(error)[:_ANSWER]
+            return False, " ".join(str(error).split())[:_ANSWER]
         except Exception as error:  # the button shows an answer, not a traceback
             return False, redacted(f"{type(error).__name__}: {error}")[:_ANSWER]
         return report.ok, report.summary()[:_ANSWER]

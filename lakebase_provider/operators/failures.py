@@ -1,11 +1,12 @@
-"""Which failures a retry cannot help."""
+"""Which failures a retry cannot help, and how a task ends by them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 
 @contextmanager
@@ -20,8 +21,24 @@ def failing_fast() -> Iterator[None]:
         yield
     except Exception as error:
         # Not needed to parse a DAG, which Airflow does again and again.
-        from lakebase_provider.core.sqlstates import retry_helps
+        from lakebase_provider.core.sqlstates import retry_helps, told_as_final
 
         if retry_helps(error) is not False:
             raise
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(told_as_final(error)) from error
+
+
+def raise_as_sensor(error: Exception) -> NoReturn:
+    """Fail a sensor as its trigger did.
+
+    Raises:
+        AirflowFailException: No retry helps; the error is its cause.
+        AirflowException: Of Airflow's kind, so that `soft_fail` and `never_fail` take effect, in place of any
+            other; that is its cause.
+    """
+    from lakebase_provider.core.sqlstates import retry_helps
+
+    with failing_fast():
+        if retry_helps(error) is False:
+            raise error
+    raise AirflowException(str(error)) from error

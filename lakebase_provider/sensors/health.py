@@ -8,10 +8,10 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
 from lakebase_provider.operators.health import require_fail_on
 
 if TYPE_CHECKING:
@@ -134,11 +134,7 @@ class LakebaseHealthSensor(BaseSensorOperator):
 
         error = error_of(event)
         if error is not None:
-            # Of Airflow's kind, so that soft_fail and never_fail take effect.
-            with failing_fast():
-                if not error.retryable:
-                    raise error
-            raise AirflowException(str(error))
+            raise_as_sensor(error)
         report: dict[str, Any] = event["report"]
         return report
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
 from lakebase_provider.parameters import require_json, require_no_secrets
 
 if TYPE_CHECKING:
@@ -132,13 +132,9 @@ class LakebaseSqlSensor(SqlSensor):
         """End as the trigger found it."""
         from lakebase_provider.triggers.events import error_of
 
-        with failing_fast():
-            error = error_of(event)
-            if error is not None and not error.retryable:
-                raise error
+        error = error_of(event)
         if error is not None:
-            # Of Airflow's kind, so that soft_fail and never_fail take effect.
-            raise AirflowException(str(error))
+            raise_as_sensor(error)
         if event["empty"]:
             raise AirflowException("No rows returned, raising as per fail_on_empty flag")
         self.log.info("Success criteria met. Exiting.")

@@ -101,7 +101,7 @@ def failed_event(*, retryable: bool) -> dict[str, Any]:
 
 def test_a_failed_trigger_fails_the_task_as_its_error_says() -> None:
     sensor = sql(deferrable=True)
-    with pytest.raises(AirflowFailException, match=r"m .*Remedy: r"):
+    with pytest.raises(AirflowFailException, match=r"(?s)m .*\nRemedy: r"):
         sensor.execute_complete({}, failed_event(retryable=False))
     with pytest.raises(AirflowException) as caught:
         sensor.execute_complete({}, failed_event(retryable=True))

@@ -23,6 +23,7 @@ from lakebase_provider.core.bulk.unload_json import require_distinct, write_json
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+from lakebase_provider.core.threads import in_this_context
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -243,7 +244,7 @@ def _unload_parts(
             return _written(held[number], part, files[number], format, manner)
 
         with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
-            writing = [workers.submit(write, number) for number in range(len(files))]
+            writing = [workers.submit(in_this_context(write), number) for number in range(len(files))]
             try:
                 return sum(done.result() for done in as_completed(writing))
             except BaseException:
