@@ -26,11 +26,13 @@ def failing_fast() -> Iterator[None]:
     except Exception as error:
         # Not needed to parse a DAG, which Airflow does again and again.
         from lakebase_provider.core.cancel import ASKED_TO_END, asked_to_end
+        from lakebase_provider.core.errors import CommitUnknownError
         from lakebase_provider.core.sqlstates import retry_helps
 
+        # Whether something was written does not depend on why nobody could be asked.
+        may_pass = asked_to_end() and not isinstance(error, CommitUnknownError)
+        if not may_pass and retry_helps(error) is False:
+            raise AirflowFailException(str(error)) from error
         if asked_to_end():
             logger.warning("The task ends since %s; it is tried again as its retries say.", ASKED_TO_END)
-            raise
-        if retry_helps(error) is not False:
-            raise
-        raise AirflowFailException(str(error)) from error
+        raise
