@@ -84,7 +84,7 @@ def test_a_file_is_loaded_once_however_often_it_is_tried(
     assert (again["rows"], again["skipped"]) == (2, True)
     said = capsys.readouterr().out.strip().splitlines()[-1]
     assert "Skipped, nothing was loaded: load_id 'dag/load/run/-1' had been loaded into public.loaded" in said
-    assert said.endswith("To load again, clear the task.")
+    assert "To load again, clear the task." in said
     assert rows() == [(1, "one"), (2, "two")]
 
 

@@ -130,6 +130,7 @@ def test_row_14_a_forced_load_bears_repetition_where_it_says_who_forces_it(
         with pytest.raises(CommitUnknownError) as caught:
             client.load([(1,)], "t", load_id="day/1", **options)
         assert caught.value.retryable is retryable
+        assert ("forced_by" in caught.value.remedy) is not retryable
         proxy.heal()
 
 

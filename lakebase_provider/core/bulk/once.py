@@ -103,7 +103,7 @@ def _load_and_commit(
         unknown = CommitUnknownError(
             f"The connection was lost during the commit of a load into {result.table}, and the server"
             f" could not be asked whether it took place: {error}",
-            remedy="Load again with the same load_id." if plan.bears_repetition else None,
+            remedy=_remedy_of_doubt(plan),
             # With an id a second load is skipped if the first one took place.
             retryable=plan.bears_repetition,
         )
@@ -114,6 +114,14 @@ def _load_and_commit(
     raise LoadInterruptedError(
         f"The connection was lost during the commit of a load into {result.table}; it did not take place."
     ) from lost
+
+
+def _remedy_of_doubt(plan: LoadPlan) -> str | None:
+    if plan.bears_repetition:
+        return "Load again with the same load_id."
+    if plan.load_id is None:
+        return None
+    return "Look whether the rows are there before you load again; give forced loads forced_by."
 
 
 def _create_ledger(
