@@ -1,6 +1,6 @@
 """Loads that take place once: at a retry within a run, and at another run anew."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": Dagster looks at the context's annotation.
 
 import dagster as dg
 
