@@ -271,8 +271,8 @@ class LakebaseClient(Reads):
                 query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
             options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
-                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``create``,
-                ``on_error``, ``reject_to``, ``ledger_schema``.
+                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
+                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``.
 
         Raises:
             ConfigError: Options contradict each other; nothing has been sent.

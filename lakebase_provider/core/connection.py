@@ -338,8 +338,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         try:
             return super().wait(gen, *args, **kwargs)
-        except psycopg.errors.QueryCanceled:
-            statement_was_canceled()
+        except psycopg.errors.QueryCanceled as error:
+            statement_was_canceled(error)
             raise
         except psycopg.errors.FeatureNotSupported as error:
             self._forget_if_stale(error)
@@ -465,8 +465,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         try:
             return await super().wait(gen, *args, **kwargs)
-        except psycopg.errors.QueryCanceled:
-            statement_was_canceled()
+        except psycopg.errors.QueryCanceled as error:
+            statement_was_canceled(error)
             raise
         except psycopg.errors.FeatureNotSupported as error:
             self._forget_if_stale(error)

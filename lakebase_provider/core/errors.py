@@ -35,7 +35,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns are not those of the table
         ├── BadRowError                  a row holds what its column cannot
-        ├── LoadInterruptedError         the connection or transaction was lost; nothing was written
+        ├── LoadInterruptedError         it was cancelled, or its connection lost; nothing was written
         └── CommitUnknownError           whether the commit took place cannot be known
 """
 
@@ -385,7 +385,7 @@ class BadRowError(LoadError):
 
 
 class LoadInterruptedError(LoadError):
-    """The connection or the transaction was lost before the commit; nothing was written."""
+    """The load was cancelled, or its connection or transaction lost, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True

@@ -125,7 +125,7 @@ class _Load:
         if self.plan.load_id is not None:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
             ledger.ensure()
-            earlier = ledger.claim(name, self.plan.load_id, self.plan.mode)
+            earlier = self._claimed(ledger, name, self.plan.load_id)
             if earlier is not None:
                 logger.info(
                     "Skipped: load_id %r of %s was %s (%d rows).",
@@ -137,9 +137,14 @@ class _Load:
                 return earlier
         result = self._moved(name)
         if ledger is not None:
-            ledger.record(result)
+            ledger.record(result, self.plan.forced_id)
         _log(result)
         return result
+
+    def _claimed(self, ledger: Ledger, name: TableName, load_id: str) -> LoadResult | None:
+        if self.plan.force:
+            return ledger.claim_anew(name, load_id, self.plan.mode, self.plan.forced_id)
+        return ledger.claim(name, load_id, self.plan.mode)
 
     def _moved(self, name: TableName) -> LoadResult:
         # A load that is skipped never asks for what it would have loaded.

@@ -30,6 +30,8 @@ class LoadOptions(TypedDict, total=False):
     delete: Literal["none", "missing"]
     where: Where | None
     load_id: str | None
+    force: bool
+    forced_by: str | None
     create: bool
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
@@ -51,6 +53,10 @@ class LoadPlan:
         where: For replace: the slice that is replaced. For ``delete="missing"``: the slice in which rows may
             be removed. SQL, ``(SQL, parameters)``, or a mapping of columns to values.
         load_id: What makes two attempts the same load: the second one is skipped. None to load every time.
+        force: Whether to load although one of that `load_id` took place; this one is then the one that the
+            ledger knows.
+        forced_by: Who forces it, such as a run's id: of the same one a second forced load is skipped, so that
+            an attempt whose success nobody heard of is not made twice. None to load at each forced attempt.
         create: Whether to create a missing table, with the types of the source's columns; `keys` become
             its primary key.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
@@ -68,6 +74,8 @@ class LoadPlan:
     delete: Literal["none", "missing"] = "none"
     where: Where | None = None
     load_id: str | None = None
+    force: bool = False
+    forced_by: str | None = None
     create: bool = False
     on_error: Literal["fail", "reject"] = "fail"
     reject_to: RejectTo | None = None
@@ -111,7 +119,23 @@ class LoadPlan:
                 " count as missing, and its predecessor be deleted.",
                 remedy="Load with on_error='fail', or delete='none'.",
             )
-        _check_load_id(self.load_id)
+        _check_id("load_id", self.load_id)
+        _check_id("forced_by", self.forced_by)
+        if not isinstance(self.force, bool):
+            # A text such as "false" would count as true.
+            raise ConfigError(f"force is a {type(self.force).__name__}.", remedy="Give True or False.")
+
+    @property
+    def forced_id(self) -> str | None:
+        """The entry of the ledger that tells of a forced load; None where each forced attempt is to load."""
+        if not self.force or self.load_id is None or self.forced_by is None:
+            return None
+        return f"{self.load_id} (forced by {self.forced_by})"
+
+    @property
+    def bears_repetition(self) -> bool:
+        """Whether a second attempt is skipped if this one succeeds."""
+        return self.load_id is not None and (not self.force or self.forced_id is not None)
 
     def _only(self, mode: str, **given: object) -> None:
         for name, value in given.items():
@@ -168,9 +192,9 @@ def _one_of(field: str, value: object, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{field} is {value!r}.", remedy=f"Use one of {', '.join(map(repr, allowed))}.")
 
 
-def _check_load_id(load_id: object) -> None:
-    if load_id is not None and (not isinstance(load_id, str) or not load_id or "\0" in load_id):
+def _check_id(field: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value or "\0" in value):
         raise ConfigError(
-            f"load_id is {load_id!r}."[:200],
+            f"{field} is {value!r}."[:200],
             remedy="Give a text that is the same at each attempt, such as dag/task/run/map index.",
         )
