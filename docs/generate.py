@@ -34,6 +34,12 @@ def configuration_page() -> str:
         "and password (the client secret of the login's service principal; with `auth=password` the native",
         "password).",
         "",
+        "In Airflow a deployment may set some of them once for all connections of type `lakebase`, in",
+        "the section `[lakebase]` of its configuration (`AIRFLOW__LAKEBASE__MAX_SIZE`):",
+        f"{', '.join(f'`{row.name}`' for row in settings() if row.of_deployment)}.",
+        "They go below a connection's own and above the defaults. See",
+        "[Airflow](airflow.md#settings-of-a-deployment).",
+        "",
         "What a deployment allows, and demands of every connection, are variables of its own: see",
         "[Security](security.md).",
     ]
