@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from lakebase_provider.core.bulk.evolve import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ConfigError
 
 WriteMode = Literal["replace", "append", "upsert"]
@@ -70,8 +71,7 @@ def _value(entry: Any) -> Any:
 
 def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default: str) -> str:
     value = _value(given.get(name, default))
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}.", remedy=f"Use one of: {', '.join(allowed)}.")
+    require_choice(name, value, allowed)
     return str(value)
 
 

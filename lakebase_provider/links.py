@@ -40,7 +40,7 @@ def _config(operator: Any) -> LakebaseConfig:
     # The hook brings the driver, which the task has by now and a DAG file does not need.
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-    return LakebaseHook(operator.lakebase_conn_id).config
+    return LakebaseHook(operator.conn_id).config
 
 
 def console_url(config: LakebaseConfig) -> str:

@@ -11,7 +11,8 @@ from dagster_lakebase import (
     build_lakebase_health_sensor,
     lakebase_health_check_op,
 )
-from lakebase_provider.core.health import FIGURES, STAGES
+from lakebase_provider.core.health import FIGURES
+from lakebase_provider.core.health_stages import STAGES
 from lakebase_provider.core.health_thresholds import HealthThresholds
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import materialize
@@ -111,7 +112,7 @@ def test_op_warns_of_a_limit_alone(lake: LocalLakebase, capfd: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"fail_on": "never"}, "Unknown fail_on 'never'"),
+        ({"fail_on": "never"}, "fail_on is 'never'"),
         ({"max_connections_used": 80.0}, "is above 1"),
         ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
     ],
