@@ -144,7 +144,7 @@ def require_hook_params(params: Any) -> None:
     rows = {row.name: row for row in settings()}
     for name, value in params.items():
         if name in rows:
-            if value is not None and value != "" and not (_comes_later(value) or _is_template(value)):
+            if value is not None and value != "":
                 rows[name].parse(rows[name].hidden(value))
         elif name not in _OF_THE_HOOK:
             close = difflib.get_close_matches(str(name), [*rows, *_OF_THE_HOOK], n=1)

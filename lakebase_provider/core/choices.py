@@ -10,13 +10,13 @@ from lakebase_provider.core.errors import ConfigError
 _LONGEST_SHOWN = 60
 
 
-def require_choice(argument: str, value: object, allowed: Iterable[str]) -> None:
+def require_choice(argument: str, value: object, allowed: Iterable[str | None]) -> None:
     """Refuse a value that an argument does not take.
 
     Args:
         argument: The argument's name, for the error.
         value: What was given.
-        allowed: The values that there are.
+        allowed: The values that there are; None where it may be left out.
 
     Raises:
         ConfigError: The value is another one.
@@ -25,4 +25,6 @@ def require_choice(argument: str, value: object, allowed: Iterable[str]) -> None
     if value not in allowed:
         shown = repr(value)
         shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
-        raise ConfigError(f"{argument} is {shown}.", remedy=f"Use one of: {', '.join(allowed)}.")
+        raise ConfigError(
+            f"{argument} is {shown}.", remedy=f"Use one of: {', '.join(filter(None, allowed))}."
+        )

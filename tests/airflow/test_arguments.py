@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
 
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -94,13 +94,16 @@ def test_a_mapped_task_has_it(kind: type[Any], needed: dict[str, Any], name: str
 
 
 def test_a_dag_is_serialized_with_it() -> None:
+    # Airflow 3.1 has it by another name.
+    serializer: Any = importlib.import_module("airflow.serialization.serialized_objects")
+    serialization = getattr(serializer, "DagSerialization", None) or serializer.SerializedDAG
     with a_dag(conn_id="of_the_dag") as dag:
         for number, (kind, needed) in enumerate(KINDS):
             kind(task_id=f"plain_{number}", **needed)
             kind(task_id=f"other_{number}", **needed, lakebase_conn_id="{{ params.where }}")
             kind.partial(task_id=f"mapped_{number}", **needed).expand(lakebase_conn_id=["a", "b"])
-    stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
-    found = DagSerialization.from_dict(stored)
+    stored = json.loads(json.dumps(serialization.to_dict(dag)))
+    found = serialization.from_dict(stored)
     for number in range(len(KINDS)):
         assert found.get_task(f"plain_{number}").conn_id == "of_the_dag"
         assert found.get_task(f"other_{number}").conn_id == "{{ params.where }}"
@@ -111,7 +114,8 @@ def test_a_dag_is_serialized_with_it() -> None:
 @NAMES
 def test_it_is_rendered(kind: type[Any], needed: dict[str, Any], name: str) -> None:
     operator = kind(task_id="t", **needed, **{name: "{{ where }}"})
-    operator.render_template_fields({"where": "rendered"})
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+    operator.render_template_fields({"where": "rendered", "ti": ti})
     assert operator.conn_id == "rendered"
 
 
