@@ -15,13 +15,7 @@ from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, Tabl
 from dagster_lakebase.db_client import LakebaseDbClient
 from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
-
-#: What an input without a type annotation is loaded as: module and class.
-LOAD_TYPES = {
-    "pandas": ("pandas", "DataFrame"),
-    "polars": ("polars", "DataFrame"),
-    "arrow": ("pyarrow", "Table"),
-}
+from dagster_lakebase.write_options import LOAD_TYPES
 
 
 class LakebaseDbIOManager(DbIOManager):

@@ -15,8 +15,9 @@ from lakebase_provider.core.bulk.copy_in import copy_in
 from lakebase_provider.core.bulk.create import column_type
 from lakebase_provider.core.bulk.evolve import canonical_type, evolve
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.merge import Merge
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 #: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.

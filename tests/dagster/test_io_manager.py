@@ -468,9 +468,28 @@ def test_one_connection_serves_the_whole_run(run: Run, lake: LocalLakebase) -> N
     assert run.rows("copied") == ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "spark"),
+        # It takes the keys of an asset.
+        ("mode", "upsert"),
+        ("schema_evolution", "spark"),
+        ("default_load_type", "spark"),
+    ],
+)
+def test_an_unknown_default_is_refused_where_definitions_load(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is '{value}'") as caught:
+        LakebaseIOManager(lakebase=LakebaseResource(), **{name: value})
+    assert "Use one of" in caught.value.remedy
+
+
 @pytest.mark.parametrize("name", ["mode", "schema_evolution", "default_load_type"])
-def test_an_unknown_default_is_refused_at_set_up(run: Run, name: str) -> None:
-    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: "spark"})
+def test_an_unknown_default_of_the_environment_is_refused_at_set_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("A_DEFAULT", "spark")
+    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: dg.EnvVar("A_DEFAULT")})
     with pytest.raises(dg.DagsterResourceFunctionError) as caught:
         run.materialize(asset_of("arrow", ORDERS), manager=manager)
     [error] = [step for step in causes(caught.value) if isinstance(step, ConfigError)]

@@ -12,8 +12,9 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.arrow_types import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.source import Source, open_source
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
