@@ -14,6 +14,8 @@ from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, Tabl
 
 from dagster_lakebase.db_client import LakebaseDbClient
 from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+from lakebase_provider.core.remedy import without_options
 
 #: What an input without a type annotation is loaded as: module and class.
 LOAD_TYPES = {
@@ -61,7 +63,7 @@ class LakebaseDbIOManager(DbIOManager):
         # Before anything is sent: what the metadata say may be wrong.
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
-        with self._client.connect(context, table_slice) as connection:
+        with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
             self._client.ensure_schema_exists(context, table_slice, connection)
             self._client.delete_table_slice(context, table_slice, connection)
             metadata = handler.handle_output(context, table_slice, obj, connection)
@@ -84,7 +86,7 @@ class LakebaseDbIOManager(DbIOManager):
         opened = self._client.connect(context, table_slice)
         if isinstance(handler, LakebaseTypeHandler) and handler.form == "batches":
             return handler.read_lazily(context, table_slice, opened)
-        with opened as connection:
+        with without_options(*LOAD_OPTIONS), opened as connection:
             return handler.load_input(context, table_slice, connection)
 
     def _get_table_slice(

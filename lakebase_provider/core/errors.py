@@ -27,6 +27,8 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── HealthCheckError                 a health report has a failed stage
     ├── StatementError                   a statement failed on the server
     │   ├── LockTimeoutError             a lock was not had in time
+    │   ├── StatementTimeoutError        the server ended what took longer than it may
+    │   ├── SessionEndedError            the server ended the session: idle, restarted, or told to
     │   ├── IdleInTransactionError       the server ended a session that idled in a transaction
     │   └── TransactionConflictError     each attempt was undone for another transaction's sake
     ├── FenceError                       another session works on the same, and did not end
@@ -42,6 +44,8 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
 from __future__ import annotations
 
 from typing import ClassVar
+
+from lakebase_provider.core.remedy import Remedy, offered
 
 
 class LakebaseError(Exception):
@@ -75,7 +79,7 @@ class LakebaseError(Exception):
         if retryable is not None:
             self.retryable = retryable
         self.message = message
-        self.remedy = remedy or self.default_remedy
+        self.remedy = offered(remedy or self.default_remedy)
         self.retry_after = retry_after
 
     def __str__(self) -> str:
@@ -275,8 +279,26 @@ class IdleInTransactionError(StatementError):
 
     code = "idle_in_transaction"
     default_remedy = (
-        "Commit before work that needs no database, or raise idle_in_transaction_session_timeout."
+        "Commit before work that needs no database, or raise the server's "
+        "idle_in_transaction_session_timeout by SQL (SET, or ALTER ROLE ... SET)."
     )
+
+
+class StatementTimeoutError(StatementError):
+    """The server ended a statement, or a transaction, that took longer than its timeout allows."""
+
+    code = "statement_timeout"
+    default_remedy = (
+        "Do less in one statement, or raise statement_timeout, in the configuration or by SQL (SET)."
+    )
+
+
+class SessionEndedError(StatementError):
+    """The server ended the session, for it idled, or the server was restarted or told to; work is undone."""
+
+    code = "session_ended"
+    retryable = True
+    default_remedy = "Run the whole transaction again, on a new connection; what was not committed is undone."
 
 
 class TransactionConflictError(StatementError):
@@ -333,14 +355,22 @@ class TableNotFoundError(LoadError):
     """The table does not exist, or lies in a schema that the role may not use."""
 
     code = "table_not_found"
-    default_remedy = "Check schema and name (upper case counts), or load with create=True."
+    default_remedy = Remedy(
+        "Check schema and name (upper case counts), or load with create=True.",
+        options=("create",),
+        otherwise="Check schema and name (upper case counts), or create the table first.",
+    )
 
 
 class ColumnMismatchError(LoadError):
     """The source's columns and those of the table do not fit."""
 
     code = "column_mismatch"
-    default_remedy = "Name the source's columns as the table's, or give them as columns=."
+    default_remedy = Remedy(
+        "Name the source's columns as the table's, or give them as columns=.",
+        options=("columns",),
+        otherwise="Name the source's columns as the table's.",
+    )
 
 
 class BadRowError(LoadError):
@@ -355,7 +385,11 @@ class BadRowError(LoadError):
     """
 
     code = "bad_row"
-    default_remedy = "Correct the row in the source, or load with on_error='reject'."
+    default_remedy = Remedy(
+        "Correct the row in the source, or load with on_error='reject'.",
+        options=("on_error",),
+        otherwise="Correct the row in the source.",
+    )
 
     def __init__(
         self,
@@ -382,11 +416,19 @@ class LoadInterruptedError(LoadError):
 
     code = "load_interrupted"
     retryable = True
-    default_remedy = "Load again, with the same load_id if it has one."
+    default_remedy = Remedy(
+        "Load again, with the same load_id if it has one.",
+        options=("load_id",),
+        otherwise="Run it again: nothing stays of the first attempt.",
+    )
 
 
 class CommitUnknownError(LoadError):
     """The connection was lost while the commit was under way, and nothing tells whether it took place."""
 
     code = "commit_unknown"
-    default_remedy = "Look whether the rows are there before you load again; give loads a load_id."
+    default_remedy = Remedy(
+        "Look whether the rows are there before you load again; give loads a load_id.",
+        options=("load_id",),
+        otherwise="Look whether the rows are there before you run it again.",
+    )

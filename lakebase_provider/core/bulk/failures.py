@@ -8,7 +8,16 @@ from contextlib import contextmanager
 
 import psycopg
 
-from lakebase_provider.core.errors import BadRowError, LakebaseError, LoadError, LoadInterruptedError
+from lakebase_provider.core.bulk.row_remedies import constraint_remedy
+from lakebase_provider.core.errors import (
+    BadRowError,
+    LakebaseError,
+    LoadError,
+    LoadInterruptedError,
+    StatementTimeoutError,
+)
+from lakebase_provider.core.remedy import Remedy
+from lakebase_provider.core.server_ends import SessionIdled, TransactionIdled, typed_end
 
 #: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
@@ -32,7 +41,11 @@ _REMEDIES = {
     "53100": "Free disk space, or use a larger endpoint.",
 }
 #: Of a feature that is not supported (0A000), where it is COPY into a table whose policies hold for the role.
-_ROW_SECURITY = "Use mode='merge', which copies into a temporary table; with delete='missing' it replaces."
+_ROW_SECURITY = Remedy(
+    "Use mode='merge', which copies into a temporary table; with delete='missing' it replaces.",
+    options=("mode", "delete"),
+    otherwise="Write by upsert, which copies into a temporary table, or as a role without the policies.",
+)
 
 
 @contextmanager
@@ -44,10 +57,9 @@ def typed_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except LakebaseError:
-        # One of them, of a pool that is exhausted, is psycopg's, too.
-        raise
     except psycopg.Error as error:
+        if _is_ours(error):
+            raise
         raise load_error(error, what) from quotable(error)
 
 
@@ -62,14 +74,33 @@ def interrupted_reads() -> Iterator[None]:
     """Raise a lost connection as :class:`~lakebase_provider.core.errors.LoadInterruptedError`."""
     try:
         yield
-    except LakebaseError:
-        raise
     except psycopg.Error as error:
-        if not connection_lost(error):
+        if _is_ours(error) or not connection_lost(error):
             raise
+        end = _end(error)
+        if isinstance(end, StatementTimeoutError):
+            raise
+        told = f" {end.message}" if end else ""
         raise LoadInterruptedError(
-            "The connection was lost while the server sent rows.", remedy="Read again."
+            f"The connection was lost while the server sent rows.{told}",
+            remedy=_if_it_idled(end) or "Read again.",
         ) from error
+
+
+def _is_ours(error: psycopg.Error) -> bool:
+    """Whether it says all there is to say, though it is psycopg's, too: as of an exhausted pool."""
+    return isinstance(error, LakebaseError) and error.sqlstate is None
+
+
+def _end(error: psycopg.Error) -> LakebaseError | None:
+    """What the server says of a session or a statement that it ended of its own accord."""
+    found = typed_end(error) or error
+    return found if isinstance(found, LakebaseError) else None
+
+
+def _if_it_idled(end: LakebaseError | None) -> str | None:
+    # Else it was restarted, or told to, and the same will do.
+    return end.remedy if isinstance(end, (SessionIdled, TransactionIdled)) else None
 
 
 @contextmanager
@@ -109,8 +140,18 @@ def load_error(error: psycopg.Error, what: str) -> LoadError:
 
 
 def _load_error(error: psycopg.Error, what: str) -> LoadError:
+    end = _end(error)
+    if isinstance(end, StatementTimeoutError):
+        # In a load a statement is as long as what is loaded.
+        shorter = (
+            "Raise statement_timeout, or load less at once." if error.sqlstate == "57014" else end.remedy
+        )
+        return LoadError(f"{what}: {end.message}", remedy=shorter)
     if connection_lost(error):
-        return LoadInterruptedError(f"{what}: the connection was lost, the server rolls back.")
+        told = f" {end.message}" if end else ""
+        return LoadInterruptedError(
+            f"{what}: the connection was lost, the server rolls back.{told}", remedy=_if_it_idled(end)
+        )
     state = error.sqlstate or ""
     if state in _TRANSIENT:
         return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
@@ -125,11 +166,14 @@ def _bad_row(error: psycopg.Error, what: str) -> BadRowError:
     row = int(place.group(1)) if place else None
     column = error.diag.column_name or (place.group(2) if place else None)
     # The text of a data exception quotes the value; that of a broken constraint names the constraint.
-    text = _text(error) if (error.sqlstate or "").startswith("23") else _kind(error)
+    broken = (error.sqlstate or "").startswith("23")
+    text = _text(error) if broken else _kind(error)
+    remedy = constraint_remedy(error.sqlstate or "", text) if broken else None
     where = ", ".join(
         part for part in (f"row {row}" if row else "", f"column {column}" if column else "") if part
     )
-    return BadRowError(f"{what}{': ' + where if where else ''}: {text}.", row=row, column=column)
+    message = f"{what}{': ' + where if where else ''}: {text}."
+    return BadRowError(message, row=row, column=column, remedy=remedy)
 
 
 def _text(error: psycopg.Error) -> str:
