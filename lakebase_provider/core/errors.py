@@ -278,6 +278,7 @@ class IdleInTransactionError(StatementError):
     """The server ended a session that did nothing for too long inside a transaction; that is rolled back."""
 
     code = "idle_in_transaction"
+    retryable = True
     default_remedy = (
         "Commit before work that needs no database, or raise the server's "
         "idle_in_transaction_session_timeout by SQL (SET, or ALTER ROLE ... SET)."
