@@ -81,6 +81,8 @@ OPTIONS: dict[str, set[str]] = {
     | set(LakebaseIOManager.model_fields)
     | {field.name for field in fields(WriteOptions)} - {"mode", "keys"},  # these have other values here
 }
+#: The command line has what the environment holds, and its own arguments.
+OPTIONS["command line"] = {row.name for row in settings() if row.env} | {"check", "timeout"}
 LOADS = ("core", "hook", "load operator", "transfer operator", "resource")
 #: Files, and by which fronts what they raise is read; the first that fits counts.
 RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -90,7 +92,12 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/bulk/create\.py:_described", LOADS),
     (r"core/bulk/unload\w*\.py", ("core", "hook", "unload operator")),
     (r"core/freshness\.py", ("resource",)),
-    (r"core/errors\.py|core/bulk/", (*LOADS, "io manager")),
+    # The command line borrows of no pool, and runs no statement for which it waits.
+    (r"core/errors\.py:(PoolExhausted|LockTimeout|StatementTimeout)", (*LOADS, "io manager")),
+    (r"core/errors\.py", (*LOADS, "io manager", "command line")),
+    (r"core/bulk/", (*LOADS, "io manager")),
+    # Of work on a connection that somebody has.
+    (r"core/(server_ends|lending|pool|async_pool|freshness|fence|transaction|lock_wait)\.py", LOADS),
     (r"core/", tuple(OPTIONS)),
     (r"hooks/", ("hook",)),
     (r"operators/transfer\.py", ("transfer operator",)),
@@ -128,7 +135,7 @@ def remedies() -> Iterator[Found]:
 
 def _nodes(tree: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
     for child in ast.iter_child_nodes(tree):
-        named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         yield function, child
         yield from _nodes(child, child.name if named else function)
 

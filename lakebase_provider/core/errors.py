@@ -166,7 +166,11 @@ class ControlPlaneTimeoutError(ControlPlaneError):
 
     code = "control_plane_timeout"
     retryable = True
-    default_remedy = "Retry; if it lasts, check the network path to the workspace, or raise connect_budget."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, check the network path to the workspace, or raise connect_budget.",
+        options=("connect_budget",),
+        otherwise="Retry; if it lasts, check the network path to the workspace.",
+    )
 
 
 class LakebaseConnectionError(LakebaseError):
@@ -174,7 +178,11 @@ class LakebaseConnectionError(LakebaseError):
 
     code = "connection"
     retryable = True
-    default_remedy = "Retry; if it lasts, run `lakebase doctor` to see which stage fails."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, run `lakebase doctor` to see which stage fails.",
+        options=("doctor",),
+        otherwise="Retry; if it lasts, check host and port, and the network path to them.",
+    )
 
 
 class DnsError(LakebaseConnectionError):
@@ -196,7 +204,11 @@ class EndpointWakingError(LakebaseConnectionError):
     """The compute is starting after scale to zero, or does not answer yet."""
 
     code = "endpoint_waking"
-    default_remedy = "Retry; raise connect_budget if the compute needs longer to start."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; raise connect_budget if the compute needs longer to start.",
+        options=("connect_budget",),
+        otherwise="Retry, for a suspended compute needs some seconds to start; if it lasts, check host and port.",
+    )
 
 
 class EndpointDisabledError(LakebaseConnectionError):
@@ -238,9 +250,11 @@ class TooManyConnectionsError(LakebaseConnectionError):
     """The endpoint's connection limit is reached."""
 
     code = "too_many_connections"
-    default_remedy = (
+    default_remedy: ClassVar[str] = Remedy(
         "Retry; lower max_size, run fewer tasks at once (an Airflow or Dagster pool), "
-        "or use a larger endpoint."
+        "or use a larger endpoint.",
+        options=("max_size",),
+        otherwise="Retry; run fewer tasks at once, or use a larger endpoint.",
     )
 
 
@@ -356,7 +370,7 @@ class TableNotFoundError(LoadError):
     """The table does not exist, or lies in a schema that the role may not use."""
 
     code = "table_not_found"
-    default_remedy = Remedy(
+    default_remedy: ClassVar[str] = Remedy(
         "Check schema and name (upper case counts), or load with create=True.",
         options=("create",),
         otherwise="Check schema and name (upper case counts), or create the table first.",
@@ -367,7 +381,7 @@ class ColumnMismatchError(LoadError):
     """The source's columns and those of the table do not fit."""
 
     code = "column_mismatch"
-    default_remedy = Remedy(
+    default_remedy: ClassVar[str] = Remedy(
         "Name the source's columns as the table's, or give them as columns=.",
         options=("columns",),
         otherwise="Name the source's columns as the table's.",
@@ -386,7 +400,7 @@ class BadRowError(LoadError):
     """
 
     code = "bad_row"
-    default_remedy = Remedy(
+    default_remedy: ClassVar[str] = Remedy(
         "Correct the row in the source, or load with on_error='reject'.",
         options=("on_error",),
         otherwise="Correct the row in the source.",
@@ -417,7 +431,7 @@ class LoadInterruptedError(LoadError):
 
     code = "load_interrupted"
     retryable = True
-    default_remedy = Remedy(
+    default_remedy: ClassVar[str] = Remedy(
         "Load again, with the same load_id if it has one.",
         options=("load_id",),
         otherwise="Run it again: nothing stays of the first attempt.",
@@ -428,7 +442,7 @@ class CommitUnknownError(LoadError):
     """The connection was lost while the commit was under way, and nothing tells whether it took place."""
 
     code = "commit_unknown"
-    default_remedy = Remedy(
+    default_remedy: ClassVar[str] = Remedy(
         "Look whether the rows are there before you load again; give loads a load_id.",
         options=("load_id",),
         otherwise="Look whether the rows are there before you run it again.",
