@@ -207,7 +207,7 @@ class EndpointWakingError(LakebaseConnectionError):
     default_remedy: ClassVar[str] = Remedy(
         "Retry; raise connect_budget if the compute needs longer to start.",
         options=("connect_budget",),
-        otherwise="Retry, for a suspended compute needs some seconds to start; if it lasts, check host and port.",
+        otherwise="Retry: a suspended compute needs seconds to start; if it lasts, check host and port.",
     )
 
 
