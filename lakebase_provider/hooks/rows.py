@@ -247,6 +247,9 @@ class RowWriter:
             # What the server's INSERT makes of it is the answer; as of one row that comes twice.
             return False
         except LakebaseError as error:
+            if isinstance(error, psycopg.Error):
+                # The server's own: it ended the statement or the session.
+                raise
             self.refusal = error
             self._copies = False
             return False

@@ -49,18 +49,19 @@ _ROW_SECURITY = Remedy(
 
 
 @contextmanager
-def typed_errors(what: str) -> Iterator[None]:
+def typed_errors(what: str, *, of_a_value: str | None = None) -> Iterator[None]:
     """Raise what psycopg raises inside as a :class:`~lakebase_provider.core.errors.LoadError`.
 
     Args:
         what: What was under way, such as ``"Load into sales.orders"``.
+        of_a_value: The remedy for a value that its column does not take.
     """
     try:
         yield
     except psycopg.Error as error:
         if _is_ours(error):
             raise
-        raise load_error(error, what) from quotable(error)
+        raise load_error(error, what, of_a_value) from quotable(error)
 
 
 def quotable(error: psycopg.Error) -> psycopg.Error | None:
@@ -132,14 +133,14 @@ def connection_lost(error: psycopg.Error) -> bool:
     return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
 
 
-def load_error(error: psycopg.Error, what: str) -> LoadError:
+def load_error(error: psycopg.Error, what: str, of_a_value: str | None = None) -> LoadError:
     """The error of this package that a psycopg error stands for; raise it from :func:`quotable`."""
-    found = _load_error(error, what)
+    found = _load_error(error, what, of_a_value)
     found.sqlstate = error.sqlstate
     return found
 
 
-def _load_error(error: psycopg.Error, what: str) -> LoadError:
+def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> LoadError:
     end = _end(error)
     if isinstance(end, StatementTimeoutError):
         # In a load a statement is as long as what is loaded.
@@ -156,19 +157,19 @@ def _load_error(error: psycopg.Error, what: str) -> LoadError:
     if state in _TRANSIENT:
         return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
     if state[:2] in _OF_ROWS:
-        return _bad_row(error, what)
+        return _bad_row(error, what, of_a_value)
     remedy = _ROW_SECURITY if "row-level security" in _text(error) else None
     return LoadError(f"{what}: {_text(error)}.", remedy=remedy if state == "0A000" else _REMEDIES.get(state))
 
 
-def _bad_row(error: psycopg.Error, what: str) -> BadRowError:
+def _bad_row(error: psycopg.Error, what: str, of_a_value: str | None) -> BadRowError:
     place = _PLACE.search(error.diag.context or "")
     row = int(place.group(1)) if place else None
     column = error.diag.column_name or (place.group(2) if place else None)
     # The text of a data exception quotes the value; that of a broken constraint names the constraint.
     broken = (error.sqlstate or "").startswith("23")
     text = _text(error) if broken else _kind(error)
-    remedy = constraint_remedy(error.sqlstate or "", text) if broken else None
+    remedy = constraint_remedy(error.sqlstate or "", text) if broken else of_a_value
     where = ", ".join(
         part for part in (f"row {row}" if row else "", f"column {column}" if column else "") if part
     )

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: What to do about a value of another Postgres, which is right there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
+
 
 def load(
     connection: psycopg.Connection[Any],
@@ -157,7 +160,11 @@ class _Load:
                 remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
             )
         # Its rows are never put aside.
-        with closing(self.source), without_options("on_error"), typed_errors(f"Load into {name}"):
+        with (
+            closing(self.source),
+            without_options("on_error"),
+            typed_errors(f"Load into {name}", of_a_value=_IN_THE_QUERY),
+        ):
             return self._move(self._table(name))
 
     def _table(self, name: TableName) -> Table:

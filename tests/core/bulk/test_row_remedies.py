@@ -119,6 +119,13 @@ def test_a_transfer_advises_the_query(tables: LakebaseClient) -> None:
     with tables.connection() as source, pytest.raises(BadRowError) as caught:
         tables.load(PostgresQuery(source, "SELECT 4 AS id, 1 AS v, 1.25::numeric(5, 2) AS n"), "items")
     assert "in the query" in caught.value.remedy
+    run(
+        tables,
+        "DROP TYPE IF EXISTS mood CASCADE; CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE moods (m mood)",
+    )
+    with tables.connection() as source, pytest.raises(BadRowError) as unknown:
+        tables.load(PostgresQuery(source, "SELECT 'bad' AS m"), "moods")
+    assert "in the query" in unknown.value.remedy
     with tables.connection() as source, pytest.raises(BadRowError) as broken:
         tables.load(PostgresQuery(source, "SELECT 1 AS id, 1 AS v"), "items")
     assert "on_error" not in broken.value.remedy
