@@ -16,6 +16,8 @@ from dagster_lakebase.db_client import LakebaseDbClient
 from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
 from dagster_lakebase.write_options import LOAD_TYPES
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+from lakebase_provider.core.remedy import without_options
 
 
 class LakebaseDbIOManager(DbIOManager):
@@ -60,7 +62,7 @@ class LakebaseDbIOManager(DbIOManager):
         # Before anything is sent: what the metadata say may be wrong.
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
-        with self._client.connect(context, table_slice) as connection:
+        with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
             self._client.ensure_schema_exists(context, table_slice, connection)
             self._client.delete_table_slice(context, table_slice, connection)
             metadata = handler.handle_output(context, table_slice, obj, connection)
@@ -87,7 +89,7 @@ class LakebaseDbIOManager(DbIOManager):
         opened = self._client.connect(context, table_slice)
         if isinstance(handler, LakebaseTypeHandler) and handler.form == "batches":
             return handler.read_lazily(context, table_slice, opened)
-        with opened as connection:
+        with without_options(*LOAD_OPTIONS), opened as connection:
             return handler.load_input(context, table_slice, connection)
 
     def _get_table_slice(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, open_connections
@@ -440,6 +441,26 @@ def test_a_missing_table_says_what_to_do(run: Run) -> None:
     error = error_of(run, dg.AssetSpec(["io", "orders"]), consumer)
     [missing] = [step for step in causes(error) if isinstance(step, TableNotFoundError)]
     assert "Materialize the upstream asset" in missing.remedy
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("id int", pa.table({"id": [1 << 40]})),
+        ("id bigint CHECK (id > 0)", pa.table({"id": [-1]})),
+        ("id bigint UNIQUE", pa.table({"id": [1, 1]})),
+        ("id bigint NOT NULL", pa.table({"id": pa.array([None], pa.int64())})),
+        ("other bigint NOT NULL", pa.table({"id": [1]})),
+    ],
+)
+def test_a_remedy_names_no_option_that_an_output_has_not(run: Run, table: str, value: pa.Table) -> None:
+    run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
+    run.execute(f"CREATE TABLE io.orders ({table}); GRANT ALL ON io.orders TO PUBLIC")
+    error = error_of(run, asset_of("arrow", value))
+    [refused] = [step for step in causes(error) if isinstance(step, LoadError)]
+    for option in (*LOAD_OPTIONS, "reject"):
+        assert f"{option}=" not in refused.remedy
+    assert "on_error" not in refused.remedy
 
 
 def test_a_role_without_create_can_write_where_the_schema_is(run: Run) -> None:

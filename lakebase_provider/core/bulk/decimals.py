@@ -19,7 +19,10 @@ _SMALL, MOST_DIGITS = 38, 76
 #: Digits behind the point that an undeclared numeric has at least, where there is room.
 _USUAL_SCALE = 18
 
-REMEDY = "Round the column or cast it to text in the query, or give a fetch or an unload numeric='text'."
+REMEDY = (
+    "Round the column or cast it to text, in the query or the table; "
+    "a fetch and an unload take numeric='text' for the same."
+)
 
 
 def undeclared() -> pa.DataType:

@@ -49,6 +49,10 @@ class LoadOptions(TypedDict, total=False):
     ledger_schema: str | None
 
 
+#: Their names, for who has none of them.
+LOAD_OPTIONS = tuple(LoadOptions.__annotations__)
+
+
 @dataclass(frozen=True)
 class LoadPlan:
     """How rows go into a table.

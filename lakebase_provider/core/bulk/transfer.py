@@ -415,6 +415,7 @@ class _Run:
             row=row,
             column=name,
             kind=of.name,
+            remedy=f"Convert it in the query to what {to.name} holds, or leave the row out there.",
         )
 
 
