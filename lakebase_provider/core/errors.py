@@ -434,7 +434,7 @@ class BadRowError(LoadError):
 
 
 class LoadInterruptedError(LoadError):
-    """The load was cancelled, or its connection or transaction lost, before the commit; nothing is written."""
+    """Cancelled, or its connection or transaction lost, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True
