@@ -159,8 +159,14 @@ class LoadingOperator(BulkOperator):
         self.fence = fence
         self._result: LoadResult | None = None
 
-    def _load(self, source: Any, context: Context) -> dict[str, Any]:
-        """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict."""
+    def _load(self, source: Any, context: Context, **more: Any) -> dict[str, Any]:
+        """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+
+        Args:
+            source: The source.
+            context: Of the task that runs.
+            more: Further options of the load, for this kind of source.
+        """
         from dataclasses import asdict
 
         from lakebase_provider.core.bulk.once import load_and_commit
@@ -168,7 +174,7 @@ class LoadingOperator(BulkOperator):
         if self.fence:
             ti = context["ti"]
             self.get_db_hook().fence_key = f"{ti.dag_id}/{ti.task_id}/{ti.run_id}/{ti.map_index}"
-        options: Any = {name: getattr(self, name) for name in _OPTIONS}
+        options: Any = {name: getattr(self, name) for name in _OPTIONS} | more
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             self.log.warning(

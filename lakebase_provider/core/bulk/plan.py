@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, get_args
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.csv_format import CsvFormat
 from lakebase_provider.core.bulk.result import Mode
 from lakebase_provider.core.bulk.table import Table, TableName, identifier
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -34,6 +35,11 @@ class LoadOptions(TypedDict, total=False):
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
     ledger_schema: str | None
+    delimiter: str | None
+    encoding: str
+    null: str | Sequence[str]
+    header: bool
+    quote: str | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,12 @@ class LoadPlan:
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; that of the table by default.
+        delimiter: For CSV files, as the following, which :class:`CsvFormat` explains: the character between
+            two fields; a comma by default, in a ``.tsv`` file a tab.
+        encoding: The file's encoding, such as ``"cp1252"``.
+        null: What stands, without quotes, for NULL: a text, or a list of texts; by default an empty field.
+        header: Whether the first row holds the columns' names; without it, `columns` gives them.
+        quote: The character around a field; None where quotes mean nothing.
 
     Raises:
         ConfigError: Options contradict each other, or a name is none.
@@ -72,6 +84,11 @@ class LoadPlan:
     on_error: Literal["fail", "reject"] = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    null: str | Sequence[str] = ""
+    header: bool = True
+    quote: str | None = '"'
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Mode))
@@ -112,6 +129,16 @@ class LoadPlan:
                 remedy="Load with on_error='fail', or delete='none'.",
             )
         _check_load_id(self.load_id)
+        _ = self.csv
+
+    @property
+    def csv(self) -> CsvFormat:
+        """How CSV files are written.
+
+        Raises:
+            ConfigError: It cannot be.
+        """
+        return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
 
     def _only(self, mode: str, **given: object) -> None:
         for name, value in given.items():
