@@ -104,7 +104,7 @@ def found_files(place: Location) -> FoundFiles | None:
         split = place.name.rstrip("/").rsplit("/", len(patterns))
         name = split[0] if len(split) > len(patterns) else ""
     folder = _Folder(base, name)
-    found = {names: size for names, size in (folder.matching(patterns) if patterns else folder.files())}
+    found = dict(folder.matching(patterns) if patterns else folder.files())
     if not found:
         what = "holds no file to load" if kind == "folder" else "is the name of no file, and matches none"
         raise ConfigError(f"{place.name!r} {what}.", remedy="Check the path.")
@@ -131,7 +131,7 @@ def _kind(place: Location) -> str:
         return "folder" if place.fs.info(place.path)["type"] == "directory" else "file"
     except FileNotFoundError:
         return "nothing"
-    except Exception:  # noqa: BLE001 - of any library; whoever opens it is told what is wrong
+    except Exception:  # of any library; whoever opens the file is told what is wrong
         return "file"
 
 
@@ -239,8 +239,8 @@ class _Folder:
             # What comes to lie there meanwhile is not followed either.
             path = base.local.joinpath(*names)
             return replace(base, name=self._shown(names), local=path, given=None, follows=not names)
-        path = "/".join((base.path.rstrip("/"), *names))
-        return replace(base, name=self._shown(names), path=path, given=None)
+        text = "/".join((base.path.rstrip("/"), *names))
+        return replace(base, name=self._shown(names), path=text, given=None)
 
     def _shown(self, names: tuple[str, ...]) -> str:
         if not self._name and self._base.local is not None and not str(self._base.local).startswith("/"):
@@ -263,7 +263,7 @@ def _remote(place: Location) -> list[_Entry]:
     for entry in listed:
         path = str(entry["name"])
         # Stores without folders keep one that was made as an empty file of its name.
-        if path.strip("/") == folder.strip("/") or path.endswith("/") and entry["type"] != "directory":
+        if path.strip("/") == folder.strip("/") or (path.endswith("/") and entry["type"] != "directory"):
             continue
         name = path.rstrip("/").rpartition("/")[2]
         found.append(

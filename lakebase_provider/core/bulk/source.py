@@ -72,8 +72,8 @@ class Source:
         void: Names of columns that hold nothing but NULL and go into a column of any type.
         width: How many columns, where known before the first batch.
         json: Whether texts that go to arrays may be JSON's.
-        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of what
-            is being read. None where a row's number says it all.
+        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of
+            what is being read. None where a row's number says it all.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.file_faults import naming, read_on
@@ -13,9 +13,6 @@ from lakebase_provider.core.bulk.found_files import found_files
 from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 #: Bytes that are read ahead of a Parquet column.
 _PARQUET_BUFFER = 1 << 18

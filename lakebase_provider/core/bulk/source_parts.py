@@ -13,8 +13,6 @@ from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lakebase_provider.core.bulk.locations import Location
 
 #: Opens one of the files; the names are those of its columns, where it has none itself.
@@ -59,7 +57,7 @@ def _source(parts: _Parts, first: Source, found: FoundFiles) -> Source:
             )
         column_names = (*column_names, *found.keys)
     keys = [pa.field(key, pa.string()) for key in found.keys]
-    source = Source(
+    return Source(
         f"{first.description}s ({len(found.parts):,})",
         parts.batches,
         column_names=column_names,
@@ -69,7 +67,6 @@ def _source(parts: _Parts, first: Source, found: FoundFiles) -> Source:
         json=first.json,
         row_name=parts.row_name,
     )
-    return source
 
 
 class _Parts:
