@@ -106,8 +106,11 @@ def found_files(place: Location) -> FoundFiles | None:
     folder = _Folder(base, name)
     found = dict(folder.matching(patterns) if patterns else folder.files())
     if not found:
-        what = "holds no file to load" if kind == "folder" else "is the name of no file, and matches none"
-        raise ConfigError(f"{place.name!r} {what}.", remedy="Check the path.")
+        if kind == "folder":
+            message = f"{place.argument}: the folder {place.name!r} holds no file to load."
+        else:
+            message = f"{place.argument}: there is no file {place.name!r}, nor one that matches it."
+        raise ConfigError(message, remedy="Check the path.")
     return _of_one_shape(place, [folder.part(names, found[names]) for names in sorted(found)])
 
 
