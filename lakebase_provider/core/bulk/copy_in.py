@@ -16,7 +16,7 @@ from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.failures import load_error
 from lakebase_provider.core.bulk.session import UTF8, settings
-from lakebase_provider.core.bulk.source import Batch, Source, open_source
+from lakebase_provider.core.bulk.source import Batch, Source, delimiter_remedy, open_source
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.cursor import plain_cursor
@@ -271,7 +271,10 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
         column = table.column(name)
         if column is None:
             known = ", ".join(repr(column.name) for column in table.writable)
-            raise ColumnMismatchError(f"Table {table.name} has no column {name!r}; it has {known}.")
+            raise ColumnMismatchError(
+                f"Table {table.name} has no column {name!r}; it has {known}.",
+                remedy=delimiter_remedy(source.description, source.column_names or ()),
+            )
         if column.generated:
             raise ColumnMismatchError(
                 f"Column {name!r} of {table.name} is computed by the server.", remedy="Leave it out."

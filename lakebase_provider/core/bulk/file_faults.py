@@ -71,7 +71,7 @@ def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> 
         remedy = f"Load it with encoding={encoding!r}." if kind == "CSV" else "Write the file in UTF-8."
     else:
         remedy = "Give the file a suffix that says what it is, or give another file."
-    raise ConfigError(f"The file {name!r} is no {kind} file: it begins like {found}.", remedy=remedy)
+    raise ConfigError(f"The file {name!r} cannot be read as {kind}: it begins like {found}.", remedy=remedy)
 
 
 def _utf16(head: bytes) -> str:

@@ -253,7 +253,9 @@ class _Folder:
 
 def _local(entry: os.DirEntry[str]) -> _Entry:
     is_folder = entry.is_dir(follow_symlinks=False)
-    return _Entry(entry.name, is_folder, entry.is_symlink(), entry.stat(follow_symlinks=False).st_size)
+    # A pipe is as empty as it is no file; whoever opens it is told so.
+    size = entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else None
+    return _Entry(entry.name, is_folder, entry.is_symlink(), size)
 
 
 def _remote(place: Location) -> list[_Entry]:

@@ -464,7 +464,25 @@ def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnM
         name: The column.
         names: The columns that it has.
     """
-    return ColumnMismatchError(f"The source ({description}) has no column {name!r}; it has {_listed(names)}.")
+    return ColumnMismatchError(
+        f"The source ({description}) has no column {name!r}; it has {_listed(names)}.",
+        remedy=delimiter_remedy(description, names),
+    )
+
+
+def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
+    """What helps where all of a CSV file's header seems to have been taken for one name; None elsewhere.
+
+    Args:
+        description: What the source is.
+        names: The columns that it has.
+    """
+    mark = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    if mark is None or not description.startswith("CSV"):
+        return None
+    return (
+        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

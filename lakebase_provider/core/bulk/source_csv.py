@@ -274,7 +274,7 @@ class _Rows:
         before = self._ends.blank_line(block)
         if before >= 0:
             reason = (
-                f"line {self._line + before:,} of the file is blank, where a row has "
+                f"line {self._line + before:,} of the file is blank, where {_first_of(self._form)} has "
                 f"{batch.num_columns} columns"
             )
             raise BadValueError(reason, kind="CSV", remedy="Remove the line.")
@@ -314,6 +314,8 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
     )
 
     def parse(block: bytes, before: int, wrong: _Wrong) -> Sequence[pa.RecordBatch]:
+        if block.startswith(_MARK):  # Arrow leaves out the first one, which here is a row's
+            block = _MARK + block
         reading = arrow_csv.ReadOptions(block_size=len(block) + 1, use_threads=False, column_names=names)
         try:
             found: Sequence[pa.RecordBatch] = arrow_csv.read_csv(
@@ -324,7 +326,7 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
                 raise wrong(block) from None
             row = faults[0]
             raise BadValueError(
-                f"{row.actual_columns} fields, where a row has {row.expected_columns}",
+                f"{row.actual_columns} fields, where {_first_of(form)} has {row.expected_columns}",
                 kind="CSV",
                 index=-1 if row.number is None else before + row.number - 1,
                 remedy=_fields_remedy(row.expected_columns),
@@ -332,6 +334,10 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
         return found
 
     return parse
+
+
+def _first_of(form: CsvFormat) -> str:
+    return "the header" if form.header else "the first row"
 
 
 def _fields_remedy(expected: int) -> str:

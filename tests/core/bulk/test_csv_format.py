@@ -148,3 +148,19 @@ def test_an_option_that_means_nothing_is_refused(table: LakebaseClient, tmp_path
     for source in (path, [{"a": 1, "b": 2}]):
         with pytest.raises(ConfigError, match=f"{field}= is for CSV files"):
             table.load(source, "t", **options)
+
+
+def test_a_header_that_was_taken_for_one_name(table: LakebaseClient, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a;b\n1;2\n")
+    for options in ({}, {"columns": ["a", "b"]}):
+        with pytest.raises(ColumnMismatchError, match="no column 'a") as caught:
+            table.load(path, "t", **options)  # type: ignore[arg-type]
+        assert "delimiter=';'" in caught.value.remedy
+
+
+def test_a_mark_of_byte_order_within_is_text(table: LakebaseClient, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = [(f"\ufeff{number:06}", "x" * 20) for number in range(80_000)]
+    path.write_text("\ufeffa,b\n" + "".join(f"{a},{b}\n" for a, b in rows), encoding="utf-8")
+    assert loaded(table, path) == rows

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from upath import UPath
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk import plain_files
 from lakebase_provider.core.bulk.source import open_source
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LakebaseError
 from tests.core.bulk.tables import run
@@ -272,17 +273,15 @@ def test_a_link_that_takes_a_files_place_meanwhile_is_not_followed(
 ) -> None:
     private = written(tmp_path, {"private.csv": "id,name\n9,private\n"}) / "private.csv"
     folder = written(tmp_path / "parts", {"a.csv": "id,name\n1,a\n"})
-    looked = os.lstat
+    opened = os.open
 
-    def swapped(path: Any, **options: Any) -> Any:
-        found = looked(path, **options)
-        if str(path).endswith("a.csv") and not Path(path).is_symlink():
-            Path(path).unlink()
-            Path(path).symlink_to(private)
-        return found
+    def swapped(name: Any, flags: int, *more: Any, **options: Any) -> int:
+        if str(name) == str(folder / "a.csv"):
+            (folder / "a.csv").unlink()
+            (folder / "a.csv").symlink_to(private)
+        return opened(name, flags, *more, **options)
 
-    monkeypatch.setattr(os, "lstat", swapped)
-    monkeypatch.setattr(Path, "lstat", lambda path: swapped(path))
+    monkeypatch.setattr(plain_files.os, "open", swapped)
     with pytest.raises(ConfigError, match="symbolic link"):
         table.load(folder, "t")
 
