@@ -6,6 +6,7 @@ What Arrow says of them may quote what the file holds, and names no file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -37,7 +38,10 @@ _BEGINNINGS = (
 )
 #: Bytes with which a whole file of the kind begins and ends.
 _MARKS = {"Parquet": b"PAR1", "Arrow": b"ARROW1"}
-_HEAD = 16
+#: Bytes by which a file's kind is known.
+HEAD = 64
+#: What no text has, and the beginning of any other file; that alone may be a column's name, such as ORCID.
+_BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _GET_AGAIN = "Write or copy the file again: it has to be whole."
 
 
@@ -62,7 +66,7 @@ def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> 
         ConfigError: It is of another kind.
     """
     found = kind_of(head)
-    if found is None:
+    if found is None or not (found.startswith("UTF") or _BINARY.search(head)):
         return
     if found.startswith("UTF"):
         if not encoding.lower().startswith(("utf-8", "utf8", "utf_8")):
@@ -144,9 +148,9 @@ _LIBRARY = {"gzip": "gzip", "bz2": "bzip2", "zstd": "zstandard"}
 def _ends(place: Location) -> tuple[bytes, bytes]:
     """How a file begins and ends."""
     with suppress(Exception), place.open() as file:
-        head = file.read(_HEAD)
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _HEAD))
-        return bytes(head), bytes(file.read(_HEAD))
+        head = file.read(HEAD)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - HEAD))
+        return bytes(head), bytes(file.read(HEAD))
     return b"", b""
 
 

@@ -183,29 +183,27 @@ class _Folder:
         pattern, *more = patterns
         if pattern == _ANY_DEPTH and more:
             yield from self.matching(more, names)
-        for entry in self._entries(names):
+        for entry in self._entries(names, pattern):
             below = (*names, entry.name)
             if pattern == _ANY_DEPTH:
                 if entry.is_folder:
                     yield from self.matching(patterns, below)
                 elif not more:
                     yield below, entry.size
-            elif not fnmatchcase(entry.name, pattern):
-                continue
             elif entry.is_folder:
                 yield from self.matching(more, below) if more else self.files(below)
             elif not more:
                 yield below, entry.size
 
-    def _entries(self, names: tuple[str, ...]) -> Iterator[_Entry]:
-        """What a folder holds, but for what is left out."""
+    def _entries(self, names: tuple[str, ...], pattern: str = "*") -> Iterator[_Entry]:
+        """What a folder holds of such names, but for what is left out."""
         for entry in self._listed(names):
             if entry.is_folder and entry.name in _OF_TABLES:
                 raise ConfigError(
                     f"{self._shown(names)!r} is {_OF_TABLES[entry.name]}, not all of whose files count.",
                     remedy="Read it by a library of that format, and give the frame or Arrow data as source.",
                 )
-            if _is_left_out(entry.name):
+            if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
             if found := flaw(entry.name):
                 raise ConfigError(
@@ -221,19 +219,19 @@ class _Folder:
 
     def _listed(self, names: tuple[str, ...]) -> list[_Entry]:
         place = self._place(names)
-        if place.local is None:
-            found = _remote(place)
-        else:
-            try:
+        try:
+            if place.local is None:
+                found = _remote(place)
+            else:
                 with os.scandir(place.local) as entries:
                     found = [_local(entry) for entry in entries]
-            except (FileNotFoundError, NotADirectoryError):
-                found = []
-            except PermissionError:
-                raise ConfigError(
-                    f"The folder {place.name!r} may not be read by the user of this process.",
-                    remedy="Grant that user the right to list it.",
-                ) from None
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except PermissionError:
+            raise ConfigError(
+                f"{place.argument}: the folder {place.name!r} may not be listed by this process.",
+                remedy="Grant its user, or the identity that it has at the store, the right to list it.",
+            ) from None
         return sorted(found, key=lambda entry: entry.name)
 
     def _place(self, names: tuple[str, ...]) -> Location:
@@ -260,10 +258,7 @@ def _local(entry: os.DirEntry[str]) -> _Entry:
 
 def _remote(place: Location) -> list[_Entry]:
     folder = place.path.rstrip("/")
-    try:
-        listed: list[dict[str, Any]] = place.fs.ls(folder, detail=True)
-    except FileNotFoundError:
-        return []
+    listed: list[dict[str, Any]] = place.fs.ls(folder, detail=True)
     found = []
     for entry in listed:
         path = str(entry["name"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.csv_format import CsvFormat
 from lakebase_provider.core.bulk.csv_rows import RowEnds
-from lakebase_provider.core.bulk.file_faults import not_utf8, require_text
+from lakebase_provider.core.bulk.file_faults import HEAD, not_utf8, require_text
 from lakebase_provider.core.bulk.source import Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -86,7 +86,7 @@ class _Text:
     """A file's text in UTF-8, without a byte order mark.
 
     Attributes:
-        bytes: How many bytes of the text were read.
+        bytes: How many of its bytes were passed, for who tells where something stands; the reader counts on.
     """
 
     def __init__(self, stream: Any, form: CsvFormat, name: str) -> None:
@@ -118,9 +118,10 @@ class _Text:
     def _piece(self, size: int) -> bytes:
         while True:
             data: bytes = self._stream.read(size)
-            if not self._begun:
-                require_text(self._name, "CSV", data[:16], self._form.encoding)
+            if not self._read:
+                require_text(self._name, "CSV", data[:HEAD], self._form.encoding)
             if self._decoder is None:
+                self._read += len(data)
                 return data
             held = len(self._decoder.getstate()[0])
             try:

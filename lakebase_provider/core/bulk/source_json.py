@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined] # in the module for whoever takes JSON apart
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.bulk.file_faults import require_text
+from lakebase_provider.core.bulk.file_faults import HEAD, require_text
 from lakebase_provider.core.bulk.source import ROWS, Batch, Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError, Target
 
@@ -21,8 +21,6 @@ _LINE = 1 << 30
 #: Characters after which a batch ends before it has its rows.
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
-#: Bytes that tell a file of another kind.
-_HEAD = 16
 _ONE_OBJECT = "Write a whole JSON object in each line."
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null")
@@ -49,7 +47,7 @@ def open_json_lines(
     import pyarrow as pa
 
     file = io.BufferedReader(stream, _BUFFER)
-    require_text(name, "JSON lines", file.peek(_HEAD)[:_HEAD])
+    require_text(name, "JSON lines", file.peek(HEAD)[:HEAD])
     lines = _lines(file)
     first = next(lines, None)
     if first is None:

@@ -164,3 +164,12 @@ def test_a_mark_of_byte_order_within_is_text(table: LakebaseClient, tmp_path: Pa
     rows = [(f"\ufeff{number:06}", "x" * 20) for number in range(80_000)]
     path.write_text("\ufeffa,b\n" + "".join(f"{a},{b}\n" for a, b in rows), encoding="utf-8")
     assert loaded(table, path) == rows
+
+
+@pytest.mark.parametrize("name", ["ORCID", "BZh", "PAR1", "ARROW1"])
+def test_a_columns_name_is_not_taken_for_a_mark_of_another_format(
+    table: LakebaseClient, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"{name},b\n1,é\n")
+    assert table.load(path, "made", create=True).rows == 1
