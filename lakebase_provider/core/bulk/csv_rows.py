@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _LINE_ENDS = b"\r\n"
+#: Bytes of which the pieces between quotes, however many, may be held at once.
+_AT_ONCE = 1 << 22
 
 
 class RowEnds:
@@ -34,13 +36,14 @@ class RowEnds:
         """The place behind the last row that has an end, of data that begin with a row; 0 if none has."""
         if not self._quote or self._quote not in data:
             return _last_line_end(data, 0, len(data))
+        if len(data) > _AT_ONCE:
+            return self._last_exactly(data)
         # A quote that is written twice, within a field, changes nothing: between the two there is no text.
         pieces = data.translate(self._kinds).split(b'"')
         inside = len(pieces) % 2 == 0
         outside = b'"'.join(pieces[::2] + [b""] * inside)
         if b'x"' in outside or b'"x' in outside:  # a quote where no field begins, or text behind the last one
-            ends = (_last_line_end(data, begin, stop) for begin, stop in self.outside(data))
-            return max(ends, default=0)
+            return self._last_exactly(data)
         stop = len(data)
         while True:
             begin = data.rfind(self._quote, 0, stop)
@@ -49,6 +52,9 @@ class RowEnds:
             if begin < 0:
                 return 0
             inside, stop = not inside, begin
+
+    def _last_exactly(self, data: bytes) -> int:
+        return max(_last_line_end(data, begin, stop) for begin, stop in self.outside(data))
 
     def first(self, data: bytes, *, whole: bool) -> int:
         """The place behind the first row; 0 if it has no end.

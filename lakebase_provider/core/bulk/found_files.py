@@ -86,11 +86,11 @@ def found_files(place: Location) -> FoundFiles | None:
     """
     if place.local is None and place.fs is None:
         return None
+    if place.local is None:
+        place.fs.invalidate_cache()  # of what has come since, a process that lives long would not know
     kind = _kind(place)
     if kind == "file":
         return None
-    if place.local is None:
-        place.fs.invalidate_cache()
     text = str(place.local) if place.local is not None else place.path
     parts = text.rstrip("/").split("/")
     begin = next((number for number, part in enumerate(parts) if _is_pattern(part, place)), len(parts))
@@ -266,9 +266,8 @@ def _remote(place: Location) -> list[_Entry]:
         if path.strip("/") == folder.strip("/") or (path.endswith("/") and entry["type"] != "directory"):
             continue
         name = path.rstrip("/").rpartition("/")[2]
-        found.append(
-            _Entry(name, entry["type"] == "directory", bool(entry.get("islink")), size=entry.get("size"))
-        )
+        is_link = entry["type"] == "link" or bool(entry.get("islink"))
+        found.append(_Entry(name, entry["type"] == "directory", is_link, entry.get("size")))
     return found
 
 
