@@ -15,6 +15,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from dagster_lakebase.storage_engine import SharedEngine
+from dagster_lakebase.variables import variable_not_set
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
 
@@ -197,10 +198,7 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
 def _secret_from_environment(name: str, variable: str) -> Secret:
     value = os.environ.get(variable)
     if not value:
-        raise setting(name).error(
-            f"is to be read from the environment variable '{variable}', which is not set",
-            remedy=f"Set {variable} where Dagster's processes start.",
-        )
+        raise variable_not_set(name, variable)
     return Secret(value)
 
 
