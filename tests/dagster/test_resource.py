@@ -36,6 +36,7 @@ def test_public_names() -> None:
         "LakebaseHealthCheckConfig",
         "LakebaseHealthComponent",
         "LakebaseIOManager",
+        "LakebaseObservationComponent",
         "LakebaseResource",
         "LakebaseSqlComponent",
         "build_lakebase_health_checks",
