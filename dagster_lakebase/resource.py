@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,6 +13,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from dagster_lakebase.launchpad import MASK, secrets_behind_masks
 from dagster_lakebase.lease import Lease, new_engine
+from dagster_lakebase.loans import Loans
 from dagster_lakebase.session import aname_session, current_step_name, name_session
 from dagster_lakebase.variables import resolved
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
@@ -142,6 +144,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     _lease: Lease | None = PrivateAttr(default=None)
     _run_id: str | None = PrivateAttr(default=None)
     _behind_masks: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _loans: Loans = PrivateAttr(default_factory=Loans)
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
@@ -160,10 +163,16 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         self._lease = Lease.acquire(self.lakebase_config)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
-        """Leave those who share the pool; the last one closes it."""
+        """Leave those who share the pool; the last one closes it.
+
+        A connection that was not handed back is closed, and the run's log says where it was lent.
+        """
         lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
+        try:
+            self._loans.end(context.log)
+        finally:
+            if lease is not None:
+                lease.release()
 
     @property
     def lakebase_config(self) -> LakebaseConfig:
@@ -210,7 +219,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
                     conn.execute("INSERT INTO events (name) VALUES (%s)", ["started"])
         """
         client = self.client
-        with client.connection(timeout) as connection:
+        with client.connection(timeout) as connection, self._loans.noted(connection):
             name_session(connection, client.config, current_step_name(self._run_id))
             yield connection
 
@@ -240,8 +249,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             self._lease.join_running_loop()
         client = self.client
         async with client.aconnection(timeout) as connection:
-            await aname_session(connection, client.config, current_step_name(self._run_id))
-            yield connection
+            with self._loans.noted(connection, asyncio.get_running_loop()):
+                await aname_session(connection, client.config, current_step_name(self._run_id))
+                yield connection
 
     def execute(self, sql: str, params: Parameters = None) -> int:
         """Run one statement in a transaction of its own, and commit it.

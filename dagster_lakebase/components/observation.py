@@ -17,7 +17,7 @@ from dagster_lakebase.observation import (
 
 @dg.scaffold_with(ObservationScaffolder)
 class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Observable assets of tables that something outside of Dagster writes, and a schedule that observes them.
+    """Observable assets of tables that something else than Dagster writes, and a schedule to observe them.
 
     What depends on such an asset can be materialized when the table has changed, by an automation condition.
     Tables that Dagster itself makes are observed by a sensor.
