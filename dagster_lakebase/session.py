@@ -1,4 +1,4 @@
-"""What pg_stat_activity shows of a session: the run and step that it belongs to, or the process of Dagster's."""
+"""What pg_stat_activity shows of a session: its run and step or, of Dagster's own storage, its process."""
 
 from __future__ import annotations
 

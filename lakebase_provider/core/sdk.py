@@ -318,8 +318,8 @@ def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
             )
     return NotAuthenticatedError(
         "There are no credentials for the workspace, neither in the settings nor where databricks-sdk looks.",
-        remedy="Set 'client_id' and 'client_secret' (DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET), 'token' "
-        "(DATABRICKS_TOKEN), or 'profile'.",
+        remedy="Set 'client_id' and 'client_secret' (DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET), "
+        "'token' (DATABRICKS_TOKEN), or 'profile'.",
     )
 
 
