@@ -13,6 +13,7 @@ from psycopg import sql
 from lakebase_provider.core.bulk.result import Mode
 from lakebase_provider.core.bulk.table import Table, TableName, identifier
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+from lakebase_provider.core.sql_text import with_inert_comments
 
 #: A condition: SQL of the caller's own, SQL with its parameters, or columns with their values.
 Where = str | sql.Composable | tuple[str, Any] | Mapping[str, Any]
@@ -169,10 +170,11 @@ class LoadPlan:
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
         if isinstance(self.where, str):
-            return sql.SQL(self.where)
+            return sql.SQL(self.where + "\n")  # what ends in a comment must not swallow what follows
         if isinstance(self.where, tuple):
-            text = psycopg.ClientCursor(connection).mogrify(*self.where)
-            return sql.SQL(text)
+            condition, *values = self.where
+            text = psycopg.ClientCursor(connection).mogrify(with_inert_comments(condition, *values), *values)
+            return sql.SQL(text + "\n")
         return sql.SQL(" AND ").join(_equals(name, value) for name, value in self.where.items())
 
 
