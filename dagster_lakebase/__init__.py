@@ -11,6 +11,8 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dagster_lakebase.components import (
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
+    LakebaseIOManagerComponent,
+    LakebaseLoadComponent,
     LakebaseSqlComponent,
 )
 from dagster_lakebase.health import (
@@ -32,6 +34,8 @@ __all__ = [
     "LakebaseHealthCheckConfig",
     "LakebaseHealthComponent",
     "LakebaseIOManager",
+    "LakebaseIOManagerComponent",
+    "LakebaseLoadComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",
     "build_lakebase_health_checks",
