@@ -18,14 +18,9 @@ from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.owners import TableOwners
 from dagster_lakebase.table_facts import database_of, table_of
 from dagster_lakebase.type_handlers import LakebaseTypeHandler, type_handlers
-from dagster_lakebase.write_options import column_names
-
-#: What an input without a type annotation is loaded as: module and class.
-LOAD_TYPES = {
-    "pandas": ("pandas", "DataFrame"),
-    "polars": ("polars", "DataFrame"),
-    "arrow": ("pyarrow", "Table"),
-}
+from dagster_lakebase.write_options import LOAD_TYPES, column_names
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+from lakebase_provider.core.remedy import without_options
 
 _INPUT = "Annotate the input with one of these, or set default_load_type."
 _OUTPUT = (
@@ -77,7 +72,7 @@ class LakebaseDbIOManager(DbIOManager):
         # Before anything is sent: what the metadata say may be wrong.
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
-        with self._client.connect(context, table_slice) as connection:
+        with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
             self._client.ensure_schema_exists(context, table_slice, connection)
             metadata = handler.handle_output(context, table_slice, obj, connection)
             query = self._client.query(context, table_slice, connection)
@@ -110,7 +105,7 @@ class LakebaseDbIOManager(DbIOManager):
         opened = self._client.connect(context, table_slice)
         if isinstance(handler, LakebaseTypeHandler) and handler.form == "batches":
             return handler.read_lazily(context, table_slice, opened)
-        with opened as connection:
+        with without_options(*LOAD_OPTIONS), opened as connection:
             return handler.load_input(context, table_slice, connection)
 
     def _get_table_slice(

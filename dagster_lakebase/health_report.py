@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
-from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+from lakebase_provider.core.health_stages import with_foundations
+from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds, require_fail_on
 
 if TYPE_CHECKING:
     from dagster_lakebase.resource import LakebaseResource
@@ -62,12 +62,8 @@ class HealthProbe:
         thresholds: HealthThresholds | None,
         fail_on: FailOn,
     ) -> None:
-        if fail_on not in ("error", "warn"):
-            raise ConfigError(f"Unknown fail_on {fail_on!r}.", remedy="Use 'error' or 'warn'.")
+        require_fail_on(fail_on)
         if checks is not None:
-            # Imported late: loading a code location must not cost the driver unless it names stages.
-            from lakebase_provider.core.health import with_foundations
-
             with_foundations(checks)
         self._checks = checks
         self._timeout = timeout

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +15,10 @@ from lakebase_provider.core.bulk.copy_in import copy_in
 from lakebase_provider.core.bulk.create import column_type
 from lakebase_provider.core.bulk.evolve import canonical_type, evolve
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.merge import Counts, Merge
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
-from lakebase_provider.core.errors import (
-    BadRowError,
-    ColumnMismatchError,
-    ConfigError,
-    LakebaseError,
-    LoadError,
-    LoadInterruptedError,
-    TableNotFoundError,
-)
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 #: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
 _LOCK_SPACE = 0x6C6B6273
@@ -118,33 +110,6 @@ def count_rows(
     return int(row[0])
 
 
-#: Options of a load that an asset does not have.
-_FOREIGN = ("on_error", "create=True", "columns=", "load_id", "mode=")
-#: What an asset can do where the error's own remedy is one of these.
-_REMEDIES: dict[type[LakebaseError], str] = {
-    BadRowError: "Correct the row where the asset makes it, or change the column's type or constraint.",
-    ColumnMismatchError: "Make the output's columns those of the table, or set lakebase/schema_evolution.",
-    ConfigError: "Cast the column in the asset to a type that says what is meant, such as text.",
-    LoadInterruptedError: "Run the step again: nothing was written.",
-}
-
-
-@contextmanager
-def _remedies_of_assets() -> Iterator[None]:
-    try:
-        yield
-    except LakebaseError as error:
-        if "mode='merge'" in error.remedy:
-            error.remedy = (
-                "Set lakebase/mode to 'upsert', which copies into a temporary table; with lakebase/delete "
-                "'missing' it replaces."
-            )
-        elif any(option in error.remedy for option in _FOREIGN):
-            error.remedy = _REMEDIES.get(type(error), "Correct the output, or the table.")
-        raise
-
-
-@_remedies_of_assets()
 def store(
     connection: psycopg.Connection[Any],
     name: TableName,

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from lakebase_provider.core.bulk.evolve import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.bulk.result import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ConfigError
 
 WriteMode = Literal["replace", "append", "upsert"]
 WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
 Delete = Literal["none", "missing"]
 _DELETES: tuple[str, ...] = get_args(Delete)
+#: What an input without a type annotation is loaded as: module and class.
+LOAD_TYPES = {
+    "pandas": ("pandas", "DataFrame"),
+    "polars": ("polars", "DataFrame"),
+    "arrow": ("pyarrow", "Table"),
+}
 
 _PREFIX = "lakebase/"
 
@@ -83,8 +90,7 @@ def _value(entry: Any) -> Any:
 
 def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default: str) -> str:
     value = _value(given.get(name, default))
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}.", remedy=f"Use one of: {', '.join(allowed)}.")
+    require_choice(name, value, allowed)
     return str(value)
 
 

@@ -42,7 +42,7 @@ def test_doctor_prints_json(lakebase_env: LocalLakebase) -> None:
         ({"PGUSER": "Display Name"}, "login", "client id as user"),
         ({"PGDATABASE": "no_such_db"}, "login", "databricks_postgres"),
         ({"PGSSLROOTCERT": ""}, "tls", "sslrootcert"),
-        ({"PGPORT": "1"}, "tcp", "connect_budget"),
+        ({"PGPORT": "1"}, "tcp", "check host and port"),
         ({"DATABRICKS_CLIENT_SECRET": "wrong"}, "credential", "client id and secret"),
         (
             {"ENDPOINT_NAME": "projects/x/branches/y/endpoints/z"},
@@ -63,6 +63,8 @@ def test_doctor_says_what_to_do(
     )
     assert failed.startswith(stage)
     assert remedy in advice
+    # No variable of the environment sets it.
+    assert "connect_budget" not in advice
     assert "Traceback" not in result.stderr
 
 

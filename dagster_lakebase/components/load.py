@@ -17,6 +17,7 @@ from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.table_facts import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.placeholders import missing_values, parse
+from lakebase_provider.core.remedy import without_options
 
 if TYPE_CHECKING:
     from dagster_lakebase.resource import LakebaseResource
@@ -201,19 +202,22 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
         from lakebase_provider.core.bulk.once import load_and_commit
+        from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 
+        absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
             texts = {name: value for name, value in values.items() if name not in _NO_TEXTS}
             for file in self._files(folder, texts):
                 load_id = filled(self._id, {**texts, "file": file.name, "run_id": context.run.run_id}) or None
                 context.log.info("Loading %s into %s.", file.name, table)
-                result = load_and_commit(
-                    lakebase.get_connection,
-                    file.source,
-                    (table.schema, table.name),
-                    load_id=load_id,
-                    **self._plan(values),
-                )
+                with without_options(*absent):
+                    result = load_and_commit(
+                        lakebase.get_connection,
+                        file.source,
+                        (table.schema, table.name),
+                        load_id=load_id,
+                        **self._plan(values),
+                    )
                 if result.skipped:
                     context.log.info("Skipped: load_id %r is in %s already.", load_id, table)
                 yield result

@@ -352,6 +352,13 @@ class LakebaseClient(Reads):
             pool.close()
         self._async_pools.forget_ended_loops()
 
+    async def aclose_idle(self) -> None:
+        """End the sessions that lie idle in the running event loop's pool, but for `min_size`.
+
+        For who comes back after a while: an idle session keeps the compute from being suspended.
+        """
+        await self._async_pools.close_idle()
+
     async def aclose(self) -> None:
         """Close the running event loop's pool and its connections; the token stays."""
         await self._async_pools.close()

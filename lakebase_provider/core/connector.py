@@ -27,7 +27,13 @@ from lakebase_provider.core.errors import (
     SessionSettingError,
 )
 from lakebase_provider.core.names import Names
-from lakebase_provider.core.network import neutral_parameters, resolve, surroundings, tls_parameters
+from lakebase_provider.core.network import (
+    neutral_parameters,
+    resolve,
+    surroundings,
+    tls_parameters,
+    warn_of_session_variables,
+)
 from lakebase_provider.core.plain_text import flaw
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
@@ -247,6 +253,7 @@ class Connector:
         self, location: _Location, attempts: Attempts, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
+        warn_of_session_variables()
         ours = self._own_arguments(location, attempts)
         assert ours.keys() == self.settled
         twice = (self.settled | surroundings()) & parameters.keys()

@@ -20,7 +20,7 @@ import certifi
 import urllib3
 
 from lakebase_provider import __version__
-from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin
+from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, parse_json, shown, token_text
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig, setting
@@ -86,8 +86,12 @@ class RestTransport:
             and host is not None
             and config.auth_type in (None, kind)
             and config.profile is None
-            # Proxies, and their credentials, are read by the SDK.
-            and (urlsplit(host).scheme not in urllib.request.getproxies() or bool(_bypasses_proxy(host)))
+            # Proxies, and their credentials, are read by the SDK. None of them leads to this machine.
+            and (
+                is_on_this_machine(host)
+                or urlsplit(host).scheme not in urllib.request.getproxies()
+                or bool(_bypasses_proxy(host))
+            )
         )
 
     def _reset_process_state(self) -> None:

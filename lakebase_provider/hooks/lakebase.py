@@ -74,8 +74,9 @@ class LakebaseHook(DbApiHook):
     :class:`~lakebase_provider.core.errors.LakebaseError`.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. A subclass
-            with a `conn_name_attr` of its own takes it by that name too.
+        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. It may be
+            called `conn_id`, as the operators call it; a subclass with a `conn_name_attr` of its own takes it
+            by that name too.
         schema: Name of the database, in place of the connection's (Airflow calls it `schema`).
         log_sql: Whether statements and their parameters are logged.
         read_only: Whether transactions may only read.
@@ -129,13 +130,15 @@ class LakebaseHook(DbApiHook):
     @classmethod
     def _conn_id(cls, given: str | None, overrides: dict[str, Any]) -> str:
         """Which connection is meant, in each of the ways in which DbApiHook lets a subclass be told."""
-        named = overrides.pop(cls.conn_name_attr, None)
-        if given is not None and named is not None and given != named:
-            raise ConfigError(
-                f"Two connections are named: {given!r} and, by {cls.conn_name_attr}, {named!r}.",
-                remedy="Name one.",
-            )
-        found = named if given is None else given
+        found: str | None = given
+        # The operators' name for it, too.
+        for name in (cls.conn_name_attr, "conn_id"):
+            named = overrides.pop(name, None)
+            if found is not None and named is not None and found != named:
+                raise ConfigError(
+                    f"Two connections are named: {found!r} and, by {name}, {named!r}.", remedy="Name one."
+                )
+            found = named if found is None else found
         return cls.default_conn_name if found is None else found
 
     @classmethod

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from lakebase_provider.arguments import LakebaseArguments, conn_id_of, require_hook_params
+from lakebase_provider.core.bulk.plan import check_load_options
 from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
@@ -50,13 +52,18 @@ _OPTIONS = (
 )
 
 
-class BulkOperator(BaseOperator):
+class BulkOperator(LakebaseArguments, BaseOperator):
     """Moves rows on a connection of the hook's, which is cancelled when the task is killed.
 
     Args:
-        conn_id: Id of the Airflow connection (templated).
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: The same, by its other name.
         hook_params: Settings that go before the connection's, such as ``{"lock_timeout": 30}`` (seconds).
         kwargs: Arguments of ``BaseOperator``.
+
+    Raises:
+        ConfigError: An argument has a value that there is not, or contradicts another; when the DAG is
+            parsed, or when the task runs where a template decides.
     """
 
     template_fields: Sequence[str] = ("conn_id",)
@@ -65,13 +72,19 @@ class BulkOperator(BaseOperator):
     def __init__(
         self,
         *,
-        conn_id: str = "lakebase_default",
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.conn_id = conn_id
+        self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.hook_params = hook_params
+        self._check_own_arguments(("hook_params",))
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        require_hook_params(given.get("hook_params"))
 
     @cached_property
     def _lakebase_hook(self) -> LakebaseHook:
@@ -175,6 +188,12 @@ class LoadingOperator(BulkOperator):
         self.ledger_schema = ledger_schema
         self.fence = fence
         self._result: LoadResult | None = None
+        self._check_own_arguments(_OPTIONS)
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        super()._check_arguments(given)
+        check_load_options(given)
 
     def _load(self, source: Any, context: Context) -> dict[str, Any]:
         """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, open_connections
@@ -521,6 +522,26 @@ def test_a_missing_table_says_what_to_do(run: Run) -> None:
     assert "Materialize the upstream asset" in missing.remedy
 
 
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("id int", pa.table({"id": [1 << 40]})),
+        ("id bigint CHECK (id > 0)", pa.table({"id": [-1]})),
+        ("id bigint UNIQUE", pa.table({"id": [1, 1]})),
+        ("id bigint NOT NULL", pa.table({"id": pa.array([None], pa.int64())})),
+        ("other bigint NOT NULL", pa.table({"id": [1]})),
+    ],
+)
+def test_a_remedy_names_no_option_that_an_output_has_not(run: Run, table: str, value: pa.Table) -> None:
+    run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
+    run.execute(f"CREATE TABLE io.orders ({table}); GRANT ALL ON io.orders TO PUBLIC")
+    error = error_of(run, asset_of("arrow", value))
+    [refused] = [step for step in causes(error) if isinstance(step, LoadError)]
+    for option in (*LOAD_OPTIONS, "reject"):
+        assert f"{option}=" not in refused.remedy
+    assert "on_error" not in refused.remedy
+
+
 def test_a_role_without_create_can_write_where_the_schema_is(run: Run) -> None:
     run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
     run.materialize(asset_of("arrow", ORDERS))
@@ -547,9 +568,28 @@ def test_one_connection_serves_the_whole_run(run: Run, lake: LocalLakebase) -> N
     assert run.rows("copied") == ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "spark"),
+        # It takes the keys of an asset.
+        ("mode", "upsert"),
+        ("schema_evolution", "spark"),
+        ("default_load_type", "spark"),
+    ],
+)
+def test_an_unknown_default_is_refused_where_definitions_load(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is '{value}'") as caught:
+        LakebaseIOManager(lakebase=LakebaseResource(), **{name: value})
+    assert "Use one of" in caught.value.remedy
+
+
 @pytest.mark.parametrize("name", ["mode", "schema_evolution", "default_load_type"])
-def test_an_unknown_default_is_refused_at_set_up(run: Run, name: str) -> None:
-    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: "spark"})
+def test_an_unknown_default_of_the_environment_is_refused_at_set_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("A_DEFAULT", "spark")
+    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: dg.EnvVar("A_DEFAULT")})
     with pytest.raises(dg.DagsterResourceFunctionError) as caught:
         run.materialize(asset_of("arrow", ORDERS), manager=manager)
     [error] = [step for step in causes(caught.value) if isinstance(step, ConfigError)]

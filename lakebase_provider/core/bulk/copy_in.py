@@ -14,12 +14,14 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.failures import load_error
+from lakebase_provider.core.bulk.row_remedies import value_remedy
 from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.source import Batch, Source, open_source
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
+from lakebase_provider.core.remedy import Remedy
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +220,10 @@ def bad_row(error: BadValueError, number: int | None, column: str | None) -> Bad
     """The error of a bad row: its number, its column, the kind of the value, never the value."""
     place = [f"row {number:,}" if number else "", f"column {column!r}" if column else ""]
     where = ", ".join(part for part in place if part) or "the source"
-    message = f"Bad value in {where}: {error.kind}, {error.reason}."
-    return BadRowError(message, row=number, column=column, kind=error.kind)
+    what = error.reason if error.reason.startswith(error.kind) else f"{error.kind}, {error.reason}"
+    message = f"Bad value in {where}: {what}."
+    remedy = value_remedy(error.kind, error.reason)
+    return BadRowError(message, row=number, column=column, kind=error.kind, remedy=remedy)
 
 
 def target_columns(source: Source, table: Table, columns: Sequence[str] | None) -> list[Column]:
@@ -242,7 +246,11 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
     if source.width is not None and source.width != len(names):
         raise ColumnMismatchError(
             f"The rows have {source.width} values, for {len(names)} columns of {table.name}.",
-            remedy="Name the columns that the values go to: columns=(...).",
+            remedy=Remedy(
+                "Name the columns that the values go to: columns=(...).",
+                options=("columns",),
+                otherwise="Give each row as many values as the table has columns.",
+            ),
         )
     found = []
     for name in names:

@@ -12,10 +12,12 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.arrow_types import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.source import Source, open_source
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+from lakebase_provider.core.remedy import Remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +106,11 @@ def _type_of(kind: pa.DataType, column: str) -> str:
             return name
     raise ConfigError(
         f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
-        remedy="Cast it in the source, or create the table and load without create=True.",
+        remedy=Remedy(
+            "Cast it in the source, or create the table and load without create=True.",
+            options=("create",),
+            otherwise="Cast it in the source, such as to text.",
+        ),
     )
 
 

@@ -30,11 +30,15 @@ from lakebase_provider.core.bulk.transfer import PostgresQuery, copy_between, cr
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
+from lakebase_provider.core.remedy import without_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
+
+#: What to do about a value of another Postgres, which is right there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
 
 
 def load(
@@ -85,6 +89,8 @@ def load_rows(
     name = TableName.parse(table)
     with (
         telemetry.span("load", mode=plan.mode),
+        # Where rows are put aside, what is refused all the same could not be.
+        without_options(*(() if rejects is None else ("on_error",))),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
         settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
@@ -158,7 +164,12 @@ class _Load:
                 "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
                 remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
             )
-        with closing(self.source):
+        # Its rows are never put aside.
+        with (
+            closing(self.source),
+            without_options("on_error"),
+            typed_errors(f"Load into {name}", of_a_value=_IN_THE_QUERY),
+        ):
             return self._move(self._table(name))
 
     def _table(self, name: TableName) -> Table:

@@ -5,20 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
-import psycopg
-from psycopg import sql
-
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.result import Mode
-from lakebase_provider.core.bulk.table import Table, TableName, identifier
+from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 from lakebase_provider.core.sql_text import with_inert_comments
 
+# What a load needs besides its options comes with the driver, without which a DAG file is parsed.
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import sql
+
+    from lakebase_provider.core.bulk.table import Table, TableName
+
 #: A condition: SQL of the caller's own, SQL with its parameters, or columns with their values.
-Where = str | sql.Composable | tuple[str, Any] | Mapping[str, Any]
+Where: TypeAlias = "str | sql.Composable | tuple[str, Any] | Mapping[str, Any]"
 #: Where rejected rows go: a table's name, or a file's path as a :class:`~pathlib.Path`.
-RejectTo = str | tuple[str, str] | TableName | os.PathLike[str]
+RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
+
+_CHOICES = {
+    "mode": get_args(Mode),
+    "delete": ("none", "missing"),
+    "on_error": ("fail", "reject"),
+}
 
 
 class LoadOptions(TypedDict, total=False):
@@ -37,6 +48,10 @@ class LoadOptions(TypedDict, total=False):
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
     ledger_schema: str | None
+
+
+#: Their names, for who has none of them.
+LOAD_OPTIONS = tuple(LoadOptions.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -83,48 +98,7 @@ class LoadPlan:
     ledger_schema: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, get_args(Mode))
-        _one_of("delete", self.delete, ("none", "missing"))
-        _one_of("on_error", self.on_error, ("fail", "reject"))
-        for field in ("keys", "columns"):
-            names = getattr(self, field)
-            if isinstance(names, str):
-                raise ConfigError(f"{field} is a str.", remedy=f"Give a list: {field}=[{names!r}].")
-            for name in names or ():
-                identifier(name)
-            if names is not None and (not names or len(set(names)) != len(names)):
-                raise ConfigError(f"{field} is empty or names a column twice.", remedy="Name each once.")
-        for name in (self.version_column, self.ledger_schema):
-            if name is not None:
-                identifier(name)
-        if self.mode != "merge":
-            self._only("merge", version_column=self.version_column, delete=self.delete != "none" or None)
-            if not self.create:
-                self._only("merge", keys=self.keys)
-        if self.where is not None and not self.where:
-            raise ConfigError(
-                "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
-            )
-        if self.where is not None and self.mode != "replace" and self.delete != "missing":
-            raise ConfigError(
-                f"where= has no meaning with mode={self.mode!r}.",
-                remedy="Leave it out, or use mode='replace', or mode='merge' with delete='missing'.",
-            )
-        if (self.on_error == "reject") != (self.reject_to is not None):
-            raise ConfigError(
-                "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
-            )
-        if self.on_error == "reject" and self.delete == "missing":
-            raise ConfigError(
-                "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
-                " count as missing, and its predecessor be deleted.",
-                remedy="Load with on_error='fail', or delete='none'.",
-            )
-        _check_id("load_id", self.load_id)
-        _check_id("forced_by", self.forced_by)
-        if not isinstance(self.force, bool):
-            # A text such as "false" would count as true.
-            raise ConfigError(f"force is a {type(self.force).__name__}.", remedy="Give True or False.")
+        check_load_options(vars(self))
 
     @property
     def forced_id(self) -> str | None:
@@ -137,14 +111,6 @@ class LoadPlan:
     def bears_repetition(self) -> bool:
         """Whether a second attempt is skipped if this one succeeds."""
         return self.load_id is not None and (not self.force or self.forced_id is not None)
-
-    def _only(self, mode: str, **given: object) -> None:
-        for name, value in given.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{name}= has no meaning with mode={self.mode!r}.",
-                    remedy=f"Leave it out, or use mode={mode!r}.",
-                )
 
     def merge_keys(self, table: Table) -> tuple[str, ...]:
         """The columns that identify a row of a table.
@@ -167,6 +133,9 @@ class LoadPlan:
 
     def slice(self, connection: psycopg.Connection[Any]) -> sql.Composable | None:
         """`where` as SQL, or None."""
+        import psycopg
+        from psycopg import sql
+
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
         if isinstance(self.where, str):
@@ -179,6 +148,8 @@ class LoadPlan:
 
 
 def _equals(name: str, value: Any) -> sql.Composable:
+    from psycopg import sql
+
     column = sql.Identifier(identifier(name))
     if value is None:
         return sql.SQL("{} IS NULL").format(column)
@@ -189,9 +160,84 @@ def _equals(name: str, value: Any) -> sql.Composable:
     return sql.SQL("{} = {}").format(column, sql.Literal(value))
 
 
-def _one_of(field: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{field} is {value!r}.", remedy=f"Use one of {', '.join(map(repr, allowed))}.")
+def check_load_options(given: Mapping[str, Any]) -> None:
+    """Look at the options that are known, before there is a connection, and without the driver.
+
+    Args:
+        given: Options by name, as :class:`LoadPlan` has them. What is not known yet, such as a template, is
+            left out, and nothing is said of what depends on it.
+
+    Raises:
+        ConfigError: Options contradict each other, have values that there are not, or a name is none.
+    """
+    for name, allowed in _CHOICES.items():
+        if name in given:
+            require_choice(name, given[name], allowed)
+    for field in ("keys", "columns"):
+        _check_names(field, given.get(field))
+    for name in ("version_column", "ledger_schema"):
+        if given.get(name) is not None:
+            identifier(given[name])
+    _check_merge(given)
+    _check_where(given)
+    if {"on_error", "reject_to"} <= given.keys() and (given["on_error"] == "reject") != (
+        given["reject_to"] is not None
+    ):
+        raise ConfigError(
+            "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
+        )
+    if given.get("on_error") == "reject" and given.get("delete") == "missing":
+        raise ConfigError(
+            "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
+            " count as missing, and its predecessor be deleted.",
+            remedy="Load with on_error='fail', or delete='none'.",
+        )
+    _check_id("load_id", given.get("load_id"))
+    _check_id("forced_by", given.get("forced_by"))
+    if not isinstance(given.get("force", False), bool):
+        # A text such as "false" would count as true.
+        raise ConfigError(f"force is a {type(given['force']).__name__}.", remedy="Give True or False.")
+
+
+def _check_names(field: str, names: Any) -> None:
+    if isinstance(names, str):
+        raise ConfigError(f"{field} is a str.", remedy=f"Give a list: {field}=[{names!r}].")
+    for name in names or ():
+        identifier(name)
+    if names is not None and (not names or len(set(names)) != len(names)):
+        raise ConfigError(f"{field} is empty or names a column twice.", remedy="Name each once.")
+
+
+def _check_merge(given: Mapping[str, Any]) -> None:
+    if "mode" not in given or given["mode"] == "merge":
+        return
+    only = {
+        "version_column": given.get("version_column"),
+        "delete": None if given.get("delete", "none") == "none" else given["delete"],
+        # A table that is created has them for its primary key.
+        "keys": None if given.get("create", True) else given.get("keys"),
+    }
+    for name, value in only.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name}= has no meaning with mode={given['mode']!r}.",
+                remedy="Leave it out, or use mode='merge'.",
+            )
+
+
+def _check_where(given: Mapping[str, Any]) -> None:
+    where = given.get("where")
+    if where is None:
+        return
+    if not where:
+        raise ConfigError(
+            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
+        )
+    if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
+        raise ConfigError(
+            f"where= has no meaning with mode={given['mode']!r}.",
+            remedy="Leave it out, or use mode='replace', or mode='merge' with delete='missing'.",
+        )
 
 
 def _check_id(field: str, value: object) -> None:
