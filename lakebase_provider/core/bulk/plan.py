@@ -12,6 +12,7 @@ from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.result import Mode
 from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+from lakebase_provider.core.sql_text import with_inert_comments
 
 # What a load needs besides its options comes with the driver, without which a DAG file is parsed.
 if TYPE_CHECKING:
@@ -164,10 +165,11 @@ class LoadPlan:
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
         if isinstance(self.where, str):
-            return sql.SQL(self.where)
+            return sql.SQL(self.where + "\n")  # what ends in a comment must not swallow what follows
         if isinstance(self.where, tuple):
-            text = psycopg.ClientCursor(connection).mogrify(*self.where)
-            return sql.SQL(text)
+            condition, *values = self.where
+            text = psycopg.ClientCursor(connection).mogrify(with_inert_comments(condition, *values), *values)
+            return sql.SQL(text + "\n")
         return sql.SQL(" AND ").join(_equals(name, value) for name, value in self.where.items())
 
 
