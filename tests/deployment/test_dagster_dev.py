@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_an_eager_automation_fires_once_from_a_write_that_crashes_hide(
 
 def test_a_backfill_of_fifty_partitions(site: DagsterSite, lake: LocalLakebase, page: Page) -> None:
     page.goto(f"{site.url}/assets/{SALES}")
-    page.get_by_role("button", name=re.compile("^Materialize")).first.click()
+    page.get_by_role("button").filter(has_text="Materialize").first.click()
     page.get_by_role("button", name="All", exact=True).click()
     page.get_by_text(f"{PARTITIONS} partitions").first.wait_for()
     page.get_by_role("button", name="Launch backfill").click()
@@ -180,4 +180,6 @@ def test_no_run_leaves_a_session_or_a_secret(site: DagsterSite, lake: LocalLakeb
     eventually(lambda: lake.admin.execute(sessions) == [], within=60.0, every=0.5)
     assert lake.client_secret not in site.log()
     for file in site.home.rglob("*"):
-        assert not file.is_file() or lake.client_secret.encode() not in file.read_bytes(), file
+        # The processes are at work, and SQLite's journals come and go.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            assert lake.client_secret.encode() not in file.read_bytes(), file
