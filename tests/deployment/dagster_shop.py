@@ -22,6 +22,9 @@ def connection() -> LakebaseResource:
     )
 
 
+lakebase = connection()
+
+
 @dg.op
 def note_the_run(context: dg.OpExecutionContext, lakebase: LakebaseResource) -> None:
     lakebase.execute("INSERT INTO shop.noted (run_id) VALUES (%s)", [context.run_id])
@@ -32,14 +35,21 @@ def note() -> None:
     note_the_run()
 
 
-@dg.op(out=dg.Out(io_manager_key="tables", metadata={"schema": "shop", "table": "counted"}))
-def count_stock(context: dg.OpExecutionContext) -> pa.Table:
-    return pa.table({"run_id": [context.run_id]})
+def counting(table: str, io_manager_key: str) -> dg.JobDefinition:
+    """A job that stores its run's id by an I/O manager."""
 
+    @dg.op(
+        name=f"count_{table}",
+        out=dg.Out(io_manager_key=io_manager_key, metadata={"schema": "shop", "table": table}),
+    )
+    def count(context: dg.OpExecutionContext) -> pa.Table:
+        return pa.table({"run_id": [context.run_id]})
 
-@dg.job(executor_def=dg.multiprocess_executor)
-def stocktaking() -> None:
-    count_stock()
+    @dg.job(name=table.replace("counted", "stocktaking"), executor_def=dg.multiprocess_executor)
+    def stocktaking() -> None:
+        count()
+
+    return stocktaking
 
 
 @dg.asset(
@@ -65,7 +75,7 @@ def report(context: dg.AssetExecutionContext, lakebase: LakebaseResource) -> Non
 
 defs = dg.Definitions(
     assets=[sales, warehouse, report],
-    jobs=[note, stocktaking],
+    jobs=[note, counting("counted", "tables"), counting("counted_apart", "tables_apart")],
     sensors=[
         dg.AutomationConditionSensorDefinition(
             "automation",
@@ -83,8 +93,8 @@ defs = dg.Definitions(
     # Half the processes of a backfill; the jobs above have Dagster's default.
     executor=dg.in_process_executor,
     resources={
-        "lakebase": connection(),
-        # Of its own, as where the resource is bound nowhere else.
-        "tables": LakebaseIOManager(lakebase=connection()),
+        "lakebase": lakebase,
+        "tables": LakebaseIOManager(lakebase=lakebase),
+        "tables_apart": LakebaseIOManager(lakebase=connection()),
     },
 )
