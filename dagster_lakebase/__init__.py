@@ -11,6 +11,7 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dagster_lakebase.components import (
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
+    LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
 from dagster_lakebase.health import (
@@ -32,6 +33,7 @@ __all__ = [
     "LakebaseHealthCheckConfig",
     "LakebaseHealthComponent",
     "LakebaseIOManager",
+    "LakebaseObservationComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",
     "build_lakebase_health_checks",
