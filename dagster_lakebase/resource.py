@@ -168,8 +168,11 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         A connection that was not handed back is closed, and the run's log says where it was lent.
         """
         lease, self._lease = self._lease, None
+        log = context.log
+        # As in setup_for_execution.
+        del context
         try:
-            self._loans.end(context.log)
+            self._loans.end(log)
         finally:
             if lease is not None:
                 lease.release()

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from lakebase_provider.local import LocalLakebase
+from tests.eventually import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 
@@ -172,6 +173,8 @@ def visits(lake: LocalLakebase) -> Iterator[LocalLakebase]:
         "INSERT INTO example_visits VALUES ('/');"
         f'GRANT SELECT ON example_visits TO "{lake.client_id}"'
     )
+    inserted = "SELECT pg_stat_get_tuples_inserted('example_visits'::regclass)"
+    eventually(lambda: lake.admin.execute(inserted) == [(1,)])
     yield lake
     lake.admin.execute("DROP TABLE example_visits")
 

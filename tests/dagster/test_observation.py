@@ -46,8 +46,20 @@ def tables(lake: LocalLakebase) -> Iterator[LocalLakebase]:
         "INSERT INTO observed.\"Web-Events\" SELECT n, date '2026-01-30' + n FROM generate_series(0, 4) n"
     )
     execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA observed TO "{lake.client_id}"')
+    # Statistics come a moment after the commit.
+    eventually(lambda: counted(lake) == (3, 0, 5))
     yield lake
     execute("DROP SCHEMA observed CASCADE")
+
+
+def counted(lake: LocalLakebase) -> tuple[Any, ...]:
+    """Rows that were inserted into and updated in orders, and inserted into the partitions."""
+    of = "pg_stat_get_tuples_{}('observed.{}'::regclass)"
+    (found,) = lake.admin.execute(
+        f"SELECT {of.format('inserted', 'orders')}, {of.format('updated', 'orders')},"
+        f" {of.format('inserted', 'early')} + {of.format('inserted', 'late')}"
+    )
+    return found
 
 
 def observe(
@@ -148,7 +160,7 @@ def test_the_data_version_changes_with_each_write_and_only_then(tables: LocalLak
 class Watched:
     """What an instance learns of orders, observation by observation, each in a run of its own."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, instance: dg.DagsterInstance, arguments: dict[str, Any]) -> None:
         definition = build_lakebase_table_observation([ORDERS], **arguments)
         defs = dg.Definitions(
             assets=[definition],
@@ -156,12 +168,18 @@ class Watched:
             resources={"lakebase": LakebaseResource()},
         )
         self._job = defs.resolve_job_def("observe")
-        self._instance = dg.DagsterInstance.ephemeral()
+        self._instance = instance
 
     def version(self) -> str:
         result = self._job.execute_in_process(instance=self._instance)
         (event,) = result.get_asset_observation_events()
         return (event.asset_observation_data.asset_observation.tags or {})["dagster/data_version"]
+
+
+@pytest.fixture
+def watch(tables: LocalLakebase) -> Iterator[Callable[..., Watched]]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield lambda **arguments: Watched(instance, arguments)
 
 
 def crash(lake: LocalLakebase) -> None:
@@ -182,9 +200,12 @@ WATERMARKS: list[dict[str, Any]] = [{"timestamp_column": "at"}, {"rows": "count"
 @pytest.mark.parametrize("lose", [crash, reset, reset_one])
 @pytest.mark.parametrize("watermark", WATERMARKS)
 def test_lost_statistics_are_no_write(
-    tables: LocalLakebase, lose: Callable[[LocalLakebase], None], watermark: dict[str, Any]
+    tables: LocalLakebase,
+    watch: Callable[..., Watched],
+    lose: Callable[[LocalLakebase], None],
+    watermark: dict[str, Any],
 ) -> None:
-    watched = Watched(**watermark)
+    watched = watch(**watermark)
     first = watched.version()
     lose(tables)
     assert watched.version() == first
@@ -198,13 +219,17 @@ def test_lost_statistics_are_no_write(
 @pytest.mark.parametrize("lose", [crash, reset, reset_one])
 @pytest.mark.parametrize("watermark", [{}, *WATERMARKS])
 def test_a_write_between_two_losses_is_seen(
-    tables: LocalLakebase, lose: Callable[[LocalLakebase], None], watermark: dict[str, Any]
+    tables: LocalLakebase,
+    watch: Callable[..., Watched],
+    lose: Callable[[LocalLakebase], None],
+    watermark: dict[str, Any],
 ) -> None:
-    watched = Watched(**watermark)
+    watched = watch(**watermark)
     watched.version()
     lose(tables)
     before = watched.version()
     tables.admin.execute("UPDATE observed.orders SET amount = 7, at = now() WHERE id = 1")
+    eventually(lambda: counted(tables)[1] == 1)
     lose(tables)
     after = watched.version()
     assert after != before
@@ -212,16 +237,20 @@ def test_a_write_between_two_losses_is_seen(
 
 
 @pytest.mark.parametrize("write", ["DELETE FROM observed.orders WHERE id = 1", "TRUNCATE observed.orders"])
-def test_counted_rows_tell_what_no_time_does(tables: LocalLakebase, write: str) -> None:
-    watched = Watched(rows="count")
+def test_counted_rows_tell_what_no_time_does(
+    tables: LocalLakebase, watch: Callable[..., Watched], write: str
+) -> None:
+    watched = watch(rows="count")
     before = watched.version()
     tables.admin.execute(write)
     reset(tables)
     assert watched.version() != before
 
 
-def test_counted_rows_do_not_wait_for_the_statistics(tables: LocalLakebase) -> None:
-    watched = Watched(rows="count")
+def test_counted_rows_do_not_wait_for_the_statistics(
+    tables: LocalLakebase, watch: Callable[..., Watched]
+) -> None:
+    watched = watch(rows="count")
     before = watched.version()
     tables.admin.execute("UPDATE observed.orders SET amount = 1 WHERE id = 1")
     assert watched.version() != before
@@ -230,8 +259,10 @@ def test_counted_rows_do_not_wait_for_the_statistics(tables: LocalLakebase) -> N
     assert watched.version() == before
 
 
-def test_a_replaced_table_of_the_same_rows_is_another_one(tables: LocalLakebase) -> None:
-    watched = Watched(timestamp_column="at")
+def test_a_replaced_table_of_the_same_rows_is_another_one(
+    tables: LocalLakebase, watch: Callable[..., Watched]
+) -> None:
+    watched = watch(timestamp_column="at")
     before = watched.version()
     tables.admin.execute(
         "CREATE TABLE observed.other AS TABLE observed.orders; DROP TABLE observed.orders CASCADE;"
