@@ -72,10 +72,10 @@ class AirflowSite:
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": str(parallelism),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API_AUTH__JWT_SECRET": "made up for this test, " * 4,
             "AIRFLOW__OPENLINEAGE__DISABLED": "True",
@@ -177,7 +177,17 @@ class AirflowSite:
             return state in ("success", "failed")
 
         eventually(ended, within=PATIENCE, every=_LOOK_EVERY)
+        if state == "failed":
+            self._print_failures(dag_id, run_id)
         return state
+
+    def _print_failures(self, dag_id: str, run_id: str) -> None:
+        for task in self.tasks(dag_id, run_id):
+            if task.state == "failed":
+                print(f"--- {dag_id}, {task}")
+                print(
+                    "\n".join(self.log(dag_id, run_id, task.task_id, task.try_number, task.map_index)[-30:])
+                )
 
     def clear(self, dag_id: str, run_id: str, *task_ids: str) -> None:
         """Clear a run, or some of its tasks, as a person does in the web interface."""
