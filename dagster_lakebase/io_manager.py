@@ -30,20 +30,26 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
     may also return and take a ``pyarrow.RecordBatchReader``, or return an iterator of record batches, which
     moves a table of any size in constant memory.
 
-    The asset's key names the table, its prefix the schema. One transaction removes the old rows and loads the
+    The asset's key names the table, its prefix the schema; two assets that would share a table are refused
+    at the first use of either. One transaction removes the old rows and loads the
     new ones, by COPY: a write that fails changes nothing. Only the partitions of the run are replaced, and
     exactly these. An output without rows creates its table, too.
 
     Metadata of an asset (or of an op's output) say what differs from that:
 
+    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package.
     * ``schema``: the schema. It goes before the I/O manager's, which goes before the key's prefix; the last
       resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
     * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a
-      multi-partitioned asset, one for each dimension.
+      multi-partitioned asset, one for each dimension. In each mode, rows of other partitions stop the write.
     * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` by the columns in ``lakebase/keys``.
+    * ``lakebase/delete``: for ``upsert``, ``missing`` removes rows whose key the output does not have, within
+      the partitions of the run.
     * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
       the output's columns are not the table's.
-    * ``columns``, of an input: the columns to load.
+    * ``columns``, of an input: the columns to load, one as text or several as a list.
+
+    An input that is annotated as ``DataFrame | None`` is None where its table does not exist yet.
 
     Raises:
         ConfigError: A default is unknown, where it is given; at set-up where the environment or a run's

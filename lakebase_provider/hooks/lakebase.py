@@ -342,7 +342,7 @@ class LakebaseHook(DbApiHook):
 
         A single statement that only reads (:func:`~lakebase_provider.core.statements.leaves_no_trace`) takes
         one round trip: no transaction is begun for it. What is done about placeholders and ``%`` is told in
-        :mod:`lakebase_provider.hooks.placeholders`.
+        :mod:`lakebase_provider.core.placeholders`.
 
         Args:
             sql: A text, of one statement or several, or an iterable of texts.
