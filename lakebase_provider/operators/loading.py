@@ -193,7 +193,8 @@ class LoadingOperator(BulkOperator):
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         super()._check_arguments(given)
-        check_load_options({name: given[name] for name in _OPTIONS if name in given})
+        # Here it may be a text, which is not for the load itself.
+        check_load_options({name: value for name, value in given.items() if name != "force"})
         _truth(given.get("force"))
 
     def _load(self, source: Any, context: Context, **more: Any) -> dict[str, Any]:

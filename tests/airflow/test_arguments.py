@@ -176,6 +176,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"on_error": "skip"}, "on_error is 'skip'"),
     (LakebaseLoadOperator, LOAD, {"delete": "all"}, "delete is 'all'"),
     (LakebaseLoadOperator, LOAD, {"force": "maybe"}, "force is 'maybe'"),
+    (LakebaseLoadOperator, LOAD, {"encoding": "latin-99"}, "encoding"),
     (LakebaseUnloadOperator, UNLOAD, {"format": "foo"}, "format is 'foo'"),
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
