@@ -188,12 +188,14 @@ class LoadingOperator(BulkOperator):
         self.ledger_schema = ledger_schema
         self.fence = fence
         self._result: LoadResult | None = None
-        self._check_own_arguments(_OPTIONS)
+        self._check_own_arguments((*_OPTIONS, "force"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         super()._check_arguments(given)
-        check_load_options(given)
+        # Here it may be a text, which is not for the load itself.
+        check_load_options({name: value for name, value in given.items() if name != "force"})
+        _truth(given.get("force"))
 
     def _load(self, source: Any, context: Context, **more: Any) -> dict[str, Any]:
         """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,8 +115,8 @@ def test_a_dag_is_serialized_with_it() -> None:
 @NAMES
 def test_it_is_rendered(kind: type[Any], needed: dict[str, Any], name: str) -> None:
     operator = kind(task_id="t", **needed, **{name: "{{ where }}"})
-    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
-    operator.render_template_fields({"where": "rendered", "ti": ti})
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0)
+    operator.render_template_fields({"where": "rendered", "ti": ti, "task": operator})
     assert operator.conn_id == "rendered"
 
 
@@ -174,6 +175,8 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseTransferOperator, TRANSFER, {"mode": "upsert"}, "mode is 'upsert'"),
     (LakebaseLoadOperator, LOAD, {"on_error": "skip"}, "on_error is 'skip'"),
     (LakebaseLoadOperator, LOAD, {"delete": "all"}, "delete is 'all'"),
+    (LakebaseLoadOperator, LOAD, {"force": "maybe"}, "force is 'maybe'"),
+    (LakebaseLoadOperator, LOAD, {"encoding": "latin-99"}, "encoding"),
     (LakebaseUnloadOperator, UNLOAD, {"format": "foo"}, "format is 'foo'"),
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
@@ -232,6 +235,8 @@ def test_what_a_template_says_is_looked_at_when_the_task_runs() -> None:
     TemplatedLoad(task_id="t", **LOAD, mode="{{ params.mode }}", keys=["id"])
     TemplatedLoad(task_id="t", **LOAD, on_error="{{ params.bad }}", reject_to="bad_rows")
     LakebaseLoadOperator(task_id="t", **LOAD, mode="merge", keys="{{ params.keys }}")
+    LakebaseLoadOperator(task_id="t", **LOAD, force="{{ params.reload }}")
+    LakebaseLoadOperator.partial(task_id="t", force="yes", table="t").expand(source=["/x.csv"])
     LakebaseHealthCheckOperator(task_id="t", checks="{{ params.checks }}", max_connect_ms=5)
     LakebaseSqlOperator(task_id="t", sql="x", hook_params={"lock_timeout": "{{ params.lock }}"})
     # Where Airflow renders nothing, a template is a text like any other.
@@ -259,5 +264,6 @@ LakebaseHealthCheckOperator(task_id="h", checks=["query"], max_connections_used=
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3)
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -134,7 +134,7 @@ def test_a_load_is_forced_once_by_each_history_of_tries(
     assert len(rows()) == 6
     assert "To load again, set force=True, or give another load_id." in capsys.readouterr().out
     with pytest.raises(AirflowFailException, match="force is 'perhaps'"):
-        load(str(csv), force="perhaps")
+        load(str(csv), force="{{ 'perhaps' }}")
 
 
 def test_without_an_id_each_try_loads(csv: Path) -> None:
@@ -190,11 +190,10 @@ def test_bad_rows_go_where_they_are_asked_to(csv: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        ({"mode": "upsert"}, ConfigError),
+        ({"mode": "merge", "keys": "{{ 'id' }}"}, ConfigError),
         ({"table": "no_such_table"}, TableNotFoundError),
         ({"source": "/no/such/file.csv"}, ConfigError),
         ({"source": "rows.xlsx"}, ConfigError),
-        ({"reject_to": "rejected"}, ConfigError),
     ],
 )
 def test_what_can_never_work_is_not_retried(

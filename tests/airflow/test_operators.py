@@ -279,8 +279,12 @@ def test_limits_that_cannot_work_are_refused(lake: LocalLakebase) -> None:
         LakebaseHealthCheckOperator(task_id="health", max_connections_used=80)
     with pytest.raises(ConfigError, match="fail_on"):
         LakebaseHealthCheckOperator(task_id="health", fail_on="never")
+    with pytest.raises(ConfigError, match="needs the stage 'login'"):
+        LakebaseHealthCheckOperator(task_id="health", checks=["tls"], max_connect_ms=100)
+    operator = LakebaseHealthCheckOperator(task_id="health", checks="{{ checks }}", max_connect_ms=100)  # type: ignore[arg-type] # a template
+    operator.checks = ["tls"]
     with pytest.raises(AirflowFailException, match="needs the stage 'login'"):
-        check(checks=["tls"], max_connect_ms=100)
+        operator.execute({})
     assert lake.admin.counters().logins == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jinja2.nativetypes
 import psycopg
 import pytest
 from airflow.exceptions import AirflowRescheduleException
@@ -156,8 +157,10 @@ def test_it_waits_for_what_fails_and_for_limits(lake: LocalLakebase) -> None:
 def test_settings_that_cannot_work_end_it_at_once(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sensor = health(checks="{{ params.checks }}")
+    sensor.render_template_fields({"params": {"checks": ["tsl"]}}, jinja2.nativetypes.NativeEnvironment())
     with pytest.raises(AirflowFailException, match="'tsl'"):
-        execute(health(checks=["tsl"]))
+        execute(sensor)
     define(monkeypatch, **connection_fields(lake, extra={"endpoint": "projects/p"}))
     with pytest.raises(AirflowFailException, match="endpoint"):
         execute(health())

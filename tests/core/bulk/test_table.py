@@ -7,7 +7,8 @@ import pytest
 from psycopg import sql
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.table import MAX_NAME_BYTES, TableName, read_table
+from lakebase_provider.core.bulk.identifiers import MAX_NAME_BYTES
+from lakebase_provider.core.bulk.table import TableName, read_table
 from lakebase_provider.core.errors import BadRowError, ConfigError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 
