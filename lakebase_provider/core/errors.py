@@ -378,7 +378,7 @@ class BadRowError(LoadError):
 
 
 class LoadInterruptedError(LoadError):
-    """The load was cancelled, or its connection or transaction lost, before the commit; nothing was written."""
+    """The load was cancelled, or lost its connection or transaction, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True
