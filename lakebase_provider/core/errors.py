@@ -378,7 +378,7 @@ class BadRowError(LoadError):
 
 
 class LoadInterruptedError(LoadError):
-    """The load was cancelled, or lost its connection or transaction, before the commit; nothing was written."""
+    """The load was cancelled, or lost its connection, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True
