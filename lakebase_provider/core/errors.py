@@ -434,7 +434,7 @@ class BadRowError(LoadError):
 
 
 class LoadInterruptedError(LoadError):
-    """Cancelled, or its connection or transaction lost, before the commit; nothing was written."""
+    """The load was cancelled, or lost its connection, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True
