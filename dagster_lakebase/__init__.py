@@ -11,6 +11,9 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dagster_lakebase.components import (
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
+    LakebaseIOManagerComponent,
+    LakebaseLoadComponent,
+    LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
 from dagster_lakebase.health import (
@@ -32,6 +35,9 @@ __all__ = [
     "LakebaseHealthCheckConfig",
     "LakebaseHealthComponent",
     "LakebaseIOManager",
+    "LakebaseIOManagerComponent",
+    "LakebaseLoadComponent",
+    "LakebaseObservationComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",
     "build_lakebase_health_checks",

@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from dagster_lakebase.loans import can_run
 from lakebase_provider.core.config import LakebaseConfig
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ class Lease:
         self._loops: set[asyncio.AbstractEventLoop] = set()
 
     @classmethod
-    def acquire(cls, config: LakebaseConfig) -> Lease:
+    def acquire(cls, config: LakebaseConfig, name: str | None = None) -> Lease:
         """This process's lease for that configuration, held until :meth:`release`.
+
+        Args:
+            config: To what, and as whom.
+            name: What errors call it.
 
         Raises:
             ConfigError: There are no workspace credentials. No network call has been made.
@@ -40,8 +45,9 @@ class Lease:
 
         with _lock:
             lease = _leases.get(config)
+            client = shared_client(config, name)
             if lease is None:
-                lease = _leases[config] = cls(shared_client(config))
+                lease = _leases[config] = cls(client)
             lease._users += 1
             return lease
 
@@ -84,9 +90,8 @@ def new_engine(client: LakebaseClient) -> Engine:
 
 def _close_pool_of(loop: asyncio.AbstractEventLoop, client: LakebaseClient) -> None:
     # Dagster tears resources down between the last step of its event loop and the loop's end.
-    if loop.is_closed() or loop.is_running() or asyncio._get_running_loop() is not None:
-        return
-    loop.run_until_complete(client.aclose())
+    if can_run(loop):
+        loop.run_until_complete(client.aclose())
 
 
 _leases: dict[LakebaseConfig, Lease] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from dagster_lakebase.session import WEB_SERVER, with_storage_name
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.shared import shared_client
 
@@ -66,7 +67,9 @@ class SharedEngine:
                 return
             self._for_webserver = True
             before = self.engine
-            limited = self._config.replace(statement_timeout=statement_timeout / 1000)
+            limited = with_storage_name(self._config, WEB_SERVER).replace(
+                statement_timeout=statement_timeout / 1000
+            )
             self.engine = _new_engine(limited, max_overflow=max_overflow, pool_recycle=pool_recycle)
         before.dispose()
 
@@ -107,7 +110,7 @@ class NestingPool(QueuePool):
         count = self._borrower.count
         if not count[0] and not self._turns.acquire(timeout=self._timeout):
             raise CheckoutTimeoutError(
-                f"{self._most} threads held connections for all of {self._timeout:g} seconds. "
+                f"{self._most} threads held connections for all of {self._timeout:g} seconds.\n"
                 "Remedy: raise max_size of the storage in dagster.yaml."
             )
         with self._counting:
@@ -146,7 +149,7 @@ def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> 
     import psycopg
     from sqlalchemy import event
 
-    engine = shared_client(config).engine(
+    engine = shared_client(config, "storage of dagster.yaml").engine(
         poolclass=NestingPool,
         pool_size=config.max_size,
         max_overflow=-1,

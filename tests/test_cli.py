@@ -86,11 +86,12 @@ def test_doctor_knows_the_refusals_of_the_documentation(
     assert remedy in result.stdout
 
 
-def test_bad_settings_are_one_line(lakebase_env: LocalLakebase) -> None:
+def test_bad_settings_are_told_without_a_traceback(lakebase_env: LocalLakebase) -> None:
     result = lakebase("doctor", ENDPOINT_NAME="my-endpoint")
     assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert "'endpoint' is 'my-endpoint'" in result.stderr
+    told, remedy = result.stderr.splitlines()
+    assert remedy.startswith("Remedy: Use the form projects/")
+    assert "'endpoint' is 'my-endpoint'" in told
     assert result.stdout == ""
 
 

@@ -217,7 +217,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _told(self, error: psycopg.Error) -> psycopg.Error | None:
         """What to raise in place of the server's error; None for the error itself."""
         if isinstance(error, psycopg.errors.QueryCanceled):
-            statement_was_canceled()
+            statement_was_canceled(error)
         elif isinstance(error, psycopg.errors.FeatureNotSupported):
             self._forget_if_stale(error)
         return typed_end(error)
@@ -252,6 +252,11 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     # The end of a loan.
 
+    def lent_at(self) -> str | None:
+        """Where it was borrowed, as file and line; None if it is not lent, or not any more."""
+        where: str | None = None if self._ended or self._lender is None else self._lender.lent_at(self)
+        return where
+
     def _check_connection_ok(self) -> None:
         self._require_lent()
         super()._check_connection_ok()
@@ -259,7 +264,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _require_lent(self) -> None:
         if self._ended:
             raise psycopg.OperationalError(
-                "the connection is closed: it was handed back to its pool. "
+                "the connection is closed: it was handed back to its pool.\n"
                 "Remedy: borrow another one, or hand it back later."
             )
 

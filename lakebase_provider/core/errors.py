@@ -37,7 +37,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns are not those of the table
         ├── BadRowError                  a row holds what its column cannot
-        ├── LoadInterruptedError         the connection or transaction was lost; nothing was written
+        ├── LoadInterruptedError         it was cancelled, or its connection lost; nothing was written
         └── CommitUnknownError           whether the commit took place cannot be known
 """
 
@@ -83,20 +83,28 @@ class LakebaseError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"{self.message} [{self.code}] Remedy: {self.remedy}"
+        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return _rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy = rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy.__dict__.update(self.details())
+        return copy
+
+    def details(self) -> dict[str, object]:
+        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        return {}
 
     def __reduce__(self) -> tuple[object, ...]:
         values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
-        return (_rebuild, values)
+        return (rebuild, values, self.details())
 
 
-def _rebuild(
+def rebuild(
     kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
+    """An error as it was, without its :meth:`LakebaseError.details`."""
     return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
@@ -359,11 +367,9 @@ class LoadError(LakebaseError):
     default_remedy = "Do what the server's message says; nothing of the load has been written."
     sqlstate: str | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), self._details())
-
-    def _details(self) -> dict[str, object]:
-        return {"sqlstate": self.sqlstate}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE."""
+        return {**super().details(), "sqlstate": self.sqlstate}
 
 
 class TableNotFoundError(LoadError):
@@ -422,12 +428,13 @@ class BadRowError(LoadError):
         self.column = column
         self.kind = kind
 
-    def _details(self) -> dict[str, object]:
-        return {**super()._details(), "row": self.row, "column": self.column, "kind": self.kind}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE and where the value is."""
+        return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
 
 
 class LoadInterruptedError(LoadError):
-    """The connection or the transaction was lost before the commit; nothing was written."""
+    """Cancelled, or its connection or transaction lost, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True

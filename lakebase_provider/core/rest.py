@@ -33,11 +33,15 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.limits import CONNECT_SECONDS, Limit, current_limit, limit_sockets, within
 from lakebase_provider.core.secret import Secret
+from lakebase_provider.core.single_flight import MOST_ABANDONED
 from lakebase_provider.core.tracebacks import without_locals
 
 #: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
 #: A workspace takes milliseconds. Callers have deadlines of their own, and do not wait longer than those.
 _TIMEOUT = 20.0
+#: Requests at once: one that mints and one that asks where the database is, and of each kind those that were
+#: given up but have not ended.
+_MOST_AT_ONCE = 2 * (1 + MOST_ABANDONED)
 #: A workspace token with fewer seconds to live is not used any more.
 _LEAST_LIFE = 60.0
 #: Where requests, which databricks-sdk builds on, looks for the trusted certificates.
@@ -97,6 +101,8 @@ class RestTransport:
             urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout),
                 retries=False,
+                # As many as ask at once at most; one more would be closed after use, with a warning.
+                maxsize=_MOST_AT_ONCE,
                 cert_reqs="CERT_REQUIRED",
                 ca_certs=next(
                     (os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), certifi.where()

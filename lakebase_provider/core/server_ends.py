@@ -16,6 +16,7 @@ from lakebase_provider.core.errors import (
     SessionEndedError,
     StatementTimeoutError,
 )
+from lakebase_provider.core.sqlstates import CANCELED, timed_out
 
 
 class StatementTimedOut(StatementTimeoutError, psycopg.errors.QueryCanceled):  # noqa: N818 # psycopg's style
@@ -46,7 +47,7 @@ class _End(NamedTuple):
 
 #: By SQLSTATE. That of a cancelled statement stands for other events, too.
 ENDS: dict[str, _End] = {
-    "57014": _End(StatementTimedOut, "The server ended the statement"),
+    CANCELED: _End(StatementTimedOut, "The server ended the statement"),
     "25P04": _End(
         TransactionTimedOut,
         "The server ended the transaction, and the session with it",
@@ -72,10 +73,9 @@ def typed_end(error: psycopg.Error) -> psycopg.Error | None:
     end = ENDS.get(error.sqlstate or "")
     if end is None or isinstance(error, LakebaseError):
         return None
-    text = error.diag.message_primary or str(error).partition("\n")[0]
-    if error.sqlstate == "57014" and "statement timeout" not in text:
-        # Somebody cancelled it.
+    if error.sqlstate == CANCELED and not timed_out(error):
         return None
+    text = error.diag.message_primary or str(error).partition("\n")[0]
     found = end.kind(f"{end.what}: {text}.", remedy=end.remedy)
     assert isinstance(found, psycopg.Error)
     # What psycopg tells by `diag`.

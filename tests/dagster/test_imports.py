@@ -39,7 +39,14 @@ def test_loading_a_code_location_costs_no_driver(statement: str) -> None:
 def test_dg_finds_the_components_and_nothing_else() -> None:
     (entry,) = entry_points(group="dagster_dg_cli.registry_modules", name="dagster_lakebase")
     found = dict(get_package_objects_in_module(entry.load()))
-    assert set(found) == {"LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"}
+    assert set(found) == {
+        "LakebaseConnectionComponent",
+        "LakebaseHealthComponent",
+        "LakebaseIOManagerComponent",
+        "LakebaseLoadComponent",
+        "LakebaseObservationComponent",
+        "LakebaseSqlComponent",
+    }
     for name, component in found.items():
         # The name that YAML and `dg scaffold defs` use.
         assert getattr(dagster_lakebase, name) is component

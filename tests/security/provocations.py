@@ -91,7 +91,11 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
     ),
     "StatementError": OutOfReach(
         ("core", "dagster"),
-        ("lakebase_provider/triggers/", "lakebase_provider/hooks/xcom_values.py"),
+        (
+            "lakebase_provider/triggers/",
+            "lakebase_provider/core/plain_errors.py",
+            "lakebase_provider/hooks/xcom_values.py",
+        ),
         "It carries an error from Airflow's triggerer, or is about XCom.",
     ),
     "_ClosedError": OutOfReach(
@@ -440,10 +444,10 @@ def more_rows_than_xcom_takes(front: AirflowFront, world: World) -> None:
 @raises("StatementError", "airflow")
 def failure_in_the_triggerer(front: AirflowFront, world: World) -> None:
     front.connection(world.settings())
-    operator = LakebaseSqlOperator(task_id="rows", sql="SELECT absent", deferrable=True)
+    operator = LakebaseSqlOperator(task_id="rows", sql="SELECT pg_sleep(9)", deferrable=True)
 
     async def event() -> Any:
-        trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=["SELECT absent"])
+        trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=["SELECT pg_sleep(9)"], timeout=0.1)
         try:
             async for found in trigger.run():
                 return found.payload

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lakebase_provider.core.errors import ConfigError, LoadError
+from lakebase_provider.core.choices import require_choice
+from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,8 +38,7 @@ def require_numeric(numeric: str) -> None:
     Raises:
         ConfigError: It is none of :data:`Numeric`.
     """
-    if numeric not in get_args(Numeric):
-        raise ConfigError(f"numeric is {numeric!r}.", remedy=f"Use one of: {', '.join(get_args(Numeric))}.")
+    require_choice("numeric", numeric, get_args(Numeric))
 
 
 def decimal_for(whole: int, behind: int) -> pa.DataType | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from lakebase_provider.core.bulk.row_remedies import constraint_remedy
+from lakebase_provider.core.cancel import ASKED_TO_END, ended_by_request
 from lakebase_provider.core.errors import (
     BadRowError,
     LakebaseError,
@@ -18,6 +19,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.remedy import Remedy
 from lakebase_provider.core.server_ends import SessionIdled, TransactionIdled, typed_end
+from lakebase_provider.core.sqlstates import CANCELED, timed_out
 
 #: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
@@ -37,7 +39,7 @@ _TRANSIENT = {
 }
 _REMEDIES = {
     "42501": "Grant the role what the message names, or load as the table's owner.",
-    "57014": "Raise statement_timeout, or load less at once.",
+    CANCELED: "Raise statement_timeout, or load less at once.",  # what else cancels is no end for good
     "53100": "Free disk space, or use a larger endpoint.",
 }
 #: Of a feature that is not supported (0A000), where it is COPY into a table whose policies hold for the role.
@@ -154,12 +156,26 @@ def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> Load
             f"{what}: the connection was lost, the server rolls back.{told}", remedy=_if_it_idled(end)
         )
     state = error.sqlstate or ""
+    if state == CANCELED and not timed_out(error):
+        return _canceled(error, what)
     if state in _TRANSIENT:
         return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
     if state[:2] in _OF_ROWS:
         return _bad_row(error, what, of_a_value)
     remedy = _ROW_SECURITY if "row-level security" in _text(error) else None
     return LoadError(f"{what}: {_text(error)}.", remedy=remedy if state == "0A000" else _REMEDIES.get(state))
+
+
+def _canceled(error: psycopg.Error, what: str) -> LoadInterruptedError:
+    if ended_by_request(error):
+        return LoadInterruptedError(
+            f"{what}: cancelled, since {ASKED_TO_END}; the server rolls back.",
+            remedy="Let the task be tried again; where it has no retries, give it some.",
+        )
+    return LoadInterruptedError(
+        f"{what}: {_text(error)}; the server rolls back.",
+        remedy="Load again, unless whoever cancelled it (pg_cancel_backend) has a reason that lasts.",
+    )
 
 
 def _bad_row(error: psycopg.Error, what: str, of_a_value: str | None) -> BadRowError:

@@ -131,7 +131,7 @@ class _Load:
         if self.plan.load_id is not None:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
             ledger.ensure()
-            earlier = ledger.claim(name, self.plan.load_id, self.plan.mode)
+            earlier = self._claimed(ledger, name, self.plan.load_id)
             if earlier is not None:
                 logger.info(
                     "Skipped: load_id %r of %s was %s (%d rows).",
@@ -143,9 +143,14 @@ class _Load:
                 return earlier
         result = self._moved(name)
         if ledger is not None:
-            ledger.record(result)
+            ledger.record(result, self.plan.forced_id)
         _log(result)
         return result
+
+    def _claimed(self, ledger: Ledger, name: TableName, load_id: str) -> LoadResult | None:
+        if self.plan.force:
+            return ledger.claim_anew(name, load_id, self.plan.mode, self.plan.forced_id)
+        return ledger.claim(name, load_id, self.plan.mode)
 
     def _moved(self, name: TableName) -> LoadResult:
         # A load that is skipped never asks for what it would have loaded.
@@ -154,6 +159,7 @@ class _Load:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
             return self._move(self._table(name))
+        self.plan.csv.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
                 "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
@@ -174,7 +180,12 @@ class _Load:
             )
         if self.plan.create:
             table, self.source = ensure_table(
-                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
+                self.connection,
+                name,
+                self.source,
+                columns=self.plan.columns,
+                keys=self.plan.keys or (),
+                csv=self.plan.csv,
             )
             return table
         table = read_table(self.connection, name)
@@ -227,6 +238,7 @@ class _Load:
             table,
             into=into,
             columns=self.plan.columns,
+            csv=self.plan.csv,
             progress=self.progress,
             reject=self.rejects,
         )
