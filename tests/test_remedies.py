@@ -44,6 +44,7 @@ NO_OPTIONS = {
     "handler",
     "endpoint",  # endpoint = projects/…, a setting's form
     "databricks_postgres",  # a database
+    "day",  # of a folder's name
     "with",  # of Python
     "metadata",  # of Dagster's assets
     "numeric",  # of the calls that the remedy itself names
@@ -83,9 +84,12 @@ OPTIONS: dict[str, set[str]] = {
 }
 #: The command line has what the environment holds, and its own arguments.
 OPTIONS["command line"] = {row.name for row in settings() if row.env} | {"check", "timeout"}
+#: What can be given files.
+OF_FILES = ("core", "hook", "load operator", "resource")
 LOADS = ("core", "hook", "load operator", "transfer operator", "resource")
 #: Files, and by which fronts what they raise is read; the first that fits counts.
 RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"core/bulk/(csv_format|file_faults|found_files|source_csv|source_json|source_files)\.py", OF_FILES),
     # A load's plan, which an I/O manager has none of.
     (r"core/bulk/(plan|load|once|ledger|reject|swap|replace|transfer\w*|source\w*)\.py", LOADS),
     # Of rows without types; an I/O manager's have some.
@@ -98,7 +102,9 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/bulk/", (*LOADS, "io manager")),
     # Of work on a connection that somebody has.
     (r"core/(server_ends|lending|pool|async_pool|freshness|fence|transaction|lock_wait)\.py", LOADS),
+    (r"core/health\w*\.py", ("core",)),
     (r"core/", tuple(OPTIONS)),
+    (r"lakebase_provider/arguments\.py", ("load operator", "transfer operator", "sql operator")),
     (r"hooks/", ("hook",)),
     (r"operators/transfer\.py", ("transfer operator",)),
     (r"operators/unload\.py", ("unload operator",)),

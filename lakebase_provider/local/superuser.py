@@ -9,6 +9,8 @@ from typing import Any
 from lakebase_provider.local.errors import LocalLakebaseError
 
 NAME = "postgres"
+#: Nothing takes long on a unix socket, except on a machine that is busy with a whole test run.
+_CONNECT_SECONDS = 60
 
 
 def dsn(folder: str, port: int, database: str) -> str:
@@ -23,7 +25,8 @@ def dsn(folder: str, port: int, database: str) -> str:
     """
     return (
         f"host={_quoted(folder)} hostaddr='' port={port} user={NAME} dbname={_quoted(database)} "
-        "options='' passfile=/dev/null/none requirepeer='' target_session_attrs=any"
+        "options='' passfile=/dev/null/none requirepeer='' target_session_attrs=any "
+        f"connect_timeout={_CONNECT_SECONDS} client_encoding=UTF8"
     )
 
 

@@ -26,7 +26,7 @@ WAYS: dict[str, Callable[[LakebaseConfig], Transport]] = {"rest": RestTransport,
 
 
 #: A workspace that is not on this machine.
-_AFAR = {"workspace_host": "https://w.cloud.databricks.com"}
+_AFAR = {"workspace_host": "https://w.cloud.databricks.com", "client_id": "c", "client_secret": "s"}
 
 
 def by(way: str, config: LakebaseConfig) -> ControlPlane:
