@@ -45,7 +45,7 @@ _RNG = random.SystemRandom()
 
 
 def tell_waits_once() -> None:
-    """Keep psycopg's pools from logging each attempt that failed of what passes by itself: it is told here."""
+    """Keep psycopg's pools from logging each failed attempt at what passes by itself: we tell it."""
     # Adding it again does nothing.
     logging.getLogger("psycopg.pool").addFilter(_is_news)
 

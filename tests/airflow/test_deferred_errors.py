@@ -8,8 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.exceptions import TaskDeferred
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from lakebase_provider.core.errors import EndpointWakingError, LakebaseError, LoginRejectedError
 from lakebase_provider.local import LocalLakebase
