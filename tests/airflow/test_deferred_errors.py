@@ -101,7 +101,7 @@ def test_a_sensor_names_the_error_too(lake: LocalLakebase, monkeypatch: pytest.M
     assert isinstance(there, AirflowException)
     assert isinstance(there.__cause__, EndpointWakingError)
     lake.admin.clear_faults()
-    lake.admin.login_fault("no_user")
+    lake.admin.login_fault("not_a_jwt")
     there = failure_of(deferred, sensor)
     assert isinstance(there, AirflowFailException)
     assert isinstance(there.__cause__, LakebaseError)
