@@ -22,6 +22,7 @@ from psycopg_pool.pool_async import (
 )
 
 from lakebase_provider.core import abandoned, process
+from lakebase_provider.core.attempts import tell_waits_once
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -52,6 +53,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
     """
 
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
+        tell_waits_once()
         self._connector = connector
         self._budget = config.connect_budget
         #: The thread whose event loop it serves.

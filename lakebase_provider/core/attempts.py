@@ -44,6 +44,17 @@ _PASSES: dict[type[LakebaseError], str] = {
 _RNG = random.SystemRandom()
 
 
+def tell_waits_once() -> None:
+    """Keep psycopg's pools from logging each failed attempt at what passes by itself: we tell it."""
+    # Adding it again does nothing.
+    logging.getLogger("psycopg.pool").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(argument, tuple(_PASSES)) for argument in arguments)
+
+
 class Attempts:
     """The attempts at one connection. Nothing here blocks.
 

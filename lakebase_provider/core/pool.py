@@ -17,6 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.pool import AddConnection, MaintenanceTask, ShrinkPool, StopWorker, WaitingClient
 
 from lakebase_provider.core import abandoned, process, telemetry
+from lakebase_provider.core.attempts import tell_waits_once
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
@@ -61,6 +62,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     """
 
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
+        tell_waits_once()
         self._connector = connector
         self._budget = config.connect_budget
         self._owner = process.number
@@ -311,14 +313,13 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                     )
                     worker.start()
                     self._workers.append(worker)
-        if isinstance(task, AddConnection) and "run" not in task.__dict__:
-            # For whoever waits; tried again by the scheduler, it still is for the same one.
-            task.run = in_this_context(task.run)  # type: ignore[method-assign]
+        _keep_context(task)
         super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
         """Let the worker do a task of psycopg's pool in `delay` seconds."""
         self._start_scheduler()
+        _keep_context(task)
         super().schedule_task(task, delay)
 
     def _start_workers(self) -> None:
@@ -422,3 +423,9 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
             self.drain()
             raise
+
+
+def _keep_context(task: MaintenanceTask) -> None:
+    """Have a connection opened in the context of whoever waits for it, tried again by the scheduler too."""
+    if isinstance(task, AddConnection) and "run" not in task.__dict__:
+        task.run = in_this_context(task.run)  # type: ignore[method-assign]

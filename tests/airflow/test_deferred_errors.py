@@ -8,8 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.exceptions import TaskDeferred
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from lakebase_provider.core.errors import EndpointWakingError, LakebaseError, LoginRejectedError
 from lakebase_provider.local import LocalLakebase
@@ -102,7 +101,7 @@ def test_a_sensor_names_the_error_too(lake: LocalLakebase, monkeypatch: pytest.M
     assert isinstance(there, AirflowException)
     assert isinstance(there.__cause__, EndpointWakingError)
     lake.admin.clear_faults()
-    lake.admin.login_fault("endpoint_disabled")
+    lake.admin.login_fault("not_a_jwt")
     there = failure_of(deferred, sensor)
     assert isinstance(there, AirflowFailException)
     assert isinstance(there.__cause__, LakebaseError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from lakebase_provider.core.errors import (
     NotAuthenticatedError,
     PoolExhaustedError,
 )
+from lakebase_provider.core.shared import shared_clients
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
@@ -84,13 +85,20 @@ def test_the_asking_for_the_address_names_it(lake: LocalLakebase, monkeypatch: p
     assert WHOSE in caught.value.message
 
 
-async def test_asyncio_names_it(kind: type[LakebaseError]) -> None:
+@pytest.fixture
+async def no_open_pool(lake: LocalLakebase) -> AsyncIterator[None]:
+    yield
+    for client in shared_clients():
+        await client.aclose()
+
+
+async def test_asyncio_names_it(kind: type[LakebaseError], no_open_pool: None) -> None:
     with pytest.raises(kind) as caught:
         await LakebaseHook().aget_conn()
     assert caught.value.message.count(WHOSE) == 1
 
 
-async def test_triggers_name_it(kind: type[LakebaseError]) -> None:
+async def test_triggers_name_it(kind: type[LakebaseError], no_open_pool: None) -> None:
     for trigger in (
         LakebaseSqlTrigger(conn_id="lakebase_default", sql=["select 1"]),
         LakebaseSqlSensorTrigger(conn_id="lakebase_default", sql="select 1", poke_interval=1),
