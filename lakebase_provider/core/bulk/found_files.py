@@ -120,7 +120,7 @@ def _of_one_shape(place: Location, parts: list[Part]) -> FoundFiles:
     for part in parts:
         if tuple(key for key, _ in part.keys) != keys:
             raise ConfigError(
-                f"{first.place.name!r} and {part.place.name!r} lie in folders of different keys.",
+                f"{place.argument}: {first.place.name!r} and {part.place.name!r} lie in folders of different keys.",
                 remedy="Name those of one kind by a pattern, such as 'folder/day=*/*.parquet'.",
             )
     return FoundFiles(place.name, tuple(parts), keys)
@@ -170,7 +170,7 @@ class _Folder:
                 continue
             if _key(entry.name) is None:
                 raise ConfigError(
-                    f"{self._shown(names)!r} holds the folder {entry.name!r}, which is not named key=value.",
+                    f"{self._base.argument}: {self._shown(names)!r} holds the folder {entry.name!r}, which is not named key=value.",
                     remedy="Name the files that are meant by a pattern, such as 'folder/*.csv' or"
                     " 'folder/**/*.csv'.",
                 )
@@ -200,19 +200,20 @@ class _Folder:
         for entry in self._listed(names):
             if entry.is_folder and entry.name in _OF_TABLES:
                 raise ConfigError(
-                    f"{self._shown(names)!r} is {_OF_TABLES[entry.name]}, not all of whose files count.",
+                    f"{self._base.argument}: {self._shown(names)!r} is {_OF_TABLES[entry.name]}, not all of whose files count.",
                     remedy="Read it by a library of that format, and give the frame or Arrow data as source.",
                 )
             if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
             if found := flaw(entry.name):
                 raise ConfigError(
-                    f"{self._shown(names)!r} holds a name with {found}.", remedy="Rename that file."
+                    f"{self._base.argument}: {self._shown(names)!r} holds a name with {found}.",
+                    remedy="Rename that file.",
                 )
             if entry.is_link:
                 raise ConfigError(
-                    f"{self._shown((*names, entry.name))!r} is a symbolic link, which is not followed in a"
-                    " folder or pattern.",
+                    f"{self._base.argument}: {self._shown((*names, entry.name))!r} is a symbolic link, which is"
+                    " not followed in a folder or pattern.",
                     remedy="Name the file itself as the source, or put the file in place of the link.",
                 )
             yield entry
