@@ -173,7 +173,7 @@ class _Folder:
                 raise self._refused(
                     names,
                     f"holds the folder {entry.name!r}, which is not named key=value",
-                    "Name the files that are meant by a pattern, such as 'folder/*.csv' or 'folder/**/*.csv'.",
+                    "Name the files that are meant by a pattern, such as 'folder/**/*.csv'.",
                 )
             yield from self.files(below)
 
