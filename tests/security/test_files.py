@@ -482,7 +482,69 @@ def test_a_query_that_breaks_off_leaves_the_file_of_the_run_before_and_no_other(
     assert path.read_text() == "of the run before"
 
 
-# 6. The command line.
+# 6. Folders and patterns, of which each file is held to the same.
+
+OF_FOLDERS = [READERS[0], READERS[4]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.csv").write_text(ROW)
+    return folder
+
+
+@each(OF_FOLDERS)
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling"])
+def test_a_link_among_the_files_of_a_folder_is_refused(
+    lake: LocalLakebase, front: Front, folder: Path, victim: Path, kind: str
+) -> None:
+    leads_to = {"file": victim, "folder": victim.parent, "dangling": victim.with_name("not-there")}[kind]
+    (folder / ("k=1" if kind == "folder" else "b.csv")).symlink_to(leads_to)
+    for source in (folder, f"{folder}/*", f"{folder.parent}/f*/*", f"{folder.parent}/**/*"):
+        refused(front, source, match="is a symbolic link")
+    front.attempt(f"{folder}/a*.csv")  # of which it is none
+
+
+@each(OF_FOLDERS)
+def test_a_link_that_takes_the_place_of_a_folders_file_is_not_followed(
+    lake: LocalLakebase, front: Front, folder: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim.write_text(ROW)
+    opened = os.open
+
+    def swapped(name: Any, flags: int, *more: Any, **options: Any) -> int:
+        if str(name) == str(folder / "a.csv"):
+            (folder / "a.csv").unlink()
+            (folder / "a.csv").symlink_to(victim)
+        return opened(name, flags, *more, **options)
+
+    monkeypatch.setattr(plain_files.os, "open", swapped)
+    refused(front, folder, match="symbolic link")
+
+
+@each(OF_FOLDERS)
+@pytest.mark.parametrize("kind", ["named pipe", "socket", "device"])
+def test_what_is_no_file_in_a_folder_is_not_read(
+    lake: LocalLakebase, front: Front, folder: Path, kind: str
+) -> None:
+    NO_FILES[kind](folder / "b.csv")
+    for source in (folder, f"{folder}/*.csv"):
+        refused(front, source, match=kind)
+
+
+@each(OF_FOLDERS)
+@pytest.mark.parametrize("control", ["\n", "\x1b", "\x85"], ids=ascii)
+def test_a_name_in_a_folder_holds_no_control_character(
+    lake: LocalLakebase, front: Front, folder: Path, control: str
+) -> None:
+    (folder / f"b{control}.csv").write_text(ROW)
+    for source in (folder, f"{folder}/*.csv"):
+        refused(front, source, match=rf"U\+{ord(control):04X}")
+
+
+# 7. The command line.
 
 
 @pytest.mark.parametrize("argument", ["--logs", "--example-dags"])

@@ -120,7 +120,8 @@ def _of_one_shape(place: Location, parts: list[Part]) -> FoundFiles:
     for part in parts:
         if tuple(key for key, _ in part.keys) != keys:
             raise ConfigError(
-                f"{first.place.name!r} and {part.place.name!r} lie in folders of different keys.",
+                f"{place.argument}: {first.place.name!r} and {part.place.name!r} lie in folders of different"
+                " keys.",
                 remedy="Name those of one kind by a pattern, such as 'folder/day=*/*.parquet'.",
             )
     return FoundFiles(place.name, tuple(parts), keys)
@@ -169,10 +170,10 @@ class _Folder:
                 yield below, entry.size
                 continue
             if _key(entry.name) is None:
-                raise ConfigError(
-                    f"{self._shown(names)!r} holds the folder {entry.name!r}, which is not named key=value.",
-                    remedy="Name the files that are meant by a pattern, such as 'folder/*.csv' or"
-                    " 'folder/**/*.csv'.",
+                raise self._refused(
+                    names,
+                    f"holds the folder {entry.name!r}, which is not named key=value",
+                    "Name the files that are meant by a pattern, such as 'folder/**/*.csv'.",
                 )
             yield from self.files(below)
 
@@ -199,21 +200,20 @@ class _Folder:
         """What a folder holds of such names, but for what is left out."""
         for entry in self._listed(names):
             if entry.is_folder and entry.name in _OF_TABLES:
-                raise ConfigError(
-                    f"{self._shown(names)!r} is {_OF_TABLES[entry.name]}, not all of whose files count.",
-                    remedy="Read it by a library of that format, and give the frame or Arrow data as source.",
+                raise self._refused(
+                    names,
+                    f"is {_OF_TABLES[entry.name]}, not all of whose files count",
+                    "Read it by a library of that format, and give the frame or Arrow data as source.",
                 )
             if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
             if found := flaw(entry.name):
-                raise ConfigError(
-                    f"{self._shown(names)!r} holds a name with {found}.", remedy="Rename that file."
-                )
+                raise self._refused(names, f"holds a name with {found}", "Rename that file.")
             if entry.is_link:
-                raise ConfigError(
-                    f"{self._shown((*names, entry.name))!r} is a symbolic link, which is not followed in a"
-                    " folder or pattern.",
-                    remedy="Name the file itself as the source, or put the file in place of the link.",
+                raise self._refused(
+                    (*names, entry.name),
+                    "is a symbolic link, which is not followed in a folder or pattern",
+                    "Name the file itself as the source, or put the file in place of the link.",
                 )
             yield entry
 
@@ -228,11 +228,15 @@ class _Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except PermissionError:
-            raise ConfigError(
-                f"{place.argument}: the folder {place.name!r} may not be listed by this process.",
-                remedy="Grant its user, or the identity that it has at the store, the right to list it.",
+            raise self._refused(
+                names,
+                "may not be listed by this process",
+                "Grant its user, or the identity that it has at the store, the right to list it.",
             ) from None
         return sorted(found, key=lambda entry: entry.name)
+
+    def _refused(self, names: tuple[str, ...], what: str, remedy: str) -> ConfigError:
+        return ConfigError(f"{self._base.argument}: {self._shown(names)!r} {what}.", remedy=remedy)
 
     def _place(self, names: tuple[str, ...]) -> Location:
         base = self._base
