@@ -22,7 +22,8 @@ visits = dg.AssetSpec("example_visits")
 observed = build_lakebase_table_observation([visits], timestamp_column="seen_at")
 observe_visits = dg.define_asset_job("observe_visits", selection=[observed])
 
-# 2. Freshness: a table that nobody has written for two hours is overdue. Judged by the observed time.
+# 2. Freshness: a table that nobody has written for two hours is overdue. By a check, for it judges by the
+#    time that was observed; a FreshnessPolicy looks at materializations alone.
 fresh = dg.build_last_update_freshness_checks(
     assets=[visits.key], lower_bound_delta=timedelta(hours=2), severity=dg.AssetCheckSeverity.WARN
 )

@@ -130,8 +130,8 @@ def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, home: Path
 
 def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
     listed = dg("list", "components", cwd=project, home=home)
-    for name in ("LakebaseConnectionComponent", "LakebaseHealthComponent", "LakebaseSqlComponent"):
-        assert name in listed
+    for kind in ("Connection", "Health", "Observation", "Sql"):
+        assert f"Lakebase{kind}Component" in listed
     dg("scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.
     dg("scaffold", "defs", "dagster_lakebase.LakebaseHealthComponent", "health", cwd=project, home=home)

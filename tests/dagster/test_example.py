@@ -180,6 +180,8 @@ def visits(lake: LocalLakebase) -> Iterator[LocalLakebase]:
 
 
 @pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")
+# By policies, which know nothing of observations.
+@pytest.mark.filterwarnings("ignore:.*build_last_update_freshness_checks.* is superseded")
 def test_from_observation_to_freshness_to_automation(visits: LocalLakebase) -> None:
     defs = load("freshness").defs
     with dg.DagsterInstance.ephemeral() as instance:
