@@ -11,7 +11,7 @@ BENCH_READY := $(BENCH_VENV)/.ready
 UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-ui lint format bench $(BENCHES) dagster-defects docs constraints clean
+.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
@@ -22,7 +22,9 @@ help:
 	@echo "make test-sdk      minting, with the oldest databricks-sdk or SDK=VERSION"
 	@echo "make test-airflow-min   the Airflow tests with the oldest Airflow that is promised to work"
 	@echo "make test-dagster-only  the Dagster side without Airflow, and beside dagster-databricks"
+	@echo "make test-wheel    the wheel in a fresh environment: its demo, and its types as mypy finds them"
 	@echo "make test-ui       the web interfaces in a headless browser (needs Chromium)"
+	@echo "make test-deployment   whole deployments of Airflow and Dagster, with what happens to them at night"
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make bench         the measurements, or one of: $(BENCHES)"
@@ -87,6 +89,17 @@ test-dagster-only:
 	build/dagster-only/bin/python -m pip install --quiet dagster-databricks
 	build/dagster-only/bin/python -m pytest tests/dagster/test_imports.py tests/dagster/test_resource.py
 
+# What users get: the wheel alone, in a fresh environment, with its demo and its types.
+test-wheel: $(READY)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/wheel/venv/bin/python -m pip install --quiet --constraint constraints.txt "$$(echo build/wheel/*.whl)[all]" mypy
+	cd build/wheel && venv/bin/lakebase demo
+	cp tests/wheel/user_code.py build/wheel
+	cd build/wheel && venv/bin/python -m mypy --strict --config-file= user_code.py
+
 $(UI_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group ui
 	@touch $@
@@ -94,10 +107,14 @@ $(UI_READY): $(READY)
 test-ui: $(UI_READY)
 	$(BIN)/pytest -m ui tests/ui
 
+test-deployment: $(UI_READY)
+	$(BIN)/pytest -m deployment tests/deployment
+
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/wheel/user_code.py
 	$(BIN)/lint-imports
 
 format: $(READY)

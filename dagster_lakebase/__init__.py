@@ -11,6 +11,8 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dagster_lakebase.components import (
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
+    LakebaseIOManagerComponent,
+    LakebaseLoadComponent,
     LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "LakebaseHealthCheckConfig",
     "LakebaseHealthComponent",
     "LakebaseIOManager",
+    "LakebaseIOManagerComponent",
+    "LakebaseLoadComponent",
     "LakebaseObservationComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",

@@ -16,6 +16,7 @@ from psycopg import sql
 from dagster_lakebase.partitions import rows_of_partitions
 from dagster_lakebase.session import name_session, step_name
 from dagster_lakebase.storing import delete_rows, ensure_schema, find_table
+from dagster_lakebase.table_facts import TableRef
 from dagster_lakebase.write_options import WriteOptions
 from lakebase_provider.core.bulk.table import Table, TableName, read_table
 
@@ -61,13 +62,22 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
 
     def delete_table_slice(  # type: ignore[override] # see above
         self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
-    ) -> None:
-        """Delete what the output replaces: the rows of its partitions, or all; nothing in other modes."""
+    ) -> int:
+        """Delete what the output replaces: the rows of its partitions, or all; nothing in other modes.
+
+        Returns:
+            How many rows they were.
+        """
         if self.options(context).mode != "replace":
-            return
+            return 0
         table = find_table(connection, table_name(table_slice))
-        if table is not None:
-            delete_rows(connection, table, self.condition(context, table, connection))
+        if table is None:
+            return 0
+        return delete_rows(connection, table, self.condition(context, table, connection))
+
+    def has_table(self, connection: LakebaseConnection, table_slice: TableSlice) -> bool:
+        """Whether there is anything to load."""
+        return find_table(connection, table_name(table_slice)) is not None
 
     def condition(
         self, context: dg.OutputContext | dg.InputContext, table: Table, connection: LakebaseConnection
@@ -85,6 +95,11 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
             context.asset_partition_keys,
             getattr(expression, "value", expression),
         )
+
+    @staticmethod
+    def get_table_name(table_slice: TableSlice) -> str:
+        """The table as ``dagster/table_name`` shows it."""
+        return str(TableRef(table_slice.schema, table_slice.table))
 
     def get_select_statement(self, table_slice: TableSlice) -> str:  # type: ignore[override] # see above
         """The query for all rows of the table, to show."""

@@ -4,10 +4,10 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagster_lakebase.health_report import Asset, HealthProbe, asset_keys
 from dagster_lakebase.resource import LakebaseResource
@@ -16,7 +16,11 @@ from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 
 class LakebaseHealthCheckConfig(dg.Config):
-    """What :func:`lakebase_health_check_op` checks."""
+    """What :func:`lakebase_health_check_op` checks.
+
+    Raises:
+        ConfigError: A stage or `fail_on` is unknown, a limit is out of range, or its stage does not run.
+    """
 
     checks: list[str] | None = Field(
         default=None,
@@ -42,6 +46,12 @@ class LakebaseHealthCheckConfig(dg.Config):
         default="warn",
         description="warn: fail if a stage fails or one of these limits is passed. error: for a stage alone.",
     )
+
+    @model_validator(mode="after")
+    def _known(self) -> "LakebaseHealthCheckConfig":
+        """Look at what is given where it is given, such as in a job's `RunConfig`."""
+        HealthProbe(self.checks, self.timeout, self.thresholds(), cast(FailOn, self.fail_on))
+        return self
 
     def thresholds(self) -> HealthThresholds:
         """The limits.

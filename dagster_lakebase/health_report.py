@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
-from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+from lakebase_provider.core.health_stages import with_foundations
+from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds, require_fail_on
 
 if TYPE_CHECKING:
     from dagster_lakebase.resource import LakebaseResource
@@ -62,12 +62,8 @@ class HealthProbe:
         thresholds: HealthThresholds | None,
         fail_on: FailOn,
     ) -> None:
-        if fail_on not in ("error", "warn"):
-            raise ConfigError(f"Unknown fail_on {fail_on!r}.", remedy="Use 'error' or 'warn'.")
+        require_fail_on(fail_on)
         if checks is not None:
-            # Imported late: loading a code location must not cost the driver unless it names stages.
-            from lakebase_provider.core.health import with_foundations
-
             with_foundations(checks)
         self._checks = checks
         self._timeout = timeout
@@ -113,7 +109,7 @@ class Finding:
         """What is wrong and what to do about it, or that nothing is."""
         failed = self.report.first_failure
         if failed is not None:
-            return f"Stage '{failed.name}' failed ({failed.code}): {failed.detail} Remedy: {failed.remedy}"
+            return f"Stage '{failed.name}' failed ({failed.code}): {failed.detail}\nRemedy: {failed.remedy}"
         if self._breaches:
             return " ".join(map(str, self._breaches))
         return f"All {len(self.report.stages)} stages are ok."

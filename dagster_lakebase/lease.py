@@ -30,8 +30,12 @@ class Lease:
         self._loops: set[asyncio.AbstractEventLoop] = set()
 
     @classmethod
-    def acquire(cls, config: LakebaseConfig) -> Lease:
+    def acquire(cls, config: LakebaseConfig, name: str | None = None) -> Lease:
         """This process's lease for that configuration, held until :meth:`release`.
+
+        Args:
+            config: To what, and as whom.
+            name: What errors call it.
 
         Raises:
             ConfigError: There are no workspace credentials. No network call has been made.
@@ -41,8 +45,9 @@ class Lease:
 
         with _lock:
             lease = _leases.get(config)
+            client = shared_client(config, name)
             if lease is None:
-                lease = _leases[config] = cls(shared_client(config))
+                lease = _leases[config] = cls(client)
             lease._users += 1
             return lease
 

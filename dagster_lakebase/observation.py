@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from dagster_lakebase.data_version import Observed, TableState, last_observed, observed
+from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.health_report import Asset, asset_keys
 from dagster_lakebase.table_facts import (
     TABLE_NAME,
@@ -85,11 +86,13 @@ def build_lakebase_table_observation(
     def lakebase_tables(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
         keys = context.selected_asset_keys
-        found = observer.observe(lakebase, keys)
+        with failing_fast():
+            found = observer.observe(lakebase, keys)
         last = last_observed(context.instance, keys)
         for key, (metadata, state) in found.seen.items():
             yield _result(key, metadata, observed(state, last.get(key)))
-        found.raise_for_missing()
+        with failing_fast():
+            found.raise_for_missing()
 
     with warnings.catch_warnings():
         # That Dagster calls it beta is for us to follow, and nothing that our users could act on.

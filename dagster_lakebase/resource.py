@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from dagster_lakebase.launchpad import MASK, secrets_behind_masks
 from dagster_lakebase.lease import Lease, new_engine
 from dagster_lakebase.loans import Loans
-from dagster_lakebase.session import aname_session, current_step_name, name_session
+from dagster_lakebase.session import aname_session, current_step_name, name_session, resource_name
 from dagster_lakebase.variables import resolved
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
@@ -158,9 +158,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         """
         self._run_id = None if context.run is None else context.run.run_id
         self._behind_masks = secrets_behind_masks(context)
+        name = resource_name(context)
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
-        self._lease = Lease.acquire(self.lakebase_config)
+        self._lease = Lease.acquire(self.lakebase_config, name)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Leave those who share the pool; the last one closes it.

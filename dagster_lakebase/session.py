@@ -1,4 +1,4 @@
-"""What pg_stat_activity shows of a session: its run and step or, of Dagster's own storage, its process."""
+"""Whose a session is: what pg_stat_activity shows, run and step or storage's process, and what errors say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInvariantViolationError, OpExecutionContext
+from dagster import DagsterInvariantViolationError, InitResourceContext, OpExecutionContext
 
 from lakebase_provider.core.config import LakebaseConfig, setting
 
@@ -113,6 +113,15 @@ def current_step_name(run_id: str | None) -> str | None:
     except DagsterInvariantViolationError:
         return None if run_id is None else step_name(run_id, None)
     return step_name(context.run_id, context.get_step_execution_context().step.key)
+
+
+def resource_name(context: InitResourceContext) -> str | None:
+    """What errors call the resource that is being set up, by its key or that of the one it is nested in."""
+    keys = context.all_resource_defs
+    # Not `resource_def`, which raises where there is none, as in a test without a run.
+    own = context._resource_def
+    key = next((key for key, definition in keys.items() if definition is own), None)
+    return None if key is None else f"Dagster resource '{key}'"
 
 
 def name_session(connection: LakebaseConnection, config: LakebaseConfig, name: str | None) -> None:

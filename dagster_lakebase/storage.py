@@ -24,7 +24,7 @@ try:
     from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "LakebaseStorage builds on dagster-postgres, which is not installed. "
+        "LakebaseStorage builds on dagster-postgres, which is not installed.\n"
         "Remedy: pip install 'lakebase-provider[dagster-storage]'.",
         name=error.name,
     ) from error

@@ -110,7 +110,7 @@ class NestingPool(QueuePool):
         count = self._borrower.count
         if not count[0] and not self._turns.acquire(timeout=self._timeout):
             raise CheckoutTimeoutError(
-                f"{self._most} threads held connections for all of {self._timeout:g} seconds. "
+                f"{self._most} threads held connections for all of {self._timeout:g} seconds.\n"
                 "Remedy: raise max_size of the storage in dagster.yaml."
             )
         with self._counting:
@@ -149,7 +149,7 @@ def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> 
     import psycopg
     from sqlalchemy import event
 
-    engine = shared_client(config).engine(
+    engine = shared_client(config, "storage of dagster.yaml").engine(
         poolclass=NestingPool,
         pool_size=config.max_size,
         max_overflow=-1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from lakebase_provider.core.bulk.copy_in import copy_in
 from lakebase_provider.core.bulk.create import column_type
 from lakebase_provider.core.bulk.evolve import canonical_type, evolve
 from lakebase_provider.core.bulk.failures import typed_errors
-from lakebase_provider.core.bulk.merge import Merge
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.identifiers import identifier
+from lakebase_provider.core.bulk.merge import Counts, Merge
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 #: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
@@ -32,11 +33,22 @@ class Stored:
         table: The table, as it is now.
         rows: Rows of the output.
         changes: What was changed about the table, one line each.
+        counts: What became of the table's rows, without those deleted before.
+        partition: The condition for the rows of the run's partitions; None where there are none.
+        outside: Rows of the output that belong to other partitions.
     """
 
     table: Table
     rows: int
     changes: list[str]
+    counts: Counts
+    partition: sql.Composable | None
+    outside: int
+
+    @property
+    def unchanged(self) -> int:
+        """Rows of the output that the table had already, or that a later row of the same key replaced."""
+        return self.rows - self.counts.inserted - self.counts.updated
 
 
 def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
@@ -63,19 +75,27 @@ def lock(connection: psycopg.Connection[Any], what: str) -> None:
     )
 
 
-def delete_rows(connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None) -> None:
+def lock_rows(connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None) -> None:
+    """Wait until nobody else replaces the rows for which the condition holds, or all."""
+    shown = "" if condition is None else condition.as_string(connection)
+    lock(connection, f"rows {table.name} {shown}")
+
+
+def delete_rows(connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None) -> int:
     """Delete the rows for which the condition holds, or all, once nobody else replaces the same ones.
 
     Without the lock, two runs that replace the same partition would each delete what was there before, and
     both leave their rows.
+
+    Returns:
+        How many they were.
     """
-    shown = "" if condition is None else condition.as_string(connection)
-    lock(connection, f"rows {table.name} {shown}")
+    lock_rows(connection, table, condition)
     # Not TRUNCATE, which would make readers wait, and would let a snapshot taken before see no rows.
     statement = sql.SQL("DELETE FROM {}").format(table.name.sql())
     if condition is not None:
         statement = sql.SQL("{} WHERE {}").format(statement, condition)
-    connection.execute(statement)
+    return connection.execute(statement).rowcount
 
 
 def count_rows(
@@ -97,6 +117,7 @@ def store(
     options: WriteOptions,
     *,
     emptied: bool,
+    partition_of: Callable[[Table], sql.Composable | None],
 ) -> Stored:
     """Create or evolve the table as the output needs it, and load the output.
 
@@ -106,6 +127,7 @@ def store(
         value: A frame, an Arrow table, or a stream of record batches.
         options: How.
         emptied: Whether the transaction has deleted all rows of the table, if there is one.
+        partition_of: The condition for the rows of the run's partitions in the table.
 
     Raises:
         LoadError: The output does not fit the table.
@@ -131,10 +153,14 @@ def store(
         changes += evolve(connection, table, wanted, options.schema_evolution, emptied=emptied)
     if changes or table is None:
         table = read_table(connection, name)
+    partition = partition_of(table)
     # The server's own words would quote the value of a row that it refuses.
     with typed_errors(f"Write to {name}"):
-        rows = 0 if source.schema is None else _load(connection, table, source, options)
-    return Stored(table, rows, changes)
+        if source.schema is None:
+            deleted = delete_rows(connection, table, partition) if options.delete == "missing" else 0
+            return Stored(table, 0, changes, Counts(deleted=deleted), partition, 0)
+        rows, counts, outside = _load(connection, table, source, options, partition)
+    return Stored(table, rows, changes, counts, partition, outside)
 
 
 def _wanted(source: Source, options: WriteOptions) -> dict[str, str]:
@@ -176,20 +202,93 @@ def _create(
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(name.sql(), sql.SQL(", ").join(parts)))
 
 
-def _load(connection: psycopg.Connection[Any], table: Table, source: Source, options: WriteOptions) -> int:
+def _load(
+    connection: psycopg.Connection[Any],
+    table: Table,
+    source: Source,
+    options: WriteOptions,
+    partition: sql.Composable | None,
+) -> tuple[int, Counts, int]:
+    """Load the rows: how many they are, what became of them, and how many belong to other partitions."""
     assert source.schema is not None
     names = source.schema.names
-    if options.mode != "upsert":
-        return copy_in(connection, source.rows, table, columns=names).rows
+    if options.mode == "upsert":
+        return _merge(connection, table, source, options, partition)
+    if options.mode == "append" and partition is not None:
+        return _append(connection, table, source, partition)
+    rows = copy_in(connection, source.rows, table, columns=names).rows
+    outside = 0
+    if partition is not None:
+        # What was there is deleted, so that what is there now is of this run.
+        outside = rows - count_rows(connection, table, partition)
+    return rows, Counts(inserted=rows), outside
+
+
+def _append(
+    connection: psycopg.Connection[Any], table: Table, source: Source, partition: sql.Composable
+) -> tuple[int, Counts, int]:
+    """Add the rows by way of a temporary table: after a COPY nothing tells them from those beside them."""
+    rows, names = _staged(connection, table, source)
+    # RETURNING sees what the server computes, too, which may tell the partition.
+    statement = sql.SQL(
+        "WITH written AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+        " SELECT {columns} FROM {stage}"
+        " RETURNING ({partition}) IS TRUE AS inside) SELECT count(*) FILTER (WHERE NOT inside) FROM written"
+    ).format(table=table.name.sql(), columns=_columns(names), stage=_STAGE.sql(), partition=partition)
+    row = connection.execute(statement).fetchone()
+    _drop_stage(connection)
+    assert row is not None
+    return rows, Counts(inserted=rows), int(row[0])
+
+
+def _merge(
+    connection: psycopg.Connection[Any],
+    table: Table,
+    source: Source,
+    options: WriteOptions,
+    partition: sql.Composable | None,
+) -> tuple[int, Counts, int]:
+    missing = options.delete == "missing"
+    if missing:
+        lock_rows(connection, table, partition)
+    rows, names = _staged(connection, table, source)
+    merge = Merge(
+        table=table,
+        stage=_STAGE,
+        columns=names,
+        keys=options.keys,
+        delete_missing=missing,
+        slice=partition if missing else None,
+    )
+    counts = merge.run(connection, rows)
+    outside = 0
+    if partition is not None:
+        # Of the table and not of the stage: the server may compute what tells the partition.
+        query = sql.SQL(
+            "SELECT count(*) FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {stage})"
+            " AND ({partition}) IS NOT TRUE"
+        ).format(table=table.name.sql(), keys=_columns(options.keys), stage=_STAGE.sql(), partition=partition)
+        row = connection.execute(query).fetchone()
+        assert row is not None
+        outside = int(row[0])
+    _drop_stage(connection)
+    return rows, counts, outside
+
+
+def _staged(connection: psycopg.Connection[Any], table: Table, source: Source) -> tuple[int, Sequence[str]]:
+    """Copy the rows into a temporary table: how many they are, and their columns."""
+    assert source.schema is not None
+    names = source.schema.names
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
             sql.Identifier(_STAGE.table), _columns(names), table.name.sql()
         )
     )
-    rows = copy_in(connection, source.rows, table, into=_STAGE, columns=names).rows
-    Merge(table=table, stage=_STAGE, columns=names, keys=options.keys).run(connection, rows)
+    return copy_in(connection, source.rows, table, into=_STAGE, columns=names).rows, names
+
+
+def _drop_stage(connection: psycopg.Connection[Any]) -> None:
     connection.execute(sql.SQL("DROP TABLE {}").format(_STAGE.sql()))
-    return rows
 
 
 def _columns(names: Sequence[str]) -> sql.Composed:

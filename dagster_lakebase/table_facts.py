@@ -93,28 +93,63 @@ class TableRef(NamedTuple):
         )
 
 
-def table_of(key: dg.AssetKey, metadata: Mapping[str, Any] | None = None) -> TableRef:
-    """The table that an asset stands for.
+def table_of(
+    key: dg.AssetKey, metadata: Mapping[str, Any] | None = None, *, schema: str | None = None
+) -> TableRef:
+    """The table that an asset stands for, for whatever stores it, loads it or looks at it.
 
     Args:
         key: Without other notice its last part is the table, the one before it the schema; ``public`` if
             there is none.
         metadata: Where ``dagster/table_name`` says otherwise: ``[database.][schema.]table``. Quotes are
-            needed around a name with a dot, and all names are taken as they are written.
+            needed around a name with a dot, and all names are taken as they are written. The metadata
+            ``schema`` names the schema alone.
+        schema: The schema of assets whose metadata name none; before the key's.
+
+    Raises:
+        DagsterInvalidDefinitionError: ``dagster/table_name`` cannot be read, or names another schema than
+            ``schema``.
+    """
+    metadata = metadata or {}
+    named = _value(metadata.get("schema")) or None
+    given = metadata.get(TABLE_NAME)
+    if given is None:
+        prefix = key.path[-2] if len(key.path) > 1 else _DEFAULT_SCHEMA
+        return TableRef(named or schema or prefix, key.path[-1])
+    parts = _parts(key, _value(given))
+    if len(parts) == 1:
+        return TableRef(named or schema or _DEFAULT_SCHEMA, parts[0])
+    if named not in (None, parts[-2]):
+        raise dg.DagsterInvalidDefinitionError(
+            f"{TABLE_NAME} of asset {key.to_user_string()} names schema {parts[-2]!r}, and its metadata "
+            f"'schema' {named!r}. Leave one of them out."
+        )
+    return TableRef(parts[-2], parts[-1])
+
+
+def database_of(key: dg.AssetKey, metadata: Mapping[str, Any] | None) -> str | None:
+    """The database that an asset's ``dagster/table_name`` names, if it names one.
 
     Raises:
         DagsterInvalidDefinitionError: ``dagster/table_name`` cannot be read.
     """
     given = (metadata or {}).get(TABLE_NAME)
-    if given is None:
-        return TableRef(key.path[-2] if len(key.path) > 1 else _DEFAULT_SCHEMA, key.path[-1])
-    text = getattr(given, "value", given)
+    parts = [] if given is None else _parts(key, _value(given))
+    return parts[0] if len(parts) == 3 else None
+
+
+def _parts(key: dg.AssetKey, text: Any) -> list[str]:
     parts = next(csv.reader([text], delimiter="."), []) if isinstance(text, str) else []
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise dg.DagsterInvalidDefinitionError(
             f"{TABLE_NAME} of asset {key.to_user_string()} is {text!r}. Use [database.][schema.]table."
         )
-    return TableRef(parts[-2] if len(parts) > 1 else _DEFAULT_SCHEMA, parts[-1])
+    return parts
+
+
+def _value(entry: Any) -> Any:
+    # Dagster may have wrapped what the author wrote, as it does in MetadataValue.text("orders").
+    return getattr(entry, "value", entry)
 
 
 class ColumnFacts(NamedTuple):

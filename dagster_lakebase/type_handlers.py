@@ -14,7 +14,7 @@ from dagster_lakebase.storing import count_rows, find_table, store
 from dagster_lakebase.table_facts import TableRef, fetch_table_facts
 from lakebase_provider.core.bulk.frames import frame_of
 from lakebase_provider.core.bulk.read import read_batches, read_whole
-from lakebase_provider.core.errors import LoadError, TableNotFoundError
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,10 +44,10 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     def handle_output(
         self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: LakebaseConnection
     ) -> Mapping[str, Any]:
-        """Load the output into its table, from which the rows that it replaces are deleted already.
+        """Load the output into its table, in place of the rows that it replaces.
 
         Returns:
-            Metadata: the columns, and how many rows.
+            Metadata: the columns, how many rows, and what became of them.
 
         Raises:
             LoadError: The output does not fit the table, or has rows outside of its partitions.
@@ -55,9 +55,21 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         options = self._client.options(context)
         partitioned = context.has_asset_key and context.has_asset_partitions
         replaced = options.mode == "replace"
+        deleted = self._client.delete_table_slice(context, table_slice, connection)
         stored = store(
-            connection, table_name(table_slice), obj, options, emptied=replaced and not partitioned
+            connection,
+            table_name(table_slice),
+            obj,
+            options,
+            emptied=replaced and not partitioned,
+            partition_of=lambda table: self._client.condition(context, table, connection),
         )
+        if stored.outside:
+            raise LoadError(
+                f"{stored.outside} of {stored.rows} rows do not belong to the partitions of this run, which "
+                "would write them beside what the run of their own partition writes.",
+                remedy="Filter the output by the partition, or correct partition_expr.",
+            )
         for change in stored.changes:
             context.log.info("Table %s: %s", stored.table.name, change)
         name = TableRef(table_slice.schema, table_slice.table)
@@ -65,23 +77,19 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         metadata: dict[str, Any] = {
             "dagster/column_schema": facts.column_schema(),
             "lakebase/rows_written": stored.rows,
+            "lakebase/inserted": stored.counts.inserted,
+            "lakebase/updated": stored.counts.updated,
+            "lakebase/unchanged": stored.unchanged,
+            "lakebase/deleted": deleted + stored.counts.deleted,
         }
-        if not partitioned:
-            if replaced:
-                metadata["dagster/row_count"] = stored.rows
-            elif facts.is_soon_counted():
-                metadata["dagster/row_count"] = count_rows(connection, stored.table)
+        if partitioned and replaced:
+            metadata["dagster/partition_row_count"] = stored.rows
+        elif partitioned:
+            metadata["dagster/partition_row_count"] = count_rows(connection, stored.table, stored.partition)
         elif replaced:
-            inside = count_rows(
-                connection, stored.table, self._client.condition(context, stored.table, connection)
-            )
-            if inside != stored.rows:
-                raise LoadError(
-                    f"{stored.rows - inside} of {stored.rows} rows do not belong to the partitions of this "
-                    "run; the next time they would be written again beside what is there.",
-                    remedy="Filter the output by the partition, or correct partition_expr.",
-                )
-            metadata["dagster/partition_row_count"] = inside
+            metadata["dagster/row_count"] = stored.rows
+        elif facts.is_soon_counted():
+            metadata["dagster/row_count"] = count_rows(connection, stored.table)
         return metadata
 
     def load_input(
@@ -103,6 +111,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
 
         Raises:
             TableNotFoundError: There is no such table, and there should be.
+            ColumnMismatchError: The table lacks a column that the input names.
         """
         table = find_table(connection, table_name(table_slice))
         if table is None:
@@ -110,8 +119,14 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
             if partitioned and (not context.asset_partition_keys or _is_self_dependency(context)):
                 return None
             raise TableNotFoundError(
-                f"Table {table_name(table_slice)} does not exist.",
+                f"Table {TableRef(table_slice.schema, table_slice.table)} does not exist.",
                 remedy="Materialize the upstream asset first.",
+            )
+        if unknown := [name for name in table_slice.columns or () if table.column(name) is None]:
+            raise ColumnMismatchError(
+                f"Table {table.name} has no column {', '.join(map(repr, unknown))}, which the metadata "
+                f"'columns' of input {context.name!r} names.",
+                remedy=f"It has: {', '.join(column.name for column in table.columns)}.",
             )
         return self._client.select(table_slice, self._client.condition(context, table, connection))
 

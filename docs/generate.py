@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lakebase_provider.core import errors
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.health import STAGES
+from lakebase_provider.core.health_stages import STAGES
 
 HERE = Path(__file__).parent
 _MADE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"
@@ -33,6 +33,12 @@ def configuration_page() -> str:
         "An Airflow connection also uses its own fields: host, port, schema (the database), login (the user)",
         "and password (the client secret of the login's service principal; with `auth=password` the native",
         "password).",
+        "",
+        "In Airflow a deployment may set some of them once for all connections of type `lakebase`, in",
+        "the section `[lakebase]` of its configuration (`AIRFLOW__LAKEBASE__MAX_SIZE`):",
+        f"{', '.join(f'`{row.name}`' for row in settings() if row.of_deployment)}.",
+        "They go below a connection's own and above the defaults. See",
+        "[Airflow](airflow.md#settings-of-a-deployment).",
         "",
         "What a deployment allows, and demands of every connection, are variables of its own: see",
         "[Security](security.md).",

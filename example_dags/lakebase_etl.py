@@ -49,7 +49,7 @@ with DAG(
     tags=["lakebase"],
 ) as dag:
     # [START lakebase_etl_health]
-    health = LakebaseHealthCheckOperator(task_id="health", lakebase_conn_id=CONN_ID)
+    health = LakebaseHealthCheckOperator(task_id="health", conn_id=CONN_ID)
     # [END lakebase_etl_health]
 
     # [START lakebase_etl_create]

@@ -73,9 +73,12 @@ with DAG(
             f"CREATE TABLE IF NOT EXISTS {staging}.orders (LIKE mapped_orders)",
         ],
     )
-    load_parts = LakebaseLoadOperator.partial(task_id="load_part", table=f"{staging}.orders").expand(
-        source=files
-    )
+    load_parts = LakebaseLoadOperator.partial(
+        task_id="load_part",
+        table=f"{staging}.orders",
+        # By the default a part whose task is cleared would be there twice.
+        load_id="{{ run_id }}/{{ ti.map_index }}",
+    ).expand(source=files)
     merge = LakebaseSqlOperator(
         task_id="merge",
         sql=f"""

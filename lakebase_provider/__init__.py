@@ -32,7 +32,8 @@ _OF_AIRFLOW = {
 def get_provider_info() -> dict[str, Any]:
     """What Airflow needs to know of this provider, its connection form included.
 
-    The form's extra fields are generated from the table of settings, so that a setting is added in one place.
+    The form's extra fields and the options of ``[lakebase]`` are generated from the table of settings, so
+    that a setting is added in one place.
 
     Returns:
         A mapping as Airflow's ``provider_info.schema.json`` describes it.
@@ -99,6 +100,22 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "lakebase_provider.assets.convert_asset_to_openlineage",
             }
         ],
+        "config": {
+            "lakebase": {
+                "description": "Settings for all connections of type lakebase; a connection's own go first.",
+                "options": {
+                    row.name: {
+                        "description": row.description,
+                        "version_added": "0.1.0",
+                        "type": {"number": "float"}.get(row.kind, row.kind),
+                        "example": None,
+                        "default": None,
+                    }
+                    for row in settings()
+                    if row.of_deployment
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "lakebase",
@@ -122,7 +139,7 @@ def get_provider_info() -> dict[str, Any]:
                     **{
                         row.name: {
                             "label": row.label,
-                            "description": row.description,
+                            "description": row.help(),
                             "schema": row.json_schema(),
                         }
                         for row in settings()

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lakebase_provider import __version__
@@ -98,10 +99,23 @@ def _local_is_missing(_options: argparse.Namespace) -> int:
     )
 
 
+def _without_other_settings() -> AbstractContextManager[None]:
+    """Have errors advise no setting that the environment cannot hold."""
+    from lakebase_provider.core.config import settings
+    from lakebase_provider.core.remedy import without_options
+
+    return without_options(*(row.name for row in settings() if not row.env))
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
+    from lakebase_provider.core.remedy import without_options
 
-    with LakebaseClient(LakebaseConfig.from_env()) as client:
+    with (
+        _without_other_settings(),
+        without_options("doctor"),
+        LakebaseClient(LakebaseConfig.from_env()) as client,
+    ):
         report = client.health(options.check, timeout=options.timeout)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report.to_text())
     return 0 if report.ok else 1
@@ -110,7 +124,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _token(_options: argparse.Namespace) -> int:
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
 
-    with LakebaseClient(LakebaseConfig.from_env()) as client:
+    with _without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
         print(client.tokens.get().reveal())
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -9,6 +10,8 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from lakebase_provider.core.config import LakebaseConfig
+
+logger = logging.getLogger(__name__)
 
 
 class LakebaseConsoleLink(BaseOperatorLink):
@@ -20,14 +23,24 @@ class LakebaseConsoleLink(BaseOperatorLink):
     name = "Lakebase console"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page's URL; empty where the connection names no workspace."""
-        get_db_hook = getattr(operator, "get_db_hook", None)
-        if get_db_hook is not None:
-            return console_url(get_db_hook().config)
-        # The hook brings the driver, which the task has by now and a DAG file does not need.
-        from lakebase_provider.hooks.lakebase import LakebaseHook
+        """The page's URL; empty where the connection names no workspace, is missing or is wrong."""
+        try:
+            return console_url(_config(operator))
+        except Exception as error:
+            # The task has failed of the same, and said so: a link is not worth a second traceback.
+            logger.debug("There is no link to the Lakebase console: %s", error)
+            return ""
 
-        return console_url(LakebaseHook(operator.lakebase_conn_id).config)
+
+def _config(operator: Any) -> LakebaseConfig:
+    get_db_hook = getattr(operator, "get_db_hook", None)
+    if get_db_hook is not None:
+        config: LakebaseConfig = get_db_hook().config
+        return config
+    # The hook brings the driver, which the task has by now and a DAG file does not need.
+    from lakebase_provider.hooks.lakebase import LakebaseHook
+
+    return LakebaseHook(operator.conn_id).config
 
 
 def console_url(config: LakebaseConfig) -> str:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Return as soon as the condition holds; fail after that many seconds."""
+def eventually(condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.01) -> None:
+    """Return as soon as the condition holds, looked at every so many seconds; fail after `within` seconds."""
     pause, end = threading.Event(), time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, f"it did not happen within {within:g} seconds"
-        pause.wait(0.01)
+        pause.wait(every)

@@ -56,14 +56,20 @@ def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
 def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
         "HealthReport",
+        "HealthThresholds",
         "LakebaseClient",
         "LakebaseConfig",
         "LakebaseError",
+        "LoadResult",
+        "PostgresQuery",
         "Secret",
         "StageResult",
+        "TableName",
         "Token",
         "TokenPolicy",
+        "UnloadResult",
         "close_shared_clients",
+        "load",
         "shared_client",
     ]
     for name in core.__all__:
@@ -71,6 +77,46 @@ def test_the_public_names_of_the_core() -> None:
     assert dir(core) == core.__all__
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = core.no_such_name
+
+
+#: Where users import from; below the packages of Airflow's names any module is one of theirs.
+PUBLIC = (
+    "lakebase_provider",
+    "lakebase_provider.core",
+    "lakebase_provider.core.config",
+    "lakebase_provider.core.errors",
+    "lakebase_provider.local",
+    "lakebase_provider.assets",
+    "lakebase_provider.links",
+    "lakebase_provider.retries",
+    "dagster_lakebase",
+    "dagster_lakebase.components",
+    "dagster_lakebase.storage",
+    # Until it is a name of the core: a module of this name hides it there.
+    "lakebase_provider.core.fence",
+)
+PUBLIC_PACKAGES = tuple(
+    f"lakebase_provider.{name}." for name in ("decorators", "hooks", "operators", "sensors", "triggers")
+)
+
+
+def shown_texts() -> list[Path]:
+    """What users copy from."""
+    examples = [file for kind in ("*.py", "*.yaml") for file in (ROOT / "example_dags").rglob(kind)]
+    return [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *examples]
+
+
+@pytest.mark.parametrize("file", shown_texts(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_what_is_shown_imports_from_public_places(file: Path) -> None:
+    imported = re.findall(
+        r"^\s*(?:from|import) ((?:lakebase_provider|dagster_lakebase)[\w.]*)", file.read_text(), re.MULTILINE
+    )
+    assert [name for name in imported if name not in PUBLIC and not name.startswith(PUBLIC_PACKAGES)] == []
+
+
+def test_the_types_are_shipped() -> None:
+    for package in ("lakebase_provider", "dagster_lakebase"):
+        assert (ROOT / package / "py.typed").exists()
 
 
 def test_the_changelog_begins_with_this_version() -> None:

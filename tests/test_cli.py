@@ -42,7 +42,7 @@ def test_doctor_prints_json(lakebase_env: LocalLakebase) -> None:
         ({"PGUSER": "Display Name"}, "login", "client id as user"),
         ({"PGDATABASE": "no_such_db"}, "login", "databricks_postgres"),
         ({"PGSSLROOTCERT": ""}, "tls", "sslrootcert"),
-        ({"PGPORT": "1"}, "tcp", "connect_budget"),
+        ({"PGPORT": "1"}, "tcp", "check host and port"),
         ({"DATABRICKS_CLIENT_SECRET": "wrong"}, "credential", "client id and secret"),
         (
             {"ENDPOINT_NAME": "projects/x/branches/y/endpoints/z"},
@@ -63,6 +63,8 @@ def test_doctor_says_what_to_do(
     )
     assert failed.startswith(stage)
     assert remedy in advice
+    # No variable of the environment sets it.
+    assert "connect_budget" not in advice
     assert "Traceback" not in result.stderr
 
 
@@ -84,11 +86,12 @@ def test_doctor_knows_the_refusals_of_the_documentation(
     assert remedy in result.stdout
 
 
-def test_bad_settings_are_one_line(lakebase_env: LocalLakebase) -> None:
+def test_bad_settings_are_told_without_a_traceback(lakebase_env: LocalLakebase) -> None:
     result = lakebase("doctor", ENDPOINT_NAME="my-endpoint")
     assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert "'endpoint' is 'my-endpoint'" in result.stderr
+    told, remedy = result.stderr.splitlines()
+    assert remedy.startswith("Remedy: Use the form projects/")
+    assert "'endpoint' is 'my-endpoint'" in told
     assert result.stdout == ""
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.health import LakebaseHealthComponent
+from dagster_lakebase.components.io_manager import LakebaseIOManagerComponent
+from dagster_lakebase.components.load import LakebaseLoadComponent
 from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
 
 __all__ = [
     "LakebaseConnectionComponent",
     "LakebaseHealthComponent",
+    "LakebaseIOManagerComponent",
+    "LakebaseLoadComponent",
     "LakebaseObservationComponent",
     "LakebaseSqlComponent",
 ]

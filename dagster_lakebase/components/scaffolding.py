@@ -64,15 +64,77 @@ class SqlScaffolder(dg.Scaffolder[SqlParams]):
         """Write ``defs.yaml`` and the file of SQL beside it."""
         folder = _folder(request)
         params = request.params
-        asset: dict[str, Any] = {"key": params.asset or folder.name, "kinds": ["postgres"]}
-        if params.table:
-            asset["metadata"] = {"dagster/table_name": params.table}
+        asset = _asset(params.asset or folder.name, params.table)
         file = folder / f"{_file_name(asset['key'])}.sql"
         if not file.exists():
             file.write_text(_QUERY, encoding="utf-8")
         dg.scaffold_component(
             request, {"connection": params.connection, "sql": {"path": file.name}, "assets": [asset]}
         )
+        _scaffold_missing_connection(request, folder)
+
+
+class IOManagerParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseIOManagerComponent``."""
+
+    schema_name: str = Field(default="", description="Schema of assets whose metadata name none.")
+    resource_key: str = Field(
+        default="io_manager", description="The key under which the I/O manager is bound."
+    )
+    connection: str = Field(default=_KEY, description="resource_key of a LakebaseConnectionComponent.")
+
+
+class IOManagerScaffolder(dg.Scaffolder[IOManagerParams]):
+    """Writes an I/O manager, and a connection where the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[IOManagerParams]:
+        """The options."""
+        return IOManagerParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[IOManagerParams]) -> None:
+        """Write ``defs.yaml``."""
+        params = request.params
+        attributes = {"connection": params.connection, "resource_key": params.resource_key}
+        if params.schema_name:
+            attributes["schema"] = params.schema_name
+        dg.scaffold_component(request, attributes)
+        _scaffold_missing_connection(request, _folder(request))
+
+
+class LoadParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseLoadComponent``."""
+
+    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    table: str = Field(default="", description="The table that the files go to, as schema.table.")
+    source: str = Field(
+        default="landing/*.parquet",
+        description="Path or URI of a file, or a pattern; relative to the component's folder.",
+    )
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class LoadScaffolder(dg.Scaffolder[LoadParams]):
+    """Writes a load and the folder where files land, and a connection where the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[LoadParams]:
+        """The options."""
+        return LoadParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[LoadParams]) -> None:
+        """Write ``defs.yaml``."""
+        folder, params = _folder(request), request.params
+        attributes: dict[str, Any] = {
+            "connection": params.connection,
+            "source": params.source,
+            "mode": "append",
+            "load_id": "{file}",
+            # Until the first file has landed.
+            "allow_no_files": True,
+            "asset": _asset(params.asset or folder.name, params.table),
+        }
+        dg.scaffold_component(request, attributes)
         _scaffold_missing_connection(request, folder)
 
 
@@ -155,6 +217,13 @@ def _scaffold_missing_connection(request: dg.ScaffoldRequest[Any], folder: Path)
 def _names_connection(file: Path) -> bool:
     text = file.read_text(encoding="utf-8", errors="replace")
     return "LakebaseConnectionComponent" in text or "LakebaseResource" in text
+
+
+def _asset(key: str, table: str) -> dict[str, Any]:
+    asset: dict[str, Any] = {"key": key, "kinds": ["postgres"]}
+    if table:
+        asset["metadata"] = {"dagster/table_name": table}
+    return asset
 
 
 def _folder(request: dg.ScaffoldRequest[Any]) -> Path:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
+from dagster_lakebase.components.naming import op_name
+from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
-from dagster_lakebase.table_facts import TABLE_NAME, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.failures import failing_fast
+from dagster_lakebase.table_facts import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from lakebase_provider.core.errors import ConfigError, TableNotFoundError
+from lakebase_provider.core.placeholders import Statement, missing_values, parse
 
 if TYPE_CHECKING:
     import psycopg
@@ -19,8 +24,6 @@ if TYPE_CHECKING:
 
 #: Statements whose result says how many rows they wrote; so does a SELECT that returns none, CREATE TABLE AS.
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"})
-#: Names of parameters that a partition gives begin with this.
-_PARTITION = "partition_"
 
 
 class SqlFile(dg.Model):
@@ -36,8 +39,11 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
     A parameter is written ``%(name)s``. Its value comes from ``parameters``, or from the partition that is
     materialized: ``partition_key``, ``partition_keys`` (an array, for ``= ANY(…)``), for partitions by time
     ``partition_start`` and ``partition_end`` (timestamptz; the end is not part of it), and for
-    multi-partitions one ``partition_<dimension>`` for each. Where there are parameters or partitions, a
-    literal per cent sign is written ``%%``.
+    multi-partitions one ``partition_<dimension>`` for each. What stands in a comment or in quotes is text and
+    asks for no value, and a per cent sign that begins no parameter stands for itself.
+
+    The step is named after the asset. Its metadata show the SQL and the file that it stands in
+    (``lakebase/sql``, ``lakebase/sql_file``).
     """
 
     connection: Connection = "lakebase"
@@ -55,7 +61,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         list[dg.ResolvedAssetSpec],
         dg.Resolver.default(
             description="The assets that the SQL makes. The metadata dagster/table_name names an asset's "
-            "table, whose columns are then shown.",
+            "table, which has to be there after the SQL ran, and whose columns are then shown.",
         ),
     ]
     parameters: Annotated[
@@ -70,7 +76,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
     ] = False
     name: Annotated[
         str | None,
-        dg.Resolver.default(description="The op's name; made from the assets' keys when left out."),
+        dg.Resolver.default(description="The op's name; that of the asset when left out."),
     ] = None
     pool: Annotated[
         str | None, dg.Resolver.default(description="The concurrency pool that limits how many run at once.")
@@ -80,65 +86,72 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         """The assets.
 
         Raises:
-            DagsterInvalidDefinitionError: The SQL is empty or its file is missing, or a parameter's name or
-                value cannot be used.
+            DagsterInvalidDefinitionError: The SQL is empty or its file is missing; a parameter's name or
+                value cannot be used; or the SQL asks for one that there is not.
         """
         if not self.assets:
             raise dg.DagsterInvalidDefinitionError("assets is empty. Name what the SQL makes.")
-        text = self._text(context)
-        self._check_parameters()
+        source = self._source(context)
+        self._check_parameters(source)
+        shown = source.metadata()
+        specs = [spec.replace_attributes(metadata={**shown, **spec.metadata}) for spec in self.assets]
         tables = {
             spec.key: table_of(spec.key, spec.metadata) for spec in self.assets if TABLE_NAME in spec.metadata
         }
 
         @dg.multi_asset(
-            name=self.name or self._op_name(),
-            specs=self.assets,
+            name=self.name or op_name([spec.key for spec in self.assets]),
+            specs=specs,
             required_resource_keys={self.connection},
             op_tags={"dagster/kind": "lakebase"},
             pool=self.pool,
         )
         def lakebase_sql(context) -> Iterator[dg.MaterializeResult[Any]]:  # type: ignore[no-untyped-def] # Dagster reads annotations as objects
             lakebase: LakebaseResource = getattr(context.resources, self.connection)
-            values = {**self.parameters, **_partition_values(context)}
-            # Without parameters a per cent sign stands for itself.
-            bound = values if values else None
-            with lakebase.get_connection() as connection:
+            values = {**self.parameters, **partition_values(context)}
+            with failing_fast():
+                text, bound = source.bind(values)
+            with failing_fast(), lakebase.get_connection() as connection:
                 affected = _execute(connection, text, bound)
                 found = list(tables.values())
                 facts = fetch_table_facts(connection, found) if found else {}
+                for key, table in tables.items():
+                    if table not in facts:
+                        raise _not_made(connection, key, table, source.name)
                 counts = count_rows(connection, list(facts)) if self.count_rows else {}
             context.log.info("%d rows affected", affected)
             for spec in self.assets:
-                metadata: dict[str, Any] = {"lakebase/rows_affected": affected}
-                table = tables.get(spec.key)
-                if table in facts:
+                metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown}
+                if spec.key in tables:
+                    table = tables[spec.key]
                     metadata["dagster/column_schema"] = facts[table].column_schema()
-                if table in counts:
-                    metadata["dagster/row_count"] = counts[table]
+                    if table in counts:
+                        metadata["dagster/row_count"] = counts[table]
                 yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata)
 
         return dg.Definitions(assets=[lakebase_sql])
 
-    def _text(self, context: dg.ComponentLoadContext) -> str:
+    def _source(self, context: dg.ComponentLoadContext) -> _Source:
         if isinstance(self.sql, str):
-            text, where = self.sql, "sql"
+            source = _Source(self.sql, None)
         else:
             path = context.path / self.sql.path
             if not path.is_file():
                 raise dg.DagsterInvalidDefinitionError(
                     f"sql.path names no file: {self.sql.path!r} in {context.path}."
                 )
-            text, where = path.read_text(encoding="utf-8"), self.sql.path
-        if not text.strip():
-            raise dg.DagsterInvalidDefinitionError(f"{where} is empty. Write the SQL that makes the assets.")
-        return text
+            source = _Source(path.read_text(encoding="utf-8"), _shown(path, context.project_root))
+        if not source.text.strip():
+            raise dg.DagsterInvalidDefinitionError(
+                f"{source.name} is empty. Write the SQL that makes the assets."
+            )
+        return source
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, source: _Source) -> None:
         for name, value in self.parameters.items():
-            if name.startswith(_PARTITION):
+            if name.startswith(PREFIX):
                 raise dg.DagsterInvalidDefinitionError(
-                    f"Parameter {name!r}: names that begin with {_PARTITION!r} are the partition's. "
+                    f"Parameter {name!r}: names that begin with {PREFIX!r} are the partition's. "
                     "Give it another name."
                 )
             if isinstance(value, Mapping):
@@ -147,12 +160,85 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                     f"write %({name})s::jsonb."
                 )
 
-    def _op_name(self) -> str:
-        keys = "\n".join(sorted(spec.key.to_string() for spec in self.assets))
-        return f"lakebase_sql_{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+        given = {*self.parameters, *partition_names(spec.partitions_def for spec in self.assets)}
+        if missing := source.statement.missing(given):
+            raise dg.DagsterInvalidDefinitionError(
+                f"{source.name}: {missing_values(missing, given)} Add it to parameters, or correct its name; "
+                "those of a partition are there for an asset with partitions."
+            )
 
 
-def _execute(connection: psycopg.Connection[Any], text: str, values: Mapping[str, Any] | None) -> int:
+class _Source:
+    """The SQL, and where it stands.
+
+    Args:
+        text: The SQL.
+        file: The file's path within the project; None for SQL in the definition itself.
+    """
+
+    def __init__(self, text: str, file: str | None) -> None:
+        self.text = text
+        self.name = file or "sql"
+        self._file = file
+
+    @property
+    def statement(self) -> Statement:
+        return parse(self.text)
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[str, Any]:
+        """The text and the values as psycopg takes them.
+
+        Raises:
+            ConfigError: A value is missing, or would not get where its placeholder stands.
+        """
+        if not values:
+            # Without parameters a per cent sign stands for itself.
+            return self.text, None
+        if missing := self.statement.missing(values):
+            raise ConfigError(
+                f"{self.name}: {missing_values(missing, values)}",
+                remedy="Materialize one partition: partition_key is that of a single one. For several, use "
+                "partition_keys or, for partitions by time, partition_start and partition_end.",
+            )
+        import psycopg
+
+        try:
+            return self.statement.bind(values)
+        except psycopg.ProgrammingError as error:
+            raise ConfigError(f"{self.name}: {error}", remedy="Correct the SQL.") from None
+
+    def metadata(self) -> dict[str, Any]:
+        """What is shown of it."""
+        shown: dict[str, Any] = {"lakebase/sql": dg.MetadataValue.md(f"```sql\n{self.text.strip()}\n```")}
+        if self._file is not None:
+            shown["lakebase/sql_file"] = self._file
+        return shown
+
+
+def _shown(path: Path, project: Path) -> str:
+    """The path as it is within the project: where that lies is this machine's own affair."""
+    return path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
+
+
+def _not_made(
+    connection: psycopg.Connection[Any], key: dg.AssetKey, table: TableRef, source: str
+) -> TableNotFoundError:
+    from lakebase_provider.core.bulk.table import TableName, read_table
+
+    remedy = f"Create it in the SQL, or correct {TABLE_NAME} in the asset's metadata."
+    try:
+        read_table(connection, TableName(table.name, table.schema))
+    except TableNotFoundError as error:
+        if error.remedy != TableNotFoundError.default_remedy:
+            remedy = error.remedy
+    return TableNotFoundError(
+        f"{source} has run, but there is no table {table}, which {TABLE_NAME} of asset "
+        f"{key.to_user_string()} names; it is undone.",
+        remedy=remedy,
+    )
+
+
+def _execute(connection: psycopg.Connection[Any], text: str, values: Any) -> int:
     """Run the statements, and say how many rows they have written together."""
     import psycopg
 
@@ -166,26 +252,3 @@ def _execute(connection: psycopg.Connection[Any], text: str, values: Mapping[str
                 affected += cursor.rowcount
             if not cursor.nextset():
                 return affected
-
-
-def _partition_values(context: dg.AssetExecutionContext) -> dict[str, Any]:
-    if not context.has_partition_key and not context.has_partition_key_range:
-        return {}
-    keys = list(context.partition_keys)
-    values: dict[str, Any] = {"partition_keys": [str(key) for key in keys]}
-    if len(keys) == 1:
-        values["partition_key"] = str(keys[0])
-        if isinstance(keys[0], dg.MultiPartitionKey):
-            for dimension, key in keys[0].keys_by_dimension.items():
-                values[_PARTITION + dimension] = key
-    if _is_by_time(context.assets_def.partitions_def):
-        window = context.partition_time_window
-        values["partition_start"], values["partition_end"] = window.start, window.end
-    return values
-
-
-def _is_by_time(definition: dg.PartitionsDefinition[Any] | None) -> bool:
-    if isinstance(definition, dg.MultiPartitionsDefinition):
-        by_time = [one for one in definition.partitions_defs if _is_by_time(one.partitions_def)]
-        return len(by_time) == 1
-    return isinstance(definition, dg.TimeWindowPartitionsDefinition)

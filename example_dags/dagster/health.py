@@ -13,7 +13,7 @@ from dagster_lakebase import (
     build_lakebase_health_sensor,
     lakebase_health_check_op,
 )
-from lakebase_provider.core.health_thresholds import HealthThresholds
+from lakebase_provider.core import HealthThresholds
 
 # [START dagster_health]
 LIMITS = HealthThresholds(max_connections_used=0.9, min_token_seconds=60)

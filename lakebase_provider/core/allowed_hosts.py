@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.setting import Setting
@@ -189,6 +190,14 @@ def workspace_url(row: Setting, url: str) -> str:
         return str(allowed_origin(url))
     except HostRefusedError as refused:
         raise row.error(refused.problem, remedy=refused.remedy) from None
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL leads to a loopback host, to which no proxy of the environment leads."""
+    try:
+        return parse_host(urlsplit(url).hostname or "").is_loopback
+    except (HostRefusedError, ValueError):
+        return False
 
 
 def loopback_is_allowed() -> bool:

@@ -204,6 +204,17 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         if not self._closed:
             self.run_task(AddConnection(self))
 
+    async def close_idle(self) -> None:
+        """End the sessions that lie idle, but for `min_size`; what is lent stays.
+
+        For whoever comes back after a while only.
+        """
+        async with self._lock:
+            spare = max(0, self._nconns - self._min_size)
+            idle = [self._pool.popleft() for _ in range(min(spare, len(self._pool)))]
+        for connection in idle:
+            self._lose(connection)
+
     def run_task(self, task: MaintenanceTask) -> None:
         """Let the worker do a task of psycopg's pool, unless it would open a connection for nobody."""
         # At the beginning there are as many to open as the pool shall have.
@@ -313,6 +324,14 @@ class AsyncPools:
         if pool.closed:
             await pool.open()
         return pool
+
+    async def close_idle(self) -> None:
+        """End the idle sessions of the running event loop's pool, but for `min_size`."""
+        self._abandon_after_fork()
+        with self._lock:
+            pool = self._pools.get(asyncio.get_running_loop())
+        if pool is not None:
+            await pool.close_idle()
 
     async def close(self) -> None:
         """Close the running event loop's pool and its connections; those of other loops stay."""

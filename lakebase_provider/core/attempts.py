@@ -20,15 +20,26 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import TargetResolver
 from lakebase_provider.core.token import Token
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
-#: A compute that has woken is noticed within a second.
+#: A compute that has woken is noticed within a second; one that takes long is asked less often.
 _WAKING = Backoff(first=0.25, most=1.0, floor=0.05)
+_WAKING_LONG = Backoff(first=5.0, most=5.0, floor=2.0)
+#: Seconds after which a compute takes long to wake.
+_LONG = 10.0
+#: Room on a full server comes when somebody leaves, and many wait: a refused login is work for it, too.
+_FULL = Backoff(first=10.0, most=10.0, floor=5.0)
 #: Seconds that an attempt needs to be worth beginning.
 _LEAST_ATTEMPT = 0.1
-#: What passes by itself, within seconds.
-_PASSES = (EndpointWakingError, TooManyConnectionsError)
+#: The part of what is left of a deadline after which a last attempt is made, where the pause is longer.
+_LAST_ATTEMPT_AT = (0.5, 0.8)
+#: What passes by itself, within seconds, and how a log says it.
+_PASSES: dict[type[LakebaseError], str] = {
+    EndpointWakingError: "The compute is not up yet",
+    TooManyConnectionsError: "The server is full",
+}
 # Seeded by the system: processes that were forked together must not wait in step.
 _RNG = random.SystemRandom()
 
@@ -40,6 +51,7 @@ class Attempts:
         deadline: The caller's.
         tokens: What is told of a token that a login refused.
         targets: What is told of a host that was not reached.
+        waiting: What the log is told by; one of its own by default.
 
     Attributes:
         deadline: The caller's.
@@ -47,7 +59,13 @@ class Attempts:
         resolver_failed: Whether the system did not resolve the host's name, so that another way is due.
     """
 
-    def __init__(self, deadline: Deadline, tokens: TokenProvider, targets: TargetResolver) -> None:
+    def __init__(
+        self,
+        deadline: Deadline,
+        tokens: TokenProvider,
+        targets: TargetResolver,
+        waiting: WaitingLog | None = None,
+    ) -> None:
         self.deadline = deadline
         self.token: Token | None = None
         self.resolver_failed = False
@@ -56,6 +74,8 @@ class Attempts:
         self._reminted = False
         self._resolved_again = False
         self._pauses = 0
+        self._is_last = False
+        self._waiting = waiting or WaitingLog(logger)
         self._said: LakebaseError | None = None
 
     def pause_after(self, error: LakebaseError) -> float:
@@ -80,18 +100,47 @@ class Attempts:
         if isinstance(error, DnsError) and not self.resolver_failed:
             self.resolver_failed = True
             return 0.0
-        pause = _WAKING.seconds(self._pauses, _RNG)
-        if not isinstance(error, _PASSES):
+        if not isinstance(error, tuple(_PASSES)):
             raise error
         if not isinstance(error.__cause__, psycopg.errors.ConnectionTimeout):
             self._said = error
-        if pause + _LEAST_ATTEMPT >= self.deadline.remaining():
+        pause = self._pause(error)
+        if pause is None:
             # What the server said tells more than that there was no time left to ask it again.
             told = self._said or error
             raise _with_budget(told, self.deadline.seconds) from told.__cause__
         self._pauses += 1
-        logger.warning("%s Next attempt in %.2f s.", error.message, pause)
+        self._say(error, pause)
         return pause
+
+    def _pause(self, error: LakebaseError) -> float | None:
+        """Seconds until the next attempt; None where it would come too late."""
+        left = self.deadline.remaining()
+        if isinstance(error, TooManyConnectionsError):
+            backoff = _FULL
+        else:
+            backoff = _WAKING if self.deadline.seconds - left < _LONG else _WAKING_LONG
+        pause = backoff.seconds(self._pauses, _RNG)
+        if pause + _LEAST_ATTEMPT < left:
+            return pause
+        if self._is_last or left <= 2 * _LEAST_ATTEMPT:
+            return None
+        # Not yet: what comes free, or up, until the deadline is the caller's.
+        self._is_last = True
+        return min(left * _RNG.uniform(*_LAST_ATTEMPT_AT), left - _LEAST_ATTEMPT)
+
+    def _say(self, error: LakebaseError, pause: float) -> None:
+        waited = self.deadline.seconds - self.deadline.remaining()
+        self._waiting.say(
+            self.deadline.now(),
+            error,
+            "%s: waiting, %.0f s of at most %.0f s; next attempt in %.1f s. %s",
+            next(short for passes, short in _PASSES.items() if isinstance(error, passes)),
+            waited,
+            self.deadline.seconds,
+            pause,
+            error.message.rpartition("FATAL:")[2].strip(),
+        )
 
     def _may_mint_again(self) -> bool:
         # A native password does not expire: it is as wrong the second time.

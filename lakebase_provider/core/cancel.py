@@ -12,6 +12,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from lakebase_provider.core.clock import Deadline
+from lakebase_provider.core.sqlstates import timed_out
+
+#: What is said of a statement that ended for that reason.
+ASKED_TO_END = "this process was asked to end (SIGTERM)"
 
 _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
@@ -29,6 +33,8 @@ class Holder:
 _opened: dict[int, ref[Holder]] = {}
 #: Whether the next statement of this process is not to begin.
 _next_is_refused = False
+#: Whether the process is on its way out: what is cancelled from then on has no other reason.
+_asked_to_end = False
 
 
 def remember(holder: Holder) -> None:
@@ -67,14 +73,37 @@ def refuse_next_statement() -> None:
     Whoever is asked to end between two statements has nothing to cancel, and a request to cancel that meets
     a statement at its end is lost. Safe in a signal handler, before :func:`cancel_running_statements`.
     """
-    global _next_is_refused
-    _next_is_refused = True
+    global _next_is_refused, _asked_to_end
+    _next_is_refused = _asked_to_end = True
 
 
-def statement_was_canceled() -> None:
-    """What was asked for has happened, or is asked for no longer: the next statement may begin."""
+def asked_to_end() -> bool:
+    """Whether this process was asked to end, and whatever fails from then on may succeed in another one."""
+    return _asked_to_end
+
+
+def forget_request_to_end() -> None:
+    """Begin anew: for a task that nobody has asked to end, in the process of one that somebody did."""
+    global _next_is_refused, _asked_to_end
+    _next_is_refused = _asked_to_end = False
+
+
+def statement_was_canceled(error: psycopg.errors.QueryCanceled) -> None:
+    """What was asked for has happened: the next statement may begin, and the error says why this one ended.
+
+    Args:
+        error: What the server says of a statement that it has cancelled, for whatever reason.
+    """
     global _next_is_refused
     _next_is_refused = False
+    if ended_by_request(error) and ASKED_TO_END not in str(error):
+        said, *context = str(error).split("\n", 1)
+        error.args = ("\n".join([f"{said}: {ASKED_TO_END}", *context]),)
+
+
+def ended_by_request(error: BaseException) -> bool:
+    """Whether a cancelled statement (57014) ended because this process was asked to end."""
+    return _asked_to_end and not timed_out(error)
 
 
 def require_may_begin() -> None:
@@ -83,11 +112,10 @@ def require_may_begin() -> None:
     Raises:
         psycopg.errors.QueryCanceled: It was refused; what the server says of one that it has cancelled.
     """
+    global _next_is_refused
     if _next_is_refused:
-        statement_was_canceled()
-        raise psycopg.errors.QueryCanceled(
-            "canceling statement before it begins: this process was asked to end"
-        )
+        _next_is_refused = False
+        raise psycopg.errors.QueryCanceled(f"canceling statement before it begins: {ASKED_TO_END}")
 
 
 def _cancel_later(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
@@ -109,4 +137,4 @@ def _keep(task: asyncio.Task[None]) -> None:
 
 # A forked child has its parent's connections in memory, and must leave their statements alone.
 os.register_at_fork(after_in_child=_opened.clear)
-os.register_at_fork(after_in_child=statement_was_canceled)
+os.register_at_fork(after_in_child=forget_request_to_end)

@@ -114,6 +114,14 @@ class LakebaseClient(Reads):
     def __exit__(self, *_exc_info: object) -> None:
         self.close()
 
+    def known_as(self, name: str) -> None:
+        """Have the errors of connecting say what the user calls this client.
+
+        Args:
+            name: Such as ``"Airflow connection 'lakebase_default'"``. Further ones are named beside it.
+        """
+        self._connector.names.add(name)
+
     @property
     def pool(self) -> LakebasePool:
         """This process's pool, opened at the first use."""
@@ -237,7 +245,8 @@ class LakebaseClient(Reads):
         Raises:
             LakebaseError: The workspace refused, or did not answer within `connect_budget` seconds.
         """
-        return self._targets.resolve(self.config.connect_budget)
+        with self._connector.names.told():
+            return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
         """Run the staged check (:data:`~lakebase_provider.core.health.STAGES`).
@@ -258,12 +267,13 @@ class LakebaseClient(Reads):
 
         Args:
             source: Rows: tuples, dicts or any iterable of them; pandas, Polars or Arrow data; the path or
-                URI of a CSV, JSON lines, Parquet or Arrow file; a DB-API cursor that has run its
-                query.
+                URI of a CSV, JSON lines, Parquet or Arrow file, of a folder of them, or a pattern of their
+                names; a DB-API cursor that has run its query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
             options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
-                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``create``,
-                ``on_error``, ``reject_to``, ``ledger_schema``.
+                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
+                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``; for CSV files
+                ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing has been sent.
@@ -342,6 +352,13 @@ class LakebaseClient(Reads):
         if pool is not None:
             pool.close()
         self._async_pools.forget_ended_loops()
+
+    async def aclose_idle(self) -> None:
+        """End the sessions that lie idle in the running event loop's pool, but for `min_size`.
+
+        For who comes back after a while: an idle session keeps the compute from being suspended.
+        """
+        await self._async_pools.close_idle()
 
     async def aclose(self) -> None:
         """Close the running event loop's pool and its connections; the token stays."""

@@ -57,6 +57,10 @@ class Deadline:
         self._clock = clock
         self._end = clock.elapsed() + seconds
 
+    def now(self) -> float:
+        """The present moment, by the clock's elapsed time."""
+        return self._clock.elapsed()
+
     def remaining(self) -> float:
         """Seconds left, 0 when it has passed."""
         return max(0.0, self._end - self._clock.elapsed())

@@ -171,6 +171,7 @@ class LakebaseConfig:
         kind="number",
         minimum=300,
         maximum=3600,
+        of_deployment=True,
     )
     credential_store: TokenStore = field(
         "off",
@@ -178,6 +179,7 @@ class LakebaseConfig:
         "shared: this user's processes on this host share a token, in a file that only the user can read.",
         env=("LAKEBASE_CREDENTIAL_STORE",),
         choices=get_args(TokenStore),
+        of_deployment=True,
     )
     sslmode: SslMode = field(
         "verify-full",
@@ -185,15 +187,23 @@ class LakebaseConfig:
         "verify-full checks who the server is before the token is sent.",
         env=("PGSSLMODE",),
         choices=get_args(SslMode),
+        of_deployment=True,
     )
     sslrootcert: str | None = field(
         None,
         "SSL root certificates",
         "File of trusted certificates; certifi's bundle of public ones when left out.",
         env=("PGSSLROOTCERT",),
+        of_deployment=True,
     )
     min_size: int = field(
-        0, "Pool minimum", "Connections that a pool keeps open.", kind="integer", minimum=0, maximum=1000
+        0,
+        "Pool minimum",
+        "Connections that a pool keeps open.",
+        kind="integer",
+        minimum=0,
+        maximum=1000,
+        of_deployment=True,
     )
     max_size: int = field(
         4,
@@ -202,6 +212,7 @@ class LakebaseConfig:
         kind="integer",
         minimum=1,
         maximum=1000,
+        of_deployment=True,
     )
     max_lifetime: float = field(
         2700.0,
@@ -210,6 +221,7 @@ class LakebaseConfig:
         kind="number",
         minimum=1,
         maximum=259_200,
+        of_deployment=True,
     )
     max_idle: float = field(
         900.0,
@@ -218,6 +230,7 @@ class LakebaseConfig:
         kind="number",
         minimum=1,
         maximum=86_400,
+        of_deployment=True,
     )
     connect_budget: float = field(
         60.0,
@@ -226,6 +239,7 @@ class LakebaseConfig:
         kind="number",
         minimum=1,
         maximum=3600,
+        of_deployment=True,
     )
     statement_timeout: float | None = field(
         None,
@@ -233,12 +247,22 @@ class LakebaseConfig:
         "Seconds after which the server cancels a statement.",
         kind="number",
         minimum=0.001,
+        of_deployment=True,
     )
     lock_timeout: float | None = field(
-        None, "Lock timeout", "Seconds that a statement waits for a lock.", kind="number", minimum=0.001
+        None,
+        "Lock timeout",
+        "Seconds that a statement waits for a lock.",
+        kind="number",
+        minimum=0.001,
+        of_deployment=True,
     )
     application_name: str = field(
-        "lakebase-provider", "Application name", "What pg_stat_activity shows.", env=("PGAPPNAME",)
+        "lakebase-provider",
+        "Application name",
+        "What pg_stat_activity shows.",
+        env=("PGAPPNAME",),
+        of_deployment=True,
     )
 
     def __post_init__(self) -> None:

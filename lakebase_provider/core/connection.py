@@ -22,6 +22,7 @@ from lakebase_provider.core.adaptation import new_adapters, register
 from lakebase_provider.core.cancel import Holder, require_may_begin, statement_was_canceled
 from lakebase_provider.core.cursor import AsyncLakebaseServerCursor, InertComments, LakebaseServerCursor
 from lakebase_provider.core.lending import PREPARE_THRESHOLD, PREPARED_MAX, closed_pgconn, forget_session
+from lakebase_provider.core.server_ends import typed_end
 from lakebase_provider.core.statements import is_stale, only_reads
 
 if TYPE_CHECKING:
@@ -213,6 +214,14 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             statements.append(b"DEALLOCATE ALL")
         return b"; ".join(statements)
 
+    def _told(self, error: psycopg.Error) -> psycopg.Error | None:
+        """What to raise in place of the server's error; None for the error itself."""
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            statement_was_canceled(error)
+        elif isinstance(error, psycopg.errors.FeatureNotSupported):
+            self._forget_if_stale(error)
+        return typed_end(error)
+
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
         # psycopg would go on with the same prepared statement, and fail for ever.
         if is_stale(error):
@@ -255,7 +264,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _require_lent(self) -> None:
         if self._ended:
             raise psycopg.OperationalError(
-                "the connection is closed: it was handed back to its pool. "
+                "the connection is closed: it was handed back to its pool.\n"
                 "Remedy: borrow another one, or hand it back later."
             )
 
@@ -343,12 +352,11 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         try:
             return super().wait(gen, *args, **kwargs)
-        except psycopg.errors.QueryCanceled:
-            statement_was_canceled()
-            raise
-        except psycopg.errors.FeatureNotSupported as error:
-            self._forget_if_stale(error)
-            raise
+        except psycopg.Error as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from error
 
     def set_autocommit(self, value: bool) -> None:
         """psycopg's ``set_autocommit``, at once where there is no transaction."""
@@ -470,12 +478,11 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             kwargs.setdefault("timeout", self.answer_timeout)
         try:
             return await super().wait(gen, *args, **kwargs)
-        except psycopg.errors.QueryCanceled:
-            statement_was_canceled()
-            raise
-        except psycopg.errors.FeatureNotSupported as error:
-            self._forget_if_stale(error)
-            raise
+        except psycopg.Error as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from error
 
     async def __aenter__(self) -> Self:
         """Begin a block at whose end the connection is committed or rolled back, and closed."""

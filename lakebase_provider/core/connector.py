@@ -26,11 +26,19 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     SessionSettingError,
 )
-from lakebase_provider.core.network import neutral_parameters, resolve, surroundings, tls_parameters
+from lakebase_provider.core.names import Names
+from lakebase_provider.core.network import (
+    neutral_parameters,
+    resolve,
+    surroundings,
+    tls_parameters,
+    warn_of_session_variables,
+)
 from lakebase_provider.core.plain_text import flaw
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
@@ -97,24 +105,29 @@ class Connector:
         self._failures = 0
         self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
+        #: What its users call it.
+        self.names = Names()
 
     @property
     def settled(self) -> frozenset[str]:
         """Names of the arguments of ``psycopg.connect`` that the configuration settles."""
         return _SETTLED | tls_parameters(self._config).keys()
 
-    def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
+    def connect(
+        self, timeout: float | None = None, *, waiting: WaitingLog | None = None, **parameters: Any
+    ) -> LakebaseConnection:
         """A new physical connection.
 
         Args:
             timeout: Seconds for token, resolution, connecting and waking together; the configuration's
                 `connect_budget` by default.
+            waiting: Where the log is told of a wait; one of this call's own by default.
             parameters: Further arguments of ``psycopg.connect``, such as ``autocommit``.
 
         Raises:
             LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
         """
-        attempts = self._attempts(timeout)
+        attempts = self._attempts(timeout, waiting)
         while True:
             try:
                 attempts.token = self._tokens.get(attempts.deadline.remaining())
@@ -157,13 +170,14 @@ class Connector:
         """The counters, since this connector was made."""
         return ConnectStats(self._connections, self._failures)
 
-    def _attempts(self, timeout: float | None) -> Attempts:
+    def _attempts(self, timeout: float | None, waiting: WaitingLog | None = None) -> Attempts:
         seconds = self._config.connect_budget if timeout is None else timeout
-        return Attempts(Deadline(seconds, self._clock), self._tokens, self._targets)
+        return Attempts(Deadline(seconds, self._clock), self._tokens, self._targets, waiting)
 
     def _pause_after(self, error: LakebaseError, attempts: Attempts) -> float:
         with self._lock:
             self._failures += 1
+        self.names.tell(error)
         self.last_error = error.again()
         if isinstance(error, SessionSettingError) and self._optional_settings:
             # Not worth a connection. Should it be another setting that is refused, this will show at once.
@@ -239,6 +253,7 @@ class Connector:
         self, location: _Location, attempts: Attempts, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
+        warn_of_session_variables()
         ours = self._own_arguments(location, attempts)
         assert ours.keys() == self.settled
         twice = (self.settled | surroundings()) & parameters.keys()

@@ -214,7 +214,7 @@ class _AnswerReader:
             self._warned = True
             logger.warning(
                 "This host's clock is %.0f s %s the workspace's, by the token that it gave. Tokens are judged"
-                " by the workspace's clock. Remedy: synchronise this host's clock (NTP).",
+                " by the workspace's clock.\nRemedy: synchronise this host's clock (NTP).",
                 abs(ahead),
                 "behind" if ahead > 0 else "ahead of",
             )

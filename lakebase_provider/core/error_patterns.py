@@ -59,6 +59,11 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     ),
     _Pattern(r"database \".*\" does not exist", DatabaseMissingError),
     _Pattern(
+        r"invalid value for parameter \"(TimeZone|DateStyle|geqo)\"",
+        SessionSettingError,
+        "Correct or unset PGTZ, PGDATESTYLE and PGGEQO where this runs, or the role's setting (ALTER ROLE).",
+    ),
+    _Pattern(
         r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set)"
         r" parameter",
         SessionSettingError,

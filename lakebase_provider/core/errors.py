@@ -27,6 +27,8 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── HealthCheckError                 a health report has a failed stage
     ├── StatementError                   a statement failed on the server
     │   ├── LockTimeoutError             a lock was not had in time
+    │   ├── StatementTimeoutError        the server ended what took longer than it may
+    │   ├── SessionEndedError            the server ended the session: idle, restarted, or told to
     │   ├── IdleInTransactionError       the server ended a session that idled in a transaction
     │   └── TransactionConflictError     each attempt was undone for another transaction's sake
     ├── FenceError                       another session works on the same, and did not end
@@ -35,13 +37,15 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns are not those of the table
         ├── BadRowError                  a row holds what its column cannot
-        ├── LoadInterruptedError         the connection or transaction was lost; nothing was written
+        ├── LoadInterruptedError         it was cancelled, or its connection lost; nothing was written
         └── CommitUnknownError           whether the commit took place cannot be known
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from lakebase_provider.core.remedy import Remedy, offered
 
 
 class LakebaseError(Exception):
@@ -75,24 +79,32 @@ class LakebaseError(Exception):
         if retryable is not None:
             self.retryable = retryable
         self.message = message
-        self.remedy = remedy or self.default_remedy
+        self.remedy = offered(remedy or self.default_remedy)
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"{self.message} [{self.code}] Remedy: {self.remedy}"
+        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
 
     def again(self) -> LakebaseError:
         """A copy to raise in another thread: one exception object must not collect many tracebacks."""
-        return _rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy = rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy.__dict__.update(self.details())
+        return copy
+
+    def details(self) -> dict[str, object]:
+        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        return {}
 
     def __reduce__(self) -> tuple[object, ...]:
         values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
-        return (_rebuild, values)
+        return (rebuild, values, self.details())
 
 
-def _rebuild(
+def rebuild(
     kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
+    """An error as it was, without its :meth:`LakebaseError.details`."""
     return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
@@ -162,7 +174,11 @@ class ControlPlaneTimeoutError(ControlPlaneError):
 
     code = "control_plane_timeout"
     retryable = True
-    default_remedy = "Retry; if it lasts, check the network path to the workspace, or raise connect_budget."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, check the network path to the workspace, or raise connect_budget.",
+        options=("connect_budget",),
+        otherwise="Retry; if it lasts, check the network path to the workspace.",
+    )
 
 
 class LakebaseConnectionError(LakebaseError):
@@ -170,7 +186,11 @@ class LakebaseConnectionError(LakebaseError):
 
     code = "connection"
     retryable = True
-    default_remedy = "Retry; if it lasts, run `lakebase doctor` to see which stage fails."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, run `lakebase doctor` to see which stage fails.",
+        options=("doctor",),
+        otherwise="Retry; if it lasts, check host and port, and the network path to them.",
+    )
 
 
 class DnsError(LakebaseConnectionError):
@@ -192,7 +212,11 @@ class EndpointWakingError(LakebaseConnectionError):
     """The compute is starting after scale to zero, or does not answer yet."""
 
     code = "endpoint_waking"
-    default_remedy = "Retry; raise connect_budget if the compute needs longer to start."
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; raise connect_budget if the compute needs longer to start.",
+        options=("connect_budget",),
+        otherwise="Retry: a suspended compute needs seconds to start; if it lasts, check host and port.",
+    )
 
 
 class EndpointDisabledError(LakebaseConnectionError):
@@ -234,9 +258,11 @@ class TooManyConnectionsError(LakebaseConnectionError):
     """The endpoint's connection limit is reached."""
 
     code = "too_many_connections"
-    default_remedy = (
+    default_remedy: ClassVar[str] = Remedy(
         "Retry; lower max_size, run fewer tasks at once (an Airflow or Dagster pool), "
-        "or use a larger endpoint."
+        "or use a larger endpoint.",
+        options=("max_size",),
+        otherwise="Retry; run fewer tasks at once, or use a larger endpoint.",
     )
 
 
@@ -274,9 +300,28 @@ class IdleInTransactionError(StatementError):
     """The server ended a session that did nothing for too long inside a transaction; that is rolled back."""
 
     code = "idle_in_transaction"
+    retryable = True
     default_remedy = (
-        "Commit before work that needs no database, or raise idle_in_transaction_session_timeout."
+        "Commit before work that needs no database, or raise the server's "
+        "idle_in_transaction_session_timeout by SQL (SET, or ALTER ROLE ... SET)."
     )
+
+
+class StatementTimeoutError(StatementError):
+    """The server ended a statement, or a transaction, that took longer than its timeout allows."""
+
+    code = "statement_timeout"
+    default_remedy = (
+        "Do less in one statement, or raise statement_timeout, in the configuration or by SQL (SET)."
+    )
+
+
+class SessionEndedError(StatementError):
+    """The server ended the session, for it idled, or the server was restarted or told to; work is undone."""
+
+    code = "session_ended"
+    retryable = True
+    default_remedy = "Run the whole transaction again, on a new connection; what was not committed is undone."
 
 
 class TransactionConflictError(StatementError):
@@ -322,25 +367,31 @@ class LoadError(LakebaseError):
     default_remedy = "Do what the server's message says; nothing of the load has been written."
     sqlstate: str | None = None
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (*super().__reduce__(), self._details())
-
-    def _details(self) -> dict[str, object]:
-        return {"sqlstate": self.sqlstate}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE."""
+        return {**super().details(), "sqlstate": self.sqlstate}
 
 
 class TableNotFoundError(LoadError):
     """The table does not exist, or lies in a schema that the role may not use."""
 
     code = "table_not_found"
-    default_remedy = "Check schema and name (upper case counts), or load with create=True."
+    default_remedy: ClassVar[str] = Remedy(
+        "Check schema and name (upper case counts), or load with create=True.",
+        options=("create",),
+        otherwise="Check schema and name (upper case counts), or create the table first.",
+    )
 
 
 class ColumnMismatchError(LoadError):
     """The source's columns and those of the table do not fit."""
 
     code = "column_mismatch"
-    default_remedy = "Name the source's columns as the table's, or give them as columns=."
+    default_remedy: ClassVar[str] = Remedy(
+        "Name the source's columns as the table's, or give them as columns=.",
+        options=("columns",),
+        otherwise="Name the source's columns as the table's.",
+    )
 
 
 class BadRowError(LoadError):
@@ -355,7 +406,11 @@ class BadRowError(LoadError):
     """
 
     code = "bad_row"
-    default_remedy = "Correct the row in the source, or load with on_error='reject'."
+    default_remedy: ClassVar[str] = Remedy(
+        "Correct the row in the source, or load with on_error='reject'.",
+        options=("on_error",),
+        otherwise="Correct the row in the source.",
+    )
 
     def __init__(
         self,
@@ -373,20 +428,29 @@ class BadRowError(LoadError):
         self.column = column
         self.kind = kind
 
-    def _details(self) -> dict[str, object]:
-        return {**super()._details(), "row": self.row, "column": self.column, "kind": self.kind}
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE and where the value is."""
+        return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
 
 
 class LoadInterruptedError(LoadError):
-    """The connection or the transaction was lost before the commit; nothing was written."""
+    """Cancelled, or its connection or transaction lost, before the commit; nothing was written."""
 
     code = "load_interrupted"
     retryable = True
-    default_remedy = "Load again, with the same load_id if it has one."
+    default_remedy: ClassVar[str] = Remedy(
+        "Load again, with the same load_id if it has one.",
+        options=("load_id",),
+        otherwise="Run it again: nothing stays of the first attempt.",
+    )
 
 
 class CommitUnknownError(LoadError):
     """The connection was lost while the commit was under way, and nothing tells whether it took place."""
 
     code = "commit_unknown"
-    default_remedy = "Look whether the rows are there before you load again; give loads a load_id."
+    default_remedy: ClassVar[str] = Remedy(
+        "Look whether the rows are there before you load again; give loads a load_id.",
+        options=("load_id",),
+        otherwise="Look whether the rows are there before you run it again.",
+    )

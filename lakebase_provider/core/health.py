@@ -19,11 +19,11 @@ from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.error_patterns import classify_login
 from lakebase_provider.core.errors import (
-    ConfigError,
     HealthCheckError,
     LakebaseError,
     TlsError,
 )
+from lakebase_provider.core.health_stages import STAGES, with_foundations
 from lakebase_provider.core.network import resolve
 from lakebase_provider.core.provider import TokenProvider
 from lakebase_provider.core.secret import redacted
@@ -33,18 +33,6 @@ from lakebase_provider.core.tracebacks import without_locals
 logger = logging.getLogger(__name__)
 
 Status = Literal["ok", "failed", "skipped"]
-
-#: Each stage with the stages that it builds on, in the order in which they run.
-STAGES: dict[str, tuple[str, ...]] = {
-    "resolve": (),
-    "credential": (),
-    "dns": ("resolve",),
-    "tcp": ("dns",),
-    "tls": ("tcp",),
-    "login": ("credential", "tls"),
-    "query": ("login",),
-    "write": ("login",),
-}
 
 #: Each figure with the stage that measures it. A native password has no `token_seconds`.
 FIGURES: dict[str, str] = {
@@ -221,6 +209,7 @@ class HealthCheck:
         except Exception as error:  # whatever it is, a report is what was asked for
             ms = (time.perf_counter() - start) * 1000
             known = error if isinstance(error, LakebaseError) else self._classify(error, name)
+            self._connector.names.tell(known)
             logger.warning("Health check stage %s failed after %.0f ms: %s", name, ms, known)
             return StageResult(name, "failed", ms, known.message, known.remedy, known.code, known.retryable)
         ms = (time.perf_counter() - start) * 1000
@@ -325,24 +314,6 @@ class HealthCheck:
     def _known_target(self) -> Target:
         assert self._target is not None
         return self._target
-
-
-def with_foundations(checks: Iterable[str]) -> set[str]:
-    """The stages, and those that they build on.
-
-    Raises:
-        ConfigError: A stage is unknown.
-    """
-    wanted: set[str] = set()
-    todo = list(checks)
-    while todo:
-        name = todo.pop()
-        if name not in STAGES:
-            raise ConfigError(f"Unknown health check '{name}'.", remedy=f"Use of: {', '.join(STAGES)}.")
-        if name not in wanted:
-            wanted.add(name)
-            todo.extend(STAGES[name])
-    return wanted
 
 
 def _tls_context(config: LakebaseConfig) -> ssl.SSLContext:

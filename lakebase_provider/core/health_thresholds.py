@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
+from lakebase_provider.core.health_stages import with_foundations
 
 if TYPE_CHECKING:
     from lakebase_provider.core.health import HealthReport
 
 #: From which severity on a check fails: a stage that fails is an error, a limit that is passed a warning.
 FailOn = Literal["error", "warn"]
+
+
+def require_fail_on(fail_on: object) -> None:
+    """Refuse a severity that there is not.
+
+    Raises:
+        ConfigError: It is none of :data:`FailOn`.
+    """
+    require_choice("fail_on", fail_on, get_args(FailOn))
 
 
 class Breach(NamedTuple):
@@ -86,9 +97,6 @@ class HealthThresholds:
         """
         if checks is None:
             return
-        # The stages bring the driver, which a file that only names limits does without.
-        from lakebase_provider.core.health import with_foundations
-
         running = with_foundations(checks)
         for name, _limit in self._given():
             stage = _MEASURED[name].stage

@@ -27,6 +27,7 @@ from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
+    from lakebase_provider.core.connector import Connector
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Lender(BasePool):
     """What the pools for threads and for asyncio share: which connections are lent, and where."""
 
     _loans: dict[int, Place]
+    _connector: Connector
 
     def _lend(self, connection: _Lent) -> _Lent:
         connection._pool = connection._lender = self
@@ -81,7 +83,7 @@ class Lender(BasePool):
         """
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
-                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}. "
+                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}.\n"
                 "Remedy: close it by its own close()."
             )
 
@@ -92,7 +94,7 @@ class Lender(BasePool):
             return False
         told = (
             f"A connection that was lent at {_told(place)} was dropped without being handed back; "
-            "what it had not committed is rolled back. Remedy: use `with`, or close it."
+            "what it had not committed is rolled back.\nRemedy: use `with`, or close it."
         )
         logger.warning("%s", told)
         # Nobody can catch what is raised in a finalizer; it is in the log.
@@ -115,10 +117,12 @@ class Lender(BasePool):
         if last_error is not None and len(self._loans) < self.max_size:
             return last_error.again()
         opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
-        return PoolExhaustedTimeout(
+        error = PoolExhaustedTimeout(
             f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
             remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
         )
+        self._connector.names.tell(error)
+        return error
 
 
 def place() -> Place:

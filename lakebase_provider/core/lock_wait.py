@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from lakebase_provider.core.errors import LakebaseError, LockTimeoutError
+from lakebase_provider.core.threads import in_this_context
 
 if TYPE_CHECKING:
     from lakebase_provider.core.client import LakebaseClient
@@ -49,9 +50,8 @@ def naming_blockers(client: LakebaseClient, pids: Callable[[], list[int]]) -> It
         yield
         return
     found: list[str] = []
-    asker = threading.Timer(
-        max(seconds * _ASK_AFTER, seconds - _ASK_BEFORE_END), lambda: found.extend(_ask(client, pids()))
-    )
+    ask = in_this_context(lambda: found.extend(_ask(client, pids())))
+    asker = threading.Timer(max(seconds * _ASK_AFTER, seconds - _ASK_BEFORE_END), ask)
     asker.daemon = True
     asker.start()
     try:

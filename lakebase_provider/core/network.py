@@ -58,6 +58,14 @@ _NEUTRAL = {
 }
 
 
+#: What a service's file could end a live link by, or let a dead one live by. A caller may give others.
+_LINK = {"keepalives": "1", "tcp_user_timeout": "0"}
+
+#: Variables from which libpq takes a setting of the session though no parameter of a connection has its name.
+#: It sends them after `options`, and the server can no more be told to forget them.
+SESSION_VARIABLES = ("PGTZ", "PGDATESTYLE", "PGGEQO")
+
+
 @cache
 def neutral_parameters() -> Mapping[str, str]:
     """libpq's parameters that keep its surroundings from taking effect, as far as this libpq knows them.
@@ -66,7 +74,20 @@ def neutral_parameters() -> Mapping[str, str]:
     fails where it is missing, and takes nothing from it that is given here.
     """
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    return {name: value for name, value in _NEUTRAL.items() if name in known}
+    return {name: value for name, value in {**_NEUTRAL, **_LINK}.items() if name in known}
+
+
+@cache
+def warn_of_session_variables() -> None:
+    """Say once what libpq takes from the environment into every session, whatever it is given."""
+    # libpq itself sends nothing for this word.
+    found = [name for name in SESSION_VARIABLES if os.environ.get(name, "default").lower() != "default"]
+    if found:
+        logger.warning(
+            "%s of the environment changes every session that libpq opens here. Unset it where this runs; "
+            "ALTER ROLE ... SET gives a role its own time zone or date style.",
+            " and ".join(found),
+        )
 
 
 def surroundings() -> frozenset[str]:

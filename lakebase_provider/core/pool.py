@@ -22,6 +22,8 @@ from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
 from lakebase_provider.core.lending import Lender, hand_over, place
+from lakebase_provider.core.threads import in_this_context
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         self._inherited: list[PGconn] = []
         self._starting = threading.Lock()
         self._scheduling = False
+        # For all attempts together: each is short, and what it finds is what the one before found.
+        self._background_log = WaitingLog(logger)
         super().__init__(
             kwargs={"opener": self._open_in_background},
             connection_class=LakebaseConnection,
@@ -307,6 +311,9 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                     )
                     worker.start()
                     self._workers.append(worker)
+        if isinstance(task, AddConnection) and "run" not in task.__dict__:
+            # For whoever waits; tried again by the scheduler, it still is for the same one.
+            task.run = in_this_context(task.run)  # type: ignore[method-assign]
         super().run_task(task)
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
@@ -367,11 +374,15 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def _open_in_background(self) -> LakebaseConnection:
         try:
             # Shorter than what close() waits for: a pool that is closed leaves no thread behind.
-            return self._connector.connect(min(self._budget, _BACKGROUND_SECONDS))
+            connection = self._connector.connect(
+                min(self._budget, _BACKGROUND_SECONDS), waiting=self._background_log
+            )
         except LakebaseError as error:
             if not error.retryable:
                 self._fail_the_waiting(error)
             raise
+        self._background_log.is_over()
+        return connection
 
     def _background_gave_up(self, _pool: object) -> None:
         error = self._connector.last_error

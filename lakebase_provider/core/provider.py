@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import os
 import random
@@ -25,8 +24,10 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.mint_flight import MintFlight
 from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, Stragglers
+from lakebase_provider.core.threads import start_for_caller
 from lakebase_provider.core.token import Token, TokenPolicy, TokenState
 from lakebase_provider.core.tracebacks import without_locals
+from lakebase_provider.core.waiting_log import WaitingLog
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class TokenProvider:
         # Nobody asks the workspace before the first of these; the second binds the background alone.
         self._not_before = _NEVER
         self._renew_not_before = _NEVER
+        self._waiting = WaitingLog(logger)
 
     def on_mint(self, listener: Callable[[Token], None]) -> None:
         """Have `listener` called with each new token before anybody gets it, such as to mask it in logs.
@@ -277,13 +279,8 @@ class TokenProvider:
         return flight
 
     def _launch(self, flight: MintFlight) -> None:
-        # In the caller's context, so that the span of the mint belongs to whom it is done for.
-        context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=context.run, args=(self._fly, flight, self._stragglers), name="lakebase-mint", daemon=True
-        )
         try:
-            thread.start()
+            start_for_caller(self._fly, flight, self._stragglers, name="lakebase-mint")
         except RuntimeError as error:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
@@ -332,6 +329,7 @@ class TokenProvider:
             self._failures_in_a_row = 0
             self._not_before = self._renew_not_before = _NEVER
             self._stats["mints"] += 1
+        self._waiting.is_over()
         logger.info("Minted token %s, which lives for %.0f s", token.fingerprint, token.lifetime)
         flight.result.set_result(token)
 
@@ -365,7 +363,13 @@ class TokenProvider:
                 flight.next_try = next_try
                 self._stats["failures"] += 1
         if goes_on:
-            logger.warning("Minting a token failed, next attempt in %.1f s: %s", pause, error)
+            self._waiting.say(
+                self._clock.elapsed(),
+                error,
+                "No token yet: %s Next attempt in %.1f s.",
+                error.message,
+                pause,
+            )
         else:
             self._give_up(flight, error, pause if error.retryable else _REFUSAL_SECONDS)
         return goes_on

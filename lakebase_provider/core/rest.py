@@ -20,7 +20,7 @@ import certifi
 import urllib3
 
 from lakebase_provider import __version__
-from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin
+from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, parse_json, shown, token_text
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig, setting
@@ -33,11 +33,15 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.limits import CONNECT_SECONDS, Limit, current_limit, limit_sockets, within
 from lakebase_provider.core.secret import Secret
+from lakebase_provider.core.single_flight import MOST_ABANDONED
 from lakebase_provider.core.tracebacks import without_locals
 
 #: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
 #: A workspace takes milliseconds. Callers have deadlines of their own, and do not wait longer than those.
 _TIMEOUT = 20.0
+#: Requests at once: one that mints and one that asks where the database is, and of each kind those that were
+#: given up but have not ended.
+_MOST_AT_ONCE = 2 * (1 + MOST_ABANDONED)
 #: A workspace token with fewer seconds to live is not used any more.
 _LEAST_LIFE = 60.0
 #: Where requests, which databricks-sdk builds on, looks for the trusted certificates.
@@ -82,8 +86,12 @@ class RestTransport:
             and host is not None
             and config.auth_type in (None, kind)
             and config.profile is None
-            # Proxies, and their credentials, are read by the SDK.
-            and (urlsplit(host).scheme not in urllib.request.getproxies() or bool(_bypasses_proxy(host)))
+            # Proxies, and their credentials, are read by the SDK. None of them leads to this machine.
+            and (
+                is_on_this_machine(host)
+                or urlsplit(host).scheme not in urllib.request.getproxies()
+                or bool(_bypasses_proxy(host))
+            )
         )
 
     def _reset_process_state(self) -> None:
@@ -93,6 +101,8 @@ class RestTransport:
             urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout),
                 retries=False,
+                # As many as ask at once at most; one more would be closed after use, with a warning.
+                maxsize=_MOST_AT_ONCE,
                 cert_reqs="CERT_REQUIRED",
                 ca_certs=next(
                     (os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), certifi.where()

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider import __version__
-from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, shown
 from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.error_patterns import classify_control_plane
@@ -229,6 +229,8 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
         ) -> requests.Response:
             # What is not compressed cannot be a thousand times as long as it came.
             request.headers["Accept-Encoding"] = "identity"
+            if is_on_this_machine(request.url or ""):
+                keywords["proxies"] = {}
             limit = Limit(self._seconds)
             try:
                 with within(limit):

@@ -26,7 +26,8 @@ class Setting:
     """What is known about one field of :class:`LakebaseConfig` (a row of the table).
 
     `in_header` says that it goes into a header of HTTP, whose grammar is stricter; `is_host`, that it is a
-    host or a URL, in which somebody may have put a password.
+    host or a URL, in which somebody may have put a password; `of_deployment`, that it says how to connect
+    and not to what or as whom, so that it may be said once for all connections.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Setting:
     maximum: float | None = None
     in_header: bool = False
     is_host: bool = False
+    of_deployment: bool = False
 
     def parse(self, value: object) -> Any:
         """Turn a text or a native value into the field's type.
@@ -122,7 +124,10 @@ class Setting:
         )
 
     def json_schema(self) -> dict[str, Any]:
-        """The field as a JSON-schema fragment, as Airflow's connection form takes it."""
+        """The field as a JSON-schema fragment, as Airflow's connection form takes it.
+
+        It has no default: the form would store it with every connection, and it would look like a choice.
+        """
         json_type = "string" if self.kind == "secret" else self.kind
         schema: dict[str, Any] = {"type": [json_type, "null"]}
         if self.kind == "secret":
@@ -133,9 +138,15 @@ class Setting:
             schema["minimum"] = self.minimum
         if self.maximum is not None:
             schema["maximum"] = self.maximum
-        if self.default is not None:
-            schema["default"] = self.default
         return schema
+
+    def help(self) -> str:
+        """The description, and what holds where the field is left blank."""
+        if self.default is None:
+            return self.description
+        if self.of_deployment:
+            return f"{self.description} Left blank: the deployment's, or else {self.default}."
+        return f"{self.description} Left blank: {self.default}."
 
 
 @dataclass(frozen=True)
@@ -172,6 +183,7 @@ def field(
     maximum: float | None = None,
     in_header: bool = False,
     is_host: bool = False,
+    of_deployment: bool = False,
 ) -> Any:
     """A dataclass field that carries its row of the table, apart from name and default."""
     row = {
@@ -184,5 +196,6 @@ def field(
         "maximum": maximum,
         "in_header": in_header,
         "is_host": is_host,
+        "of_deployment": of_deployment,
     }
     return dataclasses.field(default=default, metadata={"setting": row})

@@ -8,6 +8,7 @@ import threading
 
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.names import Names
 from lakebase_provider.core.provider import TokenProvider
 
 _shared: dict[LakebaseConfig, LakebaseClient] = {}
@@ -15,18 +16,31 @@ _shared_tokens: dict[tuple[object, ...], TokenProvider] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_client(config: LakebaseConfig) -> LakebaseClient:
+def shared_client(config: LakebaseConfig, name: str | None = None) -> LakebaseClient:
     """This process's one client for that configuration, and so one pool for all who ask.
 
     Clients that differ only in what a token does not depend on, such as database or application name, share
     the token. The pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
+
+    Args:
+        config: To what, and as whom.
+        name: What the caller's user calls it, for errors: see :meth:`.LakebaseClient.known_as`.
+
+    Raises:
+        ConfigError: There are no workspace credentials. No network call has been made.
     """
+    names = Names()
+    if name is not None:
+        names.add(name)
     with _shared_lock:
         client = _shared.get(config)
         if client is None:
             key = config.credential_key()
-            client = _shared[config] = LakebaseClient(config, tokens=_shared_tokens.get(key))
+            with names.told():
+                client = _shared[config] = LakebaseClient(config, tokens=_shared_tokens.get(key))
             _shared_tokens[key] = client.tokens
+        if name is not None:
+            client.known_as(name)
         return client
 
 

@@ -16,6 +16,7 @@ from lakebase_provider.core.errors import (
     ControlPlaneUnavailableError,
     LakebaseError,
 )
+from lakebase_provider.core.threads import start_for_caller
 
 _Result = TypeVar("_Result")
 
@@ -140,7 +141,7 @@ class SingleFlight(Generic[_Result]):
                 flight.given_up = True
             flight = self._flight = _Flight(now)
         try:
-            threading.Thread(target=self._fly, args=(flight,), name=self._thread_name, daemon=True).start()
+            start_for_caller(self._fly, flight, name=self._thread_name)
         except RuntimeError as error:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._land(flight, self._stragglers)

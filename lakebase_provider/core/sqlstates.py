@@ -24,8 +24,14 @@ RETRY_HELPS: dict[str, bool] = {
     "57P": True,  # the server restarts or was told to end the session
     "58": True,  # trouble of the server's own, such as I/O
 }
-#: One code for two events: the statement ran out of its time, which it will again, or somebody cancelled it.
-_CANCELED = "57014"
+#: One code for several events: the statement ran out of its time, which it will again, somebody cancelled
+#: it, or this process did, when it was asked to end.
+CANCELED = "57014"
+
+
+def told_as_final(error: BaseException) -> str:
+    """What to tell of an error for whose sake a task ends although it has retries left."""
+    return f"{error}\nNot tried again: no retry helps."
 
 
 def retry_helps(error: BaseException) -> bool | None:
@@ -42,6 +48,11 @@ def retry_helps(error: BaseException) -> bool | None:
     state = getattr(error, "sqlstate", None)
     if not isinstance(state, str):
         return None
-    if state == _CANCELED:
-        return False if "statement timeout" in str(error) else None
+    if state == CANCELED:
+        return False if timed_out(error) else None
     return next((RETRY_HELPS[key] for key in (state, state[:3], state[:2]) if key in RETRY_HELPS), None)
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether a statement that was cancelled (57014) ran out of `statement_timeout`; its text alone tells."""
+    return "statement timeout" in str(error)

@@ -11,7 +11,7 @@ import psycopg
 
 from lakebase_provider.core.backoff import Backoff
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
-from lakebase_provider.core.errors import IdleInTransactionError, TransactionConflictError
+from lakebase_provider.core.errors import TransactionConflictError
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,6 @@ def again_on_conflict(
     for attempt in range(attempts):
         try:
             return work()
-        except psycopg.errors.IdleInTransactionSessionTimeout as error:
-            raise IdleInTransactionError(
-                f"The server ended the session, and the transaction with it: {_first_line(error)}"
-            ) from error
         except psycopg.Error as error:
             if error.sqlstate not in _CONFLICTS:
                 raise

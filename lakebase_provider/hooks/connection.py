@@ -11,12 +11,19 @@ from lakebase_provider.core.environment import require_same_host
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.hooks.databricks import check_clash, workspace_credentials
+from lakebase_provider.hooks.deployment import deployment_settings, told_where
 from lakebase_provider.hooks.stored_connection import StoredConnection, with_secrets_hidden
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
 _SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
 _NAME = setting("application_name").default
+#: What the form once stored of a connection of which nobody had touched these fields.
+_UNTOUCHED = {
+    row.name: row.default
+    for row in settings()
+    if row.default is not None and row.name not in _COLUMNS.values()
+}
 #: Postgres cuts names off after this many characters of ASCII.
 _NAME_BYTES = 63
 #: As many as a date with a time of day takes.
@@ -28,7 +35,8 @@ _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 class ConnectionSettings:
     """What a connection and the hook's arguments say together, before it is known to be right.
 
-    An override goes before an extra, and an extra before a column of the form. A blank field is not set.
+    An override goes before an extra, and an extra before a column of the form. A blank field is not set. What
+    is not set is as the deployment says (:mod:`lakebase_provider.hooks.deployment`), or else the default.
 
     Args:
         connection: The connection; its password is the service principal's client secret, or with
@@ -49,8 +57,10 @@ class ConnectionSettings:
         overrides = with_secrets_hidden(overrides)
         with _naming(connection):
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
-            stored = {**_set(columns), **_set(connection.require_extras())}
+            extras = connection.require_extras()
+            stored = {**_set(columns), **_set(extras)}
             self._found = {**stored, **_set(overrides)}
+            self._drop_untouched(extras, overrides)
             require_same_host(_with_password(stored, connection.password), overrides)
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
@@ -74,10 +84,30 @@ class ConnectionSettings:
                 check_clash(found, self._connection.password, databricks.conn_id)
                 found.update(workspace_credentials(databricks))
             _add_password(found, self._connection.password)
-            # The form stores the default when nobody has changed it.
-            if application_name is not None and found.get("application_name", _NAME) == _NAME:
-                found["application_name"] = application_name
-            return LakebaseConfig.from_mapping(found)
+            if found.get("application_name", _NAME) == _NAME:
+                found.pop("application_name", None)
+            said = {name: one for name, one in deployment_settings().items() if name not in found}
+            found.update({name: one.value for name, one in said.items()})
+            if application_name is not None:
+                found.setdefault("application_name", application_name)
+            try:
+                return LakebaseConfig.from_mapping(found)
+            except ConfigError as error:
+                raise told_where(error, said) from None
+
+    def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+        """Forget the defaults that the form stored with every connection until it left its fields empty.
+
+        They are all there then, which nobody does by hand, and none of them tells what somebody wanted.
+        """
+        if not all(name in _set(extras) for name in _UNTOUCHED):
+            return
+        # common-sql's own operators give the hook all extras once more, as arguments.
+        merged = extras.keys() <= overrides.keys()
+        for name, default in _UNTOUCHED.items():
+            repeated = merged and overrides[name] == extras[name]
+            if _is_default(extras[name], default) and (repeated or name not in overrides):
+                self._found.pop(name, None)
 
     def _pop_text(self, name: str) -> str | None:
         value = self._found.pop(name, None)
@@ -114,6 +144,15 @@ def secrets_of(config: LakebaseConfig) -> list[Secret]:
 
 def _set(values: Mapping[str, object]) -> dict[str, object]:
     return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
+
+
+def _is_default(value: object, default: object) -> bool:
+    if isinstance(default, int | float) and isinstance(value, str):
+        try:
+            return float(value) == default
+        except ValueError:
+            return False
+    return value == default
 
 
 def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:

@@ -11,12 +11,12 @@ from psycopg.abc import Params, Query
 from lakebase_provider.core.connection import AsyncLakebaseCursor, LakebaseCursor
 from lakebase_provider.core.cursor import LakebaseServerCursor
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.placeholders import parse
 from lakebase_provider.core.sql_text import first_word, is_query, statements
-from lakebase_provider.hooks.placeholders import parse
 
 
 class HookCursor(LakebaseCursor[Any]):
-    """psycopg's cursor with the rules of :mod:`lakebase_provider.hooks.placeholders`.
+    """psycopg's cursor with the rules of :mod:`lakebase_provider.core.placeholders`.
 
     Of several statements in one text the last one's result is there to fetch, as psycopg 2 has it.
     """

@@ -43,12 +43,10 @@ def _widget(row: dict[str, Any]) -> Any:
     validators = [Optional()]
     if "enum" in schema:
         validators.append(any_of(schema["enum"]))
-    make, default = StringField, schema.get("default")
+    make = StringField
     if schema.get("format") == "password":
         make = PasswordField
     elif kind == "integer":
         make = IntegerField
-    elif default is not None:
-        # Airflow's forms know no fractions; a text that is a number is taken for one.
-        default = str(default)
-    return make(row["label"], validators=validators, description=row["description"], default=default)
+    # Airflow's forms know no fractions; a text that is a number is taken for one.
+    return make(row["label"], validators=validators, description=row["description"])

@@ -11,8 +11,8 @@ from uuid import uuid4
 from psycopg import errors
 from psycopg.rows import tuple_row
 
+from lakebase_provider.core.placeholders import Parameters
 from lakebase_provider.hooks.cursor import HookCursor, HookServerCursor
-from lakebase_provider.hooks.placeholders import Parameters
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connection import LakebaseConnection

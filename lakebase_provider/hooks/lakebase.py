@@ -74,8 +74,9 @@ class LakebaseHook(DbApiHook):
     :class:`~lakebase_provider.core.errors.LakebaseError`.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. A subclass
-            with a `conn_name_attr` of its own takes it by that name too.
+        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. It may be
+            called `conn_id`, as the operators call it; a subclass with a `conn_name_attr` of its own takes it
+            by that name too.
         schema: Name of the database, in place of the connection's (Airflow calls it `schema`).
         log_sql: Whether statements and their parameters are logged.
         read_only: Whether transactions may only read.
@@ -129,13 +130,15 @@ class LakebaseHook(DbApiHook):
     @classmethod
     def _conn_id(cls, given: str | None, overrides: dict[str, Any]) -> str:
         """Which connection is meant, in each of the ways in which DbApiHook lets a subclass be told."""
-        named = overrides.pop(cls.conn_name_attr, None)
-        if given is not None and named is not None and given != named:
-            raise ConfigError(
-                f"Two connections are named: {given!r} and, by {cls.conn_name_attr}, {named!r}.",
-                remedy="Name one.",
-            )
-        found = named if given is None else given
+        found: str | None = given
+        # The operators' name for it, too.
+        for name in (cls.conn_name_attr, "conn_id"):
+            named = overrides.pop(name, None)
+            if found is not None and named is not None and found != named:
+                raise ConfigError(
+                    f"Two connections are named: {found!r} and, by {name}, {named!r}.", remedy="Name one."
+                )
+            found = named if found is None else found
         return cls.default_conn_name if found is None else found
 
     @classmethod
@@ -208,7 +211,7 @@ class LakebaseHook(DbApiHook):
             ConfigError: As for `config`, or there are no workspace credentials.
         """
         if self._client is None:
-            client = shared_client(self.config)
+            client = shared_client(self.config, self._stored.shown_name)
             client.tokens.on_mint(mask_token)
             self._client = client
         close_pools_when_the_task_ends()
@@ -234,7 +237,7 @@ class LakebaseHook(DbApiHook):
             for secret in secrets_of(config):
                 await amask(secret.reveal())
             self.__dict__["config"] = config
-            client = shared_client(config)
+            client = shared_client(config, self._stored.shown_name)
             # In a thread, for a token that is there is masked at once, and the loop has its part in that.
             await asyncio.to_thread(client.tokens.on_mint, mask_token)
             self._client = client
@@ -339,7 +342,7 @@ class LakebaseHook(DbApiHook):
 
         A single statement that only reads (:func:`~lakebase_provider.core.statements.leaves_no_trace`) takes
         one round trip: no transaction is begun for it. What is done about placeholders and ``%`` is told in
-        :mod:`lakebase_provider.hooks.placeholders`.
+        :mod:`lakebase_provider.core.placeholders`.
 
         Args:
             sql: A text, of one statement or several, or an iterable of texts.
@@ -666,7 +669,7 @@ class LakebaseHook(DbApiHook):
         try:
             report = self.client.health()
         except LakebaseError as error:
-            return False, str(error)[:_ANSWER]
+            return False, " ".join(str(error).split())[:_ANSWER]
         except Exception as error:  # the button shows an answer, not a traceback
             return False, redacted(f"{type(error).__name__}: {error}")[:_ANSWER]
         return report.ok, report.summary()[:_ANSWER]

@@ -26,11 +26,13 @@ from psycopg.types.json import Json
 
 from lakebase_provider.core.bulk import json_text
 from lakebase_provider.core.bulk.copy_in import bad_row, copy_in
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.seen import read_once
 from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table, require_width
 from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import BadRowError, ConfigError, LakebaseError
+from lakebase_provider.core.remedy import without_options
 from lakebase_provider.hooks.row_shapes import as_rows, named, refuse_frames, require_values
 
 if TYPE_CHECKING:
@@ -231,7 +233,7 @@ class RowWriter:
         if not values or (after and len(rows) < _STAGE_FROM):
             return False
         try:
-            with self._undone_on_error():
+            with without_options(*LOAD_OPTIONS), self._undone_on_error():
                 if after:
                     self._stage(rows, before, after)
                 else:
@@ -245,6 +247,9 @@ class RowWriter:
             # What the server's INSERT makes of it is the answer; as of one row that comes twice.
             return False
         except LakebaseError as error:
+            if isinstance(error, psycopg.Error):
+                # The server's own: it ended the statement or the session.
+                raise
             self.refusal = error
             self._copies = False
             return False

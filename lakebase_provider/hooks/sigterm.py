@@ -11,8 +11,8 @@ from typing import Any
 
 from lakebase_provider.core.cancel import (
     cancel_running_statements,
+    forget_request_to_end,
     refuse_next_statement,
-    statement_was_canceled,
 )
 
 
@@ -46,5 +46,5 @@ def cancel_statements_on_sigterm() -> None:
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler) and not isinstance(handler, _CancelStatements):
         # Airflow sets its handler for each task, so this is one that nobody has asked to end yet.
-        statement_was_canceled()
+        forget_request_to_end()
         signal.signal(signal.SIGTERM, _CancelStatements(handler))

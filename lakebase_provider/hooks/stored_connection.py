@@ -61,6 +61,11 @@ class StoredConnection:
             malformed=None if isinstance(extras, dict) else extras,
         )
 
+    @property
+    def shown_name(self) -> str | None:
+        """What errors call it; None for one without an id."""
+        return None if self.conn_id == "None" else f"Airflow connection '{self.conn_id}'"
+
     def require_extras(self) -> Mapping[str, object]:
         """The extra's fields.
 

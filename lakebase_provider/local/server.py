@@ -68,7 +68,9 @@ def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
     parent = Path(tempfile.gettempdir()).resolve()
     # Root's TMPDIR may be another user's, who could put a folder of theirs in this one's place.
     replaceable = os.geteuid() == 0 and not private_files.only_ours_to_change(parent)
-    if len(str(parent)) > _LONGEST_FOLDER or replaceable:
+    # Both libpq and Postgres take several folders where one is meant, divided by commas.
+    unspeakable = any(mark in str(parent) for mark in ',"')
+    if len(str(parent)) > _LONGEST_FOLDER or replaceable or unspeakable:
         parent = Path("/tmp").resolve()  # noqa: S108 - mkdtemp makes a folder that nobody else can enter
     folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
     watchdog = Watchdog(folder)

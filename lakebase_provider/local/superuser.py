@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from lakebase_provider.local.errors import LocalLakebaseError
 
 NAME = "postgres"
 
@@ -19,9 +22,15 @@ def dsn(folder: str, port: int, database: str) -> str:
         database: Which.
     """
     return (
-        f"host={folder} hostaddr='' port={port} user={NAME} dbname={database} "
+        f"host={_quoted(folder)} hostaddr='' port={port} user={NAME} dbname={_quoted(database)} "
         "options='' passfile=/dev/null/none requirepeer='' target_session_attrs=any"
     )
+
+
+def _quoted(value: str) -> str:
+    """A value of a connection string: TMPDIR's path may hold a blank."""
+    escaped = value.replace("\\", r"\\").replace("'", r"\'")
+    return value if re.fullmatch(r"[\w./-]+", value) else f"'{escaped}'"
 
 
 def execute(
@@ -30,12 +39,18 @@ def execute(
     """Run one statement, or several without parameters, and return the rows."""
     import psycopg
 
+    from lakebase_provider.core.error_patterns import classify_login
     from lakebase_provider.core.network import neutral_parameters
 
     neutral: dict[str, Any] = dict(neutral_parameters())
     if "require_auth" in neutral:
         # The socket's folder decides who may come; nobody is asked for anything.
         neutral["require_auth"] = ""
-    with psycopg.connect(dsn, dbname=database, autocommit=True, **neutral) as connection:
+    try:
+        connection = psycopg.connect(dsn, dbname=database, autocommit=True, **neutral)
+    except psycopg.OperationalError as error:
+        known = classify_login(str(error), where="the local Postgres")
+        raise LocalLakebaseError(known.message, remedy=known.remedy) from error
+    with connection:
         cursor = connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []

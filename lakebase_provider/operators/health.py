@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.arguments import LakebaseArguments, conn_id_of, require_seconds
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
+#: Limits by name, as :class:`~lakebase_provider.core.health_thresholds.HealthThresholds` has them.
+_LIMITS = ("max_connect_ms", "max_wake_seconds", "min_token_seconds", "max_connections_used")
 
-class LakebaseHealthCheckOperator(BaseOperator):
+
+class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
     """Checks a connection stage by stage and fails with what to do about the first stage that fails.
 
     The report is logged, and pushed to XCom whether the check succeeds or not.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection (templated).
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: The same, by its other name.
         checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
         timeout: Seconds for each stage; the connection's `connect_budget` by default.
@@ -38,7 +42,8 @@ class LakebaseHealthCheckOperator(BaseOperator):
         kwargs: Arguments of ``BaseOperator``.
 
     Raises:
-        ConfigError: A limit cannot work, when the DAG is parsed; or its stage is not among the checks.
+        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
+            DAG is parsed, or when the task runs where a template decides.
         AirflowFailException: When the task runs and the connection is misconfigured.
         HealthCheckError: When the task runs and a stage fails, or a limit is passed.
 
@@ -46,13 +51,14 @@ class LakebaseHealthCheckOperator(BaseOperator):
         >>> LakebaseHealthCheckOperator(task_id="health", checks=["query"], max_connections_used=0.8)
     """
 
-    template_fields: Sequence[str] = ("lakebase_conn_id", "checks")
+    template_fields: Sequence[str] = ("conn_id", "checks")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,
         *,
-        lakebase_conn_id: str = "lakebase_default",
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         checks: list[str] | None = None,
         timeout: float | None = None,
         max_connect_ms: float | None = None,
@@ -63,7 +69,7 @@ class LakebaseHealthCheckOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.lakebase_conn_id = lakebase_conn_id
+        self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.timeout = timeout
         self._limits = {
@@ -72,9 +78,12 @@ class LakebaseHealthCheckOperator(BaseOperator):
             "min_token_seconds": min_token_seconds,
             "max_connections_used": max_connections_used,
         }
-        if any(limit is not None for limit in self._limits.values()):
-            self.thresholds  # noqa: B018 # a limit that cannot work is told when the DAG is parsed
-        self.fail_on: FailOn = require_fail_on(fail_on)
+        self.fail_on = fail_on
+        self._check_own_arguments(("checks", "timeout", "fail_on"), **self._limits)
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        check_health_arguments(given, "timeout")
 
     @cached_property
     def thresholds(self) -> HealthThresholds:
@@ -90,8 +99,8 @@ class LakebaseHealthCheckOperator(BaseOperator):
 
         with failing_fast():
             self.thresholds.require_stages(self.checks)
-            report = LakebaseHook(self.lakebase_conn_id).client.health(self.checks, timeout=self.timeout)
-            self.log.info("Health of %s:\n%s", self.lakebase_conn_id, report.to_text())
+            report = LakebaseHook(self.conn_id).client.health(self.checks, timeout=self.timeout)
+            self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
             if table := self.thresholds.to_text(report):
                 self.log.info("Limits:\n%s", table)
             for breach in self.thresholds.breaches(report):
@@ -110,12 +119,30 @@ class LakebaseHealthCheckOperator(BaseOperator):
         return OperatorLineage()
 
 
-def require_fail_on(fail_on: Any) -> Any:
-    """The severity, unchanged.
+def check_health_arguments(given: Mapping[str, Any], timeout: str) -> None:
+    """Look at the arguments of a health check that are known.
+
+    Args:
+        given: Arguments by name, limits among them.
+        timeout: Name of the argument that limits a stage.
 
     Raises:
-        ConfigError: It is neither of the two.
+        ConfigError: A limit, a stage, the time limit or `fail_on` is none that there is, or a limit is set
+            for what no stage measures that is to run.
     """
-    if fail_on not in ("error", "warn"):
-        raise ConfigError("Argument 'fail_on' is neither 'error' nor 'warn'.", remedy="Use one of the two.")
-    return fail_on
+    require_seconds(given, timeout)
+    if given.get("fail_on", "warn") != "warn":
+        from lakebase_provider.core.health_thresholds import require_fail_on
+
+        require_fail_on(given["fail_on"])
+    limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
+    checks = given.get("checks")
+    if not limits and checks is None:
+        return
+    from lakebase_provider.core.health_stages import with_foundations
+    from lakebase_provider.core.health_thresholds import HealthThresholds
+
+    thresholds = HealthThresholds(**limits)
+    if checks is not None:
+        with_foundations(checks)
+        thresholds.require_stages(checks)

@@ -7,7 +7,7 @@ is imported where it is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
+from lakebase_provider.arguments import (
+    DEFAULT_CONN_ID,
+    LakebaseArguments,
+    conn_id_of,
+    require_hook_params,
+    require_seconds,
+)
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.parameters import require_json, require_no_secrets
@@ -36,7 +43,7 @@ _ON_ROWS = {
 }
 
 
-class LakebaseSqlOperator(SQLExecuteQueryOperator):
+class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     """Runs SQL on a Lakebase database.
 
     All arguments of ``SQLExecuteQueryOperator`` work as they do there: `sql`, `parameters`, `autocommit`,
@@ -49,7 +56,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     retry, statements that may run twice are for the author to write.
 
     Args:
-        conn_id: Id of the Airflow connection (templated).
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: The same, by its other name.
         statement_timeout: Seconds after which the server cancels a statement; the connection's by default.
         lock_timeout: Seconds that a statement waits for a lock; the connection's by default.
         read_only: Whether the transaction may only read; the server refuses a write.
@@ -82,7 +90,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
     def __init__(
         self,
         *,
-        conn_id: str = "lakebase_default",
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         read_only: bool = False,
@@ -93,7 +102,8 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         idempotent: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(conn_id=conn_id, **kwargs)
+        chosen = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        super().__init__(conn_id=chosen, **kwargs)
         self.statement_timeout = statement_timeout
         self.lock_timeout = lock_timeout
         self.read_only = read_only
@@ -103,10 +113,16 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         self.fence = fence
         self.idempotent = idempotent
         self._has_output_processor = kwargs.get("output_processor") is not None
+        self._check_own_arguments(("statement_timeout", "lock_timeout", "hook_params"))
         _require_transaction_here(kwargs, deferrable, fence=fence, idempotent=idempotent)
         _require_possible(
             kwargs, read_only=read_only, deferrable=deferrable, max_rows=max_xcom_rows, path=output_path
         )
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        require_seconds(given, "statement_timeout", "lock_timeout")
+        require_hook_params(given.get("hook_params"))
 
     @cached_property
     def _lakebase_hook(self) -> LakebaseHook:
@@ -115,7 +131,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
 
         timeouts = {"statement_timeout": self.statement_timeout, "lock_timeout": self.lock_timeout}
         return LakebaseHook(
-            self.conn_id or LakebaseHook.default_conn_name,
+            self.conn_id or DEFAULT_CONN_ID,
             schema=self.database,
             **({"read_only": True} if self.read_only else {}),
             **{**timeouts, **self.hook_params},
@@ -213,7 +229,7 @@ class LakebaseSqlOperator(SQLExecuteQueryOperator):
         session["application_name"] = self.get_db_hook().config.application_name
         settings = {"schema": self.database} if self.database else {}
         trigger = LakebaseSqlTrigger(
-            conn_id=self.conn_id or "lakebase_default",
+            conn_id=self.conn_id or DEFAULT_CONN_ID,
             sql=self._statements(),
             parameters=parameters,
             settings={**settings, **self.hook_params},

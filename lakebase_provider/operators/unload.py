@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.unload_options import check_unload_options
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.load import located, templatable
 from lakebase_provider.operators.loading import BulkOperator
@@ -73,6 +74,12 @@ class LakebaseUnloadOperator(BulkOperator):
         self.parallel = parallel
         self.by = by
         self.numeric = numeric
+        self._check_own_arguments(("format", "batch_rows", "parallel", "by", "numeric"))
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        super()._check_arguments(given)
+        check_unload_options(given)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file and return what came of it."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseSensorOperator, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
+from lakebase_provider.arguments import LakebaseArguments, conn_id_of
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
-from lakebase_provider.operators.health import require_fail_on
+from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
+from lakebase_provider.operators.health import check_health_arguments
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 
-class LakebaseHealthSensor(BaseSensorOperator):
+class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     """Waits until all stages of the health check succeed and its limits are kept; returns the report.
 
     A stage that fails is waited for, whatever the reason: what this task is for is to see it mended. Only
     settings that cannot work at all end it at once.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection (templated).
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: The same, by its other name.
         checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
         stage_timeout: Seconds for each stage; the connection's `connect_budget` by default.
@@ -41,20 +43,22 @@ class LakebaseHealthSensor(BaseSensorOperator):
         kwargs: Arguments of ``BaseSensorOperator``, such as `poke_interval` and `timeout`, in seconds.
 
     Raises:
-        ConfigError: A limit cannot work; when the DAG is parsed.
+        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
+            DAG is parsed, or when the task runs where a template decides.
         AirflowFailException: When the task runs and the connection's settings cannot work.
 
     Example:
         >>> LakebaseHealthSensor(task_id="awake", checks=["query"], poke_interval=30, deferrable=True)
     """
 
-    template_fields: Sequence[str] = ("lakebase_conn_id", "checks")
+    template_fields: Sequence[str] = ("conn_id", "checks")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
         self,
         *,
-        lakebase_conn_id: str = "lakebase_default",
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         checks: list[str] | None = None,
         stage_timeout: float | None = None,
         max_connect_ms: float | None = None,
@@ -66,7 +70,7 @@ class LakebaseHealthSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.lakebase_conn_id = lakebase_conn_id
+        self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.stage_timeout = stage_timeout
         self._limits = {
@@ -75,12 +79,15 @@ class LakebaseHealthSensor(BaseSensorOperator):
             "min_token_seconds": min_token_seconds,
             "max_connections_used": max_connections_used,
         }
-        if any(limit is not None for limit in self._limits.values()):
-            self.thresholds  # noqa: B018 # a limit that cannot work is told when the DAG is parsed
-        self.fail_on: FailOn = require_fail_on(fail_on)
+        self.fail_on = fail_on
+        self._check_own_arguments(("checks", "stage_timeout", "fail_on"), **self._limits)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        check_health_arguments(given, "stage_timeout")
 
     @cached_property
     def thresholds(self) -> HealthThresholds:
@@ -96,9 +103,9 @@ class LakebaseHealthSensor(BaseSensorOperator):
 
         with failing_fast():
             self.thresholds.require_stages(self.checks)
-            client = LakebaseHook(self.lakebase_conn_id).client
+            client = LakebaseHook(self.conn_id).client
             report = client.health(self.checks, timeout=self.stage_timeout)
-        self.log.info("Health of %s:\n%s", self.lakebase_conn_id, report.to_text())
+        self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
         if table := self.thresholds.to_text(report):
             self.log.info("Limits:\n%s", table)
         healthy = self.thresholds.healthy(report, self.fail_on)
@@ -118,7 +125,7 @@ class LakebaseHealthSensor(BaseSensorOperator):
         from lakebase_provider.triggers.polling import LakebaseHealthTrigger
 
         trigger = LakebaseHealthTrigger(
-            conn_id=self.lakebase_conn_id,
+            conn_id=self.conn_id,
             checks=self.checks,
             thresholds=asdict(self.thresholds),
             fail_on=self.fail_on,
@@ -134,11 +141,7 @@ class LakebaseHealthSensor(BaseSensorOperator):
 
         error = error_of(event)
         if error is not None:
-            # Of Airflow's kind, so that soft_fail and never_fail take effect.
-            with failing_fast():
-                if not error.retryable:
-                    raise error
-            raise AirflowException(str(error))
+            raise_as_sensor(error)
         report: dict[str, Any] = event["report"]
         return report
 

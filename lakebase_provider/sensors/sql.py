@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import cached_property
@@ -10,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 
+from lakebase_provider.arguments import (
+    LakebaseArguments,
+    conn_id_of,
+    require_hook_params,
+    require_seconds,
+)
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
 from lakebase_provider.parameters import require_json, require_no_secrets
+from lakebase_provider.polls import keeps_session
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -24,14 +32,15 @@ if TYPE_CHECKING:
 _FUNCTIONS = ("success", "failure", "selector")
 
 
-class LakebaseSqlSensor(SqlSensor):
+class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
     """Waits until a query's first cell is neither absent, null, zero, empty nor the text ``0``.
 
     All arguments of ``SqlSensor`` work as they do there: `sql`, `parameters`, `success`, `failure`,
     `selector`, `fail_on_empty`, `mode`, `poke_interval`, `timeout`, `soft_fail` and more.
 
     Args:
-        conn_id: Id of the Airflow connection (templated).
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: The same, by its other name.
         deferrable: Whether the triggerer polls; the deployment's default when left out. It takes no
             functions, since they cannot be sent there: the condition goes into the SQL.
         statement_timeout: Seconds after which the server cancels the query; the connection's by default.
@@ -53,14 +62,17 @@ class LakebaseSqlSensor(SqlSensor):
     def __init__(
         self,
         *,
-        conn_id: str = "lakebase_default",
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         sql: str,
         deferrable: bool | None = None,
         statement_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(conn_id=conn_id, sql=sql, **kwargs)
+        chosen = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        super().__init__(conn_id=chosen, sql=sql, **kwargs)
         self.statement_timeout = statement_timeout
+        self._check_own_arguments(("statement_timeout", "hook_params"))
         functions = [name for name in _FUNCTIONS if kwargs.get(name) is not None]
         if deferrable:
             if functions:
@@ -76,6 +88,11 @@ class LakebaseSqlSensor(SqlSensor):
             default = conf.getboolean("operators", "default_deferrable", fallback=False)
             deferrable = default and not functions
         self.deferrable = deferrable
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        require_seconds(given, "statement_timeout")
+        require_hook_params(given.get("hook_params"))
 
     @cached_property
     def _lakebase_hook(self) -> LakebaseHook:
@@ -94,6 +111,7 @@ class LakebaseSqlSensor(SqlSensor):
 
     def poke(self, context: Context) -> bool:
         """Whether the query has come true."""
+        from lakebase_provider.core.shared import close_shared_clients
         from lakebase_provider.hooks.truth import is_true
 
         success, self.success = self.success, is_true if self.success is None else self.success
@@ -103,6 +121,9 @@ class LakebaseSqlSensor(SqlSensor):
                 return bool(super().poke(context))
         finally:
             self.success = success
+            if not keeps_session(self.poke_interval):
+                # The pool, with the session that would lie idle; the next poll opens another.
+                close_shared_clients()
 
     def execute(self, context: Context) -> Any:
         """Poll here, or a first time here and then in the triggerer."""
@@ -132,13 +153,9 @@ class LakebaseSqlSensor(SqlSensor):
         """End as the trigger found it."""
         from lakebase_provider.triggers.events import error_of
 
-        with failing_fast():
-            error = error_of(event)
-            if error is not None and not error.retryable:
-                raise error
+        error = error_of(event)
         if error is not None:
-            # Of Airflow's kind, so that soft_fail and never_fail take effect.
-            raise AirflowException(str(error))
+            raise_as_sensor(error)
         if event["empty"]:
             raise AirflowException("No rows returned, raising as per fail_on_empty flag")
         self.log.info("Success criteria met. Exiting.")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.errors import LakebaseError, StatementError
-from lakebase_provider.core.sqlstates import retry_helps
+from lakebase_provider.core.plain_errors import from_plain, to_plain
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
@@ -22,27 +21,12 @@ def failed(error: Exception) -> TriggerEvent:
     Args:
         error: What the trigger met.
     """
-    message, remedy = str(error), None
-    if isinstance(error, LakebaseError):
-        message, remedy = error.message, error.remedy
-    return _event(
-        {
-            "status": "error",
-            "kind": type(error).__name__,
-            "message": message,
-            "remedy": remedy,
-            "retryable": retry_helps(error) is not False,
-        }
-    )
+    return _event({"status": "error", **to_plain(error)})
 
 
-def error_of(event: dict[str, Any]) -> LakebaseError | None:
-    """The error that an event's payload tells of, or None."""
-    if event["status"] != "error":
-        return None
-    return StatementError(
-        f"{event['kind']}: {event['message']}", remedy=event["remedy"], retryable=event["retryable"]
-    )
+def error_of(event: dict[str, Any]) -> Exception | None:
+    """The error that an event's payload tells of, of the kind that the trigger met; None if of none."""
+    return from_plain(event) if event["status"] == "error" else None
 
 
 def _event(payload: dict[str, Any]) -> TriggerEvent:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
+from lakebase_provider.arguments import conn_id_of
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+from lakebase_provider.polls import keeps_session
 from lakebase_provider.triggers.clients import client_of
 from lakebase_provider.triggers.events import failed, succeeded
 
@@ -23,18 +25,28 @@ if TYPE_CHECKING:
 class _PollingTrigger(BaseTrigger):
     """Polls until there is a result or an error; between two polls it holds no connection.
 
+    No session stays on the server either, so that the compute can be suspended, unless polls follow each
+    other within :data:`lakebase_provider.polls.SELDOM` seconds; then the last one ends it.
+
     Args:
         conn_id: Id of the Airflow connection; nothing else of the connection travels.
+        lakebase_conn_id: The same, by its other name.
         settings: Settings of the connection that are replaced, without secrets.
         poke_interval: Seconds between the end of a poll and the next.
         silent_fail: Whether a failed poll is logged alone.
     """
 
     def __init__(
-        self, *, conn_id: str, settings: Mapping[str, Any] | None, poke_interval: float, silent_fail: bool
+        self,
+        *,
+        conn_id: str | None,
+        lakebase_conn_id: str | None,
+        settings: Mapping[str, Any] | None,
+        poke_interval: float,
+        silent_fail: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow annotates it not
-        self.conn_id = conn_id
+        self.conn_id: str = conn_id_of(conn_id, lakebase_conn_id)
         self.settings = dict(settings or {})
         self.poke_interval = poke_interval
         self.silent_fail = silent_fail
@@ -51,21 +63,31 @@ class _PollingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll; the one event says ``success``, with what was found, or ``error``."""
+        yield await self._event()
+
+    async def _event(self) -> TriggerEvent:
         import psycopg
 
-        while True:
-            try:
-                found = await self._poll(await client_of(self.conn_id, self.settings))
-            except (LakebaseError, psycopg.Error) as error:
-                if not self.silent_fail:
-                    yield failed(error)
-                    return
-                self.log.error("Sensor poke failed: %s", error)
-                found = None
-            if found is not None:
-                yield succeeded(**found)
-                return
-            await asyncio.sleep(self.poke_interval)
+        client: LakebaseClient | None = None
+        try:
+            while True:
+                try:
+                    client = await client_of(self.conn_id, self.settings)
+                    found = await self._poll(client)
+                except (LakebaseError, psycopg.Error) as error:
+                    if not self.silent_fail:
+                        return failed(error)
+                    self.log.error("Sensor poke failed: %s", error)
+                    found = None
+                if found is not None:
+                    return succeeded(**found)
+                if client is not None and not keeps_session(self.poke_interval):
+                    await client.aclose_idle()
+                await asyncio.sleep(self.poke_interval)
+        finally:
+            # However it ends: by what was found, by an error, or because it is cancelled.
+            if client is not None:
+                await client.aclose_idle()
 
     @abstractmethod
     def _arguments(self) -> dict[str, Any]:
@@ -81,6 +103,7 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
 
     Args:
         conn_id: As above.
+        lakebase_conn_id: As above.
         sql: The query.
         parameters: Its parameters, of JSON's types.
         session: Settings of the session, as Postgres knows them, by name.
@@ -93,7 +116,8 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
     def __init__(
         self,
         *,
-        conn_id: str,
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         sql: str,
         poke_interval: float,
         parameters: Any = None,
@@ -103,7 +127,11 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         silent_fail: bool = False,
     ) -> None:
         super().__init__(
-            conn_id=conn_id, settings=settings, poke_interval=poke_interval, silent_fail=silent_fail
+            conn_id=conn_id,
+            lakebase_conn_id=lakebase_conn_id,
+            settings=settings,
+            poke_interval=poke_interval,
+            silent_fail=silent_fail,
         )
         self.sql = sql
         self.parameters = parameters
@@ -143,6 +171,7 @@ class LakebaseHealthTrigger(_PollingTrigger):
 
     Args:
         conn_id: As above.
+        lakebase_conn_id: As above.
         checks: Names of the stages; all by default.
         thresholds: Limits by name.
         fail_on: From which severity on the connection is not healthy.
@@ -155,7 +184,8 @@ class LakebaseHealthTrigger(_PollingTrigger):
     def __init__(
         self,
         *,
-        conn_id: str,
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         poke_interval: float,
         checks: list[str] | None = None,
         thresholds: Mapping[str, float | None] | None = None,
@@ -165,7 +195,11 @@ class LakebaseHealthTrigger(_PollingTrigger):
         silent_fail: bool = False,
     ) -> None:
         super().__init__(
-            conn_id=conn_id, settings=settings, poke_interval=poke_interval, silent_fail=silent_fail
+            conn_id=conn_id,
+            lakebase_conn_id=lakebase_conn_id,
+            settings=settings,
+            poke_interval=poke_interval,
+            silent_fail=silent_fail,
         )
         self.checks = checks
         self.thresholds = dict(thresholds or {})

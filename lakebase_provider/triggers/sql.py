@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
+from lakebase_provider.arguments import conn_id_of
 from lakebase_provider.core.errors import LakebaseError, StatementError
 from lakebase_provider.triggers.clients import client_of
 from lakebase_provider.triggers.events import failed, succeeded
@@ -31,6 +32,7 @@ class LakebaseSqlTrigger(BaseTrigger):
 
     Args:
         conn_id: Id of the Airflow connection; nothing else of the connection travels.
+        lakebase_conn_id: The same, by its other name.
         sql: Texts of one statement or several, which are run one by one.
         parameters: Values for the placeholders of each text, of JSON's types.
         settings: Settings of the connection that are replaced, without secrets.
@@ -44,7 +46,8 @@ class LakebaseSqlTrigger(BaseTrigger):
     def __init__(
         self,
         *,
-        conn_id: str,
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
         sql: Sequence[str],
         parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -55,7 +58,7 @@ class LakebaseSqlTrigger(BaseTrigger):
         timeout: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow annotates it not
-        self.conn_id = conn_id
+        self.conn_id: str = conn_id_of(conn_id, lakebase_conn_id)
         self.sql = list(sql)
         self.parameters = parameters
         self.settings = dict(settings or {})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from lakebase_provider.core.threads import in_this_context
 from lakebase_provider.hooks.cursor import require_query, single_statements
 from lakebase_provider.result_files import write_rows
 
@@ -66,7 +67,7 @@ class Writing:
         """
         # A thread of its own: the loop's few are for what ends soon.
         threads = ThreadPoolExecutor(1, thread_name_prefix="lakebase-output")
-        work = asyncio.get_running_loop().run_in_executor(threads, self._run)
+        work = asyncio.get_running_loop().run_in_executor(threads, in_this_context(self._run))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -10,8 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,12 +43,16 @@ class SupervisedTask:
     """A task instance that a supervisor runs in a process of its own.
 
     Attributes:
-        id: The task instance.
+        dag_id: Its DAG.
+        task_id: Its task.
+        run_id: The run that it belongs to.
         supervisor: Its parent, the worker's process.
         log_file: Where the supervisor writes what the task logs, as JSON lines.
     """
 
-    id: str
+    dag_id: str
+    task_id: str
+    run_id: str
     supervisor: multiprocessing.process.BaseProcess
     log_file: Path
     _task: psutil.Process | None = field(default=None, repr=False)
@@ -77,7 +80,22 @@ class SupervisedTask:
         """The state in which the task ends."""
         self.supervisor.join(START_SECONDS)
         assert self.supervisor.exitcode is not None, self.log()
-        return state_of(self.id)
+        return self.state()
+
+    def state(self) -> str:
+        """The state of the task instance, whichever try of it that is."""
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            return str(_task_instance(session, self.dag_id, self.task_id, self.run_id).state)
+
+    def clear(self) -> None:
+        """What a user does who clears it, in the web interface or by the command line."""
+        from airflow.models.taskinstance import clear_task_instances
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            clear_task_instances([_task_instance(session, self.dag_id, self.task_id, self.run_id)], session)
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -104,15 +122,16 @@ class Supervisors:
         Args:
             dag: The DAG; the task's process parses its file anew.
             task_id: The task.
-            run_id: A run in which the task has been tried, to try it again; a new run by default.
+            run_id: A run in which the task has been tried, to try it again as Airflow does by itself, or as
+                it does after the task was cleared; a new run by default.
             env: Environment variables of the worker, besides this process'.
         """
-        ti_id, log_file = _queued(dag, task_id, run_id)
+        ti_id, run_id, log_file = _queued(dag, task_id, run_id)
         supervisor = _FORKS.Process(
             target=_supervise, args=(ti_id, f"{dag.dag_id}.py", {**os.environ, **env}), daemon=False
         )
         supervisor.start()
-        task = SupervisedTask(ti_id, supervisor, self._home / "logs" / log_file)
+        task = SupervisedTask(dag.dag_id, task_id, run_id, supervisor, self._home / "logs" / log_file)
         self._started.append(task)
         return task
 
@@ -122,37 +141,25 @@ class Supervisors:
             task.end()
 
 
-def state_of(ti_id: str) -> str:
-    """The state of a task instance."""
-    with _task_instance(ti_id) as ti:
-        return str(ti.state)
-
-
-def run_id_of(ti_id: str) -> str:
-    """The run that a task instance belongs to."""
-    with _task_instance(ti_id) as ti:
-        return str(ti.run_id)
-
-
-@contextmanager
-def _task_instance(ti_id: str) -> Iterator[Any]:
+def _task_instance(session: Any, dag_id: str, task_id: str, run_id: str) -> Any:
     from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    # A UUID, and in Airflow 3.1 a string.
-    key = TaskInstance.id.type.python_type(ti_id)
-    with create_session() as session:
-        yield session.scalars(select(TaskInstance).where(TaskInstance.id == key)).one()
+    # Not by its id, which is another one at each try.
+    return session.scalars(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.task_id == task_id,
+        )
+    ).one()
 
 
-def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str]:
-    """A task instance in the queue, and the name of its log file."""
+def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str, str]:
+    """The id of a task instance in the queue, its run and the name of its log file."""
     from airflow.executors.workloads import ExecuteTask
-    from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState, TaskInstanceState
-    from sqlalchemy import select
 
     if run_id is None:
         # The shortest way to a run with its task instances that Airflow offers: none of them is executed.
@@ -161,15 +168,11 @@ def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str]:
     else:
         again = True
     with create_session() as session:
-        ti = session.scalars(
-            select(TaskInstance).where(
-                TaskInstance.dag_id == dag.dag_id,
-                TaskInstance.run_id == run_id,
-                TaskInstance.task_id == task_id,
-            )
-        ).one()
+        ti = _task_instance(session, dag.dag_id, task_id, run_id)
         if again:
-            ti.prepare_db_for_next_try(session)
+            # The server has done so where the try's end was told, and whoever has cleared it.
+            if ti.state not in (None, TaskInstanceState.UP_FOR_RETRY):
+                ti.prepare_db_for_next_try(session)
             ti.try_number += 1
         ti.dag_run.state = DagRunState.RUNNING
         ti.state = TaskInstanceState.QUEUED
@@ -177,7 +180,7 @@ def _queued(dag: DAG, task_id: str, run_id: str | None) -> tuple[str, str]:
         session.flush()
         workload = ExecuteTask.make(ti)
         assert workload.log_path is not None
-        return str(ti.id), workload.log_path
+        return str(ti.id), run_id, workload.log_path
 
 
 def _supervise(ti_id: str, file: str, env: dict[str, str]) -> None:
@@ -187,12 +190,16 @@ def _supervise(ti_id: str, file: str, env: dict[str, str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     from airflow.executors.workloads import BundleInfo, ExecuteTask
+    from airflow.models.taskinstance import TaskInstance
     from airflow.sdk.api.client import Client
     from airflow.sdk.execution_time import supervisor
+    from airflow.utils.session import create_session
 
     from tests.airflow.supervised_api import API
 
-    with _task_instance(ti_id) as ti:
+    with create_session() as session:
+        # A UUID, and in Airflow 3.1 a string.
+        ti = session.get_one(TaskInstance, TaskInstance.id.type.python_type(ti_id))
         workload = ExecuteTask.make(ti, bundle_info=BundleInfo(name="dags-folder"))
     client = Client(base_url=None, token="", dry_run=True, transport=API.transport)
     client.base_url = "http://in-process.invalid./"

@@ -16,7 +16,7 @@ from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from tests.airflow.conftest import DagLoader
-from tests.airflow.supervised import START_SECONDS, Supervisors, run_id_of
+from tests.airflow.supervised import START_SECONDS, Supervisors
 from tests.eventually import eventually
 
 # The runs are made by dag.test(), which has Airflow's own API server in this process.
@@ -50,7 +50,7 @@ def test_a_retry_ends_the_statement_of_a_task_that_lost_its_heartbeat(
     lost = [psutil.Process(zombie.supervisor.pid), zombie.process]
     for process in lost:
         process.suspend()
-    retry = supervisors.start(dag, "fenced", run_id_of(zombie.id), TRY="2")
+    retry = supervisors.start(dag, "fenced", zombie.run_id, TRY="2")
     assert retry.wait() == "success"
     assert observer.execute(waiting).fetchone() == (0,)
     said = "Ending an earlier session that works on 'supervised/fenced/manual"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import airflow
 import pytest
 from airflow.providers.common.sql.operators.sql import BaseSQLOperator
 from airflow.sdk import Connection
@@ -265,3 +267,12 @@ def test_the_worker_tests_a_connection_that_is_stored_nowhere(lake: LocalLakebas
     assert not ok
     assert "client id and secret" in message
     assert len(message) <= 2000
+
+
+def test_the_button_asks_the_api_server_as_the_docs_say() -> None:
+    # Airflow 3.3's web interface knows how to have a worker test a connection, and never does. When it begins
+    # to, docs/airflow.md has to say so.
+    files = (Path(airflow.__path__[0]) / "ui" / "dist" / "assets").glob("index-*.js")
+    interface = "".join(file.read_text() for file in files)
+    assert ".testConnection(" in interface
+    assert ".enqueueConnectionTest(" not in interface

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import psycopg
 import pytest
 
+from lakebase_provider.core.cancel import ASKED_TO_END
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
@@ -66,7 +67,8 @@ def test_a_task_that_is_asked_to_end_leaves_no_statement(
     statements.begun(task, way)
     task.process.send_signal(signal.SIGTERM)
     statements.gone(way, within=ASKED)
-    assert task.wait() == "failed"
+    assert task.wait() == "up_for_retry", task.log()
+    assert f"canceling statement due to user request: {ASKED_TO_END}" in str(task.log())
 
 
 def test_a_task_that_is_asked_to_end_between_two_statements_begins_no_other(
@@ -82,7 +84,7 @@ def test_a_task_that_is_asked_to_end_between_two_statements_begins_no_other(
 
     eventually(has_begun, within=START_SECONDS)
     task.process.send_signal(signal.SIGTERM)
-    assert task.wait() == "failed"
+    assert task.wait() == "up_for_retry"
     assert hook.get_records("select i from unfinished") == [(1,)]
     assert "canceling statement before it begins" in str(task.log())
 
@@ -96,7 +98,8 @@ def test_a_task_that_runs_out_of_time_leaves_no_statement(
     statements.begun(task, mark)
     statements.gone(mark, within=START_SECONDS)
     gone_at = datetime.now(timezone.utc)
-    assert task.wait() == "failed"
+    assert task.wait() == "up_for_retry"
+    assert ASKED_TO_END not in str(task.log())
     assert (gone_at - task.logged_at("Process timed out")).total_seconds() < ASKED
 
 
@@ -108,7 +111,8 @@ def test_a_task_that_is_killed_leaves_no_backend(
     statements.begun(task, way)
     task.process.kill()
     statements.gone(way, within=KILLED)
-    assert task.wait() == "failed"
+    # The scheduler, which is not there, would see that its process is gone, and try it again.
+    assert task.wait() == "running"
 
 
 @pytest.mark.parametrize("asked_by", ["a user", "the triggerer's end"])

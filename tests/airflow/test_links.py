@@ -12,9 +12,10 @@ from lakebase_provider.links import LakebaseConsoleLink, console_url
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
-from tests.airflow.conftest import DagLoader
+from tests.airflow.conftest import DagLoader, connection_fields, define
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
 WITH_RUN = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
@@ -68,6 +69,34 @@ def test_each_operator_has_it(lake: LocalLakebase, operator: Any) -> None:
         assert secret not in url
     # Nothing is asked for it: neither a token nor a connection.
     assert (lake.admin.counters().mints, lake.admin.counters().logins) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        LakebaseSqlOperator(task_id="sql", sql="select 1", conn_id="nowhere"),
+        LakebaseUnloadOperator(task_id="unload", sql="select 1", to="/x.csv", conn_id="nowhere"),
+        LakebaseHealthCheckOperator(task_id="health", lakebase_conn_id="nowhere"),
+        LakebaseSqlSensor(task_id="sql_sensor", sql="select 1", conn_id="nowhere"),
+        LakebaseHealthSensor(task_id="health_sensor", lakebase_conn_id="nowhere"),
+    ],
+    ids=lambda operator: operator.task_type,
+)
+def test_there_is_none_where_the_connection_is_missing(lake: LocalLakebase, operator: Any) -> None:
+    # The task's own error is in the log already; Airflow would put a second traceback below it.
+    (link,) = operator.operator_extra_links
+    assert link.get_link(operator, ti_key=None) == ""
+
+
+@pytest.mark.parametrize(
+    "broken", [{"extra": {"max_size": "many"}}, {"extra": {"unknown": 1}}, {"extra": {"endpoint": "?"}}]
+)
+def test_nor_where_it_is_wrong(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]
+) -> None:
+    define(monkeypatch, **connection_fields(lake, **broken))
+    operator = LakebaseSqlOperator(task_id="sql", sql="select 1")
+    assert LakebaseConsoleLink().get_link(operator, ti_key=None) == ""
 
 
 def test_airflow_may_show_it() -> None:

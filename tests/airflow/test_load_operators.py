@@ -33,7 +33,8 @@ from tests.airflow.conftest import connection_fields, define
 def executed(operator: LoadingOperator, **ti: Any) -> dict[str, Any]:
     """What the operator returns, rendered and run as one try of a task instance."""
     fields = {"dag_id": "dag", "task_id": operator.task_id, "run_id": "run", "map_index": -1, **ti}
-    context: Any = {"ti": SimpleNamespace(**fields)}
+    tries = {"try_number": 1, "max_tries": operator.retries}
+    context: Any = {"ti": SimpleNamespace(**{**tries, **fields}), "task": operator}
     operator.render_template_fields(context)
     return operator.execute(context)
 
@@ -81,7 +82,9 @@ def test_a_file_is_loaded_once_however_often_it_is_tried(
     )
     again = load(str(csv))
     assert (again["rows"], again["skipped"]) == (2, True)
-    assert "Nothing was loaded: load_id 'dag/load/run/-1' had been loaded" in capsys.readouterr().out
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "Skipped, nothing was loaded: load_id 'dag/load/run/-1' had been loaded into public.loaded" in said
+    assert "To load again, clear the task." in said
     assert rows() == [(1, "one"), (2, "two")]
 
 
@@ -91,6 +94,47 @@ def test_another_run_and_another_map_index_are_other_loads(csv: Path) -> None:
         False
     ] * 3
     assert len(rows()) == 6
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "load_id"),
+    [
+        (1, 2, "dag/load/run/-1"),
+        (3, 2, "dag/load/run/-1"),
+        # Cleared after its first try, and tried again.
+        (2, 3, "dag/load/run/-1/from-try-2"),
+        (4, 3, "dag/load/run/-1/from-try-2"),
+        # Cleared while it ran its last try: Airflow allows no more tries, and makes one.
+        (4, 2, "dag/load/run/-1/from-try-4"),
+        (5, 3, "dag/load/run/-1/from-try-5"),
+    ],
+)
+def test_a_task_that_a_user_clears_is_another_load(
+    csv: Path, try_number: int, max_tries: int, load_id: str
+) -> None:
+    tries = {"try_number": try_number, "max_tries": max_tries}
+    assert load(str(csv), ti=tries, retries=2)["load_id"] == load_id
+
+
+def test_a_load_is_forced_once_by_each_history_of_tries(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LakebaseHook().run("alter table loaded drop constraint loaded_pkey")
+    own = {"load_id": "orders", "retries": 1}
+    cleared = {"try_number": 2, "max_tries": 2}
+    skipped = [
+        load(str(csv), **own)["skipped"],
+        load(str(csv), **own, ti={"run_id": "next"})["skipped"],
+        load(str(csv), **own, ti={"run_id": "next"}, force="{{ task.retries == 1 }}")["skipped"],
+        load(str(csv), **own, ti={"run_id": "next", "try_number": 2}, force=True)["skipped"],
+        load(str(csv), **own, ti={"run_id": "next", **cleared}, force=True)["skipped"],
+        load(str(csv), **own, ti={"run_id": "last"}, force="{{ none }}")["skipped"],
+    ]
+    assert skipped == [False, True, False, True, False, True]
+    assert len(rows()) == 6
+    assert "To load again, set force=True, or give another load_id." in capsys.readouterr().out
+    with pytest.raises(AirflowFailException, match="force is 'perhaps'"):
+        load(str(csv), force="perhaps")
 
 
 def test_without_an_id_each_try_loads(csv: Path) -> None:
@@ -254,3 +298,60 @@ def test_the_server_keeps_the_rows_that_are_not_fetched_yet() -> None:
         assert cursor._cursor.connection.execute("select name from pg_cursors").fetchall() == [
             ("lakebase_transfer",)
         ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"delimiter": ";;"}, {"encoding": "no-such"}, {"header": "id"}, {"quote": ""}, {"null": []}],
+    ids=str,
+)
+def test_options_of_csv_that_cannot_be_fail_when_the_dag_is_parsed(options: dict[str, Any]) -> None:
+    (field,) = options
+    with pytest.raises(ConfigError, match=field):
+        LakebaseLoadOperator(task_id="load", source="/no/such.csv", table="loaded", **options)
+
+
+def test_csv_that_others_write(csv: Path) -> None:
+    csv.write_bytes("1;'é';\n2;NULL;x\n".encode("cp1252"))
+    options: Any = {
+        "delimiter": ";",
+        "encoding": "cp1252",
+        "null": ["", "NULL"],
+        "header": False,
+        "quote": "'",
+    }
+    assert (
+        load(str(csv), columns=["id", "name", "note"], create=True, table="source_rows", **options)["rows"]
+        == 2
+    )
+    assert rows("select id, name, note from source_rows order by 1") == [("1", "é", None), ("2", None, "x")]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_and_a_pattern_are_one_load(csv: Path, scheme: str) -> None:
+    (csv.parent / "more.csv").write_text("id,name\n3,three\n")
+    first = load(f"{scheme}{csv.parent}/{{{{ '*' }}}}.csv")
+    assert (first["rows"], first["skipped"]) == (3, False)
+    assert load(f"{scheme}{csv.parent}")["skipped"]
+    assert rows() == [(1, "one"), (2, "two"), (3, "three")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("latin.csv", "id,name\n1,é\n".encode("latin-1")),
+        ("late.csv", b"id,name\n" + b"1,x\n" * 500_000 + b"2,\xe9\n"),
+        ("utf16.csv", "id,name\n1,x\n".encode("utf-16")),
+        ("cut.csv.gz", gzip.compress(b"id,name\n1,x\n")[:-4]),
+        ("cut.jsonl.gz", gzip.compress(b'{"id": 1, "name": "x"}\n' * 500_000)[:-4]),
+        ("text.parquet", b"id,name\n1,x\n"),
+        ("text.arrow", b"id,name\n1,x\n"),
+        ("open.csv", b'id,name\n1,"x\n'),
+    ],
+)
+def test_a_broken_file_is_not_tried_again(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(AirflowFailException, match=name):
+        load(str(path))
+    assert rows() == []

@@ -16,7 +16,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import BaseOperator
 
 from lakebase_provider import get_provider_info
+from lakebase_provider.core.cancel import ASKED_TO_END, forget_request_to_end, refuse_next_statement
 from lakebase_provider.core.errors import (
+    CommitUnknownError,
     ConfigError,
     EndpointWakingError,
     HealthCheckError,
@@ -218,6 +220,22 @@ def test_what_a_retry_may_help_is_left_as_it_is() -> None:
     with pytest.raises(AirflowFailException) as final, failing_fast():
         raise ConfigError("Setting 'x' is wrong.")
     assert isinstance(final.value.__cause__, ConfigError)
+
+
+def test_what_fails_in_a_task_that_is_asked_to_end_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    refuse_next_statement()
+    try:
+        # Whichever error a driver makes of it.
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation), failing_fast():
+            raise psycopg.errors.InvalidTextRepresentation
+        assert f"The task ends since {ASKED_TO_END}" in caplog.text
+        # But nobody knows what a second try of this would do.
+        with pytest.raises(AirflowFailException), failing_fast():
+            raise CommitUnknownError("The connection was lost.")
+    finally:
+        forget_request_to_end()
+    with pytest.raises(AirflowFailException), failing_fast():
+        raise psycopg.errors.InvalidTextRepresentation
 
 
 class Pushed:

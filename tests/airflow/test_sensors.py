@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
@@ -15,12 +16,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.shared import close_shared_clients
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from tests.airflow.conftest import connection_fields, define
+from tests.eventually import eventually
 
 
 class Rescheduled:
@@ -101,7 +104,7 @@ def failed_event(*, retryable: bool) -> dict[str, Any]:
 
 def test_a_failed_trigger_fails_the_task_as_its_error_says() -> None:
     sensor = sql(deferrable=True)
-    with pytest.raises(AirflowFailException, match=r"m .*Remedy: r"):
+    with pytest.raises(AirflowFailException, match=r"(?s)m .*\nRemedy: r"):
         sensor.execute_complete({}, failed_event(retryable=False))
     with pytest.raises(AirflowException) as caught:
         sensor.execute_complete({}, failed_event(retryable=True))
@@ -158,3 +161,24 @@ def test_settings_that_cannot_work_end_it_at_once(
     define(monkeypatch, **connection_fields(lake, extra={"endpoint": "projects/p"}))
     with pytest.raises(AirflowFailException, match="endpoint"):
         execute(health())
+
+
+@pytest.mark.parametrize("kind", ["sql", "health"])
+def test_a_sensor_that_polls_in_the_worker_leaves_no_session_between_seldom_polls(
+    lake: LocalLakebase, kind: str
+) -> None:
+    close_shared_clients()
+    with psycopg.connect(lake.superuser_dsn, dbname="databricks_postgres", autocommit=True) as observer:
+        query = "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+        (before,) = observer.execute(query).fetchone() or (0,)
+        sensor: Any = sql(poke_interval=60)
+        if kind == "health":
+            sensor = LakebaseHealthSensor(task_id="sensor", poke_interval=60)
+        for _poll in range(2):
+            sensor.poke({})
+            # It would keep the compute from being suspended until the next poll, and for longer.
+            eventually(lambda: observer.execute(query).fetchone() == (before,))
+        (often := sql(poke_interval=0.1)).poke({})
+        logins = lake.admin.counters().logins
+        often.poke({})
+        assert lake.admin.counters().logins == logins

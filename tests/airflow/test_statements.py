@@ -153,7 +153,7 @@ async def test_comments_neither_ask_for_values_nor_take_them(lake: LocalLakebase
     # In quotes it would silently be no value, and outside it has to be there.
     with pytest.raises(psycopg.ProgrammingError, match="within quotes"):
         hook.get_first("select '%(a)s days', 1 -- %(a)s", parameters={"a": 1})
-    with pytest.raises(psycopg.ProgrammingError, match="missing"):
+    with pytest.raises(psycopg.ProgrammingError, match=r"missing: %\(b\)s\. There are: 'a'"):
         hook.get_first("select %(b)s -- %(a)s", parameters={"a": 1})
 
 

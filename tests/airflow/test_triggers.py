@@ -254,6 +254,48 @@ async def test_the_sensor_waits_until_the_cell_is_true(
     assert lake.admin.counters().logins - logins == 1
 
 
+@pytest.mark.parametrize("ended", ["by the event", "by cancelling"])
+async def test_between_two_polls_and_after_the_last_there_is_no_session(
+    lake: LocalLakebase, observer: psycopg.Connection[Any], ended: str
+) -> None:
+    before = count(observer, SESSIONS)
+    polls = sum(client.stats().checkouts for client in shared_clients())
+    seldom = asyncio.ensure_future(
+        event_of(LakebaseSqlSensorTrigger(**CONN, sql="select false", poke_interval=60))
+    )
+    await reached(lambda: sum(c.stats().checkouts for c in shared_clients()) == polls + 1, within=20)
+    # A session that lies idle, even in a pool, would keep the compute from being suspended.
+    await reached(lambda: count(observer, SESSIONS) == before, within=ASKED)
+    assert not seldom.done()
+    seldom.cancel()
+
+    table = f"often_{ended[3:5]}"
+    observer.execute(f"drop table if exists {table}; create table {table} (i int)".encode())
+    observer.execute(f"grant all on {table} to public".encode())
+    often = LakebaseSqlSensorTrigger(**CONN, sql=f"select count(*) from {table}", poke_interval=0.05)
+    waiting = asyncio.ensure_future(event_of(often))
+    await reached(lambda: sum(c.stats().checkouts for c in shared_clients()) > polls + 3, within=20)
+    if ended == "by the event":
+        observer.execute(f"insert into {table} values (1)".encode())
+        assert (await asyncio.wait_for(waiting, 20))["status"] == "success"
+    else:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+    await reached(lambda: count(observer, SESSIONS) == before, within=ASKED)
+
+
+async def test_many_polls_at_once_share_the_pools_connections(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"max_size": 2, "application_name": "many polls"}))
+    logins = lake.admin.counters().logins
+    polls = [LakebaseSqlSensorTrigger(**CONN, sql="select true", poke_interval=60) for _ in range(20)]
+    assert {event["status"] for event in await asyncio.gather(*map(event_of, polls))} == {"success"}
+    # What is handed back while others wait for it goes to them.
+    assert lake.admin.counters().logins - logins < len(polls)
+
+
 @pytest.mark.parametrize("cell", ["0", "null", "''", "'0'", "false"])
 async def test_what_the_sensor_takes_for_untrue(lake: LocalLakebase, cell: str) -> None:
     trigger = sent(LakebaseSqlSensorTrigger(**CONN, sql=f"select {cell}", poke_interval=60))

@@ -15,8 +15,8 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.cancel import (
     cancel_running_statements,
+    forget_request_to_end,
     refuse_next_statement,
-    statement_was_canceled,
 )
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.local import LocalLakebase
@@ -27,7 +27,7 @@ from tests.eventually import eventually
 def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
     with LakebaseClient(lakebase_env.config(max_size=1)) as client:
         yield client
-    statement_was_canceled()
+    forget_request_to_end()
 
 
 def copy(connection: LakebaseConnection) -> None:

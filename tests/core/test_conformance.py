@@ -16,12 +16,17 @@ from lakebase_provider.core.control_plane import ControlPlane, Transport
 from lakebase_provider.core.rest import NotForRest, RestTransport
 from lakebase_provider.core.sdk import SdkTransport
 from lakebase_provider.local import LocalLakebase
+from tests.security.listener import Listener
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 TOKEN = "/oidc/v1/token"
 #: databricks-config is asked for by the SDK from 0.102 on.
 OLD_DISCOVERY = tuple(map(int, version("databricks-sdk").split(".")[:2])) < (0, 102)
 WAYS: dict[str, Callable[[LakebaseConfig], Transport]] = {"rest": RestTransport, "sdk": SdkTransport}
+
+
+#: A workspace that is not on this machine.
+_AFAR = {"workspace_host": "https://w.cloud.databricks.com"}
 
 
 def by(way: str, config: LakebaseConfig) -> ControlPlane:
@@ -163,8 +168,9 @@ def test_a_revoked_workspace_token_is_asked_for_anew(lakebase_env: LocalLakebase
         ({"auth_type": "azure-client-secret"}, {}, False),
         ({"profile": "prod"}, {}, False),
         ({"client_secret": None}, {}, False),
-        ({}, {"http_proxy": "http://proxy.invalid:3128", "no_proxy": ""}, False),
-        ({}, {"http_proxy": "http://proxy.invalid:3128", "no_proxy": "127.0.0.1"}, True),
+        ({}, {"http_proxy": "http://proxy.invalid:3128", "no_proxy": ""}, True),
+        (_AFAR, {"https_proxy": "http://proxy.invalid:3128", "no_proxy": ""}, False),
+        (_AFAR, {"https_proxy": "http://proxy.invalid:3128", "no_proxy": ".databricks.com"}, True),
     ],
 )
 def test_what_plain_rest_serves(
@@ -174,11 +180,28 @@ def test_what_plain_rest_serves(
     environment: dict[str, str],
     served: bool,
 ) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert RestTransport.can_serve(lakebase_env.config(**changes)) is served
+
+
+@pytest.mark.parametrize(("way", "kind"), [("rest", "m2m"), ("rest", "pat"), ("sdk", "pat")])
+def test_no_proxy_is_asked_for_a_workspace_on_this_machine(
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, way: str, kind: str
+) -> None:
+    with Listener() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        config = principal(lakebase_env, kind)
+        assert RestTransport.can_serve(config)
+        assert by(way, config).current_user_name()
+        if way == "rest":
+            # The SDK looks the workspace up by requests of its own before it has a session.
+            assert proxy.received == []
 
 
 def test_a_service_principal_needs_no_sdk(lakebase_env: LocalLakebase) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
-from lakebase_provider.core.health import STAGES, HealthReport, StageResult
+from lakebase_provider.core.health import HealthReport, StageResult
+from lakebase_provider.core.health_stages import STAGES
 from lakebase_provider.local import LocalLakebase
 
 

@@ -11,24 +11,26 @@ def test_a_secret_is_a_password_field() -> None:
     assert setting("client_secret").json_schema() == {"type": ["string", "null"], "format": "password"}
 
 
-def test_limits_choices_and_default_are_in_the_schema() -> None:
+def test_limits_and_choices_are_in_the_schema_and_the_default_in_the_help() -> None:
     assert setting("port").json_schema() == {
         "type": ["integer", "null"],
         "minimum": 1,
         "maximum": 65535,
-        "default": 5432,
     }
+    assert setting("port").help() == "Port of the database. Left blank: 5432."
     schema = setting("sslmode").json_schema()
     assert schema["enum"] == ["verify-full", "verify-ca", "require"]
-    assert schema["default"] == "verify-full"
+    assert setting("sslmode").help().endswith("Left blank: the deployment's, or else verify-full.")
 
 
-def test_each_schema_takes_its_own_default() -> None:
+def test_a_form_has_no_default_that_it_would_store() -> None:
     for row in settings():
         schema = row.json_schema()
         assert schema["type"][1] == "null"
+        assert "default" not in schema
+        assert row.help().startswith(row.description)
         if row.default is not None:
-            assert row.parse(schema["default"]) == row.default
+            assert row.parse(str(row.default)) == row.default
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,30 @@ def sleeps(lakebase: LakebaseResource) -> None:
     lakebase.fetch("SELECT pg_sleep(120)")
 
 
+@dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+def loads(lakebase: LakebaseResource) -> None:
+    lakebase.client.load([(1,)], "slowly_filled", load_id="a load")
+
+
+# Append, lest the table be made anew without what makes it slow.
+@dg.op(
+    out=dg.Out(io_manager_key="io_manager", metadata={"table": "slowly_filled", "lakebase/mode": "append"}),
+    retry_policy=dg.RetryPolicy(max_retries=1),
+)
+def stores() -> pd.DataFrame:
+    return pd.DataFrame({"n": [1]})
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def loading() -> None:
+    loads()
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def storing() -> None:
+    stores()
+
+
 @dg.job
 def failing() -> None:
     raises()
@@ -41,7 +65,7 @@ def sleeping_in_a_process() -> None:
 
 
 defs = dg.Definitions(
-    jobs=[failing, sleeping, sleeping_in_a_process],
+    jobs=[failing, loading, storing, sleeping, sleeping_in_a_process],
     resources={
         "lakebase": LakebaseResource(),
         "io_manager": LakebaseIOManager(lakebase=LakebaseResource()),

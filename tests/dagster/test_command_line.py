@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
@@ -130,8 +132,8 @@ def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, home: Path
 
 def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
     listed = dg("list", "components", cwd=project, home=home)
-    for kind in ("Connection", "Health", "Observation", "Sql"):
-        assert f"Lakebase{kind}Component" in listed
+    for name in ("Connection", "Health", "IOManager", "Load", "Observation", "Sql"):
+        assert f"Lakebase{name}Component" in listed
     dg("scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.
     dg("scaffold", "defs", "dagster_lakebase.LakebaseHealthComponent", "health", cwd=project, home=home)
@@ -155,6 +157,12 @@ def test_the_components_of_the_example(lake: LocalLakebase, project: Path, home:
     assert lake.admin.execute("SELECT count(*), max(id) FROM example_shop.offers") == [(1, 1)]
     arguments = ("--assets", "daily_revenue", "--partition", "2026-03-29")
     printed += dg("launch", *arguments, cwd=project, home=home)
+    landing = project / "src/fresh/defs/landed_orders/landing"
+    landing.mkdir()
+    parquet.write_table(pa.table({"id": [1, 2]}), landing / "first.parquet")
+    lake.admin.execute("DROP TABLE IF EXISTS example_landed_orders, lakebase_load")
+    printed += dg("launch", "--assets", "landed_orders", cwd=project, home=home)
+    assert lake.admin.execute("SELECT count(*) FROM example_landed_orders") == [(2,)]
     assert lake.client_secret not in printed
     rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"
     [(day, currency, revenue)] = lake.admin.execute(rows)

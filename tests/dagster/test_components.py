@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,17 @@ def loaded(sandbox: DefsFolderSandbox) -> Iterator[dg.Definitions]:
         yield defs
 
 
-def run(sandbox: DefsFolderSandbox, partition: Any = None) -> dg.ExecuteInProcessResult:
+def run(sandbox: DefsFolderSandbox, partition: Any = None, tags: Any = None) -> dg.ExecuteInProcessResult:
     with loaded(sandbox) as defs, dg.DagsterInstance.ephemeral() as instance:
         job = defs.resolve_implicit_global_asset_job_def()
-        return job.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
+        return job.execute_in_process(
+            instance=instance, partition_key=partition, tags=tags, raise_on_error=False
+        )
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    return str(event.step_failure_data.error)
 
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def test_a_file_of_sql_and_a_per_cent_sign(table: LocalLakebase, sandbox: DefsFo
         "CREATE TABLE components.copy AS SELECT 1 AS n WHERE 'abc' LIKE 'a%'"
     )
     values = metadata_of(run(sandbox))
-    assert values == {"lakebase/rows_affected": 1}
+    assert values["lakebase/rows_affected"] == 1
 
 
 def test_a_failure_leaves_everything_as_it_was(table: LocalLakebase, sandbox: DefsFolderSandbox) -> None:
@@ -254,10 +262,121 @@ def test_what_cannot_run_is_refused_when_it_is_loaded(
     assert message in problem_of(sandbox)
 
 
-def test_a_missing_parameter_is_named(table: LocalLakebase, sandbox: DefsFolderSandbox) -> None:
-    write_sql(sandbox, "SELECT %(absent)s", parameters={"present": 1})
-    (event,) = [event for event in run(sandbox).all_events if event.is_step_failure]
-    assert "absent" in str(event.step_failure_data.error)
+STATIC = {"type": "static", "partition_keys": ["north", "south"]}
+
+
+def test_what_is_scaffolded_runs_once_its_asset_is_partitioned(
+    lake: LocalLakebase, sandbox: DefsFolderSandbox
+) -> None:
+    folder = sandbox.scaffold_component(component_cls=LakebaseSqlComponent, defs_path="made")
+    content = yaml.safe_load((folder / "defs.yaml").read_text())
+    content["attributes"]["assets"][0]["partitions_def"] = STATIC
+    (folder / "defs.yaml").write_text(yaml.safe_dump(content))
+    assert metadata_of(run(sandbox, "north"))["lakebase/rows_affected"] == 0
+
+
+@pytest.mark.parametrize("parameters", [{}, {"region": "it's"}])
+def test_comments_quotes_and_percent_signs_ask_for_no_value(
+    table: LocalLakebase, sandbox: DefsFolderSandbox, parameters: dict[str, Any]
+) -> None:
+    write_sql(
+        sandbox,
+        """
+        -- %(absent)s, and 100 %
+        /* %(absent)s /* %s */ */
+        CREATE TABLE components."%(absent)s" AS SELECT '%(absent)s, 50%' AS t, 7 % 4 AS n
+        WHERE 'abc' LIKE 'a%' AND %(partition_key)s = 'north' AND $$%(absent)s$$ <> 'x'
+        """,
+        parameters=parameters,
+        asset={"partitions_def": STATIC},
+    )
+    assert metadata_of(run(sandbox, "north"))["lakebase/rows_affected"] == 1
+    rows = table.admin.execute('SELECT * FROM components."%(absent)s"')
+    assert rows == [("%(absent)s, 50%", 3)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "given"),
+    [
+        ({"parameters": {"present": 1, "region": "x"}}, "There are: 'present', 'region'."),
+        ({}, "There are: none."),
+        (
+            {"assets": [{"key": "sales", "partitions_def": STATIC}]},
+            "There are: 'partition_key', 'partition_keys'.",
+        ),
+    ],
+)
+def test_a_missing_parameter_is_named_with_its_file_when_it_is_loaded(
+    sandbox: DefsFolderSandbox, attributes: dict[str, Any], given: str
+) -> None:
+    write_sql(sandbox, {"path": "sales.sql"}, **attributes)
+    (sandbox.defs_folder_path / "sales" / "sales.sql").write_text("SELECT %(absent)s")
+    problem = problem_of(sandbox)
+    assert "sales/sales.sql: Parameter missing: %(absent)s." in problem
+    assert given in problem
+
+
+def test_what_only_a_single_partition_gives_is_named(
+    table: LocalLakebase, sandbox: DefsFolderSandbox
+) -> None:
+    write_sql(sandbox, {"path": "sales.sql"}, asset={"partitions_def": STATIC})
+    (sandbox.defs_folder_path / "sales" / "sales.sql").write_text("SELECT %(partition_key)s")
+    tags = {
+        "dagster/asset_partition_range_start": "north",
+        "dagster/asset_partition_range_end": "south",
+    }
+    problem = failure_of(run(sandbox, tags=tags))
+    assert "sales/sales.sql: Parameter missing: %(partition_key)s. There are: 'partition_keys'." in problem
+    assert "Materialize one partition" in problem
+
+
+def test_a_value_that_would_not_get_into_its_quotes_is_an_error(
+    table: LocalLakebase, sandbox: DefsFolderSandbox
+) -> None:
+    write_sql(sandbox, "SELECT '%(days)s days'", parameters={"days": 3})
+    assert "sql: A placeholder stands within quotes (days)" in failure_of(run(sandbox))
+
+
+def test_a_named_table_that_the_sql_did_not_make_is_an_error(
+    table: LocalLakebase, sandbox: DefsFolderSandbox
+) -> None:
+    write_sql(
+        sandbox,
+        "INSERT INTO components.sales (amount) VALUES (1)",
+        asset={"metadata": {"dagster/table_name": "components.Sales"}},
+    )
+    problem = failure_of(run(sandbox))
+    assert "there is no table components" in problem
+    assert "There is a table components.sales" in problem
+    assert sales(table) == []
+    eventually(lambda: open_connections(table) == 0)
+
+
+def test_a_step_is_named_after_its_asset_and_its_sql_is_shown(
+    table: LocalLakebase, sandbox: DefsFolderSandbox
+) -> None:
+    write_sql(sandbox, {"path": "some.sql"}, asset={"key": "shop/sales-2"})
+    (sandbox.defs_folder_path / "sales" / "some.sql").write_text("SELECT 1 -- not much\n")
+    write(
+        sandbox,
+        "several",
+        LakebaseSqlComponent,
+        {"sql": "SELECT 2", "assets": [{"key": "b"}, {"key": "shop/a"}]},
+    )
+    with loaded(sandbox) as defs:
+        names = {asset.op.name for asset in defs.resolve_asset_graph().assets_defs}
+        spec = defs.resolve_asset_graph().get(dg.AssetKey(["shop", "sales-2"]))
+    assert {re.sub("_[0-9a-f]{8}$", "", name) for name in names} == {"shop__sales_2", "b_and_1_more"}
+    assert spec.metadata["lakebase/sql"].value == "```sql\nSELECT 1 -- not much\n```"
+    assert spec.metadata["lakebase/sql_file"].endswith("defs/sales/some.sql")
+    assert not spec.metadata["lakebase/sql_file"].startswith("/")
+    result = run(sandbox)
+    values = [
+        event.materialization.metadata["lakebase/sql"].value
+        for event in result.get_asset_materialization_events()
+        if event.materialization.asset_key == dg.AssetKey("b")
+    ]
+    assert values == ["```sql\nSELECT 2\n```"]
 
 
 def test_health_in_yaml(lake: LocalLakebase, sandbox: DefsFolderSandbox) -> None:

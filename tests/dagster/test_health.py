@@ -11,7 +11,10 @@ from dagster_lakebase import (
     build_lakebase_health_sensor,
     lakebase_health_check_op,
 )
-from lakebase_provider.core.health import FIGURES, STAGES
+from dagster_lakebase.health import LakebaseHealthCheckConfig
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.health import FIGURES
+from lakebase_provider.core.health_stages import STAGES
 from lakebase_provider.core.health_thresholds import HealthThresholds
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import materialize
@@ -111,7 +114,7 @@ def test_op_warns_of_a_limit_alone(lake: LocalLakebase, capfd: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"fail_on": "never"}, "Unknown fail_on 'never'"),
+        ({"fail_on": "never"}, "fail_on is 'never'"),
         ({"max_connections_used": 80.0}, "is above 1"),
         ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
     ],
@@ -120,6 +123,21 @@ def test_op_refuses_what_cannot_be_meant(lake: LocalLakebase, config: Any, messa
     (event,) = [e for e in run_op(LakebaseResource(), **config).all_events if e.is_step_failure]
     assert message in str(event.step_failure_data.error)
     assert lake.admin.counters().mints == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"fail_on": "never"}, "fail_on is 'never'"),
+        ({"checks": ["pign"]}, "Unknown health check 'pign'"),
+        ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
+    ],
+)
+def test_a_jobs_own_configuration_is_refused_where_definitions_load(
+    config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LakebaseHealthCheckConfig(**config)
 
 
 @dg.asset

@@ -42,6 +42,8 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
     assert set(found) == {
         "LakebaseConnectionComponent",
         "LakebaseHealthComponent",
+        "LakebaseIOManagerComponent",
+        "LakebaseLoadComponent",
         "LakebaseObservationComponent",
         "LakebaseSqlComponent",
     }

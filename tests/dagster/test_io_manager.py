@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, Optional
 
 import dagster as dg
 import pandas as pd
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, open_connections
@@ -65,7 +66,7 @@ def test_an_asset_becomes_a_table_and_stays_one(run: Run, form: str) -> None:
         assert run.rows("orders") == ROWS
     metadata = metadata_of(result)
     assert metadata["dagster/row_count"] == metadata["lakebase/rows_written"] == 3
-    assert metadata["dagster/table_name"] == "databricks_postgres.io.orders"
+    assert metadata["dagster/table_name"] == "io.orders"
     assert metadata["Query"] == '```sql\nSELECT * FROM "io"."orders"\n```'
     columns = {column.name: column.type for column in metadata["dagster/column_schema"].columns}
     assert columns == {
@@ -282,7 +283,7 @@ def test_where_the_schema_comes_from(
     manager = LakebaseIOManager(lakebase=LakebaseResource(), schema=configured)
     result = run.materialize(whereabouts, manager=manager)
     assert run.rows("whereabouts", schema) == [(7,)]
-    assert metadata_of(result)["dagster/table_name"] == f"databricks_postgres.{schema}.whereabouts"
+    assert metadata_of(result)["dagster/table_name"] == f"{schema}.whereabouts"
 
 
 def test_columns_tell_their_constraints_and_comments(run: Run) -> None:
@@ -309,11 +310,6 @@ def test_a_column_schema_change_is_noticed(run: Run) -> None:
     assert not evaluation.passed
     [evaluation] = run.materialize(second, check).get_asset_check_evaluations()
     assert evaluation.passed
-
-
-def test_the_author_may_name_the_table_in_the_metadata(run: Run) -> None:
-    orders = asset_of("arrow", ORDERS, metadata={"dagster/table_name": "catalog.io.orders"})
-    assert run.materialize(orders).success
 
 
 def test_a_stream_without_a_batch_keeps_what_table_there_is(run: Run) -> None:
@@ -358,6 +354,54 @@ def test_a_reader_that_is_thrown_away_gives_its_connection_back(run: Run, lake: 
     eventually(lambda: open_connections(lake) == 0)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Optional[pd.DataFrame],  # noqa: UP045 # both ways to write it
+        pd.DataFrame | None,
+        Optional[pl.DataFrame],  # noqa: UP045
+        pl.DataFrame | None,
+    ],
+)
+def test_an_input_that_may_be_none_is_none_until_there_is_a_table(run: Run, kind: Any) -> None:
+    seen: list[Any] = []
+
+    def take(orders: Any) -> None:
+        seen.append(orders)
+
+    take.__annotations__["orders"] = kind
+    consumer = dg.asset(name="consumer", ins={"orders": dg.AssetIn(key=["io", "orders"])})(take)
+    orders = asset_of("arrow", ORDERS)
+    run.materialize(orders, consumer, selection=[consumer])
+    assert seen.pop() is None
+    run.materialize(orders, consumer)
+    assert isinstance(seen[0], kind)
+    assert len(to_rows(seen[0])) == 3
+
+
+@pytest.mark.parametrize(("columns", "names"), [("id", ["id"]), (["at", "id"], ["at", "id"])])
+def test_one_column_may_be_named_as_text(run: Run, columns: Any, names: list[str]) -> None:
+    loaded: list[Any] = []
+
+    @dg.asset(ins={"orders": dg.AssetIn(key=["io", "orders"], metadata={"columns": columns})})
+    def consumer(orders: pa.Table) -> None:
+        loaded.extend(orders.column_names)
+
+    run.materialize(asset_of("arrow", ORDERS), consumer)
+    assert loaded == names
+
+
+@pytest.mark.parametrize(("columns", "named"), [(["id", "nmae"], "no column 'nmae'"), (7, "of type int")])
+def test_a_wrong_column_is_named(run: Run, columns: Any, named: str) -> None:
+    @dg.asset(ins={"orders": dg.AssetIn(key=["io", "orders"], metadata={"columns": columns})})
+    def consumer(orders: pa.Table) -> None: ...
+
+    error = error_of(run, asset_of("arrow", ORDERS), consumer)
+    [found] = [step for step in causes(error) if isinstance(step, (ColumnMismatchError, ConfigError))]
+    assert named in found.message
+    assert "columns" in str(found)
+
+
 def test_inputs_without_annotation_need_a_default(run: Run) -> None:
     seen: list[type] = []
 
@@ -389,6 +433,8 @@ def error_of(run: Run, *assets: Any) -> Exception:
         ({"lakebase/mode": "upsert", "lakebase/keys": {"id": 1}}, "lakebase/keys"),
         ({"lakebase/schema_evolution": "any"}, "lakebase/schema_evolution"),
         ({"lakebase/modus": "append"}, "lakebase/modus"),
+        ({"lakebase/delete": "missing"}, "lakebase/delete"),
+        ({"lakebase/mode": "upsert", "lakebase/keys": ["id"], "lakebase/delete": "all"}, "lakebase/delete"),
     ],
 )
 def test_wrong_metadata_are_named_before_anything_is_sent(
@@ -411,7 +457,8 @@ def test_wrong_metadata_are_named_before_anything_is_sent(
         (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), ColumnMismatchError, "'o'"),
         (pa.table({"x" * 64: [1]}), ConfigError, "63"),
         (iter([1]), LoadError, "int"),
-        ({"a": 1}, dg.DagsterInvariantViolationError, "dict"),
+        ({"a": 1}, dg.DagsterInvariantViolationError, "no dict"),
+        ({"a": 1}, dg.DagsterInvariantViolationError, "Return one of these"),
     ],
 )
 def test_an_output_that_is_no_table_is_refused_with_a_reason(
@@ -433,6 +480,39 @@ def test_none_is_refused(run: Run) -> None:
     assert "-> None" in str(causes(error_of(run, orders)))
 
 
+@pytest.mark.parametrize("form", FRAMES)
+def test_missing_rows_are_deleted_where_metadata_say_so(run: Run, form: str) -> None:
+    metadata = {"lakebase/mode": "upsert", "lakebase/keys": "id", "lakebase/delete": "missing"}
+    run.materialize(asset_of(form, ORDERS, metadata=metadata))
+    told = metadata_of(run.materialize(asset_of(form, ORDERS.slice(1), metadata=metadata)))
+    assert run.rows("orders") == ROWS[1:]
+    assert (told["lakebase/deleted"], told["lakebase/unchanged"], told["dagster/row_count"]) == (1, 2, 2)
+
+
+def test_a_stream_without_a_batch_deletes_what_is_missing_from_it(run: Run) -> None:
+    metadata = {"lakebase/mode": "upsert", "lakebase/keys": "id", "lakebase/delete": "missing"}
+    run.materialize(asset_of("arrow", ORDERS, metadata=metadata))
+
+    @dg.asset(key_prefix="io", metadata=metadata)
+    def orders() -> Any:
+        return iter([])
+
+    assert metadata_of(run.materialize(orders))["lakebase/deleted"] == 3
+    assert run.rows("orders") == []
+
+
+def test_a_bad_row_is_told_with_a_remedy_that_there_is(run: Run) -> None:
+    run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
+    run.execute("CREATE TABLE io.orders (id smallint CHECK (id < 9)); GRANT ALL ON io.orders TO PUBLIC")
+    for column in (pa.array([1, 70000], pa.int32()), pa.array([1, 10], pa.int16())):
+        error = error_of(run, asset_of("arrow", pa.table({"id": column}), metadata=dict(ADDING)))
+        [bad] = [step for step in causes(error) if isinstance(step, LoadError)]
+        assert not any(option in bad.remedy for option in ("on_error", "create=True", "columns="))
+
+
+ADDING = {"lakebase/schema_evolution": "add"}
+
+
 def test_a_missing_table_says_what_to_do(run: Run) -> None:
     @dg.asset(ins={"orders": dg.AssetIn(key=["io", "orders"])})
     def consumer(orders: pa.Table) -> None: ...
@@ -440,6 +520,26 @@ def test_a_missing_table_says_what_to_do(run: Run) -> None:
     error = error_of(run, dg.AssetSpec(["io", "orders"]), consumer)
     [missing] = [step for step in causes(error) if isinstance(step, TableNotFoundError)]
     assert "Materialize the upstream asset" in missing.remedy
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("id int", pa.table({"id": [1 << 40]})),
+        ("id bigint CHECK (id > 0)", pa.table({"id": [-1]})),
+        ("id bigint UNIQUE", pa.table({"id": [1, 1]})),
+        ("id bigint NOT NULL", pa.table({"id": pa.array([None], pa.int64())})),
+        ("other bigint NOT NULL", pa.table({"id": [1]})),
+    ],
+)
+def test_a_remedy_names_no_option_that_an_output_has_not(run: Run, table: str, value: pa.Table) -> None:
+    run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
+    run.execute(f"CREATE TABLE io.orders ({table}); GRANT ALL ON io.orders TO PUBLIC")
+    error = error_of(run, asset_of("arrow", value))
+    [refused] = [step for step in causes(error) if isinstance(step, LoadError)]
+    for option in (*LOAD_OPTIONS, "reject"):
+        assert f"{option}=" not in refused.remedy
+    assert "on_error" not in refused.remedy
 
 
 def test_a_role_without_create_can_write_where_the_schema_is(run: Run) -> None:
@@ -468,9 +568,28 @@ def test_one_connection_serves_the_whole_run(run: Run, lake: LocalLakebase) -> N
     assert run.rows("copied") == ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "spark"),
+        # It takes the keys of an asset.
+        ("mode", "upsert"),
+        ("schema_evolution", "spark"),
+        ("default_load_type", "spark"),
+    ],
+)
+def test_an_unknown_default_is_refused_where_definitions_load(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is '{value}'") as caught:
+        LakebaseIOManager(lakebase=LakebaseResource(), **{name: value})
+    assert "Use one of" in caught.value.remedy
+
+
 @pytest.mark.parametrize("name", ["mode", "schema_evolution", "default_load_type"])
-def test_an_unknown_default_is_refused_at_set_up(run: Run, name: str) -> None:
-    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: "spark"})
+def test_an_unknown_default_of_the_environment_is_refused_at_set_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("A_DEFAULT", "spark")
+    manager = LakebaseIOManager(lakebase=LakebaseResource(), **{name: dg.EnvVar("A_DEFAULT")})
     with pytest.raises(dg.DagsterResourceFunctionError) as caught:
         run.materialize(asset_of("arrow", ORDERS), manager=manager)
     [error] = [step for step in causes(caught.value) if isinstance(step, ConfigError)]

@@ -60,6 +60,13 @@ def partitioned(
     return dg.asset(key_prefix="io", partitions_def=definition, metadata=metadata)(orders)
 
 
+def load_error(run: Run, asset: dg.AssetsDefinition, key: str) -> LoadError:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # Dagster wraps it or does not
+        run.materialize(asset, partition_key=key)
+    [error] = [step for step in causes(caught.value) if isinstance(step, LoadError)]
+    return error
+
+
 def config_error(run: Run, asset: dg.AssetsDefinition, key: str) -> ConfigError:
     with pytest.raises(Exception) as caught:  # noqa: PT011 # Dagster wraps it or does not
         run.materialize(asset, partition_key=key)
@@ -320,15 +327,93 @@ def test_a_dimension_without_a_column_is_named(run: Run) -> None:
     assert "'region'" in config_error(run, orders, "2026-01-01|east").message
 
 
-def test_rows_outside_of_the_partition_are_refused(run: Run) -> None:
-    orders = partitioned(
-        "arrow", dg.StaticPartitionsDefinition(["a", "b"]), "part", lambda key: pa.table({"part": ["a", "b"]})
+MODES: dict[str, dict[str, Any]] = {
+    "replace": {},
+    "append": {"lakebase/mode": "append"},
+    "upsert": {"lakebase/mode": "upsert", "lakebase/keys": ["n"]},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_outside_of_the_partition_are_refused(run: Run, mode: str) -> None:
+    rows = {
+        "a": pa.table({"part": ["a", "b", None], "n": [1, 2, 3]}),
+        "b": pa.table({"part": ["b"], "n": [7]}),
+    }
+    definition = dg.StaticPartitionsDefinition(["a", "b"])
+    orders = partitioned("arrow", definition, "part", lambda key: rows[key], **MODES[mode])
+    run.materialize(orders, partition_key="b")
+    assert "2 of 3 rows" in load_error(run, orders, "a").message
+    assert run.rows("orders") == [("b", 7)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", FRAMES)
+def test_each_mode_tells_what_became_of_the_rows(run: Run, mode: str, form: str) -> None:
+    rows = {"a": [(1, "x"), (2, "x")], "b": [(7, "x")]}
+    definition = dg.StaticPartitionsDefinition(["a", "b"])
+
+    def build(key: str) -> pa.Table:
+        keys, texts = zip(*rows[key], strict=True)
+        return pa.table({"n": keys, "text": texts, "part": [key] * len(keys)})
+
+    orders = partitioned(form, definition, "part", build, **MODES[mode])
+    run.materialize(orders, partition_key="b")
+    run.materialize(orders, partition_key="a")
+    rows["a"] = [(1, "x"), (2, "y"), (3, "z")]
+    told = metadata_of(run.materialize(orders, partition_key="a"))
+    names = ("lakebase/inserted", "lakebase/updated", "lakebase/unchanged", "lakebase/deleted")
+    expected = {"replace": (3, 0, 0, 2), "append": (3, 0, 0, 0), "upsert": (1, 1, 1, 0)}
+    assert tuple(told[name] for name in names) == expected[mode]
+    assert told["dagster/partition_row_count"] == (5 if mode == "append" else 3)
+    assert told["lakebase/rows_written"] == 3
+    assert "dagster/row_count" not in told
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_server_may_compute_what_tells_the_partition(run: Run, mode: str) -> None:
+    run.execute("CREATE SCHEMA io; GRANT ALL ON SCHEMA io TO PUBLIC")
+    run.execute(
+        "CREATE TABLE io.orders"
+        " (n bigint PRIMARY KEY, at timestamp, day date GENERATED ALWAYS AS (at::date) STORED)"
     )
-    with pytest.raises(Exception) as caught:  # noqa: PT011 # Dagster wraps it or does not
-        run.materialize(orders, partition_key="a")
-    [error] = [step for step in causes(caught.value) if isinstance(step, LoadError)]
-    assert "1 of 2 rows" in error.message
-    assert run.execute("SELECT to_regclass('io.orders')") == [(None,)]
+    run.execute("GRANT ALL ON io.orders TO PUBLIC")
+    days = iter(["2026-01-01", "2026-01-01", "2026-01-02"])
+    orders = partitioned(
+        "arrow",
+        dg.DailyPartitionsDefinition("2026-01-01"),
+        "day",
+        lambda key: pa.table({"n": [len(seen)], "at": pa.array([datetime.fromisoformat(next(days))], WALL)}),
+        **{**MODES[mode], "lakebase/schema_evolution": "add"},
+    )
+    seen: list[int] = []
+    for _ in range(2):
+        told = metadata_of(run.materialize(orders, partition_key="2026-01-01"))
+        seen.append(told["dagster/partition_row_count"])
+    assert seen == ([1, 1] if mode == "replace" else [1, 2])
+    assert "1 of 1 rows" in load_error(run, orders, "2026-01-01").message
+
+
+def test_missing_rows_are_deleted_from_the_partition_of_the_run(run: Run) -> None:
+    rows = {"a": [1, 2, 3], "b": [7, 8]}
+    definition = dg.StaticPartitionsDefinition(["a", "b"])
+    orders = partitioned(
+        "arrow",
+        definition,
+        "part",
+        lambda key: pa.table(
+            {"n": pa.array(rows[key], pa.int64()), "part": pa.array([key] * len(rows[key]))}
+        ),
+        **MODES["upsert"],
+        **{"lakebase/delete": "missing"},
+    )
+    for key in ("a", "b"):
+        run.materialize(orders, partition_key=key)
+    rows["a"] = [1, 4]
+    told = metadata_of(run.materialize(orders, partition_key="a"))
+    assert run.rows("orders") == [(1, "a"), (4, "a"), (7, "b"), (8, "b")]
+    assert (told["lakebase/deleted"], told["lakebase/inserted"], told["lakebase/unchanged"]) == (2, 1, 1)
+    assert told["dagster/partition_row_count"] == 2
 
 
 def test_recreating_a_table_for_one_partition_is_refused(run: Run) -> None:

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from lakebase_provider.local import LocalLakebase
@@ -74,3 +76,41 @@ def test_an_interrupted_step_cancels_its_query(
         process.send_signal(how)
         eventually(lambda: running(lake) == [])
         process.communicate(timeout=120)
+
+
+@pytest.fixture
+def slowly_filled(lake: LocalLakebase) -> Iterator[None]:
+    """A table that takes a minute for each row."""
+    with psycopg.connect(lake.superuser_dsn, dbname=lake.config().database, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS slowly_filled, lakebase_load")
+        connection.execute("CREATE TABLE slowly_filled (n int)")
+        connection.execute("GRANT ALL ON slowly_filled TO public")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(60); RETURN new; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER slowly BEFORE INSERT ON slowly_filled FOR EACH ROW EXECUTE FUNCTION slowly()"
+        )
+        yield
+        assert connection.execute("SELECT count(*) FROM slowly_filled").fetchone() == (0,)
+        connection.execute("DROP FUNCTION slowly CASCADE")
+        connection.execute("DROP TABLE IF EXISTS slowly_filled, lakebase_load")
+
+
+@pytest.mark.usefixtures("slowly_filled")
+@pytest.mark.parametrize("job", ["loading", "storing"])
+def test_an_interrupted_write_is_an_interrupt_and_no_failure_of_the_load(
+    lake: LocalLakebase, home: Path, job: str
+) -> None:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with start(job, home) as process:
+        eventually(lambda: lake.admin.execute(waits) == [(1,)] or process.poll() is not None, within=120)
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: lake.admin.execute(waits) == [(0,)])
+        printed, _ = process.communicate(timeout=120)
+    assert "DagsterExecutionInterruptedError" in printed, printed[-4000:]
+    assert "LoadError" not in printed
+    assert "LoadInterruptedError" not in printed
+    assert "statement_timeout" not in printed

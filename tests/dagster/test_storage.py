@@ -40,6 +40,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
+from tests.security.test_surroundings import set_all
 
 pytest.importorskip("dagster_postgres", reason="LakebaseStorage needs the extra dagster-storage")
 
@@ -93,6 +94,14 @@ def execute(job: str, home: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+
+
+def test_libpqs_surroundings_have_no_effect(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, tmp_path)
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_runs_count() >= 0
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.connection import LakebaseConnection
 from lakebase_provider.core.errors import CommitUnknownError, LoadInterruptedError
 from lakebase_provider.local import FaultProxy, LocalLakebase
+from lakebase_provider.local.fault_proxy import Direction
 
 
 @pytest.fixture
@@ -82,6 +84,54 @@ def test_row_14_a_commit_that_never_arrived_is_a_load_to_do_again(
         assert rows_of(table) == 0
         assert client.load([(1,), (2,)], "t", load_id=load_id).inserted == 2
         assert rows_of(table) == 2
+
+
+@pytest.mark.parametrize("forced_by", ["run", None])
+@pytest.mark.parametrize(("arrives", "cut"), [(True, "to_client"), (False, "to_server")])
+def test_row_14_the_entry_of_an_earlier_load_does_not_answer_for_a_forced_one(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    forced_by: str | None,
+    arrives: bool,
+    cut: Direction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options: Any = {"load_id": "day/1", "force": True, "forced_by": forced_by}
+    table.load([(1,), (2,)], "t", load_id="day/1")
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        before_commit(monkeypatch, lambda: proxy.cut_after(0, direction=cut))
+        if arrives:
+            assert client.load([(3,)], "t", **options).inserted == 1
+        else:
+            with pytest.raises(LoadInterruptedError, match="did not take place"):
+                client.load([(3,)], "t", **options)
+        assert rows_of(table) == (3 if arrives else 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "retryable"),
+    [({"force": True}, False), ({"force": True, "forced_by": "run"}, True)],
+)
+def test_row_14_a_forced_load_bears_repetition_where_it_says_who_forces_it(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    options: Any,
+    retryable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_for_good() -> None:
+        proxy.cut_after(0, direction="to_client")
+        proxy.refuse()
+
+    with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+        before_commit(monkeypatch, cut_for_good)
+        with pytest.raises(CommitUnknownError) as caught:
+            client.load([(1,)], "t", load_id="day/1", **options)
+        assert caught.value.retryable is retryable
+        assert ("forced_by" in caught.value.remedy) is not retryable
+        proxy.heal()
 
 
 @pytest.mark.parametrize(("load_id", "retryable"), [("day/1", True), (None, False)])

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase, LocalLakebaseError
 from tests.eventually import eventually
 
@@ -106,6 +107,25 @@ def test_a_parent_killed_while_starting_leaves_nothing() -> None:
     # The last of them ends after it has removed the folder.
     eventually(lambda: not processes_naming(str(temporary)))
     temporary.rmdir()
+
+
+@pytest.mark.parametrize("name", ["a blank", "it's", "back\\slash", "a,comma", 'a"quote', "ü"])
+def test_the_temporary_folders_name_may_be_of_any_kind(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A short path: sockets have little room for one.
+    above = Path(tempfile.mkdtemp())
+    temporary = above / name
+    temporary.mkdir()
+    for folder in (above, temporary):
+        folder.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with LocalLakebase(max_connections=20) as lake:
+        assert lake.admin.execute("SELECT 1") == [(1,)]
+        with psycopg.connect(lake.superuser_dsn) as connection:
+            assert connection.info.port == 5432
+        with LakebaseClient(lake.config()).connect(timeout=10) as connection:
+            assert connection.pgconn.ssl_in_use
+    temporary.rmdir()
+    above.rmdir()
 
 
 def test_a_dead_postgres_ends_the_server(lake: LocalLakebase) -> None:

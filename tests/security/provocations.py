@@ -91,7 +91,11 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
     ),
     "StatementError": OutOfReach(
         ("core", "dagster"),
-        ("lakebase_provider/triggers/", "lakebase_provider/hooks/xcom_values.py"),
+        (
+            "lakebase_provider/triggers/",
+            "lakebase_provider/core/plain_errors.py",
+            "lakebase_provider/hooks/xcom_values.py",
+        ),
         "It carries an error from Airflow's triggerer, or is about XCom.",
     ),
     "_ClosedError": OutOfReach(
@@ -330,7 +334,37 @@ def lock_of_another(front: Front, world: World) -> None:
     client.run_transaction(lambda c: c.execute(refusing("55P03")))
 
 
-@raises("IdleInTransactionError", *SYNC)
+def ended(sqlstate: str, message: str) -> bytes:
+    """A statement that the server ends as if by one of its timeouts, whatever its version."""
+    return f"DO $$ BEGIN RAISE '{message}' USING ERRCODE = '{sqlstate}'; END $$".encode()
+
+
+@raises("StatementTimedOut", *ALL)
+def statement_takes_too_long(front: Front, world: World) -> None:
+    front.select(world.settings(statement_timeout=0.05), "SELECT pg_sleep(60)")
+
+
+@raises("TransactionTimedOut", *SYNC)
+def transaction_takes_too_long(front: Front, world: World) -> None:
+    with front.client(world.settings()).connection() as connection:
+        connection.execute(ended("25P04", "terminating connection due to transaction timeout"))
+
+
+@raises("SessionIdled", *SYNC)
+def session_idles(front: Front, world: World) -> None:
+    with front.client(world.settings()).connection() as connection:
+        connection.execute(ended("57P05", "terminating connection due to idle-session timeout"))
+
+
+@raises("SessionTerminated", *SYNC)
+def session_is_terminated(front: Front, world: World) -> None:
+    with front.client(world.settings()).connection() as connection:
+        pid = connection.info.backend_pid
+        world.lake.admin.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        connection.execute("SELECT 1")
+
+
+@raises("TransactionIdled", *SYNC)
 def idle_for_too_long(front: Front, world: World) -> None:
     client = front.client(world.settings())
 
@@ -410,10 +444,10 @@ def more_rows_than_xcom_takes(front: AirflowFront, world: World) -> None:
 @raises("StatementError", "airflow")
 def failure_in_the_triggerer(front: AirflowFront, world: World) -> None:
     front.connection(world.settings())
-    operator = LakebaseSqlOperator(task_id="rows", sql="SELECT absent", deferrable=True)
+    operator = LakebaseSqlOperator(task_id="rows", sql="SELECT pg_sleep(9)", deferrable=True)
 
     async def event() -> Any:
-        trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=["SELECT absent"])
+        trigger = LakebaseSqlTrigger(conn_id="lakebase_default", sql=["SELECT pg_sleep(9)"], timeout=0.1)
         try:
             async for found in trigger.run():
                 return found.payload

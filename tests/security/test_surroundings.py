@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg import pq
+from sqlalchemy import text
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, SessionSettingError
 from lakebase_provider.core.floors import ALLOWED_AUTH_TYPES, ALLOWED_PROFILES, LEAST_SSLMODE
-from lakebase_provider.core.network import neutral_parameters, tls_parameters
+from lakebase_provider.core.network import (
+    SESSION_VARIABLES,
+    neutral_parameters,
+    tls_parameters,
+    warn_of_session_variables,
+)
 from lakebase_provider.local import LocalLakebase
+from lakebase_provider.local.errors import LocalLakebaseError
 
+from .exposure import Canaries
+from .fronts import FRONTS, World
 from .listener import Listener
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
@@ -44,7 +56,24 @@ VARIABLES = {
     "PGSSLROOTCERT": "{folder}/root.crt",
     "PGCLIENTENCODING": "LATIN1",
     "PGPASSFILE": "{folder}",
+    "PGSSLSNI": "0",
+    "PGSSLCOMPRESSION": "1",
+    "PGREQUIRESSL": "0",
+    "PGAPPNAME": "somebody",
+    "PGCONNECT_TIMEOUT": "nonsense",
+    "PGDATABASE": "no_such_database",
+    "PGHOST": "nowhere.invalid",
+    "PGPORT": "1",
+    "PGUSER": "nobody",
+    "PGPASSWORD": "nonsense",
+    "PGKRBSRVNAME": "nobody",
+    "PGGSSLIB": "nonsense",
+    "PGGSSDELEGATION": "1",
+    "PGSYSCONFDIR": "{folder}",
+    "PGSERVICEFILE": "{folder}/no_services.conf",
 }
+#: What libpq reads besides: tested by themselves, or of no effect on a session.
+OTHER_VARIABLES = {"PGSERVICE", *SESSION_VARIABLES, "PGOAUTHDEBUG"}
 
 
 @pytest.fixture
@@ -72,6 +101,92 @@ def test_a_variable_of_libpq_has_no_effect(
     config = lakebase_env.config()
     monkeypatch.setenv(name, VARIABLES[name].format(folder=postgresql_home))
     assert works(config)
+
+
+def test_every_variable_that_this_libpq_knows_is_tried() -> None:
+    """Found in its code, for it tells of no more than those that a parameter has."""
+    named = {option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
+    inside = {name for name in strings_of(libpq()) if name.startswith("PG") and not name.startswith("PGRES_")}
+    assert {"PGSYSCONFDIR", "PGTZ"} < inside
+    assert (named | inside) - VARIABLES.keys() - OTHER_VARIABLES == set()
+
+
+def libpq() -> Path:
+    """The library that psycopg has loaded."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.split(maxsplit=5)[-1]
+        if re.match(r"libpq[-.]", Path(path).name):
+            return Path(path)
+    pytest.skip("libpq is not a library of its own here")
+
+
+def strings_of(library: Path) -> set[str]:
+    return {found.decode() for found in re.findall(rb"(?<=\0)PG[A-Z_]+(?=\0)", library.read_bytes())}
+
+
+@pytest.mark.parametrize("front", ["core", "async", "airflow", "airflow-async", "dagster"])
+def test_nor_in_any_front(
+    lakebase_env: LocalLakebase, postgresql_home: Path, monkeypatch: pytest.MonkeyPatch, front: str
+) -> None:
+    with ExitStack() as stack:
+        world = World(lakebase_env, monkeypatch, postgresql_home, Canaries(), stack)
+        settings = world.settings()
+        set_all(monkeypatch, postgresql_home)
+        FRONTS[front](world).select(settings, "SELECT 1")
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value.format(folder=folder))
+
+
+async def test_nor_in_an_engine(
+    lakebase_env: LocalLakebase, postgresql_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = LakebaseClient(lakebase_env.config())
+    set_all(monkeypatch, postgresql_home)
+    engine = client.engine()
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW client_encoding")).scalar() == "UTF8"
+    engine.dispose()
+    async_engine = client.async_engine()
+    async with async_engine.connect() as connection:
+        assert (await connection.execute(text("SHOW client_encoding"))).scalar() == "UTF8"
+    await async_engine.dispose()
+
+
+def test_nor_on_a_local_lakebase(postgresql_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, postgresql_home)
+    for name in (*SESSION_VARIABLES, "PGSERVICE"):
+        # Its own sessions are in a process without any of them.
+        monkeypatch.setenv(name, "nonsense")
+    with LocalLakebase(max_connections=20) as lake:
+        for name in (*SESSION_VARIABLES, "PGSERVICE"):
+            monkeypatch.delenv(name)
+        assert lake.admin.execute("SHOW TimeZone") == [("UTC",)]
+        assert works(lake.config())
+
+
+@pytest.mark.usefixtures("postgresql_home")
+def test_what_libpq_sends_of_its_own_accord_is_told(
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = LakebaseClient(lakebase_env.config())
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGGEQO", "default")
+    warn_of_session_variables.cache_clear()
+    for _ in range(2):
+        client.connect(timeout=5).close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.split(" of the")[0] for line in warnings] == ["PGTZ"]
+    monkeypatch.setenv("PGTZ", "Middle/Earth")
+    with pytest.raises(SessionSettingError) as caught:
+        client.connect(timeout=5)
+    assert "unset PGTZ" in caught.value.remedy
+    with pytest.raises(LocalLakebaseError) as refused:
+        lakebase_env.admin.execute("SELECT 1")
+    assert "unset PGTZ" in refused.value.remedy
+    warn_of_session_variables.cache_clear()
 
 
 @pytest.mark.usefixtures("postgresql_home")
@@ -103,6 +218,7 @@ def test_a_service_leads_nowhere(
         services.write_text(
             f"[other]\nhost=127.0.0.1\nhostaddr=127.0.0.1\nport={somebody_else.port}\nsslmode=disable\n"
             "user=other\npassword=other\ndbname=other\noptions=-c x=1\nreplication=true\nrequire_auth=none\n"
+            "keepalives=0\nkeepalives_idle=1\ntcp_user_timeout=1\n"
         )
         assert works(config)
         assert somebody_else.received == []
@@ -111,6 +227,9 @@ def test_a_service_leads_nowhere(
     with pytest.raises(ConfigError, match="service") as caught:
         works(config)
     assert "PGSERVICE" in caught.value.remedy
+    with pytest.raises(LocalLakebaseError, match="service") as refused:
+        lakebase_env.admin.execute("SELECT 1")
+    assert "PGSERVICE" in refused.value.remedy
 
 
 def test_every_parameter_that_a_variable_could_set_is_given(lakebase_env: LocalLakebase) -> None:
@@ -129,12 +248,20 @@ def test_every_parameter_that_a_variable_could_set_is_given(lakebase_env: LocalL
     assert given["sslmode"] == "verify-full"
     by_variable = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
     assert by_variable - given.keys() == {"service"}
-    # What has no variable can come from a service's file; that of timing is the system's own affair.
+    # What has no variable can come from a service's file. These have no value that stands for the default.
     others = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} - by_variable
     assert others - given.keys() == {
-        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+        *("keepalives_idle", "keepalives_interval", "keepalives_count"),
         *("fallback_application_name", "scram_client_key", "scram_server_key"),
     }
+
+
+def test_a_caller_may_still_say_how_a_dead_link_is_told(lakebase_env: LocalLakebase) -> None:
+    client = LakebaseClient(lakebase_env.config())
+    with client.connect(timeout=5, tcp_user_timeout=7000) as connection:
+        found = {option.keyword: option.val for option in connection.pgconn.info}
+    assert found[b"tcp_user_timeout"] == b"7000"
+    assert found[b"keepalives"] == b"1"
 
 
 def test_no_file_is_named_where_none_is_meant() -> None:

@@ -12,10 +12,13 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.arrow_types import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.source import Source, open_source
-from lakebase_provider.core.bulk.table import Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.table import Table, TableName, read_table
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+from lakebase_provider.core.remedy import Remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +107,11 @@ def _type_of(kind: pa.DataType, column: str) -> str:
             return name
     raise ConfigError(
         f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
-        remedy="Cast it in the source, or create the table and load without create=True.",
+        remedy=Remedy(
+            "Cast it in the source, or create the table and load without create=True.",
+            options=("create",),
+            otherwise="Cast it in the source, such as to text.",
+        ),
     )
 
 
@@ -146,6 +153,7 @@ def ensure_table(
     *,
     columns: Sequence[str] | None = None,
     keys: Sequence[str] = (),
+    csv: CsvFormat = PLAIN_CSV,
 ) -> tuple[Table, Source]:
     """The table, created for the source where it is missing; and the source, opened.
 
@@ -155,12 +163,13 @@ def ensure_table(
         source: Rows, as :func:`~lakebase_provider.core.bulk.source.open_source` takes them.
         columns: The columns to take from the source; the names of those that rows without names have.
         keys: Names of the primary key's columns.
+        csv: How CSV files are written.
 
     Raises:
         ConfigError: The source does not tell its columns, or a type has no counterpart.
         ColumnMismatchError: A name stands twice, or a key is not among the columns.
     """
-    opened = open_source(source, columns)
+    opened = open_source(source, columns, csv)
     try:
         try:
             return read_table(connection, name), opened
@@ -176,7 +185,7 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     """The source's schema, inferred from its first batch where it does not know it; and the same source."""
     import pyarrow as pa
 
-    if source.schema is not None:
+    if source.schema is not None and source.column_names is not None:
         return source.schema, source
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:

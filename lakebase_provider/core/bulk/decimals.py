@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lakebase_provider.core.errors import ConfigError, LoadError
+from lakebase_provider.core.choices import require_choice
+from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +19,10 @@ _SMALL, MOST_DIGITS = 38, 76
 #: Digits behind the point that an undeclared numeric has at least, where there is room.
 _USUAL_SCALE = 18
 
-REMEDY = "Round the column or cast it to text in the query, or give a fetch or an unload numeric='text'."
+REMEDY = (
+    "Round the column or cast it to text, in the query or the table; "
+    "a fetch and an unload take numeric='text' for the same."
+)
 
 
 def undeclared() -> pa.DataType:
@@ -34,8 +38,7 @@ def require_numeric(numeric: str) -> None:
     Raises:
         ConfigError: It is none of :data:`Numeric`.
     """
-    if numeric not in get_args(Numeric):
-        raise ConfigError(f"numeric is {numeric!r}.", remedy=f"Use one of: {', '.join(get_args(Numeric))}.")
+    require_choice("numeric", numeric, get_args(Numeric))
 
 
 def decimal_for(whole: int, behind: int) -> pa.DataType | None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.result import SchemaEvolution
 from lakebase_provider.core.bulk.table import Column, Table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
-
-#: What may happen to a table whose columns are not those of the source.
-SchemaEvolution = Literal["error", "add", "widen", "recreate"]
-SCHEMA_EVOLUTIONS: tuple[str, ...] = get_args(SchemaEvolution)
 
 #: Integers by how much they hold, with the decimal digits that each needs.
 _INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}

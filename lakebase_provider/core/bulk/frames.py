@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.decimals import REMEDY, of_38_digits, of_one_schema
 from lakebase_provider.core.bulk.packing import as_views, packed
-from lakebase_provider.core.errors import ConfigError, LoadError
+from lakebase_provider.core.choices import require_choice
+from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ def require_form(form: str) -> None:
         ConfigError: It is none of :data:`FORMS`.
     """
     if form not in FORMS:
-        raise ConfigError(f"as_ is {form!r}.", remedy=f"Use one of: rows, {', '.join(FORMS)}.")
+        require_choice("as_", form, ("rows", *FORMS))
 
 
 def require_distinct_names(names: Iterable[str]) -> None:

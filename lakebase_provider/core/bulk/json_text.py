@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -100,3 +100,54 @@ def _has_non_finite(value: Any) -> bool:
     if isinstance(value, (list, tuple, set, frozenset)):
         return any(map(_has_non_finite, value))
     return False
+
+
+#: Characters of a path that an error shows, and levels that are looked into.
+_SHOWN, _LEVELS = 100, 50
+
+
+def unspeakable(value: Any) -> str | None:
+    """What JSON cannot say of a value that :func:`encode` refuses, and at which key: its type, not the value.
+
+    Returns:
+        Such as ``"set at key 'a.tags[2]'"``, or None where it was not found.
+    """
+    found = _first_unspeakable(value, "", _LEVELS)
+    if found is None:
+        return None
+    path, kind = found
+    path = path.removeprefix(".")
+    shown = path if len(path) <= _SHOWN else f"...{path[-_SHOWN:]}"
+    return f"{kind} at key {shown!r}" if path else kind
+
+
+def _first_unspeakable(value: Any, path: str, levels: int) -> tuple[str, str] | None:
+    if not levels:
+        return None
+    items: Iterable[tuple[str, Any]] | None = None
+    if isinstance(value, Mapping):
+        items = ((f"{path}.{key}", inner) for key, inner in value.items())
+    elif isinstance(value, (list, tuple)):
+        items = ((f"{path}[{number}]", inner) for number, inner in enumerate(value))
+    if items is not None:
+        inside = (_first_unspeakable(inner, at, levels - 1) for at, inner in items)
+        found = next(filter(None, inside), None)
+        if found is not None:
+            return found
+    return None if _is_spoken(value) else (path, _kind(value))
+
+
+def _is_spoken(value: Any) -> bool:
+    try:
+        encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float):
+        return "NaN or an infinity"
+    if isinstance(value, str):
+        return "a text with half a surrogate pair"
+    return f"a key of {type(value).__name__}" if isinstance(value, Mapping) else type(value).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import psycopg
@@ -126,14 +127,35 @@ class Ledger:
             return None
         return self.find(table, load_id)
 
-    def record(self, result: LoadResult) -> None:
-        """Enter what the load did."""
+    def claim_anew(
+        self, table: TableName, load_id: str, mode: Mode, forced_id: str | None
+    ) -> LoadResult | None:
+        """Enter a load in the place of an earlier one of its id, unless `forced_id` was loaded already.
+
+        Returns:
+            None if the load is entered and to be done; otherwise what the earlier one did.
+        """
+        self.wait(table, load_id)
+        earlier = None if forced_id is None else self.find(table, forced_id)
+        if earlier is not None:
+            return replace(earlier, load_id=load_id)
+        # Not DELETE, to which a role that may load need have no right.
+        query = sql.SQL(
+            "INSERT INTO {} (table_name, load_id, mode) VALUES (%s, %s, %s)"
+            " ON CONFLICT (table_name, load_id) DO UPDATE SET mode = excluded.mode"
+        ).format(self._quoted)
+        for entry in (load_id, *([forced_id] if forced_id else [])):
+            self._execute(query, (str(table), entry, mode))
+        return None
+
+    def record(self, result: LoadResult, forced_id: str | None = None) -> None:
+        """Enter what the load did, by its id and by the one that tells who forced it."""
         query = sql.SQL(
             "UPDATE {} SET loaded_at = clock_timestamp(), rows = %s, inserted = %s, updated = %s,"
-            " deleted = %s, unchanged = %s, rejected = %s WHERE table_name = %s AND load_id = %s"
+            " deleted = %s, unchanged = %s, rejected = %s WHERE table_name = %s AND load_id = ANY(%s)"
         ).format(self._quoted)
         counts = (result.rows, result.inserted, result.updated, result.deleted, result.unchanged)
-        self._execute(query, (*counts, result.rejected, result.table, result.load_id))
+        self._execute(query, (*counts, result.rejected, result.table, [result.load_id, forced_id]))
 
     def find(self, table: TableName, load_id: str) -> LoadResult | None:
         """What the ledger says of a load, or None where it says nothing."""

@@ -30,11 +30,15 @@ from lakebase_provider.core.bulk.transfer import PostgresQuery, copy_between, cr
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
+from lakebase_provider.core.remedy import without_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
+
+#: What to do about a value of another Postgres, which is right there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
 
 
 def load(
@@ -85,6 +89,8 @@ def load_rows(
     name = TableName.parse(table)
     with (
         telemetry.span("load", mode=plan.mode),
+        # Where rows are put aside, what is refused all the same could not be.
+        without_options(*(() if rejects is None else ("on_error",))),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
         settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
@@ -125,7 +131,7 @@ class _Load:
         if self.plan.load_id is not None:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
             ledger.ensure()
-            earlier = ledger.claim(name, self.plan.load_id, self.plan.mode)
+            earlier = self._claimed(ledger, name, self.plan.load_id)
             if earlier is not None:
                 logger.info(
                     "Skipped: load_id %r of %s was %s (%d rows).",
@@ -137,9 +143,14 @@ class _Load:
                 return earlier
         result = self._moved(name)
         if ledger is not None:
-            ledger.record(result)
+            ledger.record(result, self.plan.forced_id)
         _log(result)
         return result
+
+    def _claimed(self, ledger: Ledger, name: TableName, load_id: str) -> LoadResult | None:
+        if self.plan.force:
+            return ledger.claim_anew(name, load_id, self.plan.mode, self.plan.forced_id)
+        return ledger.claim(name, load_id, self.plan.mode)
 
     def _moved(self, name: TableName) -> LoadResult:
         # A load that is skipped never asks for what it would have loaded.
@@ -148,12 +159,18 @@ class _Load:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
             return self._move(self._table(name))
+        self.plan.csv.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
                 "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
                 remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
             )
-        with closing(self.source):
+        # Its rows are never put aside.
+        with (
+            closing(self.source),
+            without_options("on_error"),
+            typed_errors(f"Load into {name}", of_a_value=_IN_THE_QUERY),
+        ):
             return self._move(self._table(name))
 
     def _table(self, name: TableName) -> Table:
@@ -163,7 +180,12 @@ class _Load:
             )
         if self.plan.create:
             table, self.source = ensure_table(
-                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
+                self.connection,
+                name,
+                self.source,
+                columns=self.plan.columns,
+                keys=self.plan.keys or (),
+                csv=self.plan.csv,
             )
             return table
         table = read_table(self.connection, name)
@@ -216,6 +238,7 @@ class _Load:
             table,
             into=into,
             columns=self.plan.columns,
+            csv=self.plan.csv,
             progress=self.progress,
             reject=self.rejects,
         )

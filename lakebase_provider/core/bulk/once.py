@@ -98,14 +98,14 @@ def _load_and_commit(
     logger.warning("The connection was lost during the commit of a load into %s: asking.", result.table)
     try:
         with connections() as connection:
-            committed = _took_place(connection, result, transaction, plan.ledger_schema, clock)
+            committed = _took_place(connection, result, transaction, plan, clock)
     except (LakebaseError, psycopg.Error) as error:
         unknown = CommitUnknownError(
             f"The connection was lost during the commit of a load into {result.table}, and the server"
             f" could not be asked whether it took place: {error}",
-            remedy=None if result.load_id is None else "Load again with the same load_id.",
+            remedy=_remedy_of_doubt(plan),
             # With an id a second load is skipped if the first one took place.
-            retryable=result.load_id is not None,
+            retryable=plan.bears_repetition,
         )
         raise unknown from error
     if committed:
@@ -114,6 +114,14 @@ def _load_and_commit(
     raise LoadInterruptedError(
         f"The connection was lost during the commit of a load into {result.table}; it did not take place."
     ) from lost
+
+
+def _remedy_of_doubt(plan: LoadPlan) -> str | None:
+    if plan.bears_repetition:
+        return "Load again with the same load_id."
+    if plan.load_id is None:
+        return None
+    return "Look whether the rows are there before you load again; give forced loads forced_by."
 
 
 def _create_ledger(
@@ -136,12 +144,13 @@ def _took_place(
     connection: psycopg.Connection[Any],
     result: LoadResult,
     transaction: str,
-    ledger_schema: str | None,
+    plan: LoadPlan,
     clock: Clock,
 ) -> bool:
     name = TableName.parse(result.table)
-    if result.load_id is not None:
-        ledger = Ledger.of(connection, name, ledger_schema, clock=clock)
+    # A forced load's id may be that of an earlier one.
+    if result.load_id is not None and not plan.force:
+        ledger = Ledger.of(connection, name, plan.ledger_schema, clock=clock)
         ledger.wait(name, result.load_id)
         return ledger.find(name, result.load_id) is not None
     cursor, began, ended = plain_cursor(connection), clock.elapsed(), False

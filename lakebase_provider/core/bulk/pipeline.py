@@ -11,8 +11,10 @@ from psycopg.abc import Query
 
 from lakebase_provider.core.adaptation import register
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.seen import read_once
 from lakebase_provider.core.cursor import plain_cursor
+from lakebase_provider.core.remedy import without_options
 
 
 def executemany_pipeline(
@@ -35,7 +37,12 @@ def executemany_pipeline(
         LoadError: A statement failed; the transaction is to be rolled back.
     """
     items, reading = read_once(rows)
-    with closing(reading), typed_errors("Statements in a pipeline"), plain_cursor(connection) as cursor:
+    with (
+        closing(reading),
+        without_options(*LOAD_OPTIONS),
+        typed_errors("Statements in a pipeline"),
+        plain_cursor(connection) as cursor,
+    ):
         register(cursor)  # the connection may be the caller's own
         # psycopg's executemany has the server prepare the statement, and queues without waiting.
         cursor.executemany(query, items)

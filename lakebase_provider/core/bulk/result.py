@@ -1,11 +1,14 @@
-"""What a load did."""
+"""What a load is to do, in a word, and what it did."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Mode = Literal["append", "replace", "merge"]
+#: What may happen to a table with other columns than the rows have.
+SchemaEvolution = Literal["error", "add", "widen", "recreate"]
+SCHEMA_EVOLUTIONS: tuple[str, ...] = get_args(SchemaEvolution)
 
 
 @dataclass(frozen=True)

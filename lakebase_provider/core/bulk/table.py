@@ -9,40 +9,14 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
-#: Postgres cuts longer names off without a word, so that two of them may become one.
-MAX_NAME_BYTES = 63
 #: Columns that Postgres gives a table at most.
 MAX_COLUMNS = 1600
 
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
-
-
-def identifier(name: str, *, what: str = "column") -> str:
-    """A name that Postgres takes as it stands.
-
-    Args:
-        name: The name, without quotes around it.
-        what: What it names, for the error.
-
-    Raises:
-        ConfigError: It is empty, longer than 63 bytes or has a NUL character.
-    """
-    if not isinstance(name, str):
-        raise ConfigError(f"The {what}'s name is of type {type(name).__name__}.", remedy="Give a str.")
-    if not name:
-        raise ConfigError(f"The {what}'s name is empty.", remedy=f"Give the {what} a name.")
-    if "\0" in name:
-        raise ConfigError(f"The {what}'s name {name!r} has a NUL character.", remedy="Remove it.")
-    size = len(name.encode(errors="surrogatepass"))
-    if size > MAX_NAME_BYTES:
-        raise ConfigError(
-            f"The {what}'s name {name!r} has {size} bytes; Postgres would cut it off at {MAX_NAME_BYTES}.",
-            remedy=f"Shorten it to {MAX_NAME_BYTES} bytes of UTF-8.",
-        )
-    return name
 
 
 def require_width(columns: int, what: str) -> None:

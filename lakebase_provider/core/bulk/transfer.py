@@ -23,10 +23,11 @@ from lakebase_provider.core.bulk.copy_in import (
     target_columns,
 )
 from lakebase_provider.core.bulk.failures import typed_errors
+from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.query import Parameters, bare, is_plain_query
 from lakebase_provider.core.bulk.session import UTF8, settings
 from lakebase_provider.core.bulk.source import Source
-from lakebase_provider.core.bulk.table import Column, Table, TableName, identifier, read_table
+from lakebase_provider.core.bulk.table import Column, Table, TableName, read_table
 from lakebase_provider.core.bulk.transfer_servers import Block, Server, server_of
 from lakebase_provider.core.bulk.transfer_types import Passage, Typed, mismatch, passage
 from lakebase_provider.core.cursor import plain_cursor
@@ -414,6 +415,7 @@ class _Run:
             row=row,
             column=name,
             kind=of.name,
+            remedy=f"Convert it in the query to what {to.name} holds, or leave the row out there.",
         )
 
 

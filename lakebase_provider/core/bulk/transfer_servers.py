@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +15,7 @@ from lakebase_provider.core.bulk.query import Parameters, query_text
 from lakebase_provider.core.bulk.session import settings
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.threads import start_for_caller
 
 #: The oldest server whose binary form is today's everywhere: times are integers from this one on.
 OLDEST_VERSION = 100_000
@@ -237,10 +237,7 @@ class _Reader:
         self._blocks: queue.Queue[Block | BaseException | None] = queue.Queue(_BLOCKS)
         self._data, self._messages = bytearray(), 0
         self._closed = False
-        self._thread = threading.Thread(
-            target=self._read, args=(cursor, statement), name="lakebase-transfer", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_for_caller(self._read, cursor, statement, name="lakebase-transfer")
 
     def blocks(self) -> Iterator[Block]:
         while (block := self._blocks.get()) is not None:

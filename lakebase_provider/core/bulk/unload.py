@@ -14,15 +14,17 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.copy_out import copy_out
-from lakebase_provider.core.bulk.decimals import Numeric, require_numeric
+from lakebase_provider.core.bulk.decimals import Numeric
 from lakebase_provider.core.bulk.query import Parameters, bare, describe, is_plain_query, query_text
 from lakebase_provider.core.bulk.read import BATCH_ROWS, read_batches
 from lakebase_provider.core.bulk.session import UTF8, settings
-from lakebase_provider.core.bulk.unload_files import FORMATS, Destination, Format
+from lakebase_provider.core.bulk.unload_files import Destination, Format
 from lakebase_provider.core.bulk.unload_json import require_distinct, write_json_lines
+from lakebase_provider.core.bulk.unload_options import check_unload_options
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+from lakebase_provider.core.threads import in_this_context
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,8 +106,10 @@ def unload(
         psycopg.Error: The server refuses the query, or cancels it.
         OSError: A file could not be written.
     """
-    _require(format, parallel, by, batch_rows)
-    require_numeric(numeric)
+    check_unload_options(
+        {"format": format, "parallel": parallel, "by": by, "batch_rows": batch_rows, "numeric": numeric}
+    )
+    _require_pyarrow(format)
     if max_connections is not None and parallel > max_connections:
         raise ConfigError(
             f"parallel is {parallel}, and the pool has at most {max_connections} connections.",
@@ -156,7 +160,8 @@ def unload_within(
     Raises:
         Exception: As :func:`unload` does, and what `commit` raises.
     """
-    _require(format, 1, None, None)
+    check_unload_options({"format": format})
+    _require_pyarrow(format)
     with destination.files(format, None, commit) as files:
         return _written(connection, _plain(connection, query, params), files[0], format, _Manner())
 
@@ -183,22 +188,11 @@ def _written(
         return _WRITERS[format](connection, text, file, manner)
 
 
-def _require(format: str, parallel: int, by: str | None, batch_rows: int | None) -> None:
-    if format not in FORMATS:
-        raise ConfigError(f"format is {format!r}.", remedy=f"Use one of: {', '.join(FORMATS)}.")
+def _require_pyarrow(format: str) -> None:
     if format in ("parquet", "arrow") and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(
             f"Writing {format} needs pyarrow, which is not installed.",
             remedy="Install lakebase-provider[arrow], or write csv or jsonl.",
-        )
-    if batch_rows is not None and batch_rows < 1:
-        raise ConfigError(f"batch_rows is {batch_rows}.", remedy="Give a number of rows of 1 or more.")
-    if parallel < 1:
-        raise ConfigError(f"parallel is {parallel}.", remedy="Give a number of files of 1 or more.")
-    if parallel > 1 and by is None:
-        raise ConfigError(
-            "Several files are to be written, and nothing says which rows go where.",
-            remedy="Name a column by which the rows are divided, such as by='id'.",
         )
 
 
@@ -243,7 +237,7 @@ def _unload_parts(
             return _written(held[number], part, files[number], format, manner)
 
         with ThreadPoolExecutor(len(files), thread_name_prefix="lakebase-unload") as workers:
-            writing = [workers.submit(write, number) for number in range(len(files))]
+            writing = [workers.submit(in_this_context(write), number) for number in range(len(files))]
             try:
                 return sum(done.result() for done in as_completed(writing))
             except BaseException:

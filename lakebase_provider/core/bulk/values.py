@@ -223,7 +223,13 @@ def _json(value: Any, target: Target) -> str:
         json.loads(text, parse_constant=_no_constant)
     else:
         inner = value.obj if isinstance(value, (Json, Jsonb)) else value
-        text = json_text.encode(inner).decode()
+        try:
+            text = json_text.encode(inner).decode()
+        except (TypeError, ValueError, RecursionError):
+            where = json_text.unspeakable(inner)
+            if where is None:
+                raise
+            raise bad(value, f"no {target.type_name}: {where}") from None
     text.encode()
     if target.kind == "jsonb" and _NO_NULL_JSON.search(text):
         raise bad(value, _NUL)

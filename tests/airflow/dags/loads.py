@@ -20,7 +20,7 @@ with DAG(
     dag_id="loads",
     schedule=None,
     start_date=datetime(2025, 1, 1),
-    default_args={"execution_timeout": timedelta(minutes=10)},
+    default_args={"execution_timeout": timedelta(minutes=10), "retries": 1},
 ) as dag:
     for mode in ("append", "merge"):
         LakebaseLoadOperator(

@@ -14,7 +14,12 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 # Long enough to begin, on a busy machine.
 TIMEOUT = timedelta(seconds=8)
 
-with DAG(dag_id="supervised", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+with DAG(
+    dag_id="supervised",
+    schedule=None,
+    start_date=datetime(2025, 1, 1),
+    default_args={"retries": 1},
+) as dag:
     LakebaseSqlOperator(task_id="operator", sql="select pg_sleep(55) /* operator */")
     LakebaseSqlOperator(
         task_id="operator_timeout",

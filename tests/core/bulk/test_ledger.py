@@ -71,6 +71,37 @@ def test_the_ledger_lies_where_it_is_told_to(client: LakebaseClient) -> None:
     assert run(client, "SELECT to_regclass('public.lakebase_load')") == [(None,)]
 
 
+def test_a_forced_load_takes_the_place_of_the_earlier_one(client: LakebaseClient) -> None:
+    client.load([(1,)], "t", load_id="x")
+    assert client.load([(2,), (3,)], "t", load_id="x", force=True).inserted == 2
+    assert client.load([(4,)], "t", load_id="x", force=True).inserted == 1
+    assert client.load([(5,)], "t", load_id="x").rows == 1
+    assert run(client, "SELECT load_id, rows FROM lakebase_load") == [("x", 1)]
+    assert run(client, "SELECT count(*) FROM t") == [(4,)]
+
+
+def test_a_forced_load_takes_place_once_for_each_who_forces_it(client: LakebaseClient) -> None:
+    for who, skipped in (("run 1", False), ("run 1", True), ("run 2", False)):
+        result = client.load([(1,)], "t", load_id="x", force=True, forced_by=who)
+        assert (result.skipped, result.load_id, result.rows) == (skipped, "x", 1)
+    assert client.load([(1,)], "t", load_id="x").skipped
+    assert run(client, "SELECT count(*) FROM t") == [(2,)]
+
+
+def test_a_forced_load_that_fails_leaves_the_earlier_entry(client: LakebaseClient) -> None:
+    client.load([(1,), (2,)], "t", load_id="x")
+    with pytest.raises(LoadError):
+        client.load([("no number",)], "t", load_id="x", force=True, forced_by="run")
+    assert run(client, "SELECT load_id, rows FROM lakebase_load") == [("x", 2)]
+    assert not client.load([(1,)], "t", load_id="x", force=True, forced_by="run").skipped
+
+
+@pytest.mark.parametrize("options", [{"force": "false"}, {"force": 1}, {"forced_by": ""}])
+def test_what_forces_nothing_is_refused(client: LakebaseClient, options: Any) -> None:
+    with pytest.raises(ConfigError, match="force"):
+        client.load([(1,)], "t", load_id="x", **options)
+
+
 @pytest.mark.parametrize("load_id", ["", "a\0b", 3])
 def test_what_is_no_id_is_refused(client: LakebaseClient, load_id: Any) -> None:
     with pytest.raises(ConfigError, match="load_id"):

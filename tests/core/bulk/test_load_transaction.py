@@ -14,6 +14,12 @@ from psycopg.rows import dict_row
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load import load
 from lakebase_provider.core.bulk.result import Mode
+from lakebase_provider.core.cancel import (
+    ASKED_TO_END,
+    cancel_running_statements,
+    forget_request_to_end,
+    refuse_next_statement,
+)
 from lakebase_provider.core.errors import BadRowError, LoadError, LoadInterruptedError
 from tests.eventually import eventually
 
@@ -109,15 +115,24 @@ def test_an_interrupt_from_the_keyboard_leaves_a_usable_connection(
     assert run(client, "SELECT id FROM t ORDER BY id") == [(-1,), (1,)]
 
 
-@pytest.mark.usefixtures("keyboard")
-def test_an_interrupt_while_the_server_works_cancels_it(client: LakebaseClient) -> None:
+#: How many sessions sleep.
+SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
+@pytest.fixture
+def slow(client: LakebaseClient) -> Iterator[None]:
+    """The server takes a minute for each row."""
     run(client, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN PERFORM pg_sleep(60); RETURN new; END'")  # fmt: skip
     run(client, "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()")
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    yield
+    run(client, "DROP FUNCTION slow CASCADE")
 
+
+@pytest.mark.usefixtures("keyboard", "slow")
+def test_an_interrupt_while_the_server_works_cancels_it(client: LakebaseClient) -> None:
     def interrupt() -> None:
-        eventually(lambda: run(client, waits) == [(1,)])
+        eventually(lambda: run(client, SLEEPERS) == [(1,)])
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -127,9 +142,36 @@ def test_an_interrupt_while_the_server_works_cancels_it(client: LakebaseClient) 
             load(connection, [(1, "v")], "t")
         thread.join()
         assert connection.closed or connection.info.transaction_status == IDLE
-    eventually(lambda: run(client, waits) == [(0,)])
+    eventually(lambda: run(client, SLEEPERS) == [(0,)])
     assert run(client, "SELECT * FROM t") == [(-1, "old")]
-    run(client, "DROP FUNCTION slow CASCADE")
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_load_that_is_cancelled_may_succeed_later(client: LakebaseClient, asked: bool) -> None:
+    """Unlike one that runs out of its time."""
+
+    def end() -> None:
+        eventually(lambda: run(client, SLEEPERS) == [(1,)])
+        if asked:
+            refuse_next_statement()
+            cancel_running_statements()
+        else:
+            run(client, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        with pytest.raises(LoadInterruptedError) as caught:
+            client.load([(1, "v")], "t")
+    finally:
+        thread.join()
+        forget_request_to_end()
+    assert caught.value.retryable
+    assert (ASKED_TO_END in caught.value.message) == asked
+    assert ("pg_cancel_backend" in caught.value.remedy) == (not asked)
+    assert "statement_timeout" not in str(caught.value)
+    assert run(client, "SELECT * FROM t") == [(-1, "old")]
 
 
 def test_a_lock_that_another_session_holds_ends_at_lock_timeout(client: LakebaseClient) -> None:

@@ -119,6 +119,14 @@ def test_missing_rows_are_deleted_where_asked_and_only_in_the_slice(client: Lake
     assert counts(result) == (0, 0, 3, 1)
 
 
+def test_a_comment_in_the_slice_asks_for_no_value(client: LakebaseClient) -> None:
+    run(client, "CREATE TABLE t (day date, id int PRIMARY KEY)")
+    run(client, "INSERT INTO t VALUES ('2024-01-01', 1), ('2024-01-02', 2)")
+    where = ("day = %(day)s -- not %(week)s, nor 100 %", {"day": "2024-01-01"})
+    result = client.load([("2024-01-01", 3)], "t", mode="merge", delete="missing", where=where)
+    assert counts(result) == (1, 0, 1, 0)
+
+
 @pytest.mark.parametrize("keys", [["id"], ["id", "part"]])
 def test_a_key_without_a_value_is_refused(client: LakebaseClient, keys: list[str]) -> None:
     run(client, "CREATE TABLE t (id int, part int, v text)")

@@ -1,7 +1,8 @@
 """A statement's placeholders, told from its quotes, comments and percent signs.
 
 psycopg takes every ``%`` of a statement that has parameters for the start of a placeholder, wherever it
-stands, and Postgres takes a list of values as one value. Who writes SQL for Airflow has neither in mind.
+stands, and Postgres takes a list of values as one value. Who writes SQL for Airflow or for a component of
+Dagster has neither in mind.
 What is done here, and only for a statement that is given parameters:
 
 * ``%s``, ``%b``, ``%t`` and ``%(name)s`` outside of quotes and comments are placeholders; ``%%`` is a percent
@@ -19,11 +20,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.sql_text import tokens
+
+if TYPE_CHECKING:
+    import psycopg
 
 _LOOKALIKE = r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]"
 
@@ -54,6 +56,16 @@ class Statement:
     quoted: frozenset[str | None]
     several: bool
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values that it asks for, each once, in their order."""
+        found = [part.name for part in self.parts if isinstance(part, _Placeholder) and part.name is not None]
+        return tuple(dict.fromkeys(found))
+
+    def missing(self, given: Collection[str]) -> list[str]:
+        """Names of the values that it asks for and that are not given."""
+        return [name for name in self.names if name not in given]
+
     def bind(self, parameters: Parameters) -> tuple[str, Parameters | None]:
         """The text and the parameters as psycopg takes them.
 
@@ -61,8 +73,8 @@ class Statement:
             parameters: Values by position or by name; not empty.
 
         Raises:
-            psycopg.ProgrammingError: A value has no placeholder but one within quotes, ``IN`` was given no
-                values, or placeholders of the two kinds are mixed.
+            psycopg.ProgrammingError: A value is missing or has no placeholder but one within quotes, ``IN``
+                was given no values, or placeholders of the two kinds are mixed.
         """
         placeholders = [part for part in self.parts if isinstance(part, _Placeholder)]
         self._check(placeholders, parameters)
@@ -78,15 +90,17 @@ class Statement:
         named = isinstance(parameters, Mapping)
         if any((part.name is not None) != named for part in placeholders):
             kind = "a mapping" if named else "a sequence"
-            raise psycopg.ProgrammingError(
+            raise _refused(
                 f"The parameters are {kind}: write %(name)s for a mapping's values, %s for a sequence's."
             )
+        if named and (missing := self.missing(parameters)):
+            raise _refused(missing_values(missing, parameters))
         if named:
             lost = sorted(name for name in self.quoted if name is not None and name in parameters)
         else:
             lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
         if lost:
-            raise psycopg.ProgrammingError(
+            raise _refused(
                 f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
                 " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
             )
@@ -111,15 +125,13 @@ class _Values:
         """Text of the placeholder, or of a list of them, with the values noted."""
         if self._named is not None:
             name = str(placeholder.name)
-            if name not in self._named:
-                raise psycopg.ProgrammingError(f"There is no parameter '{name}'.")
             value = self._named[name]
         else:
             name = ""
             try:
                 value = next(self._positional)
             except StopIteration:
-                raise psycopg.ProgrammingError(
+                raise _refused(
                     f"The statement has more placeholders than its {len(self._parameters)} parameters."
                 ) from None
         if placeholder.after_in and _is_many(value):
@@ -128,7 +140,7 @@ class _Values:
 
     def _many(self, placeholder: _Placeholder, name: str, values: Collection[Any]) -> str:
         if not values:
-            raise psycopg.ProgrammingError(
+            raise _refused(
                 "IN was given no values, which SQL cannot say: use = ANY(%s) with a list, which may be empty."
             )
         each = [
@@ -145,6 +157,25 @@ class _Values:
             return f"%{placeholder.format}"
         self._mapping[name] = value
         return f"%({name}){placeholder.format}"
+
+
+def missing_values(names: Collection[str], given: Collection[str]) -> str:
+    """That a statement asks for values which nobody has given it, and which there are.
+
+    Args:
+        names: What it asks for.
+        given: Names of the values that there are.
+    """
+    asked = ", ".join(f"%({name})s" for name in names)
+    there = ", ".join(map(repr, sorted(given))) or "none"
+    return f"Parameter missing: {asked}. There are: {there}."
+
+
+def _refused(reason: str) -> psycopg.ProgrammingError:
+    # Imported late: a statement is taken apart where a code location is loaded, which needs no driver.
+    import psycopg
+
+    return psycopg.ProgrammingError(reason)
 
 
 def _is_many(value: object) -> bool:

@@ -1,0 +1,117 @@
+"""The I/O manager as a component."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import BaseModel
+
+from dagster_lakebase.components.connection import LakebaseConnectionComponent
+from dagster_lakebase.components.scaffolding import IOManagerScaffolder
+from dagster_lakebase.io_manager import LakebaseIOManager
+
+#: A key that some component binds a connection to, or the component itself.
+_Connection = str | LakebaseConnectionComponent
+
+
+def _connection(context: dg.ResolutionContext, value: Any) -> _Connection:
+    value = context.resolve_value(value)
+    if isinstance(value, (str, LakebaseConnectionComponent)):
+        return value
+    raise dg.DagsterInvalidDefinitionError(
+        f"connection is a {type(value).__name__}. Give the resource_key of a LakebaseConnectionComponent, or "
+        "\"{{ context.load_component('…') }}\" of it."
+    )
+
+
+@contextmanager
+def _a_field_named_schema() -> Iterator[None]:
+    """pydantic has an old method of that name, which nobody calls here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message='Field name "schema"', category=UserWarning)
+        yield
+
+
+with _a_field_named_schema():
+
+    @dg.scaffold_with(IOManagerScaffolder)
+    class LakebaseIOManagerComponent(dg.Component, dg.Resolvable, dg.Model):
+        """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+
+        Its fields are those of :class:`dagster_lakebase.LakebaseIOManager`; the connection is that of a
+        :class:`dagster_lakebase.LakebaseConnectionComponent` of the same project.
+        """
+
+        connection: Annotated[
+            _Connection,
+            dg.Resolver(
+                _connection,
+                model_field_type=str,
+                inject_before_resolve=False,
+                description="resource_key of a LakebaseConnectionComponent, or "
+                "{{ context.load_component('…') }} of it.",
+            ),
+        ] = "lakebase"
+        resource_key: Annotated[
+            str, dg.Resolver.default(description="The key under which the I/O manager is bound.")
+        ] = "io_manager"
+        schema: Annotated[
+            str | None, dg.Resolver.default(description="Schema of assets whose metadata name none.")
+        ] = None  # type: ignore[assignment] # see above
+        mode: Annotated[
+            Literal["replace", "append"],
+            dg.Resolver.default(description="How outputs are written by default."),
+        ] = "replace"
+        schema_evolution: Annotated[
+            Literal["error", "add", "widen", "recreate"],
+            dg.Resolver.default(
+                description="What happens by default if an output's columns are not the table's."
+            ),
+        ] = "error"
+        default_load_type: Annotated[
+            Literal["pandas", "polars", "arrow"] | None,
+            dg.Resolver.default(description="What inputs without a type annotation are loaded as."),
+        ] = None
+
+        @classmethod
+        def model(cls) -> type[BaseModel]:
+            """What the YAML is checked by."""
+            with _a_field_named_schema():
+                return super().model()
+
+        def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+            """The I/O manager, under its key.
+
+            Raises:
+                DagsterInvalidDefinitionError: No component binds the connection.
+            """
+            connection = self._bound(context)
+            manager = LakebaseIOManager(
+                lakebase=connection.resource(),
+                schema=self.schema,
+                mode=self.mode,
+                schema_evolution=self.schema_evolution,
+                default_load_type=self.default_load_type,
+            )
+            return dg.Definitions(resources={self.resource_key: manager})
+
+        def _bound(self, context: dg.ComponentLoadContext) -> LakebaseConnectionComponent:
+            if isinstance(self.connection, LakebaseConnectionComponent):
+                return self.connection
+            # Not by the resource that the key stands for: Dagster nests resources, not their keys. Those
+            # with the same settings share one pool.
+            found = context.component_tree.get_all_components(of_type=LakebaseConnectionComponent)
+            named = [one for one in found if one.resource_key == self.connection]
+            if len(named) == 1:
+                return named[0]
+            keys = ", ".join(sorted(repr(one.resource_key) for one in found)) or "none"
+            raise dg.DagsterInvalidDefinitionError(
+                f"connection is {self.connection!r}, which {len(named)} LakebaseConnectionComponents bind; "
+                f"there are: {keys}. Add one by 'dg scaffold defs "
+                "dagster_lakebase.LakebaseConnectionComponent lakebase', or bind LakebaseIOManager to a "
+                "LakebaseResource in Python."
+            )

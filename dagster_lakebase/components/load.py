@@ -1,0 +1,268 @@
+"""A load as a component: files that land somewhere, each of them once in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import dagster as dg
+
+from dagster_lakebase.components.connection import Connection
+from dagster_lakebase.components.landing import LandedFile, fields_of, filled, landed_files
+from dagster_lakebase.components.naming import op_name
+from dagster_lakebase.components.partition_values import each_partition, partition_names
+from dagster_lakebase.components.scaffolding import LoadScaffolder
+from dagster_lakebase.failures import failing_fast
+from dagster_lakebase.table_facts import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.placeholders import missing_values, parse
+from lakebase_provider.core.remedy import without_options
+
+if TYPE_CHECKING:
+    from dagster_lakebase.resource import LakebaseResource
+    from lakebase_provider.core.bulk.result import LoadResult
+
+_COUNTS = ("inserted", "updated", "unchanged", "deleted", "rejected")
+#: What of a partition is no text.
+_NO_TEXTS = frozenset({"partition_keys", "partition_start", "partition_end"})
+
+
+@dg.scaffold_with(LoadScaffolder)
+class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
+    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) by COPY, each file once.
+
+    ``source`` is a path, a URI or a pattern of them. Each file is a transaction of its own, and is loaded
+    once by its ``load_id``: a materialization loads what has landed since the last one, and goes on where a
+    failed one ended. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the source
+    stand for the partition; with them and ``{file}`` and ``{run_id}`` one may write another ``load_id``.
+    """
+
+    connection: Connection = "lakebase"
+    source: Annotated[
+        str,
+        dg.Resolver.default(
+            description="Path or URI of a file, or a pattern; relative to the component's folder.",
+            examples=["landing/*.parquet", "s3://landing/orders/{partition_key}/*.parquet"],
+        ),
+    ]
+    asset: Annotated[
+        dg.ResolvedAssetSpec,
+        dg.Resolver.default(
+            description="The asset. Its key names the table, unless the metadata dagster/table_name does."
+        ),
+    ]
+    mode: Annotated[
+        Literal["append", "merge", "replace"],
+        dg.Resolver.default(
+            description="append adds the rows; merge changes those of the same key; replace leaves no "
+            "others, in the table or where 'where' holds."
+        ),
+    ] = "append"
+    keys: Annotated[
+        list[str] | None,
+        dg.Resolver.default(description="For merge: columns that tell a row; the primary key by default."),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        dg.Resolver.default(description="The table's columns that the file's go to; by name by default."),
+    ] = None
+    version_column: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="For merge: a row is only changed by one whose value here is not smaller."
+        ),
+    ] = None
+    delete: Annotated[
+        Literal["none", "missing"],
+        dg.Resolver.default(description="For merge: missing removes rows whose key the file does not have."),
+    ] = "none"
+    where: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="The slice that is replaced, or in which rows may be removed: SQL, with the "
+            "partition's values as %(partition_key)s, %(partition_start)s, %(partition_end)s, "
+            "%(partition_<dimension>)s."
+        ),
+    ] = None
+    create: Annotated[
+        bool, dg.Resolver.default(description="Whether to create a missing table, with the file's types.")
+    ] = True
+    load_id: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="What is loaded once: {file} by default; {run_id}/{file} for replace, so that each "
+            "run does it. null to load at each attempt."
+        ),
+    ] = "{file}"
+    reject_to: Annotated[
+        str | None,
+        dg.Resolver.default(description="A table for rows that cannot be encoded; else they are errors."),
+    ] = None
+    ledger_schema: Annotated[
+        str | None,
+        dg.Resolver.default(description="Schema of the table lakebase_load that keeps the ids; the table's."),
+    ] = None
+    allow_no_files: Annotated[
+        bool, dg.Resolver.default(description="Whether a pattern that no file matches is no error.")
+    ] = False
+    name: Annotated[
+        str | None, dg.Resolver.default(description="The op's name; that of the asset when left out.")
+    ] = None
+    pool: Annotated[
+        str | None, dg.Resolver.default(description="The concurrency pool that limits how many run at once.")
+    ] = None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset.
+
+        Raises:
+            DagsterInvalidDefinitionError: Options contradict each other, or a name in braces is unknown.
+        """
+        self._check()
+        spec, folder, source = self.asset, context.path, self.source
+        table = table_of(spec.key, spec.metadata)
+        shown = {"lakebase/source": source}
+        spec = spec.replace_attributes(metadata={TABLE_NAME: str(table), **shown, **spec.metadata})
+
+        @dg.multi_asset(
+            name=self.name or op_name([spec.key]),
+            specs=[spec],
+            required_resource_keys={self.connection},
+            op_tags={"dagster/kind": "lakebase"},
+            pool=self.pool,
+        )
+        def lakebase_load(context) -> Iterator[dg.MaterializeResult[Any]]:  # type: ignore[no-untyped-def] # Dagster reads annotations as objects
+            lakebase: LakebaseResource = getattr(context.resources, self.connection)
+            with failing_fast():
+                results = list(self._loads(context, lakebase, folder, table))
+            yield dg.MaterializeResult(
+                asset_key=spec.key, metadata={**_metadata(results), **_facts(lakebase, table)}
+            )
+
+        return dg.Definitions(assets=[lakebase_load])
+
+    def _check(self) -> None:
+        definition = self.asset.partitions_def
+        values = partition_names([definition])
+        texts = values - _NO_TEXTS
+        named = set(fields_of(self.source))
+        _require_known("source", named, texts)
+        _require_known("load_id", fields_of(self._id), texts | {"file", "run_id"})
+        if definition is not None and not named:
+            raise dg.DagsterInvalidDefinitionError(
+                "The asset has partitions, and source names none: each would load the same files. Write "
+                "{partition_key} where its files lie."
+            )
+        if missing := parse(self.where or "").missing(values):
+            raise dg.DagsterInvalidDefinitionError(f"where: {missing_values(missing, values)}")
+        if definition is not None and self.where is None and self._replaces:
+            raise dg.DagsterInvalidDefinitionError(
+                f"The asset has partitions, and {'mode' if self.mode == 'replace' else 'delete'} would "
+                "remove the rows of all of them. Say in where which rows are the partition's, such as "
+                "'day = %(partition_key)s'."
+            )
+        if self.where is not None and not self._replaces:
+            raise dg.DagsterInvalidDefinitionError(
+                "where has no meaning without mode replace or delete missing. Leave it out."
+            )
+        for_merge = ("keys", "version_column", *(["delete"] if self.delete != "none" else []))
+        given = [name for name in for_merge if getattr(self, name) is not None]
+        if given and self.mode != "merge":
+            raise dg.DagsterInvalidDefinitionError(
+                f"{given[0]} has no meaning with mode {self.mode}. Leave it out, or set mode to merge."
+            )
+
+    @property
+    def _replaces(self) -> bool:
+        return self.mode == "replace" or self.delete == "missing"
+
+    @property
+    def _id(self) -> str:
+        if self.mode == "replace" and "load_id" not in self.model_fields_set:
+            return "{run_id}/{file}"
+        return self.load_id or ""
+
+    def _plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a load."""
+        return {
+            "mode": self.mode,
+            "keys": self.keys,
+            "columns": self.columns,
+            "version_column": self.version_column,
+            "delete": self.delete,
+            "where": (self.where, values) if self.where and values else self.where,
+            "create": self.create,
+            "on_error": "fail" if self.reject_to is None else "reject",
+            "reject_to": self.reject_to,
+            "ledger_schema": self.ledger_schema if self._id else None,
+        }
+
+    def _loads(
+        self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
+    ) -> Iterator[LoadResult]:
+        from lakebase_provider.core.bulk.once import load_and_commit
+        from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+
+        absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
+        for values in each_partition(context):
+            texts = {name: value for name, value in values.items() if name not in _NO_TEXTS}
+            for file in self._files(folder, texts):
+                load_id = filled(self._id, {**texts, "file": file.name, "run_id": context.run.run_id}) or None
+                context.log.info("Loading %s into %s.", file.name, table)
+                with without_options(*absent):
+                    result = load_and_commit(
+                        lakebase.get_connection,
+                        file.source,
+                        (table.schema, table.name),
+                        load_id=load_id,
+                        **self._plan(values),
+                    )
+                if result.skipped:
+                    context.log.info("Skipped: load_id %r is in %s already.", load_id, table)
+                yield result
+
+    def _files(self, folder: Path, texts: Mapping[str, str]) -> list[LandedFile]:
+        files = landed_files(self.source, folder, texts)
+        if not files and not self.allow_no_files:
+            raise ConfigError(
+                f"No file matches {filled(self.source, texts)!r}.",
+                remedy="Correct source, or set allow_no_files where nothing may have landed yet.",
+            )
+        if len(files) > 1 and self._replaces:
+            raise ConfigError(
+                f"{len(files)} files match {filled(self.source, texts)!r}, and each would remove the rows of "
+                "the one before.",
+                remedy="Name one file, or use mode append or merge without delete.",
+            )
+        return files
+
+
+def _require_known(field: str, named: Iterable[str], known: set[str]) -> None:
+    if unknown := sorted(set(named) - known):
+        there = ", ".join(f"{{{name}}}" for name in sorted(known)) or "none"
+        raise dg.DagsterInvalidDefinitionError(
+            f"{field} names {{{unknown[0]}}}; there are: {there}. Those of a partition are there for an "
+            "asset with partitions."
+        )
+
+
+def _metadata(results: list[LoadResult]) -> dict[str, Any]:
+    loaded = [result for result in results if not result.skipped]
+    return {
+        "lakebase/files": len(loaded),
+        "lakebase/files_skipped": len(results) - len(loaded),
+        "lakebase/rows_written": sum(result.rows for result in loaded),
+        **{f"lakebase/{name}": sum(getattr(result, name) for result in loaded) for name in _COUNTS},
+    }
+
+
+def _facts(lakebase: LakebaseResource, table: TableRef) -> dict[str, Any]:
+    with lakebase.get_connection() as connection:
+        facts = fetch_table_facts(connection, [table]).get(table)
+        if facts is None:
+            return {}
+        found: dict[str, Any] = {"dagster/column_schema": facts.column_schema()}
+        if facts.is_soon_counted():
+            found["dagster/row_count"] = count_rows(connection, [table])[table]
+        return found

@@ -1,0 +1,174 @@
+"""Arguments that operators, sensors and triggers share: which connection, and values that are known.
+
+They are looked at when the DAG is parsed, where an author sees at once what is wrong, and without the driver.
+What a template or another task's output says is known only when the task runs, and is looked at then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+DEFAULT_CONN_ID = "lakebase_default"
+
+#: Arguments of the hook that are no settings.
+_OF_THE_HOOK = (
+    *("schema", "log_sql", "read_only", "enable_log_db_messages", "cursor", "databricks_conn_id"),
+    *("insert_statement_format", "replace_statement_format", "escape_word_format", "escape_column_names"),
+)
+
+
+class LakebaseArguments:
+    """What all operators and sensors of this package take and check alike; stands before Airflow's class.
+
+    A subclass sets `conn_id`, a template field, to what :func:`conn_id_of` says.
+    """
+
+    conn_id: Any  # text, which is annotated in different ways by Airflow's classes
+
+    @property
+    def lakebase_conn_id(self) -> str:
+        """Another name of `conn_id`."""
+        conn_id: str = self.conn_id
+        return conn_id
+
+    @lakebase_conn_id.setter
+    def lakebase_conn_id(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's, with a look at what is given before it is mapped.
+
+        Raises:
+            ConfigError: A value is none that there is.
+        """
+        # What is not given here may be given by expand().
+        conn_id_of(kwargs.get("conn_id"), kwargs.get("lakebase_conn_id"), kwargs.get("default_args"))
+        cls._check_arguments(known(kwargs, _template_fields(cls)))
+        return super().partial(**kwargs)  # type: ignore[misc] # of the Airflow class that follows
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        """Raise a ConfigError where what is known of the arguments cannot work."""
+
+    def _check_own_arguments(self, names: Iterable[str], **others: Any) -> None:
+        """Look at arguments that were set as attributes of the same name, and at others."""
+        given = {**{name: getattr(self, name) for name in names}, **others}
+        self._check_arguments(known(given, _template_fields(type(self))))
+
+
+def conn_id_of(
+    conn_id: Any,
+    lakebase_conn_id: Any,
+    default_args: Mapping[str, Any] | None = None,
+    *,
+    default: Any = DEFAULT_CONN_ID,
+) -> Any:
+    """The connection, by whichever of its two names it was given.
+
+    Args:
+        conn_id: The argument of that name, which is the one that is documented.
+        lakebase_conn_id: The argument of that name.
+        default_args: The defaults that Airflow has filled in already, of the DAG and of the task; an argument
+            of the task's own goes before them, by whichever name.
+        default: What is meant where neither is given.
+
+    Raises:
+        ConfigError: Both are given, and differ.
+    """
+    given = {"conn_id": conn_id, "lakebase_conn_id": lakebase_conn_id}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) == 2 and conn_id != lakebase_conn_id:
+        defaults = default_args or {}
+        own = {name: value for name, value in given.items() if defaults.get(name) != value}
+        if len(own) != 1:
+            from lakebase_provider.core.errors import ConfigError
+
+            raise ConfigError(
+                f"Two connections are named: {conn_id!r} by conn_id, and {lakebase_conn_id!r}"
+                " by lakebase_conn_id.",
+                remedy="Name one, by conn_id.",
+            )
+        given = own
+    return next(iter(given.values()), default)
+
+
+def known(given: Mapping[str, Any], template_fields: Collection[str]) -> dict[str, Any]:
+    """The arguments whose values are there when the DAG is parsed.
+
+    Args:
+        given: Arguments by name.
+        template_fields: Names of those that Airflow renders; a template elsewhere is text like any other.
+    """
+    return {
+        name: value
+        for name, value in given.items()
+        if not (_comes_later(value) or (name in template_fields and _is_template(value)))
+    }
+
+
+def require_seconds(given: Mapping[str, Any], *names: str) -> None:
+    """See to it that arguments are numbers of seconds, or None.
+
+    Raises:
+        ConfigError: One is no finite number above 0.
+    """
+    for name in names:
+        value = given.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            from lakebase_provider.core.errors import ConfigError
+
+            raise ConfigError(f"{name} is {value!r}.", remedy=f"Give {name} a number of seconds above 0.")
+
+
+def require_hook_params(params: Any) -> None:
+    """See to it that each of `hook_params` is an argument of the hook, and each setting one that works.
+
+    Args:
+        params: A mapping; anything else is passed over.
+
+    Raises:
+        ConfigError: A name is unknown, or a setting's value is none.
+    """
+    if not isinstance(params, Mapping) or not params:
+        return
+    import difflib
+
+    from lakebase_provider.core.config import settings
+    from lakebase_provider.core.errors import ConfigError
+
+    rows = {row.name: row for row in settings()}
+    for name, value in params.items():
+        if name in rows:
+            if value is not None and value != "":
+                rows[name].parse(rows[name].hidden(value))
+        elif name not in _OF_THE_HOOK:
+            close = difflib.get_close_matches(str(name), [*rows, *_OF_THE_HOOK], n=1)
+            raise ConfigError(
+                f"hook_params hold {name!r}, which is no setting.",
+                remedy=f"Did you mean '{close[0]}'?" if close else f"Settings are: {', '.join(rows)}.",
+            )
+
+
+def _template_fields(operator: Any) -> Collection[str]:
+    fields: Collection[str] = operator.template_fields
+    return fields
+
+
+def _comes_later(value: Any) -> bool:
+    """Whether it is another task's output, which Airflow resolves before the task runs."""
+    return hasattr(value, "resolve") and hasattr(value, "iter_references")
+
+
+def _is_template(value: Any) -> bool:
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(_is_template(one) or _comes_later(one) for one in value.values())
+    if isinstance(value, list | tuple | set):
+        return any(_is_template(one) or _comes_later(one) for one in value)
+    return False

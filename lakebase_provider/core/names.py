@@ -1,0 +1,43 @@
+"""What its users call a client: the errors that it meets say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lakebase_provider.core.errors import LakebaseError
+
+
+class Names:
+    """Names of one client, such as ``"Airflow connection 'lakebase_default'"``.
+
+    There may be several: two connections of the same settings share a client.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+
+    def add(self, name: str) -> None:
+        """Note one more name; one that is known already stays where it is."""
+        if name not in self._names:
+            self._names = (*self._names, name)
+
+    def tell(self, error: LakebaseError) -> None:
+        """Have the error's message say whose it is, unless it does."""
+        if not self._names:
+            return
+        whose = f" ({' or '.join(self._names)})"
+        if whose in error.message:
+            return
+        # Within the sentence, if it is one.
+        text = error.message.removesuffix(".")
+        error.message = f"{text}{whose}{'.' if text != error.message else ''}"
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the errors of a block say whose they are."""
+        try:
+            yield
+        except LakebaseError as error:
+            self.tell(error)
+            raise

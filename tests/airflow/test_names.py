@@ -1,0 +1,144 @@
+"""Errors of connecting name the Airflow connection, whichever way the database is reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from lakebase_provider.core.errors import (
+    ConfigError,
+    EndpointNotFoundError,
+    EndpointWakingError,
+    LakebaseError,
+    LoginRejectedError,
+    NotAuthenticatedError,
+    PoolExhaustedError,
+)
+from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.sensors.health import LakebaseHealthSensor
+from lakebase_provider.triggers.polling import LakebaseSqlSensorTrigger
+from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+from tests.airflow.conftest import connection_fields, define
+
+WHOSE = "(Airflow connection 'lakebase_default')"
+
+
+def wrong_login(lake: LocalLakebase) -> dict[str, Any]:
+    return connection_fields(lake, extra={"client_id": lake.client_id}, login="nobody")
+
+
+def wrong_secret(lake: LocalLakebase) -> dict[str, Any]:
+    return connection_fields(lake, password="wrong-secret")
+
+
+def wrong_endpoint(lake: LocalLakebase) -> dict[str, Any]:
+    endpoint = "projects/local/branches/production/endpoints/absent"
+    return connection_fields(lake, host=None, extra={"endpoint": endpoint})
+
+
+def sleeping(lake: LocalLakebase) -> dict[str, Any]:
+    lake.admin.login_fault("paused")
+    return connection_fields(lake, extra={"connect_budget": 1})
+
+
+def no_credentials(lake: LocalLakebase) -> dict[str, Any]:
+    return connection_fields(lake, password=None)
+
+
+CASES: dict[str, tuple[Callable[[LocalLakebase], dict[str, Any]], type[LakebaseError]]] = {
+    "login": (wrong_login, LoginRejectedError),
+    "secret": (wrong_secret, NotAuthenticatedError),
+    "endpoint": (wrong_endpoint, EndpointNotFoundError),
+    "wake": (sleeping, EndpointWakingError),
+    "credentials": (no_credentials, ConfigError),
+}
+
+
+@pytest.fixture(params=CASES)
+def kind(
+    request: pytest.FixtureRequest, lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[LakebaseError]]:
+    fields, kind = CASES[request.param]
+    define(monkeypatch, **fields(lake))
+    yield kind
+    lake.admin.clear_faults()
+
+
+def test_the_hook_names_it(kind: type[LakebaseError]) -> None:
+    with pytest.raises(kind) as caught:
+        LakebaseHook().get_first("select 1")
+    assert caught.value.message.count(WHOSE) == 1
+
+
+def test_the_asking_for_the_address_names_it(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(monkeypatch, **wrong_endpoint(lake))
+    with pytest.raises(EndpointNotFoundError) as caught:
+        LakebaseHook().client.target()
+    assert WHOSE in caught.value.message
+
+
+async def test_asyncio_names_it(kind: type[LakebaseError]) -> None:
+    with pytest.raises(kind) as caught:
+        await LakebaseHook().aget_conn()
+    assert caught.value.message.count(WHOSE) == 1
+
+
+async def test_triggers_name_it(kind: type[LakebaseError]) -> None:
+    for trigger in (
+        LakebaseSqlTrigger(conn_id="lakebase_default", sql=["select 1"]),
+        LakebaseSqlSensorTrigger(conn_id="lakebase_default", sql="select 1", poke_interval=1),
+    ):
+        [event] = [event async for event in trigger.run()]
+        assert (event.payload["kind"], event.payload["message"].count(WHOSE)) == (kind.__name__, 1)
+
+
+def test_the_operator_names_it(kind: type[LakebaseError]) -> None:
+    with pytest.raises((kind, AirflowFailException)) as caught:
+        LakebaseSqlOperator(task_id="t", sql="select 1").execute({})
+    assert str(caught.value).count(WHOSE) == 1
+
+
+def test_health_checks_name_it(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(monkeypatch, **wrong_login(lake))
+    ok, message = LakebaseHook().test_connection()
+    assert not ok
+    assert message.count(WHOSE) == 1
+    with pytest.raises((LakebaseError, AirflowFailException)) as caught:
+        LakebaseHealthCheckOperator(task_id="t").execute({})
+    assert WHOSE in str(caught.value)
+    assert WHOSE in str(LakebaseHealthSensor(task_id="s").poke({}).xcom_value)
+
+
+def test_two_connections_of_one_client_are_both_named(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for conn_id in ("first", "second"):
+        define(monkeypatch, conn_id, **wrong_login(lake))
+    assert LakebaseHook("first").client is LakebaseHook("second").client
+    with pytest.raises(LoginRejectedError) as caught:
+        LakebaseHook("second").get_first("select 1")
+    assert "(Airflow connection 'first' or Airflow connection 'second')" in caught.value.message
+
+
+def test_an_exhausted_pool_names_it(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(monkeypatch, **connection_fields(lake, extra={"max_size": 1}))
+    pool = LakebaseHook().client.pool
+    with pool.connection(), pytest.raises(PoolExhaustedError) as caught:
+        pool.getconn(timeout=0.05)
+    assert WHOSE in caught.value.message
+
+
+def test_a_client_without_a_name_says_nothing(lake: LocalLakebase) -> None:
+    from lakebase_provider.core import LakebaseClient
+
+    lake.admin.login_fault("paused")
+    with pytest.raises(EndpointWakingError) as caught:
+        asyncio.run(LakebaseClient(lake.config()).aconnect(timeout=0.5))
+    assert "Airflow" not in caught.value.message
