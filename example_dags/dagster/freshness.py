@@ -44,7 +44,7 @@ defs = dg.Definitions(
     jobs=[observe_visits, judge_visits],
     schedules=[
         dg.ScheduleDefinition(job=observe_visits, cron_schedule="*/10 * * * *"),
-        dg.ScheduleDefinition(job=judge_visits, cron_schedule="5/10 * * * *"),
+        dg.ScheduleDefinition(job=judge_visits, cron_schedule="5-59/10 * * * *"),
     ],
     sensors=[dg.AutomationConditionSensorDefinition("automation", target=[example_visit_report])],
     resources={"lakebase": LakebaseResource()},
