@@ -37,6 +37,8 @@ def test_public_names() -> None:
         "LakebaseHealthCheckConfig",
         "LakebaseHealthComponent",
         "LakebaseIOManager",
+        "LakebaseIOManagerComponent",
+        "LakebaseLoadComponent",
         "LakebaseObservationComponent",
         "LakebaseResource",
         "LakebaseSqlComponent",
