@@ -5,7 +5,7 @@ Runs with the environment variables of the Lakebase documentation::
     dagster dev -f freshness.py
 
 The table is ``example_visits`` with a column ``seen_at timestamptz NOT NULL DEFAULT now()``. Switch on the
-schedule and the automation sensor under "Automation".
+schedules and the automation sensor under "Automation".
 """
 
 from datetime import timedelta
@@ -22,10 +22,12 @@ visits = dg.AssetSpec("example_visits")
 observed = build_lakebase_table_observation([visits], timestamp_column="seen_at")
 observe_visits = dg.define_asset_job("observe_visits", selection=[observed])
 
-# 2. Freshness: a table that nobody has written for two hours is overdue. Judged by the observed time.
+# 2. Freshness: a table that nobody has written for two hours is overdue. By a check, for it judges by the
+#    time that was observed; a FreshnessPolicy looks at materializations alone.
 fresh = dg.build_last_update_freshness_checks(
     assets=[visits.key], lower_bound_delta=timedelta(hours=2), severity=dg.AssetCheckSeverity.WARN
 )
+judge_visits = dg.define_asset_job("judge_visits", selection=dg.AssetSelection.checks(*fresh))
 
 
 # 3. Automation: made anew when an observation has found another data version, and only then.
@@ -39,12 +41,12 @@ def example_visit_report(lakebase: LakebaseResource) -> dg.MaterializeResult[Non
 defs = dg.Definitions(
     assets=[observed, example_visit_report],
     asset_checks=fresh,
-    jobs=[observe_visits],
-    schedules=[dg.ScheduleDefinition(job=observe_visits, cron_schedule="*/10 * * * *")],
-    sensors=[
-        dg.build_sensor_for_freshness_checks(freshness_checks=fresh),
-        dg.AutomationConditionSensorDefinition("automation", target=[example_visit_report]),
+    jobs=[observe_visits, judge_visits],
+    schedules=[
+        dg.ScheduleDefinition(job=observe_visits, cron_schedule="*/10 * * * *"),
+        dg.ScheduleDefinition(job=judge_visits, cron_schedule="5-59/10 * * * *"),
     ],
+    sensors=[dg.AutomationConditionSensorDefinition("automation", target=[example_visit_report])],
     resources={"lakebase": LakebaseResource()},
 )
 # [END dagster_freshness]

@@ -308,7 +308,7 @@ def _ours(error: BaseException) -> LakebaseError | None:
 
 
 def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
-    """What to raise where the SDK has tried all that it knows: which setting the credentials lack."""
+    """What to raise where the SDK has tried all that it knows: which secret is missing."""
     if not _NO_CREDENTIALS.search(str(error)):
         return None
     for identity, secret in (("client_id", "client_secret"), ("azure_client_id", "azure_client_secret")):
@@ -318,11 +318,7 @@ def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
                 "credentials that need none.",
                 remedy=f"Set '{secret}', or the variable {setting(secret).env[0]}.",
             )
-    return NotAuthenticatedError(
-        "There are no credentials for the workspace, neither in the settings nor where databricks-sdk looks.",
-        remedy="Set 'client_id' and 'client_secret' (DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET), "
-        "'token' (DATABRICKS_TOKEN), or 'profile'.",
-    )
+    return None
 
 
 def _classify(error: Exception, what: str) -> LakebaseError:

@@ -520,7 +520,8 @@ def test_sessions_say_whose_they_are(
     chosen: Any,
     shown: str,
 ) -> None:
-    monkeypatch.delenv("PGAPPNAME")
+    # As if it were not set.
+    monkeypatch.setenv("PGAPPNAME", "lakebase-provider")
     monkeypatch.setattr("sys.argv", argv)
     fields = {} if chosen is None else {"application_name": chosen}
     config = {"should_autocreate_tables": True, "database": database, **fields}
