@@ -13,6 +13,7 @@ from dagster_lakebase.components import (
     LakebaseHealthComponent,
     LakebaseIOManagerComponent,
     LakebaseLoadComponent,
+    LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
 from dagster_lakebase.health import (
@@ -36,6 +37,7 @@ __all__ = [
     "LakebaseIOManager",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseObservationComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",
     "build_lakebase_health_checks",

@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from dagster_lakebase.loans import can_run
 from lakebase_provider.core.config import LakebaseConfig
 
 if TYPE_CHECKING:
@@ -89,9 +90,8 @@ def new_engine(client: LakebaseClient) -> Engine:
 
 def _close_pool_of(loop: asyncio.AbstractEventLoop, client: LakebaseClient) -> None:
     # Dagster tears resources down between the last step of its event loop and the loop's end.
-    if loop.is_closed() or loop.is_running() or asyncio._get_running_loop() is not None:
-        return
-    loop.run_until_complete(client.aclose())
+    if can_run(loop):
+        loop.run_until_complete(client.aclose())
 
 
 _leases: dict[LakebaseConfig, Lease] = {}

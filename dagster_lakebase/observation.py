@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
+from dagster_lakebase.data_version import Observed, TableState, last_observed, observed
 from dagster_lakebase.failures import failing_fast
 from dagster_lakebase.health_report import Asset, asset_keys
 from dagster_lakebase.table_facts import (
     TABLE_NAME,
+    RowsRead,
     TableFacts,
     TableRef,
-    count_rows,
     fetch_table_facts,
+    read_rows,
     table_of,
 )
 from lakebase_provider.core.errors import TableNotFoundError
@@ -46,13 +48,19 @@ def build_lakebase_table_observation(
     the columns. Its data version is another one after each write, so that what depends on the table can be
     materialized when it has changed, and only then.
 
+    Writes show in the server's statistics, a moment after the commit. Where these were lost in between (in a
+    crash, by ``pg_stat_reset``, when a suspended compute started anew), the time of the newest row tells
+    whether the table was written, if it is asked for; else the version is another one, for a write may have
+    been missed. ``rows="count"`` sees every write without the statistics.
+
     Args:
         assets: Specifications of the assets, or their keys. The metadata ``dagster/table_name`` names an
             asset's table; else the key's last part is the table and the one before it the schema, or
             ``public``.
-        rows: ``count`` reads each table to count its rows exactly.
+        rows: ``count`` reads each table to count its rows exactly, and to see every write to them.
         timestamp_column: A column that holds the time of each row's last write, reported as
-            ``dagster/last_updated_timestamp``, which freshness is judged by.
+            ``dagster/last_updated_timestamp``, which freshness is judged by. Across a loss of statistics, a
+            write that does not set it is not seen, nor is a DELETE.
         commit_times: Report that time from the commits of the rows, where the server has
             ``track_commit_timestamp`` on. Reads each table.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
@@ -77,10 +85,12 @@ def build_lakebase_table_observation(
 
     def lakebase_tables(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
+        keys = context.selected_asset_keys
         with failing_fast():
-            found = observer.observe(lakebase, context.selected_asset_keys)
-        for key, (metadata, version) in found.seen.items():
-            yield dg.ObserveResult(key, metadata=metadata, data_version=version)
+            found = observer.observe(lakebase, keys)
+        last = last_observed(context.instance, keys)
+        for key, (metadata, state) in found.seen.items():
+            yield _result(key, metadata, observed(state, last.get(key)))
         with failing_fast():
             found.raise_for_missing()
 
@@ -141,7 +151,7 @@ def build_lakebase_table_observation_sensor(
         events = [
             # Without the data version: that of an asset which Dagster makes is its materialization's.
             dg.AssetObservation(key, metadata=metadata)
-            for key, (metadata, _version) in found.seen.items()
+            for key, (metadata, _state) in found.seen.items()
         ]
         message = f"{len(found.seen)} tables observed. {found.missing_text()}".strip()
         return dg.SensorResult(asset_events=events, skip_reason=message)
@@ -153,7 +163,7 @@ class _Found:
     """What an observation saw, and what it looked for in vain."""
 
     def __init__(self) -> None:
-        self.seen: dict[dg.AssetKey, tuple[dict[str, Any], dg.DataVersion | None]] = {}
+        self.seen: dict[dg.AssetKey, tuple[dict[str, Any], TableState]] = {}
         self.missing: dict[dg.AssetKey, TableRef] = {}
 
     def missing_text(self) -> str:
@@ -190,16 +200,14 @@ class _Observer:
         found = _Found()
         with lakebase.get_connection() as connection:
             facts = fetch_table_facts(connection, list(tables.values()))
-            present = [table for table in tables.values() if table in facts]
-            counts = count_rows(connection, present) if self._count else {}
-            times = self._times(connection, present)
+            read = read_rows(connection, facts) if self._count else {}
+            times = self._times(connection, list(facts))
         for key, table in tables.items():
             if table not in facts:
                 found.missing[key] = table
                 continue
-            version = facts[table].version
-            metadata = _metadata(table, facts[table], counts.get(table), times.get(table))
-            found.seen[key] = metadata, None if version is None else dg.DataVersion(version)
+            of_table, rows, updated = facts[table], read.get(table), times.get(table)
+            found.seen[key] = _metadata(table, of_table, rows, updated), _state(of_table, rows, updated)
         return found
 
     def _times(
@@ -240,8 +248,25 @@ def _specs(assets: Iterable[Asset], *, materialized: bool = False) -> dict[dg.As
     return specs
 
 
+def _result(key: dg.AssetKey, metadata: dict[str, Any], now: Observed | None) -> dg.ObserveResult:
+    if now is None:
+        return dg.ObserveResult(key, metadata=metadata)
+    version = dg.DataVersion(now.version)
+    return dg.ObserveResult(key, metadata={**metadata, **now.metadata()}, data_version=version)
+
+
+def _state(facts: TableFacts, rows: RowsRead | None, updated: datetime | None) -> TableState:
+    return TableState(
+        facts.statistics,
+        facts.counters,
+        facts.files,
+        watermark=None if updated is None else updated.isoformat(),
+        rows=None if rows is None else rows.version,
+    )
+
+
 def _metadata(
-    table: TableRef, facts: TableFacts, count: int | None, updated: datetime | None
+    table: TableRef, facts: TableFacts, rows: RowsRead | None, updated: datetime | None
 ) -> dict[str, Any]:
     known = {
         "lakebase/estimated_row_count": facts.estimated_rows,
@@ -251,7 +276,7 @@ def _metadata(
         "lakebase/rows_deleted": facts.rows_deleted,
         "lakebase/last_analyze": _timestamp(facts.last_analyze),
         "lakebase/last_vacuum": _timestamp(facts.last_vacuum),
-        "dagster/row_count": count,
+        "dagster/row_count": None if rows is None else rows.total,
         "dagster/last_updated_timestamp": _timestamp(updated),
     }
     return {

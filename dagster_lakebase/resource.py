@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from dagster import ConfigurableResource, EnvVar, InitResourceContext
+from dagster import ConfigurableResource, InitResourceContext
 from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from dagster_lakebase.launchpad import MASK, secrets_behind_masks
 from dagster_lakebase.lease import Lease, new_engine
+from dagster_lakebase.loans import Loans
 from dagster_lakebase.session import aname_session, current_step_name, name_session, resource_name
+from dagster_lakebase.variables import resolved
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.setting import Setting
@@ -62,8 +66,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     or has that default. So ``LakebaseResource()`` works wherever the Lakebase documentation's variables are
     set, and a field that is set takes precedence over its variable.
 
-    Secrets are best left out or given as ``EnvVar``: Dagster stores and shows a literal one as part of the
-    resource's configuration.
+    Secrets are best left out or given as ``EnvVar``: Dagster stores a literal one as part of the resource's
+    configuration. The Launchpad shows ``********`` for each secret; launched so, the run has the secret that
+    the definitions have, or the environment's where they have none.
 
     Resources with the same settings share one pool in each process, wherever they are bound; it opens its
     first connection when one is asked for, and is closed when the last of them is torn down. The token
@@ -138,6 +143,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
     _lease: Lease | None = PrivateAttr(default=None)
     _run_id: str | None = PrivateAttr(default=None)
+    _behind_masks: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _loans: Loans = PrivateAttr(default_factory=Loans)
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
@@ -150,16 +157,26 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         self._run_id = None if context.run is None else context.run.run_id
+        self._behind_masks = secrets_behind_masks(context)
         name = resource_name(context)
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
         self._lease = Lease.acquire(self.lakebase_config, name)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
-        """Leave those who share the pool; the last one closes it."""
+        """Leave those who share the pool; the last one closes it.
+
+        A connection that was not handed back is closed, and the run's log says where it was lent.
+        """
         lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
+        log = context.log
+        # As in setup_for_execution.
+        del context
+        try:
+            self._loans.end(log)
+        finally:
+            if lease is not None:
+                lease.release()
 
     @property
     def lakebase_config(self) -> LakebaseConfig:
@@ -168,8 +185,12 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        fields = {row.name: _resolved(row, getattr(self, row.name)) for row in settings()}
+        fields = {row.name: _resolved(row, self._given(row.name)) for row in settings()}
         return LakebaseConfig.from_env(**{k: v for k, v in fields.items() if v not in (None, "")})
+
+    def _given(self, name: str) -> Any:
+        value = getattr(self, name)
+        return self._behind_masks.get(name) if value == MASK else value
 
     @property
     def client(self) -> LakebaseClient:
@@ -202,7 +223,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
                     conn.execute("INSERT INTO events (name) VALUES (%s)", ["started"])
         """
         client = self.client
-        with client.connection(timeout) as connection:
+        with client.connection(timeout) as connection, self._loans.noted(connection):
             name_session(connection, client.config, current_step_name(self._run_id))
             yield connection
 
@@ -232,8 +253,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             self._lease.join_running_loop()
         client = self.client
         async with client.aconnection(timeout) as connection:
-            await aname_session(connection, client.config, current_step_name(self._run_id))
-            yield connection
+            with self._loans.noted(connection, asyncio.get_running_loop()):
+                await aname_session(connection, client.config, current_step_name(self._run_id))
+                yield connection
 
     def execute(self, sql: str, params: Parameters = None) -> int:
         """Run one statement in a transaction of its own, and commit it.
@@ -373,12 +395,6 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
 
 def _resolved(row: Setting, value: Any) -> Any:
-    # Dagster resolves EnvVar and EnvVar.int when it sets a resource up; in a script nobody does.
-    if isinstance(value, (EnvVar, _INT_ENV_VAR)):
-        value = value.get_value()
+    value = resolved(row.name, value)
     # Wrapped at once, so that no frame above holds the text when a traceback shows local variables.
     return Secret(value) if row.kind == "secret" and value else value
-
-
-#: The class has no public name.
-_INT_ENV_VAR = type(EnvVar.int("_"))

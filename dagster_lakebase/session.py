@@ -1,7 +1,12 @@
-"""Whose a session is: what pg_stat_activity shows, run and step, and what errors say, the resource."""
+"""Whose a session is: what pg_stat_activity shows, run and step or storage's process, and what errors say."""
 
 from __future__ import annotations
 
+import multiprocessing
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster import DagsterInvariantViolationError, InitResourceContext, OpExecutionContext
@@ -13,6 +18,74 @@ if TYPE_CHECKING:
 
 #: What Postgres keeps of an application name.
 MAX_BYTES = 63
+#: Sessions of Dagster's own storage.
+_STORAGE = "dagster:storage"
+WEB_SERVER = "webserver"
+#: Dagster's processes by program, or by program and the first arguments; ``python -m`` makes it the module.
+_PROCESSES = (
+    (("dagster-webserver",), WEB_SERVER),
+    (("dagster_webserver",), WEB_SERVER),
+    (("dagster-daemon",), "daemon"),
+    (("_daemon",), "daemon"),
+    (("dagster", "api", "grpc"), "code-server"),
+    (("dagster", "code-server"), "code-server"),
+    (("dagster", "api", "execute_run"), "run"),
+    (("dagster", "api", "resume_run"), "run"),
+    (("dagster", "api", "execute_step"), "run"),
+)
+#: In what Dagster hands to the process of a run.
+_RUN_ID = re.compile(r'"run_id": *"([0-9a-f]{8})')
+
+
+def storage_name(process: str | None) -> str:
+    """The application name of the sessions of Dagster's storage, such as ``dagster:storage:daemon``.
+
+    Args:
+        process: What the process is, if it is known; see :func:`current_process`.
+    """
+    return _STORAGE if process is None else f"{_STORAGE}:{process}"
+
+
+def with_storage_name(config: LakebaseConfig, process: str | None) -> LakebaseConfig:
+    """The configuration with that name, unless the user has chosen another one."""
+    if _is_default(config) or config.application_name.startswith(_STORAGE):
+        return config.replace(application_name=storage_name(process))
+    return config
+
+
+def current_process() -> str | None:
+    """Which of Dagster's processes this is, as far as its command line says so."""
+    return process_of(sys.argv, is_child=multiprocessing.parent_process() is not None)
+
+
+def process_of(argv: Sequence[str], *, is_child: bool) -> str | None:
+    """Which of Dagster's processes has that command line.
+
+    Args:
+        argv: As ``sys.argv`` is.
+        is_child: Whether :mod:`multiprocessing` started it, which leaves it the command line of its parent.
+
+    Returns:
+        ``webserver``, ``daemon``, ``code-server``, or ``run``, with the beginning of the run's id where the
+        command line has it (``run:1f0c62d1``); None for anything else, such as a script.
+    """
+    if not argv:
+        return None
+    program = Path(argv[0])
+    words = (program.parent.name if program.stem == "__main__" else program.stem, *argv[1:])
+    process = next((name for beginning, name in _PROCESSES if _begins_with(words, beginning)), None)
+    if process == "code-server" and is_child:
+        # It starts runs in children of its own.
+        return "run"
+    found = _RUN_ID.search(" ".join(argv)) if process == "run" else None
+    return f"run:{found[1]}" if found else process
+
+
+def _begins_with(words: Sequence[str], beginning: Sequence[str]) -> bool:
+    # The last one by its beginning: execute_run comes as execute_run_with_structured_logs, too.
+    *first, last = beginning
+    at = len(first)
+    return list(words[:at]) == first and len(words) > at and words[at].startswith(last)
 
 
 def step_name(run_id: str, step_key: str | None) -> str:

@@ -14,7 +14,9 @@ from dagster import Field, IntSource, StringSource
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from dagster_lakebase.session import current_process, with_storage_name
 from dagster_lakebase.storage_engine import SharedEngine
+from dagster_lakebase.variables import variable_not_set
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.secret import Secret
 
@@ -101,6 +103,10 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
     or as ``{env: VARIABLE}``; what is left out is read from its environment variable. Secrets are taken by
     ``{env: VARIABLE}`` alone, for Dagster hands the configuration to the processes of runs as an argument.
 
+    In ``pg_stat_activity``, sessions show which process has them as their application name
+    (``dagster:storage:daemon``, ``…:webserver``, ``…:code-server``, ``…:run:1f0c62d1``), unless
+    `application_name` is set.
+
     Give Dagster a database of its own, so that its tables do not mix with yours.
 
     Raises:
@@ -171,7 +177,8 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
             if setting(name).kind == "secret":
                 fields[name] = _secret_from_environment(name, value["env"])
         fields.setdefault("max_size", _POOL_SIZE)
-        return cls(LakebaseConfig.from_env(**fields), config_value["should_autocreate_tables"], inst_data)
+        config = with_storage_name(LakebaseConfig.from_env(**fields), current_process())
+        return cls(config, config_value["should_autocreate_tables"], inst_data)
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -197,10 +204,7 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
 def _secret_from_environment(name: str, variable: str) -> Secret:
     value = os.environ.get(variable)
     if not value:
-        raise setting(name).error(
-            f"is to be read from the environment variable '{variable}', which is not set",
-            remedy=f"Set {variable} where Dagster's processes start.",
-        )
+        raise variable_not_set(name, variable)
     return Secret(value)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from dagster_lakebase.session import WEB_SERVER, with_storage_name
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.shared import shared_client
 
@@ -66,7 +67,9 @@ class SharedEngine:
                 return
             self._for_webserver = True
             before = self.engine
-            limited = self._config.replace(statement_timeout=statement_timeout / 1000)
+            limited = with_storage_name(self._config, WEB_SERVER).replace(
+                statement_timeout=statement_timeout / 1000
+            )
             self.engine = _new_engine(limited, max_overflow=max_overflow, pool_recycle=pool_recycle)
         before.dispose()
 

@@ -32,7 +32,17 @@ _QUERY = """
             FROM pg_catalog.pg_attribute a
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
         leaves.rows, leaves.bytes, leaves.inserted, leaves.updated, leaves.deleted,
-        leaves.last_analyze, leaves.last_vacuum, leaves.version
+        leaves.last_analyze, leaves.last_vacuum,
+        -- A replica has statistics of its own, which count nothing that it replays.
+        CASE WHEN leaves.counters IS NOT NULL AND NOT pg_catalog.pg_is_in_recovery() THEN
+            -- The first is set by a crash, the second by pg_stat_reset, the third by whatever kept statistics
+            -- of an earlier time.
+            pg_catalog.concat_ws(' ',
+                (SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_archiver),
+                (SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_database
+                    WHERE datname = pg_catalog.current_database()),
+                extract(epoch FROM pg_catalog.pg_postmaster_start_time())) END,
+        leaves.counters, leaves.files, c.relkind IN ('r', 'p', 'm') AND leaves.kept_here
     FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (schema, name, position)
     LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
     LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
@@ -40,16 +50,28 @@ _QUERY = """
     LEFT JOIN LATERAL (
         SELECT CASE WHEN min(leaf.reltuples) >= 0 THEN sum(leaf.reltuples)::bigint END AS rows,
             sum(pg_catalog.pg_total_relation_size(leaf.oid))::bigint AS bytes,
-            sum(s.n_tup_ins)::bigint AS inserted, sum(s.n_tup_upd)::bigint AS updated,
-            sum(s.n_tup_del)::bigint AS deleted,
-            max(greatest(s.last_analyze, s.last_autoanalyze)) AS last_analyze,
-            max(greatest(s.last_vacuum, s.last_autovacuum)) AS last_vacuum,
+            sum(s.inserted)::bigint AS inserted, sum(s.updated)::bigint AS updated,
+            sum(s.deleted)::bigint AS deleted,
+            max(greatest(pg_catalog.pg_stat_get_last_analyze_time(leaf.oid),
+                pg_catalog.pg_stat_get_last_autoanalyze_time(leaf.oid))) AS last_analyze,
+            max(greatest(pg_catalog.pg_stat_get_last_vacuum_time(leaf.oid),
+                pg_catalog.pg_stat_get_last_autovacuum_time(leaf.oid))) AS last_vacuum,
             -- TRUNCATE counts no rows, but gives a table new files.
-            pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', leaf.oid, leaf.relfilenode,
-                s.n_tup_ins, s.n_tup_upd, s.n_tup_del), ';' ORDER BY leaf.oid)) AS version
+            pg_catalog.md5(pg_catalog.string_agg(
+                pg_catalog.concat_ws(',', leaf.oid, leaf.relfilenode), ';' ORDER BY leaf.oid)) AS files,
+            CASE WHEN bool_and(leaf.relkind <> 'f') THEN pg_catalog.md5(pg_catalog.string_agg(
+                pg_catalog.concat_ws(',', leaf.oid, s.inserted, s.updated, s.deleted), ';' ORDER BY leaf.oid))
+            END AS counters,
+            coalesce(bool_and(leaf.relkind <> 'f'), true) AS kept_here
         FROM (SELECT c.oid AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) AS tree
         JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
-        LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = leaf.oid
+        -- Not from pg_stat_user_tables, which knows nothing of the catalog's own tables. Nothing counts what
+        -- is written behind a foreign table.
+        LEFT JOIN LATERAL (
+            SELECT pg_catalog.pg_stat_get_tuples_inserted(leaf.oid) AS inserted,
+                pg_catalog.pg_stat_get_tuples_updated(leaf.oid) AS updated,
+                pg_catalog.pg_stat_get_tuples_deleted(leaf.oid) AS deleted
+        ) AS s ON leaf.relkind <> 'f'
     ) AS leaves ON true
     ORDER BY wanted.position
 """
@@ -153,7 +175,11 @@ class TableFacts:
         rows_deleted: As `rows_inserted`.
         last_analyze: When, by hand or automatically.
         last_vacuum: When, by hand or automatically.
-        version: A text that is another one after each write; None for what has no statistics.
+        statistics: Since when the server has counted what is written: another text after each loss of its
+            statistics. None for what it does not count: on a replica, views and foreign tables.
+        counters: A text that is another one after each insert, update or delete that the statistics know.
+        files: A text that is another one after TRUNCATE, or for another table of the same name.
+        has_row_versions: Whether its rows can tell which transaction wrote them.
     """
 
     columns: Sequence[ColumnFacts]
@@ -164,7 +190,10 @@ class TableFacts:
     rows_deleted: int | None
     last_analyze: datetime | None
     last_vacuum: datetime | None
-    version: str | None
+    statistics: str | None
+    counters: str | None
+    files: str | None
+    has_row_versions: bool
 
     def column_schema(self) -> dg.TableSchema:
         """The columns as Dagster shows them."""
@@ -217,3 +246,39 @@ def count_rows(connection: psycopg.Connection[Any], tables: Sequence[TableRef]) 
     each = [sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(*table)) for table in tables]
     row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each))).fetchone()
     return dict(zip(tables, row or (), strict=True))
+
+
+class RowsRead(NamedTuple):
+    """What reading all rows of a table tells."""
+
+    total: int
+    #: Another text after each write; None where rows do not tell who wrote them.
+    version: str | None
+
+
+def read_rows(
+    connection: psycopg.Connection[Any], tables: Mapping[TableRef, TableFacts]
+) -> dict[TableRef, RowsRead]:
+    """The exact rows of each table with a text that is another one after each write, in one query for all.
+
+    Raises:
+        psycopg.Error: A table does not exist any more, or the role may not read it.
+    """
+    from psycopg import sql
+
+    if not tables:
+        return {}
+    # Every write gives a row another xmin, or takes a row away; VACUUM leaves both as they are.
+    of_versions = sql.SQL("count(*), sum(pg_catalog.hashint8(xmin::text::bigint)::bigint)::text")
+    of_others = sql.SQL("count(*), NULL::text")
+    each = [
+        sql.SQL("(SELECT row_to_json(t) FROM (SELECT {} FROM {}) AS t (n, x))").format(
+            of_versions if facts.has_row_versions else of_others, sql.Identifier(*table)
+        )
+        for table, facts in tables.items()
+    ]
+    row = connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each))).fetchone()
+    return {
+        table: RowsRead(found["n"], f"{found['n']} {found['x']}" if facts.has_row_versions else None)
+        for (table, facts), found in zip(tables.items(), row or (), strict=True)
+    }

@@ -6,6 +6,7 @@ from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.health import LakebaseHealthComponent
 from dagster_lakebase.components.io_manager import LakebaseIOManagerComponent
 from dagster_lakebase.components.load import LakebaseLoadComponent
+from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "LakebaseHealthComponent",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseObservationComponent",
     "LakebaseSqlComponent",
 ]

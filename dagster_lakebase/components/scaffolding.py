@@ -160,6 +160,39 @@ class HealthScaffolder(dg.Scaffolder[HealthParams]):
         _scaffold_missing_connection(request, _folder(request))
 
 
+class ObservationParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseObservationComponent``."""
+
+    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    table: str = Field(default="", description="The table, as schema.table; the asset's key when left out.")
+    timestamp_column: str = Field(
+        default="", description="A column that holds the time of each row's last write."
+    )
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class ObservationScaffolder(dg.Scaffolder[ObservationParams]):
+    """Writes an observed table, and a connection where the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ObservationParams]:
+        """The options."""
+        return ObservationParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[ObservationParams]) -> None:
+        """Write ``defs.yaml``."""
+        folder = _folder(request)
+        params = request.params
+        asset: dict[str, Any] = {"key": params.asset or folder.name, "kinds": ["postgres"]}
+        if params.table:
+            asset["metadata"] = {"dagster/table_name": params.table}
+        attributes: dict[str, Any] = {"connection": params.connection, "assets": [asset]}
+        if params.timestamp_column:
+            attributes["timestamp_column"] = params.timestamp_column
+        dg.scaffold_component(request, {**attributes, "cron_schedule": "@hourly"})
+        _scaffold_missing_connection(request, folder)
+
+
 def _scaffold_missing_connection(request: dg.ScaffoldRequest[Any], folder: Path) -> None:
     """Give a project's first component its connection: ``dg check defs`` refuses one without its resource."""
     if request.params.connection != _KEY or request.project_root is None:

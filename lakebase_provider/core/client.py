@@ -267,12 +267,13 @@ class LakebaseClient(Reads):
 
         Args:
             source: Rows: tuples, dicts or any iterable of them; pandas, Polars or Arrow data; the path or
-                URI of a CSV, JSON lines, Parquet or Arrow file; a DB-API cursor that has run its
-                query.
+                URI of a CSV, JSON lines, Parquet or Arrow file, of a folder of them, or a pattern of their
+                names; a DB-API cursor that has run its query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
             options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
-                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``.
+                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``; for CSV files
+                ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing has been sent.

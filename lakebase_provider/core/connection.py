@@ -252,6 +252,11 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     # The end of a loan.
 
+    def lent_at(self) -> str | None:
+        """Where it was borrowed, as file and line; None if it is not lent, or not any more."""
+        where: str | None = None if self._ended or self._lender is None else self._lender.lent_at(self)
+        return where
+
     def _check_connection_ok(self) -> None:
         self._require_lent()
         super()._check_connection_ok()

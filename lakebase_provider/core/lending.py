@@ -70,6 +70,11 @@ class Lender(BasePool):
         self._loans[id(connection)] = place()
         return connection
 
+    def lent_at(self, connection: Any) -> str | None:
+        """Where a connection was borrowed, as file and line; None if it is not lent."""
+        place = self._loans.get(id(connection))
+        return None if place is None else _told(place)
+
     def _require_lent_before(self, connection: Any) -> None:
         """For a connection that is handed back but is not lent: its loan has ended.
 

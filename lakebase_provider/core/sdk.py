@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any
 from lakebase_provider import __version__
 from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, shown
-from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config import LakebaseConfig, setting
 from lakebase_provider.core.error_patterns import classify_control_plane
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
     ControlPlaneTimeoutError,
     LakebaseError,
+    NotAuthenticatedError,
 )
 from lakebase_provider.core.limits import Limit, limit_sockets, within
 from lakebase_provider.core.tracebacks import without_locals
@@ -51,6 +52,8 @@ _HTTP_TIMEOUT = 20
 #: Seconds in which the SDK retries on its own. It reads 0 as 300; the TokenProvider does the retrying.
 _SDK_RETRY_SECONDS = 1
 
+#: What the SDK says when no authentication that it knows has all that it needs.
+_NO_CREDENTIALS = re.compile("cannot configure default credentials", re.IGNORECASE)
 _STATUS_LINE = re.compile(r"< \d{3} ")
 
 
@@ -80,7 +83,7 @@ class SdkTransport:
         Raises:
             LakebaseError: The workspace refused or was not reached.
         """
-        with _classified(what):
+        with _classified(what, self._config):
             return self._api_client().do(method, path, body=dict(body) if body else None)
 
     def _api_client(self) -> ApiClient:
@@ -286,14 +289,14 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _classified(what: str) -> Iterator[None]:
+def _classified(what: str, config: LakebaseConfig) -> Iterator[None]:
     try:
         yield
     except LakebaseError as error:
         # The SDK's frames hold its arguments.
         raise without_locals(error) from error.__cause__
     except Exception as error:
-        raise _ours(error) or _classify(error, what) from without_locals(error)
+        raise _ours(error) or _missing(error, config) or _classify(error, what) from without_locals(error)
 
 
 def _ours(error: BaseException) -> LakebaseError | None:
@@ -302,6 +305,24 @@ def _ours(error: BaseException) -> LakebaseError | None:
     while step is not None and not isinstance(step, LakebaseError):
         step = step.__cause__
     return step.again() if isinstance(step, LakebaseError) else None
+
+
+def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
+    """What to raise where the SDK has tried all that it knows: which setting the credentials lack."""
+    if not _NO_CREDENTIALS.search(str(error)):
+        return None
+    for identity, secret in (("client_id", "client_secret"), ("azure_client_id", "azure_client_secret")):
+        if getattr(config, identity) is not None and getattr(config, secret) is None:
+            return NotAuthenticatedError(
+                f"Setting '{secret}' is missing although '{identity}' is set, and databricks-sdk found no "
+                "credentials that need none.",
+                remedy=f"Set '{secret}', or the variable {setting(secret).env[0]}.",
+            )
+    return NotAuthenticatedError(
+        "There are no credentials for the workspace, neither in the settings nor where databricks-sdk looks.",
+        remedy="Set 'client_id' and 'client_secret' (DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET), "
+        "'token' (DATABRICKS_TOKEN), or 'profile'.",
+    )
 
 
 def _classify(error: Exception, what: str) -> LakebaseError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.csv_format import CsvFormat
 from lakebase_provider.core.bulk.locations import protocol_of
 from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.loading import LoadingOperator
@@ -17,19 +19,28 @@ if TYPE_CHECKING:
 
 
 class LakebaseLoadOperator(LoadingOperator):
-    """Loads a file (CSV, JSON lines, Parquet, Arrow) by COPY, in one transaction and constant memory.
+    """Loads a file or many (CSV, JSON lines, Parquet, Arrow) by COPY, in one transaction and constant memory.
 
     It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
-    Of several files each is a task of its own: ``LakebaseLoadOperator.partial(...).expand(source=[...])``.
+    The files of a folder or pattern are one load. Where each is to be a task and a load of its own, map it:
+    ``LakebaseLoadOperator.partial(...).expand(source=[...])``.
 
     Args:
         source: Path of the file (templated): a local one, or one of Airflow's object storage such as
-            ``s3://connection@bucket/orders.parquet``. It ends in ``.csv``, ``.csv.gz``, ``.csv.bz2``,
-            ``.csv.zst``, ``.parquet`` or ``.pq``. The output of another task that returns a path, too.
+            ``s3://connection@bucket/orders.parquet``. It ends in ``.csv``, ``.tsv``, ``.jsonl`` or
+            ``.ndjson``, also with ``.gz``, ``.bz2`` or ``.zst`` behind, in ``.parquet``, ``.pq`` or
+            ``.arrow``; or it is a folder of such files, with folders ``key=value`` as columns; or a pattern,
+            such as ``/data/*.csv``. The output of another task that returns a path, too.
+        delimiter: For CSV, the character between two fields; a comma by default, in ``.tsv`` a tab.
+        encoding: For CSV, the encoding, such as ``"cp1252"``, ``"latin-1"`` or ``"utf-16"``.
+        null: For CSV, what stands, without quotes, for NULL: a text, or a list of texts.
+        header: For CSV, whether the first row holds the columns' names; without it, `columns` gives them.
+        quote: For CSV, the character around a field; None where quotes mean nothing.
         kwargs: Arguments of :class:`~lakebase_provider.operators.loading.LoadingOperator`, of which `table`
             is needed, and of ``BaseOperator``.
 
     Raises:
+        ConfigError: An option for CSV cannot be.
         AirflowFailException: When the task runs and its failure is one that no retry helps, such as a bad
             row; nothing was written.
         LakebaseError: When the task runs and a retry may help.
@@ -40,14 +51,33 @@ class LakebaseLoadOperator(LoadingOperator):
 
     template_fields: Sequence[str] = ("source", *LoadingOperator.template_fields)
 
-    def __init__(self, *, source: str | PathLike[str] | ObjectStoragePath, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        source: str | PathLike[str] | ObjectStoragePath,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        null: str | Sequence[str] = "",
+        header: bool = True,
+        quote: str | None = '"',
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.source = templatable(source)
+        self.delimiter = delimiter
+        self.encoding = encoding
+        self.null = null
+        self.header = header
+        self.quote = quote
+        self._csv_options()  # a wrong one is found when the DAG is parsed
+
+    def _csv_options(self) -> dict[str, Any]:
+        return asdict(CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load the file and return what came of it."""
         with failing_fast():
-            return self._load(located(self.source, "source"), context)
+            return self._load(located(self.source, "source"), context, **self._csv_options())
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """The file is read, the table written."""

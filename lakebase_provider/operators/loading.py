@@ -195,8 +195,14 @@ class LoadingOperator(BulkOperator):
         super()._check_arguments(given)
         check_load_options(given)
 
-    def _load(self, source: Any, context: Context) -> dict[str, Any]:
-        """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict."""
+    def _load(self, source: Any, context: Context, **more: Any) -> dict[str, Any]:
+        """Load a source and return the :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+
+        Args:
+            source: The source.
+            context: Of the task that runs.
+            more: Further options of the load, for this kind of source.
+        """
         from dataclasses import asdict
 
         from lakebase_provider.core.bulk.once import load_and_commit
@@ -204,7 +210,7 @@ class LoadingOperator(BulkOperator):
         if self.fence:
             ti = context["ti"]
             self.get_db_hook().fence_key = f"{ti.dag_id}/{ti.task_id}/{ti.run_id}/{ti.map_index}"
-        options: Any = {name: getattr(self, name) for name in _OPTIONS}
+        options: Any = {name: getattr(self, name) for name in _OPTIONS} | more
         if _truth(self.force):
             options.update(force=True, forced_by=self.render_template(LOAD_ID, context))
         result = self._result = load_and_commit(self._connection, source, self.table, **options)

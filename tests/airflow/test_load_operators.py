@@ -298,3 +298,60 @@ def test_the_server_keeps_the_rows_that_are_not_fetched_yet() -> None:
         assert cursor._cursor.connection.execute("select name from pg_cursors").fetchall() == [
             ("lakebase_transfer",)
         ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"delimiter": ";;"}, {"encoding": "no-such"}, {"header": "id"}, {"quote": ""}, {"null": []}],
+    ids=str,
+)
+def test_options_of_csv_that_cannot_be_fail_when_the_dag_is_parsed(options: dict[str, Any]) -> None:
+    (field,) = options
+    with pytest.raises(ConfigError, match=field):
+        LakebaseLoadOperator(task_id="load", source="/no/such.csv", table="loaded", **options)
+
+
+def test_csv_that_others_write(csv: Path) -> None:
+    csv.write_bytes("1;'é';\n2;NULL;x\n".encode("cp1252"))
+    options: Any = {
+        "delimiter": ";",
+        "encoding": "cp1252",
+        "null": ["", "NULL"],
+        "header": False,
+        "quote": "'",
+    }
+    assert (
+        load(str(csv), columns=["id", "name", "note"], create=True, table="source_rows", **options)["rows"]
+        == 2
+    )
+    assert rows("select id, name, note from source_rows order by 1") == [("1", "é", None), ("2", None, "x")]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_and_a_pattern_are_one_load(csv: Path, scheme: str) -> None:
+    (csv.parent / "more.csv").write_text("id,name\n3,three\n")
+    first = load(f"{scheme}{csv.parent}/{{{{ '*' }}}}.csv")
+    assert (first["rows"], first["skipped"]) == (3, False)
+    assert load(f"{scheme}{csv.parent}")["skipped"]
+    assert rows() == [(1, "one"), (2, "two"), (3, "three")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("latin.csv", "id,name\n1,é\n".encode("latin-1")),
+        ("late.csv", b"id,name\n" + b"1,x\n" * 500_000 + b"2,\xe9\n"),
+        ("utf16.csv", "id,name\n1,x\n".encode("utf-16")),
+        ("cut.csv.gz", gzip.compress(b"id,name\n1,x\n")[:-4]),
+        ("cut.jsonl.gz", gzip.compress(b'{"id": 1, "name": "x"}\n' * 500_000)[:-4]),
+        ("text.parquet", b"id,name\n1,x\n"),
+        ("text.arrow", b"id,name\n1,x\n"),
+        ("open.csv", b'id,name\n1,"x\n'),
+    ],
+)
+def test_a_broken_file_is_not_tried_again(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(AirflowFailException, match=name):
+        load(str(path))
+    assert rows() == []

@@ -132,7 +132,7 @@ def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, home: Path
 
 def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
     listed = dg("list", "components", cwd=project, home=home)
-    for name in ("Connection", "Health", "IOManager", "Load", "Sql"):
+    for name in ("Connection", "Health", "IOManager", "Load", "Observation", "Sql"):
         assert f"Lakebase{name}Component" in listed
     dg("scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.

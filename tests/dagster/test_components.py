@@ -14,6 +14,7 @@ from dagster.components.testing.utils import DefsFolderSandbox, create_defs_fold
 from dagster_lakebase import (
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
+    LakebaseObservationComponent,
     LakebaseResource,
     LakebaseSqlComponent,
 )
@@ -414,7 +415,63 @@ def test_health_that_cannot_be_checked_is_refused(
     assert message in problem_of(sandbox)
 
 
-@pytest.mark.parametrize("component", [LakebaseSqlComponent, LakebaseHealthComponent])
+def test_observation_in_yaml(table: LocalLakebase, sandbox: DefsFolderSandbox) -> None:
+    table.admin.execute("INSERT INTO components.sales VALUES ('2026-01-01Z', 'north', 1)")
+    write(
+        sandbox,
+        "observation",
+        LakebaseObservationComponent,
+        {
+            "connection": "{{ context.load_component('lakebase') }}",
+            "assets": [{"key": "sold", "metadata": {"dagster/table_name": "components.sales"}}],
+            "materialized_assets": ["components/sales"],
+            "rows": "count",
+            "timestamp_column": "day",
+            "cron_schedule": "@hourly",
+            "sensor_interval_seconds": 600,
+            "name": "shop",
+        },
+    )
+    with loaded(sandbox) as defs, dg.DagsterInstance.ephemeral() as instance:
+        schedule = defs.resolve_schedule_def("shop_schedule")
+        assert (schedule.cron_schedule, schedule.job_name) == ("@hourly", "shop_job")
+        result = defs.resolve_job_def("shop_job").execute_in_process(instance=instance)
+        sensor = defs.resolve_sensor_def("shop_sensor")
+        assert sensor.minimum_interval_seconds == 600
+        with dg.build_sensor_context(
+            instance=instance, definitions=defs, resources={"lakebase": LakebaseResource()}
+        ) as context:
+            (of_sensor,) = sensor.evaluate_tick(context).asset_events
+    (event,) = result.get_asset_observation_events()
+    of_schedule = event.asset_observation_data.asset_observation
+    assert "dagster/data_version" in (of_schedule.tags or {})
+    for observation, key in ((of_schedule, "sold"), (of_sensor, "components/sales")):
+        assert observation.asset_key.to_user_string() == key
+        assert observation.metadata["dagster/row_count"].value == 1
+        assert observation.metadata["dagster/last_updated_timestamp"].value == 1767225600
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({}, "materialized_assets"),
+        ({"assets": [{"key": "sales"}], "rows": "exact"}, "rows"),
+        (
+            {"assets": [{"key": "s", "metadata": {"dagster/table_name": "a..b"}}]},
+            "dagster/table_name of asset s",
+        ),
+    ],
+)
+def test_an_observation_that_cannot_be_is_refused(
+    sandbox: DefsFolderSandbox, attributes: dict[str, Any], message: str
+) -> None:
+    write(sandbox, "observation", LakebaseObservationComponent, attributes)
+    assert message in problem_of(sandbox)
+
+
+@pytest.mark.parametrize(
+    "component", [LakebaseSqlComponent, LakebaseHealthComponent, LakebaseObservationComponent]
+)
 def test_what_is_scaffolded_loads(component: type, tmp_path: Path) -> None:
     with create_defs_folder_sandbox() as sandbox:
         sandbox.scaffold_component(component_cls=component, defs_path="made")

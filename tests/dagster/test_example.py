@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from lakebase_provider.local import LocalLakebase
+from tests.eventually import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 
@@ -163,10 +164,75 @@ def test_observation(lake: LocalLakebase) -> None:
     }
 
 
+@pytest.fixture
+def visits(lake: LocalLakebase) -> Iterator[LocalLakebase]:
+    """The table of the example of freshness, with a visit of today."""
+    lake.admin.execute(
+        "DROP TABLE IF EXISTS example_visits;"
+        "CREATE TABLE example_visits (page text, seen_at timestamptz NOT NULL DEFAULT now());"
+        "INSERT INTO example_visits VALUES ('/');"
+        f'GRANT SELECT ON example_visits TO "{lake.client_id}"'
+    )
+    inserted = "SELECT pg_stat_get_tuples_inserted('example_visits'::regclass)"
+    eventually(lambda: lake.admin.execute(inserted) == [(1,)])
+    yield lake
+    lake.admin.execute("DROP TABLE example_visits")
+
+
+@pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")
+def test_from_observation_to_freshness_to_automation(visits: LocalLakebase) -> None:
+    defs = load("freshness").defs
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+
+        def observe_and_automate() -> int:
+            """One observation, and the runs that automation then asks for and that are made."""
+            nonlocal cursor
+            assert defs.resolve_job_def("observe_visits").execute_in_process(instance=instance).success
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+            cursor = tick.cursor
+            if tick.total_requested:
+                make_report()
+            return tick.total_requested
+
+        def make_report() -> None:
+            job = defs.resolve_implicit_global_asset_job_def()
+            made = job.execute_in_process(
+                instance=instance, asset_selection=[dg.AssetKey("example_visit_report")]
+            )
+            assert made.success
+
+        def is_fresh() -> bool:
+            job = defs.resolve_implicit_global_asset_job_def()
+            keys = defs.resolve_asset_graph().asset_check_keys
+            checked = job.get_subset(asset_selection=set(), asset_check_selection=set(keys))
+            (check,) = checked.execute_in_process(instance=instance).get_asset_check_evaluations()
+            return check.passed
+
+        make_report()
+        observe_and_automate()
+        assert [observe_and_automate() for _ in range(3)] == [0, 0, 0]
+        assert is_fresh()
+
+        # Neither a crash nor another loss of statistics is a write…
+        visits.admin.crash_postgres()
+        assert observe_and_automate() == 0
+        # …and neither hides one.
+        visits.admin.execute("UPDATE example_visits SET page = '/shop', seen_at = now()")
+        visits.admin.crash_postgres()
+        assert [observe_and_automate() for _ in range(3)] == [1, 0, 0]
+
+        visits.admin.execute("UPDATE example_visits SET seen_at = now() - interval '3 hours'")
+        visits.admin.execute("SELECT pg_stat_reset()")
+        assert observe_and_automate() == 1
+        assert not is_fresh()
+
+
 #: Where each example of this folder is run.
 RUN_BY = {
     "health": "test_example.py",
     "observation": "test_example.py",
+    "freshness": "test_example.py",
     "components": "test_command_line.py",
     "storage": "test_storage.py",
 }

@@ -44,6 +44,7 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
         "LakebaseHealthComponent",
         "LakebaseIOManagerComponent",
         "LakebaseLoadComponent",
+        "LakebaseObservationComponent",
         "LakebaseSqlComponent",
     }
     for name, component in found.items():

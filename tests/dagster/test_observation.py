@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +13,7 @@ from dagster_lakebase import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
+from dagster_lakebase.data_version import TableState
 from dagster_lakebase.observation import Rows
 from dagster_lakebase.table_facts import table_of
 from lakebase_provider.local import LocalLakebase
@@ -44,8 +46,20 @@ def tables(lake: LocalLakebase) -> Iterator[LocalLakebase]:
         "INSERT INTO observed.\"Web-Events\" SELECT n, date '2026-01-30' + n FROM generate_series(0, 4) n"
     )
     execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA observed TO "{lake.client_id}"')
+    # Statistics come a moment after the commit.
+    eventually(lambda: counted(lake) == (3, 0, 5))
     yield lake
     execute("DROP SCHEMA observed CASCADE")
+
+
+def counted(lake: LocalLakebase) -> tuple[Any, ...]:
+    """Rows that were inserted into and updated in orders, and inserted into the partitions."""
+    of = "pg_stat_get_tuples_{}('observed.{}'::regclass)"
+    (found,) = lake.admin.execute(
+        f"SELECT {of.format('inserted', 'orders')}, {of.format('updated', 'orders')},"
+        f" {of.format('inserted', 'early')} + {of.format('inserted', 'late')}"
+    )
+    return found
 
 
 def observe(
@@ -141,6 +155,162 @@ def test_the_data_version_changes_with_each_write_and_only_then(tables: LocalLak
     tables.admin.execute(write)
     # The server's statistics come a moment after the commit.
     eventually(lambda: version(observe(ORDERS)[1]) != first)
+
+
+class Watched:
+    """What an instance learns of orders, observation by observation, each in a run of its own."""
+
+    def __init__(self, instance: dg.DagsterInstance, arguments: dict[str, Any]) -> None:
+        definition = build_lakebase_table_observation([ORDERS], **arguments)
+        defs = dg.Definitions(
+            assets=[definition],
+            jobs=[dg.define_asset_job("observe", selection=[definition])],
+            resources={"lakebase": LakebaseResource()},
+        )
+        self._job = defs.resolve_job_def("observe")
+        self._instance = instance
+
+    def version(self) -> str:
+        result = self._job.execute_in_process(instance=self._instance)
+        (event,) = result.get_asset_observation_events()
+        return (event.asset_observation_data.asset_observation.tags or {})["dagster/data_version"]
+
+
+@pytest.fixture
+def watch(tables: LocalLakebase) -> Iterator[Callable[..., Watched]]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield lambda **arguments: Watched(instance, arguments)
+
+
+def crash(lake: LocalLakebase) -> None:
+    lake.admin.crash_postgres()
+
+
+def reset(lake: LocalLakebase) -> None:
+    lake.admin.execute("SELECT pg_stat_reset()")
+
+
+def reset_one(lake: LocalLakebase) -> None:
+    lake.admin.execute("SELECT pg_stat_reset_single_table_counters('observed.orders'::regclass)")
+
+
+WATERMARKS: list[dict[str, Any]] = [{"timestamp_column": "at"}, {"rows": "count"}]
+
+
+@pytest.mark.parametrize("lose", [crash, reset, reset_one])
+@pytest.mark.parametrize("watermark", WATERMARKS)
+def test_lost_statistics_are_no_write(
+    tables: LocalLakebase,
+    watch: Callable[..., Watched],
+    lose: Callable[[LocalLakebase], None],
+    watermark: dict[str, Any],
+) -> None:
+    watched = watch(**watermark)
+    first = watched.version()
+    lose(tables)
+    assert watched.version() == first
+    lose(tables)
+    assert watched.version() == first
+    # And what is counted from there on is seen again.
+    tables.admin.execute("DELETE FROM observed.orders WHERE id = 3")
+    eventually(lambda: watched.version() != first)
+
+
+@pytest.mark.parametrize("lose", [crash, reset, reset_one])
+@pytest.mark.parametrize("watermark", [{}, *WATERMARKS])
+def test_a_write_between_two_losses_is_seen(
+    tables: LocalLakebase,
+    watch: Callable[..., Watched],
+    lose: Callable[[LocalLakebase], None],
+    watermark: dict[str, Any],
+) -> None:
+    watched = watch(**watermark)
+    watched.version()
+    lose(tables)
+    before = watched.version()
+    tables.admin.execute("UPDATE observed.orders SET amount = 7, at = now() WHERE id = 1")
+    eventually(lambda: counted(tables)[1] == 1)
+    lose(tables)
+    after = watched.version()
+    assert after != before
+    assert watched.version() == after
+
+
+@pytest.mark.parametrize("write", ["DELETE FROM observed.orders WHERE id = 1", "TRUNCATE observed.orders"])
+def test_counted_rows_tell_what_no_time_does(
+    tables: LocalLakebase, watch: Callable[..., Watched], write: str
+) -> None:
+    watched = watch(rows="count")
+    before = watched.version()
+    tables.admin.execute(write)
+    reset(tables)
+    assert watched.version() != before
+
+
+def test_counted_rows_do_not_wait_for_the_statistics(
+    tables: LocalLakebase, watch: Callable[..., Watched]
+) -> None:
+    watched = watch(rows="count")
+    before = watched.version()
+    tables.admin.execute("UPDATE observed.orders SET amount = 1 WHERE id = 1")
+    assert watched.version() != before
+    before = watched.version()
+    tables.admin.execute("VACUUM (FREEZE, FULL) observed.orders")
+    assert watched.version() == before
+
+
+def test_a_replaced_table_of_the_same_rows_is_another_one(
+    tables: LocalLakebase, watch: Callable[..., Watched]
+) -> None:
+    watched = watch(timestamp_column="at")
+    before = watched.version()
+    tables.admin.execute(
+        "CREATE TABLE observed.other AS TABLE observed.orders; DROP TABLE observed.orders CASCADE;"
+        "ALTER TABLE observed.other RENAME TO orders;"
+        f'GRANT SELECT ON observed.orders TO "{tables.client_id}"'
+    )
+    reset(tables)
+    assert watched.version() != before
+
+
+def test_a_view_has_a_version_by_its_column(tables: LocalLakebase) -> None:
+    tables.admin.execute("CREATE OR REPLACE VIEW observed.seen AS SELECT id, at FROM observed.orders")
+    seen = dg.AssetSpec(["observed", "seen"])
+    first, second = (
+        (observe(seen, timestamp_column="at")[1]["observed/seen"].tags or {})["dagster/data_version"]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_replica_counts_nothing() -> None:
+    at_noon = TableState(None, "1", "1", watermark="2026-01-01T12:00:00+00:00")
+    assert not at_noon.is_written_since(at_noon)
+    assert replace(at_noon, watermark="2026-01-01T13:00:00+00:00").is_written_since(at_noon)
+    assert TableState(None, "1", "1").version() is None
+
+
+def test_tables_of_the_catalog_itself_are_counted(tables: LocalLakebase) -> None:
+    catalog = dg.AssetSpec(["pg_catalog", "pg_class"])
+    before = version_of(catalog)
+    tables.admin.execute("CREATE TABLE observed.another (id int)")
+    eventually(lambda: version_of(catalog) != before)
+
+
+def test_a_foreign_table_is_not_said_to_be_unchanged(tables: LocalLakebase) -> None:
+    tables.admin.execute(
+        "CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;"
+        "CREATE FOREIGN TABLE observed.abroad (id int) SERVER nowhere"
+    )
+    try:
+        _, found = observe(dg.AssetSpec(["observed", "abroad"]))
+    finally:
+        tables.admin.execute("DROP FOREIGN DATA WRAPPER nowhere CASCADE")
+    assert "dagster/data_version" not in (found["observed/abroad"].tags or {})
+
+
+def version_of(asset: dg.AssetSpec) -> str:
+    return (observe(asset)[1][asset.key.to_user_string()].tags or {})["dagster/data_version"]
 
 
 def test_the_last_write_by_a_column(tables: LocalLakebase) -> None:

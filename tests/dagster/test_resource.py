@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -21,7 +22,7 @@ from dagster_lakebase import LakebaseResource
 from dagster_lakebase.session import step_name
 from lakebase_provider.core import LakebaseConfig
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.errors import ConfigError, LoadError, TableNotFoundError
+from lakebase_provider.core.errors import ConfigError, LoadError, NotAuthenticatedError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, materialize, open_connections
 from tests.eventually import eventually
@@ -36,6 +37,7 @@ def test_public_names() -> None:
         "LakebaseHealthCheckConfig",
         "LakebaseHealthComponent",
         "LakebaseIOManager",
+        "LakebaseObservationComponent",
         "LakebaseResource",
         "LakebaseSqlComponent",
         "build_lakebase_health_checks",
@@ -533,3 +535,72 @@ def test_a_sql_component_of_dagster_runs_on_it(lake: LocalLakebase) -> None:
     defs = component.build_defs(dg.ComponentTree.for_test().load_context)
     assert materialize(list(defs.assets or [])).success
     assert lakebase.fetch("SELECT n FROM dagster_templated") == [(7,)]
+
+
+def test_a_client_id_without_its_secret_names_what_is_missing(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABRICKS_CLIENT_SECRET")
+    with pytest.raises(
+        NotAuthenticatedError, match="'client_secret' is missing although 'client_id'"
+    ) as caught:
+        LakebaseResource().fetch("SELECT 1")
+    assert "DATABRICKS_CLIENT_SECRET" in caught.value.remedy
+
+    monkeypatch.delenv("DATABRICKS_CLIENT_ID")
+    with pytest.raises(NotAuthenticatedError, match="no credentials for the workspace"):
+        LakebaseResource(database="other").fetch("SELECT 1")
+
+
+kept: list[Any] = []
+
+
+@dg.asset
+def leaks(lakebase: LakebaseResource) -> None:
+    manager = lakebase.get_connection()
+    connection = manager.__enter__()
+    connection.execute("CREATE TABLE leaked (n int)")
+    kept.extend((manager, connection))
+
+
+@dg.asset
+async def leaks_in_a_task(lakebase: LakebaseResource) -> None:
+    manager = lakebase.get_async_connection()
+    connection = await manager.__aenter__()
+    await connection.execute("CREATE TABLE leaked (n int)")
+    kept.extend((manager, connection))
+
+
+@dg.asset
+def closes_by_hand(lakebase: LakebaseResource) -> None:
+    manager = lakebase.get_connection()
+    connection = manager.__enter__()
+    kept.extend((manager, connection))
+    connection.close()
+
+
+@pytest.mark.parametrize("asset", [leaks, leaks_in_a_task])
+def test_what_is_not_handed_back_is_closed_at_teardown(
+    lake: LocalLakebase, caplog: pytest.LogCaptureFixture, asset: dg.AssetsDefinition
+) -> None:
+    kept.clear()
+    # Another one with the same settings, whose teardown comes later, does not keep it open either.
+    other = LakebaseResource()
+    with other.process_config_and_initialize_cm():
+        materialize([asset], resources={"lakebase": LakebaseResource()})
+        assert kept[1].closed
+    (said,) = [
+        record.getMessage() for record in caplog.records if "was not handed back" in record.getMessage()
+    ]
+    assert re.search(rf"lent at {re.escape(__file__)}:\d+ ", said)
+    assert "\nRemedy: " in said
+    eventually(lambda: open_connections(lake) == 0)
+    assert lake.admin.execute("SELECT to_regclass('leaked')") == [(None,)]
+    kept.clear()
+
+
+def test_what_was_closed_by_hand_is_no_leak(lake: LocalLakebase, caplog: pytest.LogCaptureFixture) -> None:
+    kept.clear()
+    materialize([closes_by_hand], resources={"lakebase": LakebaseResource()})
+    assert "was not handed back" not in caplog.text
+    kept.clear()

@@ -34,6 +34,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.serdes import serialize_value
 from sqlalchemy.exc import OperationalError
 
+from dagster_lakebase.session import process_of
 from lakebase_provider.core import LakebaseConfig, shared_client
 from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps
@@ -475,3 +476,59 @@ def test_no_secret_leaves_the_process(lake: LocalLakebase, instance: dg.DagsterI
     token = shared_client(storage._shared._config).tokens.get().reveal()
     for secret in (token, lake.client_secret):
         assert secret not in "\n".join(shown)
+
+
+RUN = '{"__class__": "ExecuteRunArgs", "run_id": "1f0c62d1-7e57-4e57-8e57-0123456789ab"}'
+
+
+@pytest.mark.parametrize(
+    ("argv", "process"),
+    [
+        (["/venv/bin/dagster-daemon", "run"], "daemon"),
+        (["/site-packages/dagster/_daemon/__main__.py", "run"], "daemon"),
+        (["/venv/bin/dagster-webserver", "-p", "3000"], "webserver"),
+        (["/site-packages/dagster_webserver/__main__.py"], "webserver"),
+        (["/site-packages/dagster/__main__.py", "api", "grpc", "--socket", "s"], "code-server"),
+        (["/venv/bin/dagster", "code-server", "start"], "code-server"),
+        (["/venv/bin/dagster", "api", "execute_run", RUN], "run:1f0c62d1"),
+        (["/venv/bin/dagster", "api", "execute_run_with_structured_logs", RUN], "run:1f0c62d1"),
+        (["/venv/bin/dagster", "api", "execute_step", "{}"], "run"),
+        (["/venv/bin/dagster", "job", "execute"], None),
+        (["/venv/bin/pytest"], None),
+        ([], None),
+    ],
+)
+def test_a_process_is_known_by_its_command_line(argv: list[str], process: str | None) -> None:
+    assert process_of(argv, is_child=False) == process
+    assert process_of(argv, is_child=True) == ("run" if process == "code-server" else process)
+
+
+@pytest.mark.parametrize(
+    ("argv", "chosen", "shown"),
+    [
+        (["dagster-daemon", "run"], None, "dagster:storage:daemon"),
+        (["dagster", "api", "execute_run", RUN], None, "dagster:storage:run:1f0c62d1"),
+        (["script.py"], None, "dagster:storage"),
+        (["dagster-daemon", "run"], "nightly", "nightly"),
+    ],
+)
+def test_sessions_say_whose_they_are(
+    database: str,
+    lake: LocalLakebase,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    chosen: Any,
+    shown: str,
+) -> None:
+    monkeypatch.delenv("PGAPPNAME")
+    monkeypatch.setattr("sys.argv", argv)
+    fields = {} if chosen is None else {"application_name": chosen}
+    config = {"should_autocreate_tables": True, "database": database, **fields}
+    storage = LakebaseStorage.from_config_value(None, config)
+    names = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = %s"
+    assert lake.admin.execute(names, [database]) == [(shown,)]
+    storage.run_storage.optimize_for_webserver(statement_timeout=5000, pool_recycle=60, max_overflow=2)
+    storage.run_storage.get_runs_count()
+    expected = shown if chosen else "dagster:storage:webserver"
+    eventually(lambda: lake.admin.execute(names, [database]) == [(expected,)])
+    storage.event_log_storage.dispose()

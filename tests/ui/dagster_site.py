@@ -1,4 +1,4 @@
-"""The code location that the browser looks at: a table, and the health of the way to it.
+"""The code location that the browser looks at: a table, the health of the way to it, and a job to launch.
 
 Run as a program it materializes and checks the table as often as it is told to.
 """
@@ -18,10 +18,21 @@ def orders() -> pd.DataFrame:
     )
 
 
-lakebase = LakebaseResource()
+@dg.op
+def count_tables(context: dg.OpExecutionContext, lakebase: LakebaseResource) -> None:
+    context.log.info("%s", lakebase.fetch("SELECT count(*) FROM pg_catalog.pg_class"))
+
+
+@dg.job
+def count_tables_job() -> None:
+    count_tables()
+
+
+lakebase = LakebaseResource(client_secret=dg.EnvVar("DATABRICKS_CLIENT_SECRET"))
 defs = dg.Definitions(
     assets=[orders],
     asset_checks=build_lakebase_health_checks([orders]),
+    jobs=[count_tables_job],
     resources={"lakebase": lakebase, "io_manager": LakebaseIOManager(lakebase=lakebase)},
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,12 @@ from tests.ui.conftest import Service, free_port
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+#: Runs start at once; by default they would wait for the daemon.
+CONFIG = """
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
+"""
 SITE = Path(__file__).parent / "dagster_site.py"
 RUNS = 4
 
@@ -26,7 +33,7 @@ RUNS = 4
 def dagster_url(lakebase_server: LocalLakebase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A web server on an instance in which the asset was materialized and checked some times."""
     home = tmp_path_factory.mktemp("dagster")
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    (home / "dagster.yaml").write_text(CONFIG)
     port = free_port()
     env = {**os.environ, **lakebase_server.env(), "DAGSTER_HOME": str(home)}
     # In a process of its own, for the browser's driver keeps an event loop in this one.
@@ -69,3 +76,14 @@ def test_the_table_shows_its_columns_and_rows(
     for column_type in ("bigint", "text", "double precision"):
         assert column_type in shown
     picture("dagster-table-metadata")
+
+
+def test_a_job_runs_as_the_launchpad_opens(dagster_url: str, page: Page) -> None:
+    page.goto(f"{dagster_url}/locations/dagster_site.py/jobs/count_tables_job/playground")
+    page.get_by_text("No errors").wait_for(timeout=60_000)
+    # What made the run fail: the masks are there, and are sent.
+    assert "********" in page.inner_text("body")
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url("**/runs/*", timeout=60_000)
+    page.get_by_text(re.compile("^(Success|Failure)$")).first.wait_for(timeout=120_000)
+    assert page.get_by_text("Success", exact=True).count()

@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.failures import load_error
 from lakebase_provider.core.bulk.row_remedies import value_remedy
 from lakebase_provider.core.bulk.session import UTF8, settings
-from lakebase_provider.core.bulk.source import Batch, Source, open_source
+from lakebase_provider.core.bulk.source import Batch, Source, delimiter_remedy, open_source
 from lakebase_provider.core.bulk.table import Column, Table, TableName
 from lakebase_provider.core.bulk.target import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.cursor import plain_cursor
@@ -78,6 +79,7 @@ def copy_in(
     *,
     into: TableName | None = None,
     columns: Sequence[str] | None = None,
+    csv: CsvFormat = PLAIN_CSV,
     progress: Callable[[int, int], None] | None = None,
     reject: Callable[[RejectedRow], None] | None = None,
 ) -> CopyResult:
@@ -95,6 +97,7 @@ def copy_in(
         into: Another relation with the same columns, such as a temporary table.
         columns: The columns to fill; by name where the source's columns have names, else by position. None
             for all of the source's, or all that the table takes.
+        csv: How CSV files are written, where the source is not opened yet.
         progress: Called with the rows and bytes sent so far, after each batch.
         reject: Called with each row that a look at its values shows to be bad, which is then left out. What
             only the server can tell (a broken constraint) raises all the same.
@@ -105,23 +108,21 @@ def copy_in(
         ConfigError: The source is none.
         psycopg.Error: The server refused the rows.
     """
-    opened = source if isinstance(source, Source) else open_source(source, columns)
+    opened = source if isinstance(source, Source) else open_source(source, columns, csv)
     with opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets, table.text_only)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
         encoder = BatchEncoder(method, targets, opened.batch_schema, strict=reject is not None)
-        run = _Run(targets, encoder, progress, reject)
+        run = _Run(targets, encoder, progress, reject, opened.row_name)
         statement = copy_from(into or table.name, chosen, method.format)
         with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:
             try:
                 with cursor.copy(statement) as copy, cancelled_when_interrupted(connection):
                     run.write(opened, copy)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
-                if not run.rejected:
-                    raise
-                raise run.renumbered(error) from None  # its text quotes values
+                raise run.renumbered(error, f"Load into {table.name}") from None  # its text quotes values
     names = tuple(column.name for column in chosen)
     return CopyResult(
         run.rows, run.bytes, method.format, method.encoder, method.reason, names, len(run.rejected)
@@ -137,7 +138,9 @@ class _Run:
         encoder: BatchEncoder,
         progress: Callable[[int, int], None] | None,
         reject: Callable[[RejectedRow], None] | None,
+        row_name: Callable[[int], str] | None,
     ) -> None:
+        self._row_name = row_name
         self._targets = targets
         self._encoder = encoder
         self._progress = progress
@@ -159,7 +162,7 @@ class _Run:
                 if self._progress is not None:
                     self._progress(self.rows, self.bytes)
         except BadValueError as error:  # the source's own: a row of another shape
-            raise bad_row(error, error.index + 1 if error.index >= 0 else None, None) from None
+            raise self._bad_row(error, error.index, None) from None
         self._send(copy, self._encoder.finish())
 
     def _batches(self, source: Source) -> Iterator[Batch]:
@@ -187,7 +190,7 @@ class _Run:
                 name = self._targets[error.column].name
                 number = begun + error.index + 1
                 if self._reject is None:
-                    raise bad_row(error.cause, number, name) from None
+                    raise self._bad_row(error.cause, number - 1, name) from None
                 if error.index:
                     # Another column may have a bad value further up.
                     yield from self._encoded(batch.slice(0, error.index), begun)
@@ -202,27 +205,46 @@ class _Run:
             copy.write(data[start : start + _WRITE])
         self.bytes += len(data)
 
-    def renumbered(self, error: psycopg.Error) -> Exception:
-        """The error with the row's number in the source; the server counts without the rejected rows."""
-        found = load_error(error, "COPY")
+    def _bad_row(self, error: BadValueError, index: int, column: str | None) -> BadRowError:
+        where = None if self._row_name is None else self._row_name(index)
+        return bad_row(error, index + 1 if index >= 0 else None, column, where)
+
+    def renumbered(self, error: psycopg.Error, what: str) -> Exception:
+        """The error with the row's number in the source, and what file it is in.
+
+        The server counts without the rejected rows.
+        """
+        found = load_error(error, what)
         if not isinstance(found, BadRowError) or found.row is None:
             return error
         number = found.row
         while (shifted := found.row + bisect_right(self.rejected, number)) != number:
             number = shifted
-        message = found.message.replace(f"row {found.row}", f"row {number}", 1)
+        if number == found.row and self._row_name is None:
+            return error
+        place = f"row {number}" if self._row_name is None else self._row_name(number - 1)
+        message = found.message.replace(f"row {found.row}", place, 1)
         renumbered = BadRowError(message, row=number, column=found.column, remedy=found.remedy)
         renumbered.sqlstate = found.sqlstate
         return renumbered
 
 
-def bad_row(error: BadValueError, number: int | None, column: str | None) -> BadRowError:
-    """The error of a bad row: its number, its column, the kind of the value, never the value."""
-    place = [f"row {number:,}" if number else "", f"column {column!r}" if column else ""]
+def bad_row(
+    error: BadValueError, number: int | None, column: str | None, row: str | None = None
+) -> BadRowError:
+    """The error of a bad row: its number, its column, the kind of the value, never the value.
+
+    Args:
+        error: What is wrong.
+        number: The row's number in the source.
+        column: The column's name.
+        row: What the row is called, where its number alone does not say which it is.
+    """
+    place = [row or (f"row {number:,}" if number else ""), f"column {column!r}" if column else ""]
     where = ", ".join(part for part in place if part) or "the source"
     what = error.reason if error.reason.startswith(error.kind) else f"{error.kind}, {error.reason}"
     message = f"Bad value in {where}: {what}."
-    remedy = value_remedy(error.kind, error.reason)
+    remedy = error.remedy or value_remedy(error.kind, error.reason)
     return BadRowError(message, row=number, column=column, kind=error.kind, remedy=remedy)
 
 
@@ -257,7 +279,10 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
         column = table.column(name)
         if column is None:
             known = ", ".join(repr(column.name) for column in table.writable)
-            raise ColumnMismatchError(f"Table {table.name} has no column {name!r}; it has {known}.")
+            raise ColumnMismatchError(
+                f"Table {table.name} has no column {name!r}; it has {known}.",
+                remedy=delimiter_remedy(source.description, source.column_names or ()),
+            )
         if column.generated:
             raise ColumnMismatchError(
                 f"Column {name!r} of {table.name} is computed by the server.", remedy="Leave it out."

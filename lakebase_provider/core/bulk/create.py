@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.arrow_types import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.source import Source, open_source
 from lakebase_provider.core.bulk.table import Table, TableName, read_table
@@ -152,6 +153,7 @@ def ensure_table(
     *,
     columns: Sequence[str] | None = None,
     keys: Sequence[str] = (),
+    csv: CsvFormat = PLAIN_CSV,
 ) -> tuple[Table, Source]:
     """The table, created for the source where it is missing; and the source, opened.
 
@@ -161,12 +163,13 @@ def ensure_table(
         source: Rows, as :func:`~lakebase_provider.core.bulk.source.open_source` takes them.
         columns: The columns to take from the source; the names of those that rows without names have.
         keys: Names of the primary key's columns.
+        csv: How CSV files are written.
 
     Raises:
         ConfigError: The source does not tell its columns, or a type has no counterpart.
         ColumnMismatchError: A name stands twice, or a key is not among the columns.
     """
-    opened = open_source(source, columns)
+    opened = open_source(source, columns, csv)
     try:
         try:
             return read_table(connection, name), opened
@@ -182,7 +185,7 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     """The source's schema, inferred from its first batch where it does not know it; and the same source."""
     import pyarrow as pa
 
-    if source.schema is not None:
+    if source.schema is not None and source.column_names is not None:
         return source.schema, source
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:

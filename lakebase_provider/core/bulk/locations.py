@@ -37,6 +37,7 @@ class Location:
         fs: The fsspec file system it lies on; None if it has none.
         path: Its path there.
         given: The path object that it comes from, which opens it in its own way; None for a text.
+        follows: Whether a symbolic link of that name is followed.
     """
 
     argument: str
@@ -45,19 +46,31 @@ class Location:
     fs: Any = None
     path: str = ""
     given: Any = None
+    follows: bool = True
 
     def open(self) -> Any:
         """Open the file to read it.
 
         Raises:
-            ConfigError: On this machine: it is a folder, pipe, socket or device.
-            OSError: There is none, or it cannot be opened.
+            ConfigError: There is none, or this process may not read it; on this machine: it is a folder,
+                pipe, socket or device, or a link that is not followed.
+            OSError: It cannot be opened.
         """
-        if self.local is not None:
-            return open_to_read(self.local, self.argument)
-        if self.given is not None:
-            return self.given.open("rb")
-        return self.fs.open(self.path, "rb")
+        try:
+            if self.local is not None:
+                return open_to_read(self.local, self.argument, follow=self.follows)
+            if self.given is not None:
+                return self.given.open("rb")
+            return self.fs.open(self.path, "rb")
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigError(
+                f"{self.argument}: there is no file {self.name!r}.", remedy="Check the path."
+            ) from None
+        except PermissionError:
+            raise ConfigError(
+                f"{self.argument}: the file {self.name!r} may not be read by this process.",
+                remedy="Grant its user, or the identity that it has at the store, the right to read it.",
+            ) from None
 
 
 def locate(given: Any, argument: str) -> Location:

@@ -28,23 +28,27 @@ _KINDS = {
 }
 
 
-def open_to_read(path: Path, argument: str) -> io.FileIO:
-    """Open a file to read it, without waiting for anybody; links to a file are followed.
+def open_to_read(path: Path, argument: str, *, follow: bool = True) -> io.FileIO:
+    """Open a file to read it, without waiting for anybody.
 
     Args:
         path: Where it is.
         argument: Name of the argument that gave the path, for errors.
+        follow: Whether a link to a file is followed.
 
     Raises:
-        ConfigError: It is no file but a folder, pipe, socket or device.
+        ConfigError: It is no file but a folder, pipe, socket or device, or a link that is not followed.
         OSError: There is none, or it cannot be opened.
     """
     # Before it is opened, for to open a device may do something; after, for it may be another one by then.
-    _require_file(path.stat(), path, argument)
+    _require_file(path.stat() if follow else path.lstat(), path, argument)
+    # A pipe that nobody writes to would keep the call waiting; for a file the flag means nothing.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        # A pipe that nobody writes to would keep the call waiting; for a file the flag means nothing.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise _no_file(stat.S_IFLNK, path, argument, "read") from None
         if error.errno == errno.ENXIO:  # a socket
             raise _no_file(stat.S_IFSOCK, path, argument, "read") from None
         raise

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
+from lakebase_provider.core.bulk.csv_format import CSV_OPTIONS, CsvFormat
 from lakebase_provider.core.bulk.identifiers import identifier
 from lakebase_provider.core.bulk.result import Mode
 from lakebase_provider.core.choices import require_choice
@@ -48,6 +49,11 @@ class LoadOptions(TypedDict, total=False):
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
     ledger_schema: str | None
+    delimiter: str | None
+    encoding: str
+    null: str | Sequence[str]
+    header: bool
+    quote: str | None
 
 
 #: Their names, for who has none of them.
@@ -78,6 +84,12 @@ class LoadPlan:
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; that of the table by default.
+        delimiter: For CSV files, as the following, which :class:`CsvFormat` explains: the character between
+            two fields; a comma by default, in a ``.tsv`` file a tab.
+        encoding: The file's encoding, such as ``"cp1252"``.
+        null: What stands, without quotes, for NULL: a text, or a list of texts; by default an empty field.
+        header: Whether the first row holds the columns' names; without it, `columns` gives them.
+        quote: The character around a field; None where quotes mean nothing.
 
     Raises:
         ConfigError: Options contradict each other, or a name is none.
@@ -96,9 +108,23 @@ class LoadPlan:
     on_error: Literal["fail", "reject"] = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    null: str | Sequence[str] = ""
+    header: bool = True
+    quote: str | None = '"'
 
     def __post_init__(self) -> None:
         check_load_options(vars(self))
+
+    @property
+    def csv(self) -> CsvFormat:
+        """How CSV files are written.
+
+        Raises:
+            ConfigError: It cannot be.
+        """
+        return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
 
     @property
     def forced_id(self) -> str | None:
@@ -197,6 +223,7 @@ def check_load_options(given: Mapping[str, Any]) -> None:
     if not isinstance(given.get("force", False), bool):
         # A text such as "false" would count as true.
         raise ConfigError(f"force is a {type(given['force']).__name__}.", remedy="Give True or False.")
+    CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
 
 
 def _check_names(field: str, names: Any) -> None:

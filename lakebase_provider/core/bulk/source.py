@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.arrow_types import require_known
+from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.seen import Reading, read_once
 from lakebase_provider.core.bulk.table import require_width
 from lakebase_provider.core.bulk.target import BadValueError
@@ -71,6 +72,8 @@ class Source:
         void: Names of columns that hold nothing but NULL and go into a column of any type.
         width: How many columns, where known before the first batch.
         json: Whether texts that go to arrays may be JSON's.
+        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of
+            what is being read. None where a row's number says it all.
     """
 
     def __init__(
@@ -84,9 +87,11 @@ class Source:
         close: Callable[[], None] | None = None,
         void: frozenset[str] = frozenset(),
         json: bool = False,
+        row_name: Callable[[int], str] | None = None,
     ) -> None:
         self.void = void
         self.json = json
+        self.row_name = row_name
         self.description = description
         self.column_names = column_names
         self.schema = schema
@@ -127,6 +132,7 @@ class Source:
             close=self._close,
             void=self.void,
             json=self.json,
+            row_name=self.row_name,
         )
 
     @property
@@ -150,7 +156,7 @@ class Source:
         self.close()
 
 
-def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
+def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV) -> Source:
     """Open a source of rows.
 
     Args:
@@ -158,17 +164,20 @@ def open_source(source: Any, columns: Sequence[str] | None = None) -> Source:
             and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
             RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
-            ``ObjectStoragePath``, ``UPath``); a DB-API cursor that has run its query.
+            ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
+            DB-API cursor that has run its query.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
+        csv: How CSV files are written.
 
     Raises:
-        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them.
+        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them; or `csv` is
+            given for something else.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
             columns than a table can have.
     """
     if columns is not None:
         require_width(len(columns), "columns=")
-    found = _open(source, columns)
+    found = _open(source, columns, csv)
     try:
         return _chosen(found, columns)
     except BaseException:
@@ -190,7 +199,7 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
     return found
 
 
-def _open(source: Any, columns: Sequence[str] | None) -> Source:
+def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
     # Types of libraries are known by their modules' names: none is imported that is not there already.
     module = type(source).__module__.partition(".")[0]
     kind = type(source).__name__
@@ -199,7 +208,13 @@ def _open(source: Any, columns: Sequence[str] | None) -> Source:
     if isinstance(source, (str, os.PathLike)) or (hasattr(source, "open") and hasattr(source, "suffix")):
         from lakebase_provider.core.bulk.source_files import open_file
 
-        return open_file(source)
+        return open_file(source, columns, csv)
+    csv.require_unused(f"{module} {kind}")
+    if kind in ("Series", "Index") and hasattr(source, "to_frame"):
+        raise ConfigError(
+            f"A {module} {kind} is one column, and no rows of a table.",
+            remedy="Give a data frame: source.to_frame('the column's name').",
+        )
     if module == "pandas" and kind == "DataFrame":
         from lakebase_provider.core.bulk.source_frames import open_pandas
 
@@ -215,14 +230,28 @@ def _open(source: Any, columns: Sequence[str] | None) -> Source:
     if hasattr(source, "__arrow_c_stream__"):
         return open_stream(source, f"{module} {kind}")
     if hasattr(source, "__arrow_c_array__"):
-        import pyarrow as pa
-
-        return open_stream(pa.Table.from_batches([pa.record_batch(source)]), f"{module} {kind}")
+        return open_stream(_table_of(source, f"{module} {kind}"), f"{module} {kind}")
     if hasattr(source, "fetchmany") and hasattr(source, "description"):
         return _open_cursor(source)
     if isinstance(source, Iterable):
         return _open_rows(source)
     raise _unknown(source)
+
+
+def _table_of(source: Any, description: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_batches([pa.record_batch(source)])
+    except (pa.ArrowInvalid, TypeError, ValueError):
+        raise _one_column(description) from None
+
+
+def _one_column(description: str) -> ConfigError:
+    return ConfigError(
+        f"{description} holds one column, and no rows of a table.",
+        remedy="Give a table: pyarrow.table({'name of the column': source}).",
+    )
 
 
 def _unknown(source: Any) -> ConfigError:
@@ -247,7 +276,10 @@ def open_stream(source: Any, description: str, close: Callable[[], None] | None 
         raise ConfigError(
             f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
         ) from None
-    reader = pa.RecordBatchReader.from_stream(source)
+    try:
+        reader = pa.RecordBatchReader.from_stream(source)
+    except pa.ArrowInvalid:  # its schema is not that of rows
+        raise _one_column(description) from None
     if not hasattr(source, "read_next_batch"):
         return arrow_source(reader.schema, reader, description, close)
     reading = Reading(source)
@@ -432,7 +464,25 @@ def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnM
         name: The column.
         names: The columns that it has.
     """
-    return ColumnMismatchError(f"The source ({description}) has no column {name!r}; it has {_listed(names)}.")
+    return ColumnMismatchError(
+        f"The source ({description}) has no column {name!r}; it has {_listed(names)}.",
+        remedy=delimiter_remedy(description, names),
+    )
+
+
+def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
+    """What helps where all of a CSV file's header seems to have been taken for one name; None elsewhere.
+
+    Args:
+        description: What the source is.
+        names: The columns that it has.
+    """
+    mark = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    if mark is None or not description.startswith("CSV"):
+        return None
+    return (
+        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

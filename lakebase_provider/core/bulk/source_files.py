@@ -1,106 +1,110 @@
-"""CSV, JSON lines, Parquet and Arrow files as sources, local or behind a URI."""
+"""CSV, JSON lines, Parquet and Arrow files as sources, local or behind a URI, one or many as one source."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from lakebase_provider.core.bulk.blank_lines import BlankLines
+from lakebase_provider.core.bulk.csv_format import PLAIN_CSV, CsvFormat
+from lakebase_provider.core.bulk.file_faults import naming, read_on
+from lakebase_provider.core.bulk.found_files import found_files
 from lakebase_provider.core.bulk.locations import Location, locate
 from lakebase_provider.core.bulk.source import Source, arrow_source
-from lakebase_provider.core.bulk.target import BadValueError
 from lakebase_provider.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-#: Bytes of a CSV file that are parsed at once.
-_CSV_BLOCK = 1 << 20
-#: Characters of a header, at most: many times those of the longest that Postgres has columns for.
-_HEADER = 1 << 22
 #: Bytes that are read ahead of a Parquet column.
 _PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
 _PARQUET_ROWS = 8192
 _PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_CSV = (".csv", ".tsv")
 _JSON = (".jsonl", ".ndjson")
-_TEXTS = (".csv", *_JSON)
+_TEXTS = (*_CSV, *_JSON)
 _PACKED = {kind + end: packing for kind in _TEXTS for end, packing in _PACKINGS.items()}
-_SUFFIXES = (*_TEXTS, *_PACKED, ".parquet", ".pq", ".arrow")
+_KINDS = {
+    **{suffix: "CSV" for suffix in (*_CSV, *_PACKED) if suffix.startswith(_CSV)},
+    **{suffix: "JSON lines" for suffix in (*_JSON, *_PACKED) if suffix.startswith(_JSON)},
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".arrow": "Arrow",
+}
 
 
-def open_file(path: Any) -> Source:
-    """A CSV file with a header, a file of JSON lines, a Parquet file, or one of Arrow's IPC format.
+def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV) -> Source:
+    """A CSV file, a file of JSON lines, a Parquet file, or one of Arrow's IPC format; or many of one kind.
 
     All columns of a CSV file are text, which the server's input functions read. An empty field is NULL, and
     an empty text where it is in quotes, as in Postgres' own CSV; where there is one column, so is a blank
     line. The values of JSON lines are such text, too: numbers, objects and arrays as they stand there.
 
     Args:
-        path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is.
+        path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is. A folder's
+            files, or those of a pattern (``*.csv``), are one source, in the order of their names.
+        columns: The columns to take; for CSV without a header the names of its columns.
+        csv: How CSV is written.
 
     Raises:
         ConfigError: The suffix says neither, a library is missing, it is no file that may be read, or none of
-            that kind.
+            that kind; or a folder or pattern has no files, or files of several kinds.
+        ColumnMismatchError: CSV without a header has not as many columns as `columns`.
     """
     place = locate(path, "source")
-    name = place.name
-    plain = name.partition("?")[0].lower()
-    suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
-    if suffix is None:
+    found = found_files(place)
+    if found is None:
+        return _open_one(place, columns, csv)
+    from lakebase_provider.core.bulk.source_parts import open_parts
+
+    kinds: dict[str, str] = {}
+    for part in found.parts:
+        kinds.setdefault(_KINDS[_suffix(part.place)], part.place.name)
+    if len(kinds) > 1:
+        (one, first), (other, second), *_ = kinds.items()
         raise ConfigError(
-            f"The file {name!r} has no known suffix.",
-            remedy=f"Give a path that ends in {', '.join(_SUFFIXES)}.",
+            f"{place.name!r} has files of several kinds: {first!r} ({one}) and {second!r} ({other}).",
+            remedy="Name those of one kind by a pattern, such as 'folder/*.parquet'.",
         )
+    return open_parts(found, columns, partial(_open_one, csv=csv))
+
+
+def _suffix(place: Location) -> str:
+    plain = place.name.partition("?")[0].lower()
+    found = next((suffix for suffix in _KINDS if plain.endswith(suffix)), None)
+    if found is None:
+        raise ConfigError(
+            f"The file {place.name!r} has no known suffix.",
+            remedy=f"Give a path that ends in {', '.join(_KINDS)}; of a folder's files, name those that are"
+            " meant by a pattern, such as 'folder/*.csv'.",
+        )
+    return found
+
+
+def _open_one(place: Location, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
+    suffix = _suffix(place)
+    kind, packed = _KINDS[suffix], _PACKED.get(suffix)
     try:
         import pyarrow  # noqa: F401 - asked for early, to say what to install
     except ImportError:
         raise ConfigError(
             "Reading files needs pyarrow.", remedy="Install lakebase-provider[arrow]."
         ) from None
-    if suffix.startswith(".csv"):
-        packed = _PACKED.get(suffix)
-        with _opening(name, "CSV"), _stream(place, packed) as first:
-            header = _header(first, name)
-        with _closed_on_error(_stream(place, packed)) as stream:
-            return _csv(stream, header)
-    if suffix.startswith(_JSON):
-        from lakebase_provider.core.bulk.source_json import open_json_lines
+    if kind != "CSV":
+        csv.require_unused(f"{kind} file {place.name!r}")
+    reading = partial(read_on, name=place.name, kind=kind, packed=packed)
+    with naming(place, kind, packed), _closed_on_error(_stream(place, packed)) as stream:
+        if kind == "CSV":
+            from lakebase_provider.core.bulk.source_csv import open_csv
 
-        with _opening(name, "JSON lines"), _closed_on_error(_stream(place, _PACKED.get(suffix))) as stream:
-            return open_json_lines(stream)
-    if suffix == ".arrow":
-        with _opening(name, "Arrow"), _closed_on_error(_stream(place, None)) as stream:
-            return _arrow(stream)
-    with _opening(name, "Parquet"), _closed_on_error(_stream(place, None)) as stream:
-        return _parquet(stream)
+            source = open_csv(stream, place.name, csv, suffix, columns, reading)
+        elif kind == "JSON lines":
+            from lakebase_provider.core.bulk.source_json import open_json_lines
 
-
-@contextmanager
-def _opening(name: str, kind: str) -> Iterator[None]:
-    """Raise what is found to be wrong with the file's bytes, by whatever reads them, as a ConfigError."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_content(error):
-            raise
-        # Its text may quote what the file holds.
-        raise ConfigError(
-            f"The file {name!r} cannot be read as {kind} ({type(error).__name__}).",
-            remedy="Give a whole file of the kind that its suffix says, in UTF-8 if it is text.",
-        ) from None
-
-
-def _is_content(error: Exception) -> bool:
-    """Whether an error is of the bytes that were read, and not of reading them."""
-    import pyarrow as pa
-
-    if isinstance(error, OSError):  # Arrow's own of what it unpacks has no number
-        return error.errno is None and type(error) is OSError
-    return isinstance(error, (UnicodeDecodeError, csv.Error, pa.ArrowException, BadValueError))
+            source = open_json_lines(stream, place.name, reading)
+        else:
+            source = _arrow(stream, reading) if kind == "Arrow" else _parquet(stream, reading)
+    source.row_name = lambda index: f"row {index + 1:,} of {place.name!r}" if index >= 0 else repr(place.name)
+    return source
 
 
 @contextmanager
@@ -115,121 +119,23 @@ def _closed_on_error(stream: Any) -> Iterator[Any]:
 def _stream(place: Location, packed: str | None) -> Any:
     import pyarrow as pa
 
-    try:
-        handle = place.open()
-    except FileNotFoundError:
-        if place.local is None:
-            raise
-        raise ConfigError(f"There is no file {place.name!r}.", remedy="Check the path.") from None
+    handle = place.open()
     stream = handle if isinstance(handle, pa.NativeFile) else pa.PythonFile(handle, mode="r")
     return pa.CompressedInputStream(stream, packed) if packed else stream
 
 
-def _header(stream: Any, name: str) -> list[str]:
-    with io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as text:
-        try:
-            names = next(csv.reader(_header_lines(text, name)), None)
-        except csv.Error:  # its text says that a field is larger than the module takes
-            raise _endless_header(name) from None
-    if not names:
-        raise ConfigError(
-            f"The file {name!r} is empty.", remedy="Give a CSV file with a line of column names."
-        )
-    return names
-
-
-def _header_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
-    """The lines of the header, of which quotes may make several; not all of a file that has no line's end."""
-    left = _HEADER
-    while line := text.readline(left):
-        left -= len(line)
-        if left <= 0:
-            raise _endless_header(name)
-        yield line
-
-
-def _endless_header(name: str) -> ConfigError:
-    return ConfigError(
-        f"The file {name!r} begins with no line of column names: it has no end, or a name is too long.",
-        remedy="Give a CSV file with a line of column names.",
-    )
-
-
-def _csv(stream: Any, names: list[str]) -> Source:
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    faults: list[BadValueError] = []
-    blank = BlankLines(stream, len(names)) if len(names) > 1 else None
-
-    def note(row: Any) -> str:
-        reason = f"{row.actual_columns} fields, where the header has {row.expected_columns}"
-        # Counted with the header, from 1; None where Arrow does not count.
-        faults.append(BadValueError(reason, kind="CSV", index=-1 if row.number is None else row.number - 2))
-        return "error"
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            for batch in arrow_csv.open_csv(
-                stream if blank is None else pa.PythonFile(blank, mode="r"),
-                read_options=arrow_csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-                parse_options=arrow_csv.ParseOptions(
-                    newlines_in_values=True,
-                    invalid_row_handler=note,
-                    # In a file of one column a row of NULL, as the server writes it.
-                    ignore_empty_lines=False,
-                ),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-            ):
-                if blank is not None:
-                    blank.check(batch)
-                yield batch
-        except BadValueError:
-            raise
-        except Exception as error:
-            if not _is_content(error):
-                raise
-            # Arrow's message quotes the row.
-            raise (faults or [BadValueError("no valid CSV", kind="CSV")])[0] from None
-
-    schema = pa.schema([(name, pa.string()) for name in names])
-    return arrow_source(schema, batches(), "CSV file", stream.close)
-
-
-def _arrow(stream: Any) -> Source:
+def _arrow(stream: Any, reading: Any) -> Source:
     import pyarrow as pa
 
     file = pa.ipc.open_file(stream)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            for number in range(file.num_record_batches):
-                yield file.get_batch(number)
-        except Exception as error:
-            if not _is_content(error):
-                raise
-            raise BadValueError("no valid Arrow data", kind="Arrow") from None
-
-    return arrow_source(file.schema, batches(), "Arrow file", stream.close)
+    batches = (file.get_batch(number) for number in range(file.num_record_batches))
+    return arrow_source(file.schema, reading(batches), "Arrow file", stream.close)
 
 
-def _parquet(stream: Any) -> Source:
+def _parquet(stream: Any, reading: Any) -> Source:
     from pyarrow import parquet
 
     # Pages are read as they are needed, not whole row groups ahead.
     file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
-        except Exception as error:
-            if not _is_content(error):
-                raise
-            raise BadValueError("no valid Parquet", kind="Parquet") from None
-
-    return arrow_source(file.schema_arrow, batches(), "Parquet file", stream.close)
+    batches = file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
+    return arrow_source(file.schema_arrow, reading(batches), "Parquet file", stream.close)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined] # in the module for whoever takes JSON apart
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.file_faults import HEAD, require_text
 from lakebase_provider.core.bulk.source import ROWS, Batch, Source, arrow_source
 from lakebase_provider.core.bulk.target import BadValueError, Target
 
@@ -20,44 +21,64 @@ _LINE = 1 << 30
 #: Characters after which a batch ends before it has its rows.
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
+_ONE_OBJECT = "Write a whole JSON object in each line."
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null")
 
 
-def open_json_lines(stream: Any) -> Source:
+def open_json_lines(
+    stream: Any,
+    name: str,
+    reading: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+) -> Source:
     """A file of JSON objects, one in each line, which all have the first one's keys.
 
     A number, and an object or array within, is the text that stands there, with its digits and its keys.
 
     Args:
         stream: The file, opened in binary; closed with the source.
+        name: Its name, for errors.
+        reading: Goes over its batches.
 
     Raises:
+        ConfigError: It is of another kind.
         BadValueError: The first line is no such object.
     """
     import pyarrow as pa
 
-    lines = _lines(io.BufferedReader(stream, _BUFFER))
+    file = io.BufferedReader(stream, _BUFFER)
+    require_text(name, "JSON lines", file.peek(HEAD)[:HEAD])
+    lines = _lines(file)
     first = next(lines, None)
     if first is None:
         return Source("JSON lines file without a row", lambda: iter(()), close=stream.close)
+    if first.lstrip()[:1] == "[":
+        raise BadValueError(
+            "it begins with a list", kind="JSON", index=0, remedy="Write one object in each line."
+        )
     names = tuple(name for name, _ in _members(first, 0))
     schema = pa.schema([(name, pa.string()) for name in names])
     return arrow_source(
-        schema, _batches(first, lines, names, schema), "JSON lines file", stream.close, json=True
+        schema, reading(_batches(first, lines, names, schema)), "JSON lines file", stream.close, json=True
     )
 
 
 def _lines(file: io.BufferedReader) -> Iterator[str]:
-    number = 0
+    number = before = 0
     while line := file.readline(_LINE):
         if len(line) == _LINE:
             raise BadValueError("a line without an end", kind="JSON", index=number)
         try:
             yield line.decode("utf-8-sig" if number == 0 else "utf-8")
-        except UnicodeDecodeError:
-            raise BadValueError("a line that is not UTF-8", kind="JSON", index=number) from None
+        except UnicodeDecodeError as error:
+            raise BadValueError(
+                f"a line that is not UTF-8, from byte {before + error.start + 1:,} of the file",
+                kind="JSON",
+                index=number,
+                remedy="Write the file in UTF-8, which JSON is in.",
+            ) from None
         number += 1
+        before += len(line)
 
 
 def _batches(
@@ -142,7 +163,9 @@ def _members(line: str, index: int) -> list[tuple[str, str | None]]:
             found = _taken_apart(line)
     except (ValueError, RecursionError, IndexError):
         reason = "no JSON object" if line.strip() else "a blank line, where an object is expected"
-        raise BadValueError(reason, kind="JSON", index=index) from None
+        if line.strip() and not line.endswith("\n"):
+            reason = "no JSON object, and the file ends without a line's end: it may be cut"
+        raise BadValueError(reason, kind="JSON", index=index, remedy=_ONE_OBJECT) from None
     if not isinstance(found, list) or line.lstrip()[:1] != "{":
         raise BadValueError("no JSON object", kind="JSON", index=index)
     names = [name for name, _ in found]

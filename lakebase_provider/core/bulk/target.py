@@ -47,13 +47,15 @@ class BadValueError(ValueError):
         reason: What is wrong, without the value.
         kind: Kind of the value, such as ``"str"``.
         index: Its place in the batch, where known.
+        remedy: What to do, where correcting the row is not all that may help.
     """
 
-    def __init__(self, reason: str, *, kind: str, index: int = -1) -> None:
+    def __init__(self, reason: str, *, kind: str, index: int = -1, remedy: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
         self.index = index
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)

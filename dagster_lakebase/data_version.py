@@ -1,0 +1,110 @@
+"""Whether a table was written between two observations, and so whether its data version is another one.
+
+Postgres counts the rows that are written to a table, but its statistics are lost in a crash, on request
+(``pg_stat_reset``) and maybe when a suspended compute starts anew. Across such a loss the counters tell
+nothing: equal ones may hide a write, and different ones may stand for none. There a watermark decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+#: The metadata of an observation that the next one is compared with.
+TABLE_STATE = "lakebase/table_state"
+_DATA_VERSION = "dagster/data_version"
+#: Among how many of an asset's latest observations its last state is looked for: a sensor's have none.
+_LOOKED_AT = 10
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What an observation saw of a table, as far as it tells whether the table was written since.
+
+    Attributes:
+        statistics: Since when the server has counted; another text after each loss of statistics. None where
+            nothing is counted: on a replica, and for views and foreign tables.
+        counters: Another text after each insert, update or delete that the statistics know of.
+        files: Another text after TRUNCATE, or when the table is another one of the same name.
+        watermark: The time of the newest row, where one is asked for; None for a table without rows.
+        rows: Another text after each write, from reading every row, where rows are counted.
+    """
+
+    statistics: str | None
+    counters: str | None
+    files: str | None
+    watermark: str | None = None
+    rows: str | None = None
+
+    def version(self) -> str | None:
+        """A data version that another state does not have; None where nothing tells of writes."""
+        if self.statistics is None and self.watermark is None and self.rows is None:
+            return None
+        return hashlib.md5(repr(asdict(self)).encode(), usedforsecurity=False).hexdigest()
+
+    def is_written_since(self, earlier: TableState) -> bool:
+        """Whether the table was written after that state or, where nothing can tell, may have been."""
+        if self.rows is not None and earlier.rows is not None:
+            return self.rows != earlier.rows
+        if (self.files, self.watermark) != (earlier.files, earlier.watermark):
+            return True
+        if self.statistics is not None and self.statistics == earlier.statistics:
+            return self.counters != earlier.counters
+        return self.watermark is None
+
+
+class Observed(NamedTuple):
+    """A state, and the data version that was reported with it."""
+
+    state: TableState
+    version: str
+
+    def metadata(self) -> Mapping[str, Any]:
+        """What the next observation reads."""
+        return {TABLE_STATE: dg.MetadataValue.json(asdict(self.state))}
+
+
+def observed(state: TableState, last: Observed | None) -> Observed | None:
+    """The state with its data version: the last one's as long as nothing was written.
+
+    Args:
+        state: What the observation sees.
+        last: What the one before it saw, if there is any.
+
+    Returns:
+        None where nothing tells of writes, as for a view without a watermark.
+    """
+    version = state.version()
+    if version is None:
+        return None
+    if last is not None and not state.is_written_since(last.state):
+        version = last.version
+    return Observed(state, version)
+
+
+def last_observed(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> dict[dg.AssetKey, Observed]:
+    """What the last observation of each asset saw, for those that were observed before."""
+    found = {key: _last_observed(instance, key) for key in keys}
+    return {key: last for key, last in found.items() if last is not None}
+
+
+def _last_observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> Observed | None:
+    for record in instance.fetch_observations(key, limit=_LOOKED_AT).records:
+        observation = record.asset_observation
+        version = None if observation is None else (observation.tags or {}).get(_DATA_VERSION)
+        state = None if observation is None else _state_of(observation.metadata)
+        if version is not None and state is not None:
+            return Observed(state, version)
+    return None
+
+
+def _state_of(metadata: Mapping[str, Any]) -> TableState | None:
+    saved = getattr(metadata.get(TABLE_STATE), "value", None)
+    # Another release may have known other things; the next observation then reports a change.
+    if not isinstance(saved, Mapping) or set(saved) != {field.name for field in fields(TableState)}:
+        return None
+    return TableState(**saved)

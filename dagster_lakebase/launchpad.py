@@ -1,0 +1,45 @@
+"""What a run's configuration says of secrets when it comes from the Launchpad.
+
+Dagster opens the Launchpad with the definitions' own configuration, each secret replaced by a mask, those
+that were left out and those given by ``EnvVar`` included. Launched as it is, the configuration would make the
+mask the secret. So a mask means what it stands for: the secret as the definitions have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import EnvVar, InitResourceContext
+
+from lakebase_provider.core.config import settings
+
+#: What Dagster shows in place of a secret.
+MASK = "********"
+
+
+def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:
+    """What each secret that the run's configuration masks is in the definitions, for those that have one.
+
+    Args:
+        context: Of the set-up of the resource.
+
+    Returns:
+        Texts and :class:`~dagster.EnvVar`, by the setting's name. Empty where the configuration masks none.
+    """
+    given = context.resource_config
+    masked = [row.name for row in settings() if row.kind == "secret" and _value(given, row.name) == MASK]
+    if not masked:
+        return {}
+    schema = None if context.resource_def is None else context.resource_def.config_schema
+    defined = schema.default_value if schema is not None and schema.default_provided else None
+    found = {name: _value(defined, name) for name in masked}
+    return {name: _by_reference(value) for name, value in found.items() if value not in (None, MASK)}
+
+
+def _value(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else None
+
+
+def _by_reference(value: Any) -> Any:
+    return EnvVar(value["env"]) if isinstance(value, Mapping) else value

@@ -1,0 +1,40 @@
+"""Settings that are given by the name of an environment variable."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dagster import EnvVar
+
+from lakebase_provider.core.config import setting
+from lakebase_provider.core.errors import ConfigError
+
+#: The class has no public name.
+_INT_ENV_VAR = type(EnvVar.int("_"))
+
+
+def resolved(name: str, value: Any) -> Any:
+    """A field's value: Dagster resolves EnvVar when it sets a resource up, but in a script nobody does.
+
+    Args:
+        name: Of the setting.
+        value: What the field holds.
+
+    Raises:
+        ConfigError: The variable is not set. Left out in silence, the setting could be another principal's.
+    """
+    if not isinstance(value, (EnvVar, _INT_ENV_VAR)):
+        return value
+    found = os.environ.get(value.env_var_name)
+    if found is None:
+        raise variable_not_set(name, value.env_var_name)
+    return found
+
+
+def variable_not_set(name: str, variable: str) -> ConfigError:
+    """What to raise for a setting whose variable is not set."""
+    return setting(name).error(
+        f"is to be read from the environment variable '{variable}', which is not set",
+        remedy=f"Set {variable} where Dagster's processes start.",
+    )
