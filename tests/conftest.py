@@ -10,6 +10,8 @@ import dns.resolver
 import pytest
 
 from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
+from tests.browser import browser as browser
+from tests.browser import page as page
 
 os.environ[ALLOW_LOOPBACK] = "1"
 

@@ -1,15 +1,14 @@
-"""A headless browser, and the servers that it looks at, on loopback."""
+"""What a browser looks at: web servers on loopback, and pictures of their pages."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,21 +17,11 @@ import pytest
 from tests.eventually import eventually
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).parent.parent.parent
 #: Where the pictures in the documentation live; they are replaced when this variable is set.
 PICTURES = ROOT / "docs" / "images" if "UPDATE_SCREENSHOTS" in os.environ else ROOT / "build" / "ui"
-#: A browser that talks to nobody but the page's server; root may not run it in its sandbox.
-_SWITCHES = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 _START_SECONDS = 120
 _STOP_SECONDS = 20
 
@@ -41,26 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.ui)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, named by CHROMIUM where it is not on the path."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "Chromium is not installed; on Debian: apt-get install chromium."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(_SWITCHES))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    yield page
-    page.close()
 
 
 @pytest.fixture
