@@ -269,4 +269,4 @@ def test_many_parts_are_read_one_after_the_other(tmp_path: Path) -> None:
         for number, batch in enumerate(source.batches()):
             assert batch.row(0) == (str(number),)
             assert _opened() <= before + 2
-    assert _opened() == before
+    assert _opened() <= before  # what others had open, such as a pool, may be closed by now
