@@ -153,7 +153,8 @@ def build_lakebase_table_observation_sensor(
             dg.AssetObservation(key, metadata=metadata)
             for key, (metadata, _state) in found.seen.items()
         ]
-        message = f"{len(found.seen)} tables observed. {found.missing_text()}".strip()
+        count = len(found.seen)
+        message = f"{count} {'table' if count == 1 else 'tables'} observed. {found.missing_text()}".strip()
         return dg.SensorResult(asset_events=events, skip_reason=message)
 
     return lakebase_tables

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -119,16 +120,20 @@ def test_health_checks_name_it(lake: LocalLakebase, monkeypatch: pytest.MonkeyPa
     assert not ok
     assert message.count(WHOSE) == 1
     with pytest.raises((LakebaseError, AirflowFailException)) as caught:
-        LakebaseHealthCheckOperator(task_id="t").execute({})
+        LakebaseHealthCheckOperator(task_id="t").execute({"ti": Mock()})
     assert WHOSE in str(caught.value)
-    assert WHOSE in str(LakebaseHealthSensor(task_id="s").poke({}).xcom_value)
+    stages = LakebaseHealthSensor(task_id="s").poke({}).xcom_value["stages"]
+    assert any(WHOSE in stage["detail"] for stage in stages)
 
 
 def test_two_connections_of_one_client_are_both_named(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fields = wrong_login(lake)
+    # Of no other test's client.
+    fields["extra"]["application_name"] = "of-two"
     for conn_id in ("first", "second"):
-        define(monkeypatch, conn_id, **wrong_login(lake))
+        define(monkeypatch, conn_id, **fields)
     assert LakebaseHook("first").client is LakebaseHook("second").client
     with pytest.raises(LoginRejectedError) as caught:
         LakebaseHook("second").get_first("select 1")

@@ -351,7 +351,7 @@ def test_the_sensor_observes_what_runs_make(tables: LocalLakebase) -> None:
     assert event.asset_key == orders.key
     assert event.metadata["dagster/row_count"].value == 3
     assert not event.tags
-    assert tick.skip_message == "1 tables observed. No such tables: observed.absent of observed/absent."
+    assert tick.skip_message == "1 table observed. No such tables: observed.absent of observed/absent."
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ class AirflowSite:
         self.airflow("db", "migrate")
         self.start_service("api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1")
         self._services["api-server"].wait_for(f"{self.url}/api/v2/monitor/health")
+        # Its first answer takes long on a busy machine, and a worker that asks twice is refused.
+        self._services["api-server"].wait_for(f"{self.url}/execution/health/ping")
         self._token = self.request("/auth/token")["access_token"]
         self.start_service("dag-processor")
         self.start_service("scheduler", "--skip-serve-logs")
