@@ -51,7 +51,7 @@ def test_a_folder_without_examples_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.count("\n") == 2
     assert "--example-dags" in result.stderr
 
 

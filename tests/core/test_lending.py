@@ -246,7 +246,9 @@ def test_the_end_of_a_loan_is_said_with_its_remedy(client: LakebaseClient) -> No
     assert isinstance(connection, psycopg.Connection)
     assert "BAD" in repr(connection)
     for use in (connection.cursor, connection.commit, lambda: kept.execute("SELECT 1")):
-        with pytest.raises(psycopg.OperationalError, match=r"the connection is closed: .*\nRemedy: borrow"):
+        with pytest.raises(
+            psycopg.OperationalError, match=r"(?s)the connection is closed: .*\nRemedy: borrow"
+        ):
             use()
 
 

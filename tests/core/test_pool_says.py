@@ -24,7 +24,7 @@ def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
 def test_exhaustion_is_psycopgs_error_too_and_says_who_holds(client: LakebaseClient) -> None:
     with (
         client.connection(),
-        pytest.raises(PoolTimeout, match=r"lent at .*test_pool_says") as caught,
+        pytest.raises(PoolTimeout, match=r"(?s)lent at .*test_pool_says") as caught,
     ):
         client.pool.getconn(timeout=0.05)
     assert isinstance(caught.value, PoolExhaustedError)

@@ -14,6 +14,9 @@ from dagster_lakebase.failures import failing_fast
 from lakebase_provider.core.errors import EndpointWakingError, LakebaseError, LoginRejectedError
 from lakebase_provider.local import LocalLakebase
 
+# Dagster's own, for resources that others nest.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
+
 FINAL = "Not tried again: no retry helps."
 RETRIES = dg.RetryPolicy(max_retries=2)
 
@@ -54,7 +57,7 @@ def test_a_component_whose_sql_is_wrong_is_not_tried_again(lakebase_env: LocalLa
     component = LakebaseSqlComponent(
         assets=[dg.AssetSpec("made")], sql="SELECT absent", connection="lakebase"
     )
-    [asset] = component.build_defs(dg.ComponentLoadContext.for_test()).assets or ()
+    [asset] = component.build_defs(dg.ComponentTree.for_test().load_context).assets or ()
     begun, told = tries(asset, lakebase=LakebaseResource())
     assert begun == 1
     assert FINAL in told

@@ -188,5 +188,5 @@ def test_a_mask_outside_of_a_run_stands_for_what_is_left_out(lake: LocalLakebase
 def test_a_variable_that_is_not_set_is_named_in_a_script_too(
     lake: LocalLakebase, field: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(field))}.* 'ABSENT', which is not set"):
+    with pytest.raises(ConfigError, match=f"(?s){next(iter(field))}.* 'ABSENT', which is not set"):
         _ = LakebaseResource(**field).lakebase_config

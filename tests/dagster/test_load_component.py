@@ -153,7 +153,8 @@ def test_a_partition_is_its_files(lake: LocalLakebase, sandbox: DefsFolderSandbo
         "dagster/asset_partition_range_start": "2026-03-02",
         "dagster/asset_partition_range_end": "2026-03-03",
     }
-    assert metadata_of(run(sandbox, tags=tags))["lakebase/files"] == 2
+    events = run(sandbox, tags=tags).get_asset_materialization_events()
+    assert [event.materialization.metadata["lakebase/files"].value for event in events] == [2, 2]
 
 
 def test_a_uri(lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path) -> None:

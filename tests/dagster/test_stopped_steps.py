@@ -50,7 +50,7 @@ def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -
         printed, _ = process.communicate(timeout=240)
     assert "RUN_FAILURE" in printed, printed[-4000:]
     assert "ZeroDivisionError" in printed
-    assert "ColumnMismatchError" in printed
+    assert "[column_mismatch]" in printed
     eventually(lambda: open_connections(lake) == 0)
 
 

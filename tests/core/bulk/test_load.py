@@ -68,7 +68,7 @@ def test_what_the_server_refuses_is_named_by_row_without_its_values(
 
 
 def test_missing_privileges_say_so(client: LakebaseClient) -> None:
-    with pytest.raises(LoadError, match=r"permission denied.*Grant the role"):
+    with pytest.raises(LoadError, match=r"(?s)permission denied.*Grant the role"):
         client.load([("x",)], "pg_catalog.pg_authid", columns=["rolname"])
 
 

@@ -179,7 +179,7 @@ def test_a_lock_that_another_session_holds_ends_at_lock_timeout(client: Lakebase
         other.execute("LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE")
         for mode in MODES:
             connection.execute("SET LOCAL lock_timeout = '50ms'")
-            with pytest.raises(LoadInterruptedError, match=r"lock timeout.*raise lock_timeout") as caught:
+            with pytest.raises(LoadInterruptedError, match=r"(?s)lock timeout.*raise lock_timeout") as caught:
                 load(connection, [(1, "v")], "t", mode=mode)
             assert caught.value.retryable
 
@@ -196,7 +196,7 @@ def test_statement_timeout_counts_the_whole_copy_its_client_included(client: Lak
                     eventually(lambda: run(client, late) == [(True,)])
                 yield i, "text"
 
-        with pytest.raises(LoadError, match=r"statement timeout.*Raise statement_timeout") as caught:
+        with pytest.raises(LoadError, match=r"(?s)statement timeout.*Raise statement_timeout") as caught:
             load(connection, rows(), "t")
         assert not caught.value.retryable
         connection.commit()

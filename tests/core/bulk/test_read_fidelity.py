@@ -177,7 +177,7 @@ def test_what_arrow_has_no_type_for_comes_as_postgres_writes_it(client: Lakebase
 def test_what_does_not_fit_is_an_error_that_names_the_column(
     client: LakebaseClient, value: str, says: str
 ) -> None:
-    with pytest.raises(LoadError, match=rf'Column "odd" .*({says})'):
+    with pytest.raises(LoadError, match=rf'(?s)Column "odd" .*({says})'):
         client.fetch_arrow(f"SELECT 1 AS a, {value} AS odd")
     text = client.fetch_arrow(f"SELECT ({value})::text AS odd")
     assert text["odd"].null_count == 0

@@ -138,7 +138,7 @@ def test_polars_has_38_digits_in_all(client: LakebaseClient) -> None:
         "select 1e-60::numeric(2, 60) as n",
         "select 1 as a, array[1e-50::numeric] as n",
     ):
-        with pytest.raises(LoadError, match=r'^Column "n" .*numeric=\'text\''):
+        with pytest.raises(LoadError, match=r'(?s)^Column "n" .*numeric=\'text\''):
             client.fetch_polars(query)
 
 
@@ -160,7 +160,7 @@ def test_polars_own_errors_become_one_that_names_the_column() -> None:
 def test_the_parts_of_a_file_have_one_type(client: LakebaseClient, tmp_path: Path) -> None:
     query = "select {} as n, g from generate_series(3, 4) g"
     folder = tmp_path / "parts"
-    with pytest.raises(LoadError, match=r'Column "n" .*more than 18 digits behind the point .*Round'):
+    with pytest.raises(LoadError, match=r'(?s)Column "n" .*more than 18 digits behind the point .*Round'):
         client.unload(query.format("1 / g::numeric"), str(folder), parallel=2, by="g")
     client.unload(query.format("round(1 / g::numeric, 18)"), str(folder), parallel=2, by="g")
     parts = [pq.read_schema(part).field("n").type for part in folder.iterdir()]
@@ -177,7 +177,7 @@ def test_what_no_decimal_holds_is_refused_by_its_column_or_read_as_text(
 ) -> None:
     query = f"select {form.format(value)} as n"
     for statement in (query, BY_CURSOR + query):
-        with pytest.raises(LoadError, match=r'^Column "n" holds a value that .*numeric=\'text\''):
+        with pytest.raises(LoadError, match=r'(?s)^Column "n" holds a value that .*numeric=\'text\''):
             fetch(client, statement)
         with client.connection() as connection:
             (text,) = connection.execute(f"select ({value})::text").fetchone() or ()
@@ -192,7 +192,7 @@ def test_numerics_as_text_are_as_postgres_writes_them(client: LakebaseClient) ->
 
 
 def test_another_word_is_refused(client: LakebaseClient) -> None:
-    with pytest.raises(ConfigError, match=r"numeric is 'float'.*decimal, text"):
+    with pytest.raises(ConfigError, match=r"(?s)numeric is 'float'.*decimal, text"):
         client.fetch_arrow("select 1", numeric="float")  # type: ignore[arg-type]
 
 
