@@ -41,7 +41,7 @@ def test_too_old_names_version_and_path(
     with pytest.raises(LocalLakebaseError) as caught:
         LocalLakebase().start()
     assert f"Postgres {version} in {tmp_path} is older than 16" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message
 
 
 def test_a_wrong_variable_is_not_passed_over(tmp_path: Path) -> None:

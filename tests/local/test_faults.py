@@ -231,5 +231,5 @@ def test_the_log_keeps_ttl_and_claims_but_no_secret(lake: Lake) -> None:
 def test_what_goes_wrong_in_the_server_is_said(lake: Lake) -> None:
     lake.admin.crash_postgres(downtime=600)
     # It wants to end sessions, and there is no Postgres to ask.
-    with pytest.raises(LocalLakebaseError, match=r"failed to suspend \(HTTP 500\): OperationalError: "):
+    with pytest.raises(LocalLakebaseError, match=r"failed to suspend \(HTTP 500\): LocalLakebaseError: "):
         lake.admin.suspend()

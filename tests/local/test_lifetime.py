@@ -204,7 +204,7 @@ def test_a_port_in_use_is_one_clear_line(lakebase_server: LocalLakebase, option:
     ) as caught:
         second.start()
     assert option in caught.value.remedy
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message
 
 
 def test_a_missing_package_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
