@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.csv_format import CsvFormat
@@ -294,19 +295,16 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    faults: list[Any] = []
+    def parsing(note: Callable[[Any], str] | None) -> arrow_csv.ParseOptions:
+        return arrow_csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char=form.quote or False,
+            newlines_in_values=True,
+            invalid_row_handler=note,
+            ignore_empty_lines=False,
+        )
 
-    def note(row: Any) -> str:
-        faults.append(row)
-        return "error"
-
-    parsing = arrow_csv.ParseOptions(
-        delimiter=delimiter,
-        quote_char=form.quote or False,
-        newlines_in_values=True,
-        invalid_row_handler=note,
-        ignore_empty_lines=False,
-    )
+    as_they_are = parsing(None)
     converting = arrow_csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
         null_values=list(form.nulls),
@@ -318,21 +316,33 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
         if block.startswith(_MARK):  # Arrow leaves out the first one, which here is a row's
             block = _MARK + block
         reading = arrow_csv.ReadOptions(block_size=len(block) + 1, use_threads=False, column_names=names)
+        faults: list[Any] = []
+
+        def note(row: Any) -> str:
+            faults.append(row)
+            return "error"
+
+        def read(options: arrow_csv.ParseOptions) -> Sequence[pa.RecordBatch]:
+            table = arrow_csv.read_csv(pa.BufferReader(block), reading, options, converting)
+            batches: Sequence[pa.RecordBatch] = table.to_batches()
+            return batches
+
         try:
-            found: Sequence[pa.RecordBatch] = arrow_csv.read_csv(
-                pa.BufferReader(block), reading, parsing, converting
-            ).to_batches()
+            return read(as_they_are)
         except pa.ArrowException:  # its message quotes the row
-            if not faults:
-                raise wrong(block) from None
-            row = faults[0]
-            raise BadValueError(
-                f"{row.actual_columns} fields, where {_first_of(form)} has {row.expected_columns}",
-                kind="CSV",
-                index=-1 if row.number is None else before + row.number - 1,
-                remedy=_fields_remedy(row.expected_columns),
-            ) from None
-        return found
+            invalid = wrong(block)
+        # Once more, for the row, which Arrow hands over as text: what is none has been refused by now.
+        with suppress(pa.ArrowException):
+            read(parsing(note))
+        if not faults:
+            raise invalid
+        row = faults[0]
+        raise BadValueError(
+            f"{row.actual_columns} fields, where {_first_of(form)} has {row.expected_columns}",
+            kind="CSV",
+            index=-1 if row.number is None else before + row.number - 1,
+            remedy=_fields_remedy(row.expected_columns),
+        )
 
     return parse
 

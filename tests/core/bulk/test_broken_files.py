@@ -52,6 +52,12 @@ def zipped(data: bytes) -> bytes:
 #: A name, what the file holds, what the error says of it, and what of the remedy.
 CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     "Latin-1": ("x.csv", lambda: "a,b\n1,é\n".encode("latin-1"), "byte 7, in line 2, is no UTF-8", "cp1252"),
+    "Latin-1, too many fields": (
+        "x.csv",
+        lambda: "a,b\n1,é,3\n".encode("latin-1"),
+        "byte 7, in line 2, is no UTF-8",
+        "encoding=",
+    ),
     "Latin-1, far behind": (
         "x.csv",
         lambda: LONG + "1,é\n".encode("latin-1"),
