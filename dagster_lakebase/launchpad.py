@@ -7,13 +7,27 @@ mask the secret. So a mask means what it stands for: the secret as the definitio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from dagster import EnvVar, InitResourceContext
 
 from lakebase_provider.core.config import settings
+from lakebase_provider.core.errors import ConfigError
 
+#: Where a secret goes, and what proves who is there. Who starts a run may not lead the definitions' secrets
+#: elsewhere.
+_WHERE_TO = (
+    "workspace_host",
+    "host",
+    "port",
+    "sslmode",
+    "sslrootcert",
+    "auth_type",
+    "profile",
+    "azure_tenant_id",
+)
 #: What Dagster shows in place of a secret.
 MASK = "********"
 
@@ -26,6 +40,9 @@ def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:
 
     Returns:
         Texts and :class:`~dagster.EnvVar`, by the setting's name. Empty where the configuration masks none.
+
+    Raises:
+        ConfigError: The run's configuration masks a secret, and says by itself where it is sent.
     """
     given = context.resource_config
     masked = [row.name for row in settings() if row.kind == "secret" and _value(given, row.name) == MASK]
@@ -34,7 +51,23 @@ def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:
     schema = None if context.resource_def is None else context.resource_def.config_schema
     defined = schema.default_value if schema is not None and schema.default_provided else None
     found = {name: _value(defined, name) for name in masked}
-    return {name: _by_reference(value) for name, value in found.items() if value not in (None, MASK)}
+    found = {name: value for name, value in found.items() if value not in (None, MASK)}
+    if found:
+        _require_same_place(given, defined, min(found))
+    return {name: _by_reference(value) for name, value in found.items()}
+
+
+def _require_same_place(given: Any, defined: Any, secret: str) -> None:
+    for name in _WHERE_TO:
+        value, own = _value(given, name), _value(defined, name)
+        if isinstance(own, Mapping):
+            own = os.environ.get(own["env"])
+        if value != own:
+            raise ConfigError(
+                f"The run's configuration changes '{name}', and masks '{secret}', which the definitions have "
+                "for where they lead.",
+                remedy=f"Leave '{name}' as the definitions have it, or enter '{secret}' too.",
+            )
 
 
 def _value(config: Any, name: str) -> Any:
