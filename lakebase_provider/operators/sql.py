@@ -24,7 +24,6 @@ from lakebase_provider.arguments import (
 )
 from lakebase_provider.links import LakebaseConsoleLink
 from lakebase_provider.operators.failures import failing_fast
-from lakebase_provider.parameters import require_json, require_no_secrets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -216,6 +215,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         return fetch
 
     def _defer_statements(self) -> None:
+        from lakebase_provider.parameters import require_json
         from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 
         parameters = require_json(self.parameters)
@@ -307,6 +307,9 @@ def _require_possible(
                 f"Leave '{name}' out, or '{what}'.",
             )
     if deferrable:
+        # Most DAG files are parsed without it, again and again.
+        from lakebase_provider.parameters import require_json, require_no_secrets
+
         require_json(given.get("parameters"))
         require_no_secrets(given.get("hook_params"))
 
