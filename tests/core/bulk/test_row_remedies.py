@@ -121,10 +121,11 @@ def test_a_transfer_advises_the_query(tables: LakebaseClient) -> None:
     assert "in the query" in caught.value.remedy
     run(
         tables,
-        "DROP TYPE IF EXISTS mood CASCADE; CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE moods (m mood)",
+        "DROP TYPE IF EXISTS verdict CASCADE; CREATE TYPE verdict AS ENUM ('ok');"
+        " DROP TABLE IF EXISTS verdicts; CREATE TABLE verdicts (m verdict)",
     )
     with tables.connection() as source, pytest.raises(BadRowError) as unknown:
-        tables.load(PostgresQuery(source, "SELECT 'bad' AS m"), "moods")
+        tables.load(PostgresQuery(source, "SELECT 'bad' AS m"), "verdicts")
     assert "in the query" in unknown.value.remedy
     with tables.connection() as source, pytest.raises(BadRowError) as broken:
         tables.load(PostgresQuery(source, "SELECT 1 AS id, 1 AS v"), "items")
