@@ -190,6 +190,7 @@ def measure_tasks(bench: Bench) -> None:
                     "airflow.providers.postgres.hooks.postgres", "PostgresHook", json.dumps(peers)
                 ),
             },
+            rounds=15,
         )
     ratio = bench.ratio(figures, "LakebaseHook", "PostgresHook")
     bench.at_most("fresh task process to first row: ours / PostgresHook", ratio, 1.05)
