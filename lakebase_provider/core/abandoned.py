@@ -18,6 +18,11 @@ _PAUSE = 20
 _LEAST_PAUSE = 0.5
 #: What part of its time such a borrower waits.
 _LAST_CHANCE = 0.75
+#: Seconds past its deadline that a borrower may be kept.
+_TOLERATED = 0.4
+#: Seconds that a collection takes for each object, at first and at least, and in this process.
+_PER_OBJECT = 1e-6
+_per_object = _PER_OBJECT
 #: When the last one began, and when the next one is due, on the monotonic clock.
 _began, _due = -_LEAST_PAUSE, 0.0
 
@@ -27,14 +32,26 @@ def seconds_until_due(timeout: float) -> float:
     return max(min(_due - time.monotonic(), _LAST_CHANCE * timeout), min(_GRACE, timeout / 2))
 
 
-def find() -> None:
-    """Let the finalizers of abandoned connections run, unless this was done a moment ago."""
-    global _began, _due
+def find(left: float) -> None:
+    """Let the finalizers of abandoned connections run, unless this was done a moment ago.
+
+    In a process of millions of objects a collection takes seconds. One that would keep the borrower longer
+    than he may be kept is left out.
+
+    Args:
+        left: Seconds that the borrower may still wait.
+    """
+    global _began, _due, _per_object
     start = time.monotonic()
     if start < _began + _LEAST_PAUSE:
+        return
+    # A list of them takes a tenth of the time that their collection does.
+    objects = len(gc.get_objects())
+    if objects * _per_object > left + _TOLERATED:
         return
     # First, so that neither a finalizer that borrows nor another thread begins a second one.
     _began = start
     gc.collect()
     end = time.monotonic()
+    _per_object = max(_PER_OBJECT, (end - start) / objects)
     _due = end + _PAUSE * (end - start)

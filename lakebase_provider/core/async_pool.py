@@ -136,7 +136,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
                     if not (waiter.conn or waiter.error):
                         await waiter._cond.wait_timeout(abandoned.seconds_until_due(seconds))
                 if not (waiter.conn or waiter.error):
-                    abandoned.find()
+                    abandoned.find(end - time.monotonic())
             return await waiter.wait(max(0.001, end - time.monotonic()))
         except BaseException as error:
             self._leave_queue(waiter)

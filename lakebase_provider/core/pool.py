@@ -163,7 +163,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                     if not (waiter.conn or waiter.error):
                         waiter._cond.wait(abandoned.seconds_until_due(seconds))
                 if not (waiter.conn or waiter.error):
-                    abandoned.find()
+                    abandoned.find(end - time.monotonic())
                     self._collect_dropped()
             return waiter.wait(max(0.001, end - time.monotonic()))
         except BaseException as error:

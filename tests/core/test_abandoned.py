@@ -44,7 +44,7 @@ def uncollected() -> Iterator[None]:
 @pytest.fixture
 def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that only references decide."""
-    monkeypatch.setattr(abandoned, "find", lambda: None)
+    monkeypatch.setattr(abandoned, "find", lambda _left: None)
 
 
 def borrow_all_and_one_more(client: LakebaseClient) -> None:
@@ -169,6 +169,7 @@ def test_collections_are_few(client: LakebaseClient, monkeypatch: pytest.MonkeyP
     collections: list[int] = []
     monkeypatch.setattr(abandoned, "_began", -1e9)
     monkeypatch.setattr(abandoned, "_LEAST_PAUSE", 1e6)
+    monkeypatch.setattr(abandoned, "_per_object", 0.0)
     monkeypatch.setattr(gc, "collect", lambda: collections.append(1))
     lent = [client.pool.getconn() for _ in range(MOST)]
     for _ in range(5):
@@ -185,15 +186,34 @@ def test_who_would_give_up_before_the_next_collection_is_due_collects(
 ) -> None:
     for _ in range(MOST):
         drop_in_a_cycle(client)
-    # As after one that took long.
+    # As after one that took long, in a process of few objects.
     monkeypatch.setattr(abandoned, "_due", 1e9)
+    monkeypatch.setattr(abandoned, "_per_object", 0.0)
     monkeypatch.setattr(abandoned, "_began", -1e9)
     with client.connection(timeout=1) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize(("timeout", "collections"), [(0.05, 0), (2.0, 1)])
+def test_no_deadline_is_overrun_by_a_collection(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch, timeout: float, collections: int
+) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(abandoned, "_began", -1e9)
+    monkeypatch.setattr(abandoned, "_due", 0.0)
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    # A second for all objects of this process, as in one that has millions.
+    monkeypatch.setattr(abandoned, "_per_object", 1.0 / len(gc.get_objects()))
+    lent = [client.pool.getconn() for _ in range(MOST)]
+    with pytest.raises(PoolExhaustedError):
+        client.pool.getconn(timeout=timeout)
+    assert len(collected) == collections
+    for connection in lent:
+        connection.close()
+
+
 def test_who_need_not_wait_collects_nothing(client: LakebaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(abandoned, "find", lambda: pytest.fail("collected"))
+    monkeypatch.setattr(abandoned, "find", lambda _left: pytest.fail("collected"))
     lent = [client.pool.getconn() for _ in range(MOST)]
     got: list[int] = []
 

@@ -31,7 +31,6 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
-from tests.stopwatch import timed
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
@@ -65,10 +64,6 @@ async def backend(client: LakebaseClient) -> int:
 async def aeventually(condition: Callable[[], bool]) -> None:
     """tests/eventually.py off the loop's thread, so that the loop runs on meanwhile."""
     await asyncio.to_thread(eventually, condition)
-
-
-#: Seconds between two beats by which the loop was held, and not only late on a busy machine.
-HELD = 1.0
 
 
 @asynccontextmanager
@@ -230,12 +225,12 @@ async def test_who_waits_for_a_caller_that_gave_up_is_served_all_the_same(
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_loop(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=1.5)
-    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=1.5)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.5)
+    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=0.5)
     async with closing(LakebaseClient(lakebase_env.config(host=None))) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
-    assert beats[-1] - beats[0] > 3.0
-    assert largest_gap(beats) < HELD
+    assert beats[-1] - beats[0] > 1.0
+    assert largest_gap(beats) < 0.1
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_caller(lakebase_env: LocalLakebase) -> None:
@@ -256,20 +251,22 @@ async def test_an_endpoint_that_nobody_names_in_time_is_said_to_be_that(lakebase
 
 
 async def test_a_sleeping_compute_is_waited_for_and_the_loop_runs_on(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.set_wake_delay(1.5)
+    lakebase_env.admin.set_wake_delay(0.3)
     lakebase_env.admin.suspend()
     async with closing(LakebaseClient(lakebase_env.config())) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
     assert lakebase_env.admin.counters().wakes == 1
-    assert largest_gap(beats) < HELD
+    assert largest_gap(beats) < 0.1
 
 
 async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebase_env: LocalLakebase) -> None:
     lakebase_env.admin.set_wake_delay(60)
     lakebase_env.admin.suspend()
     async with closing(LakebaseClient(lakebase_env.config())) as client:
-        with timed(1), pytest.raises(EndpointWakingError, match="timeout"):
+        start = time.monotonic()
+        with pytest.raises(EndpointWakingError, match="timeout"):
             await client.aconnect(timeout=1)
+        assert time.monotonic() - start < 1.5
 
 
 @pytest.mark.parametrize(
@@ -493,8 +490,9 @@ def test_a_loop_ends_although_its_pool_is_opening_a_connection(lakebase_env: Loc
         await client._async_pools.current()
         await aeventually(lambda: client.tokens.stats().mints == 1)
 
-    with timed(5):
-        asyncio.run(leave_early())
+    start = time.monotonic()
+    asyncio.run(leave_early())
+    assert time.monotonic() - start < 5
     client.close()
 
 
@@ -527,13 +525,13 @@ async def test_sqlalchemy_gets_its_token_at_connect_time_without_holding_the_loo
 ) -> None:
     from sqlalchemy import text
 
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=1.5)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.3)
     engine = client.async_engine(pool_size=2)
     try:
         async with heartbeat() as beats, engine.connect() as connection:
             user = (await connection.execute(text("SELECT current_user"))).scalar()
         assert user == lakebase_env.env()["PGUSER"]
-        assert largest_gap(beats) < HELD
+        assert largest_gap(beats) < 0.1
         lakebase_env.admin.expire_tokens()
         await engine.dispose()
         async with engine.begin() as connection:

@@ -31,7 +31,6 @@ from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.core.workspace import Workspace
 from tests.eventually import eventually
-from tests.stopwatch import BUSY, timed
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 ENDPOINT = "projects/p/branches/b/endpoints/e"
@@ -167,8 +166,10 @@ def test_a_killed_holder_of_the_stores_lock_holds_up_nobody(lakebase_env: LocalL
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
     lakebase_env.admin.clear_faults()
-    with timed(3), LakebaseClient(LakebaseConfig.from_env()) as client:
+    start = time.monotonic()
+    with LakebaseClient(LakebaseConfig.from_env()) as client:
         client.connect(timeout=10).close()
+    assert time.monotonic() - start < 5
     assert not held(store)
 
 
@@ -322,7 +323,7 @@ def test_a_hanging_control_plane_delays_no_holder_and_each_newcomer_by_its_own_d
         assert holder.tokens.get(timeout=0) is token
         seconds.append(time.perf_counter() - start)
     # The first starts the thread that renews. A busy machine may stop any thread for longer than this.
-    assert sorted(seconds)[-10] < 0.01
+    assert sorted(seconds)[-10] < 0.001
 
     cold = LakebaseClient(lakebase_env.config())
     late: list[float] = []
@@ -340,7 +341,7 @@ def test_a_hanging_control_plane_delays_no_holder_and_each_newcomer_by_its_own_d
         caller.join()
     assert len(late) == 100
     assert min(late) >= -0.01
-    assert max(late) < BUSY
+    assert max(late) < 0.5
     assert len(set(threading.enumerate()) - before) == 2  # one mint for each client
     lakebase_env.admin.clear_faults()
     assert cold.tokens.get(timeout=10)
@@ -553,7 +554,9 @@ def test_the_first_checkout_after_ten_seconds_of_waking(lakebase_env: LocalLakeb
         lakebase_env.admin.set_wake_mode(mode)
         lakebase_env.admin.set_wake_delay(wake)
         lakebase_env.admin.suspend()
-        with timed(wake + 1), client.connection() as connection:
+        start = time.monotonic()
+        with client.connection() as connection:
+            assert time.monotonic() - start <= wake + 1
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 

@@ -1,8 +1,11 @@
-"""What the fault matrix's tests share: the local Lakebase and a proxy before it."""
+"""What the fault matrix's tests share: the local Lakebase, a proxy before it, and a stopwatch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -12,6 +15,22 @@ from lakebase_provider.local import FaultProxy, LocalLakebase
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 ENDPOINT = "/api/2.0/postgres/projects/local/branches/production/endpoints/primary"
+#: Seconds past its deadline that a caller may be kept.
+GRACE = 0.5
+
+
+@dataclass
+class Stopwatch:
+    seconds: float = 0.0
+
+
+@contextmanager
+def timed(at_most: float) -> Iterator[Stopwatch]:
+    """Fail if the block takes longer, whether or not it raises what the test expects inside of it."""
+    watch, began = Stopwatch(), time.monotonic()
+    yield watch
+    watch.seconds = time.monotonic() - began
+    assert watch.seconds <= at_most, f"took {watch.seconds:.2f} s, {at_most:.2f} s are allowed"
 
 
 def obtain(client: LakebaseClient, *, pooled: bool, timeout: float | None = None) -> LakebaseConnection:

@@ -9,9 +9,8 @@ import pytest
 from lakebase_provider.core import LakebaseClient, LakebaseError
 from lakebase_provider.local import FaultProxy, LocalLakebase
 from tests.eventually import eventually
-from tests.stopwatch import timed
 
-from .conftest import idle_for_a_minute
+from .conftest import idle_for_a_minute, timed
 
 
 def test_a_worker_that_is_connecting_ends_with_its_pool(lake: LocalLakebase, proxy: FaultProxy) -> None:

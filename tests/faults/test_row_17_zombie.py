@@ -12,7 +12,8 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.once import load_and_commit
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
-from tests.stopwatch import timed
+
+from .conftest import timed
 
 # Stopped in the middle of a COPY, with its connection open, as a machine that swaps or a paused container is.
 _ZOMBIE = """

@@ -7,9 +7,8 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import TlsError
 from lakebase_provider.local import FaultProxy, LocalLakebase
-from tests.stopwatch import timed
 
-from .conftest import obtain
+from .conftest import obtain, timed
 
 
 @pytest.mark.parametrize("pooled", [True, False])

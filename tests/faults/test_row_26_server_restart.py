@@ -9,9 +9,8 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
-from tests.stopwatch import timed
 
-from .conftest import idle_for_a_minute
+from .conftest import idle_for_a_minute, timed
 
 
 @pytest.fixture
