@@ -28,7 +28,7 @@ from dagster_lakebase.observation import (
     build_lakebase_table_observation_sensor,
 )
 from dagster_lakebase.resource import LakebaseResource
-from lakebase_provider import __version__
+from lakebase_provider.version import __version__
 
 __all__ = [
     "LakebaseConnectionComponent",

@@ -9,7 +9,8 @@ from typing import Any, cast
 import dagster as dg
 from pydantic import Field, model_validator
 
-from dagster_lakebase.health_report import Asset, HealthProbe, asset_keys
+from dagster_lakebase.asset_keys import Asset, asset_keys
+from dagster_lakebase.health_report import HealthProbe
 from dagster_lakebase.resource import LakebaseResource
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds

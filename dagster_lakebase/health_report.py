@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,33 +13,6 @@ from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds, r
 if TYPE_CHECKING:
     from dagster_lakebase.resource import LakebaseResource
     from lakebase_provider.core.health import HealthReport
-
-#: An asset, or what names one.
-Asset: TypeAlias = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset | dg.AssetKey | str | Sequence[str]
-
-
-def asset_keys(assets: Iterable[Asset], function: str) -> list[dg.AssetKey]:
-    """The keys of all assets, each once.
-
-    Args:
-        assets: The assets, or their keys.
-        function: Who was given them, for the error.
-
-    Raises:
-        DagsterInvalidDefinitionError: There are none.
-    """
-    keys = list(dict.fromkeys(key for asset in assets for key in _keys(asset)))
-    if not keys:
-        raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
-    return keys
-
-
-def _keys(asset: Asset) -> Iterable[dg.AssetKey]:
-    if isinstance(asset, dg.AssetsDefinition):
-        return sorted(asset.keys)
-    if isinstance(asset, (dg.AssetSpec, dg.SourceAsset)):
-        return [asset.key]
-    return [dg.AssetKey.from_coercible(asset)]
 
 
 class HealthProbe:

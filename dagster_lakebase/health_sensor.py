@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+from dagster_lakebase.asset_keys import Asset, asset_keys
 from dagster_lakebase.health import checked_probe
-from dagster_lakebase.health_report import Asset, asset_keys
 from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from dagster_lakebase.resource import LakebaseResource
 from dagster_lakebase.write_options import LOAD_TYPES, WriteMode, WriteOptions
-from lakebase_provider.core.bulk.result import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.bulk.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.choices import require_choice
 
 if TYPE_CHECKING:

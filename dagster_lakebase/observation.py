@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
+from dagster_lakebase.asset_keys import Asset, asset_keys
 from dagster_lakebase.data_version import Observed, TableState, last_observed, observed
 from dagster_lakebase.failures import failing_fast
-from dagster_lakebase.health_report import Asset, asset_keys
 from dagster_lakebase.table_facts import (
     TABLE_NAME,
     RowsRead,

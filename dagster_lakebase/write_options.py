@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from lakebase_provider.core.bulk.result import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.bulk.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.choices import require_choice
 from lakebase_provider.core.errors import ConfigError
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lakebase_provider import __version__
 from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,22 +18,24 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from lakebase_provider.core.bulk.result import LoadResult
-    from lakebase_provider.hooks.lakebase import LakebaseHook
+    from lakebase_provider.core.target import Target
 
 
-def table_dataset(hook: LakebaseHook, table: str, result: LoadResult | None = None) -> OutputDataset:
+def table_dataset(
+    target: Target, default_schema: Callable[[], str | None], table: str, result: LoadResult | None = None
+) -> OutputDataset:
     """A table that is written, named as in SQL's lineage.
 
     Args:
-        hook: Of the connection that leads to it.
+        target: Where the database is.
+        default_schema: Asks for the schema of a name without one.
         table: Its name, with its schema or found by the search path.
         result: What was loaded, where that is known: its rows are told too.
     """
     from lakebase_provider.core.bulk.table import TableName
 
     name = TableName.parse(table if result is None else result.table)
-    target = hook.client.target()
-    schema = name.schema or hook.get_openlineage_default_schema()
+    schema = name.schema or default_schema()
     return OutputDataset(
         namespace=f"postgres://{target.host}:{target.port}",
         name=f"{target.database}.{schema}.{name.table}",

@@ -1,4 +1,4 @@
-"""How long a session may lie idle for the sake of the next poll."""
+"""What a poll is after, and how long a session may lie idle for the sake of the next one."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def keeps_session(poke_interval: float) -> bool:
         poke_interval: Seconds between the end of a poll and the next.
     """
     return poke_interval < SELDOM
+
+
+def is_true(cell: object) -> bool:
+    """Whether a query's cell is neither null, zero, empty nor the text ``0``, as SqlSensor documents it."""
+    return bool(cell) and cell != "0"

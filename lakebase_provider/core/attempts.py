@@ -7,8 +7,7 @@ import random
 
 import psycopg
 
-from lakebase_provider.core.backoff import Backoff
-from lakebase_provider.core.clock import Deadline
+from lakebase_provider.core.clock import Backoff, Deadline
 from lakebase_provider.core.errors import (
     DnsError,
     EndpointNotFoundError,

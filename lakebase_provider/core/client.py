@@ -16,7 +16,7 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.connector import Connector
 from lakebase_provider.core.control_plane import ControlPlane
-from lakebase_provider.core.credentials import Claims, minter_for
+from lakebase_provider.core.credentials import minter_for
 from lakebase_provider.core.engine import create_async_engine, create_engine
 from lakebase_provider.core.lock_wait import naming_blockers
 from lakebase_provider.core.pool import LakebasePool
@@ -28,6 +28,7 @@ from lakebase_provider.core.roles import (
     create_role,
 )
 from lakebase_provider.core.target import Target, TargetResolver
+from lakebase_provider.core.token import Claims
 from lakebase_provider.core.transaction import again_on_conflict
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class LakebaseClient(Reads):
                 waiting[:] = [connection.info.backend_pid]
                 return work(connection)
 
-        with naming_blockers(self, lambda: waiting):
+        with naming_blockers(self.connect, self.config.lock_timeout, lambda: waiting):
             return again_on_conflict(attempt, attempts=attempts, clock=self._clock)
 
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:

@@ -6,7 +6,7 @@ import base64
 import logging
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -18,7 +18,7 @@ from lakebase_provider.core.control_plane import ControlPlane
 from lakebase_provider.core.errors import ClockSkewError, ConfigError
 from lakebase_provider.core.provider import Minter
 from lakebase_provider.core.secret import Secret
-from lakebase_provider.core.token import Token
+from lakebase_provider.core.token import Claims, Token
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,6 @@ _NOTABLE_SKEW = 60.0
 _LONGEST_TIMESTAMP = 64
 #: Seconds that a token lives at most, by the documentation, and so unless it says otherwise itself.
 _LONGEST_LIFE = 3600.0
-
-#: What the `claims` of a credential request are: permission sets and the tables that they are for.
-Claims = Sequence[Mapping[str, Any]]
 
 
 class AutoscalingOAuth:

@@ -28,7 +28,7 @@ from lakebase_provider.core.errors import (
     TlsError,
     TooManyConnectionsError,
 )
-from lakebase_provider.core.secret import redacted
+from lakebase_provider.core.redaction import redacted
 
 
 class _Pattern(NamedTuple):

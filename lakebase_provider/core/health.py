@@ -26,7 +26,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.health_stages import STAGES, with_foundations
 from lakebase_provider.core.network import resolve
 from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.core.secret import redacted
+from lakebase_provider.core.redaction import redacted
 from lakebase_provider.core.target import Target, TargetResolver
 from lakebase_provider.core.tracebacks import without_locals
 

@@ -6,15 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import psycopg
 
 from lakebase_provider.core.errors import LakebaseError, LockTimeoutError
 from lakebase_provider.core.threads import in_this_context
-
-if TYPE_CHECKING:
-    from lakebase_provider.core.client import LakebaseClient
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +28,36 @@ _BLOCKERS = """
 """
 
 
+class Connect(Protocol):
+    """Opens a connection that nobody else has, as :meth:`.LakebaseClient.connect` does."""
+
+    def __call__(self, timeout: float | None = None, /, *, autocommit: bool) -> psycopg.Connection[Any]:
+        """A connection, within so many seconds."""
+
+
 @contextmanager
-def naming_blockers(client: LakebaseClient, pids: Callable[[], list[int]]) -> Iterator[None]:
+def naming_blockers(
+    connect: Connect, lock_timeout: float | None, pids: Callable[[], list[int]]
+) -> Iterator[None]:
     """Turn a lock timeout within the block into an error that says who held the lock.
 
     A statement that is done before half of `lock_timeout` costs nothing; for a later one a second connection
-    is opened. Without a `lock_timeout` in the client's configuration nothing is done.
+    is opened.
 
     Args:
-        client: Where to ask.
+        connect: Where to ask.
+        lock_timeout: Seconds that the session waits for a lock; without it nothing is done.
         pids: The backends that may be waiting, by their process ids; called while they wait.
 
     Raises:
         LockTimeoutError: In place of ``psycopg.errors.LockNotAvailable``, which is its cause.
     """
-    seconds = client.config.lock_timeout
-    if seconds is None:
+    if lock_timeout is None:
         yield
         return
     found: list[str] = []
-    ask = in_this_context(lambda: found.extend(_ask(client, pids())))
-    asker = threading.Timer(max(seconds * _ASK_AFTER, seconds - _ASK_BEFORE_END), ask)
+    ask = in_this_context(lambda: found.extend(_ask(connect, pids())))
+    asker = threading.Timer(max(lock_timeout * _ASK_AFTER, lock_timeout - _ASK_BEFORE_END), ask)
     asker.daemon = True
     asker.start()
     try:
@@ -60,14 +66,14 @@ def naming_blockers(client: LakebaseClient, pids: Callable[[], list[int]]) -> It
         asker.join(_ASK_BEFORE_END)
         held = f"It was held by {'; '.join(found)}." if found else "Who held it is not known."
         line = str(error).partition("\n")[0]
-        raise LockTimeoutError(f"The lock was not had within {seconds:g} s: {line}. {held}") from error
+        raise LockTimeoutError(f"The lock was not had within {lock_timeout:g} s: {line}. {held}") from error
     finally:
         asker.cancel()
 
 
-def _ask(client: LakebaseClient, pids: list[int]) -> list[str]:
+def _ask(connect: Connect, pids: list[int]) -> list[str]:
     try:
-        with client.connect(_ASK_BEFORE_END, autocommit=True) as connection:
+        with connect(_ASK_BEFORE_END, autocommit=True) as connection:
             rows = connection.execute(_BLOCKERS, (pids,)).fetchall()
     except (LakebaseError, psycopg.Error) as error:
         logger.info("Who holds the lock could not be asked: %s", error)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lakebase_provider.core import telemetry
-from lakebase_provider.core.backoff import Backoff
-from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Backoff, Clock
 from lakebase_provider.core.errors import (
     ControlPlaneUnavailableError,
     LakebaseError,

@@ -19,7 +19,6 @@ from urllib.parse import urlencode, urlsplit
 import certifi
 import urllib3
 
-from lakebase_provider import __version__
 from lakebase_provider.core.allowed_hosts import HostRefusedError, Origin, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, parse_json, shown, token_text
 from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
@@ -35,6 +34,7 @@ from lakebase_provider.core.limits import CONNECT_SECONDS, Limit, current_limit,
 from lakebase_provider.core.secret import Secret
 from lakebase_provider.core.single_flight import MOST_ABANDONED
 from lakebase_provider.core.tracebacks import without_locals
+from lakebase_provider.version import __version__
 
 #: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
 #: A workspace takes milliseconds. Callers have deadlines of their own, and do not wait longer than those.

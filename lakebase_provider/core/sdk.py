@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider import __version__
 from lakebase_provider.core.allowed_hosts import HostRefusedError, allowed_origin, is_on_this_machine
 from lakebase_provider.core.answers import Answer, shown
 from lakebase_provider.core.config import LakebaseConfig, setting
@@ -40,6 +39,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.limits import Limit, limit_sockets, within
 from lakebase_provider.core.tracebacks import without_locals
+from lakebase_provider.version import __version__
 
 if TYPE_CHECKING:
     import requests

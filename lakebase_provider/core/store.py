@@ -24,10 +24,9 @@ import platformdirs
 
 from lakebase_provider.core.clock import Clock
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.credentials import Claims
 from lakebase_provider.core.provider import Minter
 from lakebase_provider.core.secret import Secret
-from lakebase_provider.core.token import Token, TokenPolicy
+from lakebase_provider.core.token import Claims, Token, TokenPolicy
 
 logger = logging.getLogger(__name__)
 

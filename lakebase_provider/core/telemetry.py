@@ -19,8 +19,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
-from lakebase_provider import __version__
 from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.version import __version__
 
 if TYPE_CHECKING:
     from types import TracebackType

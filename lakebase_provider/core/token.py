@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lakebase_provider.core.secret import Secret
 
+#: What the `claims` of a request for a credential are: permission sets, and the tables that they are for.
+Claims = Sequence[Mapping[str, Any]]
 TokenState = Literal["fresh", "stale", "unusable"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from lakebase_provider.core.secret import redacted
+from lakebase_provider.core.redaction import redacted
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -12,8 +12,8 @@ _Error = TypeVar("_Error", bound=BaseException)
 def without_locals(error: _Error) -> _Error:
     """The error without its frames, whose local variables hold secrets that a traceback could print.
 
-    Its text and its attributes go through :func:`~lakebase_provider.core.secret.redacted`, and what it holds
-    besides plain values goes: the connection of a psycopg error knows its password, the request of a
+    Its text and its attributes go through :func:`~lakebase_provider.core.redaction.redacted`, and what it
+    holds besides plain values goes: the connection of a psycopg error knows its password, the request of a
     ``requests`` error its headers. So for its causes.
     """
     seen: set[int] = set()

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import psycopg
 
-from lakebase_provider.core.backoff import Backoff
-from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.clock import SYSTEM_CLOCK, Backoff, Clock
 from lakebase_provider.core.errors import TransactionConflictError
 
 logger = logging.getLogger(__name__)

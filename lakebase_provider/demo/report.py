@@ -15,7 +15,7 @@ from lakebase_provider.demo.leaks import Search
 
 if TYPE_CHECKING:
     from lakebase_provider.demo.run import Run
-    from lakebase_provider.local.state import Counters
+    from lakebase_provider.local.records import Counters
 
 _COLOURS = {"success": "green", "ok": "green", "as expected": "green"}
 

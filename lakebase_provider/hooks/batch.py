@@ -13,8 +13,7 @@ from lakebase_provider.core.statements import leaves_no_trace
 
 if TYPE_CHECKING:
     import psycopg
-
-    from lakebase_provider.hooks.lakebase import LakebaseHook
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 Statements = str | Iterable[str]
 Parameters = Iterable[Any] | Mapping[str, Any]
@@ -25,13 +24,15 @@ class StatementBatch:
 
     def __init__(
         self,
-        hook: LakebaseHook,
+        hook: DbApiHook,
         sql: Statements,
         parameters: Parameters | None,
         split_statements: bool,
         return_last: bool,
+        read_only: bool,
     ) -> None:
         self._hook = hook
+        self._read_only = read_only
         self._single = handlers.return_single_query_results(sql, return_last, split_statements)
         if not isinstance(sql, str):
             self.statements = list(sql)
@@ -47,7 +48,7 @@ class StatementBatch:
 
     def autocommit(self, asked: bool) -> bool:
         """Whether no transaction is begun: as the caller asked, or because it would have no effect."""
-        if asked or self._hook.read_only or len(self.statements) > 1:
+        if asked or self._read_only or len(self.statements) > 1:
             return asked
         return leaves_no_trace(self.statements[0])
 

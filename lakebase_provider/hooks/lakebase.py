@@ -23,7 +23,7 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.engine import sqlalchemy_url
 from lakebase_provider.core.errors import ConfigError, LakebaseError, TableNotFoundError
 from lakebase_provider.core.fence import fence
-from lakebase_provider.core.secret import redacted
+from lakebase_provider.core.redaction import redacted
 from lakebase_provider.core.shared import shared_client
 from lakebase_provider.core.sql_text import statements
 from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
@@ -360,7 +360,7 @@ class LakebaseHook(DbApiHook):
             psycopg.Error: The server refused a statement.
             LakebaseError: No connection could be had.
         """
-        batch = StatementBatch(self, sql, parameters, split_statements, return_last)
+        batch = StatementBatch(self, sql, parameters, split_statements, return_last, self.read_only)
         with closing(self.get_conn()) as connection:
             connection.autocommit = batch.autocommit(autocommit)
             with HookCursor(connection) as cursor:
@@ -394,7 +394,7 @@ class LakebaseHook(DbApiHook):
             split_statements: As for :meth:`run`.
             return_last: As for :meth:`run`.
         """
-        batch = StatementBatch(self, sql, parameters, split_statements, return_last)
+        batch = StatementBatch(self, sql, parameters, split_statements, return_last, self.read_only)
         connection = await self.aget_conn()
         try:
             await connection.set_autocommit(batch.autocommit(autocommit))
@@ -471,7 +471,7 @@ class LakebaseHook(DbApiHook):
         """
         from lakebase_provider.hooks.rows import insert_rows
 
-        insert_rows(self, table, rows, target_fields, commit_every, replace, autocommit, kwargs)
+        insert_rows(self, self.dialect, table, rows, target_fields, commit_every, replace, autocommit, kwargs)
 
     def upsert_rows(
         self,

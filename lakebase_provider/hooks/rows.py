@@ -36,8 +36,10 @@ from lakebase_provider.core.remedy import without_options
 from lakebase_provider.hooks.row_shapes import as_rows, named, refuse_frames, require_values
 
 if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
     from lakebase_provider.core.connection import LakebaseConnection
-    from lakebase_provider.hooks.lakebase import LakebaseHook
+    from lakebase_provider.hooks.dialect import LakebaseDialect
 
 #: Rows that are held at most, however many belong to one transaction: as statements, and by COPY.
 _BATCH = 1000
@@ -378,7 +380,8 @@ def check_commit_every(commit_every: object) -> int:
 
 
 def insert_rows(
-    hook: LakebaseHook,
+    hook: DbApiHook,
+    dialect: LakebaseDialect,
     table: str,
     rows: Iterable[Any],
     fields: Sequence[str] | None,
@@ -393,19 +396,20 @@ def insert_rows(
     refuse_frames(rows)
     items, reading = read_once(rows)
     with closing(reading):
-        fields, items = named(items, fields, hook.dialect.unquoted)
+        fields, items = named(items, fields, dialect.unquoted)
         # Before a connection is borrowed: what the catalog has to say needs no second one then.
         if replace and not options.get("replace_index"):
-            options["replace_index"] = hook.dialect.get_primary_keys(table)
+            options["replace_index"] = dialect.get_primary_keys(table)
         if not fields and replace:
-            fields = hook.dialect.get_column_names(table)
+            fields = dialect.get_column_names(table)
         elif not fields and hook._resolve_target_fields:
-            fields = hook.dialect.get_target_fields(table)
-        _insert(hook, table, items, fields, commit_every, replace, autocommit, options)
+            fields = dialect.get_target_fields(table)
+        _insert(hook, dialect, table, items, fields, commit_every, replace, autocommit, options)
 
 
 def _insert(
-    hook: LakebaseHook,
+    hook: DbApiHook,
+    dialect: LakebaseDialect,
     table: str,
     rows: Iterator[Any],
     fields: Sequence[str] | None,
@@ -414,7 +418,7 @@ def _insert(
     autocommit: bool,
     options: dict[str, Any],
 ) -> None:
-    columns = [hook.dialect.unquoted(name) for name in fields or ()]
+    columns = [dialect.unquoted(name) for name in fields or ()]
     done = 0
     text = ""
 
@@ -425,7 +429,7 @@ def _insert(
 
     with closing(hook.get_conn()) as connection:
         connection.autocommit = autocommit
-        name = hook.dialect.table_name(table)
+        name = dialect.table_name(table)
         writer = RowWriter(connection, name, columns, statement, commit_every)
         for batch, ends in batches(rows, commit_every, writer.batch_size):
             try:

@@ -13,8 +13,7 @@ from lakebase_provider.local import superuser
 from lakebase_provider.local.errors import LocalLakebaseError
 
 if TYPE_CHECKING:
-    from lakebase_provider.local.principals import Principal
-    from lakebase_provider.local.state import Counters, Request
+    from lakebase_provider.local.records import Counters, Principal, Request
 
 #: Seconds. Nothing here takes long, except on a machine that is busy with a whole test run.
 _TIMEOUT = 60.0
@@ -189,13 +188,13 @@ class Admin:
 
     def requests(self) -> list[Request]:
         """Return the control plane's request log, oldest first."""
-        from lakebase_provider.local.state import Request
+        from lakebase_provider.local.records import Request
 
         return [Request(**entry) for entry in self._call("requests")]
 
     def counters(self) -> Counters:
         """Return what was counted since the start or the last reset."""
-        from lakebase_provider.local.state import Counters
+        from lakebase_provider.local.records import Counters
 
         return Counters(**self._call("counters"))
 
@@ -217,7 +216,7 @@ class Admin:
             type: `SERVICE_PRINCIPAL` or `USER`.
             create_role: True to create its Postgres role as well.
         """
-        from lakebase_provider.local.principals import Principal
+        from lakebase_provider.local.records import Principal
 
         return Principal(**self._call("add_principal", name=name, type=type, create_role=create_role))
 

@@ -19,7 +19,8 @@ from starlette.routing import BaseRoute, Route
 from lakebase_provider.local import resources, state
 from lakebase_provider.local.faults import ScriptedFaults
 from lakebase_provider.local.postgres import Postgres
-from lakebase_provider.local.principals import WORKSPACE_TOKEN_LIFETIME, Principal
+from lakebase_provider.local.principals import WORKSPACE_TOKEN_LIFETIME
+from lakebase_provider.local.records import Principal
 from lakebase_provider.local.state import Workspace
 
 #: Seconds; what the real API accepts as `ttl`.

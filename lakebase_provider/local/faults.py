@@ -9,7 +9,8 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lakebase_provider.local.state import Request, Workspace
+from lakebase_provider.local.records import Request
+from lakebase_provider.local.state import Workspace
 
 #: The admin API's own routes neither fail nor show in the log.
 _ADMIN_PREFIX = "/_local/"

@@ -5,30 +5,11 @@ from __future__ import annotations
 import hmac
 import secrets
 import uuid
-from dataclasses import dataclass, field
+
+from lakebase_provider.local.records import Principal
 
 #: Seconds that a workspace token lives, as in a real workspace.
 WORKSPACE_TOKEN_LIFETIME = 3600
-
-
-@dataclass(frozen=True)
-class Principal:
-    """One identity of the workspace.
-
-    Attributes:
-        name: What `Me` calls it and what its Postgres role is called: the client id of a service principal,
-            the e-mail address of a user.
-        type: `SERVICE_PRINCIPAL` or `USER`.
-        client_id: Of a service principal, else None.
-        client_secret: Of a service principal, else None.
-        token: Personal access token of a user, else None.
-    """
-
-    name: str
-    type: str
-    client_id: str | None = None
-    client_secret: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
 
 
 class Directory:

@@ -29,7 +29,7 @@ from lakebase_provider.local.frontend import Frontend
 from lakebase_provider.local.http_limits import LIMITS, Guard
 from lakebase_provider.local.options import DEVELOPER, Options, Running
 from lakebase_provider.local.postgres import Postgres
-from lakebase_provider.local.principals import Principal
+from lakebase_provider.local.records import Principal
 from lakebase_provider.local.state import Workspace
 from lakebase_provider.local.supervisor import Supervisor
 

@@ -13,12 +13,12 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from lakebase_provider.local.login_errors import DEFAULT_STYLE
 from lakebase_provider.local.options import BRANCH, ENDPOINT, PROJECT
 from lakebase_provider.local.principals import Directory
+from lakebase_provider.local.records import Counters, Request
 from lakebase_provider.local.tokens import TokenAuthority
 
 #: Name of the same database as Lakebase Provisioned knows it.
@@ -156,23 +156,6 @@ class Fault:
         return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request that the control plane answered.
-
-    Attributes:
-        seconds: How long the answer took.
-        body: What was sent as JSON, such as `ttl` and `claims`; None where nothing was.
-    """
-
-    method: str
-    path: str
-    status: int
-    user_agent: str
-    seconds: float
-    body: Any = None
-
-
 @dataclass
 class LoginFault:
     """A scripted refusal of logins.
@@ -186,35 +169,6 @@ class LoginFault:
     text: str
     times: int | None = None
     before_password: bool = False
-
-
-@dataclass
-class Counters:
-    """What happened since the start or the last reset; `open_connections` is the present number.
-
-    Attributes:
-        workspace_tokens: OAuth tokens issued for the control plane.
-        mints: Database credentials issued.
-        logins: Logins that Postgres accepted.
-        refused_logins: Logins refused, by the front end or by Postgres.
-        cancels: Cancel requests passed on.
-        wakes: Times that the endpoint was woken by a connection.
-        open_connections: Sessions through the front end that are open now.
-    """
-
-    workspace_tokens: int = 0
-    mints: int = 0
-    logins: int = 0
-    refused_logins: int = 0
-    cancels: int = 0
-    wakes: int = 0
-    open_connections: int = 0
-
-    def reset(self) -> None:
-        """Set all to zero but the open connections."""
-        for item in fields(self):
-            if item.name != "open_connections":
-                setattr(self, item.name, 0)
 
 
 class Workspace:

@@ -83,11 +83,11 @@ class LakebaseLoadOperator(LoadingOperator):
         """The file is read, the table written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        from lakebase_provider.lineage import file_dataset, table_dataset
+        from lakebase_provider.lineage import file_dataset
 
         return OperatorLineage(
             inputs=[file_dataset(str(self.source))],
-            outputs=[table_dataset(self.get_db_hook(), self.table, self._result)],
+            outputs=[self._table_dataset()],
         )
 
 

@@ -16,6 +16,7 @@ from lakebase_provider.links import LakebaseConsoleLink
 if TYPE_CHECKING:
     from os import PathLike
 
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.sdk import Context
 
     from lakebase_provider.core.bulk.result import LoadResult, Mode
@@ -226,6 +227,15 @@ class LoadingOperator(BulkOperator):
                 "set force=True, or give another load_id" if self._has_own_id else "clear the task",
             )
         return asdict(result)
+
+    def _table_dataset(self) -> OutputDataset:
+        """The table that is written, as OpenLineage is told of it."""
+        from lakebase_provider.lineage import table_dataset
+
+        hook = self.get_db_hook()
+        return table_dataset(
+            hook.client.target(), hook.get_openlineage_default_schema, self.table, self._result
+        )
 
 
 def _truth(force: bool | str | None) -> bool:

@@ -156,7 +156,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         if self.fence:
             ti = context["ti"]
             hook.fence_key = f"{ti.dag_id}/{ti.task_id}/{ti.run_id}/{ti.map_index}"
-        with naming_blockers(hook.client, hook.backend_pids):
+        with naming_blockers(hook.client.connect, hook.client.config.lock_timeout, hook.backend_pids):
             if self.idempotent:
                 return again_on_conflict(lambda: self._execute_once(context))
             return self._execute_once(context)

@@ -109,10 +109,10 @@ class LakebaseTransferOperator(LoadingOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """What the query reads is read, the table written."""
-        from lakebase_provider.lineage import query_lineage, table_dataset
+        from lakebase_provider.lineage import query_lineage
 
         lineage = query_lineage(self._source_hook, self.source_conn_id, self.sql)
-        lineage.outputs = [table_dataset(self.get_db_hook(), self.table, self._result)]
+        lineage.outputs = [self._table_dataset()]
         return lineage
 
 

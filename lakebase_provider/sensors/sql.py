@@ -112,7 +112,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
     def poke(self, context: Context) -> bool:
         """Whether the query has come true."""
         from lakebase_provider.core.shared import close_shared_clients
-        from lakebase_provider.hooks.truth import is_true
+        from lakebase_provider.polls import is_true
 
         success, self.success = self.success, is_true if self.success is None else self.success
         try:

@@ -151,7 +151,7 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         from psycopg.rows import tuple_row
 
         from lakebase_provider.hooks.cursor import AsyncHookCursor
-        from lakebase_provider.hooks.truth import is_true
+        from lakebase_provider.polls import is_true
 
         self.log.info("Poking: %s", self.sql)
         async with client.aconnection() as connection:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
-from lakebase_provider.core.bulk.result import SchemaEvolution
+from lakebase_provider.core.bulk.schema_evolution import SchemaEvolution
 from lakebase_provider.core.bulk.table import Column, Table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 

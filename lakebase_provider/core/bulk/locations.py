@@ -16,7 +16,7 @@ from typing import Any
 from lakebase_provider.core.bulk.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.plain_text import flaw
-from lakebase_provider.core.secret import redacted
+from lakebase_provider.core.redaction import redacted
 
 #: Variable of the environment that names further protocols, comma-separated.
 ALLOWED_FILE_PROTOCOLS = "LAKEBASE_ALLOWED_FILE_PROTOCOLS"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Mode = Literal["append", "replace", "merge"]
-#: What may happen to a table with other columns than the rows have.
-SchemaEvolution = Literal["error", "add", "widen", "recreate"]
-SCHEMA_EVOLUTIONS: tuple[str, ...] = get_args(SchemaEvolution)
 
 
 @dataclass(frozen=True)
