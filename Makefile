@@ -71,7 +71,7 @@ test-sdk:
 	$(PYTHON) -m venv --clear build/sdk
 	build/sdk/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/sdk/bin/python -m pip install --quiet '.[local]' sqlalchemy --group test 'databricks-sdk==$(SDK)'
-	build/sdk/bin/python -m pytest tests/core/test_conformance.py tests/core/test_connector.py
+	build/sdk/bin/python -m pytest tests/core/test_conformance.py tests/core/connect/test_connector.py
 
 # The oldest Airflow that is promised to work; another one by AIRFLOW=.
 AIRFLOW ?= 3.1.*

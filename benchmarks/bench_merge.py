@@ -64,7 +64,7 @@ class Merges:
         )
         self._execute(f"CREATE TABLE old {_DDL}")
         self._execute(f"CREATE TABLE {_TABLE} {_DDL}")
-        from lakebase_provider.core.bulk.load import load
+        from lakebase_provider.core.bulk.load.load import load
 
         self._load = load
         load(self._client, make_arrow(0, _ROWS), "old")

@@ -89,8 +89,8 @@ def _rows(rows: int) -> list[tuple[Any, ...]]:
 
 def copy_rows(connection: psycopg.Connection[Any], source: Any) -> None:
     """Load by us, and commit."""
-    from lakebase_provider.core.bulk.copy_in import copy_in
-    from lakebase_provider.core.bulk.table import read_table
+    from lakebase_provider.core.bulk.load.copy_in import copy_in
+    from lakebase_provider.core.database.catalog import read_table
 
     copy_in(connection, source, read_table(connection, TABLE))
     connection.commit()

@@ -18,7 +18,7 @@ import psycopg
 from benchmarks.harness import Stopwatch, report
 from benchmarks.load_contenders import TABLE
 from benchmarks.tls_server import postgres_hook, run_psql
-from lakebase_provider.core.bulk.reads import Reads
+from lakebase_provider.core.reads import Reads
 
 
 def _query(rows: int) -> str:
@@ -30,7 +30,7 @@ class Reader(Reads):
 
     def __init__(self) -> None:
         from lakebase_provider.core.config import LakebaseConfig
-        from lakebase_provider.core.connection import LakebaseConnection
+        from lakebase_provider.core.connect.connection import LakebaseConnection
 
         e = os.environ
         self.config = LakebaseConfig.from_mapping(

@@ -7,9 +7,9 @@ import random
 import threading
 from dataclasses import dataclass
 
-from lakebase_provider.core.clock import Clock
-from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.core.token import Token, TokenPolicy
+from lakebase_provider.core.base.clock import Clock
+from lakebase_provider.core.tokens.cache import TokenProvider
+from lakebase_provider.core.tokens.token import Token, TokenPolicy
 
 DAY = 24 * 3600.0
 _TOKEN_LIFE = 3600.0

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import trustme
 
-from lakebase_provider.local.binaries import Binaries, stage_for_other_account
+from lakebase_provider.local.postgres.binaries import Binaries, stage_for_other_account
 
 USER = "bench"
 

@@ -41,8 +41,8 @@ def _query(rows: int) -> str:
 
 
 def _ours(rows: int, driver: Any = psycopg, query: str = "") -> Callable[[], None]:
-    from lakebase_provider.core.bulk.load import load
-    from lakebase_provider.core.bulk.transfer import PostgresQuery
+    from lakebase_provider.core.bulk.load.load import load
+    from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery
 
     source, target = driver.connect(f"dbname={SOURCE}"), psycopg.connect(dbname=TARGET)
 
@@ -70,7 +70,7 @@ def _text(rows: int) -> Callable[[], None]:
 
 def _python_rows(rows: int) -> Callable[[], None]:
     from benchmarks.load_contenders import warm
-    from lakebase_provider.core.bulk.load import load
+    from lakebase_provider.core.bulk.load.load import load
 
     source, target = psycopg.connect(dbname=SOURCE), psycopg.connect(dbname=TARGET)
     warm()

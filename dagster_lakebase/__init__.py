@@ -16,18 +16,18 @@ from dagster_lakebase.components import (
     LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
-from dagster_lakebase.health import (
+from dagster_lakebase.health.checks import (
     LakebaseHealthCheckConfig,
     build_lakebase_health_checks,
     lakebase_health_check_op,
 )
-from dagster_lakebase.health_sensor import build_lakebase_health_sensor
-from dagster_lakebase.io_manager import LakebaseIOManager
-from dagster_lakebase.observation import (
+from dagster_lakebase.health.sensor import build_lakebase_health_sensor
+from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
+from dagster_lakebase.resource.resource import LakebaseResource
+from dagster_lakebase.tables.observation import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
-from dagster_lakebase.resource import LakebaseResource
 from lakebase_provider.version import __version__
 
 __all__ = [

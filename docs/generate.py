@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lakebase_provider.core import errors
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.health_stages import STAGES
+from lakebase_provider.core.upkeep.health.stage_names import STAGES
 
 HERE = Path(__file__).parent
 _MADE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"

@@ -18,6 +18,6 @@ def get_provider_info() -> dict[str, Any]:
     Returns:
         A mapping as Airflow's ``provider_info.schema.json`` describes it.
     """
-    from lakebase_provider.hooks import provider_info
+    from lakebase_provider._airflow.connection import provider_info
 
     return provider_info.get_provider_info()

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     try:
-        from lakebase_provider.local.commands import add_parsers
+        from lakebase_provider.local.parent.commands import add_parsers
     except ImportError:
         missing = commands.add_parser(
             "local", help="a Lakebase on this machine (needs lakebase-provider[local])"
@@ -102,14 +102,14 @@ def _local_is_missing(_options: argparse.Namespace) -> int:
 def _without_other_settings() -> AbstractContextManager[None]:
     """Have errors advise no setting that the environment cannot hold."""
     from lakebase_provider.core.config import settings
-    from lakebase_provider.core.remedy import without_options
+    from lakebase_provider.core.errors.remedy import without_options
 
     return without_options(*(row.name for row in settings() if not row.env))
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
-    from lakebase_provider.core.remedy import without_options
+    from lakebase_provider.core.errors.remedy import without_options
 
     with (
         _without_other_settings(),
@@ -136,7 +136,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _folder(text: str, argument: str) -> Path:
-    from lakebase_provider.core.bulk.locations import locate
+    from lakebase_provider.core.bulk.files.locations import locate
 
     local = locate(text, argument).local
     if local is None:

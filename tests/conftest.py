@@ -9,7 +9,7 @@ from typing import Any
 import dns.resolver
 import pytest
 
-from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from tests.browser import browser as browser
 from tests.browser import page as page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -69,6 +70,7 @@ def test_the_public_names_of_the_core() -> None:
         "TokenPolicy",
         "UnloadResult",
         "close_shared_clients",
+        "fence",
         "load",
         "shared_client",
     ]
@@ -92,8 +94,6 @@ PUBLIC = (
     "dagster_lakebase",
     "dagster_lakebase.components",
     "dagster_lakebase.storage",
-    # Until it is a name of the core: a module of this name hides it there.
-    "lakebase_provider.core.fence",
 )
 PUBLIC_PACKAGES = tuple(
     f"lakebase_provider.{name}." for name in ("decorators", "hooks", "operators", "sensors", "triggers")
@@ -143,8 +143,28 @@ def test_what_the_readme_links_to_exists() -> None:
     assert [link for link in inside if not (ROOT / link).exists()] == []
 
 
-def test_no_module_of_the_core_is_longer_than_one_reading() -> None:
+def rooms() -> list[Path]:
+    """The folders of modules; a name of Airflow's is one that a DAG file imports from."""
+    found = [*ROOT.glob("lakebase_provider/**/__init__.py"), *ROOT.glob("dagster_lakebase/**/__init__.py")]
+    return sorted(face.parent for face in found)
+
+
+@pytest.mark.parametrize("room", rooms(), ids=lambda room: str(room.relative_to(ROOT)))
+def test_a_room_says_what_it_holds_and_holds_no_more_than_one_sees_at_once(room: Path) -> None:
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+    assert text.partition("\n")[0].endswith(".")
+    assert len([file for file in room.glob("*.py") if file.name != "__init__.py"]) <= 9
+
+
+def test_no_two_modules_of_the_core_have_one_name() -> None:
+    names = [path.stem for path in ROOT.glob("lakebase_provider/core/**/*.py") if path.stem != "__init__"]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_no_module_is_longer_than_one_reading() -> None:
     lines = {
-        path.name: len(path.read_text().splitlines()) for path in ROOT.glob("lakebase_provider/core/**/*.py")
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for room in rooms()
+        for path in room.glob("*.py")
     }
     assert {name: count for name, count in lines.items() if count > 600} == {}

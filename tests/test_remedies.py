@@ -14,12 +14,12 @@ from typing import NamedTuple
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
-from dagster_lakebase.write_options import WriteOptions
+from dagster_lakebase.io_manager.write_options import WriteOptions
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import BadRowError, LoadInterruptedError
-from lakebase_provider.core.remedy import Remedy, offered, without_options
+from lakebase_provider.core.errors.remedy import Remedy, offered, without_options
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -213,12 +213,12 @@ def test_remedies_are_found() -> None:
     everything = list(remedies())
     assert len(everything) > 200
     assert {found.place.partition(":")[0] for found in everything} > {
-        "lakebase_provider/core/errors.py",
-        "lakebase_provider/core/error_patterns.py",
-        "lakebase_provider/core/server_ends.py",
-        "lakebase_provider/core/bulk/failures.py",
-        "lakebase_provider/core/bulk/row_remedies.py",
-        "dagster_lakebase/partitions.py",
+        "lakebase_provider/core/errors/kinds.py",
+        "lakebase_provider/core/errors/texts.py",
+        "lakebase_provider/core/errors/server_ends.py",
+        "lakebase_provider/core/database/refusals.py",
+        "lakebase_provider/core/database/row_remedies.py",
+        "dagster_lakebase/io_manager/partitions.py",
     }
     named = set().union(*(named_options(found.text) for found in NAMING))
     assert {"on_error", "create", "columns", "load_id", "max_size", "connect_budget", "by"} <= named

@@ -9,7 +9,7 @@ from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict
 
 from dagster_lakebase.components.scaffolding import ConnectionScaffolder
-from dagster_lakebase.resource import LakebaseResource
+from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.config import setting, settings
 
 

@@ -8,10 +8,10 @@ import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import HealthScaffolder
-from dagster_lakebase.health import build_lakebase_health_checks
-from dagster_lakebase.health_sensor import build_lakebase_health_sensor
+from dagster_lakebase.health.checks import build_lakebase_health_checks
+from dagster_lakebase.health.sensor import build_lakebase_health_sensor
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.health_thresholds import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import HealthThresholds
 
 
 @dg.scaffold_with(HealthScaffolder)

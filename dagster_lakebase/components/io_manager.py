@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.scaffolding import IOManagerScaffolder
-from dagster_lakebase.io_manager import LakebaseIOManager
+from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
 
 #: A key that some component binds a connection to, or the component itself.
 _Connection = str | LakebaseConnectionComponent

@@ -15,15 +15,15 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
-from dagster_lakebase.failures import failing_fast
-from dagster_lakebase.table_facts import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.resource.failures import failing_fast
+from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.placeholders import missing_values, parse
-from lakebase_provider.core.remedy import without_options
+from lakebase_provider.core.errors.remedy import without_options
 
 if TYPE_CHECKING:
-    from dagster_lakebase.resource import LakebaseResource
-    from lakebase_provider.core.bulk.result import LoadResult
+    from dagster_lakebase.resource.resource import LakebaseResource
+    from lakebase_provider.core.bulk.load.result import LoadResult
 
 _COUNTS = ("inserted", "updated", "unchanged", "deleted", "rejected")
 #: What of a partition is no text.
@@ -207,8 +207,8 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
     def _loads(
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
-        from lakebase_provider.core.bulk.once import load_and_commit
-        from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+        from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
@@ -313,7 +313,7 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
     Raises:
         ConfigError: A value would lead out of its folder, or the path is none that may be read.
     """
-    from lakebase_provider.core.bulk.locations import locate, protocol_of
+    from lakebase_provider.core.bulk.files.locations import locate, protocol_of
 
     for name in fields_of(source):
         _require_plain(name, values[name])

@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import ObservationScaffolder
-from dagster_lakebase.observation import (
+from dagster_lakebase.tables.observation import (
     Rows,
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,

@@ -12,15 +12,15 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
-from dagster_lakebase.failures import failing_fast
-from dagster_lakebase.table_facts import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.resource.failures import failing_fast
+from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
-from lakebase_provider.core.placeholders import Statement, missing_values, parse
 
 if TYPE_CHECKING:
     import psycopg
 
-    from dagster_lakebase.resource import LakebaseResource
+    from dagster_lakebase.resource.resource import LakebaseResource
 
 #: Statements whose result says how many rows they wrote; so does a SELECT that returns none, CREATE TABLE AS.
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"})
@@ -223,7 +223,7 @@ def _shown(path: Path, project: Path) -> str:
 def _not_made(
     connection: psycopg.Connection[Any], key: dg.AssetKey, table: TableRef, source: str
 ) -> TableNotFoundError:
-    from lakebase_provider.core.bulk.table import TableName, read_table
+    from lakebase_provider.core.database.catalog import TableName, read_table
 
     remedy = f"Create it in the SQL, or correct {TABLE_NAME} in the asset's metadata."
     try:

@@ -10,19 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lakebase_provider.core.bulk.load import load
-    from lakebase_provider.core.bulk.result import LoadResult
-    from lakebase_provider.core.bulk.table import TableName
-    from lakebase_provider.core.bulk.transfer import PostgresQuery
-    from lakebase_provider.core.bulk.unload import UnloadResult
+    from lakebase_provider.core.base.secret import Secret
+    from lakebase_provider.core.bulk.load.load import load
+    from lakebase_provider.core.bulk.load.result import LoadResult
+    from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery
+    from lakebase_provider.core.bulk.unload.unload import UnloadResult
     from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.config import LakebaseConfig
+    from lakebase_provider.core.database.catalog import TableName
+    from lakebase_provider.core.database.fence import fence
     from lakebase_provider.core.errors import LakebaseError
-    from lakebase_provider.core.health import HealthReport, StageResult
-    from lakebase_provider.core.health_thresholds import HealthThresholds
-    from lakebase_provider.core.secret import Secret
     from lakebase_provider.core.shared import close_shared_clients, shared_client
-    from lakebase_provider.core.token import Token, TokenPolicy
+    from lakebase_provider.core.tokens.token import Token, TokenPolicy
+    from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+    from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
 
 __all__ = [
     "HealthReport",
@@ -39,26 +40,28 @@ __all__ = [
     "TokenPolicy",
     "UnloadResult",
     "close_shared_clients",
+    "fence",
     "load",
     "shared_client",
 ]
 
 _HOMES = {
-    "HealthReport": "health",
-    "HealthThresholds": "health_thresholds",
+    "HealthReport": "upkeep.health.stages",
+    "HealthThresholds": "upkeep.health.limits",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",
     "LakebaseError": "errors",
-    "LoadResult": "bulk.result",
-    "PostgresQuery": "bulk.transfer",
-    "Secret": "secret",
-    "StageResult": "health",
-    "TableName": "bulk.table",
-    "Token": "token",
-    "TokenPolicy": "token",
-    "UnloadResult": "bulk.unload",
+    "LoadResult": "bulk.load.result",
+    "PostgresQuery": "bulk.load.transfer.transfer",
+    "Secret": "base.secret",
+    "StageResult": "upkeep.health.stages",
+    "TableName": "database.catalog",
+    "Token": "tokens.token",
+    "TokenPolicy": "tokens.token",
+    "UnloadResult": "bulk.unload.unload",
     "close_shared_clients": "shared",
-    "load": "bulk.load",
+    "fence": "database.fence",
+    "load": "bulk.load.load",
     "shared_client": "shared",
 }
 

@@ -8,28 +8,28 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakebase_provider.core import process
-from lakebase_provider.core.async_pool import AsyncLakebasePool, AsyncPools
-from lakebase_provider.core.bulk.reads import Reads
-from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.base import process
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
-from lakebase_provider.core.connector import Connector
-from lakebase_provider.core.control_plane import ControlPlane
-from lakebase_provider.core.credentials import minter_for
-from lakebase_provider.core.engine import create_async_engine, create_engine
-from lakebase_provider.core.lock_wait import naming_blockers
-from lakebase_provider.core.pool import LakebasePool
-from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.core.roles import (
+from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
+from lakebase_provider.core.connect.connector import Connector
+from lakebase_provider.core.connect.pools.async_pool import AsyncLakebasePool, AsyncPools
+from lakebase_provider.core.connect.pools.engine import create_async_engine, create_engine
+from lakebase_provider.core.connect.pools.pool import LakebasePool
+from lakebase_provider.core.connect.target import Target, TargetResolver
+from lakebase_provider.core.database.blockers import naming_blockers
+from lakebase_provider.core.database.conflicts import again_on_conflict
+from lakebase_provider.core.database.roles import (
     APPLICATION_PRIVILEGES,
     IdentityType,
     TablePrivilege,
     create_role,
 )
-from lakebase_provider.core.target import Target, TargetResolver
-from lakebase_provider.core.token import Claims
-from lakebase_provider.core.transaction import again_on_conflict
+from lakebase_provider.core.reads import Reads
+from lakebase_provider.core.tokens.cache import TokenProvider
+from lakebase_provider.core.tokens.minters import minter_for
+from lakebase_provider.core.tokens.token import Claims
+from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
     from psycopg.abc import Query
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from typing_extensions import Unpack
 
-    from lakebase_provider.core.bulk.plan import LoadOptions
-    from lakebase_provider.core.bulk.result import LoadResult
-    from lakebase_provider.core.bulk.table import TableName
-    from lakebase_provider.core.health import HealthReport
+    from lakebase_provider.core.bulk.load.plan import LoadOptions
+    from lakebase_provider.core.bulk.load.result import LoadResult
+    from lakebase_provider.core.database.catalog import TableName
+    from lakebase_provider.core.upkeep.health.stages import HealthReport
 
 _Result = TypeVar("_Result")
 
@@ -250,13 +250,15 @@ class LakebaseClient(Reads):
             return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
-        """Run the staged check (:data:`~lakebase_provider.core.health.STAGES`).
+        """Run the staged check (:data:`~lakebase_provider.core.upkeep.health.stages.STAGES`).
 
         Args:
             checks: Names of stages; all by default.
             timeout: Seconds for each stage; the configuration's `connect_budget` by default.
         """
-        from lakebase_provider.core.health import HealthCheck  # of no use to a task that only runs SQL
+        from lakebase_provider.core.upkeep.health.stages import (
+            HealthCheck,  # of no use to a task that only runs SQL
+        )
 
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
         return check.run(checks, timeout=timeout)
@@ -271,7 +273,7 @@ class LakebaseClient(Reads):
                 URI of a CSV, JSON lines, Parquet or Arrow file, of a folder of them, or a pattern of their
                 names; a DB-API cursor that has run its query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
-            options: The fields of :class:`~lakebase_provider.core.bulk.plan.LoadPlan`: ``mode``, ``keys``,
+            options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
                 ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``; for CSV files
                 ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
@@ -284,7 +286,7 @@ class LakebaseClient(Reads):
         Example:
             >>> client.load(rows, "sales.orders", mode="merge", keys=["id"], load_id="orders/2024-05-01")
         """
-        from lakebase_provider.core.bulk.once import load_and_commit
+        from lakebase_provider.core.bulk.load.commit import load_and_commit
 
         return load_and_commit(self.connection, source, table, clock=self._clock, **options)
 
@@ -301,7 +303,7 @@ class LakebaseClient(Reads):
         Raises:
             LoadError: A statement failed, and nothing was written.
         """
-        from lakebase_provider.core.bulk.pipeline import executemany_pipeline
+        from lakebase_provider.core.bulk.load.pipeline import executemany_pipeline
 
         with self.connection() as connection:
             return executemany_pipeline(connection, query, rows)
@@ -314,7 +316,7 @@ class LakebaseClient(Reads):
         grants: Sequence[TablePrivilege] = APPLICATION_PRIVILEGES,
         schema: str = "public",
     ) -> bool:
-        """Let another principal log in: :func:`lakebase_provider.core.roles.create_role`, committed.
+        """Let another principal log in: :func:`lakebase_provider.core.database.roles.create_role`, committed.
 
         Args:
             name: The service principal's client id, the user's e-mail address or the group's name.

@@ -8,8 +8,8 @@ import threading
 
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.names import Names
-from lakebase_provider.core.provider import TokenProvider
+from lakebase_provider.core.errors.client_names import Names
+from lakebase_provider.core.tokens.cache import TokenProvider
 
 _shared: dict[LakebaseConfig, LakebaseClient] = {}
 _shared_tokens: dict[tuple[object, ...], TokenProvider] = {}

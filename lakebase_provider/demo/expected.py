@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from psycopg import sql
 
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import LakebaseConnection
 
 #: The examples read the number of orders from this variable.
 ORDERS_VARIABLE = "LAKEBASE_EXAMPLE_ORDERS"

@@ -9,13 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lakebase_provider.core.health import HealthReport
+from lakebase_provider.core.upkeep.health.stages import HealthReport
 from lakebase_provider.demo.expected import Difference
 from lakebase_provider.demo.leaks import Search
 
 if TYPE_CHECKING:
     from lakebase_provider.demo.run import Run
-    from lakebase_provider.local.records import Counters
+    from lakebase_provider.local.contract.records import Counters
 
 _COLOURS = {"success": "green", "ok": "green", "as expected": "green"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -10,50 +9,24 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.sql.hooks import handlers
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
-from airflow.sdk.log import mask_secret
 
-from lakebase_provider.core.client import LakebaseClient
-from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.engine import sqlalchemy_url
-from lakebase_provider.core.errors import ConfigError, LakebaseError, TableNotFoundError
-from lakebase_provider.core.fence import fence
-from lakebase_provider.core.redaction import redacted
-from lakebase_provider.core.shared import shared_client
-from lakebase_provider.core.sql_text import statements
-from lakebase_provider.hooks.batch import Parameters, StatementBatch, Statements
-from lakebase_provider.hooks.connection import ConnectionSettings, secrets_of, task_name
-from lakebase_provider.hooks.cursor import AsyncHookCursor, HookCursor
-from lakebase_provider.hooks.dialect import LakebaseDialect
-from lakebase_provider.hooks.masking import amask, mask_from_loop, mask_token
-from lakebase_provider.hooks.row_kinds import row_factory, row_factory_of_call, rows_as_taken_by
-from lakebase_provider.hooks.sigterm import cancel_statements_on_sigterm
-from lakebase_provider.hooks.stored_connection import GivenConnection, StoredConnection, with_secrets_hidden
-from lakebase_provider.hooks.task_end import close_pools_when_the_task_ends
+from lakebase_provider._airflow.connection.connected_hook import ConnectedHook
+from lakebase_provider._airflow.statements.batch import Parameters, StatementBatch, Statements
+from lakebase_provider._airflow.statements.cursors import AsyncHookCursor, HookCursor
+from lakebase_provider._airflow.statements.dialect import LakebaseDialect
+from lakebase_provider._airflow.statements.row_kinds import row_factory, rows_as_taken_by
+from lakebase_provider.core.base.sql.sql_text import statements
+from lakebase_provider.core.connect.pools.engine import sqlalchemy_url
+from lakebase_provider.core.errors import TableNotFoundError
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
-    from airflow.sdk import Connection
-    from psycopg.errors import Diagnostic
     from sqlalchemy.engine import URL, Engine, Inspector
 
-    from lakebase_provider.core.connection import AsyncLakebaseConnection, LakebaseConnection
-
-#: Arguments of DbApiHook that are not settings of a connection.
-_HOOK_ARGUMENTS = (
-    "connection",
-    "insert_statement_format",
-    "replace_statement_format",
-    "escape_word_format",
-    "escape_column_names",
-)
-#: Characters of a test's answer that Airflow stores.
-_ANSWER = 2000
+    from lakebase_provider.core.connect.connection import LakebaseConnection
 
 Handler = Callable[[Any], Any]
 
@@ -63,7 +36,7 @@ def _caller() -> str:
     return str(sys._getframe(2).f_globals.get("__name__", ""))
 
 
-class LakebaseHook(DbApiHook):
+class LakebaseHook(ConnectedHook):
     """Talks to a Lakebase database through this process's pool.
 
     Every SQL operator of ``common-sql`` works on a connection of type ``lakebase``. All calls in a task
@@ -93,221 +66,6 @@ class LakebaseHook(DbApiHook):
         >>> hook = LakebaseHook("lakebase_default")
         >>> hook.get_first("select current_user")
     """
-
-    conn_name_attr = "lakebase_conn_id"
-    default_conn_name = "lakebase_default"
-    conn_type = "lakebase"
-    hook_name = "Databricks Lakebase"
-    supports_autocommit = True
-    supports_executemany = True
-
-    def __init__(
-        self,
-        lakebase_conn_id: str | None = None,
-        *,
-        schema: str | None = None,
-        log_sql: bool = True,
-        read_only: bool = False,
-        enable_log_db_messages: bool = False,
-        **overrides: Any,
-    ) -> None:
-        base = {name: overrides.pop(name) for name in _HOOK_ARGUMENTS if name in overrides}
-        given = base.pop("connection", None)
-        self._given = None if given is None else GivenConnection.keep(given)
-        super().__init__(self._conn_id(lakebase_conn_id, overrides), log_sql=log_sql, **base)
-        self.enable_log_db_messages = enable_log_db_messages
-        self._overrides = with_secrets_hidden(overrides)
-        self._lent: ref[LakebaseConnection] | None = None
-        #: What each connection works on alone: an earlier session that works on it is ended.
-        self.fence_key: str | None = None
-        #: Called with each connection that is borrowed, before it runs a statement.
-        self.adapt: Callable[[LakebaseConnection], None] | None = None
-        self.read_only = read_only
-        self._client: LakebaseClient | None = None
-        if schema:
-            self.schema = schema
-
-    @classmethod
-    def _conn_id(cls, given: str | None, overrides: dict[str, Any]) -> str:
-        """Which connection is meant, in each of the ways in which DbApiHook lets a subclass be told."""
-        found: str | None = given
-        # The operators' name for it, too.
-        for name in (cls.conn_name_attr, "conn_id"):
-            named = overrides.pop(name, None)
-            if found is not None and named is not None and found != named:
-                raise ConfigError(
-                    f"Two connections are named: {found!r} and, by {name}, {named!r}.", remedy="Name one."
-                )
-            found = named if found is None else found
-        return cls.default_conn_name if found is None else found
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """What becomes of the connection form's own fields; asked for by Airflow 3.1 alone."""
-        from lakebase_provider.hooks.form import field_behaviour
-
-        return field_behaviour()
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The connection form's further fields; asked for by Airflow 3.1 alone."""
-        from lakebase_provider.hooks.form import widgets
-
-        return widgets()
-
-    @property
-    def schema(self) -> str:
-        """Name of the database; setting it really changes the database, as Airflow's operators expect."""
-        return self.config.database
-
-    @schema.setter
-    def schema(self, database: str) -> None:
-        self._overrides["database"] = database
-        self._client = None
-        for name in ("config", "_settings", "inspector", "dialect", "_default_schema"):
-            self.__dict__.pop(name, None)
-
-    #: What Airflow's operators call the database where they know a hook to be of Postgres.
-    database = schema
-
-    @property  # type: ignore[misc] # nobody is to set it, and the setter of common-sql sets nothing
-    def connection(self) -> Connection:  # type: ignore[override] # Airflow 3.1 has another class
-        """The Airflow connection, read anew each time: kept, it would show its password with the hook."""
-        return self.get_connection(self.get_conn_id()) if self._given is None else self._given.connection()
-
-    @cached_property
-    def _stored(self) -> StoredConnection:
-        return StoredConnection.read(self.connection)
-
-    @cached_property
-    def _settings(self) -> ConnectionSettings:
-        return ConnectionSettings(self._stored, self._overrides)
-
-    @cached_property
-    def config(self) -> LakebaseConfig:
-        """The connection's settings.
-
-        Raises:
-            ConfigError: A setting is unknown, missing, malformed or contradicts another.
-        """
-        other = self._settings.databricks_conn_id
-        config = self._configured(
-            None if other is None else StoredConnection.read(self.get_connection(other))
-        )
-        for secret in secrets_of(config):
-            mask_secret(secret.reveal())
-        return config
-
-    def _configured(self, databricks: StoredConnection | None) -> LakebaseConfig:
-        row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
-        # It is in pg_stat_activity that somebody looks for the task that holds a lock.
-        return self._settings.config(databricks, application_name=task_name())
-
-    @property
-    def client(self) -> LakebaseClient:
-        """The process's client for this connection; it masks each token in Airflow's logs when minted.
-
-        Raises:
-            ConfigError: As for `config`, or there are no workspace credentials.
-        """
-        if self._client is None:
-            client = shared_client(self.config, self._stored.shown_name)
-            client.tokens.on_mint(mask_token)
-            self._client = client
-        close_pools_when_the_task_ends()
-        cancel_statements_on_sigterm()
-        return self._client
-
-    async def aclient(self) -> LakebaseClient:
-        """:attr:`client` for an async task or a trigger, made without blocking the event loop.
-
-        Raises:
-            ConfigError: As for `client`.
-        """
-        mask_from_loop()
-        if self._client is None:
-            if self._given is None and "_stored" not in self.__dict__:
-                self.__dict__["_stored"] = StoredConnection.read(
-                    await get_async_connection(self.get_conn_id())
-                )
-            other = self._settings.databricks_conn_id
-            config = self._configured(
-                None if other is None else StoredConnection.read(await get_async_connection(other))
-            )
-            for secret in secrets_of(config):
-                await amask(secret.reveal())
-            self.__dict__["config"] = config
-            client = shared_client(config, self._stored.shown_name)
-            # In a thread, for a token that is there is masked at once, and the loop has its part in that.
-            await asyncio.to_thread(client.tokens.on_mint, mask_token)
-            self._client = client
-        return self.client
-
-    def get_conn(self) -> LakebaseConnection:
-        """A connection of the pool, lent until the end of ``with``, or until it is closed.
-
-        Raises:
-            PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
-            LakebaseError: No connection could be opened; the driver's error is its cause.
-        """
-        connection = self.client.pool.getconn()
-        # Not a reference that would keep it lent when the borrower drops it.
-        self._lent = ref(connection)
-        try:
-            if self.fence_key is not None:
-                fence(connection, self.fence_key)
-            if self.read_only:
-                connection.read_only = True
-            if self.adapt is not None:
-                self.adapt(connection)
-            connection.row_factory = row_factory_of_call(row_factory(self._settings.cursor))
-        except BaseException:
-            connection.close()
-            raise
-        if self.enable_log_db_messages:
-            connection.add_notice_handler(self._log_notice)
-        return connection
-
-    def _still_lent(self) -> LakebaseConnection | None:
-        lent = None if self._lent is None else self._lent()
-        return None if lent is None or lent.closed else lent
-
-    def backend_pids(self) -> list[int]:
-        """The server's process that serves this hook's latest connection; none when it is handed back."""
-        lent = self._still_lent()
-        return [] if lent is None else [lent.info.backend_pid]
-
-    async def aget_conn(self) -> AsyncLakebaseConnection:
-        """A connection of the running event loop's pool, lent until the end of ``async with`` or ``close()``.
-
-        Raises:
-            PoolExhaustedError: All connections stayed in use for `connect_budget` seconds.
-            LakebaseError: No connection could be opened; the driver's error is its cause.
-        """
-        connection = await (await (await self.aclient()).apool()).getconn()
-        try:
-            if self.read_only:
-                await connection.set_read_only(True)
-            connection.row_factory = row_factory(self._settings.cursor)
-        except BaseException:
-            await connection.close()
-            raise
-        if self.enable_log_db_messages:
-            connection.add_notice_handler(self._log_notice)
-        return connection
-
-    def cancel(self, timeout: float = 3.0) -> None:
-        """Cancel the statement that this hook's latest connection runs, if any; safe in a signal handler.
-
-        Args:
-            timeout: Seconds to wait at most for the server to take the request; Airflow kills a task for good
-                5 seconds after it asked it to end.
-        """
-        lent = self._still_lent()
-        # No lock is taken here: the statement that the signal interrupted may hold it. What has been handed
-        # back reaches nothing, and somebody else's statement is none of this hook's.
-        if lent is not None:
-            lent.cancel_safe(timeout=timeout)
 
     def get_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
         """All rows of a query, as `cursor` says; common-sql's own operators get them as they take them.
@@ -340,9 +98,9 @@ class LakebaseHook(DbApiHook):
     ) -> Any:
         """Run one statement or several, in one transaction unless `autocommit`.
 
-        A single statement that only reads (:func:`~lakebase_provider.core.statements.leaves_no_trace`) takes
+        A single statement that only reads (:func:`.leaves_no_trace`) takes
         one round trip: no transaction is begun for it. What is done about placeholders and ``%`` is told in
-        :mod:`lakebase_provider.core.placeholders`.
+        :mod:`lakebase_provider.core.connect.parameters.placeholders`.
 
         Args:
             sql: A text, of one statement or several, or an iterable of texts.
@@ -370,6 +128,8 @@ class LakebaseHook(DbApiHook):
                     batch.note(statement, cursor)
                     if handler is not None:
                         batch.keep(self._make_common_data_structure(handler(cursor)), cursor)
+            # Whoever else refers to a session makes its way back to the pool longer.
+            del cursor
             if not connection.autocommit:
                 connection.commit()
         return batch.result(handler)
@@ -469,7 +229,7 @@ class LakebaseHook(DbApiHook):
             psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
                 nor the error shows a row's values but those that Postgres itself quotes.
         """
-        from lakebase_provider.hooks.rows import insert_rows
+        from lakebase_provider._airflow.rows.insert import insert_rows
 
         insert_rows(self, self.dialect, table, rows, target_fields, commit_every, replace, autocommit, kwargs)
 
@@ -521,7 +281,7 @@ class LakebaseHook(DbApiHook):
                 symbolic link to be written through.
             FileNotFoundError: There is no file to read.
         """
-        from lakebase_provider.hooks.copying import copy_between
+        from lakebase_provider._airflow.rows.copy_file import copy_between
 
         self.log.info("Running copy: %s, file: %s", sql, filename)
         with closing(self.get_conn()) as connection:
@@ -617,7 +377,7 @@ class LakebaseHook(DbApiHook):
             raise
 
     def _get_pandas_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
-        from lakebase_provider.hooks import frames
+        from lakebase_provider._airflow.rows import frames
 
         with closing(self.get_conn()) as connection:
             frame = frames.to_pandas(connection, frames.executed(connection, sql, parameters), **kwargs)
@@ -627,7 +387,7 @@ class LakebaseHook(DbApiHook):
     def _get_pandas_df_by_chunks(
         self, sql: str | list[str], parameters: Any = None, *, chunksize: int, **kwargs: Any
     ) -> Generator[Any, None, None]:
-        from lakebase_provider.hooks import frames
+        from lakebase_provider._airflow.rows import frames
 
         with closing(self.get_conn()) as connection:
             with frames.streaming(connection, sql, parameters) as cursor:
@@ -635,7 +395,7 @@ class LakebaseHook(DbApiHook):
             connection.commit()
 
     def _get_polars_df(self, sql: str | list[str], parameters: Any = None, **kwargs: Any) -> Any:
-        from lakebase_provider.hooks import frames, polars_frames
+        from lakebase_provider._airflow.rows import frames, polars_frames
 
         with closing(self.get_conn()) as connection:
             polars_frames.as_polars_takes_them(connection)
@@ -646,33 +406,13 @@ class LakebaseHook(DbApiHook):
     def _get_polars_df_by_chunks(
         self, sql: str | list[str], parameters: Any = None, *, chunksize: int, **kwargs: Any
     ) -> Generator[Any, None, None]:
-        from lakebase_provider.hooks import frames, polars_frames
+        from lakebase_provider._airflow.rows import frames, polars_frames
 
         with closing(self.get_conn()) as connection:
             polars_frames.as_polars_takes_them(connection)
             with frames.streaming(connection, sql, parameters) as cursor:
                 yield from polars_frames.to_polars_by_chunks(cursor, chunksize, **kwargs)
             connection.commit()
-
-    def get_db_log_messages(self, conn: Any) -> None:
-        """Log nothing: with `enable_log_db_messages`, notices are logged when they come."""
-
-    def _log_notice(self, notice: Diagnostic) -> None:
-        self.log.info("%s: %s", notice.severity, (notice.message_primary or "").strip())
-
-    def test_connection(self) -> tuple[bool, str]:  # type: ignore[override] # common-sql annotates it not
-        """Check every stage from the name to a write; what the "Test" button of the connection shows.
-
-        Returns:
-            Whether all is well, and one line: the web interface would run the lines of a table together.
-        """
-        try:
-            report = self.client.health()
-        except LakebaseError as error:
-            return False, " ".join(str(error).split())[:_ANSWER]
-        except Exception as error:  # the button shows an answer, not a traceback
-            return False, redacted(f"{type(error).__name__}: {error}")[:_ANSWER]
-        return report.ok, report.summary()[:_ANSWER]
 
     @staticmethod
     def _serialize_cell(cell: Any, conn: Any = None) -> Any:

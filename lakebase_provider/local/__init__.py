@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lakebase_provider.local.admin import Admin
-    from lakebase_provider.local.errors import LocalLakebaseError
-    from lakebase_provider.local.fault_proxy import FaultProxy
-    from lakebase_provider.local.lakebase import LocalLakebase
+    from lakebase_provider.local.contract.errors import LocalLakebaseError
+    from lakebase_provider.local.network.fault_proxy import FaultProxy
+    from lakebase_provider.local.parent.admin import Admin
+    from lakebase_provider.local.parent.lakebase import LocalLakebase
 
 __all__ = ["Admin", "FaultProxy", "LocalLakebase", "LocalLakebaseError"]
 
 _MODULES = {
-    "Admin": "admin",
-    "FaultProxy": "fault_proxy",
-    "LocalLakebase": "lakebase",
-    "LocalLakebaseError": "errors",
+    "Admin": "parent.admin",
+    "FaultProxy": "network.fault_proxy",
+    "LocalLakebase": "parent.lakebase",
+    "LocalLakebaseError": "contract.errors",
 }
 
 

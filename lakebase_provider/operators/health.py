@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from lakebase_provider.arguments import LakebaseArguments, conn_id_of, require_seconds
+from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_seconds
+from lakebase_provider._airflow.task.failing_fast import failing_fast
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
 
-#: Limits by name, as :class:`~lakebase_provider.core.health_thresholds.HealthThresholds` has them.
+#: Limits by name, as :class:`~lakebase_provider.core.upkeep.health.limits.HealthThresholds` has them.
 _LIMITS = ("max_connect_ms", "max_wake_seconds", "min_token_seconds", "max_connections_used")
 
 
@@ -88,7 +88,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
     @cached_property
     def thresholds(self) -> HealthThresholds:
         """The limits; a DAG file that sets none does not import them."""
-        from lakebase_provider.core.health_thresholds import HealthThresholds
+        from lakebase_provider.core.upkeep.health.limits import HealthThresholds
 
         return HealthThresholds(**self._limits)
 
@@ -132,15 +132,15 @@ def check_health_arguments(given: Mapping[str, Any], timeout: str) -> None:
     """
     require_seconds(given, timeout)
     if given.get("fail_on", "warn") != "warn":
-        from lakebase_provider.core.health_thresholds import require_fail_on
+        from lakebase_provider.core.upkeep.health.limits import require_fail_on
 
         require_fail_on(given["fail_on"])
     limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
     checks = given.get("checks")
     if not limits and checks is None:
         return
-    from lakebase_provider.core.health_stages import with_foundations
-    from lakebase_provider.core.health_thresholds import HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+    from lakebase_provider.core.upkeep.health.stage_names import with_foundations
 
     thresholds = HealthThresholds(**limits)
     if checks is not None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.bulk.csv_format import CsvFormat
-from lakebase_provider.core.bulk.locations import protocol_of
-from lakebase_provider.operators.failures import failing_fast
-from lakebase_provider.operators.loading import LoadingOperator
+from lakebase_provider._airflow.task.failing_fast import failing_fast
+from lakebase_provider.core.bulk.files.csv_format import CsvFormat
+from lakebase_provider.core.bulk.files.locations import protocol_of
+from lakebase_provider.operators.bulk import LoadingOperator
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LakebaseLoadOperator(LoadingOperator):
     """Loads a file or many (CSV, JSON lines, Parquet, Arrow) by COPY, in one transaction and constant memory.
 
-    It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+    It returns the counts of the load, a :class:`.LoadResult` as a dict.
     The files of a folder or pattern are one load. Where each is to be a task and a load of its own, map it:
     ``LakebaseLoadOperator.partial(...).expand(source=[...])``.
 
@@ -36,7 +36,7 @@ class LakebaseLoadOperator(LoadingOperator):
         null: For CSV, what stands, without quotes, for NULL: a text, or a list of texts.
         header: For CSV, whether the first row holds the columns' names; without it, `columns` gives them.
         quote: For CSV, the character around a field; None where quotes mean nothing.
-        kwargs: Arguments of :class:`~lakebase_provider.operators.loading.LoadingOperator`, of which `table`
+        kwargs: Arguments of :class:`~lakebase_provider.operators.bulk.LoadingOperator`, of which `table`
             is needed, and of ``BaseOperator``.
 
     Raises:
@@ -83,7 +83,7 @@ class LakebaseLoadOperator(LoadingOperator):
         """The file is read, the table written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        from lakebase_provider.lineage import file_dataset
+        from lakebase_provider._airflow.task.lineage import file_dataset
 
         return OperatorLineage(
             inputs=[file_dataset(str(self.source))],

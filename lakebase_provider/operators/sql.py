@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
-from lakebase_provider.arguments import (
+from lakebase_provider._airflow.task.arguments import (
     DEFAULT_CONN_ID,
     LakebaseArguments,
     conn_id_of,
     require_hook_params,
     require_seconds,
 )
+from lakebase_provider._airflow.task.failing_fast import failing_fast
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -149,8 +149,8 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
 
     def _execute_here(self, context: Context) -> Any:
         # These bring the driver; parsing a DAG must not.
-        from lakebase_provider.core.lock_wait import naming_blockers
-        from lakebase_provider.core.transaction import again_on_conflict
+        from lakebase_provider.core.database.blockers import naming_blockers
+        from lakebase_provider.core.database.conflicts import again_on_conflict
 
         hook = self.get_db_hook()
         if self.fence:
@@ -167,7 +167,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         handler, self.handler = self.handler, self._bounded(self.handler)
         hook = self.get_db_hook()
         if self.do_xcom_push and not self._has_output_processor:
-            from lakebase_provider.hooks.xcom_values import keep_texts
+            from lakebase_provider._airflow.statements.xcom_values import keep_texts
 
             hook.adapt = keep_texts
         try:
@@ -177,7 +177,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger counted or wrote, or fail as it did."""
-        from lakebase_provider.triggers.events import error_of
+        from lakebase_provider._airflow.task.events import error_of
 
         with failing_fast():
             error = error_of(event)
@@ -198,7 +198,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         """The handler, failing before the commit where it would hand XCom too many rows, or odd ones."""
         if not self.do_xcom_push:
             return handler
-        from lakebase_provider.hooks.xcom_values import as_xcom_takes
+        from lakebase_provider._airflow.statements.xcom_values import as_xcom_takes
 
         limit = math.inf if self.max_xcom_rows is None else self.max_xcom_rows
 
@@ -215,7 +215,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         return fetch
 
     def _defer_statements(self) -> None:
-        from lakebase_provider.parameters import require_json
+        from lakebase_provider._airflow.task.triggerer import require_json
         from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 
         parameters = require_json(self.parameters)
@@ -243,8 +243,8 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def _write_result(self, path: str) -> dict[str, Any]:
-        from lakebase_provider.hooks.cursor import require_query, single_statements
-        from lakebase_provider.result_files import check_path, write_rows
+        from lakebase_provider._airflow.rows.result_files import check_path, write_rows
+        from lakebase_provider._airflow.statements.cursors import require_query, single_statements
 
         check_path(path)
         texts = self._statements()
@@ -262,7 +262,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
 
     def _statements(self) -> list[str]:
         """Texts that are each given the parameters; what holds comments alone is none."""
-        from lakebase_provider.core.sql_text import statements
+        from lakebase_provider.core.base.sql.sql_text import statements
 
         texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
         parts = [statements(text) for text in texts]
@@ -293,7 +293,7 @@ def _require_possible(
             f"Give '{other}' or 'autocommit'.",
         )
     if path is not None:
-        from lakebase_provider.result_files import check_path
+        from lakebase_provider._airflow.rows.result_files import check_path
 
         check_path(path)
     if not deferrable and path is None:
@@ -308,7 +308,7 @@ def _require_possible(
             )
     if deferrable:
         # Most DAG files are parsed without it, again and again.
-        from lakebase_provider.parameters import require_json, require_no_secrets
+        from lakebase_provider._airflow.task.triggerer import require_json, require_no_secrets
 
         require_json(given.get("parameters"))
         require_no_secrets(given.get("hook_params"))

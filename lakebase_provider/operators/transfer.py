@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.operators.failures import failing_fast
-from lakebase_provider.operators.loading import LoadingOperator
+from lakebase_provider._airflow.task.failing_fast import failing_fast
+from lakebase_provider.operators.bulk import LoadingOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -33,7 +33,7 @@ class LakebaseTransferOperator(LoadingOperator):
     its extras; one that waits outside of Python is interrupted by a task's timeout only when the query's next
     rows have come: limit such a query on its server, too. A load that is skipped does not run the query.
 
-    It returns the counts of the load, a :class:`~lakebase_provider.core.bulk.result.LoadResult` as a dict.
+    It returns the counts of the load, a :class:`.LoadResult` as a dict.
 
     Args:
         source_conn_id: Id of the connection to read from, of any type whose hook is a ``DbApiHook``
@@ -41,7 +41,7 @@ class LakebaseTransferOperator(LoadingOperator):
         sql: The query (templated), or the name of a file that ends in ``.sql``.
         parameters: Values for its placeholders, as the connection's driver writes them (templated).
         source_hook_params: Arguments of the connection's hook.
-        kwargs: Arguments of :class:`~lakebase_provider.operators.loading.LoadingOperator`, of which `table`
+        kwargs: Arguments of :class:`~lakebase_provider.operators.bulk.LoadingOperator`, of which `table`
             is needed, and of ``BaseOperator``.
 
     Raises:
@@ -109,7 +109,7 @@ class LakebaseTransferOperator(LoadingOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """What the query reads is read, the table written."""
-        from lakebase_provider.lineage import query_lineage
+        from lakebase_provider._airflow.task.lineage import query_lineage
 
         lineage = query_lineage(self._source_hook, self.source_conn_id, self.sql)
         lineage.outputs = [self._table_dataset()]
@@ -154,8 +154,8 @@ class SourceCursor:
 
         A load asks when it is known to take place.
         """
-        from lakebase_provider.core.bulk.transfer import PostgresQuery
-        from lakebase_provider.core.bulk.transfer_servers import gives_copy
+        from lakebase_provider.core.bulk.load.transfer.servers import gives_copy
+        from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery
 
         with self._named_errors():
             connection = self._connect()
@@ -166,7 +166,7 @@ class SourceCursor:
         if parameters is not None and not isinstance(parameters, Mapping):
             parameters = list(parameters)
         if type(connection).__module__.partition(".")[0] == "lakebase_provider":
-            from lakebase_provider.hooks.cursor import bound
+            from lakebase_provider._airflow.statements.cursors import bound
 
             with self._named_errors():
                 sql, parameters = bound(connection, sql, parameters)
@@ -175,7 +175,7 @@ class SourceCursor:
 
     def cancel(self) -> None:
         """Cancel what the server runs, where its driver can; safe in a signal handler."""
-        from lakebase_provider.core.bulk.transfer_servers import cancel
+        from lakebase_provider.core.bulk.load.transfer.servers import cancel
 
         if self._connection is not None:
             cancel(self._connection)
@@ -200,7 +200,7 @@ class SourceCursor:
 
     def _named_errors(self) -> AbstractContextManager[None]:
         """An error of a psycopg source is not the target's; other drivers' errors are told apart by type."""
-        from lakebase_provider.core.bulk.failures import typed_errors
+        from lakebase_provider.core.database.refusals import typed_errors
 
         return typed_errors(f"Query on '{self._conn_id}'")
 
@@ -232,7 +232,7 @@ def _new_cursor(connection: Any) -> Any:
     """A cursor that keeps the rows on the server, where the driver has one by DB-API's plain name for it."""
     module = type(connection).__module__.partition(".")[0]
     if module == "lakebase_provider":
-        from lakebase_provider.hooks.cursor import HookServerCursor
+        from lakebase_provider._airflow.statements.cursors import HookServerCursor
 
         return HookServerCursor(connection, _CURSOR)
     if module in ("psycopg", "psycopg2"):

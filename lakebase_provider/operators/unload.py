@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.core.bulk.unload_options import check_unload_options
-from lakebase_provider.operators.failures import failing_fast
+from lakebase_provider._airflow.task.failing_fast import failing_fast
+from lakebase_provider.core.bulk.unload.options import check_unload_options
+from lakebase_provider.operators.bulk import BulkOperator
 from lakebase_provider.operators.load import located, templatable
-from lakebase_provider.operators.loading import BulkOperator
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context, ObjectStoragePath
 
-    from lakebase_provider.core.bulk.decimals import Numeric
-    from lakebase_provider.core.bulk.unload_files import Format
+    from lakebase_provider.core.bulk.types.decimals import Numeric
+    from lakebase_provider.core.bulk.unload.destination import Format
 
 
 class LakebaseUnloadOperator(BulkOperator):
@@ -38,7 +38,7 @@ class LakebaseUnloadOperator(BulkOperator):
         by: Column of the result by whose value rows are divided among the files; needed for more than one.
         numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, of any number of digits and NaN.
         kwargs: ``conn_id``, ``hook_params`` as for
-            :class:`~lakebase_provider.operators.loading.BulkOperator`, and arguments of ``BaseOperator``.
+            :class:`~lakebase_provider.operators.bulk.BulkOperator`, and arguments of ``BaseOperator``.
 
     Raises:
         AirflowFailException: When the task runs and its failure is one that no retry helps.
@@ -85,7 +85,7 @@ class LakebaseUnloadOperator(BulkOperator):
         """Write the file and return what came of it."""
         from dataclasses import asdict
 
-        from lakebase_provider.core.bulk.unload import unload
+        from lakebase_provider.core.bulk.unload.unload import unload
 
         with failing_fast():
             # Made here, in the task's own thread, which alone may say what a signal does.
@@ -108,7 +108,7 @@ class LakebaseUnloadOperator(BulkOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """What the query reads is read, the file written."""
-        from lakebase_provider.lineage import file_dataset, query_lineage
+        from lakebase_provider._airflow.task.lineage import file_dataset, query_lineage
 
         lineage = query_lineage(self.get_db_hook(), self.conn_id, self.sql)
         lineage.outputs = [file_dataset(str(self.to))]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
-from lakebase_provider.arguments import LakebaseArguments, conn_id_of
+from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of
+from lakebase_provider._airflow.task.failing_fast import failing_fast, raise_as_sensor
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
 from lakebase_provider.operators.health import check_health_arguments
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
 
 
 class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
@@ -92,7 +92,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     @cached_property
     def thresholds(self) -> HealthThresholds:
         """The limits; a DAG file that sets none does not import them."""
-        from lakebase_provider.core.health_thresholds import HealthThresholds
+        from lakebase_provider.core.upkeep.health.limits import HealthThresholds
 
         return HealthThresholds(**self._limits)
 
@@ -137,7 +137,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the report, or fail as the trigger did."""
-        from lakebase_provider.triggers.events import error_of
+        from lakebase_provider._airflow.task.events import error_of
 
         error = error_of(event)
         if error is not None:

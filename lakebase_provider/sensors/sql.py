@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 
-from lakebase_provider.arguments import (
+from lakebase_provider._airflow.task.arguments import (
     LakebaseArguments,
     conn_id_of,
     require_hook_params,
     require_seconds,
 )
+from lakebase_provider._airflow.task.failing_fast import failing_fast, raise_as_sensor
+from lakebase_provider._airflow.task.polls import keeps_session
+from lakebase_provider._airflow.task.triggerer import require_json, require_no_secrets
 from lakebase_provider.links import LakebaseConsoleLink
-from lakebase_provider.operators.failures import failing_fast, raise_as_sensor
-from lakebase_provider.parameters import require_json, require_no_secrets
-from lakebase_provider.polls import keeps_session
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -111,8 +111,8 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
 
     def poke(self, context: Context) -> bool:
         """Whether the query has come true."""
+        from lakebase_provider._airflow.task.polls import is_true
         from lakebase_provider.core.shared import close_shared_clients
-        from lakebase_provider.polls import is_true
 
         success, self.success = self.success, is_true if self.success is None else self.success
         try:
@@ -151,7 +151,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
         """End as the trigger found it."""
-        from lakebase_provider.triggers.events import error_of
+        from lakebase_provider._airflow.task.events import error_of
 
         error = error_of(event)
         if error is not None:

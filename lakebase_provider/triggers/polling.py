@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
-from lakebase_provider.arguments import conn_id_of
+from lakebase_provider._airflow.task.arguments import conn_id_of
+from lakebase_provider._airflow.task.events import failed, succeeded
+from lakebase_provider._airflow.task.polls import keeps_session
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.health_thresholds import FailOn, HealthThresholds
-from lakebase_provider.polls import keeps_session
-from lakebase_provider.triggers.clients import client_of
-from lakebase_provider.triggers.events import failed, succeeded
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.triggers._clients import client_of
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
@@ -26,7 +26,7 @@ class _PollingTrigger(BaseTrigger):
     """Polls until there is a result or an error; between two polls it holds no connection.
 
     No session stays on the server either, so that the compute can be suspended, unless polls follow each
-    other within :data:`lakebase_provider.polls.SELDOM` seconds; then the last one ends it.
+    other within :data:`lakebase_provider._airflow.task.polls.SELDOM` seconds; then the last one ends it.
 
     Args:
         conn_id: Id of the Airflow connection; nothing else of the connection travels.
@@ -150,8 +150,8 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         # These bring the driver; making a trigger must not.
         from psycopg.rows import tuple_row
 
-        from lakebase_provider.hooks.cursor import AsyncHookCursor
-        from lakebase_provider.polls import is_true
+        from lakebase_provider._airflow.statements.cursors import AsyncHookCursor
+        from lakebase_provider._airflow.task.polls import is_true
 
         self.log.info("Poking: %s", self.sql)
         async with client.aconnection() as connection:

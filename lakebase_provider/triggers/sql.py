@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger
 
-from lakebase_provider.arguments import conn_id_of
+from lakebase_provider._airflow.task.arguments import conn_id_of
+from lakebase_provider._airflow.task.events import failed, succeeded
 from lakebase_provider.core.errors import LakebaseError, StatementError
-from lakebase_provider.triggers.clients import client_of
-from lakebase_provider.triggers.events import failed, succeeded
+from lakebase_provider.triggers._clients import client_of
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
 
-    from lakebase_provider.core.connection import AsyncLakebaseConnection
-    from lakebase_provider.triggers.writing import Writing
+    from lakebase_provider.core.connect.connection import AsyncLakebaseConnection
+    from lakebase_provider.triggers._writing import Writing
 
 #: Seconds that the server may take to accept that a statement is cancelled.
 _CANCEL_TIMEOUT = 3.0
@@ -119,7 +119,7 @@ class LakebaseSqlTrigger(BaseTrigger):
 
     async def _run_statements(self) -> dict[str, Any]:
         # This brings the driver; making a trigger must not.
-        from lakebase_provider.hooks.cursor import single_statements
+        from lakebase_provider._airflow.statements.cursors import single_statements
 
         if self.output_path is not None:
             return await self._write(self.output_path)
@@ -132,8 +132,8 @@ class LakebaseSqlTrigger(BaseTrigger):
             return {"rows": counts}
 
     async def _write(self, path: str) -> dict[str, Any]:
-        from lakebase_provider.result_files import check_path
-        from lakebase_provider.triggers.writing import Writing
+        from lakebase_provider._airflow.rows.result_files import check_path
+        from lakebase_provider.triggers._writing import Writing
 
         check_path(path)
         self._writing = Writing(
@@ -163,7 +163,7 @@ class LakebaseSqlTrigger(BaseTrigger):
             await self.cleanup()
 
     async def _count(self, connection: AsyncLakebaseConnection, statement: str, values: Any) -> int:
-        from lakebase_provider.triggers.counting import CountingCursor
+        from lakebase_provider.triggers._counting import CountingCursor
 
         self.log.info("Running statement: %s", statement)
         async with CountingCursor(connection) as cursor:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
 
 if TYPE_CHECKING:

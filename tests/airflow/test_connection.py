@@ -12,12 +12,12 @@ import pytest
 from airflow.providers.common.sql.operators.sql import BaseSQLOperator
 from airflow.sdk import Connection
 
+from lakebase_provider._airflow.connection.settings import ConnectionSettings
+from lakebase_provider._airflow.connection.stored_connection import StoredConnection
+from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.secret import Secret
-from lakebase_provider.hooks.connection import ConnectionSettings
 from lakebase_provider.hooks.lakebase import LakebaseHook
-from lakebase_provider.hooks.stored_connection import StoredConnection
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import connection_fields, define
 

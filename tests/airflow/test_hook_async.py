@@ -103,7 +103,8 @@ async def test_airflow_is_asked_without_blocking_the_loop(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Airflow raises DeadlockImminentError, no Exception, where a blocking call meets one under way.
-    from lakebase_provider.hooks import lakebase, masking
+    from lakebase_provider._airflow.connection import connected_hook
+    from lakebase_provider._airflow.task import masking
 
     loop_thread = threading.get_ident()
     blocking: list[str] = []
@@ -118,7 +119,7 @@ async def test_airflow_is_asked_without_blocking_the_loop(
 
     define(monkeypatch, **connection_fields(lake, extra={"application_name": "async masks"}))
     monkeypatch.setattr(BaseHook, "get_connection", noting("get_connection", BaseHook.get_connection))
-    for module in (lakebase, masking):
+    for module in (connected_hook, masking):
         monkeypatch.setattr(module, "mask_secret", noting("mask_secret", module.mask_secret))
     hook = LakebaseHook()
     assert await hook.aget_first("select 1") == (1,)

@@ -11,9 +11,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from lakebase_provider.core.bulk.table import TableName
-from lakebase_provider.core.connection import LakebaseConnection
-from lakebase_provider.hooks import rows as rows_module
+from lakebase_provider._airflow.rows import insert as rows_module
+from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 

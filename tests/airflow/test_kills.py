@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import psycopg
 import pytest
 
-from lakebase_provider.core.cancel import ASKED_TO_END
+from lakebase_provider.core.connect.cancel import ASKED_TO_END
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger

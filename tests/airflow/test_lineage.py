@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
+from lakebase_provider._airflow.task.lineage import file_dataset
 from lakebase_provider.hooks.lakebase import LakebaseHook
-from lakebase_provider.lineage import file_dataset
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from lakebase_provider._airflow.task import task_end
 from lakebase_provider.core.shared import shared_clients
-from lakebase_provider.hooks import task_end
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import DagLoader

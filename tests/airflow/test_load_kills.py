@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from lakebase_provider.core.cancel import ASKED_TO_END
+from lakebase_provider.core.connect.cancel import ASKED_TO_END
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import DagLoader

@@ -24,8 +24,8 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.bulk import LoadingOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
-from lakebase_provider.operators.loading import LoadingOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator, SourceCursor
 from tests.airflow.conftest import connection_fields, define
 
@@ -215,7 +215,7 @@ def test_settings_and_rows_as_dicts_do_not_disturb(
 
 
 def test_a_fence_ends_the_earlier_session(lake: LocalLakebase, csv: Path) -> None:
-    from lakebase_provider.core.fence import fence
+    from lakebase_provider.core.database.fence import fence
 
     with LakebaseHook().client.connect() as zombie:
         fence(zombie, "dag/load/run/-1")

@@ -16,7 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import BaseOperator
 
 from lakebase_provider import get_provider_info
-from lakebase_provider.core.cancel import ASKED_TO_END, forget_request_to_end, refuse_next_statement
+from lakebase_provider._airflow.task.failing_fast import failing_fast
+from lakebase_provider.core.connect.cancel import ASKED_TO_END, forget_request_to_end, refuse_next_statement
 from lakebase_provider.core.errors import (
     CommitUnknownError,
     ConfigError,
@@ -28,7 +29,6 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.failures import failing_fast
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from tests.airflow.conftest import EXAMPLES, connection_fields, define

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 
-from lakebase_provider.core.bulk.unload_files import Destination
+from lakebase_provider.core.bulk.unload.destination import Destination
 from lakebase_provider.core.shared import shared_clients
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase

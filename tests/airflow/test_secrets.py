@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk.log import redact
 
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.token import Token
+from lakebase_provider.core.tokens.token import Token
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import HOME, DagLoader, connection_fields, define

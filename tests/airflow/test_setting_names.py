@@ -6,7 +6,7 @@ import pytest
 from airflow.sdk.log import redact
 
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.setting import Setting
+from lakebase_provider.core.config.field import Setting
 
 
 @pytest.mark.parametrize("row", settings(), ids=lambda row: row.name)

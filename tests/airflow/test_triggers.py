@@ -299,7 +299,7 @@ async def test_many_polls_at_once_share_the_pools_connections(
 @pytest.mark.parametrize("cell", ["0", "null", "''", "'0'", "false"])
 async def test_what_the_sensor_takes_for_untrue(lake: LocalLakebase, cell: str) -> None:
     trigger = sent(LakebaseSqlSensorTrigger(**CONN, sql=f"select {cell}", poke_interval=60))
-    from lakebase_provider.triggers.clients import client_of
+    from lakebase_provider.triggers._clients import client_of
 
     assert await trigger._poll(await client_of("lakebase_default", {})) is None
 

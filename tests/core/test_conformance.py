@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import LakebaseConfig, LakebaseError
-from lakebase_provider.core.control_plane import ControlPlane, Transport
-from lakebase_provider.core.rest import NotForRest, RestTransport
-from lakebase_provider.core.sdk import SdkTransport
+from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
+from lakebase_provider.core.workspace.sdk import SdkTransport
+from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from lakebase_provider.local import LocalLakebase
 from tests.security.listener import Listener
 

@@ -23,10 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.credentials import AutoscalingOAuth
 from lakebase_provider.core.errors import ConfigError, ControlPlaneTimeoutError, ControlPlaneUnavailableError
-from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.core.token import Token, TokenPolicy
+from lakebase_provider.core.tokens.cache import TokenProvider
+from lakebase_provider.core.tokens.minters import AutoscalingOAuth
+from lakebase_provider.core.tokens.token import Token, TokenPolicy
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.core.workspace import Workspace
@@ -44,7 +44,8 @@ HOUR = 3600.0
 _SHARING = """
 import os, sys, threading
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core import pool, store
+from lakebase_provider.core.connect.pools import pool
+from lakebase_provider.core.tokens import shared_store
 from tests.core.fake_clock import FakeClock
 
 processes, count = int(sys.argv[1]), int(sys.argv[2])

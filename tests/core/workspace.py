@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from lakebase_provider.core.control_plane import ControlPlane
+from lakebase_provider.core.workspace.workspace import ControlPlane
 
 
 def jwt(**claims: Any) -> str:

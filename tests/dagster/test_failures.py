@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource, LakebaseSqlComponent
-from dagster_lakebase.failures import failing_fast
+from dagster_lakebase.resource.failures import failing_fast
 from lakebase_provider.core.errors import EndpointWakingError, LakebaseError, LoginRejectedError
 from lakebase_provider.local import LocalLakebase
 

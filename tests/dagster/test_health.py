@@ -11,11 +11,11 @@ from dagster_lakebase import (
     build_lakebase_health_sensor,
     lakebase_health_check_op,
 )
-from dagster_lakebase.health import LakebaseHealthCheckConfig
+from dagster_lakebase.health.checks import LakebaseHealthCheckConfig
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.health import FIGURES
-from lakebase_provider.core.health_stages import STAGES
-from lakebase_provider.core.health_thresholds import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+from lakebase_provider.core.upkeep.health.stage_names import STAGES
+from lakebase_provider.core.upkeep.health.stages import FIGURES
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import materialize
 

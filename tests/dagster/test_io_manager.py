@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
-from lakebase_provider.core.bulk.plan import LOAD_OPTIONS
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, TableNotFoundError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes, open_connections

@@ -12,10 +12,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from dagster_lakebase.partitions import rows_of_partitions
-from dagster_lakebase.storing import delete_rows
+from dagster_lakebase.io_manager.partitions import rows_of_partitions
+from dagster_lakebase.io_manager.store import delete_rows
 from lakebase_provider.core import LakebaseConfig, shared_client
-from lakebase_provider.core.bulk.table import read_table
+from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes

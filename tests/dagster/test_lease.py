@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from dagster_lakebase.lease import Lease
+from dagster_lakebase.resource.sharing import Lease
 from lakebase_provider.core import LakebaseConfig
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections

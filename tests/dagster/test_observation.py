@@ -13,9 +13,9 @@ from dagster_lakebase import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
-from dagster_lakebase.data_version import TableState
-from dagster_lakebase.observation import Rows
-from dagster_lakebase.table_facts import table_of
+from dagster_lakebase.tables.assets import table_of
+from dagster_lakebase.tables.data_version import TableState
+from dagster_lakebase.tables.observation import Rows
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 

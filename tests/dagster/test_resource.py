@@ -19,7 +19,7 @@ from sqlalchemy import text
 import dagster_lakebase
 import lakebase_provider
 from dagster_lakebase import LakebaseResource
-from dagster_lakebase.session import step_name
+from dagster_lakebase.resource.step_name import step_name
 from lakebase_provider.core import LakebaseConfig
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import ConfigError, LoadError, NotAuthenticatedError, TableNotFoundError

@@ -34,7 +34,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.serdes import serialize_value
 from sqlalchemy.exc import OperationalError
 
-from dagster_lakebase.session import process_of
+from dagster_lakebase.resource.step_name import process_of
 from lakebase_provider.core import LakebaseConfig, shared_client
 from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps

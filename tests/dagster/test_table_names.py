@@ -14,7 +14,7 @@ from dagster_lakebase import (
     LakebaseResource,
     build_lakebase_table_observation_sensor,
 )
-from dagster_lakebase.table_facts import TableRef, table_of
+from dagster_lakebase.tables.assets import TableRef, table_of
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes
 from tests.dagster.tables import Run, metadata_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 

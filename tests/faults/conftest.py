@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.local import FaultProxy, LocalLakebase
 
 CREDENTIALS = "/api/2.0/postgres/credentials"

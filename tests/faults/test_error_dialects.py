@@ -17,7 +17,7 @@ from lakebase_provider.core.errors import (
     TooManyConnectionsError,
 )
 from lakebase_provider.local import FaultProxy, LocalLakebase
-from lakebase_provider.local.login_errors import NAMES
+from lakebase_provider.local.identity.login_errors import NAMES
 
 from .conftest import CREDENTIALS, GRACE, timed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.result import Mode
+from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.errors import LoadInterruptedError
 from lakebase_provider.local import FaultProxy, LocalLakebase
 

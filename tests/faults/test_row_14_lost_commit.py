@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.errors import CommitUnknownError, LoadInterruptedError
 from lakebase_provider.local import FaultProxy, LocalLakebase
-from lakebase_provider.local.fault_proxy import Direction
+from lakebase_provider.local.network.fault_proxy import Direction
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.database.fence import fence
 from lakebase_provider.core.errors import FenceError
-from lakebase_provider.core.fence import fence
 from lakebase_provider.local import LocalLakebase
 
 ZOMBIE = """
 import json, sys
 import psycopg
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.fence import fence
+from lakebase_provider.core.database.fence import fence
 config = LakebaseConfig.from_env(json.loads(sys.argv[1]), application_name="dag.task")
 with LakebaseClient(config) as client:
     try:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.once import load_and_commit
+from lakebase_provider.core.bulk.load.commit import load_and_commit
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 

@@ -16,7 +16,7 @@ from lakebase_provider.core.errors import (
     LoginRejectedError,
 )
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.local.login_errors import EXPIRED_STYLES
+from lakebase_provider.local.identity.login_errors import EXPIRED_STYLES
 from tests.core.fake_clock import FakeClock
 
 from .conftest import CREDENTIALS, ENDPOINT, GRACE, obtain, timed

@@ -12,14 +12,14 @@ import pytest
 from psycopg import IsolationLevel
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.database.conflicts import again_on_conflict
 from lakebase_provider.core.errors import (
     IdleInTransactionError,
     LockTimeoutError,
     TransactionConflictError,
 )
-from lakebase_provider.core.sqlstates import retry_helps
-from lakebase_provider.core.transaction import again_on_conflict
+from lakebase_provider.core.errors.sqlstates import retry_helps
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 

@@ -10,7 +10,7 @@ import pytest
 from databricks.sdk import WorkspaceClient
 
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.local.options import ENDPOINT_NAME
+from lakebase_provider.local.contract.options import ENDPOINT_NAME
 
 
 class Lake:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lakebase_provider.local import LocalLakebase, LocalLakebaseError, binaries
-from lakebase_provider.local.accounts import choose_account
-from lakebase_provider.local.binaries import BINDIR_VARIABLE, find_binaries, stage_for_other_account
+from lakebase_provider.local import LocalLakebase, LocalLakebaseError
+from lakebase_provider.local.postgres import binaries
+from lakebase_provider.local.postgres.accounts import choose_account
+from lakebase_provider.local.postgres.binaries import BINDIR_VARIABLE, find_binaries, stage_for_other_account
 
 
 def fake_server(folder: Path, version: str) -> Path:

@@ -11,7 +11,7 @@ from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, U
 from databricks.sdk.service.postgres import EndpointStatusState, Role, RoleIdentityType, RoleRoleSpec
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 
-from lakebase_provider.local.options import ENDPOINT_NAME
+from lakebase_provider.local.contract.options import ENDPOINT_NAME
 
 from .conftest import Lake
 

@@ -10,7 +10,7 @@ from databricks.sdk.errors import NotFound
 from databricks.sdk.service.postgres import EndpointStatus
 
 from lakebase_provider.local import LocalLakebaseError
-from lakebase_provider.local.options import ENDPOINT_NAME
+from lakebase_provider.local.contract.options import ENDPOINT_NAME
 
 from .conftest import Lake
 

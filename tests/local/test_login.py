@@ -138,7 +138,7 @@ def test_disabled_endpoint(lake: Lake) -> None:
 
 
 def test_suspend_closes_sessions_and_a_connect_wakes_the_endpoint(lake: Lake) -> None:
-    from lakebase_provider.local.options import ENDPOINT_NAME
+    from lakebase_provider.local.contract.options import ENDPOINT_NAME
 
     def state() -> str:
         status = lake.workspace.postgres.get_endpoint(ENDPOINT_NAME).status

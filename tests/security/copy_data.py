@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 from psycopg import postgres
 
-from lakebase_provider.core.bulk.binary_copy import row_batches
-from lakebase_provider.core.bulk.decode import decode_batch
-from lakebase_provider.core.bulk.fields import PADDING
-from lakebase_provider.core.bulk.result_types import ResultColumn
+from lakebase_provider.core.bulk.read.decoding.binary_copy import row_batches
+from lakebase_provider.core.bulk.read.decoding.decode import decode_batch
+from lakebase_provider.core.bulk.read.decoding.fields import PADDING
+from lakebase_provider.core.bulk.read.result_columns import ResultColumn
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 HEADER = SIGNATURE + bytes(8)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from psycopg import postgres
 
-from lakebase_provider.core.bulk.result_types import ResultColumn
+from lakebase_provider.core.bulk.read.result_columns import ResultColumn
 from lakebase_provider.core.errors import LoadError
 
 from .copy_data import (

@@ -28,7 +28,7 @@ import structlog.tracebacks
 from pydantic import BaseModel
 from rich.traceback import Traceback as RichTraceback
 
-from lakebase_provider.core.secret import Secret
+from lakebase_provider.core.base.secret import Secret
 from tests.security.error_sites import FOLDERS, ROOT
 
 #: How far from a variable something may lie: a client's pool's connector's configuration lies four away.

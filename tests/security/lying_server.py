@@ -15,7 +15,7 @@ import trustme
 from psycopg import postgres
 
 from lakebase_provider.core import LakebaseConfig
-from lakebase_provider.local import messages
+from lakebase_provider.local.frontend import messages
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:

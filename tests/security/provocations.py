@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
-from lakebase_provider.core import LakebaseClient, LakebaseConfig, process
-from lakebase_provider.core.connection import LakebaseConnection
-from lakebase_provider.core.fence import fence
+from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.core.base import process
+from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.database.fence import fence
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import Admin, LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
@@ -93,14 +94,14 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
         ("core", "dagster"),
         (
             "lakebase_provider/triggers/",
-            "lakebase_provider/core/plain_errors.py",
-            "lakebase_provider/hooks/xcom_values.py",
+            "lakebase_provider/core/errors/plain_errors.py",
+            "lakebase_provider/_airflow/statements/xcom_values.py",
         ),
         "It carries an error from Airflow's triggerer, or is about XCom.",
     ),
     "_ClosedError": OutOfReach(
         SYNC,
-        "lakebase_provider/core/bulk/transfer_servers.py",
+        "lakebase_provider/core/bulk/load/transfer/servers.py",
         "It ends a thread, whose result nobody takes.",
     ),
 }

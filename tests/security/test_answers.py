@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseConfig, LakebaseError
-from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK, allowed_origin
-from lakebase_provider.core.answers import Answer, parse_json
-from lakebase_provider.core.control_plane import ControlPlane, Transport
-from lakebase_provider.core.credentials import minter_for
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK, allowed_origin
+from lakebase_provider.core.connect.target import Target, TargetResolver
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
-from lakebase_provider.core.rest import RestTransport
-from lakebase_provider.core.sdk import SdkTransport
-from lakebase_provider.core.target import Target, TargetResolver
+from lakebase_provider.core.tokens.minters import minter_for
+from lakebase_provider.core.workspace.answers import Answer, parse_json
+from lakebase_provider.core.workspace.rest import RestTransport
+from lakebase_provider.core.workspace.sdk import SdkTransport
+from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
 from tests.core.workspace import jwt
 from tests.security.hostile_workspace import (
@@ -129,7 +129,7 @@ def test_a_host_that_the_workspace_names_is_taken_in_its_plain_form(workspace: H
 
 def test_loopback_is_refused_where_the_deployment_does_not_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOW_LOOPBACK)
-    monkeypatch.setattr("lakebase_provider.core.allowed_hosts._servers_here", set())
+    monkeypatch.setattr("lakebase_provider.core.config.allowed_hosts._servers_here", set())
     with pytest.raises(ControlPlaneError, match="'host'") as caught:
         Answer({"host": "localhost"}, "it").host("host")
     assert ALLOW_LOOPBACK in caught.value.remedy
@@ -220,7 +220,7 @@ def test_the_host_that_the_sdk_finds_is_checked_before_anything_is_sent(
     assert saw_the_secret(workspace)
     workspace.seen.clear()
     monkeypatch.delenv(ALLOW_LOOPBACK)
-    monkeypatch.setattr("lakebase_provider.core.allowed_hosts._servers_here", set())
+    monkeypatch.setattr("lakebase_provider.core.config.allowed_hosts._servers_here", set())
     with pytest.raises(ConfigError, match="databricks-sdk found"):
         SdkTransport(config).send("a credential", "POST", CREDENTIALS, {"endpoint": ENDPOINT})
     assert workspace.seen == []

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import shared
-from lakebase_provider.core.allowed_hosts import ALLOW_LOOPBACK
-from lakebase_provider.core.secret import Secret
+from lakebase_provider.core.base.secret import Secret
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
 from tests.security.error_sites import error_classes, raised_classes, raised_in
 from tests.security.exposure import Canaries, Log, chain, shown_by, shown_by_value

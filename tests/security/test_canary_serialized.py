@@ -23,12 +23,12 @@ from airflow.sdk import serde
 from dagster_shared.serdes import serialize_value
 
 from dagster_lakebase import LakebaseResource
+from lakebase_provider._airflow.connection.stored_connection import StoredConnection
 from lakebase_provider.core import LakebaseClient, LakebaseConfig, LakebaseError
+from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.secret import Secret
-from lakebase_provider.core.token import Token
+from lakebase_provider.core.tokens.token import Token
 from lakebase_provider.hooks.lakebase import LakebaseHook
-from lakebase_provider.hooks.stored_connection import StoredConnection
 from lakebase_provider.local import LocalLakebase
 from tests.security.exposure import Canaries, shown_by_value
 

@@ -19,22 +19,22 @@ import pytest
 import trustme
 
 from lakebase_provider.core import LakebaseConfig, LakebaseError
-from lakebase_provider.core.clock import Clock
-from lakebase_provider.core.control_plane import ControlPlane, Transport
-from lakebase_provider.core.credentials import minter_for
+from lakebase_provider.core.base.clock import Clock
+from lakebase_provider.core.base.single_flight import LONGEST_ATTEMPT, MOST_ABANDONED, SingleFlight
+from lakebase_provider.core.connect.target import TargetResolver
 from lakebase_provider.core.errors import (
     ControlPlaneError,
     ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
     PermissionDeniedError,
 )
-from lakebase_provider.core.limits import LARGEST_ANSWER
-from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.core.rest import RestTransport
-from lakebase_provider.core.sdk import SdkTransport
-from lakebase_provider.core.single_flight import LONGEST_ATTEMPT, MOST_ABANDONED, SingleFlight
-from lakebase_provider.core.target import TargetResolver
-from lakebase_provider.core.token import Token
+from lakebase_provider.core.tokens.cache import TokenProvider
+from lakebase_provider.core.tokens.minters import minter_for
+from lakebase_provider.core.tokens.token import Token
+from lakebase_provider.core.workspace.http_limits import LARGEST_ANSWER
+from lakebase_provider.core.workspace.rest import RestTransport
+from lakebase_provider.core.workspace.sdk import SdkTransport
+from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
 from tests.eventually import eventually
 from tests.security.hostile_workspace import (

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.binary_copy import split
-from lakebase_provider.core.bulk.decode import decode
-from lakebase_provider.core.bulk.fields import Malformed, ValueRefused
+from lakebase_provider.core.bulk.read.decoding.binary_copy import split
+from lakebase_provider.core.bulk.read.decoding.decode import decode
+from lakebase_provider.core.bulk.read.decoding.fields import Malformed, ValueRefused
 from lakebase_provider.core.errors import LoadError
 
 from .copy_data import (

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from dagster_lakebase import LakebaseResource
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.allowed_hosts import (
+from lakebase_provider.core.config.allowed_hosts import (
     ALLOW_LOOPBACK,
     HOST_SUFFIXES,
     MORE_HOST_SUFFIXES,
@@ -102,7 +102,7 @@ HOSTS_OF_OTHERS = [
 def no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment that has no Lakebase of its own on this machine."""
     monkeypatch.delenv(ALLOW_LOOPBACK)
-    monkeypatch.setattr("lakebase_provider.core.allowed_hosts._servers_here", set())
+    monkeypatch.setattr("lakebase_provider.core.config.allowed_hosts._servers_here", set())
 
 
 @pytest.fixture

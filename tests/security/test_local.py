@@ -31,10 +31,10 @@ from lakebase_provider.local import (
     pytest_plugin,
     run_file,
 )
-from lakebase_provider.local.accounts import Account, choose_account
-from lakebase_provider.local.binaries import find_binaries, stage_for_other_account
-from lakebase_provider.local.postgres import Postgres
-from lakebase_provider.local.run_file import RunFile
+from lakebase_provider.local.parent.run_file import RunFile
+from lakebase_provider.local.postgres.accounts import Account, choose_account
+from lakebase_provider.local.postgres.binaries import find_binaries, stage_for_other_account
+from lakebase_provider.local.postgres.postgres import Postgres
 from tests.eventually import eventually
 
 from .listener import Listener

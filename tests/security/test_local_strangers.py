@@ -16,10 +16,14 @@ import pytest
 import uvicorn
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.local import LocalLakebase, certificates, frontend, http_limits, service
-from lakebase_provider.local.ports import bind_loopback
-from lakebase_provider.local.state import Workspace
-from lakebase_provider.local.waiting_room import WaitingRoom
+from lakebase_provider.local import LocalLakebase
+from lakebase_provider.local.frontend import frontend
+from lakebase_provider.local.identity import certificates
+from lakebase_provider.local.network import http_limits
+from lakebase_provider.local.network.ports import bind_loopback
+from lakebase_provider.local.network.waiting_room import WaitingRoom
+from lakebase_provider.local.server import service
+from lakebase_provider.local.workspace.state import Workspace
 from tests.eventually import eventually
 
 

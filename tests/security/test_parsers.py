@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient, LakebaseError
-from lakebase_provider.core.allowed_hosts import allowed_origin
-from lakebase_provider.core.answers import Answer, parse_json
-from lakebase_provider.core.bulk.source import open_source
-from lakebase_provider.core.bulk.target import BadValueError, Target
-from lakebase_provider.core.bulk.values import check
+from lakebase_provider.core.bulk.sources.source import open_source
+from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
+from lakebase_provider.core.bulk.types.values import check
+from lakebase_provider.core.config.allowed_hosts import allowed_origin
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError, LoadError
+from lakebase_provider.core.workspace.answers import Answer, parse_json
 from lakebase_provider.local import LocalLakebase
 
 #: Seconds that any of these inputs may take, on a machine that is busy.

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.local import LocalLakebase
-from tests.core.test_session_reset import RoundTrips
+from tests.core.connect.test_session_reset import RoundTrips
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements"
 #: As often as psycopg runs a statement before it prepares it.

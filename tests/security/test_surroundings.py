@@ -16,16 +16,16 @@ from sqlalchemy import text
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.errors import ConfigError, SessionSettingError
-from lakebase_provider.core.floors import ALLOWED_AUTH_TYPES, ALLOWED_PROFILES, LEAST_SSLMODE
-from lakebase_provider.core.network import (
+from lakebase_provider.core.config.floors import ALLOWED_AUTH_TYPES, ALLOWED_PROFILES, LEAST_SSLMODE
+from lakebase_provider.core.connect.network import (
     SESSION_VARIABLES,
     neutral_parameters,
     tls_parameters,
     warn_of_session_variables,
 )
+from lakebase_provider.core.errors import ConfigError, SessionSettingError
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.local.errors import LocalLakebaseError
+from lakebase_provider.local.contract.errors import LocalLakebaseError
 
 from .exposure import Canaries
 from .fronts import FRONTS, World

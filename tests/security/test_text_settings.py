@@ -14,14 +14,14 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from dagster_lakebase import LakebaseResource
+from lakebase_provider._airflow.connection.settings import ConnectionSettings
+from lakebase_provider._airflow.connection.stored_connection import StoredConnection
 from lakebase_provider.core import LakebaseClient, LakebaseConfig, Secret, Token
-from lakebase_provider.core.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.base.plain_text import flaw
 from lakebase_provider.core.config import setting, settings
 from lakebase_provider.core.errors import ConfigError, LakebaseError
-from lakebase_provider.core.plain_text import flaw
-from lakebase_provider.core.provider import TokenProvider
-from lakebase_provider.hooks.connection import ConnectionSettings
-from lakebase_provider.hooks.stored_connection import StoredConnection
+from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.local import LocalLakebase
 
 from .listener import Listener
@@ -178,7 +178,7 @@ def test_what_passes_reaches_libpq_whole(text: str) -> None:
 def test_white_space_that_came_with_a_paste_is_dropped_and_said_once(
     name: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from lakebase_provider.core.setting import _say_once
+    from lakebase_provider.core.config.field import _say_once
 
     _say_once.cache_clear()
     with caplog.at_level(logging.WARNING):

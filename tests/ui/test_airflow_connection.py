@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lakebase_provider.core.config import settings
-from lakebase_provider.core.health_stages import STAGES
+from lakebase_provider.core.upkeep.health.stage_names import STAGES
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 from tests.ui.conftest import Service, free_port

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lakebase_provider.core.health_stages import STAGES
+from lakebase_provider.core.upkeep.health.stage_names import STAGES
 from lakebase_provider.local import LocalLakebase
 from tests.ui.conftest import Service, free_port
 

@@ -13,7 +13,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 
 
 def remember_tokens(*_: Any) -> None:
-    from lakebase_provider.core.token import Token
+    from lakebase_provider.core.tokens.token import Token
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
     def note(token: Token) -> None:

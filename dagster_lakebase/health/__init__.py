@@ -1,0 +1,1 @@
+"""The health check as op, asset checks and sensor."""

@@ -1,0 +1,1 @@
+"""What assets return becomes rows, and rows become what assets take."""

@@ -1,0 +1,135 @@
+"""The database as Dagster's DbIOManager sees it."""
+
+# DbClient declares these methods static. Here they need the pool, which an instance holds: a static connect
+# sees only the I/O manager's configuration, and would open a connection for each output and input.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.db_io_manager import DbClient, TableSlice
+from psycopg import sql
+
+from dagster_lakebase.io_manager.partitions import rows_of_partitions
+from dagster_lakebase.io_manager.store import delete_rows, ensure_schema, find_table
+from dagster_lakebase.io_manager.write_options import WriteOptions
+from dagster_lakebase.resource.step_name import name_session, step_name
+from dagster_lakebase.tables.assets import TableRef
+from lakebase_provider.core.database.catalog import Table, TableName, read_table
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.client import LakebaseClient
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+
+class LakebaseDbClient(DbClient["LakebaseConnection"]):
+    """Tables of one database, on the connections of one pool.
+
+    Args:
+        client: Lends the connections.
+        defaults: How outputs are written whose metadata do not say.
+    """
+
+    def __init__(self, client: LakebaseClient, defaults: WriteOptions) -> None:
+        self._client = client
+        self._defaults = defaults
+
+    @contextmanager
+    def connect(  # type: ignore[override] # see above
+        self, context: dg.OutputContext | dg.InputContext, table_slice: TableSlice
+    ) -> Iterator[LakebaseConnection]:
+        """A connection in one transaction, which is committed at the end, or rolled back on an error."""
+        with self._client.connection() as connection:
+            name_session(connection, self._client.config, _name(context))
+            yield connection
+
+    def options(self, context: dg.OutputContext) -> WriteOptions:
+        """How the output is written.
+
+        Raises:
+            ConfigError: Its metadata are wrong.
+        """
+        return WriteOptions.of(context.definition_metadata or {}, self._defaults)
+
+    def ensure_schema_exists(  # type: ignore[override] # see above
+        self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
+    ) -> None:
+        """Create the schema if it is not there."""
+        ensure_schema(connection, table_slice.schema)
+
+    def delete_table_slice(  # type: ignore[override] # see above
+        self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
+    ) -> int:
+        """Delete what the output replaces: the rows of its partitions, or all; nothing in other modes.
+
+        Returns:
+            How many rows they were.
+        """
+        if self.options(context).mode != "replace":
+            return 0
+        table = find_table(connection, table_name(table_slice))
+        if table is None:
+            return 0
+        return delete_rows(connection, table, self.condition(context, table, connection))
+
+    def has_table(self, connection: LakebaseConnection, table_slice: TableSlice) -> bool:
+        """Whether there is anything to load."""
+        return find_table(connection, table_name(table_slice)) is not None
+
+    def condition(
+        self, context: dg.OutputContext | dg.InputContext, table: Table, connection: LakebaseConnection
+    ) -> sql.Composable | None:
+        """The condition for the rows of the context's partitions; None where the asset has none."""
+        if not (context.has_asset_key and context.has_asset_partitions):
+            return None
+        output = context if isinstance(context, dg.OutputContext) else context.upstream_output
+        metadata = (output.definition_metadata if output is not None else None) or {}
+        expression: Any = metadata.get("partition_expr")
+        return rows_of_partitions(
+            connection,
+            table,
+            context.asset_partitions_def,
+            context.asset_partition_keys,
+            getattr(expression, "value", expression),
+        )
+
+    @staticmethod
+    def get_table_name(table_slice: TableSlice) -> str:
+        """The table as ``dagster/table_name`` shows it."""
+        return str(TableRef(table_slice.schema, table_slice.table))
+
+    def get_select_statement(self, table_slice: TableSlice) -> str:  # type: ignore[override] # see above
+        """The query for all rows of the table, to show."""
+        return self.select(table_slice, None).as_string(None)
+
+    def query(
+        self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
+    ) -> str:
+        """The query for the rows of the output's partitions, to show."""
+        table = read_table(connection, table_name(table_slice))
+        return self.select(table_slice, self.condition(context, table, connection)).as_string(connection)
+
+    def select(self, table_slice: TableSlice, condition: sql.Composable | None) -> sql.Composed:
+        """The query for the columns that are wanted, of the rows for which the condition holds."""
+        columns: sql.Composable = sql.SQL("*")
+        if table_slice.columns:
+            columns = sql.SQL(", ").join(map(sql.Identifier, table_slice.columns))
+        query = sql.SQL("SELECT {} FROM {}").format(columns, table_name(table_slice).sql())
+        return query if condition is None else sql.SQL("{} WHERE {}").format(query, condition)
+
+
+def _name(context: dg.OutputContext | dg.InputContext) -> str | None:
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:
+        # Somebody loads an asset's value in a script.
+        return None
+    return step_name(step.run_id, step.step.key)
+
+
+def table_name(table_slice: TableSlice) -> TableName:
+    """The slice's table, its name taken as it stands."""
+    return TableName(table_slice.table, table_slice.schema)

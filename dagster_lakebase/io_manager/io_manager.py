@@ -1,0 +1,131 @@
+"""The I/O manager: what assets return becomes rows, and rows what assets take."""
+
+# No "from __future__ import annotations": Dagster reads the annotation of a nested resource as an object.
+
+from typing import TYPE_CHECKING, cast
+
+import dagster as dg
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteMode, WriteOptions
+from dagster_lakebase.resource.resource import LakebaseResource
+from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
+
+if TYPE_CHECKING:
+    from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
+
+#: The values of each default; `upsert` is for an asset alone, whose metadata name the keys.
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "mode": ("replace", "append"),
+    "schema_evolution": SCHEMA_EVOLUTIONS,
+    "default_load_type": (None, *LOAD_TYPES),
+}
+
+
+class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
+    """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+
+    Assets and ops return and take pandas data frames, Polars data and lazy frames, and Arrow tables; they
+    may also return and take a ``pyarrow.RecordBatchReader``, or return an iterator of record batches, which
+    moves a table of any size in constant memory.
+
+    The asset's key names the table, its prefix the schema; two assets that would share a table are refused
+    at the first use of either. One transaction removes the old rows and loads the
+    new ones, by COPY: a write that fails changes nothing. Only the partitions of the run are replaced, and
+    exactly these. An output without rows creates its table, too.
+
+    Metadata of an asset (or of an op's output) say what differs from that:
+
+    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package.
+    * ``schema``: the schema. It goes before the I/O manager's, which goes before the key's prefix; the last
+      resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
+    * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a
+      multi-partitioned asset, one for each dimension. In each mode, rows of other partitions stop the write.
+    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` by the columns in ``lakebase/keys``.
+    * ``lakebase/delete``: for ``upsert``, ``missing`` removes rows whose key the output does not have, within
+      the partitions of the run.
+    * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
+      the output's columns are not the table's.
+    * ``columns``, of an input: the columns to load, one as text or several as a list.
+
+    An input that is annotated as ``DataFrame | None`` is None where its table does not exist yet.
+
+    Raises:
+        ConfigError: A default is unknown, where it is given; at set-up where the environment or a run's
+            configuration says it, and as for :class:`LakebaseResource`.
+
+    Example:
+        .. code-block:: python
+
+            import dagster as dg
+            import pandas as pd
+            from dagster_lakebase import LakebaseIOManager, LakebaseResource
+
+
+            @dg.asset(key_prefix="shop")
+            def orders() -> pd.DataFrame:
+                return pd.DataFrame({"id": [1, 2], "amount": [9.5, 3.0]})
+
+
+            defs = dg.Definitions(
+                assets=[orders],
+                resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+            )
+    """
+
+    # A misspelt field must not pass as left out.
+    model_config = ConfigDict(extra="forbid")
+
+    lakebase: dg.ResourceDependency[LakebaseResource]
+    schema_: str | None = Field(
+        default=None, alias="schema", description="Schema of assets whose metadata name none."
+    )
+    mode: str = Field(default="replace", description="How outputs are written by default: replace or append.")
+    schema_evolution: str = Field(
+        default="error",
+        description="What happens by default if an output's columns are not the table's: "
+        "error, add, widen or recreate.",
+    )
+    default_load_type: str | None = Field(
+        default=None,
+        description="What inputs without a type annotation are loaded as: pandas, polars or arrow.",
+    )
+
+    @field_validator("mode", "schema_evolution", "default_load_type", mode="before")
+    @classmethod
+    def _known(cls, value: object, info: ValidationInfo) -> object:
+        """Look at a default where it is given, which is where definitions load."""
+        if info.field_name in _CHOICES and not isinstance(value, dg.EnvVar):
+            require_choice(info.field_name, value, _CHOICES[info.field_name])
+        return value
+
+    @classmethod
+    def _is_dagster_maintained(cls) -> bool:
+        return False
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> "LakebaseDbIOManager":
+        """The I/O manager of a run, on the connections of `lakebase`.
+
+        Raises:
+            ConfigError: A default is unknown.
+        """
+        # It holds the configuration with its secrets, and a traceback may show this frame.
+        del context
+        # Imported late: loading a code location must not cost the driver.
+        from dagster_lakebase.io_manager.db_client import LakebaseDbClient
+        from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
+
+        # What came from the environment has not been looked at yet.
+        for name, allowed in _CHOICES.items():
+            require_choice(name, getattr(self, name), allowed)
+        defaults = WriteOptions(
+            mode=cast(WriteMode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
+        )
+        client = self.lakebase.client
+        return LakebaseDbIOManager(
+            LakebaseDbClient(client, defaults),
+            database=client.config.database,
+            schema=self.schema_,
+            default_load_type=self.default_load_type,
+        )

@@ -1,0 +1,190 @@
+"""Between tables and what assets return and take: pandas, Polars, Arrow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
+
+from dagster_lakebase.io_manager.db_client import LakebaseDbClient, table_name
+from dagster_lakebase.io_manager.store import count_rows, find_table, store
+from dagster_lakebase.tables.assets import TableRef, fetch_table_facts
+from lakebase_provider.core.bulk.read.batches import read_batches, read_whole
+from lakebase_provider.core.bulk.read.to_frames import frame_of
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+
+class LakebaseTypeHandler(DbTypeHandler[Any]):
+    """Stores all kinds of frames, and loads them in one form.
+
+    Args:
+        client: Knows how the output is to be written, and which rows its partitions are.
+        form: ``"pandas"``, ``"polars"``, ``"lazy"``, ``"arrow"`` or ``"batches"``.
+        types: The types that it stores and loads.
+    """
+
+    def __init__(self, client: LakebaseDbClient, form: str, types: Sequence[type]) -> None:
+        self._client = client
+        self._types = types
+        self.form = form
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types that it stores and loads."""
+        return self._types
+
+    def handle_output(
+        self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: LakebaseConnection
+    ) -> Mapping[str, Any]:
+        """Load the output into its table, in place of the rows that it replaces.
+
+        Returns:
+            Metadata: the columns, how many rows, and what became of them.
+
+        Raises:
+            LoadError: The output does not fit the table, or has rows outside of its partitions.
+        """
+        options = self._client.options(context)
+        partitioned = context.has_asset_key and context.has_asset_partitions
+        replaced = options.mode == "replace"
+        deleted = self._client.delete_table_slice(context, table_slice, connection)
+        stored = store(
+            connection,
+            table_name(table_slice),
+            obj,
+            options,
+            emptied=replaced and not partitioned,
+            partition_of=lambda table: self._client.condition(context, table, connection),
+        )
+        if stored.outside:
+            raise LoadError(
+                f"{stored.outside} of {stored.rows} rows do not belong to the partitions of this run, which "
+                "would write them beside what the run of their own partition writes.",
+                remedy="Filter the output by the partition, or correct partition_expr.",
+            )
+        for change in stored.changes:
+            context.log.info("Table %s: %s", stored.table.name, change)
+        name = TableRef(table_slice.schema, table_slice.table)
+        facts = fetch_table_facts(connection, [name])[name]
+        metadata: dict[str, Any] = {
+            "dagster/column_schema": facts.column_schema(),
+            "lakebase/rows_written": stored.rows,
+            "lakebase/inserted": stored.counts.inserted,
+            "lakebase/updated": stored.counts.updated,
+            "lakebase/unchanged": stored.unchanged,
+            "lakebase/deleted": deleted + stored.counts.deleted,
+        }
+        if partitioned and replaced:
+            metadata["dagster/partition_row_count"] = stored.rows
+        elif partitioned:
+            metadata["dagster/partition_row_count"] = count_rows(connection, stored.table, stored.partition)
+        elif replaced:
+            metadata["dagster/row_count"] = stored.rows
+        elif facts.is_soon_counted():
+            metadata["dagster/row_count"] = count_rows(connection, stored.table)
+        return metadata
+
+    def load_input(
+        self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection
+    ) -> Any:
+        """The table's rows that the input's partitions are, all of them in memory.
+
+        Raises:
+            TableNotFoundError: There is no such table, and there should be.
+        """
+        query = self.query(context, table_slice, connection)
+        if query is None:
+            return frame_of(_nothing().to_reader(), self.form)
+        with read_whole(connection, query) as batches:
+            return frame_of(batches, self.form)
+
+    def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
+        """The query for the input's rows; None where nothing has been written that they could be in.
+
+        Raises:
+            TableNotFoundError: There is no such table, and there should be.
+            ColumnMismatchError: The table lacks a column that the input names.
+        """
+        table = find_table(connection, table_name(table_slice))
+        if table is None:
+            partitioned = context.has_asset_key and context.has_asset_partitions
+            if partitioned and (not context.asset_partition_keys or _is_self_dependency(context)):
+                return None
+            raise TableNotFoundError(
+                f"Table {TableRef(table_slice.schema, table_slice.table)} does not exist.",
+                remedy="Materialize the upstream asset first.",
+            )
+        if unknown := [name for name in table_slice.columns or () if table.column(name) is None]:
+            raise ColumnMismatchError(
+                f"Table {table.name} has no column {', '.join(map(repr, unknown))}, which the metadata "
+                f"'columns' of input {context.name!r} names.",
+                remedy=f"It has: {', '.join(column.name for column in table.columns)}.",
+            )
+        return self._client.select(table_slice, self._client.condition(context, table, connection))
+
+    def read_lazily(
+        self, context: dg.InputContext, table_slice: TableSlice, opened: Any
+    ) -> pa.RecordBatchReader:
+        """A reader that holds a connection until it is read to its end, or thrown away.
+
+        Args:
+            context: The input.
+            table_slice: Its table.
+            opened: Context manager of a connection.
+        """
+        import pyarrow as pa
+
+        stream = self._stream(context, table_slice, opened)
+        schema = next(stream)
+        return pa.RecordBatchReader.from_batches(schema, stream)
+
+    def _stream(self, context: dg.InputContext, table_slice: TableSlice, opened: Any) -> Iterator[Any]:
+        with opened as connection:
+            query = self.query(context, table_slice, connection)
+            if query is None:
+                yield _nothing().schema
+                return
+            with read_batches(connection, query) as batches:
+                yield batches.schema
+                yield from batches
+
+
+def type_handlers(client: LakebaseDbClient) -> list[LakebaseTypeHandler]:
+    """A handler for each kind of frame whose library this process has imported.
+
+    An object of a library that is not imported cannot turn up, and importing it would cost each step seconds.
+    """
+    handlers = []
+    if pyarrow := sys.modules.get("pyarrow"):
+        handlers.append(LakebaseTypeHandler(client, "arrow", [pyarrow.Table, pyarrow.RecordBatch]))
+        handlers.append(LakebaseTypeHandler(client, "batches", [pyarrow.RecordBatchReader]))
+    if pandas := sys.modules.get("pandas"):
+        handlers.append(LakebaseTypeHandler(client, "pandas", [pandas.DataFrame]))
+    if polars := sys.modules.get("polars"):
+        handlers.append(LakebaseTypeHandler(client, "polars", [polars.DataFrame]))
+        handlers.append(LakebaseTypeHandler(client, "lazy", [polars.LazyFrame]))
+    # Last, for readers are iterators too.
+    handlers.append(LakebaseTypeHandler(client, "batches", [Iterator]))
+    return handlers
+
+
+def _nothing() -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({})
+
+
+def _is_self_dependency(context: dg.InputContext) -> bool:
+    try:
+        outputs = context.step_context.step.step_outputs
+    except dg.DagsterInvariantViolationError:
+        return False
+    return context.asset_key in {output.properties.asset_key for output in outputs}

@@ -1,0 +1,111 @@
+"""How an asset is written: what its metadata say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.errors import ConfigError
+
+WriteMode = Literal["replace", "append", "upsert"]
+WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
+Delete = Literal["none", "missing"]
+_DELETES: tuple[str, ...] = get_args(Delete)
+#: What an input without a type annotation is loaded as: module and class.
+LOAD_TYPES = {
+    "pandas": ("pandas", "DataFrame"),
+    "polars": ("polars", "DataFrame"),
+    "arrow": ("pyarrow", "Table"),
+}
+
+_PREFIX = "lakebase/"
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How an output becomes rows.
+
+    Attributes:
+        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``upsert`` by `keys`.
+        keys: Columns that tell a row, for ``upsert``.
+        schema_evolution: What may happen to a table with other columns.
+        delete: For ``upsert``: ``missing`` removes the rows whose key the output does not have, of the whole
+            table or of the partitions of the run.
+    """
+
+    mode: WriteMode = "replace"
+    keys: tuple[str, ...] = ()
+    schema_evolution: SchemaEvolution = "error"
+    delete: Delete = "none"
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], defaults: WriteOptions) -> WriteOptions:
+        """The options that an asset's or an output's metadata name, over the defaults.
+
+        Args:
+            metadata: With the keys ``lakebase/mode``, ``lakebase/keys``, ``lakebase/schema_evolution``,
+                ``lakebase/delete``.
+            defaults: Those of the I/O manager.
+
+        Raises:
+            ConfigError: An option is unknown, has an impossible value or contradicts another.
+        """
+        known = {name: f"{_PREFIX}{name}" for name in ("mode", "keys", "schema_evolution", "delete")}
+        given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
+        if unknown := sorted(given.keys() - set(known.values())):
+            raise ConfigError(
+                f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
+                remedy=f"Use of: {', '.join(known.values())}.",
+            )
+        options = cls(
+            cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
+            column_names(known["keys"], given.get(known["keys"], ())),
+            cast(
+                SchemaEvolution,
+                _one_of(known["schema_evolution"], given, SCHEMA_EVOLUTIONS, defaults.schema_evolution),
+            ),
+            cast(Delete, _one_of(known["delete"], given, _DELETES, "none")),
+        )
+        if (options.mode == "upsert") != bool(options.keys):
+            raise ConfigError(
+                f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
+                remedy=f"Name the columns that tell a row in {known['keys']}, for 'upsert' and only for it.",
+            )
+        if options.delete == "missing" and options.mode != "upsert":
+            raise ConfigError(
+                f"{known['delete']} is 'missing' and {known['mode']} {options.mode!r}.",
+                remedy=f"Set {known['mode']} to 'upsert', or leave {known['delete']} out: 'replace' leaves "
+                "no other rows anyway.",
+            )
+        return options
+
+
+def _value(entry: Any) -> Any:
+    # Dagster may have wrapped what the author wrote, as it does in MetadataValue.text("append").
+    return getattr(entry, "value", entry)
+
+
+def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default: str) -> str:
+    value = _value(given.get(name, default))
+    require_choice(name, value, allowed)
+    return str(value)
+
+
+def column_names(name: str, entry: Any) -> tuple[str, ...]:
+    """The columns that metadata name: one as text, or a list.
+
+    Args:
+        name: The metadata's key, for the error.
+        entry: Its value.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    value = _value(entry)
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(column, str) for column in names):
+        raise ConfigError(f"{name} is of type {type(value).__name__}.", remedy="Give a list of column names.")
+    return tuple(names)

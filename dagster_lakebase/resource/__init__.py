@@ -1,0 +1,1 @@
+"""The resource, and who shares its connections."""

@@ -1,0 +1,78 @@
+"""Connections that a resource has lent and that nobody handed back until its teardown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
+
+
+class _Loan(NamedTuple):
+    connection: LakebaseConnection | AsyncLakebaseConnection
+    loop: asyncio.AbstractEventLoop | None
+
+
+class Loans:
+    """The connections that one resource lends, as long as they are lent."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Loan] = {}
+
+    @contextmanager
+    def noted(
+        self,
+        connection: LakebaseConnection | AsyncLakebaseConnection,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Iterator[None]:
+        """Know of a loan for as long as the block lasts.
+
+        Args:
+            connection: What is lent.
+            loop: The event loop that it belongs to, if it does.
+        """
+        self._open[id(connection)] = _Loan(connection, loop)
+        try:
+            yield
+        finally:
+            self._open.pop(id(connection), None)
+
+    def end(self, log: Logger | None) -> None:
+        """Close what is lent still, and say where it was lent.
+
+        Args:
+            log: Where to say so: the run's log.
+        """
+        for loan in list(self._open.values()):
+            self._open.pop(id(loan.connection), None)
+            where = loan.connection.lent_at()
+            if where is None:
+                # It was handed back by its own close().
+                continue
+            if log is not None:
+                log.warning(
+                    "A connection that was lent at %s was not handed back before the resource's teardown. "
+                    "It is closed, and what it had not committed is rolled back.\nRemedy: use "
+                    "get_connection() and get_async_connection() in a `with` block.",
+                    where,
+                )
+            _close(loan)
+
+
+def _close(loan: _Loan) -> None:
+    from lakebase_provider.core.connect.connection import AsyncLakebaseConnection
+
+    if not isinstance(loan.connection, AsyncLakebaseConnection):
+        loan.connection.close()
+    elif loan.loop is not None and can_run(loan.loop):
+        loan.loop.run_until_complete(loan.connection.close())
+
+
+def can_run(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether something can still be run on that loop from here: it is paused, and so is this thread's."""
+    return not (loop.is_closed() or loop.is_running() or asyncio._get_running_loop() is not None)

@@ -1,0 +1,1 @@
+"""Which table an asset is, and what the database knows of it."""

@@ -1,0 +1,1 @@
+"""From an Airflow connection, its form and the deployment's configuration to settings."""

@@ -1,0 +1,179 @@
+"""An Airflow connection, read as the settings of a :class:`~lakebase_provider.core.LakebaseConfig`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from lakebase_provider._airflow.connection.databricks import check_clash, workspace_credentials
+from lakebase_provider._airflow.connection.deployment import deployment_settings, told_where
+from lakebase_provider._airflow.connection.stored_connection import StoredConnection, with_secrets_hidden
+from lakebase_provider.core.base.secret import Secret
+from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.config.environment import require_same_host
+from lakebase_provider.core.errors import ConfigError
+
+#: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
+_COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
+_SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
+_NAME = setting("application_name").default
+#: What the form once stored of a connection of which nobody had touched these fields.
+_UNTOUCHED = {
+    row.name: row.default
+    for row in settings()
+    if row.default is not None and row.name not in _COLUMNS.values()
+}
+#: Postgres cuts names off after this many characters of ASCII.
+_NAME_BYTES = 63
+#: As many as a date with a time of day takes.
+_RUN_BYTES = 19
+#: Settings that say how to authenticate at the workspace without a client secret.
+_OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
+
+
+class ConnectionSettings:
+    """What a connection and the hook's arguments say together, before it is known to be right.
+
+    An override goes before an extra, and an extra before a column of the form. A blank field is not set. What
+    is not set is as the deployment says (:mod:`.deployment`), or else the default.
+
+    Args:
+        connection: The connection; its password is the service principal's client secret, or with
+            ``auth=password`` the native password.
+        overrides: Settings by name, ``cursor`` and ``databricks_conn_id`` among them.
+
+    Raises:
+        ConfigError: The extra is no JSON object; or a host is overridden alone, to which the connection's
+            secret would go.
+
+    Attributes:
+        cursor: What rows are: the name of a cursor, or None for tuples.
+        databricks_conn_id: The connection that says what the workspace and its credentials are, or None.
+    """
+
+    def __init__(self, connection: StoredConnection, overrides: Mapping[str, object]) -> None:
+        self._connection = connection
+        overrides = with_secrets_hidden(overrides)
+        with _naming(connection):
+            columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
+            extras = connection.require_extras()
+            stored = {**_set(columns), **_set(extras)}
+            self._found = {**stored, **_set(overrides)}
+            self._drop_untouched(extras, overrides)
+            require_same_host(_with_password(stored, connection.password), overrides)
+            self.cursor = self._pop_text("cursor")
+            self.databricks_conn_id = self._pop_text("databricks_conn_id")
+
+    def config(
+        self, databricks: StoredConnection | None = None, *, application_name: str | None = None
+    ) -> LakebaseConfig:
+        """The configuration.
+
+        Args:
+            databricks: The connection of that id, if one is named.
+            application_name: What ``pg_stat_activity`` shows where the connection says nothing of its own.
+
+        Raises:
+            ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names
+                the connection and the setting. No network call has been made.
+        """
+        with _naming(self._connection):
+            found = dict(self._found)
+            if databricks is not None:
+                check_clash(found, self._connection.password, databricks.conn_id)
+                found.update(workspace_credentials(databricks))
+            _add_password(found, self._connection.password)
+            if found.get("application_name", _NAME) == _NAME:
+                found.pop("application_name", None)
+            said = {name: one for name, one in deployment_settings().items() if name not in found}
+            found.update({name: one.value for name, one in said.items()})
+            if application_name is not None:
+                found.setdefault("application_name", application_name)
+            try:
+                return LakebaseConfig.from_mapping(found)
+            except ConfigError as error:
+                raise told_where(error, said) from None
+
+    def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+        """Forget the defaults that the form stored with every connection until it left its fields empty.
+
+        They are all there then, which nobody does by hand, and none of them tells what somebody wanted.
+        """
+        if not all(name in _set(extras) for name in _UNTOUCHED):
+            return
+        # common-sql's own operators give the hook all extras once more, as arguments.
+        merged = extras.keys() <= overrides.keys()
+        for name, default in _UNTOUCHED.items():
+            repeated = merged and overrides[name] == extras[name]
+            if _is_default(extras[name], default) and (repeated or name not in overrides):
+                self._found.pop(name, None)
+
+    def _pop_text(self, name: str) -> str | None:
+        value = self._found.pop(name, None)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(
+                f"Setting '{name}' must be text, not {type(value).__name__}.", remedy=f"Correct '{name}'."
+            )
+        return value
+
+
+@contextmanager
+def _naming(connection: StoredConnection) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        message = f"Connection '{connection.conn_id}': {error.message}"
+        raise ConfigError(message, remedy=error.remedy) from None
+
+
+def task_name() -> str | None:
+    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
+    dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
+    if not dag or not task:
+        return None
+    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
+    tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
+    return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
+
+
+def secrets_of(config: LakebaseConfig) -> list[Secret]:
+    """The secrets that a configuration holds."""
+    return [value for name in _SECRETS if isinstance(value := getattr(config, name), Secret)]
+
+
+def _set(values: Mapping[str, object]) -> dict[str, object]:
+    return {k: v for k, v in values.items() if v is not None and not (isinstance(v, str) and not v.strip())}
+
+
+def _is_default(value: object, default: object) -> bool:
+    if isinstance(default, int | float) and isinstance(value, str):
+        try:
+            return float(value) == default
+        except ValueError:
+            return False
+    return value == default
+
+
+def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:
+    """With the column that holds a native password, or else a client secret."""
+    name = "password" if found.get("auth", "oauth") == "password" else "client_secret"
+    return {**found, **({} if password is None else {name: password})}
+
+
+def _add_password(found: dict[str, object], password: Secret | None) -> None:
+    given = password is not None
+    if found.get("auth", "oauth") == "password":
+        if given:
+            found.setdefault("password", password)
+        return
+    if given and "client_secret" not in found:
+        clash = next((name for name in _OTHER_CREDENTIALS if name in found), None)
+        if clash is not None:
+            raise ConfigError(
+                f"Both the password (a client secret) and '{clash}' are set.",
+                remedy=f"Keep one: the client id and secret, or '{clash}'.",
+            )
+        found["client_secret"] = password
+    if "client_secret" in found and "user" in found:
+        found.setdefault("client_id", found["user"])

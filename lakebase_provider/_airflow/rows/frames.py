@@ -1,0 +1,94 @@
+"""Rows as data frames: what a cursor holds becomes one of pandas, whole or in chunks.
+
+Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True`` makes floats).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from psycopg import errors
+from psycopg.rows import tuple_row
+
+from lakebase_provider._airflow.statements.cursors import HookCursor, HookServerCursor
+from lakebase_provider.core.connect.parameters.placeholders import Parameters
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+Cursor = HookCursor | HookServerCursor
+
+#: What the server says when a statement cannot be read by a cursor of its own; nothing has run then.
+_NO_CURSOR = (errors.SyntaxError, errors.FeatureNotSupported, errors.InvalidCursorDefinition)
+
+
+def executed(
+    connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None
+) -> HookCursor:
+    """A cursor that holds the result, the last statement's of several.
+
+    Args:
+        connection: The connection to run them on.
+        sql: A statement, or several.
+        parameters: Values for the placeholders of each.
+    """
+    cursor = HookCursor(connection, row_factory=tuple_row)
+    for statement in [sql] if isinstance(sql, str) else sql:
+        cursor.execute(statement, parameters)
+    return cursor
+
+
+def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None) -> Cursor:
+    """As :func:`executed`, with the rows left on the server until they are fetched, where it can.
+
+    It can for one query. The rows of several statements, of ``INSERT … RETURNING`` and the like are held in
+    memory.
+    """
+    statements = [sql] if isinstance(sql, str) else sql
+    if len(statements) > 1:
+        return executed(connection, statements, parameters)
+    cursor = HookServerCursor(connection, f"lakebase_{uuid4().hex}", row_factory=tuple_row)
+    try:
+        return cursor.execute(statements[0], parameters)
+    except _NO_CURSOR:
+        connection.rollback()
+        cursor.close()
+        return executed(connection, statements, parameters)
+
+
+class _Ready:
+    """What pandas takes for a connection, with one cursor that has its result already."""
+
+    def __init__(self, connection: LakebaseConnection, cursor: Cursor) -> None:
+        self._connection = connection
+        self._cursor = cursor
+
+    def cursor(self) -> _Ready:
+        return self
+
+    def execute(self, *_statement: object) -> None:
+        """It ran before, by the hook's own rules for placeholders."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection if name in ("commit", "rollback") else self._cursor, name)
+
+
+def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) -> Any:
+    """The result as a frame, or with `chunksize` as an iterator of frames.
+
+    Args:
+        connection: The cursor's connection.
+        cursor: It holds the result.
+        options: Those of ``pandas.read_sql``.
+    """
+    import warnings
+
+    from pandas.io import sql as pandas_sql
+
+    options.setdefault("coerce_float", False)
+    with warnings.catch_warnings():
+        # pandas reads from any DB-API connection and warns that it has tested SQLAlchemy's alone.
+        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
+        ready: Any = _Ready(connection, cursor)
+        return pandas_sql.read_sql("", con=ready, **options)

@@ -1,0 +1,450 @@
+"""Rows from Python into a table, batch by batch: many of them by COPY, few of them as statements.
+
+COPY writes what INSERT would write, or is not used: the table has nothing that only INSERT runs (rules, row
+security, triggers of a statement), the session reads times as COPY does, in UTC, and all values are of plain
+types. A value that COPY cannot take as it is, which INSERT may round or cast, leaves its batch to INSERT.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Json
+
+from lakebase_provider._airflow.rows.row_shapes import as_rows, named, refuse_frames, require_values
+from lakebase_provider.core.bulk.load.copy_in import bad_row, copy_in
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
+from lakebase_provider.core.bulk.sources.seen import read_once
+from lakebase_provider.core.bulk.types import json_text
+from lakebase_provider.core.bulk.types.target_columns import BadValueError
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table, require_width
+from lakebase_provider.core.errors import BadRowError, ConfigError, LakebaseError
+from lakebase_provider.core.errors.remedy import without_options
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from lakebase_provider._airflow.statements.dialect import LakebaseDialect
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+#: Rows that are held at most, however many belong to one transaction: as statements, and by COPY.
+_BATCH = 1000
+_BIG_BATCH = 10_000
+#: Rows from which COPY is faster: a few more round trips, and for a replacement a temporary table.
+_COPY_FROM = 700
+_STAGE_FROM = 2000
+_JSON = ("json", "jsonb")
+_NULL = frozenset({type(None)})
+#: Types of values that COPY knows; of a subclass psycopg may know another form.
+_PLAIN = _NULL | {int, float, str, bool, Decimal, datetime, date, time, timedelta, bytes, UUID, dict, list}
+#: Of those, the ones that INSERT writes as COPY does, by the column's type; text alone for other types. What
+#: COPY refuses, INSERT decides. COPY would take a few that INSERT refuses, and digits of a float that the
+#: cast to numeric leaves out; json keeps its text, whose blanks differ.
+_ALIKE: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar"), _PLAIN),
+    **dict.fromkeys(("bool", "date", "timestamp", "timestamptz", "bytea", "uuid"), _PLAIN),
+    "jsonb": frozenset({str, dict, list}),
+    "numeric": frozenset({int, Decimal, str}),
+    "time": frozenset({time}),
+    "timetz": frozenset({time}),
+    "interval": frozenset({timedelta, str}),
+}
+#: Names of the zone in which COPY reads times that have none.
+_UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
+
+# Of triggers, those that fire once for each statement: 1 is a row's, 4 is INSERT's.
+_ONLY_INSERT_RUNS = """
+SELECT c.relkind NOT IN ('r', 'p') OR c.relhasrules OR c.relrowsecurity
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t
+               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 5 = 4)
+FROM pg_catalog.pg_class c WHERE c.oid = %s
+"""
+
+Row = Sequence[Any]
+
+
+def batches(
+    rows: Iterable[Row], commit_every: int, size: Callable[[], int]
+) -> Iterator[tuple[list[Row], bool]]:
+    """Rows in lists, each with whether a transaction ends after it.
+
+    Args:
+        rows: The rows, consumed as they are needed.
+        commit_every: Rows of one transaction; 0 for all in one.
+        size: Tells how many rows a list may hold, each time anew.
+    """
+    rows = iter(rows)
+    left = commit_every
+    while True:
+        most = min(size(), left) if commit_every else size()
+        batch = list(islice(rows, most))
+        if not batch:
+            return
+        left -= len(batch)
+        ends = commit_every > 0 and left == 0
+        if ends:
+            left = commit_every
+        yield batch, ends
+        del batch
+
+
+class RowWriter:
+    """Runs a statement with the values of each row, as the columns' types want them, or its like by COPY.
+
+    A mapping becomes JSON. A list becomes an array, or JSON where its column is ``json`` or ``jsonb``. All
+    else psycopg knows.
+
+    Args:
+        connection: The connection to write on.
+        table: Name of the table.
+        columns: Names of the columns of each row, as the catalog has them; all of the table's if empty.
+        statement: The statement for rows of that many values.
+        commit_every: Rows of one transaction, and so of one batch at most; 0 for any number.
+    """
+
+    def __init__(
+        self,
+        connection: LakebaseConnection,
+        table: TableName,
+        columns: Sequence[str],
+        statement: Callable[[int], str],
+        commit_every: int = 0,
+    ) -> None:
+        self._connection = connection
+        self._name = table
+        self._columns = columns
+        self._statement = statement
+        self._most = commit_every or math.inf
+        self._table: Table | None = None
+        self._json: list[bool] | None = None
+        self._copies: bool | None = None
+        self._begun = 0
+        self._width = 0
+        #: Why COPY left a batch to INSERT: row, column and kind of value.
+        self.refusal: LakebaseError | None = None
+
+    def batch_size(self) -> int:
+        """How many rows are best written at once."""
+        return _BIG_BATCH if self._copies else _BATCH
+
+    def write(self, rows: list[Row]) -> None:
+        """Write rows.
+
+        Raises:
+            ColumnMismatchError: One has more values than a table can have columns.
+            BadRowError: One of them is no row, has more or fewer values than there are columns or than the
+                first one has, or a value that cannot be sent.
+            psycopg.Error: The server refused one; the transaction is lost.
+        """
+        self.refusal = None
+        rows = as_rows(rows, self._begun)
+        require_width(max(map(len, rows), default=0), "A row")
+        self._width = self._width or len(self._columns) or len(rows[0] if rows else ())
+        require_values(rows, self._width, self._begun)
+        self._begun += len(rows)
+        if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
+            return
+        if not rows:
+            return
+        adapted = [self._adapted(row) for row in rows]
+        try:
+            with plain_cursor(self._connection) as cursor:
+                cursor.executemany(self._statement(len(rows[0])), adapted)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            # Of a value that has no form; the server's own errors and psycopg's are none of these.
+            bad = self._bad_value(adapted)
+            if bad is None:
+                raise
+            raise bad from None  # the other one may quote the value
+
+    def _bad_value(self, rows: list[Row]) -> BadRowError | None:
+        """The error of the first value that cannot be sent."""
+        transformer = psycopg.adapt.Transformer(self._connection)
+        for number, row in enumerate(rows, self._begun - len(rows) + 1):
+            for place, value in enumerate(row):
+                try:
+                    if value is not None:
+                        transformer.get_dumper(value, psycopg.adapt.PyFormat.AUTO).dump(value)
+                except psycopg.Error:
+                    return None
+                except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                    return bad_row(_reason(value, error), number, self._name_of(place))
+        return None
+
+    def _name_of(self, place: int) -> str | None:
+        if self._columns:
+            return self._columns[place]
+        try:
+            return self._read().columns[place].name
+        except (psycopg.Error, LakebaseError, IndexError):  # such as in a transaction that is lost
+            return None
+
+    def _around_values(self, width: int) -> tuple[str, str, str]:
+        """The statement before its values, they, and what follows: where rows replace others, how."""
+        before, values, after = self._statement(width).partition(f"VALUES ({','.join(['%s'] * width)})")
+        return before, values, after.strip()
+
+    def _may_copy(self, rows: list[Row]) -> bool:
+        if self._copies is False or not set(map(type, rows)) <= {tuple, list}:
+            return False
+        kinds = [set(map(type, values)) for values in zip(*rows, strict=True)]
+        if not set().union(*kinds) <= _PLAIN:
+            return False
+        if self._copies is None:
+            worth = not self._around_values(len(rows[0]))[2] or self._most >= _STAGE_FROM
+            self._copies = worth and self._table_takes_copy(len(rows[0]))
+        return self._copies and all(
+            found <= _alike(column) and (list not in found or _is_flat(column, rows, place))
+            for place, (column, found) in enumerate(zip(self._targets(len(rows[0])), kinds, strict=True))
+        )
+
+    def _table_takes_copy(self, width: int) -> bool:
+        idle = self._connection.info.transaction_status == TransactionStatus.IDLE
+        table = self._read()
+        cursor = plain_cursor(self._connection)
+        only_insert = cursor.execute(_ONLY_INSERT_RUNS, (table.oid,)).fetchone()
+        if idle and not self._connection.autocommit:
+            # A batch that begins its transaction needs no savepoint.
+            self._connection.rollback()
+        targets = self._targets(width)
+        return (
+            only_insert == (False,)
+            and self._connection.info.parameter_status("TimeZone") in _UTC
+            and len(targets) == width
+            and not any(column.generated or column.identity == "always" for column in targets)
+        )
+
+    def _copied(self, rows: list[Row]) -> bool:
+        """Whether COPY wrote the rows; nothing of them is written where it did not."""
+        width = len(rows[0])
+        before, values, after = self._around_values(width)
+        if not values or (after and len(rows) < _STAGE_FROM):
+            return False
+        try:
+            with without_options(*LOAD_OPTIONS), self._undone_on_error():
+                if after:
+                    self._stage(rows, before, after)
+                else:
+                    copy_in(
+                        self._connection,
+                        rows,
+                        self._read(),
+                        columns=[column.name for column in self._targets(width)],
+                    )
+        except (psycopg.DataError, psycopg.errors.CardinalityViolation):
+            # What the server's INSERT makes of it is the answer; as of one row that comes twice.
+            return False
+        except LakebaseError as error:
+            if isinstance(error, psycopg.Error):
+                # The server's own: it ended the statement or the session.
+                raise
+            self.refusal = error
+            self._copies = False
+            return False
+        return True
+
+    def _stage(self, rows: list[Row], before: str, after: str) -> None:
+        table, names = self._read(), [column.name for column in self._targets(len(rows[0]))]
+        stage = TableName(f"lakebase_rows_{secrets.token_hex(6)}", "pg_temp")
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        cursor = plain_cursor(self._connection)
+        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        cursor.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+                sql.Identifier(stage.table), columns, table.name.sql()
+            )
+        )
+        copy_in(self._connection, rows, table, into=stage, columns=names)
+        select = sql.SQL("SELECT {} FROM {}").format(columns, stage.sql()).as_string(self._connection)
+        # With parameters, though there are none: names in the statement have their percent signs doubled.
+        cursor.execute(f"{before}{select.replace('%', '%%')} {after}".encode(), ())
+        cursor.execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """What is done within is undone on an error, and the transaction goes on; or is one of its own."""
+        connection = self._connection
+        if connection.autocommit:
+            with connection.transaction():
+                yield
+            return
+        begins = connection.info.transaction_status == TransactionStatus.IDLE
+        cursor = plain_cursor(connection)
+        if not begins:
+            cursor.execute("SAVEPOINT lakebase_rows")
+        try:
+            yield
+        except (psycopg.Error, LakebaseError):
+            if begins:
+                connection.rollback()
+            elif not connection.closed:
+                cursor.execute("ROLLBACK TO SAVEPOINT lakebase_rows")
+            raise
+        if not begins:
+            cursor.execute("RELEASE SAVEPOINT lakebase_rows")
+
+    def _targets(self, width: int) -> list[Column]:
+        table = self._read()
+        if not self._columns:
+            return list(table.columns[:width])
+        return [column for column in map(table.column, self._columns) if column is not None]
+
+    def _read(self) -> Table:
+        if self._table is None:
+            self._table = read_table(self._connection, self._name)
+        return self._table
+
+    def _adapted(self, row: Row) -> Row:
+        if not any(isinstance(value, (list, dict)) for value in row):
+            return row
+        # The catalog is asked for lists alone: a mapping is JSON whatever its column is.
+        lists = any(isinstance(value, list) for value in row)
+        wanted = self._json_columns(len(row)) if lists else [False] * len(row)
+        return [
+            Json(value, _dumped)
+            if isinstance(value, dict) or (isinstance(value, list) and wanted[i])
+            else value
+            for i, value in enumerate(row)
+        ]
+
+    def _json_columns(self, width: int) -> list[bool]:
+        if self._json is None:
+            found = self._read()
+            names = self._columns or [column.name for column in found.columns]
+            self._json = [_is_json(found, name) for name in names]
+        return self._json + [False] * (width - len(self._json))
+
+
+def _is_json(table: Table, name: str) -> bool:
+    column = table.column(name)
+    return column is not None and column.base_name in _JSON
+
+
+def _alike(column: Column) -> frozenset[type]:
+    """The types of values that COPY and INSERT write alike into a column, beside NULL."""
+    name = column.base_name
+    return (
+        _ALIKE.get(name.removeprefix("_"), frozenset({str})) | _NULL | ({list} if name[:1] == "_" else set())
+    )
+
+
+def _is_flat(column: Column, rows: list[Row], place: int) -> bool:
+    """Whether a column's lists are JSON, or arrays of one dimension of values that are written alike."""
+    if column.base_name in _JSON:
+        return True
+    lists = (row[place] for row in rows if type(row[place]) is list)
+    return set(map(type, chain.from_iterable(lists))) <= _alike(column) - {list}
+
+
+def _dumped(value: Any) -> str | bytes:
+    """JSON as psycopg writes it, or as a load does where Python's own json knows no form."""
+    try:
+        return json.dumps(value)
+    except TypeError:
+        return json_text.encode(value)
+
+
+def _reason(value: Any, error: Exception) -> BadValueError:
+    if isinstance(value, Json):
+        return BadValueError("in which something has no form in JSON", kind=type(value.obj).__name__)
+    text = isinstance(error, UnicodeError)
+    reason = "text that is no Unicode, such as half of a surrogate pair" if text else "which cannot be sent"
+    return BadValueError(reason, kind=type(value).__name__)
+
+
+def check_commit_every(commit_every: object) -> int:
+    """The number of rows of a transaction.
+
+    Raises:
+        ConfigError: It is no whole number of 0 or more.
+    """
+    if isinstance(commit_every, bool) or not isinstance(commit_every, int) or commit_every < 0:
+        raise ConfigError(
+            f"commit_every is {commit_every!r}.", remedy="Use a number of rows, or 0 for one transaction."
+        )
+    return commit_every
+
+
+def insert_rows(
+    hook: DbApiHook,
+    dialect: LakebaseDialect,
+    table: str,
+    rows: Iterable[Any],
+    fields: Sequence[str] | None,
+    commit_every: int,
+    replace: bool,
+    autocommit: bool,
+    options: dict[str, Any],
+) -> None:
+    """:meth:`LakebaseHook.insert_rows`, whose arguments these are."""
+    commit_every = check_commit_every(commit_every)
+    require_width(len(fields or ()), "target_fields")
+    refuse_frames(rows)
+    items, reading = read_once(rows)
+    with closing(reading):
+        fields, items = named(items, fields, dialect.unquoted)
+        # Before a connection is borrowed: what the catalog has to say needs no second one then.
+        if replace and not options.get("replace_index"):
+            options["replace_index"] = dialect.get_primary_keys(table)
+        if not fields and replace:
+            fields = dialect.get_column_names(table)
+        elif not fields and hook._resolve_target_fields:
+            fields = dialect.get_target_fields(table)
+        _insert(hook, dialect, table, items, fields, commit_every, replace, autocommit, options)
+
+
+def _insert(
+    hook: DbApiHook,
+    dialect: LakebaseDialect,
+    table: str,
+    rows: Iterator[Any],
+    fields: Sequence[str] | None,
+    commit_every: int,
+    replace: bool,
+    autocommit: bool,
+    options: dict[str, Any],
+) -> None:
+    columns = [dialect.unquoted(name) for name in fields or ()]
+    done = 0
+    text = ""
+
+    def statement(width: int) -> str:
+        nonlocal text
+        text = str(hook._generate_insert_sql(table, (None,) * width, fields, replace, **options))
+        return text
+
+    with closing(hook.get_conn()) as connection:
+        connection.autocommit = autocommit
+        name = dialect.table_name(table)
+        writer = RowWriter(connection, name, columns, statement, commit_every)
+        for batch, ends in batches(rows, commit_every, writer.batch_size):
+            try:
+                writer.write(batch)
+            except Exception:  # whichever it is, it is raised again, when the log says how far it went
+                hook.log.error("Failed after %s rows were loaded into %s: %s", done, table, text)
+                if writer.refusal is not None:
+                    hook.log.error("Counted from there: %s", writer.refusal)
+                raise
+            if ends and not autocommit:
+                connection.commit()
+            done += len(batch)
+            hook.log.info("Loaded %s rows into %s so far", done, table)
+        if not autocommit:
+            connection.commit()
+    if text:
+        send_sql_hook_lineage(context=hook, sql=text, row_count=done)
+    hook.log.info("Done loading. Loaded a total of %s rows into %s", done, table)

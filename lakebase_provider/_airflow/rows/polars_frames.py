@@ -1,0 +1,262 @@
+"""Rows as Polars frames: a column has the type that the server's has, or a typed error names it.
+
+Exactness: ``numeric`` arrives as ``Decimal`` of the column's precision and scale; without declared ones, of
+38 digits with as many behind the point as the values have. What Polars has no type for (json, uuid, inet,
+ranges, enums, …) is the text that Postgres writes for it, and a list of such texts for an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import postgres
+from psycopg.types.string import TextLoader
+
+from lakebase_provider._airflow.rows.frames import Cursor
+from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
+from lakebase_provider.core.bulk.read.to_frames import require_distinct_names
+from lakebase_provider.core.bulk.types.decimals import digits_of
+from lakebase_provider.core.bulk.types.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
+from lakebase_provider.core.errors import LoadError
+
+if TYPE_CHECKING:
+    import polars
+
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+#: Digits that Polars' decimals have at most.
+_DIGITS = 38
+#: Digits behind the point that later chunks may have, if the first has fewer: what avg() and division give
+#: for values between 0.0001 and 1, and more than they give for larger ones.
+_LEAST_SCALE_OF_CHUNKS = 20
+_REMEDY = "Cast the column in the query, to text or to another type, or name a type in schema_overrides."
+
+
+def as_polars_takes_them(connection: LakebaseConnection) -> None:
+    """Let the connection hand out as text what Polars has no type for.
+
+    Args:
+        connection: Borrowed for this read alone.
+    """
+    native = {"numeric", *_plain_types()}
+    for info in connection.adapters.types:
+        if info.name not in native:
+            connection.adapters.register_loader(info.oid, TextLoader)
+    connection.adapters.register_loader("interval", ExactIntervalLoader)
+    replace_unreadable(connection.adapters, native.intersection(TEMPORAL), _Unreadable)
+
+
+class _Unreadable:
+    """In the place of a value until its column is known: why the value is refused, and not the value."""
+
+    def __init__(self, text: str) -> None:
+        self.has_months = has_months(text.encode())
+
+
+def to_polars(
+    cursor: Cursor,
+    *,
+    schema_overrides: Mapping[str, Any] | None = None,
+    infer_schema_length: int | None = None,
+) -> polars.DataFrame:
+    """The result as a frame.
+
+    Args:
+        cursor: It holds the result.
+        schema_overrides: Types by column, in place of the server's.
+        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+
+    Raises:
+        LoadError: Two columns have one name, or a value does not fit its column's Polars type.
+    """
+    return _Columns(cursor, schema_overrides).frame(cursor.fetchall())
+
+
+def to_polars_by_chunks(
+    cursor: Cursor,
+    chunksize: int,
+    *,
+    schema_overrides: Mapping[str, Any] | None = None,
+    infer_schema_length: int | None = None,
+) -> Iterator[polars.DataFrame]:
+    """The result as frames of at most `chunksize` rows, all of the same column types; of no rows one frame.
+
+    What the server does not declare, the first chunk decides: an array has the dimensions of its values, a
+    numeric the digits behind the point that they need, and at least 20.
+
+    Args:
+        cursor: It holds the result.
+        chunksize: Rows of a frame.
+        schema_overrides: Types by column, in place of the server's.
+        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+
+    Raises:
+        LoadError: Two columns have one name, or a value does not fit its column's Polars type.
+    """
+    columns = _Columns(cursor, schema_overrides, least_scale=_LEAST_SCALE_OF_CHUNKS)
+    rows = cursor.fetchmany(chunksize)
+    # The first one also where there are no rows, as of pandas: it has the columns.
+    yield columns.frame(rows)
+    while rows and (rows := cursor.fetchmany(chunksize)):
+        yield columns.frame(rows)
+
+
+class _Columns:
+    """The columns of a result and their types, which the first rows complete."""
+
+    def __init__(self, cursor: Cursor, overrides: Mapping[str, Any] | None, least_scale: int = 0) -> None:
+        self._columns = list(cursor.description or ())
+        self._overrides = dict(overrides or {})
+        self._least_scale = least_scale
+        #: Of arrays, by position; the server does not declare them.
+        self._dimensions: dict[int, int] = {}
+        require_distinct_names([column.name for column in self._columns])
+        import polars
+
+        plain = _plain_types()
+        self._kinds = [_kind(column) for column in self._columns]
+        #: None for a numeric whose digits the values tell.
+        self._types = [
+            _declared(column) if kind == "numeric" else plain.get(kind, polars.String)
+            for column, (kind, _) in zip(self._columns, self._kinds, strict=True)
+        ]
+
+    def frame(self, rows: Sequence[tuple[Any, ...]]) -> polars.DataFrame:
+        import polars
+
+        by_column: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(self._columns)
+        return polars.DataFrame([self._series(n, list(values)) for n, values in enumerate(by_column)])
+
+    def _series(self, n: int, values: list[Any]) -> polars.Series:
+        import polars
+
+        name, (kind, is_array) = self._columns[n].name, self._kinds[n]
+        override = self._overrides.get(name)
+        if kind == "numeric" and not is_array and override is not None:
+            dtype = polars.DataType.from_python(override) if isinstance(override, type) else override
+            if dtype.is_float() or dtype == polars.String:
+                plain = float if dtype.is_float() else str
+                return _made(name, [v if v is None else plain(v) for v in values], dtype)
+        element = self._types[n]
+        if kind in TEMPORAL:
+            _require_readable(name, kind, _flat(values) if is_array else values)
+        if kind == "numeric":
+            numbers = list(_flat(values)) if is_array else [v for v in values if v is not None]
+            element = self._types[n] = self._decimal(name, numbers, element)
+        if is_array:
+            lists = (value for value in values if isinstance(value, list))
+            for _ in range(self._dimensions.setdefault(n, max(map(_dimensions, lists), default=1))):
+                element = polars.List(element)
+        series = _made(name, values, element)
+        return series if override is None else _cast(series, override)
+
+    def _decimal(self, name: str, numbers: list[Decimal], declared: Any) -> Any:
+        import polars
+
+        if not all(map(Decimal.is_finite, numbers)):
+            raise LoadError(
+                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot.",
+                remedy=f"Cast it to float8 in the query, or use schema_overrides={{{name!r}: pl.Float64}}.",
+            )
+        whole, scale = digits_of(numbers)
+        if declared is None:
+            room = _DIGITS - whole
+            declared = polars.Decimal(_DIGITS, max(scale, min(self._least_scale, room)))
+        if scale > declared.scale or whole > declared.precision - declared.scale:
+            raise LoadError(
+                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} "
+                f"behind it, which {declared} cannot.",
+                remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
+            )
+        return declared
+
+
+def _require_readable(name: str, kind: str, values: Iterable[Any]) -> None:
+    found = next((value for value in values if type(value) is _Unreadable), None)
+    if found is None:
+        return
+    what = (
+        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
+        "the years 1 to 9999"
+    )
+    raise LoadError(
+        f"Column {name!r} holds {NO_FIXED_LENGTH if found.has_months else what}.",
+        remedy="Cast the column in the query, to text or to what has a value.",
+    )
+
+
+def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:
+    import polars
+
+    try:
+        return polars.Series(name, values, dtype=dtype, strict=True)
+    # A panic is no Exception. The values stand in the texts of both.
+    except (Exception, polars.exceptions.PanicException):
+        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot.", remedy=_REMEDY) from None
+
+
+def _cast(series: polars.Series, dtype: Any) -> polars.Series:
+    import polars
+
+    try:
+        cast: polars.Series = series.cast(dtype)
+    except (Exception, polars.exceptions.PanicException):
+        raise LoadError(
+            f"Column {series.name!r} is {series.dtype}, and a value of it is no {dtype}.",
+            remedy="Name another type in schema_overrides, or cast the column in the query.",
+        ) from None
+    return cast
+
+
+def _kind(column: psycopg.Column) -> tuple[str, bool]:
+    """Name of the column's type, or of its elements', and whether it is an array."""
+    known = postgres.types.get(column.type_code)
+    return ("", False) if known is None else (known.name, column.type_code == known.array_oid)
+
+
+def _declared(column: psycopg.Column) -> Any:
+    import polars
+
+    digits, scale = column.precision, column.scale
+    if digits is None or scale is None or not 0 <= scale <= digits <= _DIGITS:
+        return None
+    return polars.Decimal(digits, scale)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        elif value is not None:
+            yield value
+
+
+def _dimensions(value: list[Any]) -> int:
+    return 1 + max((_dimensions(item) for item in value if isinstance(item, list)), default=0)
+
+
+def _plain_types() -> dict[str, Any]:
+    import polars
+
+    return {
+        "bool": polars.Boolean,
+        "int2": polars.Int16,
+        "int4": polars.Int32,
+        "int8": polars.Int64,
+        "oid": polars.Int64,
+        "float4": polars.Float32,
+        "float8": polars.Float64,
+        "text": polars.String,
+        "varchar": polars.String,
+        "bpchar": polars.String,
+        "name": polars.String,
+        "bytea": polars.Binary,
+        "date": polars.Date,
+        "time": polars.Time,
+        "timestamp": polars.Datetime("us"),
+        "timestamptz": polars.Datetime("us", "UTC"),
+        "interval": polars.Duration("us"),
+    }

@@ -1,0 +1,55 @@
+"""Which failures a retry cannot help, and how a task ends by them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def failing_fast() -> Iterator[None]:
+    """End the task without retries when only a change of settings, rights or SQL helps.
+
+    What fails in a process that was asked to end may succeed in the next one, whichever error says so.
+
+    Raises:
+        AirflowFailException: In place of a `LakebaseError` that is not retryable, or of the server's word
+            that the statement cannot succeed; that is its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Not needed to parse a DAG, which Airflow does again and again.
+        from lakebase_provider.core.connect.cancel import ASKED_TO_END, asked_to_end
+        from lakebase_provider.core.errors import CommitUnknownError
+        from lakebase_provider.core.errors.sqlstates import retry_helps, told_as_final
+
+        # Whether something was written does not depend on why nobody could be asked.
+        may_pass = asked_to_end() and not isinstance(error, CommitUnknownError)
+        if not may_pass and retry_helps(error) is False:
+            raise AirflowFailException(told_as_final(error)) from error
+        if asked_to_end():
+            logger.warning("The task ends since %s; it is tried again as its retries say.", ASKED_TO_END)
+        raise
+
+
+def raise_as_sensor(error: Exception) -> NoReturn:
+    """Fail a sensor as its trigger did.
+
+    Raises:
+        AirflowFailException: No retry helps; the error is its cause.
+        AirflowException: Of Airflow's kind, so that `soft_fail` and `never_fail` take effect, in place of any
+            other; that is its cause.
+    """
+    from lakebase_provider.core.errors.sqlstates import retry_helps
+
+    with failing_fast():
+        if retry_helps(error) is False:
+            raise error
+    raise AirflowException(str(error)) from error

@@ -1,0 +1,73 @@
+"""What OpenLineage is told of tables, files and queries that rows move between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.openlineage.facet import (
+    Dataset,
+    OutputDataset,
+    OutputStatisticsOutputDatasetFacet,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from lakebase_provider.core.bulk.load.result import LoadResult
+    from lakebase_provider.core.connect.target import Target
+
+
+def table_dataset(
+    target: Target, default_schema: Callable[[], str | None], table: str, result: LoadResult | None = None
+) -> OutputDataset:
+    """A table that is written, named as in SQL's lineage.
+
+    Args:
+        target: Where the database is.
+        default_schema: Asks for the schema of a name without one.
+        table: Its name, with its schema or found by the search path.
+        result: What was loaded, where that is known: its rows are told too.
+    """
+    from lakebase_provider.core.database.catalog import TableName
+
+    name = TableName.parse(table if result is None else result.table)
+    schema = name.schema or default_schema()
+    return OutputDataset(
+        namespace=f"postgres://{target.host}:{target.port}",
+        name=f"{target.database}.{schema}.{name.table}",
+        outputFacets={}
+        if result is None
+        else {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=result.rows)},
+    )
+
+
+def file_dataset(path: str) -> Dataset:
+    """A file as OpenLineage names it: ``s3://bucket`` and the key, ``file`` and the path.
+
+    Args:
+        path: A local path or a URI, in which the name of an Airflow connection is left out.
+    """
+    parts = urlsplit(path) if "://" in path else None
+    if parts is None or parts.scheme in ("", "file"):
+        return Dataset(namespace="file", name=str(Path(path if parts is None else parts.path).absolute()))
+    return Dataset(
+        namespace=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", name=parts.path.lstrip("/") or "/"
+    )
+
+
+def query_lineage(hook: DbApiHook, conn_id: str, sql: str) -> OperatorLineage[Any, Any]:
+    """What a query reads, where its hook tells OpenLineage of its database; nothing otherwise.
+
+    Args:
+        hook: Of the connection that the query runs on.
+        conn_id: Id of that connection.
+        sql: The query.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.providers.openlineage.sqlparser import get_openlineage_facets_with_sql
+
+    return get_openlineage_facets_with_sql(hook, sql, conn_id, None) or OperatorLineage()

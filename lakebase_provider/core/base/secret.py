@@ -1,0 +1,56 @@
+"""A string that does not show itself."""
+
+from __future__ import annotations
+
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors.redaction import STRUCK_OUT, look_for
+
+
+class Secret:
+    """An opaque string: hidden in ``repr``, ``str`` and formatting, left behind by pickling and copying.
+
+    Two secrets are equal when their values are. A pickled secret comes back without its value, so that
+    a configuration that travels to another process carries none; revealing it there raises
+    :class:`~lakebase_provider.core.errors.ConfigError`.
+
+    For as long as it is alive, :func:`~lakebase_provider.core.errors.redaction.redacted` knows its value.
+    """
+
+    __slots__ = ("__weakref__", "_value")
+
+    def __init__(self, value: str | None) -> None:
+        self._value = value
+        if value is not None:
+            look_for(self, len(value))
+
+    @property
+    def has_value(self) -> bool:
+        """False if it was pickled and has left its value behind."""
+        return self._value is not None
+
+    def reveal(self) -> str:
+        """The value itself. Keep it in the narrowest scope there is."""
+        if self._value is None:
+            raise ConfigError(
+                "A secret was left behind when this configuration was pickled.",
+                remedy="Read the configuration again in the process that connects, such as by from_env().",
+            )
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return STRUCK_OUT
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[None]]:
+        return (Secret, (None,))
+
+    def __getstate__(self) -> None:
+        """Nothing: who serializes by state gets none."""

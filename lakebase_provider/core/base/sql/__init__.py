@@ -1,0 +1,1 @@
+"""SQL as text: where its tokens end, and what is a name."""

@@ -1,0 +1,273 @@
+"""A column of Python values as an Arrow array that is ready to be encoded for its target.
+
+Most columns hold one plain type, whose values Arrow takes at C speed; only where others turn up is each value
+looked at in Python (:mod:`lakebase_provider.core.bulk.types.values`), which also names the one that is bad.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+
+from lakebase_provider.core.bulk.encode import binary
+from lakebase_provider.core.bulk.types import json_text
+from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, to_float4
+from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
+from lakebase_provider.core.bulk.types.target_columns import (
+    INTEGERS,
+    JSONS,
+    OTHER,
+    TEXTS,
+    BadValueError,
+    Target,
+)
+from lakebase_provider.core.bulk.types.values import bad, check_column
+from lakebase_provider.core.connect.parameters.adaptation import text_dumper
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NONE = type(None)
+#: Bytes that one array of Arrow's strings holds.
+_MAX_TEXT = 1 << 31
+_EPOCH = datetime(1970, 1, 1)
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+#: Types whose values need no look of ours: what does not fit makes Arrow raise.
+_PLAIN: dict[str, frozenset[type]] = {
+    "bool": frozenset({bool}),
+    "float4": frozenset({float}),
+    "float8": frozenset({float}),
+    "numeric": frozenset({Decimal, int}),
+    "bytea": frozenset({bytes}),
+    "uuid": frozenset({UUID}),
+    "date": frozenset({date}),
+    "time": frozenset({time}),
+    "timestamp": frozenset({datetime}),
+    "timestamptz": frozenset({datetime}),
+    "enum": frozenset({str}),
+    "array": frozenset(),
+    **dict.fromkeys(INTEGERS, frozenset({int})),
+    **dict.fromkeys(TEXTS, frozenset({str})),
+    **dict.fromkeys(JSONS, frozenset({dict, list, str})),
+}
+
+
+class ValuesEncoder:
+    """Turns columns of Python values into Arrow arrays.
+
+    Args:
+        target: The column.
+        text: True to prepare for text COPY, where an array is a literal and not a binary payload.
+        strict: True to find now what the server would refuse, so that the row can be rejected.
+    """
+
+    def __init__(self, target: Target, *, text: bool, strict: bool) -> None:
+        self._target = target
+        self._text = text
+        self._strict = strict
+        self._plain = _PLAIN.get(target.kind, frozenset())
+        self._text_of = text_dumper()
+        self._dump = None if target.kind == OTHER else binary.dumper(target)
+        self._build = self._builder()
+
+    def encode(self, values: Sequence[Any]) -> pa.Array:
+        """The values as an array.
+
+        Raises:
+            BadValueError: One of them does not fit the column; its index says which.
+        """
+        import pyarrow as pa
+
+        kinds = set(map(type, values))
+        if kinds <= {*self._plain, _NONE} and not self._looks_needed(values):
+            try:
+                return self._build(values)
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                pass  # Whether it is an error, and of which value, the look at each one tells.
+        return self._build(self._checked(values))
+
+    def _looks_needed(self, values: Sequence[Any]) -> bool:
+        target = self._target
+        if target.fraction < 6:
+            return True
+        if target.kind not in TEXTS:
+            return self._strict and target.kind in JSONS
+        if target.length and any(value is not None and len(value) > target.length for value in values):
+            return True
+        if target.labels and not target.labels.issuperset(set(values) - {None}):
+            return True
+        if target.max_bytes:
+            return True
+        return self._strict and any(value is not None and "\0" in value for value in values)
+
+    def _checked(self, values: Sequence[Any]) -> list[Any]:
+        found = []
+        for index, value in enumerate(values):
+            try:
+                found.append(check_column(value, self._target))
+            except BadValueError as error:
+                error.index = index
+                raise
+        return found
+
+    def _builder(self) -> Callable[[Sequence[Any]], pa.Array]:
+        import pyarrow as pa
+
+        kind = self._target.kind
+        if kind in INTEGERS:
+            return _of_type(getattr(pa, f"int{INTEGERS[kind]}")())
+        if kind in TEXTS:
+            return _of_type(pa.string())
+        if kind == "time":
+            return self._times
+        plain = {"bool": pa.bool_, "float8": pa.float64, "bytea": pa.binary, "date": pa.date32}
+        if kind in plain:
+            return _of_type(plain[kind]())
+        return {
+            "numeric": self._numerics,
+            "uuid": _uuids,
+            "float4": _float4s,
+            "timestamp": _timestamps,
+            "timestamptz": _timestamptzs,
+            "json": self._jsons,
+            "jsonb": self._jsons,
+            "array": self._arrays,
+            OTHER: self._others,
+        }[kind]
+
+    def _times(self, values: Sequence[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        if any(value is not None and value.tzinfo is not None for value in values):
+            raise ValueError("time zone")
+        return pa.array(values, type=pa.time64("us"))
+
+    def _numerics(self, values: Sequence[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        target = self._target
+        if 0 < target.precision <= MAX_DECIMAL128 and 0 <= target.scale <= target.precision:
+            try:
+                return pa.array(values, type=pa.decimal128(target.precision, target.scale))
+            except pa.ArrowException:  # NaN, or a bad value
+                values = self._checked(values)
+        elif target.precision:
+            values = self._checked(values)
+        texts = pa.array([None if value is None else str(value) for value in values], type=pa.string())
+        scale = None if target.precision else _common_scale(texts)
+        if scale is not None:
+            try:
+                return cast_to_decimal(texts, pa.decimal128(MAX_DECIMAL128, scale))
+            except pa.ArrowException:
+                pass  # NaN, or more digits than Arrow holds
+        if self._text:
+            return texts
+        return self._payloads(values)
+
+    def _jsons(self, values: Sequence[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        lines = json_text.encode_lines(values)
+        if lines is not None and len(lines) < _MAX_TEXT:
+            return _split(lines, len(values))
+        # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
+        return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
+
+    def _arrays(self, values: Sequence[Any]) -> pa.Array:
+        return self._others(values) if self._text else self._payloads(values)
+
+    def _payloads(self, values: Sequence[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        assert self._dump is not None
+        dump = self._dump
+        return pa.array([None if value is None else dump(value) for value in values], type=pa.binary())
+
+    def _others(self, values: Sequence[Any]) -> pa.Array:
+        """Texts for the type's input function, as psycopg writes them."""
+        import pyarrow as pa
+
+        found: list[str | None] = []
+        for index, value in enumerate(values):
+            try:
+                found.append(self._literal(value))
+            except (psycopg.Error, ValueError, TypeError):
+                error = bad(value, f"no {self._target.type_name}")
+                error.index = index
+                raise error from None
+        return pa.array(found, type=pa.string())
+
+    def _literal(self, value: Any) -> str | None:
+        if value is None or isinstance(value, str):
+            return value
+        dumped = self._text_of(value)
+        return None if dumped is None else dumped.decode()
+
+
+def _of_type(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
+    import pyarrow as pa
+
+    return lambda values: pa.array(values, type=kind)
+
+
+def _split(lines: bytes, count: int) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    offsets = struct.pack("=ii", 0, len(lines))
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(lines)])
+    return pc.split_pattern(text, "\n").values.slice(0, count)  # nothing comes after the last line feed
+
+
+def _uuids(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([None if value is None else value.bytes for value in values], type=pa.binary(16))
+
+
+def _timestamps(values: Sequence[Any]) -> pa.Array:
+    """An aware datetime raises, for it cannot be subtracted from a naive one; so in the next function."""
+    import pyarrow as pa
+
+    since = [None if value is None else value - _EPOCH for value in values]
+    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us"))
+
+
+def _timestamptzs(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    # A third of the time that Arrow needs for aware datetimes.
+    since = [None if value is None else value - _EPOCH_UTC for value in values]
+    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us", "UTC"))
+
+
+def _common_scale(texts: pa.Array) -> int | None:
+    """The number of digits after the point that all the decimals have, or None.
+
+    Without a declared scale Postgres keeps each value's own; Arrow can carry it only where they agree.
+    """
+    import pyarrow.compute as pc
+
+    if pc.any(pc.match_substring(texts, "E")).as_py():
+        return None
+    points = pc.find_substring(texts, ".")
+    bounds = pc.min_max(points).as_py()
+    if bounds["max"] in (None, -1):
+        return 0
+    if bounds["min"] < 0:
+        return None
+    scales = pc.min_max(pc.subtract(pc.binary_length(texts), points)).as_py()
+    return int(scales["min"]) - 1 if scales["min"] == scales["max"] <= MAX_DECIMAL128 else None
+
+
+def _float4s(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    return to_float4(pa.array(values, type=pa.float64()))

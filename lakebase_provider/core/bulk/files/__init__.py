@@ -1,0 +1,1 @@
+"""Files wherever they lie: found, opened, and named in errors."""

@@ -1,0 +1,1 @@
+"""From a source to a table: all of it once, or nothing."""

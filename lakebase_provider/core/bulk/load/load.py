@@ -1,0 +1,313 @@
+"""Loading: all of it in one transaction, by the load's plan."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core.base import telemetry
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
+from lakebase_provider.core.bulk.load.copy_in import CopyResult, copy_in
+from lakebase_provider.core.bulk.load.ledger import Ledger
+from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
+from lakebase_provider.core.bulk.load.progress import Progress
+from lakebase_provider.core.bulk.load.rejects import Rejects
+from lakebase_provider.core.bulk.load.result import LoadResult
+from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, copy_between, create_for
+from lakebase_provider.core.bulk.tables.create import ensure_table
+from lakebase_provider.core.bulk.tables.merge import Counts, Merge
+from lakebase_provider.core.bulk.tables.replace import delete_rows
+from lakebase_provider.core.bulk.tables.swap import swap_in
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.connect.session import UTF8, settings
+from lakebase_provider.core.database.catalog import Table, TableName, read_table, resolve_name
+from lakebase_provider.core.database.refusals import typed_errors
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
+from lakebase_provider.core.errors.remedy import without_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+#: What to do about a value of another Postgres, which is right there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
+
+
+def load(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    **options: Unpack[LoadOptions],
+) -> LoadResult:
+    """Load into a table as part of the connection's transaction, which the caller commits.
+
+    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing; what the
+    transaction did before stays. A file of rejected rows is there when this returns: if the caller then rolls
+    back, it tells of rows of no load.
+
+    Args:
+        connection: The connection whose transaction it becomes part of.
+        source: Rows.
+        table: The table's name.
+        clock: Where the time comes from.
+        options: The fields of :class:`~lakebase_provider.core.bulk.load.plan.LoadPlan`.
+
+    Raises:
+        ConfigError: Options contradict each other; nothing has been sent.
+        LoadError: The load failed, and nothing of it stays.
+    """
+    plan = LoadPlan(**options)
+    with rejects_of(plan) as rejects:
+        return load_rows(connection, source, table, plan, rejects, clock=clock)
+
+
+def rejects_of(plan: LoadPlan) -> AbstractContextManager[Rejects | None]:
+    """What collects the rejected rows, where the plan has them put aside; left after the commit."""
+    return nullcontext() if plan.reject_to is None else Rejects(plan.reject_to)
+
+
+def load_rows(
+    connection: psycopg.Connection[Any],
+    source: Any,
+    table: str | tuple[str, str] | TableName,
+    plan: LoadPlan,
+    rejects: Rejects | None,
+    *,
+    clock: Clock,
+) -> LoadResult:
+    """:func:`load` by a plan, with :func:`rejects_of` it in the hands of who commits."""
+    name = TableName.parse(table)
+    with (
+        telemetry.span("load", mode=plan.mode),
+        # Where rows are put aside, what is refused all the same could not be.
+        without_options(*(() if rejects is None else ("on_error",))),
+        typed_errors(f"Load into {name}"),
+        _transaction(connection),
+        settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
+        Progress(str(name), clock=clock) as progress,
+    ):
+        return _Load(connection, source, plan, rejects, progress, clock).run(name)
+
+
+@contextmanager
+def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """All or nothing: not even an entry of the ledger may outlive a load that fails, whoever commits."""
+    if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        with connection.transaction():  # a savepoint, where a transaction is under way
+            yield
+        return
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):  # what went wrong first is what the caller is told
+            connection.rollback()
+        raise
+
+
+@dataclass
+class _Load:
+    """One load under way."""
+
+    connection: psycopg.Connection[Any]
+    source: Any
+    plan: LoadPlan
+    rejects: Rejects | None
+    progress: Progress
+    clock: Clock
+
+    def run(self, name: TableName) -> LoadResult:
+        name = resolve_name(self.connection, name)
+        ledger = None
+        if self.plan.load_id is not None:
+            ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
+            ledger.ensure()
+            earlier = self._claimed(ledger, name, self.plan.load_id)
+            if earlier is not None:
+                logger.info(
+                    "Skipped: load_id %r of %s was %s (%d rows).",
+                    self.plan.load_id,
+                    name,
+                    earlier.reason,
+                    earlier.rows,
+                )
+                return earlier
+        result = self._moved(name)
+        if ledger is not None:
+            ledger.record(result, self.plan.forced_id)
+        _log(result)
+        return result
+
+    def _claimed(self, ledger: Ledger, name: TableName, load_id: str) -> LoadResult | None:
+        if self.plan.force:
+            return ledger.claim_anew(name, load_id, self.plan.mode, self.plan.forced_id)
+        return ledger.claim(name, load_id, self.plan.mode)
+
+    def _moved(self, name: TableName) -> LoadResult:
+        # A load that is skipped never asks for what it would have loaded.
+        resolve = getattr(self.source, "as_load_source", None)
+        if resolve is not None:
+            self.source = resolve()
+        if not isinstance(self.source, PostgresQuery):
+            return self._move(self._table(name))
+        self.plan.csv.require_unused("a query on another Postgres")
+        if self.rejects is not None:
+            raise ConfigError(
+                "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
+                remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
+            )
+        # Its rows are never put aside.
+        with (
+            closing(self.source),
+            without_options("on_error"),
+            typed_errors(f"Load into {name}", of_a_value=_IN_THE_QUERY),
+        ):
+            return self._move(self._table(name))
+
+    def _table(self, name: TableName) -> Table:
+        if self.plan.create and isinstance(self.source, PostgresQuery):
+            return create_for(
+                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
+            )
+        if self.plan.create:
+            table, self.source = ensure_table(
+                self.connection,
+                name,
+                self.source,
+                columns=self.plan.columns,
+                keys=self.plan.keys or (),
+                csv=self.plan.csv,
+            )
+            return table
+        table = read_table(self.connection, name)
+        if table.kind not in {"r", "p", "f"}:
+            raise LoadError(f"{name} is a view.", remedy="Load into the table below it.")
+        return table
+
+    def _move(self, table: Table) -> LoadResult:
+        if self.plan.mode == "append":
+            copied = self._copy(table, None)
+            counts = Counts(inserted=copied.rows)
+        elif self.plan.mode == "replace":
+            copied, counts = self._replace(table)
+        else:
+            copied, counts = self._merge(table)
+        if self.rejects is not None:
+            self.rejects.write(self.connection, table.name, copied.columns, self.plan.load_id)
+        return LoadResult(
+            table=str(table.name),
+            mode=self.plan.mode,
+            load_id=self.plan.load_id,
+            rows=copied.rows,
+            inserted=counts.inserted,
+            updated=counts.updated,
+            deleted=counts.deleted,
+            unchanged=copied.rows - counts.inserted - counts.updated,
+            rejected=copied.rejected,
+            bytes=copied.bytes,
+            seconds=self.progress.seconds,
+            format=copied.format,
+            reason=copied.reason,
+        )
+
+    def _copy(self, table: Table, into: TableName | None) -> CopyResult:
+        self.progress.phase("copy")
+        if isinstance(self.source, PostgresQuery):
+            copied = copy_between(
+                self.connection,
+                self.source,
+                table,
+                into=into,
+                columns=self.plan.columns,
+                progress=self.progress,
+            )
+            self.progress(copied.rows, copied.bytes)
+            return copied
+        copied = copy_in(
+            self.connection,
+            self.source,
+            table,
+            into=into,
+            columns=self.plan.columns,
+            csv=self.plan.csv,
+            progress=self.progress,
+            reject=self.rejects,
+        )
+        # The format's trailer comes after the last batch.
+        self.progress(copied.rows, copied.bytes)
+        return copied
+
+    def _replace(self, table: Table) -> tuple[CopyResult, Counts]:
+        where = self.plan.slice(self.connection)
+        if where is None:
+            with swap_in(self.connection, table) as new:
+                if new is not None:
+                    copied = self._copy(table, new.name)
+                    self.progress.phase("swap")
+                    return copied, Counts(copied.rows, 0, new.replaced_rows())
+        self.progress.phase("delete")
+        deleted = delete_rows(self.connection, table, where)
+        copied = self._copy(table, None)
+        return copied, Counts(copied.rows, 0, deleted)
+
+    def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
+        keys = self.plan.merge_keys(table)
+        stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
+        columns = sql.SQL(", ").join(column.sql() for column in table.writable)
+        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        self._execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+                sql.Identifier(stage.table), columns, table.name.sql()
+            )
+        )
+        copied = self._copy(table, stage)
+        needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
+        missing = [name for name in needed if name not in copied.columns]
+        if missing:
+            raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
+        self.progress.phase("merge")
+        merge = Merge(
+            table,
+            stage,
+            copied.columns,
+            keys,
+            version_column=self.plan.version_column,
+            delete_missing=self.plan.delete == "missing",
+            slice=self.plan.slice(self.connection),
+        )
+        counts = merge.run(self.connection, copied.rows)
+        self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+        return copied, counts
+
+    def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
+        return plain_cursor(self.connection).execute(query, parameters)
+
+
+def _log(result: LoadResult) -> None:
+    pace = result.bytes / 1e6 / result.seconds if result.seconds else 0.0
+    logger.info(
+        "Loaded %s (%s): %d rows, %.1f MB in %.1f s (%.1f MB/s), %s COPY: %s. Inserted %d, updated %d,"
+        " deleted %d, unchanged %d, rejected %d.",
+        result.table,
+        result.mode,
+        result.rows,
+        result.bytes / 1e6,
+        result.seconds,
+        pace,
+        result.format,
+        result.reason,
+        result.inserted,
+        result.updated,
+        result.deleted,
+        result.unchanged,
+        result.rejected,
+    )

@@ -1,0 +1,275 @@
+"""What a load shall do: its options, checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+
+from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.base.sql.names import identifier
+from lakebase_provider.core.base.sql.sql_text import with_inert_comments
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
+from lakebase_provider.core.bulk.load.result import Mode
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+
+# What a load needs besides its options comes with the driver, without which a DAG file is parsed.
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import sql
+
+    from lakebase_provider.core.database.catalog import Table, TableName
+
+#: A condition: SQL of the caller's own, SQL with its parameters, or columns with their values.
+Where: TypeAlias = "str | sql.Composable | tuple[str, Any] | Mapping[str, Any]"
+#: Where rejected rows go: a table's name, or a file's path as a :class:`~pathlib.Path`.
+RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
+
+_CHOICES = {
+    "mode": get_args(Mode),
+    "delete": ("none", "missing"),
+    "on_error": ("fail", "reject"),
+}
+
+
+class LoadOptions(TypedDict, total=False):
+    """The options of a load by name; :class:`LoadPlan` says what they mean."""
+
+    mode: Mode
+    keys: Sequence[str] | None
+    columns: Sequence[str] | None
+    version_column: str | None
+    delete: Literal["none", "missing"]
+    where: Where | None
+    load_id: str | None
+    force: bool
+    forced_by: str | None
+    create: bool
+    on_error: Literal["fail", "reject"]
+    reject_to: RejectTo | None
+    ledger_schema: str | None
+    delimiter: str | None
+    encoding: str
+    null: str | Sequence[str]
+    header: bool
+    quote: str | None
+
+
+#: Their names, for who has none of them.
+LOAD_OPTIONS = tuple(LoadOptions.__annotations__)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """How rows go into a table.
+
+    Attributes:
+        mode: ``"append"`` adds them; ``"merge"`` changes rows of the same key and adds the others;
+            ``"replace"`` leaves no other rows than these, in the whole table or where `where` holds.
+        keys: For merge: names of the columns that identify a row; the primary key by default.
+        columns: The table's columns that the source's columns go to, in the source's order; by default
+            those of the source's names, or all that the server does not compute for rows without names.
+        version_column: For merge: a row is only changed by one whose value here is not smaller.
+        delete: For merge: ``"missing"`` removes rows whose key the source does not have.
+        where: For replace: the slice that is replaced. For ``delete="missing"``: the slice in which rows may
+            be removed. SQL, ``(SQL, parameters)``, or a mapping of columns to values.
+        load_id: What makes two attempts the same load: the second one is skipped. None to load every time.
+        force: Whether to load although one of that `load_id` took place; this one is then the one that the
+            ledger knows.
+        forced_by: Who forces it, such as a run's id: of the same one a second forced load is skipped, so that
+            an attempt whose success nobody heard of is not made twice. None to load at each forced attempt.
+        create: Whether to create a missing table, with the types of the source's columns; `keys` become
+            its primary key.
+        on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
+        reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
+        ledger_schema: Schema of the ledger; that of the table by default.
+        delimiter: For CSV files, as the following, which :class:`CsvFormat` explains: the character between
+            two fields; a comma by default, in a ``.tsv`` file a tab.
+        encoding: The file's encoding, such as ``"cp1252"``.
+        null: What stands, without quotes, for NULL: a text, or a list of texts; by default an empty field.
+        header: Whether the first row holds the columns' names; without it, `columns` gives them.
+        quote: The character around a field; None where quotes mean nothing.
+
+    Raises:
+        ConfigError: Options contradict each other, or a name is none.
+    """
+
+    mode: Mode = "append"
+    keys: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
+    version_column: str | None = None
+    delete: Literal["none", "missing"] = "none"
+    where: Where | None = None
+    load_id: str | None = None
+    force: bool = False
+    forced_by: str | None = None
+    create: bool = False
+    on_error: Literal["fail", "reject"] = "fail"
+    reject_to: RejectTo | None = None
+    ledger_schema: str | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    null: str | Sequence[str] = ""
+    header: bool = True
+    quote: str | None = '"'
+
+    def __post_init__(self) -> None:
+        check_load_options(vars(self))
+
+    @property
+    def csv(self) -> CsvFormat:
+        """How CSV files are written.
+
+        Raises:
+            ConfigError: It cannot be.
+        """
+        return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
+
+    @property
+    def forced_id(self) -> str | None:
+        """The entry of the ledger that tells of a forced load; None where each forced attempt is to load."""
+        if not self.force or self.load_id is None or self.forced_by is None:
+            return None
+        return f"{self.load_id} (forced by {self.forced_by})"
+
+    @property
+    def bears_repetition(self) -> bool:
+        """Whether a second attempt is skipped if this one succeeds."""
+        return self.load_id is not None and (not self.force or self.forced_id is not None)
+
+    def merge_keys(self, table: Table) -> tuple[str, ...]:
+        """The columns that identify a row of a table.
+
+        Raises:
+            ConfigError: None are given, and the table has no primary key.
+            ColumnMismatchError: The table has no such column.
+        """
+        keys = tuple(self.keys or table.primary_key)
+        if not keys:
+            raise ConfigError(
+                f"{table.name} has no primary key, and no keys are given.",
+                remedy="Give keys= the columns that identify a row.",
+            )
+        wanted = keys if self.version_column is None else (*keys, self.version_column)
+        missing = [name for name in wanted if table.column(name) is None]
+        if missing:
+            raise ColumnMismatchError(f"{table.name} has no column {', '.join(map(repr, missing))}.")
+        return keys
+
+    def slice(self, connection: psycopg.Connection[Any]) -> sql.Composable | None:
+        """`where` as SQL, or None."""
+        import psycopg
+        from psycopg import sql
+
+        if self.where is None or isinstance(self.where, sql.Composable):
+            return self.where
+        if isinstance(self.where, str):
+            return sql.SQL(self.where + "\n")  # what ends in a comment must not swallow what follows
+        if isinstance(self.where, tuple):
+            condition, *values = self.where
+            text = psycopg.ClientCursor(connection).mogrify(with_inert_comments(condition, *values), *values)
+            return sql.SQL(text + "\n")
+        return sql.SQL(" AND ").join(_equals(name, value) for name, value in self.where.items())
+
+
+def _equals(name: str, value: Any) -> sql.Composable:
+    from psycopg import sql
+
+    column = sql.Identifier(identifier(name))
+    if value is None:
+        return sql.SQL("{} IS NULL").format(column)
+    if isinstance(value, (list, set, frozenset)):
+        some = sql.SQL("{} = ANY({})").format(column, sql.Literal([one for one in value if one is not None]))
+        # NULL equals nothing, not even itself.
+        return sql.SQL("({} OR {} IS NULL)").format(some, column) if None in value else some
+    return sql.SQL("{} = {}").format(column, sql.Literal(value))
+
+
+def check_load_options(given: Mapping[str, Any]) -> None:
+    """Look at the options that are known, before there is a connection, and without the driver.
+
+    Args:
+        given: Options by name, as :class:`LoadPlan` has them. What is not known yet, such as a template, is
+            left out, and nothing is said of what depends on it.
+
+    Raises:
+        ConfigError: Options contradict each other, have values that there are not, or a name is none.
+    """
+    for name, allowed in _CHOICES.items():
+        if name in given:
+            require_choice(name, given[name], allowed)
+    for field in ("keys", "columns"):
+        _check_names(field, given.get(field))
+    for name in ("version_column", "ledger_schema"):
+        if given.get(name) is not None:
+            identifier(given[name])
+    _check_merge(given)
+    _check_where(given)
+    if {"on_error", "reject_to"} <= given.keys() and (given["on_error"] == "reject") != (
+        given["reject_to"] is not None
+    ):
+        raise ConfigError(
+            "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
+        )
+    if given.get("on_error") == "reject" and given.get("delete") == "missing":
+        raise ConfigError(
+            "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
+            " count as missing, and its predecessor be deleted.",
+            remedy="Load with on_error='fail', or delete='none'.",
+        )
+    _check_id("load_id", given.get("load_id"))
+    _check_id("forced_by", given.get("forced_by"))
+    if not isinstance(given.get("force", False), bool):
+        # A text such as "false" would count as true.
+        raise ConfigError(f"force is a {type(given['force']).__name__}.", remedy="Give True or False.")
+    CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
+
+
+def _check_names(field: str, names: Any) -> None:
+    if isinstance(names, str):
+        raise ConfigError(f"{field} is a str.", remedy=f"Give a list: {field}=[{names!r}].")
+    for name in names or ():
+        identifier(name)
+    if names is not None and (not names or len(set(names)) != len(names)):
+        raise ConfigError(f"{field} is empty or names a column twice.", remedy="Name each once.")
+
+
+def _check_merge(given: Mapping[str, Any]) -> None:
+    if "mode" not in given or given["mode"] == "merge":
+        return
+    only = {
+        "version_column": given.get("version_column"),
+        "delete": None if given.get("delete", "none") == "none" else given["delete"],
+        # A table that is created has them for its primary key.
+        "keys": None if given.get("create", True) else given.get("keys"),
+    }
+    for name, value in only.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name}= has no meaning with mode={given['mode']!r}.",
+                remedy="Leave it out, or use mode='merge'.",
+            )
+
+
+def _check_where(given: Mapping[str, Any]) -> None:
+    where = given.get("where")
+    if where is None:
+        return
+    if not where:
+        raise ConfigError(
+            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
+        )
+    if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
+        raise ConfigError(
+            f"where= has no meaning with mode={given['mode']!r}.",
+            remedy="Leave it out, or use mode='replace', or mode='merge' with delete='missing'.",
+        )
+
+
+def _check_id(field: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+        raise ConfigError(
+            f"{field} is {value!r}."[:200],
+            remedy="Give a text that is the same at each attempt, such as dag/task/run/map index.",
+        )

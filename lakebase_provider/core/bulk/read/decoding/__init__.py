@@ -1,0 +1,1 @@
+"""Binary COPY data taken apart."""

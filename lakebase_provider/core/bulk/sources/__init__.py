@@ -1,0 +1,1 @@
+"""Sources of rows, read as batches of columns in constant memory."""

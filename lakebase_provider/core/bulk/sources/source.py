@@ -1,0 +1,496 @@
+"""Any source of rows as batches of columns: what it is called, and how it is read in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
+from lakebase_provider.core.bulk.sources.seen import Reading, read_once
+from lakebase_provider.core.bulk.types.arrow import require_known
+from lakebase_provider.core.bulk.types.target_columns import BadValueError
+from lakebase_provider.core.database.catalog import require_width
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Rows of one batch of Python rows: enough to make a batch's fixed costs vanish, few enough to stay in the
+#: processor's cache.
+ROWS = 10_000
+#: Bytes of Arrow data in one batch, small enough for the processor's cache too, and the bound of its rows.
+_BATCH_BYTES = 1 << 20
+_BATCH_ROWS = 65_536
+#: Names of columns that an error lists.
+_LISTED = 50
+_NOTHING: Any = object()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, column by column.
+
+    Attributes:
+        columns: For each column an Arrow array or a sequence of Python values.
+        rows: How many rows.
+    """
+
+    columns: tuple[Any, ...]
+    rows: int
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """The rows from `start` up to `stop`."""
+        return Batch(tuple(column[start:stop] for column in self.columns), stop - start)
+
+    def row(self, index: int) -> tuple[Any, ...]:
+        """One row as Python values; bytes in a text that are no UTF-8 are written as ``\\x80``."""
+        values = (column[index] for column in self.columns)
+        return tuple(_of_arrow(value) if hasattr(value, "as_py") else value for value in values)
+
+
+def _of_arrow(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        if hasattr(value, "as_buffer"):
+            return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
+        return [_of_arrow(item) for item in value.values]
+
+
+class Source:
+    """A source of rows, opened.
+
+    Attributes:
+        description: What it is, for logs, such as ``"Polars LazyFrame"``.
+        column_names: Names of its columns; None for rows that have positions alone.
+        schema: Arrow schema; None for Python rows, whose types show only as they come.
+        void: Names of columns that hold nothing but NULL and go into a column of any type.
+        width: How many columns, where known before the first batch.
+        json: Whether texts that go to arrays may be JSON's.
+        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of
+            what is being read. None where a row's number says it all.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        batches: Callable[[], Iterator[Batch]],
+        *,
+        column_names: tuple[str, ...] | None = None,
+        schema: pa.Schema | None = None,
+        width: int | None = None,
+        close: Callable[[], None] | None = None,
+        void: frozenset[str] = frozenset(),
+        json: bool = False,
+        row_name: Callable[[int], str] | None = None,
+    ) -> None:
+        self.void = void
+        self.json = json
+        self.row_name = row_name
+        self.description = description
+        self.column_names = column_names
+        self.schema = schema
+        self.width = len(column_names) if column_names is not None else width
+        self._batches = batches
+        self._close = close
+        if column_names is not None:
+            _unique(column_names)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows; can be asked for once.
+
+        Raises:
+            BadValueError: A row is no row of this source; its index is that in the source.
+        """
+        return self._batches()
+
+    def select(self, names: Sequence[str]) -> Source:
+        """The same source with some of its columns, in that order.
+
+        Raises:
+            ColumnMismatchError: It has no such column.
+        """
+        assert self.column_names is not None
+        if tuple(names) == self.column_names:
+            return self
+        known = {name: place for place, name in enumerate(self.column_names)}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise no_such_column(self.description, missing[0], self.column_names)
+        places = [known[name] for name in names]
+        batches = self._batches
+        return Source(
+            self.description,
+            lambda: (Batch(tuple(b.columns[place] for place in places), b.rows) for b in batches()),
+            column_names=tuple(names),
+            schema=None if self.schema is None else _picked(self.schema, places),
+            close=self._close,
+            void=self.void,
+            json=self.json,
+            row_name=self.row_name,
+        )
+
+    @property
+    def batch_schema(self) -> pa.Schema | None:
+        """The schema that the batches have, in which a column that holds nothing but NULL has no type."""
+        if self.schema is None or not self.void:
+            return self.schema
+        import pyarrow as pa
+
+        return pa.schema([pa.field(f.name, pa.null()) if f.name in self.void else f for f in self.schema])
+
+    def close(self) -> None:
+        """Close what opening it opened; a cursor or file that the caller opened stays open."""
+        if self._close is not None:
+            self._close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV) -> Source:
+    """Open a source of rows.
+
+    Args:
+        source: Rows (tuples, lists or dicts) in any iterable; a pandas DataFrame (its index is left out; NaN
+            and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
+            RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
+            path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
+            ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
+            DB-API cursor that has run its query.
+        columns: Columns to take, by name; for rows without names, the names that they get. None for all.
+        csv: How CSV files are written.
+
+    Raises:
+        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them; or `csv` is
+            given for something else.
+        ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
+            columns than a table can have.
+    """
+    if columns is not None:
+        require_width(len(columns), "columns=")
+    found = _open(source, columns, csv)
+    try:
+        return _chosen(found, columns)
+    except BaseException:
+        found.close()
+        raise
+
+
+def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
+    if columns is None:
+        require_width(found.width or 0, f"The source ({found.description})")
+        return found
+    if found.column_names is not None:
+        return found.select(columns)
+    if found.width is not None and found.width != len(columns):
+        raise ColumnMismatchError(
+            f"The first row has {found.width} values, for the {len(columns)} columns "
+            f"{', '.join(map(repr, columns))}."
+        )
+    return found
+
+
+def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
+    # Types of libraries are known by their modules' names: none is imported that is not there already.
+    module = type(source).__module__.partition(".")[0]
+    kind = type(source).__name__
+    if isinstance(source, (bytes, bytearray, Mapping, set, frozenset)):
+        raise _unknown(source)
+    if isinstance(source, (str, os.PathLike)) or (hasattr(source, "open") and hasattr(source, "suffix")):
+        from lakebase_provider.core.bulk.sources.from_files import open_file
+
+        return open_file(source, columns, csv)
+    csv.require_unused(f"{module} {kind}")
+    if kind in ("Series", "Index") and hasattr(source, "to_frame"):
+        raise ConfigError(
+            f"A {module} {kind} is one column, and no rows of a table.",
+            remedy="Give a data frame: source.to_frame('the column's name').",
+        )
+    if module == "pandas" and kind == "DataFrame":
+        from lakebase_provider.core.bulk.sources.from_frames import open_pandas
+
+        return open_pandas(source, columns)
+    if module == "polars" and kind == "DataFrame":
+        from lakebase_provider.core.bulk.sources.from_frames import open_polars
+
+        return open_polars(source)
+    if module == "polars" and kind == "LazyFrame":
+        from lakebase_provider.core.bulk.sources.from_frames import open_lazy
+
+        return open_lazy(source, columns)
+    if hasattr(source, "__arrow_c_stream__"):
+        return open_stream(source, f"{module} {kind}")
+    if hasattr(source, "__arrow_c_array__"):
+        return open_stream(_table_of(source, f"{module} {kind}"), f"{module} {kind}")
+    if hasattr(source, "fetchmany") and hasattr(source, "description"):
+        return _open_cursor(source)
+    if isinstance(source, Iterable):
+        return _open_rows(source)
+    raise _unknown(source)
+
+
+def _table_of(source: Any, description: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_batches([pa.record_batch(source)])
+    except (pa.ArrowInvalid, TypeError, ValueError):
+        raise _one_column(description) from None
+
+
+def _one_column(description: str) -> ConfigError:
+    return ConfigError(
+        f"{description} holds one column, and no rows of a table.",
+        remedy="Give a table: pyarrow.table({'name of the column': source}).",
+    )
+
+
+def _unknown(source: Any) -> ConfigError:
+    return ConfigError(
+        f"A {type(source).__name__} is no source of rows.",
+        remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a file, "
+        "or a DB-API cursor.",
+    )
+
+
+def open_stream(source: Any, description: str, close: Callable[[], None] | None = None) -> Source:
+    """A source of Arrow data, read batch by batch.
+
+    Args:
+        source: Anything with ``__arrow_c_stream__``.
+        description: What it is.
+        close: Closes what it reads from.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise ConfigError(
+            f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
+        ) from None
+    try:
+        reader = pa.RecordBatchReader.from_stream(source)
+    except pa.ArrowInvalid:  # its schema is not that of rows
+        raise _one_column(description) from None
+    if not hasattr(source, "read_next_batch"):
+        return arrow_source(reader.schema, reader, description, close)
+    reading = Reading(source)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first = next(reader, None)
+        reading.began(empty=first is None)
+        if first is not None:
+            yield first
+            yield from reader
+            reading.ended()
+
+    def close_both() -> None:
+        reading.close()
+        if close is not None:
+            close()
+
+    return arrow_source(reader.schema, batches(), description, close_both)
+
+
+def arrow_source(
+    schema: pa.Schema,
+    found: Iterable[pa.RecordBatch],
+    description: str,
+    close: Callable[[], None] | None = None,
+    *,
+    small: bool = False,
+    json: bool = False,
+) -> Source:
+    """A source of record batches of one schema; big ones are cut to what is encoded at once.
+
+    Args:
+        schema: The schema.
+        found: The batches.
+        description: What it is.
+        close: Closes what it reads from.
+        small: Whether they have the right size already.
+        json: Whether their texts are from JSON.
+
+    Raises:
+        ColumnMismatchError: A column is of an extension type that is not known.
+    """
+    require_known(schema)
+
+    def batches() -> Iterator[Batch]:
+        number = 0
+        for batch in found:
+            if not batch.schema.equals(schema):
+                raise BadValueError("a batch of another schema", kind="record batch", index=number)
+            number += batch.num_rows
+            for piece in (batch,) if small else _pieces(batch):
+                yield Batch(tuple(piece.columns), piece.num_rows)
+
+    names = tuple(schema.names)
+    return Source(description, batches, column_names=names, schema=schema, close=close, json=json)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    rows = rows_at_once(batch.nbytes, batch.num_rows)
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def rows_at_once(size: int, rows: int) -> int:
+    """How many rows to encode at once, of data of so many bytes and rows."""
+    return max(min(_BATCH_BYTES * rows // max(size, 1), _BATCH_ROWS), 1)
+
+
+def _open_cursor(cursor: Any) -> Source:
+    if cursor.description is None:
+        raise ConfigError("The cursor has no rows to give.", remedy="Execute a query with it first.")
+    names = tuple(column[0] for column in cursor.description)
+
+    def chunks() -> Iterator[Sequence[Any]]:
+        while rows := cursor.fetchmany(ROWS):
+            yield rows
+
+    def batches() -> Iterator[Batch]:
+        found = chunks()
+        first = next(found, None)
+        reading.began(empty=first is None)
+        if first is None:
+            return
+        named = isinstance(first[0], Mapping)
+        yield from _transposed(itertools.chain([first], found), names, named=named)
+        reading.ended()
+
+    # Where the cursor does not count its rows, another statement shows by another description.
+    number = getattr(cursor, "rownumber", None)
+    counts = isinstance(number, int)
+    reading = Reading(cursor, None if counts else cursor.description, anew=counts and number == 0)
+    description = f"cursor of {type(cursor).__module__}"
+    return Source(description, batches, column_names=names, close=reading.close)
+
+
+def _open_rows(rows: Iterable[Any]) -> Source:
+    items, reading = read_once(rows)
+    try:
+        return _rows_source(items, reading.close)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
+    first = next(items, _NOTHING)
+    if first is _NOTHING:
+        return Source("no rows", lambda: iter(()))
+    everything = itertools.chain([first], items)
+    if hasattr(first, "__arrow_c_array__") and hasattr(first, "schema"):
+        return arrow_source(first.schema, everything, "Arrow record batches", close)
+    if isinstance(first, Mapping):
+        names: tuple[str, ...] | None = tuple(first)
+    elif isinstance(first, Sequence) and not isinstance(first, (str, bytes, bytearray)):
+        names = None
+    else:
+        raise ConfigError(
+            f"The first row is of type {type(first).__name__}.", remedy="Give rows as tuples, lists or dicts."
+        )
+
+    def chunks() -> Iterator[Sequence[Any]]:
+        while chunk := list(itertools.islice(everything, ROWS)):
+            yield chunk
+
+    return Source(
+        "Python rows",
+        lambda: _transposed(chunks(), names or tuple(map(str, range(len(first)))), named=names is not None),
+        column_names=names,
+        width=len(first),
+        close=close,
+    )
+
+
+def _transposed(chunks: Iterable[Sequence[Any]], names: tuple[str, ...], *, named: bool) -> Iterator[Batch]:
+    keys: Sequence[Any] = names if named else range(len(names))
+    getters = [operator.itemgetter(key) for key in keys]
+    begun = 0
+    for chunk in chunks:
+        try:
+            # By sets, at C speed: all rows have one length, and none is a text, whose items are characters.
+            fits = set(map(len, chunk)) == {len(names)} and not {str, bytes} & set(map(type, chunk))
+            columns = tuple([*map(get, chunk)] for get in getters) if fits else None
+        except (KeyError, IndexError, TypeError):
+            columns = None
+        if columns is None:
+            raise _bad_row(chunk, begun, names, named=named)
+        yield Batch(columns, len(chunk))
+        begun += len(chunk)
+
+
+def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named: bool) -> BadValueError:
+    shape = Mapping if named else Sequence
+    for index, row in enumerate(chunk, begun):
+        kind = type(row).__name__
+        if not isinstance(row, shape) or isinstance(row, (str, bytes)):
+            return BadValueError("no row like the first one", kind=kind, index=index)
+        if named:
+            missing = [name for name in names if name not in row]
+            if missing:
+                return BadValueError(
+                    f"no value for {missing[0]!r}, which the first row has", kind=kind, index=index
+                )
+        if len(row) != len(names):
+            reason = f"{len(row)} values, where the first row has {len(names)}"
+            return BadValueError(reason, kind=kind, index=index)
+    return BadValueError("no row like the first one", kind="row", index=begun)
+
+
+def _unique(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ColumnMismatchError(
+            f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
+        )
+
+
+def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnMismatchError:
+    """The error of a source that lacks a column.
+
+    Args:
+        description: What the source is.
+        name: The column.
+        names: The columns that it has.
+    """
+    return ColumnMismatchError(
+        f"The source ({description}) has no column {name!r}; it has {_listed(names)}.",
+        remedy=delimiter_remedy(description, names),
+    )
+
+
+def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
+    """What helps where all of a CSV file's header seems to have been taken for one name; None elsewhere.
+
+    Args:
+        description: What the source is.
+        names: The columns that it has.
+    """
+    mark = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    if mark is None or not description.startswith("CSV"):
+        return None
+    return (
+        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(map(repr, names[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _picked(schema: pa.Schema, places: Sequence[int]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([schema.field(place) for place in places])

@@ -1,0 +1,1 @@
+"""What a load does to its table."""

@@ -1,0 +1,226 @@
+"""A table for what is to be loaded: the columns of an Arrow schema as those of Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core.base.sql.names import identifier
+from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
+from lakebase_provider.core.bulk.sources.source import Source, open_source
+from lakebase_provider.core.bulk.types.arrow import KNOWN_EXTENSIONS
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.database.catalog import Table, TableName, read_table
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+from lakebase_provider.core.errors.remedy import Remedy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
+_ANY_PRECISION = 76
+
+
+def create_table(
+    connection: psycopg.Connection[Any],
+    name: TableName,
+    schema: pa.Schema,
+    *,
+    keys: Sequence[str] = (),
+) -> Table:
+    """Create a table for an Arrow schema, if there is none of that name.
+
+    Args:
+        connection: The connection whose transaction it becomes part of.
+        name: The table's name.
+        schema: Names and types of its columns.
+        keys: Names of the primary key's columns; no primary key if empty.
+
+    Returns:
+        The table as the catalog describes it; it may have been there.
+
+    Raises:
+        ConfigError: A name is none, or a type has no counterpart.
+        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+    """
+    names = [identifier(column) for column in schema.names]
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if not names or twice:
+        what = f"has {', '.join(map(repr, twice))} twice" if twice else "has no columns"
+        raise ColumnMismatchError(f"The source {what}: no table {name} can be created for it.")
+    missing = [key for key in keys if key not in names]
+    if missing:
+        raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
+    parts: list[sql.Composable] = [
+        sql.SQL("{} {}").format(sql.Identifier(field.name), sql.SQL(_type_of(field.type, field.name)))
+        for field in schema
+    ]
+    if keys:
+        parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
+    plain_cursor(connection).execute(
+        sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(name.sql(), sql.SQL(", ").join(parts))
+    )
+    return read_table(connection, name)
+
+
+def column_type(kind: pa.DataType) -> str:
+    """The type of Postgres that holds every value of an Arrow type.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    return _type_of(kind, "")
+
+
+def _type_of(kind: pa.DataType, column: str) -> str:
+    import pyarrow as pa
+
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        found = KNOWN_EXTENSIONS.get(kind.extension_name)
+        if found is None:
+            raise ConfigError(
+                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
+                remedy="Cast it in the source to a type that says what is meant, such as text.",
+            )
+        return found
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _type_of(kind.value_type, column)
+    if types.is_decimal(kind):
+        if kind.precision == _ANY_PRECISION:
+            return "numeric"
+        # A negative scale counts zeros before the point.
+        return f"numeric({kind.precision + max(-kind.scale, 0)},{max(kind.scale, 0)})"
+    if types.is_timestamp(kind):
+        return "timestamp" if kind.tz is None else "timestamptz"
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        element = _type_of(kind.value_type, column)
+        return element if element.endswith("[]") else f"{element}[]"
+    for test, name in _TYPES:
+        if getattr(types, test)(kind):
+            return name
+    raise ConfigError(
+        f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
+        remedy=Remedy(
+            "Cast it in the source, or create the table and load without create=True.",
+            options=("create",),
+            otherwise="Cast it in the source, such as to text.",
+        ),
+    )
+
+
+#: Arrow's tests of a type, and the type of Postgres that holds all its values.
+_TYPES = (
+    ("is_boolean", "boolean"),
+    ("is_int8", "smallint"),
+    ("is_int16", "smallint"),
+    ("is_uint8", "smallint"),
+    ("is_int32", "integer"),
+    ("is_uint16", "integer"),
+    ("is_int64", "bigint"),
+    ("is_uint32", "bigint"),
+    ("is_uint64", "numeric(20,0)"),
+    ("is_float16", "real"),
+    ("is_float32", "real"),
+    ("is_float64", "double precision"),
+    ("is_string", "text"),
+    ("is_large_string", "text"),
+    ("is_string_view", "text"),
+    ("is_binary", "bytea"),
+    ("is_large_binary", "bytea"),
+    ("is_fixed_size_binary", "bytea"),
+    ("is_binary_view", "bytea"),
+    ("is_date", "date"),
+    ("is_time", "time"),
+    ("is_duration", "interval"),
+    ("is_interval", "interval"),
+    ("is_struct", "jsonb"),
+    ("is_map", "jsonb"),
+    ("is_null", "text"),
+)
+
+
+def ensure_table(
+    connection: psycopg.Connection[Any],
+    name: TableName,
+    source: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    keys: Sequence[str] = (),
+    csv: CsvFormat = PLAIN_CSV,
+) -> tuple[Table, Source]:
+    """The table, created for the source where it is missing; and the source, opened.
+
+    Args:
+        connection: The connection whose transaction it becomes part of.
+        name: The table's name.
+        source: Rows, as :func:`~lakebase_provider.core.bulk.sources.source.open_source` takes them.
+        columns: The columns to take from the source; the names of those that rows without names have.
+        keys: Names of the primary key's columns.
+        csv: How CSV files are written.
+
+    Raises:
+        ConfigError: The source does not tell its columns, or a type has no counterpart.
+        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+    """
+    opened = open_source(source, columns, csv)
+    try:
+        try:
+            return read_table(connection, name), opened
+        except TableNotFoundError:
+            schema, opened = _described(opened, columns)
+            return create_table(connection, name, schema, keys=keys), opened
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
+    """The source's schema, inferred from its first batch where it does not know it; and the same source."""
+    import pyarrow as pa
+
+    if source.schema is not None and source.column_names is not None:
+        return source.schema, source
+    names = source.column_names or (None if columns is None else tuple(columns))
+    if names is None:
+        raise ConfigError(
+            "The rows have no column names to create a table with.",
+            remedy="Give columns=, or rows as dicts, or create the table first.",
+        )
+    batches = source.batches()
+    first = next(batches, None)
+    values = [()] * len(names) if first is None else first.columns
+    schema = pa.schema([(name, _inferred(name, column)) for name, column in zip(names, values, strict=True)])
+    rest = batches if first is None else chain([first], batches)
+    again = Source(
+        source.description,
+        lambda: rest,
+        column_names=source.column_names,
+        width=source.width,
+        close=source.close,
+    )
+    return schema, again
+
+
+def _inferred(name: str, values: Any) -> pa.DataType:
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {UUID}:
+        return pa.uuid()
+    if kinds == {Decimal}:
+        # The digits of the first rows bound nothing.
+        return pa.decimal256(_ANY_PRECISION, 0)
+    try:
+        return pa.array(values).type
+    except (pa.ArrowException, OverflowError) as error:
+        raise ConfigError(
+            f"The type of column {name!r} does not show in the first rows.",
+            remedy="Create the table first, or give Arrow data, whose types are known.",
+        ) from error

@@ -1,0 +1,207 @@
+"""A table that follows the columns of what is loaded into it, as far as the user allows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
+from lakebase_provider.core.database.catalog import Column, Table
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
+
+#: Integers by how much they hold, with the decimal digits that each needs.
+_INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
+_FLOATS = ("real", "double precision")
+_NUMERIC = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
+_SHORT_TEXT = re.compile(r"(character varying|character)(?:\(\d+\))?")
+_WRITTEN = {
+    "timestamptz": "timestamp with time zone",
+    "timestamp": "timestamp without time zone",
+    "time": "time without time zone",
+}
+#: More digits than a numeric may declare: it is left undeclared then.
+_MAX_PRECISION = 1000
+
+
+def evolve(
+    connection: psycopg.Connection[Any],
+    table: Table,
+    wanted: Mapping[str, str],
+    policy: SchemaEvolution,
+    *,
+    emptied: bool = False,
+) -> list[str]:
+    """Make a table take a source's columns, in the connection's transaction.
+
+    * ``error``: nothing is changed. The source must have all columns of the table that the server does not
+      fill by itself, and no others.
+    * ``add``: new columns are added; columns that the source lacks become NULL in its rows.
+    * ``widen``: as ``add``, and a type becomes one that holds the old and the new values exactly, such as
+      bigint for integer. Types between which there is none stay; whether the values fit is then seen when
+      they are loaded.
+    * ``recreate``: the table becomes what the source is. Grants, comments and what else hangs on the table
+      or on a column that stays are kept. Only for a table that has just been emptied.
+
+    Args:
+        connection: The role must own the table if anything is to change.
+        table: The table as the catalog describes it.
+        wanted: By column of the source, its type as Postgres writes it (``numeric(10,2)``).
+        policy: What may be done.
+        emptied: Whether the transaction has deleted all rows.
+
+    Returns:
+        What was changed, one line each, for the log; empty if nothing was.
+
+    Raises:
+        ColumnMismatchError: The policy does not allow what would be needed.
+        ConfigError: ``recreate`` for a table whose other rows stay.
+    """
+    new = [name for name in wanted if table.column(name) is None]
+    left_out = [column for column in table.columns if column.name not in wanted and not _filled(column)]
+    if policy == "recreate":
+        return _recreate(connection, table, wanted, emptied)
+    if policy == "error" and (new or left_out):
+        raise _mismatch(table, new, left_out)
+    if required := [column for column in left_out if column.not_null]:
+        raise _mismatch(table, [], required)
+    changes = [_add(name, wanted[name]) for name in new]
+    if policy == "widen":
+        for column in table.columns:
+            if column.name in wanted:
+                wider = common_type(column.type_name, wanted[column.name])
+                if wider is not None and wider != column.type_name:
+                    changes.append(_retype(column.name, wider))
+    return _alter(connection, table, changes)
+
+
+def canonical_type(name: str) -> str:
+    """A type's name as Postgres writes it, which is how types are compared here.
+
+    Example:
+        >>> canonical_type("timestamptz[]")
+        'timestamp with time zone[]'
+    """
+    element = name.removesuffix("[]")
+    return _WRITTEN.get(element, element) + name[len(element) :]
+
+
+def common_type(current: str, wanted: str) -> str | None:
+    """The narrowest type that holds all values of two exactly.
+
+    Args:
+        current: A type as Postgres writes it (``format_type``).
+        wanted: The other one.
+
+    Returns:
+        A type as Postgres writes it; None where there is no such type.
+
+    Example:
+        >>> common_type("integer", "numeric(6,2)")
+        'numeric(12,2)'
+    """
+    if current == wanted:
+        return current
+    pair = {current, wanted}
+    if pair <= _INTEGERS.keys():
+        return max(pair, key=lambda name: _INTEGERS[name])
+    if pair <= set(_FLOATS):
+        return _FLOATS[1]
+    if pair & set(_FLOATS) and pair & {"smallint", "integer"}:
+        return _FLOATS[1]
+    if pair == {"date", "timestamp without time zone"}:
+        return "timestamp without time zone"
+    if all(name == "text" or _SHORT_TEXT.fullmatch(name) for name in pair):
+        return "text"
+    first, second = _digits(current), _digits(wanted)
+    return None if first is None or second is None else _numeric(first, second)
+
+
+def _digits(name: str) -> tuple[int, int] | Literal["any"] | None:
+    """Digits before and after the point that a type holds; None if it is no decimal number."""
+    if name in _INTEGERS:
+        return _INTEGERS[name], 0
+    match = _NUMERIC.fullmatch(name)
+    if match is None:
+        return None
+    if match.group(1) is None:
+        return "any"
+    precision, scale = int(match.group(1)), int(match.group(2))
+    return precision - scale, scale
+
+
+def _numeric(first: tuple[int, int] | Literal["any"], second: tuple[int, int] | Literal["any"]) -> str:
+    if first == "any" or second == "any":
+        return "numeric"
+    whole, scale = max(first[0], second[0]), max(first[1], second[1])
+    return f"numeric({whole + scale},{scale})" if whole + scale <= _MAX_PRECISION else "numeric"
+
+
+def _filled(column: Column) -> bool:
+    """Whether the server gives the column a value where the source does not."""
+    return column.generated or column.has_default
+
+
+def _recreate(
+    connection: psycopg.Connection[Any], table: Table, wanted: Mapping[str, str], emptied: bool
+) -> list[str]:
+    changes = [
+        f"DROP COLUMN {_quoted(column.name)}"
+        for column in table.columns
+        if column.name not in wanted and not _filled(column)
+    ]
+    for name, type_name in wanted.items():
+        column = table.column(name)
+        if column is None:
+            changes.append(_add(name, type_name))
+        elif column.type_name != type_name:
+            # There are no rows whose values would have to become of the new type.
+            changes.append(_retype(name, type_name) + f" USING NULL::{type_name}")
+    if changes and not emptied:
+        raise ConfigError(
+            f"Table {table.name} has other columns than the source, and 'recreate' would change them for the "
+            "rows that stay in it.",
+            remedy="Use 'add' or 'widen', or recreate where the whole table is replaced.",
+        )
+    return _alter(connection, table, changes)
+
+
+def _mismatch(table: Table, new: Sequence[str], left_out: Iterable[Column]) -> ColumnMismatchError:
+    missing = [column.name for column in left_out]
+    parts = []
+    if new:
+        parts.append(f"the source has {_listed(new)}, which the table has not")
+    if missing:
+        parts.append(f"the source lacks {_listed(missing)}")
+    return ColumnMismatchError(
+        f"Table {table.name}: {'; '.join(parts)}.",
+        remedy="Make the source's columns those of the table, or allow schema evolution: 'add' for new "
+        "columns and for nullable ones that are left out, 'recreate' for a new table.",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "column " * (len(names) == 1) + "columns " * (len(names) != 1) + ", ".join(map(repr, names))
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
+
+
+def _add(name: str, type_name: str) -> str:
+    return f"ADD COLUMN {_quoted(name)} {type_name}"
+
+
+def _retype(name: str, type_name: str) -> str:
+    return f"ALTER COLUMN {_quoted(name)} TYPE {type_name}"
+
+
+def _alter(connection: psycopg.Connection[Any], table: Table, changes: list[str]) -> list[str]:
+    if changes:
+        # The names are quoted, the types are the house's own words.
+        actions = sql.SQL(", ").join(sql.SQL(change) for change in changes)
+        connection.execute(sql.SQL("ALTER TABLE {} {}").format(table.name.sql(), actions))
+    return changes

@@ -1,0 +1,1 @@
+"""What a value is in Postgres, in Arrow and in Python."""

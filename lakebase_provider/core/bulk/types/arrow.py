@@ -1,0 +1,181 @@
+"""Arrow's types: what lies below an encoding, which one a target takes, and the checked ways there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
+from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
+from lakebase_provider.core.errors import ColumnMismatchError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Cast = Callable[["pa.Array"], "pa.Array"]
+#: Digits that Arrow's decimal128 holds.
+MAX_DECIMAL128 = 38
+#: Extension types that mean what a type of Postgres means, with that type's name.
+KNOWN_EXTENSIONS = {"arrow.json": "jsonb", "arrow.uuid": "uuid", "arrow.bool8": "boolean"}
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is one of Arrow's three types of text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def require_known(schema: pa.Schema) -> None:
+    """Refuse extension types whose meaning is not known: what they store need not be what they mean.
+
+    Raises:
+        ColumnMismatchError: A column is of such a type, or has one within.
+    """
+    for field in schema:
+        name = unknown_extension(field)
+        if name is not None:
+            raise ColumnMismatchError(
+                f"Column {field.name!r} of the source is of the extension type {name!r}, unknown here.",
+                remedy="Cast it in the source to a type that says what is meant, such as text.",
+            )
+
+
+def unknown_extension(field: pa.Field) -> str | None:
+    """The name of the extension type of a field, or of one within it, that is not known; else None."""
+    import pyarrow as pa
+
+    kind = field.type
+    # Of a type that nobody has registered here, only the field's metadata tell.
+    stored = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+    name = kind.extension_name if isinstance(kind, pa.BaseExtensionType) else stored
+    if name:
+        return None if name in KNOWN_EXTENSIONS else str(name)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return unknown_extension(pa.field("", kind.value_type))
+    within = (unknown_extension(kind.field(place)) for place in range(kind.num_fields))
+    return next((name for name in within if name is not None), None)
+
+
+def decoded_type(kind: pa.DataType) -> pa.DataType:
+    """The type below extension, dictionary and run-end encoding."""
+    import pyarrow as pa
+
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = pa.bool_() if kind.extension_name == "arrow.bool8" else kind.storage_type
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """The array without extension, dictionary and run-end encoding."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            is_bool = array.type.extension_name == "arrow.bool8"  # a byte, of which any but 0 is true
+            array = pc.not_equal(array.storage, 0) if is_bool else array.storage
+        elif pa.types.is_dictionary(array.type):
+            # Arrow cannot unfold a dictionary of string views, which is what Polars gives.
+            view = pa.types.is_string_view(array.type.value_type)
+            array = (array.dictionary.cast(pa.string()) if view else array.dictionary).take(array.indices)
+        elif pa.types.is_run_end_encoded(array.type):
+            array = pc.run_end_decode(array)
+        else:
+            return array
+
+
+def canonical(target: Target) -> pa.DataType:
+    """The Arrow type that encodes to the target's binary format."""
+    import pyarrow as pa
+
+    if target.kind == "numeric":
+        return pa.decimal128(target.precision or MAX_DECIMAL128, target.scale)
+    return {
+        "bool": pa.bool_(),
+        "int2": pa.int16(),
+        "int4": pa.int32(),
+        "int8": pa.int64(),
+        "float4": pa.float32(),
+        "float8": pa.float64(),
+        "bytea": pa.binary(),
+        "uuid": pa.binary(16),
+        "date": pa.date32(),
+        "time": pa.time64("us"),
+        "timestamp": pa.timestamp("us"),
+        "timestamptz": pa.timestamp("us", "UTC"),
+    }.get(target.kind, pa.string())
+
+
+def nulls(target: Target) -> Cast:
+    """Nulls of the target's type, for a column that has no type of its own."""
+    import pyarrow as pa
+
+    scalar = not (target.kind == "array" or (target.kind == "numeric" and target.precision > MAX_DECIMAL128))
+    kind = canonical(target) if scalar and target.scale >= 0 else pa.binary()
+    return lambda array: pa.nulls(len(array), kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether it is one of Arrow's types of lists."""
+    import pyarrow as pa
+
+    t = pa.types
+    return bool(
+        t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) or t.is_list_view(kind)
+    )
+
+
+def same(array: pa.Array) -> pa.Array:
+    """The array as it is."""
+    return array
+
+
+def to(kind: pa.DataType) -> Cast:
+    """A cast that raises where it would lose anything."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal128(kind):
+        return lambda array: array if array.type == kind else cast_to_decimal(array, kind)
+    return lambda array: array if array.type == kind else array.cast(kind, safe=True)
+
+
+def to_float4(array: pa.Array) -> pa.Array:
+    """The nearest float4, which is what the type means; but no infinity or 0 for what is out of its range."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wide = array.cast(pa.float64())
+    narrow = wide.cast(pa.float32())
+    same_ends = pc.is_inf(narrow).equals(pc.is_inf(wide)) and pc.equal(narrow, 0).equals(pc.equal(wide, 0))
+    if not same_ends:
+        raise BadValueError("out of range", kind=str(array.type))
+    return narrow
+
+
+def to_day(array: pa.Array) -> pa.Array:
+    """Midnights as days."""
+    import pyarrow as pa
+
+    days = array.cast(pa.date32())
+    if not days.cast(array.type).equals(array):
+        raise BadValueError("a time of day", kind=str(array.type))
+    return days
+
+
+def bounded(cast: Cast, integer: pa.DataType, first: int) -> Cast:
+    """Refuse what lies before Postgres' first day or moment."""
+    import pyarrow.compute as pc
+
+    def checked(array: pa.Array) -> pa.Array:
+        found = cast(array)
+        least = pc.min(found.view(integer)).as_py()
+        if least is not None and least < first:
+            raise BadValueError("before Postgres' first day", kind=str(array.type))
+        return found
+
+    return checked

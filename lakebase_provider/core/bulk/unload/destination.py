@@ -1,0 +1,151 @@
+"""Where an unload writes: files that get their names when all of them are whole."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lakebase_provider.core.bulk.files.locations import locate
+from lakebase_provider.core.bulk.files.plain_files import open_new, require_replaceable
+from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
+
+Format = Literal["parquet", "arrow", "csv", "jsonl"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_PART = re.compile(rf"part-(\d{{5,}})\.({'|'.join(FORMATS)})\Z")
+#: A file's name while it is written; two unloads to one place do not write the same one.
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.unfinished\Z")
+
+
+class Destination:
+    """A file, or a folder of numbered files, at a local path or behind a URI.
+
+    Args:
+        to: Local path, fsspec URI, or a path object with a file system of its own, such as Airflow's
+            ObjectStoragePath.
+        argument: Name of the argument that it comes from, for errors.
+
+    Raises:
+        ConfigError: As :func:`~lakebase_provider.core.bulk.files.locations.locate` says.
+    """
+
+    def __init__(self, to: Any, argument: str = "to") -> None:
+        try:
+            import fsspec
+        except ImportError:
+            raise ConfigError("Unloading needs fsspec.", remedy="Install lakebase-provider[arrow].") from None
+        place = locate(to, argument)
+        self.name = place.name
+        self._argument = argument
+        self._is_local = place.local is not None
+        if place.local is not None:
+            self._fs: Any = fsspec.filesystem("file")
+            self._path = str(place.local.absolute())
+        elif place.fs is not None:
+            self._fs, self._path = place.fs, place.path
+        else:
+            raise ConfigError(
+                f"{argument}: {self.name!r} cannot be written to.", remedy="Give a local path or a URI."
+            )
+
+    @contextmanager
+    def files(
+        self, suffix: Format, count: int | None, before_naming: Callable[[], object] | None = None
+    ) -> Iterator[list[Any]]:
+        """Open files for writing; on success they get their names, on failure they are removed.
+
+        What an earlier unload to the same place has left unfinished, whose process was killed, is removed
+        first. If that one still lives, it fails in the end.
+
+        Args:
+            suffix: Of the files in a folder.
+            count: How many files the folder shall have; None for a single file of the destination's name.
+            before_naming: Called when the files are whole, before they get their names; it may fail.
+
+        Raises:
+            ConfigError: The folder holds files that no unload has written, or what a file would replace is
+                none: a folder, pipe, socket, device or symbolic link.
+            LoadInterruptedError: Another unload to the same place has begun meanwhile.
+        """
+        parent, slash, last = self._path.rstrip("/").rpartition("/")
+        if count is None:
+            parent = f"{parent}{slash}"
+            names = [last]
+            if self._is_local:  # an object store shows a file when it is whole
+                self._remove_unfinished(parent, last)
+        else:
+            parent = f"{self._path.rstrip('/')}/"
+            self._require_own(parent)
+            self._remove_unfinished(parent)
+            names = [f"part-{number:05}.{suffix}" for number in range(count)]
+        token = secrets.token_hex(4)
+        if parent:
+            self._fs.makedirs(parent, exist_ok=True)
+        moves = [(f"{parent}.{name}.{token}.unfinished", f"{parent}{name}") for name in names]
+        opened: list[Any] = []
+        try:
+            for temporary, final in moves:
+                opened.append(self._new(temporary, final))
+            yield opened
+            for file in opened:
+                file.close()
+            if before_naming is not None:
+                before_naming()
+            for temporary, final in moves:
+                self._move(temporary, final)
+        except BaseException:
+            for file in opened:
+                with suppress(Exception):
+                    file.close()
+            for temporary, _ in moves:
+                with suppress(Exception):
+                    self._fs.rm_file(temporary)
+            raise
+        if count is not None:
+            wanted = {final for _, final in moves}
+            for path in self._listed(parent):
+                if f"{parent}{path.rpartition('/')[2]}" not in wanted:
+                    self._fs.rm_file(path)
+
+    def _new(self, temporary: str, final: str) -> Any:
+        if self._is_local:
+            return open_new(Path(temporary), require_replaceable(Path(final), self._argument))
+        return self._fs.open(temporary, "wb")
+
+    def _move(self, temporary: str, final: str) -> None:
+        try:
+            if self._is_local:
+                Path(temporary).replace(final)  # at once, so that a reader sees the old file or the new one
+            else:
+                self._fs.mv(temporary, final)
+        except FileNotFoundError as error:
+            raise LoadInterruptedError(
+                f"Another unload to {self.name!r} has begun meanwhile, and removed what this one wrote.",
+                remedy="Write to one place by one unload at a time.",
+                retryable=False,
+            ) from error
+
+    def _remove_unfinished(self, folder: str, name: str | None = None) -> None:
+        """Remove the unfinished files of that name, or of all."""
+        for path in self._listed(folder):
+            found = _UNFINISHED.match(path.rpartition("/")[2])
+            if found is not None and name in {None, found["name"]}:
+                with suppress(FileNotFoundError):  # its own unload, or another one, was faster
+                    self._fs.rm_file(path)
+
+    def _listed(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache()
+        return [str(path) for path in self._fs.ls(folder, detail=False)] if self._fs.exists(folder) else []
+
+    def _require_own(self, folder: str) -> None:
+        for path in self._listed(folder):
+            name = path.rstrip("/").rpartition("/")[2]
+            if name and not _PART.match(name) and not _UNFINISHED.match(name):
+                raise ConfigError(
+                    f"The folder {self.name!r} holds {name!r}, which is no part of an unload.",
+                    remedy="Unload to a folder of its own: its files are replaced.",
+                )

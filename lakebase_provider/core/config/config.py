@@ -1,0 +1,502 @@
+"""To what, and as whom: the settings of a connection, and the one parser of them.
+
+:class:`LakebaseConfig` is the table of the settings: each field carries its label, description, kind,
+limits and environment variables. The parser, Airflow's connection form, the Dagster resource and the
+documentation are all driven by that table, so a setting is added in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from lakebase_provider.core.base.plain_text import flaw
+from lakebase_provider.core.base.secret import Secret
+from lakebase_provider.core.config.allowed_hosts import check_host, workspace_url
+from lakebase_provider.core.config.environment import (
+    PRINCIPALS,
+    left_out,
+    opaque,
+    read_environment,
+    require_same_host,
+)
+from lakebase_provider.core.config.field import Setting, field
+from lakebase_provider.core.config.floors import check_floors
+from lakebase_provider.core.config.resource_names import (
+    ENDPOINT_FORMAT,
+    NameRefusedError,
+    endpoint_path,
+    instance_path,
+)
+from lakebase_provider.core.errors import ConfigError
+
+Auth = Literal["oauth", "password"]
+SslMode = Literal["verify-full", "verify-ca", "require"]
+Access = Literal["read_write", "read_only"]
+TokenStore = Literal["off", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LakebaseConfig:
+    """The settings of a connection to one Lakebase database.
+
+    Build it with :meth:`from_env`, :meth:`from_mapping` or :meth:`from_uri`, or directly with native values.
+    What is missing is resolved at the first connect: the host from the endpoint, the user from the client id
+    or else from the workspace's current user. Without explicit workspace credentials databricks-sdk looks
+    for them where it always does (profile, environment, notebook).
+
+    Raises:
+        ConfigError: A field is malformed or contradicts another. No network call has been made.
+    """
+
+    endpoint: str | None = field(
+        None,
+        "Endpoint",
+        f"Lakebase Autoscaling endpoint, {ENDPOINT_FORMAT}.",
+        env=("ENDPOINT_NAME", "LAKEBASE_ENDPOINT"),
+    )
+    instance: str | None = field(
+        None,
+        "Instance",
+        "Lakebase Provisioned instance, in place of an endpoint.",
+        env=("LAKEBASE_INSTANCE",),
+    )
+    database: str = field(
+        "databricks_postgres", "Database", "Name of the Postgres database.", env=("PGDATABASE",)
+    )
+    user: str | None = field(
+        None,
+        "User",
+        "Postgres role: a service principal's client id or a user's e-mail address. Resolved when left out.",
+        env=("PGUSER",),
+    )
+    host: str | None = field(
+        None,
+        "Host",
+        "Host of the database. Resolved from the endpoint when left out.",
+        env=("PGHOST",),
+        is_host=True,
+    )
+    access: Access = field(
+        "read_write",
+        "Access",
+        "read_only: the endpoint's or instance's host for reading alone, which answers from its secondaries.",
+        env=("LAKEBASE_ACCESS",),
+        choices=get_args(Access),
+    )
+    port: int = field(
+        5432, "Port", "Port of the database.", kind="integer", env=("PGPORT",), minimum=1, maximum=65535
+    )
+    auth: Auth = field(
+        "oauth",
+        "Authentication",
+        "oauth: a token that is minted and renewed for you. password: a native Postgres password.",
+        env=("LAKEBASE_AUTH",),
+        choices=get_args(Auth),
+    )
+    password: Secret | None = field(
+        None, "Password", "Native Postgres password, with auth=password.", kind="secret", env=("PGPASSWORD",)
+    )
+    workspace_host: str | None = field(
+        None,
+        "Workspace URL",
+        "URL of the workspace, https://<workspace>.databricks.com.",
+        env=("DATABRICKS_HOST",),
+        is_host=True,
+    )
+    client_id: str | None = field(
+        None,
+        "Client ID",
+        "Application id of the service principal.",
+        env=("DATABRICKS_CLIENT_ID",),
+        in_header=True,
+    )
+    client_secret: Secret | None = field(
+        None,
+        "Client secret",
+        "OAuth secret of the service principal.",
+        kind="secret",
+        in_header=True,
+        env=("DATABRICKS_CLIENT_SECRET",),
+    )
+    token: Secret | None = field(
+        None,
+        "Workspace token",
+        "Personal access token, in place of a client id and secret.",
+        kind="secret",
+        in_header=True,
+        env=("DATABRICKS_TOKEN",),
+    )
+    profile: str | None = field(
+        None, "Profile", "Profile of the Databricks configuration file.", env=("DATABRICKS_CONFIG_PROFILE",)
+    )
+    auth_type: str | None = field(
+        None,
+        "Workspace authentication",
+        "A databricks-sdk authentication, such as azure-cli, where the automatic choice does not fit.",
+        env=("DATABRICKS_AUTH_TYPE",),
+    )
+    azure_client_id: str | None = field(
+        None,
+        "Azure client ID",
+        "Application id of an Entra service principal.",
+        env=("ARM_CLIENT_ID",),
+        in_header=True,
+    )
+    azure_client_secret: Secret | None = field(
+        None,
+        "Azure client secret",
+        "Secret of an Entra service principal.",
+        kind="secret",
+        in_header=True,
+        env=("ARM_CLIENT_SECRET",),
+    )
+    azure_tenant_id: str | None = field(
+        None,
+        "Azure tenant ID",
+        "Tenant of an Entra service principal.",
+        env=("ARM_TENANT_ID",),
+        in_header=True,
+    )
+    credential_ttl: float | None = field(
+        None,
+        "Token lifetime",
+        "Seconds that a token lives; the workspace's 60 minutes when left out.",
+        kind="number",
+        minimum=300,
+        maximum=3600,
+        of_deployment=True,
+    )
+    credential_store: TokenStore = field(
+        "off",
+        "Token store",
+        "shared: this user's processes on this host share a token, in a file that only the user can read.",
+        env=("LAKEBASE_CREDENTIAL_STORE",),
+        choices=get_args(TokenStore),
+        of_deployment=True,
+    )
+    sslmode: SslMode = field(
+        "verify-full",
+        "SSL mode",
+        "verify-full checks who the server is before the token is sent.",
+        env=("PGSSLMODE",),
+        choices=get_args(SslMode),
+        of_deployment=True,
+    )
+    sslrootcert: str | None = field(
+        None,
+        "SSL root certificates",
+        "File of trusted certificates; certifi's bundle of public ones when left out.",
+        env=("PGSSLROOTCERT",),
+        of_deployment=True,
+    )
+    min_size: int = field(
+        0,
+        "Pool minimum",
+        "Connections that a pool keeps open.",
+        kind="integer",
+        minimum=0,
+        maximum=1000,
+        of_deployment=True,
+    )
+    max_size: int = field(
+        4,
+        "Pool maximum",
+        "Connections that a process opens at most.",
+        kind="integer",
+        minimum=1,
+        maximum=1000,
+        of_deployment=True,
+    )
+    max_lifetime: float = field(
+        2700.0,
+        "Maximum lifetime",
+        "Seconds after which a pooled connection is replaced; the server ends them after 3 days.",
+        kind="number",
+        minimum=1,
+        maximum=259_200,
+        of_deployment=True,
+    )
+    max_idle: float = field(
+        900.0,
+        "Maximum idle time",
+        "Seconds after which an unused pooled connection is closed; the server does it after 24 hours.",
+        kind="number",
+        minimum=1,
+        maximum=86_400,
+        of_deployment=True,
+    )
+    connect_budget: float = field(
+        60.0,
+        "Connect budget",
+        "Seconds that obtaining a connection may take, token and waking of the compute included.",
+        kind="number",
+        minimum=1,
+        maximum=3600,
+        of_deployment=True,
+    )
+    statement_timeout: float | None = field(
+        None,
+        "Statement timeout",
+        "Seconds after which the server cancels a statement.",
+        kind="number",
+        minimum=0.001,
+        of_deployment=True,
+    )
+    lock_timeout: float | None = field(
+        None,
+        "Lock timeout",
+        "Seconds that a statement waits for a lock.",
+        kind="number",
+        minimum=0.001,
+        of_deployment=True,
+    )
+    application_name: str = field(
+        "lakebase-provider",
+        "Application name",
+        "What pg_stat_activity shows.",
+        env=("PGAPPNAME",),
+        of_deployment=True,
+    )
+
+    def __post_init__(self) -> None:
+        # Secrets are opaque already: see _hide_secrets_at_once.
+        for row in settings():
+            value = getattr(self, row.name)
+            # A default is as it has to be, and most settings are left at theirs.
+            if value is not row.default:
+                object.__setattr__(self, row.name, row.default if value is None else row.parse(value))
+        self._check_target()
+        self._check_credentials()
+        if self.min_size > self.max_size:
+            raise setting("min_size").error(f"is {self.min_size}, more than max_size {self.max_size}")
+        if self.host is not None:
+            object.__setattr__(self, "host", check_host(setting("host"), self.host))
+        if self.workspace_host is not None:
+            object.__setattr__(
+                self, "workspace_host", workspace_url(setting("workspace_host"), self.workspace_host)
+            )
+        check_floors(self)
+        if self.sslrootcert is not None and not Path(self.sslrootcert).is_file():
+            raise setting("sslrootcert").error(f"names no file: {self.sslrootcert!r}")
+
+    def _check_target(self) -> None:
+        if self.endpoint is not None and self.instance is not None:
+            raise ConfigError(
+                "Both 'endpoint' and 'instance' are set.",
+                remedy="Keep 'endpoint' for Lakebase Autoscaling, or 'instance' for Lakebase Provisioned.",
+            )
+        self._check_name("endpoint", endpoint_path)
+        self._check_name("instance", instance_path)
+        if self.access == "read_only" and self.host is not None:
+            raise setting("access").error(
+                "is 'read_only' although 'host' is given",
+                remedy="Drop 'host': it is resolved from the endpoint.",
+            )
+        if self.auth == "oauth":
+            if self.endpoint is None and self.instance is None:
+                raise setting("endpoint").error(
+                    "is missing", remedy=f"Set it to {ENDPOINT_FORMAT} (or set 'instance')."
+                )
+            if self.password is not None:
+                raise setting("password").error(
+                    "is set although auth is 'oauth'",
+                    remedy="Drop it, or use auth='password' for a native Postgres password.",
+                )
+            if self.host is not None and self.host.split(".")[0].endswith("-pooler"):
+                raise setting("host").error(
+                    "names a pooled host, which takes no OAuth token",
+                    remedy="Drop 'host' (it is resolved from the endpoint), or use auth='password'.",
+                )
+
+    def _check_name(self, name: str, check: Callable[[str], str]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        try:
+            check(value)
+        except NameRefusedError as refused:
+            raise setting(name).error(refused.problem, remedy=refused.remedy) from None
+
+    def _check_credentials(self) -> None:
+        if self.auth == "password":
+            for name in ("user", "password"):
+                if getattr(self, name) is None:
+                    raise setting(name).error("is missing although auth is 'password'")
+            if self.host is None and self.endpoint is None and self.instance is None:
+                raise setting("host").error(
+                    "is missing", remedy="Set 'host', or the endpoint that it belongs to."
+                )
+        if self.client_secret is not None and self.client_id is None:
+            raise setting("client_id").error("is missing although 'client_secret' is set")
+        if self.client_secret is not None and self.token is not None:
+            raise ConfigError(
+                "Both 'client_secret' and 'token' are set.",
+                remedy="Keep one: the service principal's client id and secret, or a workspace token.",
+            )
+        if (self.client_secret is not None or self.token is not None) and self.workspace_host is None:
+            raise setting("workspace_host").error(
+                "is missing", remedy="Set it to https://<workspace>.databricks.com."
+            )
+        if self.azure_client_secret is not None and self.azure_client_id is None:
+            raise setting("azure_client_id").error("is missing although 'azure_client_secret' is set")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> LakebaseConfig:
+        """Read the variables that the Lakebase documentation names.
+
+        An override that names another target or another principal leaves out what the variables say of
+        theirs, so that a token never goes to the host of another endpoint.
+
+        Args:
+            environ: Variables to read; the process's own by default.
+            overrides: Settings by name that take precedence.
+
+        Raises:
+            ConfigError: A setting is missing, malformed or contradicts another.
+        """
+        overrides = opaque(settings(), overrides)
+        found = read_environment(settings(), environ)
+        # No frame that an error passes through holds it.
+        del environ
+        for name in left_out(found, overrides):
+            found.pop(name, None)
+        found.update(overrides)
+        # psql's own variable; it says nothing about Lakebase as long as OAuth is asked for.
+        if found.get("auth", "oauth") == "oauth" and "password" not in overrides:
+            found.pop("password", None)
+        return cls.from_mapping(found)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object]) -> LakebaseConfig:
+        """Read settings by name: Airflow's extras, Dagster's configuration, a parsed file.
+
+        Numbers may be text. None and empty text count as not set.
+
+        Raises:
+            ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
+        """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"The settings are a {type(mapping).__name__}, no mapping.")
+        mapping = opaque(settings(), mapping)
+        for key in mapping:
+            if key not in _BY_NAME:
+                known = list(_BY_NAME)
+                close = difflib.get_close_matches(str(key), known, n=1)
+                raise ConfigError(
+                    f"Unknown setting '{key}'.",
+                    remedy=f"Did you mean '{close[0]}'?" if close else f"Settings are: {', '.join(known)}.",
+                )
+        return cls(**{key: value for key, value in mapping.items() if value is not None and value != ""})  # type: ignore[arg-type] # each value is parsed in __post_init__
+
+    @classmethod
+    def from_uri(cls, uri: str) -> LakebaseConfig:
+        """Read ``lakebase://user@host:port/database?endpoint=…``; each part and the query are optional.
+
+        Raises:
+            ConfigError: As in :meth:`from_mapping`, or the scheme is another.
+        """
+        found = _uri_settings(uri)
+        # It may hold a password, and errors pass through here.
+        del uri
+        if isinstance(found, ConfigError):
+            raise found
+        return cls.from_mapping(found)
+
+    def credential_key(self) -> tuple[object, ...]:
+        """What a token depends on: two configurations with equal keys may share one, others never."""
+        return tuple(getattr(self, name) for name in _CREDENTIAL_SETTINGS)
+
+    def replace(self, **changes: object) -> LakebaseConfig:
+        """A copy with other settings, checked anew.
+
+        Raises:
+            ConfigError: A setting is malformed or contradicts another; or a host is changed alone, to which
+                the secrets for the other host would go.
+        """
+        changes = opaque(settings(), changes)
+        unchanged = {row.name: getattr(self, row.name) for row in settings()}
+        require_same_host(unchanged, changes)
+        return LakebaseConfig.from_mapping({**unchanged, **changes})
+
+
+#: The endpoint alone would not do: two principals on one endpoint must never share a token.
+_CREDENTIAL_SETTINGS = (
+    *("endpoint", "instance", "auth", "password", "workspace_host"),
+    *("auth_type", "credential_ttl", "credential_store"),
+    *(name for principal in PRINCIPALS for name in principal),
+)
+
+
+def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
+    """The settings in a URI, secrets opaque, or what is wrong with it, returned and not raised from here."""
+    if not isinstance(uri, str):
+        return ConfigError(f"The URI is a {type(uri).__name__}, no text.", remedy="Use lakebase://….")
+    found_flaw = flaw(uri)
+    if found_flaw is not None:
+        return ConfigError(f"The URI holds {found_flaw}.", remedy="Percent-encode what is no plain text.")
+    try:
+        parts = urlsplit(uri)
+        query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True))
+    except ValueError:
+        return ConfigError(
+            "The URI is malformed.", remedy="Use lakebase://user@host:port/database?setting=value."
+        )
+    if parts.scheme not in ("lakebase", "postgresql", "postgres") or not uri.partition(":")[2].startswith(
+        "//"
+    ):
+        return ConfigError("The URI's scheme is none of Lakebase.", remedy="Use lakebase://….")
+    try:
+        port = parts.port
+    except ValueError:
+        return setting("port").error("of the URI is no number between 0 and 65535")
+    found: dict[str, object] = {
+        "host": parts.hostname,
+        "port": port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or None,
+    }
+    if found["password"] is not None:
+        query.setdefault("auth", "password")
+    return opaque(settings(), {**{k: v for k, v in found.items() if v is not None}, **query})
+
+
+def _hide_secrets_at_once(config: type[LakebaseConfig]) -> None:
+    """Make secrets opaque before the generated constructor has them, through whose frame errors pass."""
+    generated: Callable[..., None] = config.__init__
+
+    @functools.wraps(generated)
+    def init(self: LakebaseConfig, **values: Any) -> None:
+        values = opaque(settings(), values)
+        generated(self, **values)
+
+    config.__init__ = init  # type: ignore[method-assign] # the same signature, which mypy cannot see
+
+
+def _table() -> tuple[Setting, ...]:
+    return tuple(
+        Setting(name=f.name, default=f.default, **f.metadata["setting"])
+        for f in dataclasses.fields(LakebaseConfig)
+    )
+
+
+_SETTINGS = _table()
+_BY_NAME = {row.name: row for row in _SETTINGS}
+_hide_secrets_at_once(LakebaseConfig)
+
+
+def settings() -> tuple[Setting, ...]:
+    """The rows of the table, in the order in which a form shows them."""
+    return _SETTINGS
+
+
+def setting(name: str) -> Setting:
+    """The row of that name."""
+    return _BY_NAME[name]

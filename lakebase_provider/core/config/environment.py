@@ -1,0 +1,111 @@
+"""What the environment says, as far as it belongs to what the caller asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.config.field import Setting, Unreadable
+from lakebase_provider.core.errors import ConfigError
+
+#: Ways to authenticate at the workspace; what belongs to one says nothing about another.
+PRINCIPALS = (
+    ("client_id", "client_secret"),
+    ("token",),
+    ("profile",),
+    ("azure_client_id", "azure_client_secret", "azure_tenant_id"),
+)
+#: What is sent to each host.
+_SECRETS_OF_HOST = {
+    "workspace_host": {"client_secret", "token", "profile", "azure_client_secret"},
+    "host": {"password"},
+}
+
+
+def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> set[str]:
+    """Settings of the environment that belong to another target or principal than the overrides name."""
+    given = {name for name, value in overrides.items() if value is not None and value != ""}
+    left_out: set[str] = set()
+    if given & {"endpoint", "instance"} and any(
+        found.get(n) != overrides.get(n) for n in ("endpoint", "instance")
+    ):
+        left_out |= {"endpoint", "instance", "host"}
+    if "access" in given:
+        left_out |= {"host"}
+    if "workspace_host" in given and _leads_elsewhere(found, overrides, "workspace_host"):
+        # A secret that belongs to one workspace is not told to another.
+        left_out |= {"user"}.union(*PRINCIPALS)
+    if "host" in given and _leads_elsewhere(found, overrides, "host"):
+        left_out |= {"password"}
+    for mine in PRINCIPALS:
+        if given.isdisjoint(mine):
+            continue
+        left_out |= set().union(*(other for other in PRINCIPALS if other != mine))
+        # The identity comes first in each: another one has another secret and another role.
+        identity = mine[0]
+        if identity in given and found.get(identity) != overrides[identity]:
+            left_out |= {"user"}
+            left_out |= set(mine) if identity in found else set()
+    return left_out - given
+
+
+def require_same_host(found: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+    """Refuse an override of a host alone, to which the secrets beside the other host would travel.
+
+    Args:
+        found: The settings that are overridden.
+        overrides: Settings by name.
+
+    Raises:
+        ConfigError: They name another host, and no secret for it.
+    """
+    given = {name for name, value in overrides.items() if value is not None and value != ""}
+    for host, secrets in _SECRETS_OF_HOST.items():
+        kept = [name for name in secrets - given if found.get(name)]
+        if host in given and kept and _leads_elsewhere(found, overrides, host):
+            raise ConfigError(
+                f"Setting '{host}' is overridden, and '{min(kept)}' belongs to the host that it had.",
+                remedy=f"Override '{min(kept)}' too, or configure the other host by itself.",
+            )
+
+
+def _leads_elsewhere(found: Mapping[str, object], overrides: Mapping[str, object], name: str) -> bool:
+    """Whether the environment names a host, and the override another one, however they are written."""
+    mine, other = found.get(name), overrides[name]
+    if not isinstance(mine, str) or not isinstance(other, str):
+        return mine is not None
+    try:
+        return str(allowed_origin(mine)) != str(allowed_origin(other))
+    except HostRefusedError:
+        return mine != other
+
+
+def read_environment(rows: Iterable[Setting], environ: Mapping[str, str] | None) -> dict[str, object]:
+    """The settings that variables hold, secrets opaque.
+
+    Args:
+        rows: The settings to look for.
+        environ: Variables to read; None for the process's own.
+    """
+    found: dict[str, object] = {}
+    for row in rows:
+        for name in row.env:
+            if _variable(environ, name):
+                found.setdefault(row.name, row.hidden(_variable(environ, name)))
+    return found
+
+
+def opaque(rows: Iterable[Setting], mapping: Mapping[str, object]) -> dict[str, object]:
+    """A copy in which secrets are opaque, for a traceback may show the frame that holds it."""
+    by_name = {row.name: row for row in rows}
+    # What stands under an unknown name may be a secret under a name that was misspelt.
+    return {
+        name: by_name[name].hidden(value) if name in by_name else Unreadable(type(value).__name__)
+        for name, value in mapping.items()
+    }
+
+
+def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
+    # A function of its own: no frame that an error passes through holds the whole environment.
+    return (os.environ if environ is None else environ).get(name)

@@ -1,0 +1,140 @@
+"""Ending what this process runs on the server, when the process itself is asked to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Any
+from weakref import ref
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from lakebase_provider.core.base.clock import Deadline
+from lakebase_provider.core.errors.sqlstates import timed_out
+
+#: What is said of a statement that ended for that reason.
+ASKED_TO_END = "this process was asked to end (SIGTERM)"
+
+_Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+class Holder:
+    """Which connection has a session at the moment: each loan of it is another one."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: object) -> None:
+        self.connection: ref[Any] = ref(connection)
+
+
+# A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.
+_opened: dict[int, ref[Holder]] = {}
+#: Whether the next statement of this process is not to begin.
+_next_is_refused = False
+#: Whether the process is on its way out: what is cancelled from then on has no other reason.
+_asked_to_end = False
+
+
+def remember(holder: Holder) -> None:
+    """Let :func:`cancel_running_statements` know a session that was opened; it does not keep it alive."""
+    key = id(holder)
+    _opened[key] = ref(holder, lambda _: _opened.pop(key, None))
+
+
+def cancel_running_statements(timeout: float = 3.0) -> int:
+    """Cancel the statements of all connections of this process; they raise ``QueryCanceled``.
+
+    Safe in a signal handler: it waits for no lock, which the interrupted code might hold. A statement of
+    asyncio's is cancelled by the running loop, as soon as the handler has returned.
+
+    Args:
+        timeout: Seconds that it may take altogether.
+
+    Returns:
+        How many statements were to be cancelled.
+    """
+    deadline = Deadline(timeout)
+    holders = [reference() for reference in list(_opened.values())]
+    connections = [holder.connection() for holder in holders if holder is not None]
+    running = [c for c in connections if c and c.pgconn.transaction_status == TransactionStatus.ACTIVE]
+    for connection in running:
+        if isinstance(connection, psycopg.Connection):
+            connection.cancel_safe(timeout=max(0.1, deadline.remaining()))
+        else:
+            _cancel_later(connection, timeout)
+    return len(running)
+
+
+def refuse_next_statement() -> None:
+    """Let one statement of this process end: the one that runs if it is cancelled, or else the next to begin.
+
+    Whoever is asked to end between two statements has nothing to cancel, and a request to cancel that meets
+    a statement at its end is lost. Safe in a signal handler, before :func:`cancel_running_statements`.
+    """
+    global _next_is_refused, _asked_to_end
+    _next_is_refused = _asked_to_end = True
+
+
+def asked_to_end() -> bool:
+    """Whether this process was asked to end, and whatever fails from then on may succeed in another one."""
+    return _asked_to_end
+
+
+def forget_request_to_end() -> None:
+    """Begin anew: for a task that nobody has asked to end, in the process of one that somebody did."""
+    global _next_is_refused, _asked_to_end
+    _next_is_refused = _asked_to_end = False
+
+
+def statement_was_canceled(error: psycopg.errors.QueryCanceled) -> None:
+    """What was asked for has happened: the next statement may begin, and the error says why this one ended.
+
+    Args:
+        error: What the server says of a statement that it has cancelled, for whatever reason.
+    """
+    global _next_is_refused
+    _next_is_refused = False
+    if ended_by_request(error) and ASKED_TO_END not in str(error):
+        said, *context = str(error).split("\n", 1)
+        error.args = ("\n".join([f"{said}: {ASKED_TO_END}", *context]),)
+
+
+def ended_by_request(error: BaseException) -> bool:
+    """Whether a cancelled statement (57014) ended because this process was asked to end."""
+    return _asked_to_end and not timed_out(error)
+
+
+def require_may_begin() -> None:
+    """Called before each statement.
+
+    Raises:
+        psycopg.errors.QueryCanceled: It was refused; what the server says of one that it has cancelled.
+    """
+    global _next_is_refused
+    if _next_is_refused:
+        _next_is_refused = False
+        raise psycopg.errors.QueryCanceled(f"canceling statement before it begins: {ASKED_TO_END}")
+
+
+def _cancel_later(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
+    # Without a running loop nothing of asyncio's can be running either.
+    with suppress(RuntimeError):
+        loop = asyncio.get_running_loop()
+        # The loop sleeps until something is there to read, and a signal alone does not wake it.
+        loop.call_soon_threadsafe(lambda: _keep(loop.create_task(connection.cancel_safe(timeout=timeout))))
+
+
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+def _keep(task: asyncio.Task[None]) -> None:
+    # A loop alone does not keep a task from being collected.
+    _cancelling.add(task)
+    task.add_done_callback(_cancelling.discard)
+
+
+# A forked child has its parent's connections in memory, and must leave their statements alone.
+os.register_at_fork(after_in_child=_opened.clear)
+os.register_at_fork(after_in_child=forget_request_to_end)

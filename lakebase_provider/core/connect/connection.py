@@ -1,0 +1,607 @@
+"""The connections that users hold: psycopg's own, which remember a little more."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import psycopg
+from psycopg import generators, sql
+from psycopg.abc import ConnDict, Params, Query
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.misc import PGnotify
+from psycopg.rows import Row, TupleRow, tuple_row
+
+from lakebase_provider.core.connect.cancel import Holder, require_may_begin, statement_was_canceled
+from lakebase_provider.core.connect.cursor import (
+    AsyncLakebaseServerCursor,
+    InertComments,
+    LakebaseServerCursor,
+)
+from lakebase_provider.core.connect.harmless import is_stale, only_reads
+from lakebase_provider.core.connect.parameters.adaptation import new_adapters, register
+from lakebase_provider.core.connect.pools.lending import (
+    PREPARE_THRESHOLD,
+    PREPARED_MAX,
+    closed_pgconn,
+    forget_session,
+)
+from lakebase_provider.core.errors.server_ends import typed_end
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
+#: too, but does not run beside a ROLLBACK.
+_RESET_SESSION = (
+    b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
+    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
+)
+
+#: What a borrower may have set on a connection without a word to the server, and what it was before.
+_SETTINGS: dict[str, Any] = {
+    "row_factory": tuple_row,
+    "_adapters": None,
+    "_autocommit": False,
+    "_blocks": 0,
+    "_lender": None,
+    "_pool": None,
+}
+#: And what becomes of it otherwise.
+_WORK: dict[str, Any] = {
+    "_begin_statement": b"",
+    "_deferrable": None,
+    "_harmless": None,
+    "_isolation_level": None,
+    "_num_transactions": 0,
+    "_pipeline": None,
+    "_read_only": None,
+    "_touched": False,
+    "_tpc": None,
+    "_used": False,
+}
+#: Seconds for the server to answer; after them the connection is not worth keeping.
+_RESET_TIMEOUT = 5.0
+#: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
+_CANCEL_TIMEOUT = 3.0
+#: Until when the connect under way in this thread may take, on the monotonic clock.
+_connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
+
+
+class _Reading(InertComments):
+    """A cursor whose `execute` tells the connection when it only reads; by nothing else it is harmless."""
+
+    __slots__ = ()
+
+    def _execute_gen(
+        self, query: Query, params: Params | None = None, **kwargs: Any
+    ) -> Generator[Any, Any, None]:
+        # execute() makes these steps and hands them to wait() while it holds the connection's lock.
+        connection = self._conn  # type: ignore[attr-defined]
+        if not isinstance(connection, _Tracked):
+            return self._steps(query, params, **kwargs)
+        steps = self._again_if_stale(connection, query, params, **kwargs)
+        if not connection._used and only_reads(query, connection):
+            return connection._without_trace(steps)
+        return steps
+
+    def _steps(self, query: Query, *args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+        steps: Generator[Any, Any, None] = super()._execute_gen(query, *args, **kwargs)  # type: ignore[misc]
+        return steps
+
+    def _again_if_stale(
+        self, connection: _Tracked, query: Query, *args: Any, **kwargs: Any
+    ) -> Generator[Any, Any, None]:
+        """The statement's steps, and once more if it is a read whose prepared form the server refuses.
+
+        That is so after somebody has altered what it reads. Only the first statement of a transaction is run
+        again, for what was done before it would be lost.
+        """
+        first = (
+            connection.pgconn.transaction_status == TransactionStatus.IDLE and connection._pipeline is None
+        )
+        try:
+            yield from self._steps(query, *args, **kwargs)
+            return
+        except psycopg.errors.FeatureNotSupported as error:
+            if not (is_stale(error) and first and only_reads(query, connection)):
+                raise
+        connection._prepared.clear()
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            # It has begun with this statement.
+            yield from psycopg.BaseConnection._rollback_gen(connection)
+        yield from self._steps(query, *args, **kwargs)
+
+
+class LakebaseCursor(_Reading, psycopg.Cursor[Row]):
+    """psycopg's cursor, which spares its connection the reset after statements that leave no trace."""
+
+    __slots__ = ()
+
+
+class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
+    """psycopg's cursor for asyncio, which spares its connection needless resets, too."""
+
+    __slots__ = ()
+
+
+class _Tracked(psycopg.BaseConnection[TupleRow]):
+    """What the connections of both kinds share: whether anything may have changed the session.
+
+    All that talks to the server goes through ``wait``, as steps. Those that are not known to leave the
+    session as it was make it a used one.
+    """
+
+    last_used: float = 0.0
+    #: Seconds to wait at most for any answer of the server; None for as long as it takes.
+    answer_timeout: float | None
+    #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
+    _touched = _used = False
+    _harmless: Generator[Any, Any, None] | None = None
+    #: The pool that lent it, if one did; whether it has been handed back; how many `with` blocks it is in.
+    _lender: Any = None
+    _ended = False
+    _blocks = 0
+    #: Statements for what whoever opened it has set for all of its borrowers, each after a semicolon.
+    _restored: bytes = b""
+    #: The same for all connections that have the session one after another.
+    _holder: Holder
+    #: libpq's object of the connection that opened the session, if that was another one.
+    _opened_with: PGconn | None
+    _settings: ClassVar[dict[str, Any]]
+    _state_size: ClassVar[int]
+    lock: Any
+
+    def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        self._holder = Holder(self)
+        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self._touched = self._used = False
+        self._blocks = 0
+        pgconn.notice_handler = partial(_tell_notice, self._holder)
+        pgconn.notify_handler = partial(_tell_notify, self._holder)
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """psycopg's adapters with the rules of :mod:`.adaptation`."""
+        if self._adapters is None:
+            self._adapters = new_adapters()
+        return self._adapters
+
+    def _without_trace(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        self._harmless = steps
+        return steps
+
+    def _note(self, steps: Generator[Any, Any, Any]) -> None:
+        self._require_lent()
+        self._touched = True
+        if steps is self._harmless:
+            self._harmless = None
+        else:
+            self._used = True
+
+    def _start_query(self) -> Generator[Any, Any, None]:
+        # By which every cursor of every kind begins a statement, and nothing ends a transaction.
+        self._require_lent()
+        require_may_begin()
+        return super()._start_query()
+
+    # What ends a transaction, or sets how the next one begins, changes the session no further.
+
+    def _commit_gen(self) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._commit_gen())
+
+    def _rollback_gen(self) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._rollback_gen())
+
+    def _set_autocommit_gen(self, value: bool) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_autocommit_gen(value))
+
+    def _set_isolation_level_gen(self, value: psycopg.IsolationLevel | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_isolation_level_gen(value))
+
+    def _set_read_only_gen(self, value: bool | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_read_only_gen(value))
+
+    def _set_deferrable_gen(self, value: bool | None) -> Generator[Any, Any, None]:
+        return self._without_trace(super()._set_deferrable_gen(value))
+
+    def _statements_to_reset(self) -> bytes:
+        """What undoes what a borrower did; nothing if he left no trace."""
+        statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
+        if self._used:
+            statements.append(_RESET_SESSION + self._restored)
+        elif self._prepared._names or self._prepared._to_flush:
+            # Of a statement that he read with often. To the next borrower it would be of no use but for that
+            # one statement, and whoever alters what it reads would break it in the middle of a transaction.
+            statements.append(b"DEALLOCATE ALL")
+        return b"; ".join(statements)
+
+    def _told(self, error: psycopg.Error) -> psycopg.Error | None:
+        """What to raise in place of the server's error; None for the error itself."""
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            statement_was_canceled(error)
+        elif isinstance(error, psycopg.errors.FeatureNotSupported):
+            self._forget_if_stale(error)
+        return typed_end(error)
+
+    def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
+        # psycopg would go on with the same prepared statement, and fail for ever.
+        if is_stale(error):
+            self._prepared.clear()
+
+    def _forget_additions(self, state: dict[str, Any]) -> None:
+        """Make the object as psycopg does, for the next borrower: what few of them set, or add."""
+        prepared = state["_prepared"]
+        prepared.prepare_threshold, prepared.prepared_max = PREPARE_THRESHOLD, PREPARED_MAX
+        state.update(_notice_handlers=[], _notify_handlers=[])
+        for name in state.keys() - _STATE:
+            del state[name]
+
+    def _forget_work(self, state: dict[str, Any]) -> None:
+        """And what comes of talking to the server, which has forgotten it, too."""
+        state.update(_WORK)
+        forget_session(self)
+
+    def _require_resettable(self) -> None:
+        if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise psycopg.OperationalError("a pipeline was not left")
+
+    def _forget_notifies(self) -> None:
+        if self._used:
+            # What came for the borrower's channels, and waits to be asked for.
+            while self.pgconn.notifies() is not None:
+                pass
+
+    # The end of a loan.
+
+    def lent_at(self) -> str | None:
+        """Where it was borrowed, as file and line; None if it is not lent, or not any more."""
+        where: str | None = None if self._ended or self._lender is None else self._lender.lent_at(self)
+        return where
+
+    def _check_connection_ok(self) -> None:
+        self._require_lent()
+        super()._check_connection_ok()
+
+    def _require_lent(self) -> None:
+        if self._ended:
+            raise psycopg.OperationalError(
+                "the connection is closed: it was handed back to its pool.\n"
+                "Remedy: borrow another one, or hand it back later."
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        # Of a connection that is handed back nothing is left. It looks as one that was closed.
+        if not vars(self).get("_ended") or name.startswith("__"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
+        kind: Any = type(self)
+        return getattr(_closed(kind), name)
+
+    def __del__(self) -> None:  # type: ignore[override] # Python gives it nothing
+        if self._ended:
+            return
+        if self._lender is None or not self._lender._note_dropped(self):
+            super().__del__()
+            return
+        # Known to nobody, its session goes back all the same, by somebody who may wait.
+        self._lender._take_back_dropped(self)
+
+
+class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
+    """A psycopg connection that knows whether its session may have changed since it was lent.
+
+    Attributes:
+        last_used: When it was handed back, on the monotonic clock, in seconds.
+    """
+
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
+        "cursor_factory": LakebaseCursor,
+        "server_cursor_factory": LakebaseServerCursor,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory, self.server_cursor_factory = LakebaseCursor, LakebaseServerCursor
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> LakebaseConnection:
+        """psycopg's ``connect``; given an `opener`, the connection that it opens.
+
+        `within` limits it, in seconds, for all addresses of the host together.
+        """
+        opener: Callable[[], LakebaseConnection] | None = kwargs.pop("opener", None)
+        if opener is not None:
+            return opener()
+        reset = _connect_end.set(time.monotonic() + kwargs.pop("within", math.inf))
+        try:
+            connection = super().connect(conninfo, **kwargs)
+        finally:
+            _connect_end.reset(reset)
+        assert isinstance(connection, cls)
+        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+            register(connection)
+        return connection
+
+    @classmethod
+    def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> ConnDict:
+        # Without a connection string libpq need not be asked what an empty one means.
+        if conninfo:
+            return super()._get_connection_params(conninfo, **kwargs)
+        return {name: value for name, value in kwargs.items() if value is not None}
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # psycopg's own limit is in whole seconds, two at least, and for each address anew. It sends a step
+        # every tenth of a second, whether or not the server has answered.
+        steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
+        answer = None
+        while time.monotonic() < _connect_end.get():
+            try:
+                awaited = steps.send(answer)
+            except StopIteration as done:
+                return done.value
+            answer = yield awaited
+        steps.close()
+        raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        self._note(gen)
+        if self.answer_timeout is not None:
+            kwargs.setdefault("timeout", self.answer_timeout)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.Error as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from error
+
+    def set_autocommit(self, value: bool) -> None:
+        """psycopg's ``set_autocommit``, at once where there is no transaction."""
+        if self.pgconn.transaction_status == TransactionStatus.IDLE and self._pipeline is None:
+            self._autocommit = bool(value)
+        else:
+            super().set_autocommit(value)
+
+    def __enter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                super().__exit__(*exc_info)
+            elif self._lender is None:
+                self.close()
+        finally:
+            if self._lender is not None and not self._blocks:
+                self.close()
+
+    def close(self) -> None:
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            self._lender.putconn(self)
+        else:
+            super().close()
+
+    def check(self, timeout: float) -> None:
+        """Ask the server for a sign of life; nothing of it stays in the session.
+
+        Args:
+            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken, or the server did not answer in time.
+        """
+        self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+
+    def name_session(self, name: str) -> None:
+        """Let pg_stat_activity show a name until the connection is handed back.
+
+        No transaction begins, and nothing is sent if it is shown already.
+
+        Args:
+            name: The server keeps the first 63 bytes.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        if self.info.parameter_status("application_name") != name:
+            self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+
+    def reset_session(self) -> None:
+        """Undo what a borrower did to the session, in one round trip at most.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        status = self.pgconn.transaction_status
+        if status == TransactionStatus.UNKNOWN:
+            return
+        if status == TransactionStatus.ACTIVE:
+            # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
+            # Airflow's task timeout; waiting for the statement's end here could take hours.
+            self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            raise _interrupted()
+        if self._touched:
+            self._require_resettable()
+            statements = self._statements_to_reset()
+            if statements:
+                self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+            self._forget_notifies()
+        self.last_used = time.monotonic()
+
+
+class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
+    """A psycopg connection for asyncio that knows whether its session may have changed since it was lent.
+
+    Attributes:
+        last_used: When it was handed back, on the monotonic clock, in seconds.
+    """
+
+    _settings: ClassVar[dict[str, Any]] = {
+        **_SETTINGS,
+        "cursor_factory": AsyncLakebaseCursor,
+        "server_cursor_factory": AsyncLakebaseServerCursor,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = AsyncLakebaseCursor
+        self.server_cursor_factory = AsyncLakebaseServerCursor
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> AsyncLakebaseConnection:
+        """psycopg's ``connect``; given an `opener`, the connection that it opens."""
+        opener: Callable[[], Awaitable[AsyncLakebaseConnection]] | None = kwargs.pop("opener", None)
+        if opener is not None:
+            return await opener()
+        connection = await super().connect(conninfo, **kwargs)
+        assert isinstance(connection, cls)
+        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+            register(connection)
+        return connection
+
+    async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        self._note(gen)
+        if self.answer_timeout is not None:
+            kwargs.setdefault("timeout", self.answer_timeout)
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        except psycopg.Error as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from error
+
+    async def __aenter__(self) -> Self:
+        """Begin a block at whose end the connection is committed or rolled back, and closed."""
+        self._require_lent()
+        self._blocks += 1
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        self._blocks -= 1
+        try:
+            if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
+                await super().__aexit__(*exc_info)
+            elif self._lender is None:
+                await self.close()
+        finally:
+            if self._lender is not None and not self._blocks:
+                await self.close()
+
+    async def close(self) -> None:
+        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+
+        A second time does nothing.
+        """
+        if self._lender is not None:
+            await self._lender.putconn(self)
+        else:
+            await super().close()
+
+    async def check(self, timeout: float) -> None:
+        """Ask the server for a sign of life; nothing of it stays in the session.
+
+        Args:
+            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken, or the server did not answer in time.
+        """
+        await self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+
+    async def name_session(self, name: str) -> None:
+        """Let pg_stat_activity show a name until the connection is handed back.
+
+        No transaction begins, and nothing is sent if it is shown already.
+
+        Args:
+            name: The server keeps the first 63 bytes.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        if self.info.parameter_status("application_name") != name:
+            await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+
+    async def reset_session(self) -> None:
+        """Undo what a borrower did to the session, in one round trip at most.
+
+        Raises:
+            psycopg.OperationalError: The connection is broken.
+        """
+        status = self.pgconn.transaction_status
+        if status == TransactionStatus.UNKNOWN:
+            return
+        if status == TransactionStatus.ACTIVE:
+            await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            raise _interrupted()
+        if self._touched:
+            self._require_resettable()
+            statements = self._statements_to_reset()
+            if statements:
+                await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+            self._forget_notifies()
+        self.last_used = time.monotonic()
+
+
+def _tell_notice(holder: Holder, result: PGresult) -> None:
+    psycopg.BaseConnection._notice_handler(holder.connection, result)
+
+
+def _tell_notify(holder: Holder, notify: PGnotify) -> None:
+    psycopg.BaseConnection._notify_handler(holder.connection, notify)
+
+
+@lru_cache
+def _closed(kind: Callable[[PGconn], Any]) -> Any:
+    return kind(closed_pgconn())
+
+
+#: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
+_STATE = frozenset(vars(_closed(LakebaseConnection))) | {
+    "_created_at",
+    "_expire_at",
+    "last_used",
+    *LakebaseConnection._settings,
+    *_WORK,
+}
+_Tracked._state_size = len(_STATE)
+
+
+def _interrupted() -> psycopg.OperationalError:
+    return psycopg.OperationalError("a statement was interrupted and is cancelled")
+
+
+def _exchange(connection: _Tracked, statements: bytes) -> Generator[Any, Any, None]:
+    """Statements past psycopg's transaction handling, as a generator that ``wait`` of either kind drives."""
+    connection.pgconn.send_query(statements)
+    for result in (yield from generators.execute(connection.pgconn)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.OperationalError(result.get_error_message())
+
+
+def _name_statement(connection: _Tracked, name: str) -> bytes:
+    return sql.SQL("SET application_name = {}").format(name).as_bytes(connection)

@@ -1,0 +1,224 @@
+"""A statement's placeholders, told from its quotes, comments and percent signs.
+
+psycopg takes every ``%`` of a statement that has parameters for the start of a placeholder, wherever it
+stands, and Postgres takes a list of values as one value. Who writes SQL for Airflow or for a component of
+Dagster has neither in mind.
+What is done here, and only for a statement that is given parameters:
+
+* ``%s``, ``%b``, ``%t`` and ``%(name)s`` outside of quotes and comments are placeholders; ``%%`` is a percent
+  sign; every other ``%`` is a percent sign too.
+* ``IN %s`` with a list, tuple or set becomes ``IN (%s, %s, …)``, each value bound by the server.
+* A statement without any placeholder runs without parameters: several statements can share them.
+* What looks like a placeholder but stands in quotes is text, unless the parameters do not come out even then:
+  that is an error, for the value would silently not get there.
+* What stands in a comment is a comment: it neither takes a value nor asks for one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.base.sql.sql_text import tokens
+
+if TYPE_CHECKING:
+    import psycopg
+
+_LOOKALIKE = r"%%|%(?:\((?P<name>[^)]+)\))?[sbt]"
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Placeholder:
+    name: str | None
+    format: str
+    after_in: bool
+
+    def __str__(self) -> str:
+        return f"%{self.format}" if self.name is None else f"%({self.name}){self.format}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement's text, taken apart.
+
+    Attributes:
+        parts: Its text, percent signs as they are meant, and its placeholders, in their order.
+        quoted: Names of what looks like a placeholder within quotes; None for a nameless one.
+        several: Whether the text holds more than one statement.
+    """
+
+    parts: tuple[str | _Placeholder, ...]
+    quoted: frozenset[str | None]
+    several: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values that it asks for, each once, in their order."""
+        found = [part.name for part in self.parts if isinstance(part, _Placeholder) and part.name is not None]
+        return tuple(dict.fromkeys(found))
+
+    def missing(self, given: Collection[str]) -> list[str]:
+        """Names of the values that it asks for and that are not given."""
+        return [name for name in self.names if name not in given]
+
+    def bind(self, parameters: Parameters) -> tuple[str, Parameters | None]:
+        """The text and the parameters as psycopg takes them.
+
+        Args:
+            parameters: Values by position or by name; not empty.
+
+        Raises:
+            psycopg.ProgrammingError: A value is missing or has no placeholder but one within quotes, ``IN``
+                was given no values, or placeholders of the two kinds are mixed.
+        """
+        placeholders = [part for part in self.parts if isinstance(part, _Placeholder)]
+        self._check(placeholders, parameters)
+        if not placeholders:
+            return "".join(map(str, self.parts)), None
+        if not any(part.after_in for part in placeholders):
+            return "".join(_text(part) for part in self.parts), parameters
+        values = _Values(parameters)
+        text = "".join(values.take(p) if isinstance(p, _Placeholder) else _text(p) for p in self.parts)
+        return text, values.bound
+
+    def _check(self, placeholders: list[_Placeholder], parameters: Parameters) -> None:
+        named = isinstance(parameters, Mapping)
+        if any((part.name is not None) != named for part in placeholders):
+            kind = "a mapping" if named else "a sequence"
+            raise _refused(
+                f"The parameters are {kind}: write %(name)s for a mapping's values, %s for a sequence's."
+            )
+        if named and (missing := self.missing(parameters)):
+            raise _refused(missing_values(missing, parameters))
+        if named:
+            lost = sorted(name for name in self.quoted if name is not None and name in parameters)
+        else:
+            lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
+        if lost:
+            raise _refused(
+                f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
+                " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
+            )
+
+
+class _Values:
+    """The parameters of a statement of which some are lists after IN."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._named = parameters if isinstance(parameters, Mapping) else None
+        self._positional: Iterator[Any] = iter(() if self._named is not None else parameters)
+        self._list: list[Any] = []
+        self._mapping: dict[str, Any] = {}
+
+    @property
+    def bound(self) -> Parameters:
+        # What is left over has no placeholder; psycopg counts, and says so.
+        return self._mapping if self._named is not None else [*self._list, *self._positional]
+
+    def take(self, placeholder: _Placeholder) -> str:
+        """Text of the placeholder, or of a list of them, with the values noted."""
+        if self._named is not None:
+            name = str(placeholder.name)
+            value = self._named[name]
+        else:
+            name = ""
+            try:
+                value = next(self._positional)
+            except StopIteration:
+                raise _refused(
+                    f"The statement has more placeholders than its {len(self._parameters)} parameters."
+                ) from None
+        if placeholder.after_in and _is_many(value):
+            return self._many(placeholder, name, value)
+        return self._one(placeholder, name, value)
+
+    def _many(self, placeholder: _Placeholder, name: str, values: Collection[Any]) -> str:
+        if not values:
+            raise _refused(
+                "IN was given no values, which SQL cannot say: use = ANY(%s) with a list, which may be empty."
+            )
+        each = [
+            self._many(placeholder, f"{name}[{i}]", value)
+            if _is_many(value)
+            else self._one(placeholder, f"{name}[{i}]", value)
+            for i, value in enumerate(values)
+        ]
+        return f"({', '.join(each)})"
+
+    def _one(self, placeholder: _Placeholder, name: str, value: Any) -> str:
+        if self._named is None:
+            self._list.append(value)
+            return f"%{placeholder.format}"
+        self._mapping[name] = value
+        return f"%({name}){placeholder.format}"
+
+
+def missing_values(names: Collection[str], given: Collection[str]) -> str:
+    """That a statement asks for values which nobody has given it, and which there are.
+
+    Args:
+        names: What it asks for.
+        given: Names of the values that there are.
+    """
+    asked = ", ".join(f"%({name})s" for name in names)
+    there = ", ".join(map(repr, sorted(given))) or "none"
+    return f"Parameter missing: {asked}. There are: {there}."
+
+
+def _refused(reason: str) -> psycopg.ProgrammingError:
+    # Imported late: a statement is taken apart where a code location is loaded, which needs no driver.
+    import psycopg
+
+    return psycopg.ProgrammingError(reason)
+
+
+def _is_many(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _text(part: str | _Placeholder) -> str:
+    return part.replace("%", "%%") if isinstance(part, str) else str(part)
+
+
+@lru_cache(maxsize=256)
+def parse(sql: str) -> Statement:
+    """Take a statement apart.
+
+    Args:
+        sql: Its text, as one writes it when there are parameters.
+    """
+    parts: list[str | _Placeholder] = []
+    quoted: set[str | None] = set()
+    texts: list[str] = []
+    several = ended = False
+    before = ""
+    for kind, start, end in tokens(sql, placeholders=True):
+        piece = sql[start:end]
+        if kind not in ("space", "comment"):
+            # One that ends a statement of a function's body counts too: such a text takes no values either.
+            several = several or (ended and piece != ";")
+            ended = ended or piece == ";"
+        if kind == "placeholder" and piece not in ("%", "%%"):
+            parts += ["".join(texts), _placeholder(piece, after_in=before == "in")]
+            texts = []
+        elif kind == "placeholder":
+            texts.append("%")
+        elif kind in ("string", "name", "open"):
+            quoted |= {m["name"] for m in re.finditer(_LOOKALIKE, piece) if m.group() != "%%"}
+            texts.append(piece.replace("%%", "%"))
+        else:
+            texts.append(piece)
+        if kind not in ("space", "comment"):
+            # Of a name with its schema or table the last part is no keyword.
+            before = "." if before == "." else piece.lower()
+    return Statement((*parts, "".join(texts)), frozenset(quoted), several)
+
+
+def _placeholder(piece: str, *, after_in: bool) -> _Placeholder:
+    return _Placeholder(piece[2:-2] if piece[1] == "(" else None, piece[-1], after_in)

@@ -1,0 +1,100 @@
+"""What one borrower of a SQLAlchemy engine did to a session is not there for the next one.
+
+SQLAlchemy rolls back what is handed back to its pool, and leaves the rest: prepared statements, temporary
+tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from psycopg import OperationalError, generators
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
+from lakebase_provider.core.connect.pools.lending import forget_session
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import PoolResetState
+
+#: Where SQLAlchemy keeps what belongs to a connection: what the listeners of `connect` have set.
+_OF_LISTENERS = "lakebase_set_at_connect"
+#: Statements that set again what is set, one for each setting; RESET ALL goes back to what the server had.
+_ASK_SETTINGS = b"""
+SELECT pg_catalog.string_agg(
+    pg_catalog.format('; SELECT pg_catalog.set_config(%L, %L, false)', name, setting), ''
+)
+FROM (
+    SELECT name, setting FROM pg_catalog.pg_settings
+    WHERE source = 'session' AND name NOT LIKE 'transaction\\_%'
+    UNION ALL
+    SELECT 'role', role FROM pg_catalog.current_setting('role') AS role WHERE role <> 'none'
+) AS settings
+"""
+
+
+def reset_on_return(engine: Engine) -> None:
+    """Let an engine reset its sessions between borrowers, in one round trip, where anything was done.
+
+    What listeners of ``connect`` have set by ``SET`` or ``SET ROLE`` stays. Settings of one's own,
+    with a dot in their names, are for listeners of ``checkout``, for the server lists none.
+    Connections that are not the package's are left alone, and so are all of an engine that was made with
+    ``pool_reset_on_return=None``, which is how SQLAlchemy is told not to.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.pool import NullPool, reset_commit, reset_none
+    from sqlalchemy.util import await_only
+
+    how = engine.pool._reset_on_return
+    # The other one closes what it is handed back.
+    if how is reset_none or isinstance(engine.pool, NullPool):
+        return
+
+    def finish(driver: LakebaseConnection | AsyncLakebaseConnection, call: Callable[[], Any]) -> Any:
+        return await_only(call()) if isinstance(driver, AsyncLakebaseConnection) else call()
+
+    def checkout(connection: Any, record: Any, _fairy: object) -> None:
+        driver = _ours(connection)
+        if driver is not None and _OF_LISTENERS not in record.info:
+            # The first time, when nobody but the listeners has used it.
+            record.info[_OF_LISTENERS] = b""
+            if driver._used and driver.pgconn.transaction_status in (
+                TransactionStatus.IDLE,
+                TransactionStatus.INTRANS,
+            ):
+                steps = driver._without_trace(_settings(driver))
+                record.info[_OF_LISTENERS] = finish(driver, lambda: driver.wait(steps))
+
+    def reset(connection: Any, record: Any, state: PoolResetState) -> None:
+        driver = _ours(connection)
+        if driver is None or not state.asyncio_safe or not driver._touched:
+            return
+        if how is reset_commit:
+            finish(driver, driver.commit)
+        driver._restored = record.info.get(_OF_LISTENERS, b"")
+        try:
+            finish(driver, driver.reset_session)
+        finally:
+            driver._restored = b""
+        if driver.pgconn.transaction_status == TransactionStatus.IDLE:
+            forget_session(driver)
+            # Should it be a loan of the package's pool, that resets what is restored for the engine, too.
+            driver._touched = driver._used = driver._lender is not None
+
+    event.listen(engine, "checkout", checkout)
+    event.listen(engine, "reset", reset)
+
+
+def _ours(connection: Any) -> LakebaseConnection | AsyncLakebaseConnection | None:
+    driver = getattr(connection, "driver_connection", connection)
+    return driver if isinstance(driver, (LakebaseConnection, AsyncLakebaseConnection)) else None
+
+
+def _settings(driver: LakebaseConnection | AsyncLakebaseConnection) -> Generator[Any, Any, bytes]:
+    driver.pgconn.send_query(_ASK_SETTINGS)
+    (result,) = yield from generators.execute(driver.pgconn)
+    if result.status != ExecStatus.TUPLES_OK:
+        raise OperationalError(result.get_error_message())
+    return result.get_value(0, 0) or b""

@@ -1,0 +1,262 @@
+"""What a pool lends is a loan of a session: whatever refers to it after its end reaches nothing.
+
+A borrower may keep the connection, a cursor of it, a transaction, a copy, a generator, or libpq's own object,
+and use them when the session has long been somebody else's. So the session itself moves on: when it is handed
+back, a new connection takes it over, and all that refers to the old one finds it closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import sys
+import threading
+import warnings
+from collections import deque
+from contextlib import suppress
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
+
+from psycopg import pq
+from psycopg_pool import PoolTimeout
+from psycopg_pool.base import BasePool
+
+from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
+    from lakebase_provider.core.connect.connector import Connector
+
+logger = logging.getLogger(__name__)
+
+_Lent = TypeVar("_Lent", "LakebaseConnection", "AsyncLakebaseConnection")
+#: The code, and the index of the instruction in it.
+Place = tuple[CodeType, int]
+
+#: Modules that borrow for somebody else.
+_GO_BETWEENS = (
+    "lakebase_provider.",
+    "dagster_lakebase.",
+    "psycopg",
+    "contextlib",
+    "airflow.providers.common.",
+)
+#: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
+_IN_PYTHON: bool = pq.__impl__ == "python"
+_KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
+#: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
+PREPARE_THRESHOLD, PREPARED_MAX = 5, 100
+#: As many places are named as help to find out who keeps connections.
+_MOST_PLACES = 3
+
+
+class PoolExhaustedTimeout(PoolExhaustedError, PoolTimeout):  # noqa: N818 # the other half of its name
+    """:class:`PoolExhaustedError` as it is raised: psycopg_pool's error for the same, too.
+
+    Here, for the errors' own module is imported where the driver is not.
+    """
+
+
+class Lender(BasePool):
+    """What the pools for threads and for asyncio share: which connections are lent, and where."""
+
+    _loans: dict[int, Place]
+    _connector: Connector
+
+    def _lend(self, connection: _Lent) -> _Lent:
+        connection._pool = connection._lender = self
+        self._loans[id(connection)] = place()
+        return connection
+
+    def lent_at(self, connection: Any) -> str | None:
+        """Where a connection was borrowed, as file and line; None if it is not lent."""
+        place = self._loans.get(id(connection))
+        return None if place is None else _told(place)
+
+    def _require_lent_before(self, connection: Any) -> None:
+        """For a connection that is handed back but is not lent: its loan has ended.
+
+        Raises:
+            ValueError: The connection was not lent by this pool. It is left alone.
+        """
+        if getattr(connection, "_lender", None) is not self:
+            raise ValueError(
+                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}.\n"
+                "Remedy: close it by its own close()."
+            )
+
+    def _note_dropped(self, connection: Any) -> bool:
+        """What the garbage collector tells of a connection: whether it was lent still. Takes no locks."""
+        place = self._loans.pop(id(connection), None)
+        if place is None:
+            return False
+        told = (
+            f"A connection that was lent at {_told(place)} was dropped without being handed back; "
+            "what it had not committed is rolled back.\nRemedy: use `with`, or close it."
+        )
+        logger.warning("%s", told)
+        # Nobody can catch what is raised in a finalizer; it is in the log.
+        with suppress(ResourceWarning):
+            warnings.warn(told, ResourceWarning, stacklevel=2)
+        return True
+
+    def _may_be_abandoned(self) -> bool:
+        """Whether somebody waits for what is lent, for there is no room for another connection."""
+        return bool(self._loans) and self._nconns >= self._max_size
+
+    def _in_use(self) -> str:
+        """How many connections are lent, and where the first of them were."""
+        places = [_told(place) for place in list(self._loans.values())[:_MOST_PLACES]]
+        at = f" (lent at {', '.join(places)})" if places else ""
+        return f"{len(self._loans)} of at most {self.max_size} are in use{at}"
+
+    def _not_had(self, seconds: float, last_error: LakebaseError | None) -> LakebaseError:
+        """Why a borrower who has waited gets none: others hold all of them, or none could be opened."""
+        if last_error is not None and len(self._loans) < self.max_size:
+            return last_error.again()
+        opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
+        error = PoolExhaustedTimeout(
+            f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
+            remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
+        )
+        self._connector.names.tell(error)
+        return error
+
+
+def place() -> Place:
+    """Where the code that borrows stands: the first frame that is none of a library's between."""
+    frame = sys._getframe(2)
+    code = frame.f_code
+    if _between.get(code.co_filename) is not False:
+        while _is_between(frame) and (further := frame.f_back) is not None:
+            frame = further
+        code = frame.f_code
+    # To find the line takes as long as all of this; it is asked for when something went wrong.
+    return code, frame.f_lasti
+
+
+def _is_between(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    known = _between.get(file)
+    if known is None:
+        known = _between[file] = frame.f_globals.get("__name__", "").startswith(_GO_BETWEENS)
+    return known
+
+
+#: Whether a file is one of a library's between.
+_between: dict[str, bool] = {}
+
+
+def _told(place: Place) -> str:
+    code, instruction = place
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
+    return f"{code.co_filename}:{line}"
+
+
+def hand_over(connection: _Lent) -> _Lent:
+    """A new connection that has the session of `connection`, which is closed from then on.
+
+    The new one is as psycopg makes them: it knows nothing of the old one's cursors, adapters, handlers and
+    prepared statements.
+    """
+    state = connection.__dict__
+    heir: _Lent = object.__new__(connection.__class__)
+    connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
+    heir.__dict__ = state
+    if state["_pipeline"] is not None:
+        # Its block, which goes on, wants to find it.
+        connection._pipeline = state["_pipeline"]
+    if sys.getrefcount(state["pgconn"]) > _ALONE:
+        old = state["pgconn"]
+        state["pgconn"] = _moved(old)
+        # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
+        state["_opened_with"] = state["_opened_with"] or old
+    if state["_touched"]:
+        heir._forget_work(state)
+    state.update(heir._settings)
+    prepared = state["_prepared"]
+    if (
+        prepared.prepare_threshold != PREPARE_THRESHOLD
+        or prepared.prepared_max != PREPARED_MAX
+        or state["_notice_handlers"]
+        or state["_notify_handlers"]
+        or len(state) != heir._state_size
+    ):
+        heir._forget_additions(state)
+    state["_holder"].connection = ref(heir)
+    return heir
+
+
+def forget_session(connection: Any) -> None:
+    """Forget of a session what its server has forgotten: prepared statements, what came for its channels."""
+    prepared = connection._prepared
+    if prepared._counts or prepared._names or prepared._to_flush:
+        # The names of statements are not used again: behind a pooler that lends its sessions by the
+        # transaction, another one may know them still.
+        fresh = connection._prepared = type(prepared)()
+        fresh._prepared_idx = prepared._prepared_idx
+        fresh.prepare_threshold, fresh.prepared_max = prepared.prepare_threshold, prepared.prepared_max
+    if connection._notifies_backlog is None or connection._notifies_backlog:
+        connection._notifies_backlog = deque()
+    if connection.lock.locked():
+        # By what the borrower left behind, such as a generator.
+        locked_by_task = isinstance(connection.lock, asyncio.Lock)
+        connection.lock = asyncio.Lock() if locked_by_task else threading.Lock()
+
+
+def _alone() -> int:
+    """How many references an object has that is in one dictionary alone, counted as above."""
+    state = {"pgconn": object()}
+    return sys.getrefcount(state["pgconn"])
+
+
+_ALONE = _alone()
+
+
+def closed_pgconn() -> Any:
+    """An object of libpq's that has no session."""
+    if not _IN_PYTHON:
+        return pq.PGconn.__new__(pq.PGconn)
+    closed: Any = object.__new__(pq.PGconn)
+    closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
+    closed._procpid = 0
+    return closed
+
+
+def _moved(pgconn: Any) -> Any:
+    """The same session of libpq in a new object; the old one is as if it had been finished."""
+    session = pgconn.pgconn_ptr
+    if session is None:
+        return pgconn
+    heir = closed_pgconn()
+    if _IN_PYTHON:
+        heir = type(pgconn)(pgconn._pgconn_ptr)
+        pgconn._pgconn_ptr = None
+    # psycopg's compiled class has no way to make one of a session that is there, only where it keeps it.
+    elif not _swap(pgconn, heir, session):
+        # A psycopg of another build. Nobody gets the session then, which is dear but safe.
+        logger.warning("This build of psycopg (%s) cannot move a session; it is closed.", pq.__impl__)
+        pgconn.finish()
+        return pgconn
+    heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler
+    return heir
+
+
+def _swap(pgconn: Any, heir: Any, session: int) -> bool:
+    before, after = _words(pgconn), _words(heir)
+    kept_at = [index for index, word in enumerate(before) if word == session]
+    if len(kept_at) != 1 or after[kept_at[0]]:
+        return False
+    after[kept_at[0]], before[kept_at[0]] = session, None
+    found = (heir.pgconn_ptr, pgconn.pgconn_ptr)
+    if found != (session, None):
+        after[kept_at[0]], before[kept_at[0]] = None, session
+    return found == (session, None)
+
+
+def _words(pgconn: Any) -> Any:
+    """What a compiled object consists of, to read and write."""
+    size = type(pgconn).__basicsize__ // ctypes.sizeof(ctypes.c_void_p)
+    return (ctypes.c_void_p * size).from_address(id(pgconn))

@@ -1,0 +1,1 @@
+"""What stands in a database, and how sessions get along in it."""

@@ -1,0 +1,313 @@
+"""The table that rows go to or come from: its name, and what the catalog says of its columns."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from lakebase_provider.core.base.sql.names import identifier
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+
+#: Columns that Postgres gives a table at most.
+MAX_COLUMNS = 1600
+
+_PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
+
+
+def require_width(columns: int, what: str) -> None:
+    """Refuse what has more columns than a table can have, before work is done for each of them.
+
+    Args:
+        columns: How many there are.
+        what: What has them, for the error.
+
+    Raises:
+        ColumnMismatchError: There are more than 1,600.
+    """
+    if columns > MAX_COLUMNS:
+        raise ColumnMismatchError(
+            f"{what} has {columns:,} columns; a table of Postgres has {MAX_COLUMNS:,} at most.",
+            remedy="Name those that are to be loaded, or put the others into one column of JSON.",
+        )
+
+
+@dataclass(frozen=True)
+class TableName:
+    """The name of a table.
+
+    Attributes:
+        table: The table's own name, without quotes.
+        schema: Its schema's; None to follow the session's search path.
+    """
+
+    table: str
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        identifier(self.table, what="table")
+        if self.schema is not None:
+            identifier(self.schema, what="schema")
+
+    @classmethod
+    def parse(cls, name: str | tuple[str, str] | TableName) -> TableName:
+        """A name as users write it.
+
+        It is taken as it stands: upper case stays, and whatever stands in it is a name and never SQL. A dot
+        separates schema and table; a part in double quotes may hold dots (and quotes, doubled).
+
+        Args:
+            name: ``"table"``, ``"schema.table"``, ``'"odd.schema"."a ""b"" table"'``, or (schema, table).
+
+        Raises:
+            ConfigError: It is none of these.
+
+        Example:
+            >>> TableName.parse('sales."2024.orders"')
+            TableName(table='2024.orders', schema='sales')
+        """
+        if isinstance(name, TableName):
+            return name
+        if isinstance(name, tuple):
+            if len(name) != 2:
+                raise ConfigError(
+                    f"A table's name has {len(name)} parts.", remedy="Give a tuple of schema and table."
+                )
+            return cls(name[1], name[0])
+        parts = _split(_text(name))
+        return cls(parts[-1], parts[0] if len(parts) == 2 else None)
+
+    def sql(self) -> sql.Identifier:
+        """The name, quoted."""
+        return sql.Identifier(self.table) if self.schema is None else sql.Identifier(self.schema, self.table)
+
+    def __str__(self) -> str:
+        parts = (self.table,) if self.schema is None else (self.schema, self.table)
+        return ".".join(part if re.fullmatch(r"[^\".]+", part) else _quote(part) for part in parts)
+
+
+def _text(name: object) -> str:
+    """The text of a table's name, or the error of what is none."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"A table's name is of type {type(name).__name__}.",
+            remedy="Give 'table', 'schema.table' or (schema, table).",
+        )
+    return name
+
+
+def _quote(part: str) -> str:
+    return '"' + part.replace('"', '""') + '"'
+
+
+def _split(name: str) -> list[str]:
+    parts, at = [], 0
+    while True:
+        match = _PART.match(name, at)
+        if match is None:
+            break
+        quoted = match.group("quoted")
+        parts.append(match.group("plain") if quoted is None else quoted.replace('""', '"'))
+        at = match.end()
+        if at == len(name) and len(parts) <= 2:
+            return parts
+        if name[at : at + 1] != ".":
+            break
+        at += 1
+    raise ConfigError(
+        f"{name!r} is no table's name.",
+        remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
+        "or the tuple (schema, table).",
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the catalog describes it.
+
+    Attributes:
+        name: Its name.
+        type_name: Its declared type as SQL writes it, such as ``numeric(10,2)`` or a domain's name.
+        type_oid: OID of its type; of the type below it where it is a domain.
+        base_name: Name of the type of `type_oid` in the catalog, such as ``int4`` or ``vector``.
+        typmod: The type's modifier (length, precision and scale), -1 for none.
+        element_oid: OID of an array's elements, else 0.
+        enum_labels: Labels of an enum, or of the enum that is an array's element; empty otherwise.
+        identity: ``"always"``, ``"by default"`` or "" for no identity column.
+        generated: Whether the server computes it.
+        not_null: Whether it refuses NULL.
+        has_default: Whether it has a default, identity included.
+        binary: Whether its type has an input function for binary COPY, which the server looks for whether or
+            not COPY fills the column.
+    """
+
+    name: str
+    type_name: str
+    type_oid: int
+    base_name: str = ""
+    typmod: int = -1
+    element_oid: int = 0
+    enum_labels: tuple[str, ...] = ()
+    identity: str = ""
+    generated: bool = False
+    not_null: bool = False
+    has_default: bool = False
+    binary: bool = True
+
+    def sql(self) -> sql.Identifier:
+        """The name, quoted."""
+        return sql.Identifier(self.name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the catalog describes it.
+
+    Attributes:
+        name: Its name, with the schema in which it was found.
+        columns: Its columns in their order.
+        primary_key: Names of the primary key's columns, in its order; empty without one.
+        oid: OID of the table.
+        kind: The catalog's letter: ``r`` table, ``p`` partitioned, ``f`` foreign, ``v`` view, ``m``
+            materialised view.
+    """
+
+    name: TableName
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    oid: int = field(default=0, compare=False)
+    kind: str = "r"
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def text_only(self) -> str | None:
+        """Why COPY into the table has to be in text, whichever columns it fills; None where it has not."""
+        found = next((column for column in self.columns if not column.binary), None)
+        if found is None:
+            return None
+        return f"column {found.name!r} of type {found.type_name} has no binary form"
+
+    @property
+    def writable(self) -> tuple[Column, ...]:
+        """The columns that take values: those that the server does not compute."""
+        return tuple(column for column in self.columns if not column.generated)
+
+
+_COLUMNS = """
+SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), b.oid, b.typname, b.typmod,
+    CASE WHEN b.typcategory = 'A' THEN b.typelem ELSE 0::oid END,
+    ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
+          WHERE e.enumtypid IN (b.oid, CASE WHEN b.typcategory = 'A' THEN b.typelem ELSE 0::oid END)
+          ORDER BY e.enumsortorder),
+    CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
+    a.attgenerated <> '', a.attnotnull, a.atthasdef OR a.attidentity <> '',
+    pg_catalog.array_position(
+        (SELECT i.indkey::int2[] FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary),
+        a.attnum),
+    c.relname, n.nspname, c.oid, c.relkind::text,
+    (SELECT t.typreceive <> 0 FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN LATERAL (
+    WITH RECURSIVE below AS (
+        SELECT t.oid, t.typname::text, t.typcategory, t.typelem, t.typtype, t.typbasetype,
+            CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod
+        FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid
+        UNION ALL
+        SELECT t.oid, t.typname::text, t.typcategory, t.typelem, t.typtype, t.typbasetype,
+            CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE below.typmod END
+        FROM below JOIN pg_catalog.pg_type t ON t.oid = below.typbasetype
+        WHERE below.typtype = 'd'
+    )
+    SELECT * FROM below WHERE typtype <> 'd'
+) b ON true
+WHERE c.oid = pg_catalog.to_regclass(%s)
+ORDER BY a.attnum
+"""
+
+
+def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] | TableName) -> Table:
+    """Ask the catalog for a table's columns, in one query of the connection's transaction.
+
+    Args:
+        connection: A connection to the table's database.
+        name: The table's name, as :meth:`TableName.parse` takes it.
+
+    Raises:
+        ConfigError: It is no table's name.
+        TableNotFoundError: There is no such table.
+    """
+    table = TableName.parse(name)
+    with plain_cursor(connection) as cursor:
+        rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
+    if not rows:
+        raise _not_found(connection, table)
+    relname, schema, oid, kind = rows[0][12:16]
+    present = [row for row in rows if row[0] is not None]
+    key = sorted((row[11], row[0]) for row in present if row[11] is not None)
+    return Table(
+        name=TableName(relname, schema),
+        columns=tuple(
+            Column(
+                name=row[0],
+                type_name=row[1],
+                type_oid=row[2],
+                base_name=row[3],
+                typmod=row[4],
+                element_oid=row[5],
+                enum_labels=tuple(row[6]),
+                identity=row[7],
+                generated=row[8],
+                not_null=row[9],
+                has_default=row[10],
+                binary=row[16],
+            )
+            for row in present
+        ),
+        primary_key=tuple(name for _, name in key),
+        oid=oid,
+        kind=kind,
+    )
+
+
+def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableName:
+    """The name with its schema: where the table is found, or would be created.
+
+    Args:
+        connection: A connection to the table's database.
+        name: The table's name.
+    """
+    if name.schema is not None:
+        return name
+    query = (
+        "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)),"
+        " pg_catalog.current_schema())"
+    )
+    with plain_cursor(connection) as cursor:
+        found = cursor.execute(query, (name.sql().as_string(connection),)).fetchone()
+    return name if found is None or found[0] is None else TableName(name.table, found[0])
+
+
+def _not_found(connection: psycopg.Connection[Any], table: TableName) -> TableNotFoundError:
+    """The error of a missing table, with the name that was probably meant."""
+    query = (
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE lower(c.relname) = lower(%s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm')"
+        " ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, 1, 2 LIMIT 1"
+    )
+    with plain_cursor(connection) as cursor:
+        near = cursor.execute(query, (table.table,)).fetchone()
+    remedy = None
+    if near is not None:
+        remedy = f"There is a table {TableName(near[1], near[0])}: write its name as it stands there."
+    return TableNotFoundError(f"There is no table {table}.", remedy=remedy)

@@ -1,0 +1,63 @@
+"""A transaction that another's has cost its life is run again as a whole."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
+
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Backoff, Clock
+from lakebase_provider.core.errors import TransactionConflictError
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+#: Serialization failure and deadlock: nothing of the transaction has taken place, by the server's own word.
+_CONFLICTS = ("40001", "40P01")
+_BACKOFF = Backoff(first=0.1, most=2.0, floor=0.005)
+# Seeded by the system: those who collided must not wait in step.
+_RNG = random.SystemRandom()
+
+
+def again_on_conflict(
+    work: Callable[[], _Result],
+    *,
+    attempts: int = 5,
+    clock: Clock = SYSTEM_CLOCK,
+    rng: random.Random = _RNG,
+) -> _Result:
+    """Run a whole transaction, and again when the server undid it for another one's sake.
+
+    Nothing else is tried again: after a lost connection nobody knows what was committed.
+
+    Args:
+        work: Begins a transaction, does everything and commits; whatever else it does must bear repetition.
+        attempts: How often it is run at most.
+        clock: Where the time comes from.
+        rng: Draws the pauses, 0.1 s at most after the first conflict, 2 s after later ones.
+
+    Raises:
+        TransactionConflictError: Each attempt was undone; the last one's error is its cause.
+        IdleInTransactionError: The server ended the session for doing nothing too long.
+    """
+    for attempt in range(attempts):
+        try:
+            return work()
+        except psycopg.Error as error:
+            if error.sqlstate not in _CONFLICTS:
+                raise
+            if attempt + 1 >= attempts:
+                told = f"undone {attempts} times for another one's sake: {_first_line(error)}"
+                raise TransactionConflictError(f"The transaction was {told}") from error
+            pause = _BACKOFF.seconds(attempt, rng)
+            logger.warning("The transaction is run again in %.2f s: %s", pause, _first_line(error))
+            clock.sleep(pause)
+    raise AssertionError("attempts must be 1 at least")
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).partition("\n")[0]

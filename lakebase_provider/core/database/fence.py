@@ -1,0 +1,103 @@
+"""One session at a time for a piece of work: a retry ends the session of a try that it cannot see.
+
+A task that has lost its heartbeat may run on while its retry begins. What makes a load happen once is its
+ledger (:mod:`lakebase_provider.core.bulk`), which survives everything; this lock only saves the time and the
+locks of the one that is late, and goes with the compute when that is suspended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock, Deadline
+from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.errors import FenceError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks whether the lock is free.
+_PAUSE = 0.1
+_HOLDERS = """
+    SELECT a.pid, a.application_name, extract(epoch FROM now() - a.backend_start)::float8,
+           a.usename = current_user
+    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND (l.classid::int8 << 32) | l.objid::int8 = %s
+"""
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """A session that was ended.
+
+    Attributes:
+        pid: Its backend on the server.
+        application_name: What it called itself, such as ``dag.task``.
+        age: Seconds since it had connected; None where only its own role may know.
+    """
+
+    pid: int
+    application_name: str
+    age: float | None
+
+    def __str__(self) -> str:
+        age = "" if self.age is None else f", {self.age:.0f} s old"
+        return f"pid {self.pid} ({self.application_name or 'without a name'}{age})"
+
+
+def fence(
+    connection: LakebaseConnection, key: str, *, timeout: float = 10.0, clock: Clock = SYSTEM_CLOCK
+) -> list[Fenced]:
+    """Make a connection the only one that works under a key, by ending whichever else does.
+
+    An earlier session of the same role is terminated: its transaction is rolled back, and its next answer is
+    an error. The lock lasts until the connection is handed back or closed, whatever is committed or rolled
+    back meanwhile.
+
+    Args:
+        connection: The connection that will do the work, outside of a transaction.
+        key: What the work is, the same for each try of it, such as ``"dag/task/run/-1"``.
+        timeout: Seconds until the lock must be had.
+        clock: Where the time comes from.
+
+    Returns:
+        The sessions that were ended; none in the common case, which takes one round trip.
+
+    Raises:
+        FenceError: Another role holds the lock, or its holder did not end in time.
+    """
+    number, deadline, fenced = _lock_number(key), Deadline(timeout, clock), dict[int, Fenced]()
+    while not _try_lock(connection, number):
+        holders = connection.execute(_HOLDERS, (number,)).fetchall()
+        connection.commit()
+        for pid, name, age, ours in holders:
+            session = Fenced(pid, name or "", age)
+            if not ours:
+                raise FenceError(f"Another role works on '{key}': {session}.")
+            if pid not in fenced:
+                logger.warning("Ending an earlier session that works on '%s': %s", key, session)
+                fenced[pid] = session
+            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s)", (pid,))
+            connection.commit()
+        if deadline.remaining() <= 0:
+            held = ", ".join(map(str, fenced.values())) or "a session that nobody sees"
+            raise FenceError(f"'{key}' is still worked on after {timeout:.1f} s, by {held}.")
+        clock.sleep(_PAUSE)
+    return list(fenced.values())
+
+
+def _try_lock(connection: LakebaseConnection, number: int) -> bool:
+    row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (number,)).fetchone()
+    # A lock of the session, which a rollback does not undo.
+    connection.commit()
+    assert row is not None
+    return bool(row[0])
+
+
+def _lock_number(key: str) -> int:
+    """A key as Postgres wants it: 64 bits with a sign."""
+    digest = hashlib.sha256(b"lakebase-fence\0" + key.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

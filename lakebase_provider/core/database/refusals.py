@@ -1,0 +1,201 @@
+"""What the server refuses, as errors of this package: without values, with the row's number and a remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from lakebase_provider.core.connect.cancel import ASKED_TO_END, ended_by_request
+from lakebase_provider.core.database.row_remedies import constraint_remedy
+from lakebase_provider.core.errors import (
+    BadRowError,
+    LakebaseError,
+    LoadError,
+    LoadInterruptedError,
+    StatementTimeoutError,
+)
+from lakebase_provider.core.errors.remedy import Remedy
+from lakebase_provider.core.errors.server_ends import SessionIdled, TransactionIdled, typed_end
+from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
+
+#: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
+_PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+#: What reading a value or a name raises that is not of its form: psycopg's loaders hand on what int(),
+#: Decimal, datetime, json and struct raise, and a loader without a form for a value NotImplementedError.
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, NotImplementedError)
+
+#: Classes of SQLSTATEs of values that do not fit, and of broken constraints.
+_OF_ROWS = frozenset({"22", "23"})
+#: SQLSTATEs after which the same load may succeed, and what to do.
+_TRANSIENT = {
+    "40001": "Load again: another transaction changed the same rows.",
+    "40P01": "Load again: another transaction held what this one needed, and the reverse.",
+    "55P03": "Load again later, or raise lock_timeout: another session holds a lock on the table.",
+}
+_REMEDIES = {
+    "42501": "Grant the role what the message names, or load as the table's owner.",
+    CANCELED: "Raise statement_timeout, or load less at once.",  # what else cancels is no end for good
+    "53100": "Free disk space, or use a larger endpoint.",
+}
+#: Of a feature that is not supported (0A000), where it is COPY into a table whose policies hold for the role.
+_ROW_SECURITY = Remedy(
+    "Use mode='merge', which copies into a temporary table; with delete='missing' it replaces.",
+    options=("mode", "delete"),
+    otherwise="Write by upsert, which copies into a temporary table, or as a role without the policies.",
+)
+
+
+@contextmanager
+def typed_errors(what: str, *, of_a_value: str | None = None) -> Iterator[None]:
+    """Raise what psycopg raises inside as a :class:`~lakebase_provider.core.errors.LoadError`.
+
+    Args:
+        what: What was under way, such as ``"Load into sales.orders"``.
+        of_a_value: The remedy for a value that its column does not take.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if _is_ours(error):
+            raise
+        raise load_error(error, what, of_a_value) from quotable(error)
+
+
+def quotable(error: psycopg.Error) -> psycopg.Error | None:
+    """The error as a cause to show, or None where its text quotes values, which may be private."""
+    quotes = (error.sqlstate or "")[:2] in _OF_ROWS or _PLACE.search(error.diag.context or "")
+    return None if quotes else error
+
+
+@contextmanager
+def interrupted_reads() -> Iterator[None]:
+    """Raise a lost connection as :class:`~lakebase_provider.core.errors.LoadInterruptedError`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if _is_ours(error) or not connection_lost(error):
+            raise
+        end = _end(error)
+        if isinstance(end, StatementTimeoutError):
+            raise
+        told = f" {end.message}" if end else ""
+        raise LoadInterruptedError(
+            f"The connection was lost while the server sent rows.{told}",
+            remedy=_if_it_idled(end) or "Read again.",
+        ) from error
+
+
+def _is_ours(error: psycopg.Error) -> bool:
+    """Whether it says all there is to say, though it is psycopg's, too: as of an exhausted pool."""
+    return isinstance(error, LakebaseError) and error.sqlstate is None
+
+
+def _end(error: psycopg.Error) -> LakebaseError | None:
+    """What the server says of a session or a statement that it ended of its own accord."""
+    found = typed_end(error) or error
+    return found if isinstance(found, LakebaseError) else None
+
+
+def _if_it_idled(end: LakebaseError | None) -> str | None:
+    # Else it was restarted, or told to, and the same will do.
+    return end.remedy if isinstance(end, (SessionIdled, TransactionIdled)) else None
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise what psycopg's loaders, Python or Arrow say of something unreadable as a LoadError.
+
+    Theirs are of many kinds, and most of them quote the value, which may be private.
+
+    Args:
+        what: What is read, such as ``"a value of the result"``.
+    """
+    try:
+        yield
+    except (psycopg.Error, LakebaseError):
+        raise
+    except _UNREADABLE as error:
+        raise LoadError(
+            f"The server sent {what} in a form that cannot be read ({type(error).__name__}).",
+            remedy="Cast the column to text in the query; if it is of that type, something between here and "
+            "the server changes what it sends.",
+        ) from None
+
+
+def connection_lost(error: psycopg.Error) -> bool:
+    """Whether the session is gone: the server ended it, or the link to it is broken."""
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError)
+    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
+
+
+def load_error(error: psycopg.Error, what: str, of_a_value: str | None = None) -> LoadError:
+    """The error of this package that a psycopg error stands for; raise it from :func:`quotable`."""
+    found = _load_error(error, what, of_a_value)
+    found.sqlstate = error.sqlstate
+    return found
+
+
+def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> LoadError:
+    end = _end(error)
+    if isinstance(end, StatementTimeoutError):
+        # In a load a statement is as long as what is loaded.
+        shorter = (
+            "Raise statement_timeout, or load less at once." if error.sqlstate == "57014" else end.remedy
+        )
+        return LoadError(f"{what}: {end.message}", remedy=shorter)
+    if connection_lost(error):
+        told = f" {end.message}" if end else ""
+        return LoadInterruptedError(
+            f"{what}: the connection was lost, the server rolls back.{told}", remedy=_if_it_idled(end)
+        )
+    state = error.sqlstate or ""
+    if state == CANCELED and not timed_out(error):
+        return _canceled(error, what)
+    if state in _TRANSIENT:
+        return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
+    if state[:2] in _OF_ROWS:
+        return _bad_row(error, what, of_a_value)
+    remedy = _ROW_SECURITY if "row-level security" in _text(error) else None
+    return LoadError(f"{what}: {_text(error)}.", remedy=remedy if state == "0A000" else _REMEDIES.get(state))
+
+
+def _canceled(error: psycopg.Error, what: str) -> LoadInterruptedError:
+    if ended_by_request(error):
+        return LoadInterruptedError(
+            f"{what}: cancelled, since {ASKED_TO_END}; the server rolls back.",
+            remedy="Let the task be tried again; where it has no retries, give it some.",
+        )
+    return LoadInterruptedError(
+        f"{what}: {_text(error)}; the server rolls back.",
+        remedy="Load again, unless whoever cancelled it (pg_cancel_backend) has a reason that lasts.",
+    )
+
+
+def _bad_row(error: psycopg.Error, what: str, of_a_value: str | None) -> BadRowError:
+    place = _PLACE.search(error.diag.context or "")
+    row = int(place.group(1)) if place else None
+    column = error.diag.column_name or (place.group(2) if place else None)
+    # The text of a data exception quotes the value; that of a broken constraint names the constraint.
+    broken = (error.sqlstate or "").startswith("23")
+    text = _text(error) if broken else _kind(error)
+    remedy = constraint_remedy(error.sqlstate or "", text) if broken else of_a_value
+    where = ", ".join(
+        part for part in (f"row {row}" if row else "", f"column {column}" if column else "") if part
+    )
+    message = f"{what}{': ' + where if where else ''}: {text}."
+    return BadRowError(message, row=row, column=column, remedy=remedy)
+
+
+def _text(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip().rstrip(".")
+
+
+def _kind(error: psycopg.Error) -> str:
+    return _WORDS.sub(" ", type(error).__name__).lower()

@@ -1,0 +1,456 @@
+"""What can go wrong, and what to do about it.
+
+Every failure of a driver, a resolver or the control plane becomes one of these, once, in
+:mod:`lakebase_provider.core.errors.texts`; the original error is its ``__cause__``::
+
+    LakebaseError
+    ├── ConfigError                      what the caller wrote cannot work
+    │   └── ForkedPoolError              an inherited pool was used in a forked child
+    ├── ControlPlaneError                the workspace did not give what was asked
+    │   ├── NotAuthenticatedError        it does not know the caller
+    │   ├── PermissionDeniedError        it knows the caller and refuses
+    │   ├── EndpointNotFoundError        no such endpoint or instance
+    │   ├── ControlPlaneThrottledError   429
+    │   ├── ControlPlaneUnavailableError 5xx, or not reachable
+    │   └── ControlPlaneTimeoutError     no answer within the caller's deadline
+    ├── LakebaseConnectionError          the database was not reached
+    │   ├── DnsError                     its name does not resolve
+    │   ├── TlsError                     it could not prove who it is, or speaks no TLS
+    │   ├── EndpointWakingError          the compute is starting, or did not answer
+    │   ├── EndpointDisabledError        the endpoint is switched off
+    │   ├── LoginRejectedError           it refuses the role or the password
+    │   ├── DatabaseMissingError         no such database
+    │   ├── SessionSettingError          it refuses a setting that the session starts with
+    │   └── TooManyConnectionsError      the server is full
+    ├── PoolExhaustedError               no pooled connection became free in time
+    ├── ClockSkewError                   this host's clock disagrees with the workspace's
+    ├── HealthCheckError                 a health report has a failed stage
+    ├── StatementError                   a statement failed on the server
+    │   ├── LockTimeoutError             a lock was not had in time
+    │   ├── StatementTimeoutError        the server ended what took longer than it may
+    │   ├── SessionEndedError            the server ended the session: idle, restarted, or told to
+    │   ├── IdleInTransactionError       the server ended a session that idled in a transaction
+    │   └── TransactionConflictError     each attempt was undone for another transaction's sake
+    ├── FenceError                       another session works on the same, and did not end
+    ├── ResultTooLargeError              a statement returned more rows than were allowed
+    └── LoadError                        data was not moved
+        ├── TableNotFoundError           no such table
+        ├── ColumnMismatchError          the source's columns are not those of the table
+        ├── BadRowError                  a row holds what its column cannot
+        ├── LoadInterruptedError         it was cancelled, or its connection lost; nothing was written
+        └── CommitUnknownError           whether the commit took place cannot be known
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lakebase_provider.core.errors.remedy import Remedy, offered
+
+
+class LakebaseError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        message: What happened, in one line and without secrets.
+        remedy: What to do; defaults to the class's own remedy.
+        retry_after: Seconds after which a retry may succeed, where the server said so.
+        retryable: Whether a retry may succeed, where that depends on more than the kind.
+
+    Attributes:
+        code: Stable name of the error's kind, for logs and alerts.
+        retryable: True if the same call may succeed later without anybody changing anything.
+        remedy: One line that says what to do.
+    """
+
+    code: ClassVar[str] = "lakebase"
+    retryable: bool = False
+    default_remedy: ClassVar[str] = "See the cause below."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+        self.message = message
+        self.remedy = offered(remedy or self.default_remedy)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
+
+    def again(self) -> LakebaseError:
+        """A copy to raise in another thread: one exception object must not collect many tracebacks."""
+        copy = rebuild(type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        copy.__dict__.update(self.details())
+        return copy
+
+    def details(self) -> dict[str, object]:
+        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        return {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        values = (type(self), self.message, self.remedy, self.retry_after, self.retryable)
+        return (rebuild, values, self.details())
+
+
+def rebuild(
+    kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
+) -> LakebaseError:
+    """An error as it was, without its :meth:`LakebaseError.details`."""
+    return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
+
+
+class ConfigError(LakebaseError):
+    """A setting is missing, malformed or contradicts another; raised before any network call."""
+
+    code = "config"
+    default_remedy = "Correct the setting that the message names."
+
+
+class ForkedPoolError(ConfigError):
+    """A pool opened in a parent process was used in its forked child."""
+
+    code = "forked_pool"
+    default_remedy = "Open connections in the process that uses them."
+
+
+class ControlPlaneError(LakebaseError):
+    """The workspace answered with an error that has no class of its own."""
+
+    code = "control_plane"
+    default_remedy = "Check the request's settings against the message of the workspace."
+
+
+class NotAuthenticatedError(ControlPlaneError):
+    """The workspace does not accept the credentials."""
+
+    code = "not_authenticated"
+    default_remedy = "Check the client id and secret (or the token), and that the secret has not expired."
+
+
+class PermissionDeniedError(ControlPlaneError):
+    """The workspace knows the principal and refuses the request."""
+
+    code = "permission_denied"
+    default_remedy = "Grant the principal CAN USE on the Lakebase project, in the workspace's settings."
+
+
+class EndpointNotFoundError(ControlPlaneError):
+    """The project, branch, endpoint or instance does not exist, or the principal cannot see it."""
+
+    code = "endpoint_not_found"
+    default_remedy = (
+        "Use endpoint = projects/<project>/branches/<branch>/endpoints/<endpoint>, "
+        "with ids and not display names."
+    )
+
+
+class ControlPlaneThrottledError(ControlPlaneError):
+    """The workspace limits the rate of requests (429)."""
+
+    code = "control_plane_throttled"
+    retryable = True
+    default_remedy = "Retry later; fewer processes that start at the same second ask less at once."
+
+
+class ControlPlaneUnavailableError(ControlPlaneError):
+    """The workspace failed (5xx) or could not be reached."""
+
+    code = "control_plane_unavailable"
+    retryable = True
+    default_remedy = "Retry; if it lasts, check the workspace's URL, the network path and the status page."
+
+
+class ControlPlaneTimeoutError(ControlPlaneError):
+    """The workspace did not answer before the caller's deadline."""
+
+    code = "control_plane_timeout"
+    retryable = True
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, check the network path to the workspace, or raise connect_budget.",
+        options=("connect_budget",),
+        otherwise="Retry; if it lasts, check the network path to the workspace.",
+    )
+
+
+class LakebaseConnectionError(LakebaseError):
+    """The database was not reached, for a reason that has no class of its own."""
+
+    code = "connection"
+    retryable = True
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; if it lasts, run `lakebase doctor` to see which stage fails.",
+        options=("doctor",),
+        otherwise="Retry; if it lasts, check host and port, and the network path to them.",
+    )
+
+
+class DnsError(LakebaseConnectionError):
+    """The database's host name does not resolve."""
+
+    code = "dns"
+    default_remedy = "Check the host; on a private link, check that this machine uses its DNS zone."
+
+
+class TlsError(LakebaseConnectionError):
+    """The server's certificate is not trusted, or TLS is missing."""
+
+    code = "tls"
+    retryable = False
+    default_remedy = "Check host and sslrootcert; a proxy that rewrites TLS needs its CA in sslrootcert."
+
+
+class EndpointWakingError(LakebaseConnectionError):
+    """The compute is starting after scale to zero, or does not answer yet."""
+
+    code = "endpoint_waking"
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; raise connect_budget if the compute needs longer to start.",
+        options=("connect_budget",),
+        otherwise="Retry: a suspended compute needs seconds to start; if it lasts, check host and port.",
+    )
+
+
+class EndpointDisabledError(LakebaseConnectionError):
+    """The endpoint is switched off."""
+
+    code = "endpoint_disabled"
+    retryable = False
+    default_remedy = "Enable the endpoint in the Lakebase console, or use another one."
+
+
+class LoginRejectedError(LakebaseConnectionError):
+    """The server refuses the role or the password."""
+
+    code = "login_rejected"
+    retryable = False
+    default_remedy = (
+        "Use the service principal's client id as user, and create its role in SQL: "
+        "SELECT databricks_create_role('<client id>', 'SERVICE_PRINCIPAL')."
+    )
+
+
+class DatabaseMissingError(LakebaseConnectionError):
+    """The server has no database of that name."""
+
+    code = "database_missing"
+    retryable = False
+    default_remedy = "Check the database's name; Lakebase creates `databricks_postgres`."
+
+
+class SessionSettingError(LakebaseConnectionError):
+    """The server, or a pooler before it, refuses a setting that the session was to start with."""
+
+    code = "session_setting"
+    retryable = False
+    default_remedy = "Leave the setting that the message names out, or set it by SQL once connected."
+
+
+class TooManyConnectionsError(LakebaseConnectionError):
+    """The endpoint's connection limit is reached."""
+
+    code = "too_many_connections"
+    default_remedy: ClassVar[str] = Remedy(
+        "Retry; lower max_size, run fewer tasks at once (an Airflow or Dagster pool), "
+        "or use a larger endpoint.",
+        options=("max_size",),
+        otherwise="Retry; run fewer tasks at once, or use a larger endpoint.",
+    )
+
+
+class PoolExhaustedError(LakebaseError):
+    """No connection of the pool became free before the deadline."""
+
+    code = "pool_exhausted"
+    retryable = True
+    default_remedy = "Hand connections back sooner (use `with`), or raise max_size."
+
+
+class ClockSkewError(LakebaseError):
+    """This host's clock disagrees with the workspace's, so a new token already looks expired."""
+
+    code = "clock_skew"
+    default_remedy = "Synchronise this host's clock (NTP)."
+
+
+class StatementError(LakebaseError):
+    """A statement failed on the server, for a reason that has no class of its own."""
+
+    code = "statement"
+    default_remedy = "Correct what the server's message names; retry if it was the server's own trouble."
+
+
+class LockTimeoutError(StatementError):
+    """A lock was not had within `lock_timeout`; the message says who held it."""
+
+    code = "lock_timeout"
+    retryable = True
+    default_remedy = "Retry; if it lasts, end the session that the message names, or raise lock_timeout."
+
+
+class IdleInTransactionError(StatementError):
+    """The server ended a session that did nothing for too long inside a transaction; that is rolled back."""
+
+    code = "idle_in_transaction"
+    retryable = True
+    default_remedy = (
+        "Commit before work that needs no database, or raise the server's "
+        "idle_in_transaction_session_timeout by SQL (SET, or ALTER ROLE ... SET)."
+    )
+
+
+class StatementTimeoutError(StatementError):
+    """The server ended a statement, or a transaction, that took longer than its timeout allows."""
+
+    code = "statement_timeout"
+    default_remedy = (
+        "Do less in one statement, or raise statement_timeout, in the configuration or by SQL (SET)."
+    )
+
+
+class SessionEndedError(StatementError):
+    """The server ended the session, for it idled, or the server was restarted or told to; work is undone."""
+
+    code = "session_ended"
+    retryable = True
+    default_remedy = "Run the whole transaction again, on a new connection; what was not committed is undone."
+
+
+class TransactionConflictError(StatementError):
+    """Each attempt at a transaction was undone for another's sake: deadlock or serialization failure."""
+
+    code = "transaction_conflict"
+    retryable = True
+    default_remedy = "Retry; let all transactions take their locks in the same order, or fewer run at once."
+
+
+class FenceError(LakebaseError):
+    """Another session works on the same, and could not be ended."""
+
+    code = "fence"
+    retryable = True
+    default_remedy = "Retry; if it lasts, end the session that the message names."
+
+
+class ResultTooLargeError(LakebaseError):
+    """A statement returned more rows than the caller allowed."""
+
+    code = "result_too_large"
+    default_remedy = "Select fewer rows, or write them to a file."
+
+
+class HealthCheckError(LakebaseError):
+    """At least one stage of a health report failed, or a limit of its figures is passed."""
+
+    code = "health_check"
+    retryable = True
+    default_remedy = "Do what the failed stage's remedy says."
+
+
+class LoadError(LakebaseError):
+    """Data was not moved, for a reason that has no class of its own.
+
+    Attributes:
+        sqlstate: The server's code for what went wrong, where the server said so; its own error is the cause,
+            unless its text would quote values.
+    """
+
+    code = "load"
+    default_remedy = "Do what the server's message says; nothing of the load has been written."
+    sqlstate: str | None = None
+
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE."""
+        return {**super().details(), "sqlstate": self.sqlstate}
+
+
+class TableNotFoundError(LoadError):
+    """The table does not exist, or lies in a schema that the role may not use."""
+
+    code = "table_not_found"
+    default_remedy: ClassVar[str] = Remedy(
+        "Check schema and name (upper case counts), or load with create=True.",
+        options=("create",),
+        otherwise="Check schema and name (upper case counts), or create the table first.",
+    )
+
+
+class ColumnMismatchError(LoadError):
+    """The source's columns and those of the table do not fit."""
+
+    code = "column_mismatch"
+    default_remedy: ClassVar[str] = Remedy(
+        "Name the source's columns as the table's, or give them as columns=.",
+        options=("columns",),
+        otherwise="Name the source's columns as the table's.",
+    )
+
+
+class BadRowError(LoadError):
+    """A row holds a value that its column cannot; nothing was written.
+
+    Args:
+        message: What happened, without the value.
+        row: Number of the row in the source, from 1.
+        column: Name of the column.
+        kind: Kind of the value, such as ``"str"`` or ``"int64"``.
+        remedy: What to do; defaults to the class's own remedy.
+    """
+
+    code = "bad_row"
+    default_remedy: ClassVar[str] = Remedy(
+        "Correct the row in the source, or load with on_error='reject'.",
+        options=("on_error",),
+        otherwise="Correct the row in the source.",
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        kind: str | None = None,
+        remedy: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
+        self.row = row
+        self.column = column
+        self.kind = kind
+
+    def details(self) -> dict[str, object]:
+        """The SQLSTATE and where the value is."""
+        return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
+
+
+class LoadInterruptedError(LoadError):
+    """The load was cancelled, or lost its connection, before the commit; nothing was written."""
+
+    code = "load_interrupted"
+    retryable = True
+    default_remedy: ClassVar[str] = Remedy(
+        "Load again, with the same load_id if it has one.",
+        options=("load_id",),
+        otherwise="Run it again: nothing stays of the first attempt.",
+    )
+
+
+class CommitUnknownError(LoadError):
+    """The connection was lost while the commit was under way, and nothing tells whether it took place."""
+
+    code = "commit_unknown"
+    default_remedy: ClassVar[str] = Remedy(
+        "Look whether the rows are there before you load again; give loads a load_id.",
+        options=("load_id",),
+        otherwise="Look whether the rows are there before you run it again.",
+    )

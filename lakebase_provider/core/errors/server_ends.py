@@ -1,0 +1,83 @@
+"""What the server ends of its own accord: a statement that takes too long, a session that idles or must go.
+
+psycopg has a class for each, and its text names neither who said so nor what to do. These are of psycopg's
+class and of this package's at once, for code that expects either.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psycopg
+
+from lakebase_provider.core.errors import (
+    IdleInTransactionError,
+    LakebaseError,
+    SessionEndedError,
+    StatementTimeoutError,
+)
+from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
+
+
+class StatementTimedOut(StatementTimeoutError, psycopg.errors.QueryCanceled):  # noqa: N818 # psycopg's style
+    """``statement_timeout`` has passed."""
+
+
+class TransactionTimedOut(StatementTimeoutError, psycopg.errors.TransactionTimeout):  # noqa: N818
+    """``transaction_timeout`` has passed, and the session is gone."""
+
+
+class SessionIdled(SessionEndedError, psycopg.errors.IdleSessionTimeout):  # noqa: N818
+    """``idle_session_timeout`` has passed."""
+
+
+class TransactionIdled(IdleInTransactionError, psycopg.errors.IdleInTransactionSessionTimeout):  # noqa: N818
+    """``idle_in_transaction_session_timeout`` has passed."""
+
+
+class SessionTerminated(SessionEndedError, psycopg.errors.AdminShutdown):  # noqa: N818
+    """The server shuts down, its compute is suspended, or somebody ended the session."""
+
+
+class _End(NamedTuple):
+    kind: type[LakebaseError]
+    what: str
+    remedy: str | None = None
+
+
+#: By SQLSTATE. That of a cancelled statement stands for other events, too.
+ENDS: dict[str, _End] = {
+    CANCELED: _End(StatementTimedOut, "The server ended the statement"),
+    "25P04": _End(
+        TransactionTimedOut,
+        "The server ended the transaction, and the session with it",
+        "Do less in one transaction, or raise the server's transaction_timeout by SQL (SET, or "
+        "ALTER ROLE ... SET).",
+    ),
+    "25P03": _End(TransactionIdled, "The server ended the session, and the transaction with it"),
+    "57P05": _End(
+        SessionIdled,
+        "The server ended the session",
+        "Borrow a connection when there is work for it, or raise the server's idle_session_timeout by SQL "
+        "(SET, or ALTER ROLE ... SET).",
+    ),
+    "57P01": _End(SessionTerminated, "The server ended the session"),
+}
+
+
+def typed_end(error: psycopg.Error) -> psycopg.Error | None:
+    """The error of this package that says the same, if the server ended something of its own accord.
+
+    Raise it from the other one.
+    """
+    end = ENDS.get(error.sqlstate or "")
+    if end is None or isinstance(error, LakebaseError):
+        return None
+    if error.sqlstate == CANCELED and not timed_out(error):
+        return None
+    text = error.diag.message_primary or str(error).partition("\n")[0]
+    found = end.kind(f"{end.what}: {text}.", remedy=end.remedy)
+    assert isinstance(found, psycopg.Error)
+    # What psycopg tells by `diag`.
+    found._info, found._encoding = error._info, error._encoding
+    return found

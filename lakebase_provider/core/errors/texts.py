@@ -1,0 +1,173 @@
+"""Which text of a driver or of the workspace means which error.
+
+Patterns come from the public documentation's troubleshooting tables, public issue trackers and the
+open-source Neon proxy, from which Lakebase descends. They are data: add a row, do not add a branch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from lakebase_provider.core.errors import (
+    ConfigError,
+    ControlPlaneError,
+    ControlPlaneThrottledError,
+    ControlPlaneUnavailableError,
+    DatabaseMissingError,
+    DnsError,
+    EndpointDisabledError,
+    EndpointNotFoundError,
+    EndpointWakingError,
+    LakebaseConnectionError,
+    LakebaseError,
+    LoginRejectedError,
+    NotAuthenticatedError,
+    PermissionDeniedError,
+    SessionSettingError,
+    TlsError,
+    TooManyConnectionsError,
+)
+from lakebase_provider.core.errors.redaction import redacted
+
+
+class _Pattern(NamedTuple):
+    regex: str
+    kind: type[LakebaseError]
+    remedy: str | None = None
+
+
+#: Texts of a failed connect. libpq gives no SQLSTATE there, so the text is all there is. First match wins.
+LOGIN_PATTERNS: tuple[_Pattern, ...] = (
+    _Pattern(
+        r"not a valid JWT encoding",
+        LoginRejectedError,
+        "Use a database credential as password, not a workspace token or PAT: auth=oauth mints one.",
+    ),
+    _Pattern(
+        r"is blocked by Databricks IP ACL",
+        PermissionDeniedError,
+        "Add this machine's address to the workspace's IP access list.",
+    ),
+    _Pattern(r"endpoint is disabled", EndpointDisabledError),
+    _Pattern(r"endpoint cannot be found", EndpointNotFoundError),
+    _Pattern(r"paused instances|External authorization failed", EndpointWakingError),
+    _Pattern(
+        r"password authentication failed|databricks identity login|JWT token has expired"
+        r"|Failed to decode token|role \".*\" (does not exist|is not permitted)",
+        LoginRejectedError,
+    ),
+    _Pattern(r"database \".*\" does not exist", DatabaseMissingError),
+    _Pattern(
+        r"invalid value for parameter \"(TimeZone|DateStyle|geqo)\"",
+        SessionSettingError,
+        "Correct or unset PGTZ, PGDATESTYLE and PGGEQO where this runs, or the role's setting (ALTER ROLE).",
+    ),
+    _Pattern(
+        r"(unrecognized configuration|unsupported startup|invalid value for|permission denied to set)"
+        r" parameter",
+        SessionSettingError,
+    ),
+    _Pattern(r"too many (connections|clients)|remaining connection slots", TooManyConnectionsError),
+    _Pattern(
+        r"connection is insecure|does not support SSL|SSL required",
+        TlsError,
+        "Lakebase accepts TLS only: use sslmode=verify-full (or require).",
+    ),
+    _Pattern(
+        r"certificate verify failed|certificate .*does not match|root certificate file|SSL error",
+        TlsError,
+    ),
+    _Pattern(
+        r"definition of service|service file",
+        ConfigError,
+        "Unset PGSERVICE where this runs: libpq looks for it first, though nothing of it would take effect.",
+    ),
+    _Pattern(
+        r"failed to resolve host|could not translate host name|nodename nor servname"
+        r"|name or service not known|label (empty or )?too long",
+        DnsError,
+    ),
+    _Pattern(
+        r"connection refused|timeout expired|timed out|starting up|shutting down|connection reset"
+        r"|recovery mode|not yet accepting connections"
+        r"|server closed the connection|network is unreachable|no route to host|unexpected eof",
+        EndpointWakingError,
+    ),
+)
+
+#: Texts of the workspace's error bodies that say more than their status. First match wins.
+CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
+    _Pattern(
+        r"workspace-access entitlement",
+        PermissionDeniedError,
+        "Enable 'Workspace access' on the service principal (Settings, Identity and access).",
+    ),
+    _Pattern(
+        r"Unauthorized network access to workspace",
+        PermissionDeniedError,
+        "The workspace is private: reach it by its front-end PrivateLink (Service-Direct included).",
+    ),
+    _Pattern(r"field 'endpoint' is required", ConfigError, "Set endpoint (or instance)."),
+    # What databricks-sdk makes of a workspace whose discovery fails, unreachable ones included.
+    _Pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
+    _Pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
+    _Pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
+    _Pattern(r"endpoint is disabled", EndpointDisabledError),
+)
+
+_BY_STATUS: dict[int, type[LakebaseError]] = {
+    401: NotAuthenticatedError,
+    403: PermissionDeniedError,
+    404: EndpointNotFoundError,
+    429: ControlPlaneThrottledError,
+    500: ControlPlaneUnavailableError,
+    502: ControlPlaneUnavailableError,
+    503: ControlPlaneUnavailableError,
+    504: ControlPlaneUnavailableError,
+}
+
+
+def _first_match(text: str, patterns: tuple[_Pattern, ...]) -> _Pattern | None:
+    # Compiled now, and kept by the module `re`: most processes never see such an error.
+    return next((p for p in patterns if re.search(p.regex, text, re.IGNORECASE)), None)
+
+
+def classify_login(text: str, *, where: str) -> LakebaseError:
+    """Turn the text of a failed connect into an error with a remedy.
+
+    Args:
+        text: The driver's message; libpq and psycopg put no password into it.
+        where: What was tried, such as ``"user@host:port/database"``.
+    """
+    line = " ".join(redacted(text).split())
+    match = _first_match(line, LOGIN_PATTERNS)
+    kind: type[LakebaseError] = match.kind if match else LakebaseConnectionError
+    return kind(f"Cannot connect to {where}: {line}", remedy=match.remedy if match else None)
+
+
+def classify_control_plane(
+    text: str, *, status: int | None, what: str, retry_after: float | None = None
+) -> LakebaseError:
+    """Turn an error answer of the workspace into an error with a remedy.
+
+    Args:
+        text: The error's code and message as the workspace gave them.
+        status: HTTP status, or None where no answer came.
+        what: What was asked for, such as ``"a database credential"``.
+        retry_after: Seconds of the Retry-After header.
+    """
+    line = " ".join(redacted(text).split())
+    match = _first_match(line, CONTROL_PLANE_PATTERNS) if status != 429 else None
+    kind: type[LakebaseError]
+    if match:
+        kind = match.kind
+    elif status is None:
+        kind = ControlPlaneUnavailableError
+    else:
+        kind = _BY_STATUS.get(status, ControlPlaneError)
+    return kind(
+        f"The workspace did not give {what}: {line}",
+        remedy=match.remedy if match else None,
+        retry_after=retry_after,
+    )

@@ -1,0 +1,48 @@
+"""Errors of others without what they could show of secrets: their frames, their texts, what they hold."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from lakebase_provider.core.errors.redaction import redacted
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def without_locals(error: _Error) -> _Error:
+    """The error without its frames, whose local variables hold secrets that a traceback could print.
+
+    Its text and its attributes go through :func:`.redacted`, and what it
+    holds besides plain values goes: the connection of a psycopg error knows its password, the request of a
+    ``requests`` error its headers. So for its causes.
+    """
+    seen: set[int] = set()
+    steps: list[BaseException | None] = [error]
+    while steps:
+        step = steps.pop()
+        if step is not None and id(step) not in seen:
+            seen.add(id(step))
+            step.__traceback__ = None
+            _strip(step)
+            steps += (step.__cause__, step.__context__)
+    return error
+
+
+def _strip(error: BaseException) -> None:
+    if isinstance(error, UnicodeError) and len(error.args) == 5:
+        # The second is the whole text that could not be encoded.
+        error.object = error.object[:0]  # type: ignore[attr-defined] # of both kinds that have five
+        error.args = (error.args[0], error.args[1][:0], *error.args[2:])
+    error.args = tuple(_plain(value) for value in error.args)
+    for name, value in list(vars(error).items()):
+        # psycopg's own diagnostics: what the server said.
+        if name != "_info":
+            setattr(error, name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value) if type(value) in (list, tuple) else None
+    return value if value is None or isinstance(value, (bool, int, float, BaseException)) else None

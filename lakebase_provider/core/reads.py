@@ -1,0 +1,197 @@
+"""What a client reads by: queries to Arrow, frames, rows and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    from psycopg.abc import Query
+
+    from lakebase_provider.core.bulk.read.statement import Parameters
+    from lakebase_provider.core.bulk.types.decimals import Numeric
+    from lakebase_provider.core.bulk.unload.destination import Format
+    from lakebase_provider.core.bulk.unload.unload import UnloadResult
+    from lakebase_provider.core.config import LakebaseConfig
+    from lakebase_provider.core.connect.connection import LakebaseConnection
+
+
+class Reads(ABC):
+    """The reading half of :class:`~lakebase_provider.core.client.LakebaseClient`."""
+
+    config: LakebaseConfig
+
+    @abstractmethod
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
+        """A pooled connection."""
+
+    def fetch_arrow(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pa.Table:
+        """What a query returns, as an Arrow table.
+
+        A numeric is a decimal of its declared precision and scale, never a float. Without them, as averages
+        and quotients are, it has 38 digits with 18 behind the point, or more where its values need them, up
+        to 76. Types that Arrow has none for (json, uuid, enums, ranges, …) come as text.
+
+        Args:
+            query: The query; ``%s`` or ``%(name)s`` where a parameter goes.
+            params: The parameters.
+            numeric: ``"decimal"``, or ``"text"`` for the text that Postgres writes for a numeric: any number
+                of digits, NaN and the infinities.
+
+        Raises:
+            ConfigError: `numeric` is neither.
+            LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server
+                sends what has not the form that it announced.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: The server refuses the query, or cancels it; or `params` do not fit its
+                placeholders, beside which a percent sign is written ``%%``, but in a comment.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read.batches import read_whole
+        from lakebase_provider.core.bulk.read.to_frames import to_arrow
+
+        with self.connection() as connection, read_whole(connection, query, params, numeric=numeric) as found:
+            return to_arrow(found)
+
+    def fetch_polars(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pl.DataFrame:
+        """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`.
+
+        Polars' decimals have 38 digits at most, and its frames no two columns of one name.
+        """
+        from lakebase_provider.core.bulk.read.batches import read_whole
+        from lakebase_provider.core.bulk.read.to_frames import to_polars
+
+        with self.connection() as connection, read_whole(connection, query, params, numeric=numeric) as found:
+            return to_polars(found)
+
+    def fetch_pandas(
+        self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
+    ) -> pd.DataFrame:
+        """What a query returns, as a pandas data frame; else as :meth:`fetch_arrow`.
+
+        A numeric's values are Decimals, and integers stay integers: with NULLs among them their column is of
+        pandas' nullable type.
+        """
+        from lakebase_provider.core.bulk.read.to_frames import to_pandas
+
+        return to_pandas(self.fetch_arrow(query, params, numeric=numeric))
+
+    def iter_batches(
+        self,
+        query: Query,
+        params: Parameters = None,
+        *,
+        batch_rows: int | None = None,
+        numeric: Numeric = "decimal",
+    ) -> Iterator[pa.RecordBatch]:
+        """What a query returns, as record batches that come as they are read, in constant memory.
+
+        They all have one schema: a numeric without declared digits has those behind the point that the first
+        batch's values need, and at least 18 where there is room.
+
+        A connection is held until the last batch, or until the iterator is closed: by ``contextlib.closing``
+        where the loop may be left early.
+
+        Args:
+            query: The query.
+            params: Its parameters.
+            batch_rows: Rows of a batch, at most.
+            numeric: As of :meth:`fetch_arrow`.
+
+        Raises:
+            ConfigError: `batch_rows` is not positive, or `numeric` unknown.
+            LoadError: A value does not fit its column's Arrow type.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: The server refuses the query, or cancels it.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read.batches import BATCH_ROWS, read_batches
+
+        rows = BATCH_ROWS if batch_rows is None else batch_rows
+        with (
+            self.connection() as connection,
+            read_batches(connection, query, params, batch_rows=rows, numeric=numeric) as batches,
+        ):
+            yield from batches
+
+    def iter_rows(self, query: Query, params: Parameters = None) -> Iterator[tuple[Any, ...]]:
+        """What a query returns, as tuples of psycopg's values that come as they are read, in constant memory.
+
+        A connection is held as by :meth:`iter_batches`; one that is left early is rolled back.
+
+        Args:
+            query: The query, or another statement that returns rows (SHOW, INSERT … RETURNING); what it
+                changes is committed after the last row.
+            params: Its parameters.
+
+        Raises:
+            LoadError: The statement returns no rows, or a value cannot be read.
+            LoadInterruptedError: The connection was lost while the rows came.
+            psycopg.Error: As by :meth:`fetch_arrow`; or psycopg cannot read a value.
+            LakebaseError: No connection could be had.
+        """
+        from lakebase_provider.core.bulk.read.rows import read_rows
+
+        with self.connection() as connection:
+            yield from read_rows(connection, query, params)
+
+    def unload(
+        self,
+        query: Query,
+        to: Any,
+        format: Format = "parquet",
+        *,
+        params: Parameters = None,
+        batch_rows: int | None = None,
+        parallel: int = 1,
+        by: str | None = None,
+        numeric: Numeric = "decimal",
+    ) -> UnloadResult:
+        """Write what a query returns to a file, in constant memory; a failure leaves none behind.
+
+        Args:
+            query: The query.
+            to: Local path, fsspec URI or ObjectStoragePath of the file; with `parallel`, of a folder, whose
+                files ``part-00000.parquet`` and so on are replaced.
+            format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header)
+                or ``"jsonl"`` (JSON lines).
+            params: The query's parameters.
+            batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
+            parallel: Files that are written at once, over as many connections, all of one snapshot.
+            by: Column of the result by whose value rows are divided among the files; needed for more than
+                one.
+            numeric: For Parquet and Arrow, as of :meth:`fetch_arrow`.
+
+        Raises:
+            ColumnMismatchError: In Parquet or JSON lines, two columns share a name.
+            ConfigError: Arguments contradict each other, or `parallel` takes more connections than the pool
+                has; nothing has been read.
+            LoadError: A value does not fit its column's Arrow type.
+            LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
+            psycopg.Error: The server refuses the query, or cancels it.
+            LakebaseError: No connection could be had.
+            OSError: A file could not be written.
+        """
+        from lakebase_provider.core.bulk.unload.unload import unload
+
+        return unload(
+            self.connection,
+            query,
+            to,
+            format=format,
+            params=params,
+            batch_rows=batch_rows,
+            parallel=parallel,
+            by=by,
+            numeric=numeric,
+            max_connections=self.config.max_size,
+        )

@@ -1,0 +1,1 @@
+"""Tokens: minted, cached, shared between processes."""

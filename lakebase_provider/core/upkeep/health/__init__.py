@@ -1,0 +1,1 @@
+"""The staged check: is the database reachable, and well?"""

@@ -1,0 +1,203 @@
+"""Whether a reachable database is also well: limits for the figures of a health report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.errors import ConfigError, HealthCheckError
+from lakebase_provider.core.upkeep.health.stage_names import with_foundations
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.upkeep.health.stages import HealthReport
+
+#: From which severity on a check fails: a stage that fails is an error, a limit that is passed a warning.
+FailOn = Literal["error", "warn"]
+
+
+def require_fail_on(fail_on: object) -> None:
+    """Refuse a severity that there is not.
+
+    Raises:
+        ConfigError: It is none of :data:`FailOn`.
+    """
+    require_choice("fail_on", fail_on, get_args(FailOn))
+
+
+class Breach(NamedTuple):
+    """A limit that a report does not keep.
+
+    Attributes:
+        threshold: Name of the limit, a field of :class:`HealthThresholds`.
+        limit: The limit, in the unit of its name.
+        found: What was measured, in the same unit.
+        remedy: What to do.
+    """
+
+    threshold: str
+    limit: float
+    found: float
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.threshold}={self.limit:g} is not kept: found {self.found:.4g}. {self.remedy}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON or XCom."""
+        found = round(self.found, 4)
+        return {"threshold": self.threshold, "limit": self.limit, "found": found, "remedy": self.remedy}
+
+
+@dataclass(frozen=True)
+class HealthThresholds:
+    """Limits for what a health check measures; None means no limit.
+
+    Attributes:
+        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
+        max_wake_seconds: Seconds that a suspended compute may take until it lets somebody in.
+        min_token_seconds: Seconds that the token must have left to live.
+        max_connections_used: Share of the server's connections that may be in use, above 0 and at most 1.
+
+    Raises:
+        ConfigError: A limit is not a number above 0, or a share above 1.
+
+    Example:
+        >>> HealthThresholds(max_connections_used=0.8).breaches(client.health())
+        ()
+    """
+
+    max_connect_ms: float | None = None
+    max_wake_seconds: float | None = None
+    min_token_seconds: float | None = None
+    max_connections_used: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self._given():
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+                raise ConfigError(
+                    f"Threshold '{name}' is a {type(limit).__name__} that is not a number above 0.",
+                    remedy=f"Give {name} a number above 0, or leave it out.",
+                )
+        if self.max_connections_used is not None and self.max_connections_used > 1:
+            raise ConfigError(
+                "Threshold 'max_connections_used' is above 1.",
+                remedy="Give a share of all connections, such as 0.8 for 80 %.",
+            )
+
+    def require_stages(self, checks: Iterable[str] | None) -> None:
+        """See to it that what is to be limited is measured.
+
+        Args:
+            checks: Names of the stages that are to run; None means all. Those that they build on run too.
+
+        Raises:
+            ConfigError: A limit is set whose stage does not run, or a stage is unknown.
+        """
+        if checks is None:
+            return
+        running = with_foundations(checks)
+        for name, _limit in self._given():
+            stage = _MEASURED[name].stage
+            if stage not in running:
+                raise ConfigError(
+                    f"Threshold '{name}' needs the stage '{stage}', which is not among the checks.",
+                    remedy=f"Add '{stage}' to the checks, or leave {name} out.",
+                )
+
+    def breaches(self, report: HealthReport) -> tuple[Breach, ...]:
+        """The limits that the report does not keep, in the order of the fields.
+
+        What was not measured breaks no limit: its stage failed, as the report says, or there is nothing to
+        measure, as with a native password, which lives for ever.
+        """
+        figures = report.figures
+        found = [(name, limit, _MEASURED[name]) for name, limit in self._given()]
+        judged = [(name, limit, row, row.of(figures)) for name, limit, row in found]
+        return tuple(
+            Breach(name, limit, value, row.remedy)
+            for name, limit, row, value in judged
+            if value is not None and (value < limit if name.startswith("min_") else value > limit)
+        )
+
+    def healthy(self, report: HealthReport, fail_on: FailOn = "warn") -> bool:
+        """Whether the report is good enough: what :meth:`enforce` raises unless it is so."""
+        return report.ok and (fail_on == "error" or not self.breaches(report))
+
+    def enforce(self, report: HealthReport, fail_on: FailOn = "warn") -> None:
+        """Raise unless the report is good enough.
+
+        Args:
+            report: What the check found.
+            fail_on: ``error`` to raise for a failed stage alone, ``warn`` also for a limit that is passed.
+
+        Raises:
+            HealthCheckError: A stage failed, or, with ``warn``, a limit is passed.
+        """
+        report.raise_for_failure()
+        if not self.healthy(report, fail_on):
+            breaches = self.breaches(report)
+            raise HealthCheckError(
+                "Health check: " + " ".join(map(str, breaches)), remedy=breaches[0].remedy, retryable=True
+            )
+
+    def to_dict(self, report: HealthReport) -> dict[str, Any]:
+        """The report in plain types, with what these limits say of it: `status` and `breaches`."""
+        breaches = [breach.to_dict() for breach in self.breaches(report)]
+        status = "error" if not report.ok else "warn" if breaches else "ok"
+        return {**report.to_dict(), "status": status, "breaches": breaches}
+
+    def to_text(self, report: HealthReport) -> str:
+        """A table with a line for each limit; empty without limits."""
+        if not self._given():
+            return ""
+        figures = report.figures
+        broken = {breach.threshold for breach in self.breaches(report)}
+        lines = [f"{'threshold':<22}{'status':<9}{'found':>10}{'limit':>10}"]
+        for name, limit in self._given():
+            value = _MEASURED[name].of(figures)
+            status = "skipped" if value is None else "warn" if name in broken else "ok"
+            shown = "" if value is None else f"{value:.4g}"
+            lines.append(f"{name:<22}{status:<9}{shown:>10}{limit:>10g}")
+        return "\n".join(lines)
+
+    def _given(self) -> list[tuple[str, float]]:
+        values = ((row.name, getattr(self, row.name)) for row in fields(self))
+        return [(name, value) for name, value in values if value is not None]
+
+
+class _Measured(NamedTuple):
+    stage: str
+    of: Callable[[dict[str, float]], float | None]
+    remedy: str
+
+
+def _connections_used(figures: dict[str, float]) -> float | None:
+    if "connections" not in figures or not figures["max_connections"]:
+        return None
+    return figures["connections"] / figures["max_connections"]
+
+
+_MEASURED: dict[str, _Measured] = {
+    "max_connect_ms": _Measured(
+        "login",
+        lambda figures: figures.get("connect_ms"),
+        "Check the network path to the endpoint and the load of its compute.",
+    ),
+    "max_wake_seconds": _Measured(
+        "login",
+        lambda figures: figures.get("wake_seconds"),
+        "Lengthen the endpoint's suspend timeout, or allow for the wake.",
+    ),
+    "min_token_seconds": _Measured(
+        "credential",
+        lambda figures: figures.get("token_seconds"),
+        "Check what makes tokens of a shorter life: the token store, or who lends the token.",
+    ),
+    "max_connections_used": _Measured(
+        "query",
+        _connections_used,
+        "Lower max_size, run fewer tasks at once, or use a larger endpoint.",
+    ),
+}

@@ -1,0 +1,245 @@
+"""What the workspace answers, read as settings are: each field by its type and its grammar before it is used.
+
+An answer says where a password goes and what becomes a header, a role or a password. Whoever could forge one,
+or one field of one, would otherwise be sent a secret. A field that is not as it should be is a
+:class:`.ControlPlaneError` that names it and repeats nothing of a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lakebase_provider.core.config.allowed_hosts import (
+    ALLOW_LOOPBACK,
+    MORE_HOST_SUFFIXES,
+    HostRefusedError,
+    Origin,
+    allowed_host,
+    allowed_origin,
+)
+from lakebase_provider.core.errors import ControlPlaneError
+
+#: Seconds that a token of any kind lives at most; the documentation says 3600.
+LONGEST_LIFE = 86_400.0
+#: Characters of an error's text that are shown, and searched for what it means.
+_LONGEST_TEXT = 500
+#: Digits of a whole number: more than 64 bits need, fewer than take time to read.
+_LONGEST_NUMBER = 40
+
+#: Printable ASCII without the blank: what a header and a password can carry. 64 KiB, as the token store.
+_TOKEN = re.compile(r"[!-~]{1,65536}")
+_WORKSPACE_ID = re.compile(r"[0-9]{1,20}")
+_STATE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_LONGEST_USER_NAME = 320
+#: No segment begins with a dot, so that none leads upwards. ``{account_id}`` is for who fills it in.
+_SEGMENT = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
+_URL = re.compile(
+    rf"(?P<origin>https?://[^/?#]+)(?P<path>(?:/(?:{_SEGMENT}|\{{account_id\}}))*)/?", re.IGNORECASE
+)
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+_ALLOWING = (
+    "Nothing was sent there. If the host is right, a deployment allows it by the variable "
+    f"{MORE_HOST_SUFFIXES}, and hosts of this machine by {ALLOW_LOOPBACK}=1."
+)
+_UNEXPECTED = "Check that 'workspace_host' is a Databricks workspace, and that no proxy answers in its place."
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of a JSON text, by RFC 8259 alone.
+
+    Raises:
+        ValueError: It is none, or one that no workspace sends: a key twice in an object, NaN, a number of
+            more digits than any number needs, brackets nested too deep.
+    """
+    try:
+        return json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_constant=_refuse_constant,
+        )
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Two parsers could see two answers.
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError("a number is too long")
+    return int(digits)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def shown(text: object) -> str:
+    """Of a text that somebody else wrote what an error can carry: printable, and not too long.
+
+    What is searched for an error's patterns has to be short too, since some take long on megabytes.
+    """
+    if not isinstance(text, (str, int, Exception)):
+        return f"a value of type {type(text).__name__}"
+    line = str(text)[:_LONGEST_TEXT]
+    return "".join(character if character.isprintable() else " " for character in line).strip()
+
+
+def token_text(value: object) -> str | None:
+    """The value, if a header or a password can carry it as a token."""
+    return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
+
+
+def is_at(origin: Origin, url: str) -> bool:
+    """Whether a URL, whatever its path, is at that origin."""
+    try:
+        return _same(allowed_origin(url), origin)
+    except HostRefusedError:
+        return False
+
+
+def _same(one: Origin, other: Origin) -> bool:
+    return (one.scheme, one.host.name, one.port or _DEFAULT_PORTS.get(one.scheme)) == (
+        other.scheme,
+        other.host.name,
+        other.port or _DEFAULT_PORTS.get(other.scheme),
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, or an object within one.
+
+    Attributes:
+        fields: Its fields, as they came.
+        what: What it is about, such as ``"endpoint projects/p/branches/b/endpoints/e"``.
+        where: What is put before the names of its fields.
+    """
+
+    fields: Mapping[str, Any]
+    what: str
+    where: str = ""
+
+    def error(self, name: str, problem: str, remedy: str = _UNEXPECTED) -> ControlPlaneError:
+        """An error that names a field; ``problem`` is put after its name."""
+        return ControlPlaneError(
+            f"In the workspace's answer about {self.what} the field '{self.where}{name}' {problem}.",
+            remedy=remedy,
+        )
+
+    def object(self, name: str) -> Answer:
+        """An object in it; one without fields where there is none."""
+        value = self.fields.get(name)
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise self.error(name, f"is no object but of type {type(value).__name__}")
+        return Answer(value, self.what, f"{self.where}{name}.")
+
+    def flag(self, name: str) -> bool:
+        """True or False, and False where there is none."""
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.error(name, f"is of type {type(value).__name__}, where true or false belongs")
+        return bool(value)
+
+    def text(self, name: str) -> str | None:
+        """A text; None where there is none, or an empty one."""
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise self.error(name, f"is no text but of type {type(value).__name__}")
+        return value
+
+    def state(self, name: str) -> str | None:
+        """The name of a state, such as ``"ACTIVE"``."""
+        value = self.text(name)
+        if value is not None and not _STATE.fullmatch(value):
+            raise self.error(name, f"is a text of {len(value)} characters, and no name of a state")
+        return value
+
+    def host(self, name: str) -> str | None:
+        """The name of a host to which a password may be sent; None where the workspace gives none."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            return allowed_host(value).name
+        except HostRefusedError as refused:
+            raise self.error(name, refused.problem, _ALLOWING) from None
+
+    def user_name(self, name: str) -> str:
+        """The name of a user or a service principal, which a role of Postgres is called by."""
+        value = self.text(name)
+        if value is None:
+            raise self.error(name, "is missing")
+        if len(value) > _LONGEST_USER_NAME or not value.isprintable():
+            raise self.error(name, f"is a text of {len(value)} characters that is no user's name")
+        return value
+
+    def token(self, name: str) -> str:
+        """A token; an error says nothing of it but its kind."""
+        value = self.fields.get(name)
+        if not value:
+            raise self.error(name, "is missing: the workspace answered without a token")
+        token = token_text(value)
+        if token is None:
+            kind = f"is a text of {len(value)} characters" if isinstance(value, str) else "is no text"
+            raise self.error(name, f"{kind}, and no token: printable characters of ASCII without a blank")
+        return token
+
+    def seconds(self, name: str) -> float:
+        """For how long something lives, in seconds."""
+        value = self.fields.get(name)
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(name, f"is of type {type(value).__name__}, where a number of seconds belongs")
+        if not (math.isfinite(value) and 0 < value <= LONGEST_LIFE):
+            raise self.error(name, f"is not between 0 and {LONGEST_LIFE:.0f} seconds")
+        return float(value)
+
+    def workspace_id(self, name: str) -> str | None:
+        """The workspace's number, which a header carries."""
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        if not _WORKSPACE_ID.fullmatch(text):
+            raise self.error(name, "is no number of a workspace")
+        return text
+
+    def url_at(self, origin: Origin, name: str) -> str | None:
+        """A URL at the workspace's own origin, built from what was checked; None where there is none.
+
+        Args:
+            origin: The workspace's, where a client secret may be sent.
+            name: Name of the field.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        parts = _URL.fullmatch(value)
+        try:
+            there = allowed_origin(parts["origin"]) if parts else None
+        except HostRefusedError as refused:
+            raise self.error(name, refused.problem, _ALLOWING) from None
+        if parts is None or there is None:
+            raise self.error(name, f"is a text of {len(value)} characters that is no plain URL")
+        if not _same(there, origin):
+            remedy = "No secret was sent there. Check that 'workspace_host' is the workspace's own URL."
+            raise self.error(name, f"leads to {there}, not to the workspace at {origin}", remedy)
+        return f"{origin}{parts['path']}"

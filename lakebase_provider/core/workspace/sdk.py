@@ -1,0 +1,352 @@
+"""Requests to the workspace by databricks-sdk: every authentication that it knows.
+
+It costs about two seconds of CPU to import, so it is imported at the first request. It is asked by path
+(`ApiClient.do`) because ``WorkspaceClient.postgres`` does not exist below 0.79, and dagster-databricks pins
+an SDK below 0.61.
+
+What it finds by itself is checked before a secret leaves: its host, which may come from a profile, the
+environment or a notebook, is one that a secret may be sent to; the OAuth server that discovery names is at
+that host (a client secret, an id token and a browser's sign-in go there). An answer is held to
+the limits of :mod:`.http_limits`, and no redirect is followed, for a redirect would take the
+request, and belief in its answer, elsewhere.
+
+Not in our hands is what some authentications send to servers of others, whose addresses are built into the
+SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli).
+Nor is how long and how large the answers of discovery and sign-in are: the SDK asks for those by functions
+that take no session. Callers are kept from waiting for them by the deadlines of
+:mod:`lakebase_provider.core.tokens.cache` and :mod:`lakebase_provider.core.connect.target`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.config import LakebaseConfig, setting
+from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin, is_on_this_machine
+from lakebase_provider.core.errors import (
+    ConfigError,
+    ControlPlaneError,
+    ControlPlaneTimeoutError,
+    LakebaseError,
+    NotAuthenticatedError,
+)
+from lakebase_provider.core.errors.texts import classify_control_plane
+from lakebase_provider.core.errors.tracebacks import without_locals
+from lakebase_provider.core.workspace.answers import Answer, shown
+from lakebase_provider.core.workspace.http_limits import Limit, limit_sockets, within
+from lakebase_provider.version import __version__
+
+if TYPE_CHECKING:
+    import requests
+    from databricks.sdk.core import ApiClient, Config
+    from databricks.sdk.oauth import OidcEndpoints
+    from requests.adapters import HTTPAdapter
+
+#: Seconds for one HTTP request; the SDK's own default of 60 would use up a whole connect budget.
+_HTTP_TIMEOUT = 20
+#: Seconds in which the SDK retries on its own. It reads 0 as 300; the TokenProvider does the retrying.
+_SDK_RETRY_SECONDS = 1
+
+#: What the SDK says when no authentication that it knows has all that it needs.
+_NO_CREDENTIALS = re.compile("cannot configure default credentials", re.IGNORECASE)
+_STATUS_LINE = re.compile(r"< \d{3} ")
+
+
+class SdkTransport:
+    """Sends requests by databricks-sdk.
+
+    Args:
+        config: Where the workspace is and how to authenticate there.
+        timeout: Seconds for one HTTP request, connecting and the whole answer included.
+    """
+
+    def __init__(self, config: LakebaseConfig, *, timeout: float = _HTTP_TIMEOUT) -> None:
+        self._config = config
+        self._timeout = timeout
+        self._api: ApiClient | None = None
+        self._pid = os.getpid()
+
+    def send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The decoded answer to a request.
+
+        Args:
+            what: What is asked for, as an error names it.
+            method: HTTP method.
+            path: Path below the workspace's URL.
+            body: What to send as JSON.
+
+        Raises:
+            LakebaseError: The workspace refused or was not reached.
+        """
+        with _classified(what, self._config):
+            return self._api_client().do(method, path, body=dict(body) if body else None)
+
+    def _api_client(self) -> ApiClient:
+        # The SDK's token refresher does not survive a fork: a child builds a client of its own.
+        if self._api is None or self._pid != os.getpid():
+            from databricks.sdk.core import ApiClient
+
+            # Adding it again does nothing.
+            logging.getLogger("databricks.sdk").addFilter(_without_bodies)
+            fresh = ApiClient(
+                _checked_config(self._config)(
+                    **_sdk_arguments(self._config),
+                    http_timeout_seconds=self._timeout,
+                    retry_timeout_seconds=_SDK_RETRY_SECONDS,
+                    product="lakebase-provider",
+                    product_version=__version__,
+                )
+            )
+            _limit_session(fresh, self._timeout)
+            self._api, self._pid = fresh, os.getpid()
+        return self._api
+
+
+def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
+    """Whether the environment names a workspace, and the configuration another one."""
+    theirs = os.environ.get("DATABRICKS_HOST")
+    if config.workspace_host is None or not theirs:
+        return False
+    try:
+        return str(allowed_origin(theirs)) != config.workspace_host
+    except HostRefusedError:
+        return True
+
+
+def _checked_config(config: LakebaseConfig) -> type[Config]:
+    """The SDK's configuration, with a look at where it leads before a secret goes there."""
+    from databricks.sdk.core import Config
+
+    # The class collects its attributes once, and would find none in a class derived from it.
+    credentials = {
+        attribute.name: attribute.env
+        for attribute in Config.attributes()
+        if getattr(attribute, "auth", None) and attribute.env
+    }
+    given = _sdk_arguments(config).keys()
+    # They are of another workspace, whatever this one is authenticated by.
+    foreign = credentials.keys() - given if environment_is_of_another_workspace(config) else set()
+
+    class CheckedConfig(Config):
+        def _load_from_env(self) -> None:
+            # The SDK passes over what is set already.
+            self._inner.update(dict.fromkeys(foreign))
+            super()._load_from_env()  # type: ignore[no-untyped-call] # the SDK gives it no types
+            for name in foreign:
+                del self._inner[name]
+
+        def init_auth(self) -> None:
+            for name in foreign:
+                if self._inner.get(name) and self._inner[name] == os.environ.get(credentials[name] or ""):
+                    raise ConfigError(
+                        f"The environment's {credentials[name]} is for another workspace.",
+                        remedy="Unset it, or set DATABRICKS_HOST to this workspace.",
+                    )
+            self._check_host()
+            super().init_auth()  # type: ignore[no-untyped-call] # the SDK gives it no types
+            # An Azure resource id and a notebook say only now where the workspace is.
+            self._check_host()
+
+        def _resolve_host_metadata(self) -> None:
+            self._check_host()
+            super()._resolve_host_metadata()
+
+        def _check_host(self) -> None:
+            if self.host:
+                self.host = _checked_host(self.host)
+
+        @property
+        def databricks_oidc_endpoints(self) -> OidcEndpoints | None:
+            return _checked_endpoints(self.host, super().databricks_oidc_endpoints)
+
+        @property
+        def oidc_endpoints(self) -> OidcEndpoints | None:
+            # Below 0.102 the only one there is. With an Entra client id it leads to Microsoft.
+            found = super().oidc_endpoints
+            if self.is_azure and self.azure_client_id and not self.client_secret:
+                return found
+            return _checked_endpoints(self.host, found)
+
+    return CheckedConfig
+
+
+def _checked_host(url: str) -> str:
+    try:
+        return str(allowed_origin(url))
+    except HostRefusedError as refused:
+        raise ConfigError(
+            f"The workspace's URL that databricks-sdk found, in a profile, the environment or a notebook, "
+            f"{refused.problem}.",
+            remedy=refused.remedy or "Correct it there, or set 'workspace_host'.",
+        ) from None
+
+
+def _checked_endpoints(host: str, found: OidcEndpoints | None) -> OidcEndpoints | None:
+    if found is None:
+        return None
+    origin = allowed_origin(host)
+    answer = Answer(found.as_dict(), "its OAuth server")
+    endpoints = type(found)(
+        authorization_endpoint=answer.url_at(origin, "authorization_endpoint") or "",
+        token_endpoint=answer.url_at(origin, "token_endpoint") or "",
+    )
+    if not endpoints.token_endpoint:
+        raise answer.error("token_endpoint", "is missing")
+    return endpoints
+
+
+def _limit_session(api: ApiClient, timeout: float) -> None:
+    """Hold the requests of a client to the limits, and keep them where they were sent."""
+    session: requests.Session = api._api_client._session
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _limited_adapter()(timeout))
+    # The first redirect is one too many.
+    session.max_redirects = 0
+
+
+def _limited_adapter() -> Callable[[float], HTTPAdapter]:
+    from requests.adapters import HTTPAdapter
+
+    class LimitedAdapter(HTTPAdapter):
+        def __init__(self, seconds: float) -> None:
+            self._seconds = seconds
+            super().__init__(pool_connections=20, pool_maxsize=20, pool_block=True)
+
+        def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+            super().init_poolmanager(*arguments, **keywords)
+            limit_sockets(self.poolmanager)
+
+        def proxy_manager_for(self, *arguments: Any, **keywords: Any) -> Any:
+            return limit_sockets(super().proxy_manager_for(*arguments, **keywords))
+
+        def send(
+            self, request: requests.PreparedRequest, *arguments: Any, **keywords: Any
+        ) -> requests.Response:
+            # What is not compressed cannot be a thousand times as long as it came.
+            request.headers["Accept-Encoding"] = "identity"
+            if is_on_this_machine(request.url or ""):
+                keywords["proxies"] = {}
+            limit = Limit(self._seconds)
+            try:
+                with within(limit):
+                    response = super().send(request, *arguments, **keywords)
+                    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                        response.close()
+                        raise ControlPlaneError("The workspace compressed what it was not asked to.")
+                    # Read here, where it is limited; it is kept.
+                    _ = response.content
+                return response
+            except OSError as error:
+                if limit.is_full:
+                    raise ControlPlaneError(
+                        f"The workspace's answer was broken off after {limit.size} bytes."
+                    ) from without_locals(error)
+                if limit.is_over:
+                    raise ControlPlaneTimeoutError(
+                        f"The workspace did not answer within {limit.seconds:.1f} s, or not in full."
+                    ) from without_locals(error)
+                raise
+
+    return LimitedAdapter
+
+
+def _without_bodies(record: logging.LogRecord) -> bool:
+    """Keep bodies out of the SDK's DEBUG log: it cuts a token off only after its first 96 bytes."""
+    lines = record.getMessage().splitlines()
+    kept = [line for line in lines if not line.startswith(("> ", "< ")) or _STATUS_LINE.match(line)]
+    if len(kept) < len(lines):
+        record.msg, record.args = "\n".join(kept), ()
+    return True
+
+
+def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
+    names = {
+        "workspace_host": "host",
+        "client_id": "client_id",
+        "client_secret": "client_secret",
+        "token": "token",
+        "profile": "profile",
+        "auth_type": "auth_type",
+        "azure_client_id": "azure_client_id",
+        "azure_client_secret": "azure_client_secret",
+        "azure_tenant_id": "azure_tenant_id",
+    }
+    secrets = {"client_secret", "token", "azure_client_secret"}
+    found = {sdk: getattr(config, ours) for ours, sdk in names.items() if getattr(config, ours) is not None}
+    # The SDK reads the environment too and refuses two methods at once: what was given explicitly wins.
+    if "auth_type" not in found and "token" in found:
+        found["auth_type"] = "pat"
+    elif "auth_type" not in found and "client_secret" in found:
+        found["auth_type"] = "oauth-m2m"
+    elif "auth_type" not in found and "azure_client_secret" in found:
+        found["auth_type"] = "azure-client-secret"
+    return {name: value.reveal() if name in secrets else value for name, value in found.items()}
+
+
+@contextmanager
+def _classified(what: str, config: LakebaseConfig) -> Iterator[None]:
+    try:
+        yield
+    except LakebaseError as error:
+        # The SDK's frames hold its arguments.
+        raise without_locals(error) from error.__cause__
+    except Exception as error:
+        raise _ours(error) or _missing(error, config) or _classify(error, what) from without_locals(error)
+
+
+def _ours(error: BaseException) -> LakebaseError | None:
+    """The error of this module that the SDK has put into one of its own."""
+    step: BaseException | None = error
+    while step is not None and not isinstance(step, LakebaseError):
+        step = step.__cause__
+    return step.again() if isinstance(step, LakebaseError) else None
+
+
+def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
+    """What to raise where the SDK has tried all that it knows: which secret is missing."""
+    if not _NO_CREDENTIALS.search(str(error)):
+        return None
+    for identity, secret in (("client_id", "client_secret"), ("azure_client_id", "azure_client_secret")):
+        if getattr(config, identity) is not None and getattr(config, secret) is None:
+            return NotAuthenticatedError(
+                f"Setting '{secret}' is missing although '{identity}' is set, and databricks-sdk found no "
+                "credentials that need none.",
+                remedy=f"Set '{secret}', or the variable {setting(secret).env[0]}.",
+            )
+    return None
+
+
+def _classify(error: Exception, what: str) -> LakebaseError:
+    # The SDK gives up its own retries with a TimeoutError that hides the answer in its cause.
+    answer = error.__cause__ if isinstance(error, TimeoutError) and error.__cause__ else error
+    code = getattr(answer, "error_code", None)
+    text = shown(str(answer).split("Config: ")[0])
+    retry_after = getattr(answer, "retry_after_secs", None)
+    return classify_control_plane(
+        f"{code}: {text}" if code else text, status=_status(answer), what=what, retry_after=retry_after
+    )
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind an error of the SDK, as far as it can be told."""
+    from databricks.sdk import errors as sdk
+    from databricks.sdk.errors.base import DatabricksError
+
+    by_class: tuple[tuple[type[BaseException], int], ...] = (
+        (sdk.Unauthenticated, 401),
+        (sdk.PermissionDenied, 403),
+        (sdk.NotFound, 404),
+        (sdk.TooManyRequests, 429),
+        (sdk.InternalError, 500),
+        (sdk.TemporarilyUnavailable, 503),
+        (sdk.DeadlineExceeded, 504),
+        (DatabricksError, 400),
+        # Raised by the SDK's authentication, such as "oauth-m2m: invalid_client: …".
+        (ValueError, 401),
+    )
+    return next((status for kind, status in by_class if isinstance(error, kind)), None)

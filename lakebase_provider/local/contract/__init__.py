@@ -1,0 +1,1 @@
+"""What whoever starts a local Lakebase and its server agree on."""

@@ -1,0 +1,71 @@
+"""What the server is told, and what it answers, each as one JSON line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
+
+DATABASE = "databricks_postgres"
+PROJECT, BRANCH, ENDPOINT = "local", "production", "primary"
+ENDPOINT_NAME = f"projects/{PROJECT}/branches/{BRANCH}/endpoints/{ENDPOINT}"
+#: Name of the user that has a personal access token from the start.
+DEVELOPER = "developer@example.com"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the parent asks for.
+
+    Attributes:
+        host: Name that clients connect to.
+        port: Of the front end; 0 for a free one.
+        http_port: Of the control plane; 0 for a free one.
+        token_lifetime: Seconds.
+        max_connections: Postgres' setting.
+        authority_folder: Where the certificate authority is kept for the next run; None for one that ends
+            with this.
+        detach: True to outlive the parent.
+    """
+
+    host: str
+    port: int
+    http_port: int
+    token_lifetime: float
+    max_connections: int
+    authority_folder: str | None = None
+    detach: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a started server says about itself."""
+
+    pid: int
+    host: str
+    port: int
+    http_port: int
+    client_id: str
+    client_secret: str = field(repr=False)
+    developer: str
+    pat: str = field(repr=False)
+    ca: str
+    admin_key: str = field(repr=False)
+    superuser_dsn: str
+    folder: str
+
+    def env(self) -> dict[str, str]:
+        """Environment variables for clients; no PGSSLMODE, for some accept only a part of its values."""
+        return {
+            "DATABRICKS_HOST": f"http://127.0.0.1:{self.http_port}",
+            "DATABRICKS_CLIENT_ID": self.client_id,
+            "DATABRICKS_CLIENT_SECRET": self.client_secret,
+            "ENDPOINT_NAME": ENDPOINT_NAME,
+            "LAKEBASE_ENDPOINT": ENDPOINT_NAME,
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGDATABASE": DATABASE,
+            "PGUSER": self.client_id,
+            "PGSSLROOTCERT": self.ca,
+            ALLOW_LOOPBACK: "1",
+        }

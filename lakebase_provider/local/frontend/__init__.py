@@ -1,0 +1,1 @@
+"""TLS and login before Postgres."""

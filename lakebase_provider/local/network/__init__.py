@@ -1,0 +1,1 @@
+"""Sockets on loopback, what they take from strangers, and links that misbehave."""

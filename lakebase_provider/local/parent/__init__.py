@@ -1,0 +1,1 @@
+"""What a test or a shell holds of a local Lakebase."""

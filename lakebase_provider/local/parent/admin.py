@@ -1,0 +1,278 @@
+"""Handle on a running local Lakebase: expire tokens, suspend it, script faults, read counters."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.base.secret import Secret
+from lakebase_provider.core.errors.tracebacks import without_locals
+from lakebase_provider.local.contract import superuser
+from lakebase_provider.local.contract.errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    from lakebase_provider.local.contract.records import Counters, Principal, Request
+
+#: Seconds. Nothing here takes long, except on a machine that is busy with a whole test run.
+_TIMEOUT = 60.0
+
+
+class Admin:
+    """Controls one local Lakebase over its admin API; usable from any thread and any process.
+
+    Args:
+        port: Of the control plane.
+        key: The run's admin key.
+        superuser_dsn: For :meth:`execute`.
+    """
+
+    def __init__(self, port: int, key: str, superuser_dsn: str) -> None:
+        self._port = port
+        # Opaque, for these errors show up in the tracebacks of tests and of tools around them.
+        self._key = Secret(key)
+        self._superuser_dsn = Secret(superuser_dsn)
+
+    def set_token_lifetime(self, seconds: float) -> None:
+        """Let database tokens minted from now on live this long at most."""
+        self._call("set", name="token_lifetime", value=seconds)
+
+    def set_clock_skew(self, seconds: float) -> None:
+        """Set the workspace's clock wrong, ahead where positive."""
+        self._call("set", name="clock_skew", value=seconds)
+
+    def expire_tokens(self) -> None:
+        """Let every database token minted so far count as expired at the next login."""
+        self._call("expire_tokens")
+
+    def revoke_tokens(self) -> None:
+        """Refuse every database token minted so far, without saying that it expired."""
+        self._call("revoke_tokens")
+
+    def set_login_error_style(self, style: str) -> None:
+        """Choose the text that refuses an expired token.
+
+        Args:
+            style: A key of :data:`lakebase_provider.local.identity.login_errors.EXPIRED_STYLES`.
+        """
+        self._call("set", name="login_error_style", value=style)
+
+    def suspend(self) -> None:
+        """Scale to zero: close every session and let the next connection wake the endpoint."""
+        self._call("suspend")
+
+    def set_wake_delay(self, seconds: float) -> None:
+        """Let a wake take this long; connections are held meanwhile."""
+        self._call("set", name="wake_delay", value=seconds)
+
+    def set_wake_mode(self, mode: str) -> None:
+        """Choose how logins are answered while the endpoint wakes.
+
+        Args:
+            mode: `hold` keeps them waiting; `starting` refuses them with "the database system is starting
+                up"; `paused` with "External authorization failed … paused instances".
+        """
+        self._call("set", name="wake_mode", value=mode)
+
+    def set_endpoint_state(self, state: str) -> None:
+        """Put the endpoint into a state.
+
+        Args:
+            state: `ACTIVE`; `IDLE`, as :meth:`suspend`; `DEGRADED`, which the API alone shows; or `INIT`: it
+                has no host yet, and logins are refused as those of a paused one.
+        """
+        self._call("endpoint_state", state=state)
+
+    def remove_endpoint(self) -> None:
+        """Delete the endpoint: the API answers 404, sessions are closed, logins find no endpoint."""
+        self._call("remove_endpoint")
+
+    def restore_endpoint(self) -> None:
+        """Undo :meth:`remove_endpoint`."""
+        self._call("restore_endpoint")
+
+    def set_branch_state(self, state: str) -> None:
+        """Put the endpoint's branch into a state.
+
+        Args:
+            state: `READY`, `INIT`, `IMPORTING` or `RESETTING`, which the API alone shows; `ARCHIVED`, whose
+                endpoints are gone; or `DELETED`, which is gone itself.
+        """
+        self._call("branch_state", state=state)
+
+    def move_endpoint(self, host: str, *, former_host_says: str = "endpoint_missing") -> None:
+        """Give the endpoint another host name: sessions are closed, and logins at the former are refused.
+
+        Which host a client means is known by TLS (SNI), so `localhost` and the two loopback addresses
+        together count as two hosts.
+
+        Args:
+            host: The new name, as the API tells it from now on.
+            former_host_says: Name of a refusal in :data:`.login_errors.REFUSALS`.
+        """
+        self._call("move_endpoint", host=host, former_host_says=former_host_says)
+
+    def crash_postgres(self, *, downtime: float = 0.0) -> None:
+        """End Postgres as `pg_ctl stop -m immediate` does, and start it again: data stay, sessions do not.
+
+        Args:
+            downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
+        """
+        self._call("crash_postgres", downtime=downtime)
+
+    def set_certificate(self, kind: str) -> None:
+        """Choose the certificate that the next connections are shown.
+
+        Args:
+            kind: One of :data:`lakebase_provider.local.identity.certificates.KINDS`: `valid`, `expired`,
+                `other_host` or `other_authority`.
+        """
+        self._call("set_certificate", kind=kind)
+
+    def login_fault(self, text: str, *, times: int | None = None, before_password: bool = False) -> None:
+        """Refuse logins, whatever their password.
+
+        Args:
+            text: What the client is to read, or the name of a known text, one of
+                :data:`.login_errors.NAMES`. A text of your own goes on in a second
+                line after `DETAIL:`.
+            times: How many logins to refuse; None for all, until :meth:`clear_faults`.
+            before_password: True to refuse before the client has sent its password.
+        """
+        self._call("login_fault", text=text, times=times, before_password=before_password)
+
+    def disable_endpoint(self, disabled: bool = True) -> None:
+        """Switch the endpoint off (or on again): sessions are closed and logins refused."""
+        self._call("disable_endpoint", disabled=disabled)
+
+    def fault(
+        self,
+        method: str,
+        path: str,
+        *,
+        status: int | None = None,
+        error_code: str = "TEMPORARILY_UNAVAILABLE",
+        message: str = "scripted fault",
+        retry_after: float | None = None,
+        hang: float | None = None,
+        times: int | None = None,
+    ) -> None:
+        """Let the control plane misbehave on a route; of several faults that fit, the first one counts.
+
+        Args:
+            method: HTTP method, or `*`.
+            path: Path of the route; `*` and `?` as in file names.
+            status: Answer with this status; None for the true answer, after `hang`.
+            error_code: Code in the error's body.
+            message: Text in the error's body.
+            retry_after: Seconds for a Retry-After header.
+            hang: Seconds to wait before answering, ended early by :meth:`clear_faults`.
+            times: How many requests to spoil; None for all.
+        """
+        self._call(
+            "fault",
+            method=method,
+            path=path,
+            status=status,
+            error_code=error_code,
+            message=message,
+            retry_after=retry_after,
+            hang=hang,
+            times=times,
+        )
+
+    def clear_faults(self) -> None:
+        """Forget all faults, and let requests that hang go on."""
+        self._call("clear_faults")
+
+    def requests(self) -> list[Request]:
+        """Return the control plane's request log, oldest first."""
+        from lakebase_provider.local.contract.records import Request
+
+        return [Request(**entry) for entry in self._call("requests")]
+
+    def counters(self) -> Counters:
+        """Return what was counted since the start or the last reset."""
+        from lakebase_provider.local.contract.records import Counters
+
+        return Counters(**self._call("counters"))
+
+    def reset_counters(self) -> None:
+        """Set the counters to zero and empty the request log."""
+        self._call("reset_counters")
+
+    def reset(self) -> None:
+        """Undo faults, states, settings, native passwords, counters and log; principals and data stay."""
+        self._call("reset")
+
+    def add_principal(
+        self, name: str | None = None, type: str = "SERVICE_PRINCIPAL", create_role: bool = True
+    ) -> Principal:
+        """Add an identity with credentials of its own to the workspace.
+
+        Args:
+            name: Client id or e-mail address; None for a random one.
+            type: `SERVICE_PRINCIPAL` or `USER`.
+            create_role: True to create its Postgres role as well.
+        """
+        from lakebase_provider.local.contract.records import Principal
+
+        return Principal(**self._call("add_principal", name=name, type=type, create_role=create_role))
+
+    def set_native_password(self, role: str, password: str) -> None:
+        """Let a role log in with a password instead of a token; a missing role is created."""
+        self._call("set_native_password", role=role, password=password)
+
+    def execute(
+        self,
+        statement: str,
+        parameters: Sequence[Any] | None = None,
+        *,
+        database: str = "databricks_postgres",
+    ) -> list[tuple[Any, ...]]:
+        """Run SQL as Postgres' superuser, past the front end, and return the rows.
+
+        Args:
+            statement: One statement with `%s` placeholders, or several without parameters.
+            parameters: Values for the placeholders.
+            database: Where to run it.
+        """
+        return superuser.execute(self._superuser_dsn.reveal(), statement, parameters, database=database)
+
+    def ping(self) -> int:
+        """Return the server's process id."""
+        return int(self._call("ping"))
+
+    def stop_server(self) -> None:
+        """Tell the server to end; returns before it has."""
+        self._call("stop")
+
+    def _headers(self) -> dict[str, str]:
+        return {"X-Local-Admin-Key": self._key.reveal(), "Content-Type": "application/json"}
+
+    def _call(self, command: str, **arguments: Any) -> Any:
+        # http.client, for it knows nothing of the environment's proxies.
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT)
+        try:
+            connection.request("POST", f"/_local/{command}", json.dumps(arguments), self._headers())
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LocalLakebaseError(
+                f"The local Lakebase on port {self._port} does not answer: {error}.",
+                remedy="Start it again; it ends with the process that started it.",
+            ) from without_locals(error)
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = {"error": body.decode(errors="replace")}
+        if response.status == 400:
+            raise ValueError(answer["error"])
+        if response.status != 200:
+            raise LocalLakebaseError(
+                f"The local Lakebase failed to {command} (HTTP {response.status}): {answer.get('error')}"
+            )
+        return answer["result"]

@@ -1,0 +1,132 @@
+"""The commands `lakebase local up`, `env` and `down`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from lakebase_provider.local.contract.errors import LocalLakebaseError
+from lakebase_provider.local.contract.options import Options, Running
+from lakebase_provider.local.parent import run_file
+from lakebase_provider.local.parent.launch import Server
+from lakebase_provider.local.parent.run_file import RunFile
+
+#: Seconds that a server may take to end.
+_DOWN_TIMEOUT = 20.0
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `local` to `lakebase`; each sub-command sets `run`, which returns the exit code."""
+    local = commands.add_parser("local", help="a Lakebase on this machine, for tests and demos")
+    actions = local.add_subparsers(required=True, metavar="ACTION")
+
+    start = actions.add_parser(
+        "up",
+        help="start it, print its environment, and keep it up until Ctrl-C",
+        description="Starts a local Lakebase and prints shell lines that point clients to it.",
+    )
+    start.add_argument("--port", type=int, default=0, help="of the database; default: a free one")
+    start.add_argument("--http-port", type=int, default=0, help="of the control plane; default: a free one")
+    start.add_argument(
+        "--token-lifetime", type=float, default=3600.0, metavar="SECONDS", help="of database tokens"
+    )
+    start.add_argument("--detach", action="store_true", help="return as soon as it answers")
+    start.set_defaults(run=up)
+
+    show = actions.add_parser("env", help='print its environment again: eval "$(lakebase local env)"')
+    show.set_defaults(run=env)
+
+    end = actions.add_parser("down", help="stop it and remove its data")
+    end.set_defaults(run=down)
+
+    for action in (start, show, end):
+        action.add_argument("--name", default="default", help="tells several of one user apart")
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Start a local Lakebase and print its environment as shell lines."""
+    note = RunFile(arguments.name)
+    if note.alive():
+        raise LocalLakebaseError(
+            f"The local Lakebase {note.name!r} is already up.",
+            remedy="See `lakebase local env`, stop it by `lakebase local down`, or give another --name.",
+        )
+    options = Options(
+        host="localhost",
+        port=arguments.port,
+        http_port=arguments.http_port,
+        token_lifetime=arguments.token_lifetime,
+        max_connections=104,
+        authority_folder=str(run_file.authority_folder()),
+        detach=arguments.detach,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    server = Server.launch(options)
+    try:
+        note.write(server.running)
+        _print_exports(server.running)
+        if arguments.detach:
+            server.leave()
+            return 0
+        _say("The local Lakebase is up; Ctrl-C stops it.")
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if not arguments.detach:
+            server.stop()
+            note.remove()
+    return 0
+
+
+def env(arguments: argparse.Namespace) -> int:
+    """Print the environment of a running local Lakebase as shell lines."""
+    _print_exports(_running(RunFile(arguments.name)))
+    return 0
+
+
+def down(arguments: argparse.Namespace) -> int:
+    """Stop a running local Lakebase, and return when its data is gone."""
+    note = RunFile(arguments.name)
+    running = _running(note)
+    run_file.admin(running).stop_server()
+    deadline = time.monotonic() + _DOWN_TIMEOUT
+    # Removing its folder is the last thing that a server does.
+    while Path(running.folder).exists():
+        if time.monotonic() > deadline:
+            raise LocalLakebaseError(
+                f"Process {running.pid} did not end within {_DOWN_TIMEOUT:.0f} seconds.", remedy="Kill it."
+            )
+        time.sleep(0.02)
+    note.remove()
+    _say(f"The local Lakebase {note.name!r} is down.")
+    return 0
+
+
+def _running(note: RunFile) -> Running:
+    running = note.alive()
+    if running is None:
+        raise LocalLakebaseError(
+            f"No local Lakebase {note.name!r} is up.", remedy="Start one with `lakebase local up`."
+        )
+    return running
+
+
+def _print_exports(running: Running) -> None:
+    for name, value in running.env().items():
+        quoted = value.replace("'", "'\"'\"'")
+        sys.stdout.write(f"export {name}='{quoted}'\n")
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    # To standard error: standard output is for the shell to read.
+    sys.stderr.write(line + "\n")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,145 @@
+"""What the server runs once Postgres is up: the TLS front end and the control plane in one event loop.
+
+Apart from :mod:`.server`, because these imports take a third of a second, which the
+server spends while initdb runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from lakebase_provider.local.contract.options import DEVELOPER, Options, Running
+from lakebase_provider.local.contract.records import Principal
+from lakebase_provider.local.frontend.frontend import Frontend
+from lakebase_provider.local.identity import certificates
+from lakebase_provider.local.identity.certificates import Certificates
+from lakebase_provider.local.network.http_limits import LIMITS, Guard
+from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.postgres import Postgres
+from lakebase_provider.local.postgres.supervisor import Supervisor
+from lakebase_provider.local.workspace.admin_api import AdminApi
+from lakebase_provider.local.workspace.app import create_app
+from lakebase_provider.local.workspace.state import Workspace
+
+#: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
+#: closing one.
+_KEEP_ALIVE = 120
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn that leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class Service:
+    """All parts, ready to serve."""
+
+    options: Options
+    folder: Path
+    workspace: Workspace
+    postgres: Postgres
+    certificates: Certificates
+    owner: Principal
+    developer: Principal
+
+    async def serve(
+        self,
+        database: list[socket.socket],
+        http: list[socket.socket],
+        announce: Callable[[dict[str, Any]], None],
+        tell_watchdog: Callable[[str], None],
+    ) -> None:
+        """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
+
+        Args:
+            database: Listening sockets of the front end.
+            http: Listening sockets of the control plane.
+            announce: Receives what clients need to know, once both answer.
+            tell_watchdog: Told of each Postgres process that starts or ends.
+        """
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        supervisor = Supervisor(self.postgres, tell_watchdog, stop.set)
+        supervisor.watch()
+        key = secrets.token_urlsafe(32)
+        admin = AdminApi(self.workspace, self.postgres, self.certificates, supervisor, key, stop.set)
+        app = Guard(create_app(self.workspace, self.postgres, [admin.route()]), [self.options.host])
+        server = _HttpServer(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=1,
+                **LIMITS,
+            )
+        )
+        frontend = Frontend(self.workspace, self.certificates, self.postgres.socket_path)
+        serving = asyncio.create_task(server.serve(sockets=http))
+        frontend.start(database)
+        try:
+            announce(self._answer(key, database, http))
+            if not self.options.detach:
+                loop.add_reader(sys.stdin, self._read_stdin, stop, loop)
+            await stop.wait()
+        finally:
+            server.should_exit = True
+            await frontend.stop()
+            await serving
+
+    def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
+        owner, developer = self.owner, self.developer
+        assert owner.client_id is not None
+        assert owner.client_secret is not None
+        assert developer.token is not None
+        running = Running(
+            pid=os.getpid(),
+            host=self.options.host,
+            port=database[0].getsockname()[1],
+            http_port=http[0].getsockname()[1],
+            client_id=owner.client_id,
+            client_secret=owner.client_secret,
+            developer=developer.name,
+            pat=developer.token,
+            ca=str(self.certificates.bundle),
+            admin_key=key,
+            superuser_dsn=self.postgres.dsn(),
+            folder=str(self.folder),
+        )
+        return asdict(running)
+
+    def _read_stdin(self, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin)
+            stop.set()
+
+
+def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
+    """Create what does not need Postgres: keys, certificates, principals."""
+    version = int(binaries.version.partition(".")[0])
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=version)
+    kept = options.authority_folder
+    issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
+    owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")
+    developer = workspace.directory.add(DEVELOPER, "USER")
+    return Service(options, folder, workspace, postgres, issued, owner, developer)

@@ -1,0 +1,1 @@
+"""The workspace's HTTP API, and what it knows."""

@@ -1,0 +1,13 @@
+"""Retries that know which failures pass by themselves."""
+
+from __future__ import annotations
+
+from lakebase_provider.retries.policy import (
+    lakebase_retries,
+    lakebase_retry_policy,
+)
+
+__all__ = [
+    "lakebase_retries",
+    "lakebase_retry_policy",
+]

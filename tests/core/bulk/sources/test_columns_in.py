@@ -1,0 +1,267 @@
+"""Columns of frames and Arrow data, of types that Postgres has not: decoded by meaning, or refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, LakebaseError
+from tests.core.bulk.sample_tables import run
+
+ONE = uuid.UUID(int=1)
+
+
+class Unknown(pa.ExtensionType):
+    """Its integers are what nobody here knows."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "shop.sealed")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> Unknown:
+        return cls()
+
+
+SEALED = pa.ExtensionArray.from_storage(Unknown(), pa.array([1, 2]))
+
+
+def unregistered() -> pa.Table:
+    """The same from a process that registered the type: here only the field's metadata tell of it."""
+    return pa.table(
+        [pa.array([1, 2])],
+        pa.schema([pa.field("v", pa.int64(), metadata={"ARROW:extension:name": "shop.sealed"})]),
+    )
+
+
+def frame(values: Any) -> pd.DataFrame:
+    return pd.DataFrame({"v": values})
+
+
+REFUSED: dict[str, tuple[str, Callable[[], Any], str]] = {
+    "period": ("bigint", lambda: frame(pd.period_range("2026", periods=2)), "pandas.period"),
+    "category of period": (
+        "bigint",
+        lambda: frame(pd.Series(pd.period_range("2026", periods=2)).astype("category")),
+        "pandas.period",
+    ),
+    "objects of period": ("text", lambda: frame(pd.Series([pd.Period("2026")], dtype=object)), "Period"),
+    "interval": ("jsonb", lambda: frame(pd.interval_range(0, 2)), "pandas.interval"),
+    "objects of interval": ("text", lambda: frame(pd.Series([pd.Interval(0, 1)], dtype=object)), "Interval"),
+    "complex": ("double precision", lambda: frame([1 + 2j]), "complex128"),
+    "objects of complex": ("float8", lambda: frame(pd.Series([1 + 2j], dtype=object)), "complex"),
+    "nanoseconds": ("interval", lambda: frame([pd.Timedelta(1_001)]), "microsecond"),
+    "objects of nanoseconds": ("interval", lambda: frame(pd.Series([pd.Timedelta(1_001)], dtype=object)), ""),
+    "unknown": ("bigint", lambda: pa.table({"v": SEALED}), "shop.sealed"),
+    "unregistered": ("bigint", unregistered, "shop.sealed"),
+    "batches": ("bigint", lambda: iter(unregistered().to_batches()), "shop.sealed"),
+    "reader": ("bigint", lambda: unregistered().to_reader(), "shop.sealed"),
+    "within a struct": (
+        "jsonb",
+        lambda: pa.table({"v": pa.StructArray.from_arrays([SEALED], ["x"])}),
+        "shop.sealed",
+    ),
+    "within a list": (
+        "bigint[]",
+        lambda: pa.table({"v": pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), SEALED)}),
+        "shop.sealed",
+    ),
+    "nanoseconds of Polars": (
+        "interval",
+        lambda: pl.select(v=pl.duration(nanoseconds=1_001, time_unit="ns")),
+        "microsecond",
+    ),
+    "list of 128 bits": (
+        "numeric[]",
+        lambda: pl.DataFrame({"v": [[1]]}, {"v": pl.List(pl.Int128)}),
+        "Int128",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_form_is_refused_by_name(client: LakebaseClient, case: str) -> None:
+    kind, source, name = REFUSED[case]
+    run(client, f"create table refused (v {kind})")
+    with pytest.raises((ColumnMismatchError, BadRowError), match=f"(?s)'v'.*{name}"):
+        client.load(source(), "refused")
+    assert run(client, "select * from refused") == []
+
+
+@pytest.mark.parametrize("case", ["period", "interval", "complex", "unknown", "list of 128 bits"])
+def test_no_table_is_created_for_it(client: LakebaseClient, case: str) -> None:
+    _, source, name = REFUSED[case]
+    with pytest.raises(LakebaseError, match=f"(?s)'v'.*{name}"):
+        client.load(source(), "refused", create=True)
+    assert run(client, "select to_regclass('refused')") == [(None,)]
+
+
+def extension(kind: Any, storage: Any) -> pa.Table:
+    return pa.table({"v": pa.ExtensionArray.from_storage(kind, storage)})
+
+
+DECODED: dict[str, tuple[str, Callable[[], Any], list[Any]]] = {
+    "arrow.json": (
+        "jsonb",
+        lambda: extension(pa.json_(pa.string()), pa.array(['{"a": 1}', None, "2"])),
+        [{"a": 1}, None, 2],
+    ),
+    "arrow.uuid": (
+        "uuid",
+        lambda: extension(pa.uuid(), pa.array([ONE.bytes, None], pa.binary(16))),
+        [ONE, None],
+    ),
+    "arrow.bool8": (
+        "boolean",
+        lambda: extension(pa.bool8(), pa.array([0, 1, None, 5, -1], pa.int8())),
+        [False, True, None, True, True],
+    ),
+    "list of arrow.bool8": (
+        "boolean[]",
+        lambda: pa.table(
+            {
+                "v": pa.ListArray.from_arrays(
+                    pa.array([0, 2], pa.int32()),
+                    pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 5], pa.int8())),
+                )
+            }
+        ),
+        [[False, True]],
+    ),
+    "list of arrow.uuid": (
+        "uuid[]",
+        lambda: pa.table(
+            {
+                "v": pa.ListArray.from_arrays(
+                    pa.array([0, 1], pa.int32()),
+                    pa.ExtensionArray.from_storage(pa.uuid(), pa.array([ONE.bytes], pa.binary(16))),
+                )
+            }
+        ),
+        [[ONE]],
+    ),
+    "sparse floats": (
+        "double precision",
+        lambda: frame(pd.arrays.SparseArray([0.0, 1.5, float("nan")])),
+        [0.0, 1.5, None],
+    ),
+    "sparse integers": ("bigint", lambda: frame(pd.arrays.SparseArray([0, 0, 7])), [0, 0, 7]),
+    "sparse booleans": ("boolean", lambda: frame(pd.arrays.SparseArray([True, False])), [True, False]),
+    "sparse objects": (
+        "text",
+        lambda: frame(pd.arrays.SparseArray(["a", None, "b"], dtype=pd.SparseDtype(object))),
+        ["a", None, "b"],
+    ),
+    "Int128": (
+        "numeric",
+        lambda: pl.DataFrame({"v": [2**127 - 1, -(2**127), None, 0]}, {"v": pl.Int128}),
+        [2**127 - 1, -(2**127), None, 0],
+    ),
+    "UInt128": ("numeric(39,0)", lambda: pl.DataFrame({"v": [2**128 - 1]}, {"v": pl.UInt128}), [2**128 - 1]),
+    "Int128 that fits": ("bigint", lambda: pl.DataFrame({"v": [5, None]}, {"v": pl.Int128}), [5, None]),
+    "lazy Int128": ("numeric(30,2)", lambda: pl.LazyFrame({"v": [10**27]}, {"v": pl.Int128}), [10**27]),
+    "list of categories": (
+        "text[]",
+        lambda: pl.DataFrame({"v": [["x", "y", None], None, []]}, {"v": pl.List(pl.Categorical)}),
+        [["x", "y", None], None, []],
+    ),
+    "list of an enum": (
+        "text[]",
+        lambda: pl.DataFrame({"v": [["x"]]}, {"v": pl.List(pl.Enum(["x", "y"]))}),
+        [["x"]],
+    ),
+    "array of categories": (
+        "text[]",
+        lambda: pl.DataFrame({"v": [["x", "y"]]}, {"v": pl.Array(pl.Categorical, 2)}),
+        [["x", "y"]],
+    ),
+    "whole durations": (
+        "interval",
+        lambda: frame([pd.Timedelta(days=1), pd.NaT]),
+        [dt.timedelta(days=1), None],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DECODED)
+def test_what_has_a_meaning_is_decoded(client: LakebaseClient, case: str) -> None:
+    kind, source, values = DECODED[case]
+    run(client, f"create table decoded (n int generated always as identity, v {kind})")
+    client.load(source(), "decoded")
+    assert [value for (value,) in run(client, "select v from decoded order by n")] == values
+
+
+@pytest.mark.parametrize("case", DECODED)
+def test_a_table_is_created_for_it(client: LakebaseClient, case: str) -> None:
+    kind, source, values = DECODED[case]
+    client.load(source(), "decoded", create=True)
+    found = [value for (value,) in run(client, "select v from decoded")]
+    assert sorted(found, key=repr) == sorted(values, key=repr)
+    ((made,),) = run(client, "select format_type(atttypid, -1) from pg_attribute"
+                             " where attrelid = 'decoded'::regclass and attname = 'v'")  # fmt: skip
+    expected = "numeric" if "Int128" in case else kind
+    assert made == expected.partition("(")[0]
+
+
+MISSING: dict[str, Callable[[], Any]] = {
+    "objects": lambda: pd.Series([float("nan"), "a", None, pd.NA, pd.NaT], dtype=object),
+    "texts": lambda: pd.Series([float("nan"), "a", None, None, None]),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+@pytest.mark.parametrize("kind", ["text", "varchar(5)", "char(1)"])
+def test_a_missing_text_of_pandas_is_null(client: LakebaseClient, case: str, kind: str) -> None:
+    run(client, f"create table texts (v {kind})")
+    client.load(frame(MISSING[case]()), "texts")
+    assert run(client, "select v, count(*) from texts group by v order by v") == [("a", 1), (None, 4)]
+
+
+VOID: dict[str, Any] = {
+    "float64": [float("nan")] * 3,
+    "Float64": pd.array([pd.NA] * 3, dtype="Float64"),
+    "Int64": pd.array([pd.NA] * 3, dtype="Int64"),
+    "moments": pd.Series([pd.NaT] * 3),
+    "sparse": pd.arrays.SparseArray([float("nan")] * 3),
+    "objects": pd.Series([float("nan")] * 3, dtype=object),
+}
+
+
+@pytest.mark.parametrize("case", VOID)
+def test_a_column_of_nothing_goes_anywhere(client: LakebaseClient, case: str) -> None:
+    # A frame's column of texts that are all missing is one of floats.
+    kinds = ("text", "timestamptz", "jsonb", "uuid", "text[]", "inet", "boolean", "numeric(4,1)", "bytea")
+    for kind in kinds:
+        run(client, f"drop table if exists void; create table void (k text, v {kind})")
+        rows = pd.DataFrame({"v": VOID[case], "k": ["a", "b", "c"]})
+        client.load(rows, "void")
+
+        assert run(client, "select k, v from void") == [("a", None), ("b", None), ("c", None)]
+
+
+def test_a_column_of_some_numbers_is_none_of_texts(client: LakebaseClient) -> None:
+    run(client, "create table texts (v text)")
+    with pytest.raises(ColumnMismatchError, match="does not take Arrow's double"):
+        client.load(frame([float("nan"), 1.5]), "texts")
+
+
+def test_a_column_of_nothing_is_created_with_its_type(client: LakebaseClient) -> None:
+    client.load(frame(np.array([np.nan, np.nan])), "void", create=True)
+    assert run(client, "select pg_typeof(v)::text, v from void limit 1") == [("double precision", None)]
+
+
+def test_a_column_of_nothing_is_refused_where_null_is(client: LakebaseClient) -> None:
+    run(client, "create table void (v text not null)")
+    with pytest.raises(BadRowError, match="NULL, which the column refuses"):
+        client.load(frame([float("nan")]), "void")

@@ -1,0 +1,301 @@
+"""What an INSERT by psycopg stores of a Python value, each other way in stores too, or refuses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import ipaddress
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import pendulum
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Json
+from psycopg.types.range import Range
+
+from dagster_lakebase import LakebaseResource
+from lakebase_provider._airflow.rows.insert import RowWriter
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.load.load import load
+from lakebase_provider.core.bulk.load.pipeline import executemany_pipeline
+from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.database.catalog import TableName
+from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.local import LocalLakebase
+
+KINDS = (
+    "smallint", "bigint", "real", "double precision", "numeric", "numeric(6,2)", "text", "varchar(3)",
+    "char(3)", "boolean", "date", "time", "timestamp", "timestamptz", "timestamp(3)", "interval", "bytea",
+    "uuid", "jsonb", "json", "bigint[]", "text[]", "numeric[]", "timestamp[]", "interval[]", "inet",
+    "int4range", "same_color",
+)  # fmt: skip
+
+
+class Color(str, enum.Enum):
+    RED = "red"
+    DARK = "dark"
+
+
+class Plain(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 300
+
+
+class Share(float, enum.Enum):
+    HALF = 0.5
+
+
+class Shouting(str):
+    def __str__(self) -> str:
+        return "OTHER"
+
+
+class Odd(int):
+    def __str__(self) -> str:
+        return "99"
+
+
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5) | st.sampled_from(
+    ["1", "1.5", "true", "red", "2026-01-02", "{}", "[1]", "10.0.0.1", "1 day"]
+)
+_MOMENTS = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30))
+_NANOSECONDS = st.integers(-(2**62), 2**62) | st.integers(-(2**52), 2**52).map(lambda n: n * 1_000)
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    _TEXT,
+    st.binary(max_size=5),
+    st.uuids(),
+    _MOMENTS,
+    _MOMENTS.map(lambda moment: moment.replace(tzinfo=dt.timezone.utc)),
+    st.dates(),
+    st.times(),
+    st.timedeltas(dt.timedelta(days=-(10**6)), dt.timedelta(days=10**6)),
+    st.sampled_from([*Color, *Plain, *Level, *Share, Shouting("red"), Odd(7), Fraction(1, 3), 1 + 2j]),
+    st.sampled_from([pd.NaT, pd.NA, np.datetime64("NaT"), np.timedelta64("NaT")]),
+    _NANOSECONDS.map(pd.Timestamp),
+    _NANOSECONDS.map(lambda n: pd.Timestamp(n, tz="UTC")),
+    _NANOSECONDS.map(pd.Timedelta),
+    _NANOSECONDS.map(lambda n: np.datetime64(n, "ns")),
+    st.integers(-1000, 1000).map(lambda n: np.timedelta64(n, "s")),
+    st.sampled_from([np.int8(-1), np.int64(2**62), np.uint64(2**63), np.float32(0.1), np.float64(0.1)]),
+    st.sampled_from([np.bool_(True), np.str_("red"), np.bytes_(b"x"), np.longdouble("0.1")]),
+    st.sampled_from([pendulum.duration(months=1), pendulum.duration(days=2), pendulum.datetime(2026, 1, 2)]),
+    st.sampled_from([pd.Period("2026-01"), pd.Interval(0, 1), Range(1, 5), ipaddress.ip_address("10.0.0.1")]),
+)
+_VALUES = (
+    _SCALARS | st.lists(_SCALARS, max_size=3) | st.dictionaries(_TEXT, _TEXT | st.integers(0, 9), max_size=2)
+)
+
+
+class _UndoneError(Exception):
+    """What was written is not to stay."""
+
+
+Write = Callable[[LakebaseConnection, Any], Any]
+
+
+def by_insert(connection: LakebaseConnection, value: Any) -> None:
+    connection.execute("insert into same (v) values (%s)", (value,))
+
+
+def by_load(connection: LakebaseConnection, value: Any) -> None:
+    load(connection, [(value,)], "same", columns=["v"])
+
+
+def by_rows(count: int) -> Write:
+    def write(connection: LakebaseConnection, value: Any) -> None:
+        statement = "INSERT INTO same (v) VALUES (%s)"
+        writer = RowWriter(connection, TableName("same"), ["v"], lambda width: statement)
+        writer.write([(value,)] * count)
+
+    return write
+
+
+def by_pipeline(connection: LakebaseConnection, value: Any) -> None:
+    executemany_pipeline(connection, "insert into same (v) values (%s)", [(value,)])
+
+
+WAYS: dict[str, Write] = {
+    "statement": by_insert,
+    "load": by_load,
+    "insert_rows": by_rows(1),
+    "insert_rows by COPY": by_rows(700),
+    "pipeline": by_pipeline,
+}
+
+
+def stored(connection: LakebaseConnection, write: Write, value: Any) -> Any:
+    """What the server has of the value, as text; None for NULL, and `REFUSED`."""
+    found: Any = REFUSED
+    try:
+        with connection.transaction():
+            write(connection, value)
+            ((found,),) = connection.execute("select distinct v::text from same").fetchall()
+            raise _UndoneError
+    except _UndoneError:
+        return found
+    except (psycopg.Error, LakebaseError, TypeError, ValueError):
+        return REFUSED
+
+
+REFUSED = object()
+
+
+@pytest.fixture
+def connection(lakebase_env: LocalLakebase) -> Iterator[LakebaseConnection]:
+    with LakebaseClient(lakebase_env.config()) as client, client.connect() as found:
+        # COPY reads times without a zone in UTC, and so does INSERT then.
+        found.execute("set time zone 'UTC'; create type same_color as enum ('red', 'dark')")
+        found.commit()
+        yield found
+        found.rollback()
+        found.execute("drop table if exists same; drop type same_color")
+        found.commit()
+
+
+def meant(value: Any) -> Any:
+    """The value as psycopg itself takes it, where it would not: by hand, and not by our own code."""
+    if isinstance(value, list):
+        return [meant(item) for item in value]
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, (np.datetime64, np.timedelta64)) and value != value:
+        return None
+    if isinstance(value, np.timedelta64):
+        return dt.timedelta(seconds=int(value / np.timedelta64(1, "s")))
+    if isinstance(value, np.datetime64):
+        return pd.Timestamp(value).to_pydatetime(warn=False)
+    if isinstance(value, Plain):
+        return value.value  # psycopg writes the name
+    return value
+
+
+def loses(value: Any) -> bool:
+    """Whether psycopg by itself would drop digits of it."""
+    if isinstance(value, list):
+        return any(map(loses, value))
+    if isinstance(value, np.datetime64) and value == value:
+        value = pd.Timestamp(value)
+    if value is pd.NaT:
+        return False
+    if isinstance(value, pd.Timestamp):
+        return bool(value.nanosecond)
+    if isinstance(value, pd.Timedelta):
+        return bool(value.nanoseconds)
+    return isinstance(value, pendulum.Duration) and bool(value.months)
+
+
+@contextmanager
+def as_psycopg_comes(connection: LakebaseConnection) -> Iterator[None]:
+    """Without any rule of this package."""
+    connection._adapters = psycopg.adapt.AdaptersMap(psycopg.adapters)
+    try:
+        yield
+    finally:
+        connection._adapters = None
+
+
+def for_statement(value: Any, kind: str) -> Any:
+    """The value as a statement's parameter: psycopg wants to be told what JSON is."""
+    json_too = kind.startswith("json") and value is not None and not isinstance(value, str)
+    return Json(value) if isinstance(value, dict) or json_too else value
+
+
+def alike(found: Any, expected: Any, kind: str, value: Any) -> bool:
+    """Whether a load means the same, and keeps more than INSERT does: known, and documented."""
+    if expected is REFUSED:
+        # A load has a JSON form for more than Python's json has, such as for dates and a Decimal.
+        return kind.startswith("json")
+    if kind == "json" and found is not None and expected is not None:
+        return bool(json.loads(found) == json.loads(expected))
+    if kind.startswith("numeric") and isinstance(value, float) and math.isfinite(value):
+        return Decimal(found) == Decimal(repr(float(value)))  # the cast to numeric drops the last digits
+    return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnection, kind: str) -> None:
+    connection.execute(f"drop table if exists same; create table same (v {kind})")
+    connection.commit()
+
+    # Each example is a dozen of round trips: to shrink one would take minutes.
+    @settings(
+        max_examples=40,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(value=_VALUES)
+    def same(value: Any) -> None:
+        with as_psycopg_comes(connection):
+            parameter = for_statement(meant(value), kind)
+            expected = REFUSED if loses(value) else stored(connection, by_insert, parameter)
+        for name, write in WAYS.items():
+            passed = value if name == "load" or name.startswith("insert_rows") else for_statement(value, kind)
+            if name in ("statement", "pipeline") and meant(value) is None:
+                passed = value  # as it is: of NULL there is no JSON
+            found = stored(connection, write, passed)
+            if found is not REFUSED and found != expected:
+                json_too = ("insert_rows",) if kind.startswith("json") else ()
+                assert name in ("load", "insert_rows by COPY", *json_too), (name, found, expected)
+                assert alike(found, expected, kind, value), (name, found, expected)
+
+    same()
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "interval", "text", "bigint", "timestamp[]", "jsonb"])
+def test_the_resource_stores_the_same(lakebase_env: LocalLakebase, kind: str, monkeypatch: Any) -> None:
+    values = [
+        *(pd.NaT, pd.NA, np.datetime64("NaT"), pd.Timestamp(1_001), pd.Timestamp(1_000, tz="UTC")),
+        *(
+            pd.Timedelta(1_001),
+            pd.Timedelta(1_000),
+            Color.RED,
+            Level.HIGH,
+            np.int64(5),
+            [pd.NaT],
+            UUID(int=1),
+        ),
+    ]
+    for name, text in lakebase_env.env().items():
+        monkeypatch.setenv(name, text)
+    resource = LakebaseResource()
+    with resource.get_connection() as found:
+        found.execute(f"set time zone 'UTC'; drop table if exists same_by_resource;"
+                      f" create table same_by_resource (v {kind})")  # fmt: skip
+    try:
+        for value in values:
+            with resource.get_connection() as found:
+                found.execute("create temporary table same (like same_by_resource) on commit drop")
+                with as_psycopg_comes(found):
+                    lost = loses(value)
+                    expected = REFUSED if lost else stored(found, by_insert, meant(value))
+            try:
+                resource.execute("insert into same_by_resource values (%s)", (value,))
+            except psycopg.Error:
+                got = REFUSED
+            else:
+                ((got,),) = resource.fetch("select v::text from same_by_resource")
+                resource.execute("delete from same_by_resource")
+            assert got == expected, value
+    finally:
+        resource.execute("drop table same_by_resource")
