@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from lakebase_provider.core import errors
 from lakebase_provider.core.config import settings
+from lakebase_provider.core.errors import kinds as errors
 from lakebase_provider.core.upkeep.health.stage_names import STAGES
 
 HERE = Path(__file__).parent

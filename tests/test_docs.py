@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from lakebase_provider.core import errors
 from lakebase_provider.core.config import settings
+from lakebase_provider.core.errors import kinds as errors
 
 DOCS = Path(__file__).parent.parent / "docs"
 

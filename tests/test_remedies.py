@@ -89,28 +89,32 @@ OF_FILES = ("core", "hook", "load operator", "resource")
 LOADS = ("core", "hook", "load operator", "transfer operator", "resource")
 #: Files, and by which fronts what they raise is read; the first that fits counts.
 RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"core/bulk/(csv_format|file_faults|found_files|source_csv|source_json|source_files)\.py", OF_FILES),
+    (r"core/bulk/files/(csv_format|file_faults|found_files)\.py", OF_FILES),
+    (r"core/bulk/sources/(csv_text|json_lines|from_files)\.py", OF_FILES),
     # A load's plan, which an I/O manager has none of.
-    (r"core/bulk/(plan|load|once|ledger|reject|swap|replace|transfer\w*|source\w*)\.py", LOADS),
+    (r"core/bulk/load/(plan|load|commit|ledger|rejects|transfer/\w+)\.py", LOADS),
+    (r"core/bulk/(tables/(swap|replace)|sources/\w+)\.py", LOADS),
     # Of rows without types; an I/O manager's have some.
-    (r"core/bulk/create\.py:_described", LOADS),
-    (r"core/bulk/unload\w*\.py", ("core", "hook", "unload operator")),
-    (r"core/freshness\.py", ("resource",)),
+    (r"core/bulk/tables/create\.py:_described", LOADS),
+    (r"core/bulk/unload/\w+\.py", ("core", "hook", "unload operator")),
+    (r"core/database/freshness\.py", ("resource",)),
     # The command line borrows of no pool, and runs no statement for which it waits.
-    (r"core/errors\.py:(PoolExhausted|LockTimeout|StatementTimeout)", (*LOADS, "io manager")),
-    (r"core/errors\.py", (*LOADS, "io manager", "command line")),
+    (r"core/errors/kinds\.py:(PoolExhausted|LockTimeout|StatementTimeout)", (*LOADS, "io manager")),
+    (r"core/errors/kinds\.py", (*LOADS, "io manager", "command line")),
     (r"core/bulk/", (*LOADS, "io manager")),
+    (r"core/database/(refusals|row_remedies|catalog)\.py", (*LOADS, "io manager")),
     # Of work on a connection that somebody has.
-    (r"core/(server_ends|lending|pool|async_pool|freshness|fence|transaction|lock_wait)\.py", LOADS),
-    (r"core/health\w*\.py", ("core",)),
+    (r"core/(errors/server_ends|connect/pools/\w+|database/\w+)\.py", LOADS),
+    (r"core/upkeep/health/", ("core",)),
     (r"core/", tuple(OPTIONS)),
-    (r"lakebase_provider/arguments\.py", ("load operator", "transfer operator", "sql operator")),
-    (r"hooks/", ("hook",)),
+    (r"_airflow/task/arguments\.py", ("load operator", "transfer operator", "sql operator")),
+    (r"_airflow/task/", ("sql operator",)),
+    (r"(hooks|_airflow)/", ("hook",)),
     (r"operators/transfer\.py", ("transfer operator",)),
     (r"operators/unload\.py", ("unload operator",)),
-    (r"operators/load\w*\.py", ("load operator", "transfer operator")),
+    (r"operators/(load|bulk)\.py", ("load operator", "transfer operator")),
     (r"(operators|sensors|triggers|decorators)/", ("sql operator",)),
-    (r"dagster_lakebase/(resource|health\w*|observation|storage\w*|components/.*)", ("resource",)),
+    (r"dagster_lakebase/(resource|health|tables|storage|components)/", ("resource",)),
     (r"dagster_lakebase/", ("io manager",)),
     (r"", tuple(OPTIONS)),
 )

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from dagster_lakebase.io_manager.outputs import source_of
 from lakebase_provider.core import LakebaseClient, LakebaseConfig, close_shared_clients
-from lakebase_provider.core.bulk.sources.source import open_source
+from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase

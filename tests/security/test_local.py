@@ -21,17 +21,12 @@ import requests
 import trustme
 from cryptography import x509
 
-from lakebase_provider.local import (
-    LocalLakebase,
-    LocalLakebaseError,
-    accounts,
-    authorities,
-    certificates,
-    private_files,
-    pytest_plugin,
-    run_file,
-)
+from lakebase_provider.local import LocalLakebase, LocalLakebaseError, pytest_plugin
+from lakebase_provider.local.contract import private_files
+from lakebase_provider.local.identity import authorities, certificates
+from lakebase_provider.local.parent import run_file
 from lakebase_provider.local.parent.run_file import RunFile
+from lakebase_provider.local.postgres import accounts
 from lakebase_provider.local.postgres.accounts import Account, choose_account
 from lakebase_provider.local.postgres.binaries import find_binaries, stage_for_other_account
 from lakebase_provider.local.postgres.postgres import Postgres

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient, LakebaseError
-from lakebase_provider.core.bulk.sources.source import open_source
+from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 from lakebase_provider.core.bulk.types.values import check
 from lakebase_provider.core.config.allowed_hosts import allowed_origin

@@ -7,12 +7,9 @@ connections have to be. These variables of the environment say that; unset ones 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lakebase_provider.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lakebase_provider.core.config import LakebaseConfig
 
 #: The weakest `sslmode` that is allowed: ``require``, ``verify-ca`` or ``verify-full``.
 LEAST_SSLMODE = "LAKEBASE_LEAST_SSLMODE"
@@ -25,7 +22,26 @@ ALLOWED_PROFILES = "LAKEBASE_ALLOWED_PROFILES"
 _FROM_WEAKEST = ("require", "verify-ca", "verify-full")
 
 
-def check_floors(config: LakebaseConfig) -> None:
+class _Config(Protocol):
+    """What is looked at of a :class:`.LakebaseConfig`."""
+
+    @property
+    def auth(self) -> str: ...
+    @property
+    def auth_type(self) -> str | None: ...
+    @property
+    def azure_client_secret(self) -> object: ...
+    @property
+    def client_secret(self) -> object: ...
+    @property
+    def profile(self) -> str | None: ...
+    @property
+    def sslmode(self) -> str: ...
+    @property
+    def token(self) -> object: ...
+
+
+def check_floors(config: _Config) -> None:
     """Raise a ConfigError when the configuration lies below what the deployment asks for."""
     least = os.environ.get(LEAST_SSLMODE, "").strip()
     if least:
@@ -45,7 +61,7 @@ def check_floors(config: LakebaseConfig) -> None:
             raise _below(name, value, variable, " or ".join(allowed))
 
 
-def auth_type(config: LakebaseConfig) -> str:
+def auth_type(config: _Config) -> str:
     """How the configuration authenticates, as databricks-sdk names it; ``default`` if that is to choose."""
     if config.auth == "password":
         return "password"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
@@ -29,7 +29,7 @@ from lakebase_provider.core.connect.parameters.adaptation import new_adapters, r
 from lakebase_provider.core.connect.pools.lending import (
     PREPARE_THRESHOLD,
     PREPARED_MAX,
-    closed_pgconn,
+    closed_connection,
     forget_session,
 )
 from lakebase_provider.core.errors.server_ends import typed_end
@@ -37,8 +37,7 @@ from lakebase_provider.core.errors.server_ends import typed_end
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: What a borrower may have left behind in the session, undone in one round trip. DISCARD ALL would do it
-#: too, but does not run beside a ROLLBACK.
+#: What a borrower may have left behind in the session. DISCARD ALL does not run beside a ROLLBACK.
 _RESET_SESSION = (
     b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
     b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
@@ -284,7 +283,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
                 f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
             )
         kind: Any = type(self)
-        return getattr(_closed(kind), name)
+        return getattr(closed_connection(kind), name)
 
     def __del__(self) -> None:  # type: ignore[override] # Python gives it nothing
         if self._ended:
@@ -341,8 +340,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        # psycopg's own limit is in whole seconds, two at least, and for each address anew. It sends a step
-        # every tenth of a second, whether or not the server has answered.
+        # psycopg's own limit is in whole seconds, two at least, and for each address anew.
         steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
         answer = None
         while time.monotonic() < _connect_end.get():
@@ -575,13 +573,8 @@ def _tell_notify(holder: Holder, notify: PGnotify) -> None:
     psycopg.BaseConnection._notify_handler(holder.connection, notify)
 
 
-@lru_cache
-def _closed(kind: Callable[[PGconn], Any]) -> Any:
-    return kind(closed_pgconn())
-
-
 #: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
-_STATE = frozenset(vars(_closed(LakebaseConnection))) | {
+_STATE = frozenset(vars(closed_connection(LakebaseConnection))) | {
     "_created_at",
     "_expire_at",
     "last_used",

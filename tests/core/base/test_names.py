@@ -9,8 +9,7 @@ from psycopg import sql
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import ConfigError, LakebaseError
-
-from .tables import counts, run
+from tests.core.bulk.sample_tables import counts, run
 
 HOSTILE = [
     'quo"te', "hy-phen", "Upper Case", "select", "do.t", "semi;colon", "per%cent", "brace{}", "back\\slash",

@@ -15,8 +15,7 @@ from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.read.batches import read_batches
 from lakebase_provider.core.errors import BadRowError
-
-from .tables import run
+from tests.core.bulk.sample_tables import run
 
 _MOMENT = datetime(2001, 10, 28, 0, 30, tzinfo=timezone.utc)
 _WRITTEN = "it's \\ a\té€\x7f\"{}"

@@ -14,7 +14,8 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.encode.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
-from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy, open_source
+from lakebase_provider.core.bulk.sources.open import open_source
+from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings

@@ -13,7 +13,8 @@ from psycopg import sql
 
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
-from lakebase_provider.core.bulk.sources.source import Source, open_source
+from lakebase_provider.core.bulk.sources.open import open_source
+from lakebase_provider.core.bulk.sources.source import Source
 from lakebase_provider.core.bulk.types.arrow import KNOWN_EXTENSIONS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
@@ -160,7 +161,7 @@ def ensure_table(
     Args:
         connection: The connection whose transaction it becomes part of.
         name: The table's name.
-        source: Rows, as :func:`~lakebase_provider.core.bulk.sources.source.open_source` takes them.
+        source: Rows, as :func:`~lakebase_provider.core.bulk.sources.open.open_source` takes them.
         columns: The columns to take from the source; the names of those that rows without names have.
         keys: Names of the primary key's columns.
         csv: How CSV files are written.

@@ -56,6 +56,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
         tell_waits_once()
         self._connector = connector
+        self._names = connector.names
         self._budget = config.connect_budget
         #: The thread whose event loop it serves.
         self.thread = threading.get_ident()

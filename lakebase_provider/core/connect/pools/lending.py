@@ -14,24 +14,24 @@ import sys
 import threading
 import warnings
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import ref
 
-from psycopg import pq
+from psycopg import BaseConnection, pq
 from psycopg_pool import PoolTimeout
 from psycopg_pool.base import BasePool
 
 from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
-
-if TYPE_CHECKING:
-    from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
-    from lakebase_provider.core.connect.connector import Connector
+from lakebase_provider.core.errors.client_names import Names
 
 logger = logging.getLogger(__name__)
 
-_Lent = TypeVar("_Lent", "LakebaseConnection", "AsyncLakebaseConnection")
+#: A connection of :mod:`lakebase_provider.core.connect.connection`, for threads or for asyncio.
+_Lent = TypeVar("_Lent", bound=BaseConnection[Any])
 #: The code, and the index of the instruction in it.
 Place = tuple[CodeType, int]
 
@@ -63,10 +63,12 @@ class Lender(BasePool):
     """What the pools for threads and for asyncio share: which connections are lent, and where."""
 
     _loans: dict[int, Place]
-    _connector: Connector
+    #: Names of the client; the pool's connector has them.
+    _names: Names
 
     def _lend(self, connection: _Lent) -> _Lent:
-        connection._pool = connection._lender = self
+        held: Any = connection
+        held._pool = held._lender = self
         self._loans[id(connection)] = place()
         return connection
 
@@ -121,7 +123,7 @@ class Lender(BasePool):
             f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
             remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
         )
-        self._connector.names.tell(error)
+        self._names.tell(error)
         return error
 
 
@@ -162,7 +164,7 @@ def hand_over(connection: _Lent) -> _Lent:
     prepared statements.
     """
     state = connection.__dict__
-    heir: _Lent = object.__new__(connection.__class__)
+    heir: Any = object.__new__(connection.__class__)
     connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
     heir.__dict__ = state
     if state["_pipeline"] is not None:
@@ -186,7 +188,7 @@ def hand_over(connection: _Lent) -> _Lent:
     ):
         heir._forget_additions(state)
     state["_holder"].connection = ref(heir)
-    return heir
+    return heir  # type: ignore[no-any-return] # of the same class
 
 
 def forget_session(connection: Any) -> None:
@@ -223,6 +225,12 @@ def closed_pgconn() -> Any:
     closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
     closed._procpid = 0
     return closed
+
+
+@lru_cache
+def closed_connection(kind: Callable[[Any], Any]) -> Any:
+    """A connection of that class that has no session."""
+    return kind(closed_pgconn())
 
 
 def _moved(pgconn: Any) -> Any:

@@ -65,6 +65,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def __init__(self, config: LakebaseConfig, connector: Connector) -> None:
         tell_waits_once()
         self._connector = connector
+        self._names = connector.names
         self._budget = config.connect_budget
         self._owner = process.number
         self._loans = {}

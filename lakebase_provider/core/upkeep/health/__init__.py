@@ -1,1 +1,1 @@
-"""The staged check: is the database reachable, and well?"""
+"""The staged check of a connection: whether the database is reachable, and well."""

@@ -225,7 +225,7 @@ def test_a_row_without_an_end_is_not_kept_for_ever(
 
 SCRIPT = """
 import sys
-from lakebase_provider.core.bulk.sources.source import open_source
+from lakebase_provider.core.bulk.sources.open import open_source
 source = open_source(sys.argv[1])
 try:
     for batch in source.batches():

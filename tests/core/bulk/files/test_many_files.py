@@ -15,7 +15,7 @@ from pyarrow import parquet
 from upath import UPath
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.sources.source import open_source
+from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LakebaseError
 from tests.core.bulk.sample_tables import run
 

@@ -14,8 +14,7 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
-
-from .tables import run
+from tests.core.bulk.sample_tables import run
 
 #: Rows; the table has as many beforehand, and half of the keys are in it.
 ROWS = int(os.environ.get("LAKEBASE_KILL_ROWS", "1000000"))

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.load import ledger
 from lakebase_provider.core.bulk.load.commit import load_and_commit
-from lakebase_provider.core.bulk.load.load import ledger, load
+from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.errors import ConfigError, LoadError, LoadInterruptedError
 from lakebase_provider.local import LocalLakebase
+from tests.core.bulk.sample_tables import counts, run
 from tests.core.fake_clock import FakeClock
 from tests.eventually import eventually
-
-from .tables import counts, run
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,8 @@ from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.bulk.load.progress import Progress
 from lakebase_provider.core.bulk.tables.create import column_type
 from lakebase_provider.core.errors import BadRowError, ConfigError, LoadError, TableNotFoundError
+from tests.core.bulk.sample_tables import counts, run
 from tests.core.fake_clock import FakeClock
-
-from .tables import counts, run
 
 
 def test_rows_are_added_and_counted(client: LakebaseClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,9 +21,8 @@ from lakebase_provider.core.connect.cancel import (
     refuse_next_statement,
 )
 from lakebase_provider.core.errors import BadRowError, LoadError, LoadInterruptedError
+from tests.core.bulk.sample_tables import run
 from tests.eventually import eventually
-
-from .tables import run
 
 IDLE = psycopg.pq.TransactionStatus.IDLE
 MODES: tuple[Mode, ...] = ("append", "merge", "replace")

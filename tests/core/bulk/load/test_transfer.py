@@ -21,9 +21,8 @@ from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, co
 from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
-
-from .conversions import CONVERTED, JSON_CONVERTED
-from .tables import run
+from tests.core.bulk.conversions import CONVERTED, JSON_CONVERTED
+from tests.core.bulk.sample_tables import run
 
 psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed: dagster-postgres brings it")
 

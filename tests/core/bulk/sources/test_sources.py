@@ -16,7 +16,8 @@ import pytest
 from pyarrow import parquet
 from upath import UPath
 
-from lakebase_provider.core.bulk.sources.source import Batch, open_source
+from lakebase_provider.core.bulk.sources.open import open_source
+from lakebase_provider.core.bulk.sources.source import Batch
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LakebaseError
 

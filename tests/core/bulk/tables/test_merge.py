@@ -11,9 +11,8 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LoadError
+from tests.core.bulk.sample_tables import counts, run
 from tests.eventually import eventually
-
-from .tables import counts, run
 
 
 def test_rows_of_the_same_key_change_and_others_are_added(client: LakebaseClient) -> None:

@@ -12,8 +12,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.plan import Where
 from lakebase_provider.core.errors import BadRowError, ConfigError
 from lakebase_provider.local import LocalLakebase
-
-from .tables import counts, run
+from tests.core.bulk.sample_tables import counts, run
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
-
-from .tables import run
+from tests.core.bulk.sample_tables import run
 
 _HALF = dt.timedelta(seconds=1, microseconds=500_000)
 #: The column's type, a value, and what arrives; None where it is refused.
