@@ -54,7 +54,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def example_dags() -> Path:
     """Return the examples' folder: a wheel puts it into the package, in a clone it lies beside it."""
     package = Path(str(files("lakebase_provider")))
-    installed = package / "example_dags"
+    installed = package / "examples"
     return installed if installed.is_dir() else package.parent / "example_dags"
 
 
