@@ -102,7 +102,7 @@ def as_xcom_takes(result: Any) -> Any:
     try:
         from airflow.sdk.serde import serialize
     except ModuleNotFoundError:  # Airflow 3.1
-        from airflow.serialization.serde import serialize
+        from airflow.serialization.serde import serialize  # type: ignore[import-not-found,no-redef]
 
     taken = _taken(result)
     try:
