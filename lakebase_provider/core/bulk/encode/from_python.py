@@ -169,7 +169,8 @@ class ValuesEncoder:
                 pass  # NaN, or more digits than Arrow holds
         if self._text:
             return texts
-        return self._payloads(values)
+        # Integers among the decimals become such, too.
+        return self._payloads(values if target.precision else self._checked(values))
 
     def _jsons(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa

@@ -8,7 +8,7 @@ import ipaddress
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 import pendulum
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Json
 from psycopg.types.range import Range
@@ -123,11 +123,14 @@ def by_load(connection: LakebaseConnection, value: Any) -> None:
 
 def by_rows(count: int) -> Write:
     def write(connection: LakebaseConnection, value: Any) -> None:
-        statement = "INSERT INTO same (v) VALUES (%s)"
-        writer = RowWriter(connection, TableName("same"), ["v"], lambda width: statement)
-        writer.write([(value,)] * count)
+        write_rows(connection, [(value,)] * count)
 
     return write
+
+
+def write_rows(connection: LakebaseConnection, rows: list[tuple[Any]]) -> None:
+    statement = "INSERT INTO same (v) VALUES (%s)"
+    RowWriter(connection, TableName("same"), ["v"], lambda width: statement).write(rows)
 
 
 def by_pipeline(connection: LakebaseConnection, value: Any) -> None:
@@ -258,6 +261,41 @@ def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnect
                 json_too = ("insert_rows",) if kind.startswith("json") else ()
                 assert name in ("load", "insert_rows by COPY", *json_too), (name, found, expected)
                 assert alike(found, expected, kind, value), (name, found, expected)
+
+    same()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
+    connection: LakebaseConnection, kind: str
+) -> None:
+    connection.execute(f"drop table if exists same; create table same (place serial, v {kind})")
+    connection.commit()
+    # Three of them fit most kinds, so that each example has some that do.
+    likely = st.one_of(st.integers(-(10**45), 10**45), st.integers(-99, 99), st.decimals("-9", "9", places=1))
+
+    @settings(
+        max_examples=12,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(values=st.lists(likely | _TEXT | _VALUES, min_size=3, max_size=9))
+    @example(values=[Decimal("1.5"), 1, None, 10**38, -(10**50), 1.5, "7", Decimal("NaN"), Decimal("1E+3")])
+    def same(values: list[Any]) -> None:
+        for name in ("load", "insert_rows by COPY"):
+            alone = [(value, stored(connection, WAYS[name], value)) for value in values]
+            fitting = [(value, text) for value, text in alone if text is not REFUSED]
+            together: list[tuple[Any, ...]] = []
+            rows = [(value,) for value, _ in fitting]
+            with suppress(_UndoneError), connection.transaction():
+                if name == "load":
+                    load(connection, rows, "same", columns=["v"])
+                else:
+                    write_rows(connection, rows * 700)
+                together = connection.execute("select v::text from same order by place").fetchall()
+                raise _UndoneError
+            assert together[: len(fitting)] == [(text,) for _, text in fitting], name
 
     same()
 
