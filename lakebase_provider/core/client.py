@@ -275,8 +275,8 @@ class LakebaseClient(Reads):
             table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
             options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
-                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``; for CSV files
-                ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
+                ``forced_by``, ``create``, ``allow_empty``, ``on_error``, ``reject_to``, ``ledger_schema``;
+                for CSV files ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing has been sent.

@@ -47,6 +47,7 @@ _OPTIONS = (
     "where",
     "load_id",
     "create",
+    "allow_empty",
     "on_error",
     "reject_to",
     "ledger_schema",
@@ -135,6 +136,8 @@ class LoadingOperator(BulkOperator):
         force: Whether to load although a load of that id took place, such as ``"{{ params.reload }}"``
             (templated). A retry after success is skipped all the same.
         create: Whether to create a missing table, with the types of the source's columns.
+        allow_empty: Where rows are removed, whether an iterator or a stream that a subclass loads may give no
+            rows; files may always, and so may the query of a transfer.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file as a ``Path``.
         ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
@@ -166,6 +169,7 @@ class LoadingOperator(BulkOperator):
         load_id: str | None = LOAD_ID,
         force: bool | str = False,
         create: bool = False,
+        allow_empty: bool = False,
         on_error: Literal["fail", "reject"] = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
@@ -184,6 +188,7 @@ class LoadingOperator(BulkOperator):
         self._has_own_id = load_id != LOAD_ID
         self.force = force
         self.create = create
+        self.allow_empty = allow_empty
         self.on_error = on_error
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema

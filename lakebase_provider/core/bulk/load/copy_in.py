@@ -81,6 +81,7 @@ def copy_in(
     into: TableName | None = None,
     columns: Sequence[str] | None = None,
     csv: CsvFormat = PLAIN_CSV,
+    whole: bool = False,
     progress: Callable[[int, int], None] | None = None,
     reject: Callable[[RejectedRow], None] | None = None,
 ) -> CopyResult:
@@ -99,6 +100,7 @@ def copy_in(
         columns: The columns to fill; by name where the source's columns have names, else by position. None
             for all of the source's, or all that the table takes.
         csv: How CSV files are written, where the source is not opened yet.
+        whole: Whether a source that gives its rows once must give some, and all of them.
         progress: Called with the rows and bytes sent so far, after each batch.
         reject: Called with each row that a look at its values shows to be bad, which is then left out. What
             only the server can tell (a broken constraint) raises all the same.
@@ -109,7 +111,7 @@ def copy_in(
         ConfigError: The source is none.
         psycopg.Error: The server refused the rows.
     """
-    opened = source if isinstance(source, Source) else open_source(source, columns, csv)
+    opened = source if isinstance(source, Source) else open_source(source, columns, csv, whole=whole)
     with opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]

@@ -124,6 +124,8 @@ class _Load:
     rejects: Rejects | None
     progress: Progress
     clock: Clock
+    #: Whether the source must give rows, where it gives them once.
+    whole: bool = False
 
     def run(self, name: TableName) -> LoadResult:
         name = resolve_name(self.connection, name)
@@ -155,6 +157,8 @@ class _Load:
     def _moved(self, name: TableName) -> LoadResult:
         # A load that is skipped never asks for what it would have loaded.
         resolve = getattr(self.source, "as_load_source", None)
+        # What begins with the load itself was read by nobody else.
+        self.whole = self.plan.removes and not self.plan.allow_empty and resolve is None
         if resolve is not None:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
@@ -186,6 +190,7 @@ class _Load:
                 columns=self.plan.columns,
                 keys=self.plan.keys or (),
                 csv=self.plan.csv,
+                whole=self.whole,
             )
             return table
         table = read_table(self.connection, name)
@@ -239,6 +244,7 @@ class _Load:
             into=into,
             columns=self.plan.columns,
             csv=self.plan.csv,
+            whole=self.whole,
             progress=self.progress,
             reject=self.rejects,
         )

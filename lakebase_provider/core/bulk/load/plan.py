@@ -46,6 +46,7 @@ class LoadOptions(TypedDict, total=False):
     force: bool
     forced_by: str | None
     create: bool
+    allow_empty: bool
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
     ledger_schema: str | None
@@ -81,6 +82,9 @@ class LoadPlan:
             an attempt whose success nobody heard of is not made twice. None to load at each forced attempt.
         create: Whether to create a missing table, with the types of the source's columns; `keys` become
             its primary key.
+        allow_empty: Where rows are removed (``mode="replace"``, ``delete="missing"``), whether an iterator, a
+            stream or a cursor may give no rows. Without it that is an error: these give their rows once, and
+            one that was used up before looks the same. Lists, frames, tables and files may always be empty.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; that of the table by default.
@@ -105,6 +109,7 @@ class LoadPlan:
     force: bool = False
     forced_by: str | None = None
     create: bool = False
+    allow_empty: bool = False
     on_error: Literal["fail", "reject"] = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
@@ -125,6 +130,11 @@ class LoadPlan:
             ConfigError: It cannot be.
         """
         return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
+
+    @property
+    def removes(self) -> bool:
+        """Whether rows are removed that the source does not have."""
+        return self.mode == "replace" or self.delete == "missing"
 
     @property
     def forced_id(self) -> str | None:
@@ -220,9 +230,10 @@ def check_load_options(given: Mapping[str, Any]) -> None:
         )
     _check_id("load_id", given.get("load_id"))
     _check_id("forced_by", given.get("forced_by"))
-    if not isinstance(given.get("force", False), bool):
-        # A text such as "false" would count as true.
-        raise ConfigError(f"force is a {type(given['force']).__name__}.", remedy="Give True or False.")
+    for name in ("force", "allow_empty"):
+        if not isinstance(given.get(name, False), bool):
+            # A text such as "false" would count as true.
+            raise ConfigError(f"{name} is a {type(given[name]).__name__}.", remedy="Give True or False.")
     CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _NOTHING: Any = object()
 
 
-def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV) -> Source:
+def open_source(
+    source: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV, *, whole: bool = False
+) -> Source:
     """Open a source of rows.
 
     Args:
@@ -40,16 +42,17 @@ def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvForma
             DB-API cursor that has run its query.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
         csv: How CSV files are written.
+        whole: Whether what gives its rows once must give some, and all of them.
 
     Raises:
-        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them; or `csv` is
-            given for something else.
+        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them, or there
+            are none where some are needed; or `csv` is given for something else.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
             columns than a table can have.
     """
     if columns is not None:
         require_width(len(columns), "columns=")
-    found = _open(source, columns, csv)
+    found = _open(source, columns, csv, whole)
     try:
         return _chosen(found, columns)
     except BaseException:
@@ -71,7 +74,7 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
     return found
 
 
-def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
+def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat, whole: bool) -> Source:
     # Types of libraries are known by their modules' names: none is imported that is not there already.
     module = type(source).__module__.partition(".")[0]
     kind = type(source).__name__
@@ -100,13 +103,13 @@ def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
 
         return open_lazy(source, columns)
     if hasattr(source, "__arrow_c_stream__"):
-        return open_stream(source, f"{module} {kind}")
+        return open_stream(source, f"{module} {kind}", whole=whole)
     if hasattr(source, "__arrow_c_array__"):
         return open_stream(_table_of(source, f"{module} {kind}"), f"{module} {kind}")
     if hasattr(source, "fetchmany") and hasattr(source, "description"):
-        return _open_cursor(source)
+        return _open_cursor(source, whole)
     if isinstance(source, Iterable):
-        return _open_rows(source)
+        return _open_rows(source, whole)
     raise _unknown(source)
 
 
@@ -127,7 +130,7 @@ def _unknown(source: Any) -> ConfigError:
     )
 
 
-def _open_cursor(cursor: Any) -> Source:
+def _open_cursor(cursor: Any, whole: bool) -> Source:
     if cursor.description is None:
         raise ConfigError("The cursor has no rows to give.", remedy="Execute a query with it first.")
     names = tuple(column[0] for column in cursor.description)
@@ -149,13 +152,19 @@ def _open_cursor(cursor: Any) -> Source:
     # Where the cursor does not count its rows, another statement shows by another description.
     number = getattr(cursor, "rownumber", None)
     counts = isinstance(number, int)
-    reading = Reading(cursor, None if counts else cursor.description, anew=counts and number == 0)
+    reading = Reading(
+        cursor,
+        None if counts else cursor.description,
+        anew=counts and number == 0,
+        whole=whole,
+        moved=isinstance(number, int) and number > 0,
+    )
     description = f"cursor of {type(cursor).__module__}"
     return Source(description, batches, column_names=names, close=reading.close)
 
 
-def _open_rows(rows: Iterable[Any]) -> Source:
-    items, reading = read_once(rows)
+def _open_rows(rows: Iterable[Any], whole: bool) -> Source:
+    items, reading = read_once(rows, whole=whole)
     try:
         return _rows_source(items, reading.close)
     except BaseException:

@@ -48,15 +48,27 @@ class Reading:
             is the same object as at an earlier attempt has the contents of that attempt.
         anew: Whether nothing of its contents has been read, whatever was at an earlier attempt.
         remembered: Whether later attempts are to know of this one.
+        whole: Whether what gives its items once must give some, and all of them: rows are removed for what
+            it gives, and one that somebody else has used up looks like one without rows.
+        moved: Whether some of its items were taken before.
 
     Raises:
         ConfigError: An earlier attempt read a part of it and failed.
     """
 
     def __init__(
-        self, source: object, mark: object = None, *, anew: bool = False, remembered: bool = True
+        self,
+        source: object,
+        mark: object = None,
+        *,
+        anew: bool = False,
+        remembered: bool = True,
+        whole: bool = False,
+        moved: bool = False,
     ) -> None:
         self._source = source
+        self._whole = whole
+        self._moved = moved
         found = _records.get(id(source))
         if found is not None and (anew or found.reference() is not source or found.mark is not mark):
             found = None
@@ -71,9 +83,12 @@ class Reading:
         """Tell whether there was a first item.
 
         Raises:
-            ConfigError: There is none, for an earlier attempt or somebody else read them.
+            ConfigError: There is none, for an earlier attempt or somebody else read them; or, where all of
+                them are needed, there is none whatever the reason, or some were taken before.
         """
         if not empty:
+            if self._whole and self._moved:
+                raise self._used("has been read in part before")
             return
         if self._earlier == "ended":
             self._set("ended")
@@ -83,6 +98,12 @@ class Reading:
             raise self._used("gives none, and was read before, or reads from what was")
         # Who finds nothing the second time has lost nothing.
         self._set("empty")
+        if self._whole:
+            raise ConfigError(
+                f"The source of rows ({type(self._source).__name__}) gives none, and would remove those of"
+                " the table. It gives its rows only once, and may have been read before.",
+                remedy="Make it anew, or set allow_empty=True where there may be no rows.",
+            )
 
     def ended(self) -> None:
         """Tell that all of it was read."""
@@ -104,18 +125,23 @@ class Reading:
         )
 
 
-def read_once(rows: Iterable[_Item]) -> tuple[Iterator[_Item], Reading]:
+def read_once(rows: Iterable[_Item], *, whole: bool = False) -> tuple[Iterator[_Item], Reading]:
     """The items of an iterable, and the attempt to read them, which the caller closes.
 
     Args:
         rows: Any iterable.
+        whole: Whether it is an error if it gives its items once, and gives none.
 
     Raises:
-        ConfigError: It gives its items once, and an earlier attempt took them.
+        ConfigError: It gives its items once, and an earlier attempt took them, or there are none.
     """
     iterator = iter(rows)
     # A list's new iterator is nobody's but ours, and not worth a memory.
-    reading = Reading(iterator, remembered=iterator is rows or _weakly(iterator) is not None)
+    reading = Reading(
+        iterator,
+        remembered=iterator is rows or _weakly(iterator) is not None,
+        whole=whole and (iterator is rows or iterator is iter(rows)),
+    )
     try:
         first = next(iterator, _NOTHING)
         reading.began(empty=first is _NOTHING)

@@ -158,13 +158,16 @@ def one_column(description: str) -> ConfigError:
     )
 
 
-def open_stream(source: Any, description: str, close: Callable[[], None] | None = None) -> Source:
+def open_stream(
+    source: Any, description: str, close: Callable[[], None] | None = None, *, whole: bool = False
+) -> Source:
     """A source of Arrow data, read batch by batch.
 
     Args:
         source: Anything with ``__arrow_c_stream__``.
         description: What it is.
         close: Closes what it reads from.
+        whole: Whether a reader, which gives its batches once, must give some.
     """
     try:
         import pyarrow as pa
@@ -178,7 +181,7 @@ def open_stream(source: Any, description: str, close: Callable[[], None] | None 
         raise one_column(description) from None
     if not hasattr(source, "read_next_batch"):
         return arrow_source(reader.schema, reader, description, close)
-    reading = Reading(source)
+    reading = Reading(source, whole=whole)
 
     def batches() -> Iterator[pa.RecordBatch]:
         first = next(reader, None)

@@ -155,6 +155,7 @@ def ensure_table(
     columns: Sequence[str] | None = None,
     keys: Sequence[str] = (),
     csv: CsvFormat = PLAIN_CSV,
+    whole: bool = False,
 ) -> tuple[Table, Source]:
     """The table, created for the source where it is missing; and the source, opened.
 
@@ -165,12 +166,13 @@ def ensure_table(
         columns: The columns to take from the source; the names of those that rows without names have.
         keys: Names of the primary key's columns.
         csv: How CSV files are written.
+        whole: Whether a source that gives its rows once must give some, and all of them.
 
     Raises:
         ConfigError: The source does not tell its columns, or a type has no counterpart.
         ColumnMismatchError: A name stands twice, or a key is not among the columns.
     """
-    opened = open_source(source, columns, csv)
+    opened = open_source(source, columns, csv, whole=whole)
     try:
         try:
             return read_table(connection, name), opened

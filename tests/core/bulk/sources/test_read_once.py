@@ -184,13 +184,65 @@ def test_a_generator_whose_header_was_taken_is_loaded(client: LakebaseClient) ->
 
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
-def test_no_rows_in_a_wrapper_replace(client: LakebaseClient, wrap: Callable[[Any], Any]) -> None:
+def test_no_rows_in_a_wrapper_replace_where_that_is_said(
+    client: LakebaseClient, wrap: Callable[[Any], Any]
+) -> None:
     client.load(ROWS, "kept")
     empty = (row for row in ROWS[:0])
     for rows in (wrap(empty), wrap(iter([]))):
-        for _ in range(2):
+        with pytest.raises(ConfigError, match="allow_empty=True"):
             client.load(rows, "kept", mode="replace")
+        assert kept(client) == ROWS
+        for _ in range(2):
+            client.load(rows, "kept", mode="replace", allow_empty=True)
             assert kept(client) == []
+        client.load(ROWS, "kept")
+
+
+def _drained(source: Any) -> Any:
+    """What somebody else has read to its end."""
+    if hasattr(source, "fetchall"):
+        source.fetchall()
+    elif hasattr(source, "read_all"):
+        source.read_all()
+    else:
+        assert [*source]
+    return source
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: (row for row in rows)], ids=["it", "in"])
+@pytest.mark.parametrize("options", [{"mode": "replace"}, {"mode": "merge", "delete": "missing"}], ids=str)
+def test_what_others_have_used_up_empties_no_table(
+    client: LakebaseClient, source: Any, options: Any, wrap: Callable[[Any], Any]
+) -> None:
+    client.load(ROWS, "kept")
+    _drained(source)
+    for create in (False, True):
+        with pytest.raises(ConfigError):
+            client.load(wrap(source), "kept", **options, create=create)
+    assert kept(client) == ROWS
+
+
+def test_what_can_be_read_again_may_be_empty(client: LakebaseClient) -> None:
+    schema = pa.schema({"id": pa.int64(), "name": pa.string()})
+    for none in ([], (), {}.keys(), schema.empty_table(), schema.empty_table().to_pandas()):
+        client.load(ROWS, "kept", mode="replace")
+        client.load(none, "kept", mode="replace")
+        assert kept(client) == []
+
+
+@pytest.mark.parametrize("name", [None, "named"])
+def test_a_cursor_that_was_fetched_from_replaces_nothing(client: LakebaseClient, name: str | None) -> None:
+    run(client, "create table origin as select * from (values (1, 'a'), (2, 'b'), (3, 'c')) v (id, name)")
+    client.load(ROWS, "kept")
+    with client.connection() as connection:
+        cursor: Any = connection.cursor() if name is None else connection.cursor(name)
+        cursor.execute("select id, name from origin order by 1")
+        cursor.fetchone()
+        with pytest.raises(ConfigError, match="in part before"):
+            client.load(cursor, "kept", mode="replace")
+        assert kept(client) == ROWS
+        cursor.close()
 
 
 def test_no_rows_from_the_beginning_replace_as_often_as_one_likes(client: LakebaseClient) -> None:
@@ -201,7 +253,7 @@ def test_no_rows_from_the_beginning_replace_as_often_as_one_likes(client: Lakeba
     ):
         client.load(ROWS, "kept", mode="replace")
         for _ in range(3):
-            client.load(empty, "kept", mode="replace", columns=None)
+            client.load(empty, "kept", mode="replace", columns=None, allow_empty=True)
             assert kept(client) == []
 
 
@@ -222,9 +274,11 @@ def test_a_cursor_may_run_another_statement(client: LakebaseClient) -> None:
         client.load((row for row in cursor), "kept", mode="replace")
     assert kept(client) == ROWS[1:]
     cursor.execute("select id, name from t where id > 5")
-    client.load((row for row in cursor), "kept", mode="replace")
+    client.load((row for row in cursor), "kept", mode="replace", allow_empty=True)
     assert kept(client) == []
-    client.load(cursor.execute("select id, name from t where id > 5"), "kept", mode="replace")
+    client.load(
+        cursor.execute("select id, name from t where id > 5"), "kept", mode="replace", allow_empty=True
+    )
     assert kept(client) == []
 
 
@@ -242,7 +296,7 @@ def test_a_cursor_of_psycopg_counts_its_rows(client: LakebaseClient, name: str |
             if name is not None:
                 cursor.close()
                 cursor = connection.cursor(name)
-            client.load(cursor.execute(query, (least,)), "kept", mode="replace")
+            client.load(cursor.execute(query, (least,)), "kept", mode="replace", allow_empty=True)
             assert kept(client) == ROWS[least:]
         cursor.close()
 
