@@ -16,7 +16,14 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.tables.assets import (
+    TABLE_NAME,
+    TableRef,
+    count_rows,
+    fetch_table_facts,
+    require_database,
+    table_of,
+)
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
@@ -141,6 +148,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         def lakebase_load(context) -> Iterator[dg.MaterializeResult[Any]]:  # type: ignore[no-untyped-def] # Dagster reads annotations as objects
             lakebase: LakebaseResource = getattr(context.resources, self.connection)
             with failing_fast():
+                require_database(spec.key, self.asset.metadata, lakebase.client.config.database)
                 results = list(self._loads(context, lakebase, folder, table))
             yield dg.MaterializeResult(
                 asset_key=spec.key, metadata={**_metadata(results), **_facts(lakebase, table)}

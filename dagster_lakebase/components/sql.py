@@ -13,7 +13,14 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.tables.assets import (
+    TABLE_NAME,
+    TableRef,
+    count_rows,
+    fetch_table_facts,
+    require_database,
+    table_of,
+)
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
 
@@ -110,6 +117,8 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             lakebase: LakebaseResource = getattr(context.resources, self.connection)
             values = {**self.parameters, **partition_values(context)}
             with failing_fast():
+                for spec in self.assets:
+                    require_database(spec.key, spec.metadata, lakebase.client.config.database)
                 text, bound = source.bind(values)
             with failing_fast(), lakebase.get_connection() as connection:
                 affected = _execute(connection, text, bound)

@@ -17,7 +17,7 @@ from dagster_lakebase.io_manager.db_client import LakebaseDbClient
 from dagster_lakebase.io_manager.type_handlers import LakebaseTypeHandler, type_handlers
 from dagster_lakebase.io_manager.write_options import LOAD_TYPES, column_names
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import database_of, table_of
+from dagster_lakebase.tables.assets import require_database, table_of
 from dagster_lakebase.tables.owners import TableOwners
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors.remedy import without_options
@@ -121,14 +121,7 @@ class LakebaseDbIOManager(DbIOManager):
             named = metadata.get("table")
             key = dg.AssetKey([getattr(named, "value", named) or output_context.name])
         table = table_of(key, metadata, schema=self._schema)
-        database = database_of(key, metadata)
-        if database not in (None, self._database) and isinstance(context, dg.OutputContext):
-            context.log.warning(
-                "dagster/table_name names database %r; table %s of this connection's database %r is written.",
-                database,
-                table,
-                self._database,
-            )
+        require_database(key, metadata, self._database)
         columns = (context.definition_metadata or {}).get("columns")
         return TableSlice(
             table=table.name,

@@ -37,7 +37,8 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
 
     Metadata of an asset (or of an op's output) say what differs from that:
 
-    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package.
+    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package; the
+      database, if it is named, is the one that `lakebase` leads to.
     * ``schema``: the schema. It goes before the I/O manager's, which goes before the key's prefix; the last
       resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
     * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a

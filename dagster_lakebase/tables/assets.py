@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
+from lakebase_provider.core.errors import ConfigError
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -127,15 +129,26 @@ def table_of(
     return TableRef(parts[-2], parts[-1])
 
 
-def database_of(key: dg.AssetKey, metadata: Mapping[str, Any] | None) -> str | None:
-    """The database that an asset's ``dagster/table_name`` names, if it names one.
+def require_database(key: dg.AssetKey, metadata: Mapping[str, Any] | None, database: str) -> None:
+    """See to it that the database that an asset's ``dagster/table_name`` names, if any, is this one.
+
+    Args:
+        key: The asset.
+        metadata: Its metadata.
+        database: The database that the connection leads to.
 
     Raises:
+        ConfigError: It names another one.
         DagsterInvalidDefinitionError: ``dagster/table_name`` cannot be read.
     """
     given = (metadata or {}).get(TABLE_NAME)
     parts = [] if given is None else _parts(key, _value(given))
-    return parts[0] if len(parts) == 3 else None
+    if len(parts) == 3 and parts[0] != database:
+        raise ConfigError(
+            f"{TABLE_NAME} of asset {key.to_user_string()} names database {parts[0]!r}, and the connection"
+            f" leads to database {database!r}.",
+            remedy=f"Correct {TABLE_NAME}, or give the asset a resource of that database.",
+        )
 
 
 def _parts(key: dg.AssetKey, text: Any) -> list[str]:

@@ -18,6 +18,7 @@ from dagster_lakebase.tables.assets import (
     TableRef,
     fetch_table_facts,
     read_rows,
+    require_database,
     table_of,
 )
 from dagster_lakebase.tables.data_version import Observed, TableState, last_observed, observed
@@ -191,6 +192,7 @@ class _Observer:
     ) -> None:
         if rows not in ("estimate", "count"):
             raise dg.DagsterInvalidDefinitionError(f"rows is {rows!r}. Use 'estimate' or 'count'.")
+        self._specs = specs
         self._tables = {key: table_of(key, spec.metadata) for key, spec in specs.items()}
         self._count = rows == "count"
         self._timestamp_column = timestamp_column
@@ -198,6 +200,8 @@ class _Observer:
 
     def observe(self, lakebase: "LakebaseResource", keys: Iterable[dg.AssetKey]) -> _Found:
         tables = {key: self._tables[key] for key in keys}
+        for key in tables:
+            require_database(key, self._specs[key].metadata, lakebase.client.config.database)
         found = _Found()
         with lakebase.get_connection() as connection:
             facts = fetch_table_facts(connection, list(tables.values()))
