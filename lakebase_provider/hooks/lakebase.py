@@ -380,6 +380,7 @@ class LakebaseHook(ConnectedHook):
         from lakebase_provider._airflow.rows import frames
 
         with closing(self.get_conn()) as connection:
+            frames.as_pandas_takes_them(connection)
             frame = frames.to_pandas(connection, frames.executed(connection, sql, parameters), **kwargs)
             connection.commit()
         return frame
@@ -390,6 +391,7 @@ class LakebaseHook(ConnectedHook):
         from lakebase_provider._airflow.rows import frames
 
         with closing(self.get_conn()) as connection:
+            frames.as_pandas_takes_them(connection)
             with frames.streaming(connection, sql, parameters) as cursor:
                 yield from frames.to_pandas(connection, cursor, chunksize=chunksize, **kwargs)
             connection.commit()

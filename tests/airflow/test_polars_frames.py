@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -155,3 +157,20 @@ def test_the_session_is_as_before(lake: LocalLakebase) -> None:
     before = LakebaseHook().get_first(sql)
     whole(sql)
     assert LakebaseHook().get_first(sql) == before
+
+
+@pytest.mark.parametrize("value", [
+    "'infinity'::date", "'0044-03-15 BC'::date", "'24:00'::time", "'-infinity'::timestamp",
+    "array['infinity'::timestamptz]", "interval '1 mon'", "array[interval '1 year']",
+])  # fmt: skip
+@pytest.mark.parametrize("by_chunks", [False, True])
+def test_what_pandas_cannot_have_is_refused_by_its_column(
+    lake: LocalLakebase, value: str, by_chunks: bool
+) -> None:
+    hook = LakebaseHook()
+    sql = f"select n as fine, now() as at, case n when 2 then {value} end as odd from generate_series(1, 3) n"
+    read = partial(hook.get_df_by_chunks, chunksize=1) if by_chunks else hook.get_df
+    with pytest.raises(LoadError, match=r"Column 'odd' holds an? "):
+        [*read(sql)]
+    frame = hook.get_df("select interval '1 day 2 seconds' as d, 'infinity' as t")
+    assert frame["d"][0] == pd.Timedelta(days=1, seconds=2)

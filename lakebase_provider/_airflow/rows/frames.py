@@ -5,14 +5,20 @@ Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from psycopg import errors
+import psycopg
+from psycopg import errors, postgres
+from psycopg.adapt import Transformer
+from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from lakebase_provider._airflow.statements.cursors import HookCursor, HookServerCursor
+from lakebase_provider.core.bulk.types.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
 from lakebase_provider.core.connect.parameters.placeholders import Parameters
+from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -70,6 +76,22 @@ class _Ready:
     def execute(self, *_statement: object) -> None:
         """It ran before, by the hook's own rules for placeholders."""
 
+    def fetchall(self) -> Any:
+        return self._fetched(self._cursor.fetchall)
+
+    def fetchmany(self, size: int) -> Any:
+        return self._fetched(self._cursor.fetchmany, size)
+
+    def _fetched(self, fetch: Callable[..., Any], *size: int) -> Any:
+        try:
+            return fetch(*size)
+        except (psycopg.DataError, LoadError, ValueError, OverflowError):
+            # Those of psycopg quote the value, and name no column.
+            error = _of_a_column(self._cursor)
+            if error is None:
+                raise
+            raise error from None
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection if name in ("commit", "rollback") else self._cursor, name)
 
@@ -81,6 +103,9 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
         connection: The cursor's connection.
         cursor: It holds the result.
         options: Those of ``pandas.read_sql``.
+
+    Raises:
+        LoadError: A column, which it names, holds a value that Python has none for, such as infinity.
     """
     import warnings
 
@@ -92,3 +117,54 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
         warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
         ready: Any = _Ready(connection, cursor)
         return pandas_sql.read_sql("", con=ready, **options)
+
+
+def _of_a_column(cursor: Cursor) -> LoadError | None:
+    """Why what the cursor got last cannot be read, found by reading it column by column."""
+    result = cursor.pgresult
+    if result is None:
+        return None
+    transformer = Transformer(cursor)
+    for place, column in enumerate(cursor.description or ()):
+        loader = transformer.get_loader(column.type_code, Format(result.fformat(place)))
+        for row in range(result.ntuples):
+            data = result.get_value(row, place)
+            try:
+                _ = data if data is None else loader.load(data)
+            except Exception:  # of many kinds
+                kind, _is_array = kind_of(column)
+                return unreadable(column.name, kind, has_months=has_months(data or b""))
+    return None
+
+
+def unreadable(name: str, kind: str, *, has_months: bool) -> LoadError:
+    """The error of a column that holds a value for which Python has none.
+
+    Args:
+        name: The column's name.
+        kind: Its type, or that of its elements.
+        has_months: Whether it is an interval of months.
+    """
+    what = (
+        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
+        "the years 1 to 9999"
+    )
+    return LoadError(
+        f"Column {name!r} holds {NO_FIXED_LENGTH if has_months else what}.",
+        remedy="Cast the column in the query, to text or to what has a value.",
+    )
+
+
+def kind_of(column: psycopg.Column) -> tuple[str, bool]:
+    """Name of the column's type, or of its elements', and whether it is an array."""
+    known = postgres.types.get(column.type_code)
+    return ("", False) if known is None else (known.name, column.type_code == known.array_oid)
+
+
+def as_pandas_takes_them(connection: LakebaseConnection) -> None:
+    """Let the connection refuse months, which would become 30 days.
+
+    Args:
+        connection: Borrowed for this read alone.
+    """
+    connection.adapters.register_loader("interval", ExactIntervalLoader)

@@ -12,14 +12,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import postgres
 from psycopg.types.string import TextLoader
 
-from lakebase_provider._airflow.rows.frames import Cursor
+from lakebase_provider._airflow.rows.frames import Cursor, kind_of, unreadable
 from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
 from lakebase_provider.core.bulk.read.to_frames import require_distinct_names
 from lakebase_provider.core.bulk.types.decimals import digits_of
-from lakebase_provider.core.bulk.types.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
+from lakebase_provider.core.bulk.types.intervals import ExactIntervalLoader, has_months
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class _Columns:
         import polars
 
         plain = _plain_types()
-        self._kinds = [_kind(column) for column in self._columns]
+        self._kinds = [kind_of(column) for column in self._columns]
         #: None for a numeric whose digits the values tell.
         self._types = [
             _declared(column) if kind == "numeric" else plain.get(kind, polars.String)
@@ -178,14 +177,7 @@ def _require_readable(name: str, kind: str, values: Iterable[Any]) -> None:
     found = next((value for value in values if type(value) is _Unreadable), None)
     if found is None:
         return
-    what = (
-        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
-        "the years 1 to 9999"
-    )
-    raise LoadError(
-        f"Column {name!r} holds {NO_FIXED_LENGTH if found.has_months else what}.",
-        remedy="Cast the column in the query, to text or to what has a value.",
-    )
+    raise unreadable(name, kind, has_months=found.has_months)
 
 
 def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:
@@ -209,12 +201,6 @@ def _cast(series: polars.Series, dtype: Any) -> polars.Series:
             remedy="Name another type in schema_overrides, or cast the column in the query.",
         ) from None
     return cast
-
-
-def _kind(column: psycopg.Column) -> tuple[str, bool]:
-    """Name of the column's type, or of its elements', and whether it is an array."""
-    known = postgres.types.get(column.type_code)
-    return ("", False) if known is None else (known.name, column.type_code == known.array_oid)
 
 
 def _declared(column: psycopg.Column) -> Any:
