@@ -11,6 +11,7 @@ from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteMode, Wri
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
+from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
@@ -109,7 +110,7 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         """The I/O manager of a run, on the connections of `lakebase`.
 
         Raises:
-            ConfigError: A default is unknown.
+            ConfigError: A default is unknown, or `lakebase` was not given.
         """
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
@@ -123,7 +124,13 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         defaults = WriteOptions(
             mode=cast(WriteMode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
         )
-        client = self.lakebase.client
+        lakebase: LakebaseResource | None = self.lakebase  # Dagster lets it be left out
+        if lakebase is None:
+            raise ConfigError(
+                "LakebaseIOManager has no connection.",
+                remedy="Give it one: LakebaseIOManager(lakebase=LakebaseResource()).",
+            )
+        client = lakebase.client
         return LakebaseDbIOManager(
             LakebaseDbClient(client, defaults),
             database=client.config.database,

@@ -19,12 +19,23 @@ def asset_keys(assets: Iterable[Asset], function: str) -> list[dg.AssetKey]:
         function: Who was given them, for the error.
 
     Raises:
-        DagsterInvalidDefinitionError: There are none.
+        DagsterInvalidDefinitionError: There are none, or it is one name and no list.
     """
+    require_list(assets, function)
     keys = list(dict.fromkeys(key for asset in assets for key in _keys(asset)))
     if not keys:
         raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
     return keys
+
+
+def require_list(assets: Iterable[Asset], function: str) -> None:
+    """Refuse one name where a list is expected: its letters would be assets.
+
+    Raises:
+        DagsterInvalidDefinitionError: It is one.
+    """
+    if isinstance(assets, str):
+        raise dg.DagsterInvalidDefinitionError(f"{function} takes a list of assets: [{assets!r}].")
 
 
 def _keys(asset: Asset) -> Iterable[dg.AssetKey]:

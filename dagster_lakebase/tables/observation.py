@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.asset_keys import Asset, asset_keys
+from dagster_lakebase.tables.asset_keys import Asset, asset_keys, require_list
 from dagster_lakebase.tables.assets import (
     TABLE_NAME,
     RowsRead,
@@ -233,6 +233,7 @@ class _Observer:
 
 def _specs(assets: Iterable[Asset], *, materialized: bool = False) -> dict[dg.AssetKey, dg.AssetSpec]:
     function = "build_lakebase_table_observation" + ("_sensor" if materialized else "")
+    require_list(assets, function)
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
     for asset in assets:
         if isinstance(asset, dg.AssetsDefinition):

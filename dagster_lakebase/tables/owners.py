@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, count
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -42,12 +43,22 @@ class TableOwners:
         for table, keys in self._keys.items():
             if context.asset_key in keys and len(keys) > 1:
                 named = ", ".join(key.to_user_string() for key in sorted(keys))
+                other = self._free(table.schema, context.asset_key)
                 raise dg.DagsterInvalidDefinitionError(
                     f"Assets {named} would share table {table}: each would replace the other's rows. Give "
                     f'each a table of its own by its metadata, such as {{"{TABLE_NAME}": '
-                    f'"{table.schema}.{"_".join(context.asset_key.path)}"}}; an asset that stores nothing is '
+                    f'"{other}"}}; an asset that stores nothing is '
                     "annotated with '-> None'."
                 )
+
+    def _free(self, schema: str, key: dg.AssetKey) -> TableRef:
+        """A table that no asset is stored in, by a name that reminds of the asset."""
+        names = chain(
+            ("_".join(key.path), "_".join((*key.path, "table"))),
+            map("_".join((*key.path, "{}")).format, count(2)),
+        )
+        tables = (TableRef(schema, name) for name in names)
+        return next(table for table in tables if table not in self._keys)
 
     def _owners(self, graph: AssetGraph, manager: str) -> dict[TableRef, list[dg.AssetKey]]:
         owners: dict[TableRef, list[dg.AssetKey]] = {}

@@ -131,6 +131,8 @@ def test_what_is_no_row_is_refused(hook: LakebaseHook, before: int, row: Any) ->
         ([{"a": "0"}, {"a": "0", "b": "1"}], None, r"Row 2 \(dict\): it has a value for 'b'"),
         ([{"a": "0"}], ["a", "b"], r"Row 1 \(dict\): it has no value for 'b'"),
         ([{"a": "0", "b": "1"}], ["a"], r"Row 1 \(dict\): it has a value for 'b'"),
+        ([()], None, r"Row 1 \(tuple\): it has no values"),
+        ([[], ("1", "2")], ["a", "b"], r"Row 1 \(list\): it has no values"),
         ([{}], None, r"Row 1 \(dict\): its keys"),
         ([{1: "a"}], None, r"Row 1 \(dict\): its keys"),
     ],

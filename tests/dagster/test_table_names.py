@@ -3,6 +3,7 @@
 # No "from __future__ import annotations": Dagster reads the annotations of assets as objects.
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,10 @@ import pytest
 
 from dagster_lakebase import (
     LakebaseIOManager,
+    LakebaseLoadComponent,
     LakebaseResource,
+    LakebaseSqlComponent,
+    build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
 from dagster_lakebase.tables.assets import TableRef, table_of
@@ -169,3 +173,56 @@ def test_assets_of_another_io_manager_have_tables_of_their_own(run: Run) -> None
     )
     for key in (["silver", "things"], ["bronze", "things"]):
         assert problem_of(defs, run, key) == ""
+
+
+def test_the_table_that_is_suggested_is_nobodys(run: Run) -> None:
+    both = {"dagster/table_name": "public.same2"}
+    defs = definitions(asset_of(["same2"], **both), asset_of(["other"], **both), asset_of(["same2_table"]))
+    problem = problem_of(defs, run, ["same2"])
+    assert "Assets other, same2 would share table public.same2" in problem
+    assert '"public.same2_2"' in problem
+
+
+def test_another_database_is_refused_by_all(run: Run, tmp_path: Path) -> None:
+    elsewhere, here = "warehouse2.io.orders", "databricks_postgres.io.orders"
+    told = "database 'warehouse2', and the connection leads to database 'databricks_postgres'"
+
+    @dg.asset
+    def taken(orders: pa.Table) -> None: ...
+
+    def problems(name: str) -> list[str]:
+        made = asset_of(["orders"], **{"dagster/table_name": name})
+        spec = dg.AssetSpec("orders", metadata={"dagster/table_name": name})
+        statement = LakebaseSqlComponent(sql="SELECT 1", assets=[spec])
+        files = LakebaseLoadComponent(source=str(tmp_path / "*.csv"), asset=spec, allow_no_files=True)
+        resources = {"lakebase": LakebaseResource()}
+        component_defs = [
+            one.build_defs(dg.ComponentTree.for_test().load_context) for one in (statement, files)
+        ]
+        observed = build_lakebase_table_observation([spec])
+        return [
+            problem_of(definitions(made), run, ["orders"]),
+            problem_of(definitions(spec, taken), run, ["taken"]),
+            *(
+                problem_of(dg.Definitions(assets=one.assets, resources=resources), run, ["orders"])
+                for one in component_defs
+            ),
+            problem_of(dg.Definitions(assets=[observed], resources=resources), run, ["orders"]),
+        ]
+
+    assert all(told in problem for problem in problems(elsewhere)), problems(elsewhere)
+    assert problems(here) == [""] * 5
+
+
+def test_an_io_manager_without_a_connection_says_so(run: Run) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # Dagster wraps it
+        dg.materialize(
+            [asset_of(["x"])], resources={"io_manager": LakebaseIOManager()}, instance=run.instance
+        )
+    assert any("LakebaseIOManager has no connection" in str(e) for e in causes(caught.value))
+
+
+def test_one_name_is_no_list_of_assets() -> None:
+    for build in (build_lakebase_table_observation, build_lakebase_table_observation_sensor):
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"list of assets: \['public.sc'\]"):
+            build("public.sc")

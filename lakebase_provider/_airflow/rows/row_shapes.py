@@ -6,7 +6,7 @@ what nobody meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized, ValuesView
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -57,6 +57,8 @@ def named(
         return fields, rows
     rows = chain((first,), rows)
     if not isinstance(first, Mapping):
+        if isinstance(first, Sized) and len(first) == 0:
+            raise _bad(1, first, "it has no values")
         return fields, rows
     if not first or not all(isinstance(key, str) for key in first):
         raise _bad(1, first, "its keys are no names of columns")

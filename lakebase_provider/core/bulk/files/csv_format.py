@@ -55,8 +55,10 @@ class CsvFormat:
                 remedy="Give True or False; names for the columns of a file without a header go to columns=.",
             )
         self._require_encoding()
-        wrong = next((text for text in self.nulls if not isinstance(text, str)), None)
-        if wrong is not None or not self.nulls:
+        wrong = not isinstance(self.null, (str, list, tuple)) or not all(
+            isinstance(text, str) for text in self.null
+        )
+        if wrong or (not self.null and self.null != ""):
             raise ConfigError(
                 f"null is {self.null!r}."[:200], remedy="Give a text, such as 'NULL', or a list of texts."
             )

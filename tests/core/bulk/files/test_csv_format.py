@@ -175,3 +175,9 @@ def test_a_columns_name_is_not_taken_for_a_mark_of_another_format(
     path = tmp_path / "x.csv"
     path.write_text(f"{name},b\n1,é\n")
     assert table.load(path, "made", create=True).rows == 1
+
+
+@pytest.mark.parametrize("null", [5, True, [5], [], None, b"x", {"a"}, {"a": 1}], ids=repr)
+def test_what_is_no_text_for_null_is_refused(null: Any) -> None:
+    with pytest.raises(ConfigError, match="null is"):
+        CsvFormat(null=null)
