@@ -79,7 +79,8 @@ class BulkOperator(LakebaseArguments, BaseOperator):
         hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # What it returns is a dict, of which another task may want one entry: operator.output["path"].
+        super().__init__(**{"multiple_outputs": True, **kwargs})
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.hook_params = hook_params
         self._check_own_arguments(("hook_params",))

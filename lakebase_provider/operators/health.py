@@ -68,7 +68,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         fail_on: FailOn = "warn",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"multiple_outputs": True, **kwargs})
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.timeout = timeout

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,14 @@ def test_a_task_that_is_killed_leaves_no_statement_on_the_server(
     assert states(run) == {"too_long": "failed"}
     assert observer.execute(running.encode()).fetchone() == (0,)
     observer.close()
+
+
+def test_one_entry_of_what_an_operator_returns(
+    lake: LocalLakebase, dag_of: DagLoader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ONE_ENTRY_FOLDER", str(tmp_path))
+    LakebaseHook().run("drop table if exists one_entry, lakebase_load")
+    run = dag_of("one_entry").test()
+    assert set(states(run).values()) == {"success"}
+    assert pulled(run, "told") == [1, 1, True, 1]
+    assert pulled(run, "unload")["path"] == str(tmp_path / "rows.parquet")  # all of it, too
