@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_hook_params
+from lakebase_provider.core.base.sql.names import split_name
 from lakebase_provider.core.bulk.load.plan import check_load_options
 from lakebase_provider.links import LakebaseConsoleLink
 
@@ -195,13 +196,15 @@ class LoadingOperator(BulkOperator):
         self.ledger_schema = ledger_schema
         self.fence = fence
         self._result: LoadResult | None = None
-        self._check_own_arguments((*_OPTIONS, "force"))
+        self._check_own_arguments((*_OPTIONS, "table", "force"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         super()._check_arguments(given)
+        if isinstance(given.get("table", ()), str):
+            split_name(given["table"])
         # Here it may be a text, which is not for the load itself.
-        check_load_options({name: value for name, value in given.items() if name != "force"})
+        check_load_options({name: value for name, value in given.items() if name in _OPTIONS})
         _truth(given.get("force"))
 
     def _load(self, source: Any, context: Context, **more: Any) -> dict[str, Any]:

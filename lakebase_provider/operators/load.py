@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider._airflow.task.failing_fast import failing_fast
-from lakebase_provider.core.bulk.files.csv_format import CsvFormat
-from lakebase_provider.core.bulk.files.locations import protocol_of
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
+from lakebase_provider.core.bulk.files.file_kinds import kind_of
+from lakebase_provider.core.bulk.files.locations import protocol_of, shown
 from lakebase_provider.operators.bulk import LoadingOperator
 
 if TYPE_CHECKING:
@@ -69,7 +70,18 @@ class LakebaseLoadOperator(LoadingOperator):
         self.null = null
         self.header = header
         self.quote = quote
-        self._csv_options()  # a wrong one is found when the DAG is parsed
+        self._check_own_arguments(("source", *CSV_OPTIONS))
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        super()._check_arguments(given)
+        csv = CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
+        source = given.get("source")
+        if isinstance(source, str):
+            protocol_of(source, "source")
+            kind = kind_of(source)
+            if kind not in (None, "CSV"):
+                csv.require_unused(f"{kind} file {shown(source)!r}")
 
     def _csv_options(self) -> dict[str, Any]:
         return asdict(CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote))

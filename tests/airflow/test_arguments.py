@@ -177,6 +177,19 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"delete": "all"}, "delete is 'all'"),
     (LakebaseLoadOperator, LOAD, {"force": "maybe"}, "force is 'maybe'"),
     (LakebaseLoadOperator, LOAD, {"encoding": "latin-99"}, "encoding"),
+    (LakebaseLoadOperator, LOAD, {"null": 5}, "null is 5"),
+    (LakebaseLoadOperator, LOAD, {"allow_empty": "yes"}, "allow_empty is a str"),
+    (LakebaseLoadOperator, LOAD, {"table": "a.b.c"}, "no table's name"),
+    (LakebaseTransferOperator, TRANSFER, {"table": "a.b.c"}, "no table's name"),
+    (LakebaseLoadOperator, LOAD, {"source": "/x.xlsx"}, "no known suffix"),
+    (LakebaseLoadOperator, LOAD, {"source": "github://x/y.csv"}, "github"),
+    (LakebaseLoadOperator, LOAD, {"source": "/x.parquet", "delimiter": ";"}, "delimiter= is for CSV"),
+    (LakebaseLoadOperator, LOAD, {"source": "s3://a/*.jsonl", "header": False}, "header= is for CSV"),
+    (LakebaseLoadOperator, LOAD, {"hook_params": ["lock_timeout"]}, "hook_params is a list"),
+    (LakebaseSqlOperator, {"sql": "x"}, {"hook_params": "x"}, "hook_params is a str"),
+    (LakebaseLoadOperator, LOAD, {"conn_id": ""}, "conn_id is ''"),
+    (LakebaseHealthSensor, {}, {"lakebase_conn_id": 5}, "lakebase_conn_id is 5"),
+    (LakebaseSqlSensor, {"sql": "x"}, {"conn_id": ["a"]}, "conn_id is"),
     (LakebaseUnloadOperator, UNLOAD, {"format": "foo"}, "format is 'foo'"),
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
@@ -211,7 +224,7 @@ def test_a_value_that_there_is_not_fails_the_dags_parsing(
     kind: type[Any], needed: dict[str, Any], wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        kind(task_id="t", **needed, **wrong)
+        kind(task_id="t", **{**needed, **wrong})
     assert message in caught.value.message
     assert caught.value.remedy
 
@@ -221,7 +234,7 @@ def test_of_a_mapped_task_too(
     kind: type[Any], needed: dict[str, Any], wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        kind.partial(task_id="t", **needed, **wrong)
+        kind.partial(task_id="t", **{**needed, **wrong})
     assert message in caught.value.message
 
 
@@ -267,3 +280,8 @@ print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars")
     env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("source", ["/data/orders", "/data/v1.2", "s3://a/{{ ds }}.xlsx", "/x/*", "/x/"])
+def test_what_may_be_a_folder_is_looked_at_when_it_is_loaded(source: str) -> None:
+    assert LakebaseLoadOperator(task_id="t", source=source, table="t", delimiter=";").source == source

@@ -193,7 +193,7 @@ def test_bad_rows_go_where_they_are_asked_to(csv: Path) -> None:
         ({"mode": "merge", "keys": "{{ 'id' }}"}, ConfigError),
         ({"table": "no_such_table"}, TableNotFoundError),
         ({"source": "/no/such/file.csv"}, ConfigError),
-        ({"source": "rows.xlsx"}, ConfigError),
+        ({"source": "{{ 'rows.xlsx' }}"}, ConfigError),
     ],
 )
 def test_what_can_never_work_is_not_retried(

@@ -76,8 +76,15 @@ def conn_id_of(
         default: What is meant where neither is given.
 
     Raises:
-        ConfigError: Both are given, and differ.
+        ConfigError: Both are given, and differ; or one is no text, or an empty one.
     """
+    for name, value in (("conn_id", conn_id), ("lakebase_conn_id", lakebase_conn_id)):
+        if value is not None and not _comes_later(value) and (not isinstance(value, str) or not value):
+            from lakebase_provider.core.errors import ConfigError
+
+            raise ConfigError(
+                f"{name} is {value!r}."[:200], remedy="Give the id of an Airflow connection, or leave it out."
+            )
     given = {"conn_id": conn_id, "lakebase_conn_id": lakebase_conn_id}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) == 2 and conn_id != lakebase_conn_id:
@@ -129,13 +136,20 @@ def require_hook_params(params: Any) -> None:
     """See to it that each of `hook_params` is an argument of the hook, and each setting one that works.
 
     Args:
-        params: A mapping; anything else is passed over.
+        params: A mapping, or None.
 
     Raises:
-        ConfigError: A name is unknown, or a setting's value is none.
+        ConfigError: It is no mapping, a name is unknown, or a setting's value is none.
     """
-    if not isinstance(params, Mapping) or not params:
+    if params is None:
         return
+    if not isinstance(params, Mapping):
+        from lakebase_provider.core.errors import ConfigError
+
+        raise ConfigError(
+            f"hook_params is a {type(params).__name__}.",
+            remedy='Give settings by name: {"lock_timeout": 30}.',
+        )
     import difflib
 
     from lakebase_provider.core.config import settings

@@ -9,14 +9,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from lakebase_provider.core.base.sql.names import identifier
+from lakebase_provider.core.base.sql.names import identifier, split_name
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
 #: Columns that Postgres gives a table at most.
 MAX_COLUMNS = 1600
-
-_PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
 
 def require_width(columns: int, what: str) -> None:
@@ -78,7 +76,7 @@ class TableName:
                     f"A table's name has {len(name)} parts.", remedy="Give a tuple of schema and table."
                 )
             return cls(name[1], name[0])
-        parts = _split(_text(name))
+        parts = split_name(name)
         return cls(parts[-1], parts[0] if len(parts) == 2 else None)
 
     def sql(self) -> sql.Identifier:
@@ -90,39 +88,8 @@ class TableName:
         return ".".join(part if re.fullmatch(r"[^\".]+", part) else _quote(part) for part in parts)
 
 
-def _text(name: object) -> str:
-    """The text of a table's name, or the error of what is none."""
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"A table's name is of type {type(name).__name__}.",
-            remedy="Give 'table', 'schema.table' or (schema, table).",
-        )
-    return name
-
-
 def _quote(part: str) -> str:
     return '"' + part.replace('"', '""') + '"'
-
-
-def _split(name: str) -> list[str]:
-    parts, at = [], 0
-    while True:
-        match = _PART.match(name, at)
-        if match is None:
-            break
-        quoted = match.group("quoted")
-        parts.append(match.group("plain") if quoted is None else quoted.replace('""', '"'))
-        at = match.end()
-        if at == len(name) and len(parts) <= 2:
-            return parts
-        if name[at : at + 1] != ".":
-            break
-        at += 1
-    raise ConfigError(
-        f"{name!r} is no table's name.",
-        remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
-        "or the tuple (schema, table).",
-    )
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from lakebase_provider.core.errors import ConfigError
 
 #: Postgres cuts longer names off without a word, so that two of them may become one.
 MAX_NAME_BYTES = 63
+_PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
 
 def identifier(name: str, *, what: str = "column") -> str:
@@ -31,3 +34,37 @@ def identifier(name: str, *, what: str = "column") -> str:
             remedy=f"Shorten it to {MAX_NAME_BYTES} bytes of UTF-8.",
         )
     return name
+
+
+def split_name(name: object) -> list[str]:
+    """The parts of a table's name as users write it: schema and table, or the table alone.
+
+    Args:
+        name: ``"table"`` or ``"schema.table"``; a part in double quotes may hold dots (and quotes, doubled).
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"A table's name is of type {type(name).__name__}.",
+            remedy="Give 'table', 'schema.table' or (schema, table).",
+        )
+    parts, at = [], 0
+    while True:
+        match = _PART.match(name, at)
+        if match is None:
+            break
+        quoted = match.group("quoted")
+        parts.append(match.group("plain") if quoted is None else quoted.replace('""', '"'))
+        at = match.end()
+        if at == len(name) and len(parts) <= 2:
+            return parts
+        if name[at : at + 1] != ".":
+            break
+        at += 1
+    raise ConfigError(
+        f"{name!r} is no table's name.",
+        remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
+        "or the tuple (schema, table).",
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.files.file_faults import naming, read_on
+from lakebase_provider.core.bulk.files.file_kinds import KINDS, PACKED, suffix_of
 from lakebase_provider.core.bulk.files.found_files import found_files
 from lakebase_provider.core.bulk.files.locations import Location, locate
 from lakebase_provider.core.bulk.sources.source import Source, arrow_source
@@ -18,18 +19,6 @@ from lakebase_provider.core.errors import ConfigError
 _PARQUET_BUFFER = 1 << 18
 #: More rows at once cost memory and gain nothing.
 _PARQUET_ROWS = 8192
-_PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-_CSV = (".csv", ".tsv")
-_JSON = (".jsonl", ".ndjson")
-_TEXTS = (*_CSV, *_JSON)
-_PACKED = {kind + end: packing for kind in _TEXTS for end, packing in _PACKINGS.items()}
-_KINDS = {
-    **{suffix: "CSV" for suffix in (*_CSV, *_PACKED) if suffix.startswith(_CSV)},
-    **{suffix: "JSON lines" for suffix in (*_JSON, *_PACKED) if suffix.startswith(_JSON)},
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".arrow": "Arrow",
-}
 
 
 def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = PLAIN_CSV) -> Source:
@@ -58,7 +47,7 @@ def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = 
 
     kinds: dict[str, str] = {}
     for part in found.parts:
-        kinds.setdefault(_KINDS[_suffix(part.place)], part.place.name)
+        kinds.setdefault(KINDS[suffix_of(part.place.name)], part.place.name)
     if len(kinds) > 1:
         (one, first), (other, second), *_ = kinds.items()
         raise ConfigError(
@@ -68,21 +57,9 @@ def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = 
     return open_parts(found, columns, partial(_open_one, csv=csv))
 
 
-def _suffix(place: Location) -> str:
-    plain = place.name.partition("?")[0].lower()
-    found = next((suffix for suffix in _KINDS if plain.endswith(suffix)), None)
-    if found is None:
-        raise ConfigError(
-            f"The file {place.name!r} has no known suffix.",
-            remedy=f"Give a path that ends in {', '.join(_KINDS)}; of a folder's files, name those that are"
-            " meant by a pattern, such as 'folder/*.csv'.",
-        )
-    return found
-
-
 def _open_one(place: Location, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
-    suffix = _suffix(place)
-    kind, packed = _KINDS[suffix], _PACKED.get(suffix)
+    suffix = suffix_of(place.name)
+    kind, packed = KINDS[suffix], PACKED.get(suffix)
     try:
         import pyarrow  # noqa: F401 - asked for early, to say what to install
     except ImportError:
