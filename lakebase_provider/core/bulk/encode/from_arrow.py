@@ -7,7 +7,7 @@ type and target has a rule here, or is refused before anything is sent.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.encode.from_python import ValuesEncoder
 from lakebase_provider.core.bulk.encode.parsed_text import check_parsed, element_texts
@@ -46,6 +46,27 @@ _FIRST_DAY = -2_440_588
 _FIRST_MOMENT = -210_866_803_200_000_000
 #: Elements whose arrays pgpq writes with the OID that the server expects.
 _LISTABLE = frozenset({"bool", "int2", "int4", "int8", "float8", "text"})
+
+
+def _of_intervals(value: Any, index: int) -> Any:
+    """A value with each of Arrow's intervals in it as Postgres reads it; the row's index is for the error."""
+    import pyarrow as pa
+
+    if isinstance(value, dict):
+        return {name: _of_intervals(one, index) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_of_intervals(one, index) for one in value]
+    if not isinstance(value, pa.MonthDayNano):
+        return value
+    micro, lost = divmod(value.nanoseconds, 1000)
+    if lost:
+        raise BadValueError(
+            "nanoseconds, which no interval keeps", kind="month_day_nano_interval", index=index
+        )
+    seconds, micro = divmod(abs(micro), 1_000_000)
+    sign = "-" if value.nanoseconds < 0 else ""
+    clock = f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}.{micro:06}"
+    return f"{value.months} mons {value.days} days {clock}"
 
 
 def needs_text(source: pa.DataType, target: Target) -> bool:
@@ -220,6 +241,8 @@ class Caster:
 
     def _by_values(self, array: pa.Array) -> pa.Array:
         values = array.to_pylist(maps_as_pydicts="strict")
+        if "month_day_nano" in str(array.type):
+            values = [_of_intervals(value, index) for index, value in enumerate(values)]
         return ValuesEncoder(self._target, text=self._text, strict=self._strict).encode(values)
 
     def _from_list(self) -> Cast:

@@ -20,6 +20,7 @@ from lakebase_provider.core.bulk.types import json_text
 from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, to_float4
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.types.target_columns import (
+    BOX_ARRAY,
     INTEGERS,
     JSONS,
     OTHER,
@@ -208,8 +209,23 @@ class ValuesEncoder:
     def _literal(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):
             return value
+        if self._target.oid == BOX_ARRAY and isinstance(value, list):
+            return _boxes(value)
         dumped = self._text_of(value)
         return None if dumped is None else dumped.decode()
+
+
+def _boxes(items: list[Any]) -> str:
+    """An array of boxes, parted by semicolons; psycopg parts all arrays by commas."""
+    return "{" + ";".join(_boxes(item) if isinstance(item, list) else _box(item) for item in items) + "}"
+
+
+def _box(item: Any) -> str:
+    if item is None:
+        return "NULL"
+    if not isinstance(item, str) or set('"\\{};') & set(item):
+        raise ValueError("no box")
+    return f'"{item}"'
 
 
 def _of_type(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:

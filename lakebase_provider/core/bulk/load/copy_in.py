@@ -16,7 +16,13 @@ from lakebase_provider.core.bulk.encode.encoder import BadColumnError, BatchEnco
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy
-from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target, target_of
+from lakebase_provider.core.bulk.types.target_columns import (
+    OTHER,
+    BadValueError,
+    Target,
+    array_delimiter,
+    target_of,
+)
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
@@ -118,7 +124,9 @@ def copy_in(
         method = choose_method(opened, targets, table.text_only)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
         encoder = BatchEncoder(method, targets, opened.batch_schema, strict=reject is not None)
-        run = _Run(targets, encoder, progress, reject, opened.row_name)
+        run = _Run(
+            targets, encoder, progress, reject, opened.row_name, [array_delimiter(one) for one in chosen]
+        )
         statement = copy_from(into or table.name, chosen, method.format)
         with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:
             try:
@@ -142,7 +150,9 @@ class _Run:
         progress: Callable[[int, int], None] | None,
         reject: Callable[[RejectedRow], None] | None,
         row_name: Callable[[int], str] | None,
+        delimiters: Sequence[str],
     ) -> None:
+        self._delimiters = delimiters
         self._row_name = row_name
         self._targets = targets
         self._encoder = encoder
@@ -177,7 +187,7 @@ class _Run:
         begun = 0
         for batch in source.batches():
             try:
-                found = with_array_literals(batch, self._targets)
+                found = with_array_literals(batch, self._delimiters)
             except BadValueError as error:
                 error.index += begun
                 raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.file_faults import HEAD, require_text
 from lakebase_provider.core.bulk.sources.source import ROWS, Batch, Source, arrow_source
-from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
+from lakebase_provider.core.bulk.types.target_columns import BadValueError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +22,9 @@ _LINE = 1 << 30
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
 _ONE_OBJECT = "Write a whole JSON object in each line."
+# What a line looks like is no matter of one value, and such a line cannot be put aside.
+_SAME_KEYS = "Give each line the keys of the first one, with null for a value that is missing."
+_WHOLE_CHARACTERS = "Write the character in UTF-8, or as both halves of its pair."
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null")
 
@@ -96,7 +99,10 @@ def _batches(
                 [pa.array(column, pa.string()) for column in columns], schema=schema
             )
         except UnicodeEncodeError:
-            raise BadValueError("half a surrogate pair", kind="JSON", index=-1) from None
+            index = next(place for place, row in enumerate(rows) if not all(map(_has_utf8, row)))
+            raise BadValueError(
+                "half a surrogate pair", kind="JSON", index=begun + index, remedy=_WHOLE_CHARACTERS
+            ) from None
 
     line: str | None = first
     while line is not None:
@@ -119,11 +125,21 @@ def _row(line: str, index: int, names: tuple[str, ...]) -> list[str | None]:
     missing = [name for name in names if name not in found]
     if missing:
         raise BadValueError(
-            f"no value for {missing[0]!r}, which the first line has", kind="JSON", index=index
+            f"no value for {missing[0]!r}, which the first line has",
+            kind="JSON",
+            index=index,
+            remedy=_SAME_KEYS,
         )
     if len(found) > len(names):
-        raise BadValueError("a key that the first line has not", kind="JSON", index=index)
+        raise BadValueError("a key that the first line has not", kind="JSON", index=index, remedy=_SAME_KEYS)
     return [found[name] for name in names]
+
+
+def _has_utf8(text: str | None) -> bool:
+    try:
+        return text is None or text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 class _NestedError(Exception):
@@ -167,10 +183,12 @@ def _members(line: str, index: int) -> list[tuple[str, str | None]]:
             reason = "no JSON object, and the file ends without a line's end: it may be cut"
         raise BadValueError(reason, kind="JSON", index=index, remedy=_ONE_OBJECT) from None
     if not isinstance(found, list) or line.lstrip()[:1] != "{":
-        raise BadValueError("no JSON object", kind="JSON", index=index)
+        raise BadValueError("no JSON object", kind="JSON", index=index, remedy=_ONE_OBJECT)
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
-        raise BadValueError("an object with twice the same key", kind="JSON", index=index)
+        raise BadValueError(
+            "an object with twice the same key", kind="JSON", index=index, remedy="Write each key once."
+        )
     return found
 
 
@@ -213,24 +231,24 @@ def _after(line: str, place: int, mark: str = "") -> int:
     return _after(line, found.end() + 1)
 
 
-def with_array_literals(batch: Batch, targets: Sequence[Target]) -> Batch:
+def with_array_literals(batch: Batch, delimiters: Sequence[str]) -> Batch:
     """The batch with JSON's arrays as Postgres writes arrays, where they go to such columns.
 
     Args:
         batch: Columns of texts.
-        targets: What they go to.
+        delimiters: For each column what parts the elements of the array that it goes to; empty for others.
 
     Raises:
         BadValueError: An array holds an object.
     """
     columns = tuple(
-        _converted(column) if target.type_name.endswith("[]") else column
-        for column, target in zip(batch.columns, targets, strict=True)
+        _converted(column, delimiter) if delimiter else column
+        for column, delimiter in zip(batch.columns, delimiters, strict=True)
     )
     return Batch(columns, batch.rows)
 
 
-def _converted(column: Any) -> Any:
+def _converted(column: Any, delimiter: str) -> Any:
     import pyarrow as pa
 
     texts = column.to_pylist()
@@ -238,21 +256,21 @@ def _converted(column: Any) -> Any:
         # Postgres' own form ends in a brace, also where it begins with the bounds.
         if text is not None and text.startswith("[") and text.endswith("]"):
             try:
-                texts[index] = _literal(_WITHIN(text)[0])
+                texts[index] = _literal(_WITHIN(text)[0], delimiter)
             except (ValueError, RecursionError):
                 raise BadValueError("an array that is no list of values", kind="JSON", index=index) from None
     return pa.array(texts, column.type)
 
 
-def _literal(items: list[Any]) -> str:
-    return "{" + ",".join(map(_element, items)) + "}"
+def _literal(items: list[Any], delimiter: str) -> str:
+    return "{" + delimiter.join(_element(item, delimiter) for item in items) + "}"
 
 
-def _element(item: Any) -> str:
+def _element(item: Any, delimiter: str) -> str:
     if item is None:
         return "NULL"
     if isinstance(item, list):
-        return _literal(item)
+        return _literal(item, delimiter)
     if isinstance(item, bool):
         return "true" if item else "false"
     if not isinstance(item, str):

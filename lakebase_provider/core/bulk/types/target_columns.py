@@ -37,7 +37,9 @@ INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
 _NAME_BYTES = 63
 #: int2vector and oidvector: arrays by category, but of a format of their own.
 _VECTORS = frozenset({22, 30})
-_INTERVAL, _TIMETZ = 1186, 1266
+INTERVAL, _TIMETZ = 1186, 1266
+#: The one array of Postgres' own whose elements are not parted by commas.
+BOX_ARRAY = 1020
 
 
 class BadValueError(ValueError):
@@ -111,6 +113,13 @@ def target_of(column: Column) -> Target:
     return _scalar(column, column.type_oid)
 
 
+def array_delimiter(column: Column) -> str:
+    """What parts the elements of the column's array, as text; empty for what is no array."""
+    if not column.element_oid or column.type_oid in _VECTORS:
+        return ""
+    return ";" if column.type_oid == BOX_ARRAY else ","
+
+
 def _scalar(column: Column, oid: int) -> Target:
     kind = "enum" if column.enum_labels else _KINDS.get(oid, OTHER)
     precision = scale = length = 0
@@ -124,7 +133,7 @@ def _scalar(column: Column, oid: int) -> Target:
             length = column.typmod - 4
         elif kind in ("time", "timestamp", "timestamptz") or oid == _TIMETZ:
             fraction = column.typmod
-        elif oid == _INTERVAL:
+        elif oid == INTERVAL:
             fraction = min(column.typmod & 0xFFFF, 6)  # the other half are the fields that it keeps
     return Target(
         column.name,

@@ -265,3 +265,19 @@ def test_a_column_of_nothing_is_refused_where_null_is(client: LakebaseClient) ->
     run(client, "create table void (v text not null)")
     with pytest.raises(BadRowError, match="NULL, which the column refuses"):
         client.load(frame([float("nan")]), "void")
+
+
+def test_arrows_intervals_of_months_are_postgres_intervals(client: LakebaseClient) -> None:
+    parts = [(1, 2, 3_000_000_000), (-14, 5, -1_500_000), (0, 0, 90_000_000_000_000), None, (0, 0, 0)]
+    kind = pa.month_day_nano_interval()
+    run(client, "create table spans (n int, v interval, s interval[])")
+    table = pa.table(
+        {"n": range(5), "v": pa.array(parts, kind), "s": pa.array([[part] for part in parts], pa.list_(kind))}
+    )
+    client.load(table, "spans")
+    texts = ["1 mon 2 days 00:00:03", "-1 years -2 mons +5 days -00:00:00.0015", "25:00:00", None, "00:00:00"]
+    assert run(client, "select v::text from spans order by n") == [(text,) for text in texts]
+    assert run(client, "select s[1]::text from spans order by n") == [(text,) for text in texts]
+    lost = pa.table({"n": [1, 2], "v": pa.array([(0, 0, 1000), (0, 0, 1)], kind)})
+    with pytest.raises(BadRowError, match=r"row 2, column 'v'.*nanoseconds"):
+        client.load(lost, "spans")
