@@ -29,7 +29,7 @@ from lakebase_provider.core.database.catalog import Column, Table, TableName
 from lakebase_provider.core.database.refusals import load_error
 from lakebase_provider.core.database.row_remedies import value_remedy
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
-from lakebase_provider.core.errors.remedy import Remedy
+from lakebase_provider.core.errors.remedy import Remedy, without_options
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +174,10 @@ class _Run:
                     self.rows += rows
                 if self._progress is not None:
                     self._progress(self.rows, self.bytes)
-        except BadValueError as error:  # the source's own: a row of another shape
-            raise self._bad_row(error, error.index, None) from None
+        except BadValueError as error:
+            # The source's own, such as a row of another shape, which cannot be put aside.
+            with without_options("on_error"):
+                raise self._bad_row(error, error.index, None) from None
         self._send(copy, self._encoder.finish())
 
     def _batches(self, source: Source) -> Iterator[Batch]:

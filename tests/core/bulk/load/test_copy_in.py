@@ -508,3 +508,19 @@ def test_without_the_fast_libraries(
     assert connection.execute("SELECT * FROM slow").fetchall() == [row, (None,) * 8]
     with pytest.raises(LakebaseError, match="row 2, column 'x'"):
         copy_in(connection, [row, (1, "", Decimal("1.255"), *row[3:])], table)
+
+
+@pytest.mark.parametrize("bad", [(2,), (2, "b", 3), {"a": 2}, "ab"], ids=repr)
+def test_a_row_of_another_shape_cannot_be_put_aside_nor_is_that_advised(
+    client: LakebaseClient, bad: Any
+) -> None:
+    with client.connection() as connection:
+        connection.execute("drop table if exists shapes; create table shapes (a int, b text)")
+    reject: dict[str, Any] = {"on_error": "reject", "reject_to": "aside"}
+    for options in ({}, reject):
+        with pytest.raises(BadRowError) as caught:
+            client.load([(1, "a"), bad], "shapes", **options)
+        assert caught.value.row == 2
+        assert "on_error" not in str(caught.value)
+    with client.connection() as connection:
+        assert connection.execute("select * from shapes").fetchall() == []
