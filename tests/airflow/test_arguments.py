@@ -197,8 +197,8 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
 #: What only several arguments together say; of a mapped task some of them may come later.
 CONTRADICTIONS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"keys": ["id"]}, "keys= has no meaning"),
-    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "go together"),
-    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "go together"),
+    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "need each other"),
+    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "need each other"),
     (LakebaseLoadOperator, LOAD, {"where": {"day": 1}}, "where= has no meaning"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 4}, "which rows go where"),
     (LakebaseHealthCheckOperator, {}, {"checks": ["dns"], "max_connect_ms": 5}, "needs the stage 'login'"),

@@ -110,7 +110,7 @@ def test_a_percent_sign_is_text(hook: LakebaseHook, sql: str, parameters: Any, e
     ],
 )
 def test_a_value_that_gets_nowhere_is_an_error(hook: LakebaseHook, sql: str, parameters: Any) -> None:
-    with pytest.raises(psycopg.ProgrammingError, match="within quotes"):
+    with pytest.raises(psycopg.ProgrammingError, match="inside quotes"):
         hook.get_first(sql, parameters)
 
 

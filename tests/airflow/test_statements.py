@@ -151,7 +151,7 @@ async def test_comments_neither_ask_for_values_nor_take_them(lake: LocalLakebase
     assert hook.get_first("select %s::int -- %s", parameters=[3]) == (3,)
     assert hook.get_first("select 1 -- %(a)s", parameters={"a": 1}) == (1,)
     # In quotes it would silently be no value, and outside it has to be there.
-    with pytest.raises(psycopg.ProgrammingError, match="within quotes"):
+    with pytest.raises(psycopg.ProgrammingError, match="inside quotes"):
         hook.get_first("select '%(a)s days', 1 -- %(a)s", parameters={"a": 1})
     with pytest.raises(psycopg.ProgrammingError, match=r"missing: %\(b\)s\. There are: 'a'"):
         hook.get_first("select %(b)s -- %(a)s", parameters={"a": 1})

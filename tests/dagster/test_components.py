@@ -334,7 +334,7 @@ def test_a_value_that_would_not_get_into_its_quotes_is_an_error(
     table: LocalLakebase, sandbox: DefsFolderSandbox
 ) -> None:
     write_sql(sandbox, "SELECT '%(days)s days'", parameters={"days": 3})
-    assert "sql: A placeholder stands within quotes (days)" in failure_of(run(sandbox))
+    assert "sql: A placeholder is inside quotes (days)" in failure_of(run(sandbox))
 
 
 def test_a_named_table_that_the_sql_did_not_make_is_an_error(

@@ -32,8 +32,8 @@ class Secret:
         """The value itself. Keep it in the narrowest scope there is."""
         if self._value is None:
             raise ConfigError(
-                "A secret was left behind when this configuration was pickled.",
-                remedy="Read the configuration again in the process that connects, such as by from_env().",
+                "A secret was removed when this configuration was pickled.",
+                remedy="Read the configuration again in the process that connects, such as with from_env().",
             )
         return self._value
 

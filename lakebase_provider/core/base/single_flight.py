@@ -52,7 +52,7 @@ class Stragglers:
         """
         if self.are_too_many:
             raise ControlPlaneTimeoutError(
-                f"The workspace has not answered {self._count + 1} earlier requests, which are still open."
+                f"The workspace has not answered {self._count + 1} earlier requests, which are still pending."
             )
         self._count += 1
 
@@ -146,7 +146,7 @@ class SingleFlight(Generic[_Result]):
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
             self._land(flight, self._stragglers)
             flight.result.set_exception(
-                ControlPlaneUnavailableError(f"No thread to ask the workspace: {error}.")
+                ControlPlaneUnavailableError(f"Cannot start a thread to ask the workspace: {error}.")
             )
         return flight
 

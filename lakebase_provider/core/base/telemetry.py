@@ -114,7 +114,9 @@ class _Instruments:
             "load.rows": meter.create_counter("lakebase.load.rows", "{row}", "Rows sent by loads."),
             "load.bytes": meter.create_counter("lakebase.load.bytes", "By", "Bytes sent by loads."),
         }
-        self.life: Histogram = meter.create_histogram(_LIFE, "s", "Seconds that a used token had to live.")
+        self.life: Histogram = meter.create_histogram(
+            _LIFE, "s", "Seconds of life that a used token had left."
+        )
 
 
 _NOTHING = Span()

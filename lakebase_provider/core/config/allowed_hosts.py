@@ -109,7 +109,7 @@ def parse_host(text: str) -> Host:
         raise HostRefusedError(
             f"has a part of {longest} characters, {len(name)} in all; DNS allows {_LONGEST_LABEL} in a part, "
             f"{_LONGEST_NAME} in all",
-            "Leave 'host' out: it is resolved from the endpoint.",
+            "Leave out 'host': it is resolved from the endpoint.",
         )
     if not all(_LABEL.fullmatch(label) for label in labels):
         raise HostRefusedError(f"{_shown(text)}, which is not one host name")
@@ -129,14 +129,16 @@ def allowed_host(text: str) -> Host:
     if host.is_loopback:
         if not loopback_is_allowed():
             raise HostRefusedError(
-                f"is {host.name!r}, this machine, which only a local Lakebase is on",
-                f"Correct it; for a local Lakebase a deployment sets the variable {ALLOW_LOOPBACK}=1, "
+                f"is {host.name!r}, this machine, which is allowed for a local Lakebase only",
+                "Correct it; for a local Lakebase a deployment sets the environment variable "
+                f"{ALLOW_LOOPBACK}=1, "
                 'as `eval "$(lakebase local env)"` does.',
             )
     elif not any(_falls_under(host, suffix) for suffix in (*HOST_SUFFIXES, *_more_suffixes())):
         raise HostRefusedError(
-            f"is {host.name!r}, outside of {', '.join(HOST_SUFFIXES)}",
-            f"Correct it; a deployment allows further suffixes by the variable {MORE_HOST_SUFFIXES}.",
+            f"is {host.name!r}, which is not under {', '.join(HOST_SUFFIXES)}",
+            "Correct it; a deployment allows more suffixes with the environment variable "
+            f"{MORE_HOST_SUFFIXES}.",
         )
     return host
 
@@ -154,10 +156,10 @@ def allowed_origin(url: str) -> Origin:
     parts = _URL.fullmatch(url)
     assert parts is not None  # every text matches
     if "@" in parts["authority"]:
-        raise HostRefusedError("contains a user name", "Use https://<workspace>.databricks.com alone.")
+        raise HostRefusedError("contains a user name", "Use only https://<workspace>.databricks.com.")
     authority = _AUTHORITY.fullmatch(parts["authority"])
     if authority is None or not authority["host"]:
-        raise HostRefusedError(f"{_shown(url)}, which is no URL")
+        raise HostRefusedError(f"{_shown(url)}, which is not a URL")
     host = allowed_host(authority["host"])
     port = None if authority["port"] is None else int(authority["port"])
     if port is not None and not 1 <= port <= 65535:
@@ -247,7 +249,7 @@ def _suffix(text: str) -> str:
         return parse_host(text).name
     except HostRefusedError as refused:
         raise ConfigError(
-            f"An entry of the variable {MORE_HOST_SUFFIXES} {refused.problem}.",
+            f"An entry of the environment variable {MORE_HOST_SUFFIXES} {refused.problem}.",
             remedy="Use host names, such as corp.example or .corp.example, separated by commas.",
         ) from None
 
@@ -256,4 +258,4 @@ def _shown(text: str) -> str:
     """The text, if an error may repeat it."""
     if not text:
         return "is empty"
-    return f"is {text!r}" if _SHOWN.fullmatch(text) else f"is a text of {len(text)} characters"
+    return f"is {text!r}" if _SHOWN.fullmatch(text) else f"is a string of {len(text)} characters"

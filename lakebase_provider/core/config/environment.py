@@ -65,8 +65,8 @@ def require_same_host(found: Mapping[str, object], overrides: Mapping[str, objec
         kept = [name for name in secrets - given if found.get(name)]
         if host in given and kept and _leads_elsewhere(found, overrides, host):
             raise ConfigError(
-                f"Setting '{host}' is overridden, and '{min(kept)}' belongs to the host that it had.",
-                remedy=f"Override '{min(kept)}' too, or configure the other host by itself.",
+                f"Setting '{host}' is overridden, but '{min(kept)}' belongs to the previous host.",
+                remedy=f"Override '{min(kept)}' too, or configure the other host separately.",
             )
 
 

@@ -57,7 +57,7 @@ class Setting:
             return self._parse_secret(value)
         if self.kind == "string":
             if isinstance(value, Unreadable):
-                raise self.error(f"is a {value.kind}", remedy="Use the host alone, such as w.databricks.com.")
+                raise self.error(f"is a {value.kind}", remedy="Use only the host, such as w.databricks.com.")
             if not isinstance(value, str):
                 raise self.error(f"must be text, not {type(value).__name__}")
             self._refuse(flaw_in_header(value) if self.in_header else flaw(value))
@@ -69,7 +69,7 @@ class Setting:
     def hidden(self, value: object) -> object:
         """The value, opaque if it is a secret or a host with one: what may be kept in a frame's variables.
 
-        White space at the end of a workspace's secret, which came with copying it, is dropped, and said once.
+        White space at the end of a workspace's secret, left by copying it, is dropped and reported once.
         """
         if self.is_host and isinstance(value, str) and "@" in value:
             return Unreadable("text that contains a user name")
@@ -78,7 +78,7 @@ class Setting:
         if not isinstance(value, str):
             return Unreadable(type(value).__name__)
         if self.in_header and value != value.rstrip():
-            _say_once(f"White space at the end of setting '{self.name}' is ignored")
+            _say_once(f"Ignoring white space at the end of setting '{self.name}'")
             value = value.rstrip()
         return Secret(value) if value else value
 
@@ -94,12 +94,12 @@ class Setting:
 
     def _refuse(self, found: str | None) -> None:
         if found is not None:
-            raise self.error(f"holds {found}", remedy=f"Enter '{self.name}' anew, without it.")
+            raise self.error(f"holds {found}", remedy=f"Enter '{self.name}' again, without it.")
 
     def _parse_number(self, value: object) -> int | float:
         number_type = int if self.kind == "integer" else float
         a_number = "a whole number" if self.kind == "integer" else "a number"
-        # bool is an int to Python; a flag where a number belongs is a mistake all the same.
+        # bool is an int to Python; a flag in place of a number is still a mistake.
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise self.error(f"must be {a_number}, not {type(value).__name__}")
         try:

@@ -47,7 +47,7 @@ def check_floors(config: _Config) -> None:
     if least:
         if least not in _FROM_WEAKEST:
             raise ConfigError(
-                f"The variable {LEAST_SSLMODE} holds none of {', '.join(_FROM_WEAKEST)}.",
+                f"The environment variable {LEAST_SSLMODE} is not one of {', '.join(_FROM_WEAKEST)}.",
                 remedy=f"Correct {LEAST_SSLMODE} in the deployment's environment.",
             )
         if _FROM_WEAKEST.index(config.sslmode) < _FROM_WEAKEST.index(least):
@@ -77,5 +77,5 @@ def auth_type(config: _Config) -> str:
 def _below(name: str, value: str, variable: str, asked: str) -> ConfigError:
     return ConfigError(
         f"Setting '{name}' is {value!r}, which this deployment does not allow.",
-        remedy=f"Use {asked}; the deployment's variable {variable} says so.",
+        remedy=f"Use {asked}, as the deployment's environment variable {variable} demands.",
     )

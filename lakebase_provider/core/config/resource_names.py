@@ -51,7 +51,7 @@ def instance_path(name: str) -> str:
     Raises:
         NameRefusedError: It is not an id.
     """
-    remedy = "Use the instance's name alone: up to 63 letters, digits, '-' and '_'."
+    remedy = "Use only the instance's name: up to 63 letters, digits, '-' and '_'."
     return _checked(name, INSTANCE_NAME, remedy)
 
 
@@ -66,4 +66,4 @@ def _shown(text: str) -> str:
     if not text:
         return "is empty"
     readable = text.isascii() and text.isprintable() and len(text) <= 300
-    return f"is {text!r}" if readable else f"is a text of {len(text)} characters"
+    return f"is {text!r}" if readable else f"is a string of {len(text)} characters"

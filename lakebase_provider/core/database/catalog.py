@@ -13,7 +13,7 @@ from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
-#: Columns that Postgres gives a table at most.
+#: Maximum number of columns of a Postgres table.
 MAX_COLUMNS = 1600
 
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
@@ -31,8 +31,8 @@ def require_width(columns: int, what: str) -> None:
     """
     if columns > MAX_COLUMNS:
         raise ColumnMismatchError(
-            f"{what} has {columns:,} columns; a table of Postgres has {MAX_COLUMNS:,} at most.",
-            remedy="Name those that are to be loaded, or put the others into one column of JSON.",
+            f"{what} has {columns:,} columns; a Postgres table has at most {MAX_COLUMNS:,}.",
+            remedy="Name the ones to load, or put the rest into one JSON column.",
         )
 
 
@@ -119,7 +119,7 @@ def _split(name: str) -> list[str]:
             break
         at += 1
     raise ConfigError(
-        f"{name!r} is no table's name.",
+        f"{name!r} is not a table name.",
         remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
         "or the tuple (schema, table).",
     )

@@ -71,7 +71,7 @@ def _require_commit_times(connection: psycopg.Connection[Any]) -> None:
         raise ConfigError(
             "This server does not record when transactions were committed (track_commit_timestamp is off), "
             "so it cannot tell when a table was last written.",
-            remedy="Name a column that each write sets, as timestamp_column.",
+            remedy="Set timestamp_column to a column that every write updates.",
         )
 
 

@@ -52,13 +52,13 @@ class CsvFormat:
         if not isinstance(self.header, bool):
             raise ConfigError(
                 f"header is {self.header!r}."[:200],
-                remedy="Give True or False; names for the columns of a file without a header go to columns=.",
+                remedy="Give True or False; put the column names of a file without a header into columns=.",
             )
         self._require_encoding()
         wrong = next((text for text in self.nulls if not isinstance(text, str)), None)
         if wrong is not None or not self.nulls:
             raise ConfigError(
-                f"null is {self.null!r}."[:200], remedy="Give a text, such as 'NULL', or a list of texts."
+                f"null is {self.null!r}."[:200], remedy="Give a string, such as 'NULL', or a list of strings."
             )
 
     def _require_encoding(self) -> None:
@@ -66,7 +66,7 @@ class CsvFormat:
             "a,\n".encode(self.encoding)
         except (LookupError, TypeError, ValueError):
             raise ConfigError(
-                f"encoding is {self.encoding!r}, which is no text encoding."[:200],
+                f"encoding is {self.encoding!r}, which is not a text encoding."[:200],
                 remedy="Give one that Python knows, such as 'utf-8', 'cp1252', 'latin-1' or 'utf-16'.",
             ) from None
 
@@ -93,7 +93,7 @@ class CsvFormat:
         for field in fields(self):
             if getattr(self, field.name) != field.default:
                 raise ConfigError(
-                    f"{field.name}= is for CSV files, and the source is: {description}.",
+                    f"{field.name}= is for CSV files, but the source is: {description}.",
                     remedy=f"Leave {field.name} out.",
                 )
 

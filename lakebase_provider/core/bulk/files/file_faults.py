@@ -42,7 +42,7 @@ _MARKS = {"Parquet": b"PAR1", "Arrow": b"ARROW1"}
 HEAD = 64
 #: What no text has, and the beginning of any other file; that alone may be a column's name, such as ORCID.
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
-_GET_AGAIN = "Write or copy the file again: it has to be whole."
+_GET_AGAIN = "Write or copy the file again: it is incomplete or damaged."
 
 
 def kind_of(head: bytes) -> str | None:
@@ -74,7 +74,7 @@ def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> 
         encoding = "utf-32" if found.startswith("UTF-32") else _utf16(head)
         remedy = f"Load it with encoding={encoding!r}." if kind == "CSV" else "Write the file in UTF-8."
     else:
-        remedy = "Give the file a suffix that says what it is, or give another file."
+        remedy = "Give the file the suffix of its format, or give another file."
     raise ConfigError(f"The file {name!r} cannot be read as {kind}: it begins like {found}.", remedy=remedy)
 
 
@@ -103,7 +103,7 @@ def naming(place: Location, kind: str, packed: str | None = None) -> Iterator[No
         if isinstance(error, BadValueError):
             raise ConfigError(
                 f"The file {place.name!r} cannot be read as {kind}: {error.reason}.",
-                remedy=error.remedy or f"Give a file of {kind}.",
+                remedy=error.remedy or f"Give a {kind} file.",
             ) from None
         what, remedy = _wrong(place, kind, packed, error)
         raise ConfigError(
@@ -121,23 +121,23 @@ def _wrong(place: Location, kind: str, packed: str | None, error: Exception) -> 
         if found is not None and found.lower().startswith(_LIBRARY[packed]):
             return f"its {packed} data {_cut_or_damaged(error)}", _GET_AGAIN
         return (
-            f"it is not packed by {packed}, but begins like {found or 'something else'}",
-            "Leave the last suffix out where the file is not packed, or give another file.",
+            f"it is not compressed with {packed}, but begins like {found or 'something else'}",
+            "Leave out the last suffix if the file is not compressed, or give another file.",
         )
     if mark is None:
-        return f"its bytes are none of that kind ({type(error).__name__})", "Give a file of that kind."
+        return f"its content is not of that kind ({type(error).__name__})", "Give a file of that kind."
     if head.startswith(mark):
         if not tail.endswith(mark):
-            return "it begins as such and does not end as one, so it is cut", _GET_AGAIN
+            return "it begins as such but does not end as one, so it is truncated", _GET_AGAIN
         return "its footer is damaged", _GET_AGAIN
     if found == "a stream of Arrow's IPC format" and kind == "Arrow":
         return (
-            f"it is {found}, not a file of it",
-            "Give pyarrow.ipc.open_stream(path) as the source, or write it by pyarrow.ipc.new_file.",
+            f"it is {found}, not a file in that format",
+            "Give pyarrow.ipc.open_stream(path) as the source, or write it with pyarrow.ipc.new_file.",
         )
     return (
         f"it begins like {found or 'text, or something else'}",
-        "Give the file a suffix that says what it is, or give another file.",
+        "Give the file the suffix of its format, or give another file.",
     )
 
 
@@ -180,14 +180,15 @@ def read_on(
             raise
         what = f"its {packed or kind} data {_cut_or_damaged(error)}"
         raise LoadError(
-            f"The file {name!r} cannot be read from row {rows + 1:,} on: {what}.", remedy=_GET_AGAIN
+            f"The file {name!r} cannot be read beyond row {rows:,}: {what}.", remedy=_GET_AGAIN
         ) from None
 
 
 def _cut_or_damaged(error: Exception) -> str:
     # Arrow's words of gzip and Zstandard, and of bzip2.
     words = str(error).lower()
-    return "end too early: it is cut" if "truncated" in words or "unexpected" in words else "are damaged"
+    cut = "truncated" in words or "unexpected" in words
+    return "end too early: it is truncated" if cut else "are damaged"
 
 
 def is_content(error: Exception) -> bool:
@@ -209,7 +210,7 @@ def not_utf8(error: UnicodeDecodeError, before: int, line: int) -> BadValueError
     """
     line += error.object[: error.start].count(b"\n")
     return BadValueError(
-        f"byte {before + error.start + 1:,}, in line {line:,}, is no UTF-8",
+        f"byte {before + error.start + 1:,}, in line {line:,}, is not UTF-8",
         kind="CSV",
         remedy="Give the file's encoding, such as encoding='cp1252' (Windows, Excel) or 'latin-1', "
         "or write the file in UTF-8.",

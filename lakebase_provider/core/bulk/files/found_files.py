@@ -109,7 +109,7 @@ def found_files(place: Location) -> FoundFiles | None:
         if kind == "folder":
             message = f"{place.argument}: the folder {place.name!r} holds no file to load."
         else:
-            message = f"{place.argument}: there is no file {place.name!r}, nor one that matches it."
+            message = f"{place.argument}: there is no file {place.name!r}, and none matches it as a pattern."
         raise ConfigError(message, remedy="Check the path.")
     return _of_one_shape(place, [folder.part(names, found[names]) for names in sorted(found)])
 
@@ -120,9 +120,9 @@ def _of_one_shape(place: Location, parts: list[Part]) -> FoundFiles:
     for part in parts:
         if tuple(key for key, _ in part.keys) != keys:
             raise ConfigError(
-                f"{place.argument}: {first.place.name!r} and {part.place.name!r} lie in folders of different"
-                " keys.",
-                remedy="Name those of one kind by a pattern, such as 'folder/day=*/*.parquet'.",
+                f"{place.argument}: {first.place.name!r} and {part.place.name!r} are in folders with "
+                "different keys.",
+                remedy="Select those of one kind with a pattern, such as 'folder/day=*/*.parquet'.",
             )
     return FoundFiles(place.name, tuple(parts), keys)
 
@@ -173,7 +173,7 @@ class _Folder:
                 raise self._refused(
                     names,
                     f"holds the folder {entry.name!r}, which is not named key=value",
-                    "Name the files that are meant by a pattern, such as 'folder/**/*.csv'.",
+                    "Select the files with a pattern, such as 'folder/**/*.csv'.",
                 )
             yield from self.files(below)
 
@@ -202,8 +202,8 @@ class _Folder:
             if entry.is_folder and entry.name in _OF_TABLES:
                 raise self._refused(
                     names,
-                    f"is {_OF_TABLES[entry.name]}, not all of whose files count",
-                    "Read it by a library of that format, and give the frame or Arrow data as source.",
+                    f"is {_OF_TABLES[entry.name]}, in which not every file is current",
+                    "Read it with a library for that format, and give the frame or Arrow data as source.",
                 )
             if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
@@ -213,7 +213,7 @@ class _Folder:
                 raise self._refused(
                     (*names, entry.name),
                     "is a symbolic link, which is not followed in a folder or pattern",
-                    "Name the file itself as the source, or put the file in place of the link.",
+                    "Name the file itself as the source, or replace the link by the file.",
                 )
             yield entry
 
@@ -230,8 +230,8 @@ class _Folder:
         except PermissionError:
             raise self._refused(
                 names,
-                "may not be listed by this process",
-                "Grant its user, or the identity that it has at the store, the right to list it.",
+                "cannot be listed by this process (permission denied)",
+                "Let the process's user, or its identity at the store, list it.",
             ) from None
         return sorted(found, key=lambda entry: entry.name)
 

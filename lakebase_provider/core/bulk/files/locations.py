@@ -68,8 +68,9 @@ class Location:
             ) from None
         except PermissionError:
             raise ConfigError(
-                f"{self.argument}: the file {self.name!r} may not be read by this process.",
-                remedy="Grant its user, or the identity that it has at the store, the right to read it.",
+                f"{self.argument}: the file {self.name!r} cannot be read by this process (permission "
+                "denied).",
+                remedy="Let the process's user, or its identity at the store, read it.",
             ) from None
 
 
@@ -123,7 +124,7 @@ def protocol_of(text: str, argument: str) -> str:
     _require_plain(text, argument)
     if "::" in text:
         raise ConfigError(
-            f"{argument} chains file systems ('::').", remedy="Name the file itself, by one protocol."
+            f"{argument} chains file systems ('::').", remedy="Name the file itself, with a single protocol."
         )
     protocol, separator, _ = text.partition("://")
     if separator:
@@ -171,8 +172,8 @@ def _opened(uri: str, argument: str) -> tuple[Any, str]:
 
 def _unusable(argument: str, protocol: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{argument}: no file system is there for {protocol or 'file'}://: {redacted(str(error))}.",
-        remedy="Install the library of that file system, or give a local path.",
+        f"{argument}: there is no file system for {protocol or 'file'}://: {redacted(str(error))}.",
+        remedy="Install the library for that file system, or give a local path.",
     )
 
 
@@ -181,7 +182,7 @@ def _require_plain(text: str, argument: str) -> None:
         raise ConfigError(f"{argument} is empty.", remedy="Give a path or a URI of a file.")
     found = flaw(text)
     if found is not None:
-        raise ConfigError(f"{argument} has {found}, which is no part of a name.", remedy="Remove it.")
+        raise ConfigError(f"{argument} has {found}, which a name cannot contain.", remedy="Remove it.")
 
 
 def _require_allowed(protocols: tuple[str, ...], argument: str) -> None:
@@ -193,13 +194,13 @@ def _require_allowed(protocols: tuple[str, ...], argument: str) -> None:
     ]
     if wrong := [entry for entry in further if not _PROTOCOL.fullmatch(entry)]:
         raise ConfigError(
-            f"The variable {ALLOWED_FILE_PROTOCOLS} holds {wrong[0]!r}, which is no protocol.",
+            f"The environment variable {ALLOWED_FILE_PROTOCOLS} holds {wrong[0]!r}, which is not a protocol.",
             remedy=f"Correct {ALLOWED_FILE_PROTOCOLS} in the deployment's environment.",
         )
     if _LOCAL.union(_OF_STORES, further).isdisjoint(protocols):
-        named = repr(protocols[0]) if _PROTOCOL.fullmatch(protocols[0]) else "none that is one"
+        named = repr(protocols[0]) if _PROTOCOL.fullmatch(protocols[0]) else "malformed"
         raise ConfigError(
             f"{argument}: the protocol is {named}, which this deployment does not allow.",
-            remedy=f"Use a local path, or one of: {', '.join(_OF_STORES)}; the deployment's variable "
-            f"{ALLOWED_FILE_PROTOCOLS} allows further ones.",
+            remedy=f"Use a local path, or one of: {', '.join(_OF_STORES)}; the deployment's environment "
+            f"variable {ALLOWED_FILE_PROTOCOLS} allows more.",
         )

@@ -95,7 +95,9 @@ def _load_and_commit(
             lost = error
         else:
             return result
-    logger.warning("The connection was lost during the commit of a load into %s: asking.", result.table)
+    logger.warning(
+        "The connection was lost while committing a load into %s: asking the server.", result.table
+    )
     try:
         with connections() as connection:
             committed = _took_place(connection, result, transaction, plan, clock)
@@ -121,7 +123,7 @@ def _remedy_of_doubt(plan: LoadPlan) -> str | None:
         return "Load again with the same load_id."
     if plan.load_id is None:
         return None
-    return "Look whether the rows are there before you load again; give forced loads forced_by."
+    return "Check whether the rows are there before you load again; give forced loads forced_by."
 
 
 def _create_ledger(

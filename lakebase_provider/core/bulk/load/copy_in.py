@@ -268,9 +268,10 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
         names = tuple(column.name for column in table.writable)
     if source.width is not None and source.width != len(names):
         raise ColumnMismatchError(
-            f"The rows have {source.width} values, for {len(names)} columns of {table.name}.",
+            f"The rows have {source.width} values, but {len(names)} columns of {table.name} are to be "
+            "filled.",
             remedy=Remedy(
-                "Name the columns that the values go to: columns=(...).",
+                "Name the columns for the values: columns=(...).",
                 options=("columns",),
                 otherwise="Give each row as many values as the table has columns.",
             ),
@@ -290,7 +291,9 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
             )
         found.append(column)
     if len(set(names)) < len(names) or not names:
-        raise ColumnMismatchError("No column, or one of them twice.", remedy="Name each column once.")
+        raise ColumnMismatchError(
+            "No column is named, or one of them twice.", remedy="Name each column once."
+        )
     return found
 
 

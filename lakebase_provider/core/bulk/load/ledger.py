@@ -210,8 +210,8 @@ class Ledger:
 
     def _end(self, holder: _Holder, table: TableName, load_id: str) -> None:
         logger.warning(
-            "The load of %s with load_id %r in backend %d has heard nothing of its client for %.0f s:"
-            " it is ended, its rows are rolled back.",
+            "The load of %s with load_id %r in backend %d has heard nothing from its client for %.0f s: "
+            "ending it; its rows are rolled back.",
             table,
             load_id,
             holder.pid,

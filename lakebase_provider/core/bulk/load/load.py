@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: What to do about a value of another Postgres, which is right there.
-_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
+_IN_THE_QUERY = "In the query, convert the value to what the table's column accepts, or leave the row out."
 
 
 def load(
@@ -162,8 +162,8 @@ class _Load:
         self.plan.csv.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
-                "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
-                remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
+                "on_error='reject' works on rows that Python encodes, which rows from Postgres are not.",
+                remedy="Leave out on_error, and convert bad rows in the query or leave them out.",
             )
         # Its rows are never put aside.
         with (
@@ -190,7 +190,7 @@ class _Load:
             return table
         table = read_table(self.connection, name)
         if table.kind not in {"r", "p", "f"}:
-            raise LoadError(f"{name} is a view.", remedy="Load into the table below it.")
+            raise LoadError(f"{name} is a view.", remedy="Load into the table behind it.")
         return table
 
     def _move(self, table: Table) -> LoadResult:

@@ -148,8 +148,8 @@ class LoadPlan:
         keys = tuple(self.keys or table.primary_key)
         if not keys:
             raise ConfigError(
-                f"{table.name} has no primary key, and no keys are given.",
-                remedy="Give keys= the columns that identify a row.",
+                f"{table.name} has no primary key, and no keys were given.",
+                remedy="Set keys= to the columns that identify a row.",
             )
         wanted = keys if self.version_column is None else (*keys, self.version_column)
         missing = [name for name in wanted if table.column(name) is None]
@@ -209,14 +209,12 @@ def check_load_options(given: Mapping[str, Any]) -> None:
     if {"on_error", "reject_to"} <= given.keys() and (given["on_error"] == "reject") != (
         given["reject_to"] is not None
     ):
-        raise ConfigError(
-            "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
-        )
+        raise ConfigError("on_error='reject' and reject_to need each other.", remedy="Give both or neither.")
     if given.get("on_error") == "reject" and given.get("delete") == "missing":
         raise ConfigError(
-            "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
-            " count as missing, and its predecessor be deleted.",
-            remedy="Load with on_error='fail', or delete='none'.",
+            "on_error='reject' and delete='missing' cannot be combined: a rejected row would count as "
+            "missing, and the table's row be deleted.",
+            remedy="Load with on_error='fail' or delete='none'.",
         )
     _check_id("load_id", given.get("load_id"))
     _check_id("forced_by", given.get("forced_by"))
@@ -258,7 +256,7 @@ def _check_where(given: Mapping[str, Any]) -> None:
         return
     if not where:
         raise ConfigError(
-            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
+            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it covers."
         )
     if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
         raise ConfigError(
@@ -271,5 +269,5 @@ def _check_id(field: str, value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value or "\0" in value):
         raise ConfigError(
             f"{field} is {value!r}."[:200],
-            remedy="Give a text that is the same at each attempt, such as dag/task/run/map index.",
+            remedy="Give a string that is the same at each attempt, such as dag/task/run/map index.",
         )

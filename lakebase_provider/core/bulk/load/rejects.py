@@ -81,7 +81,7 @@ class Rejects:
         try:
             self._unnamed.replace(self._path)
         except OSError as failed:  # an error would say that the load failed
-            logger.warning("The rejected rows stay in %s: %s.", self._unnamed, failed)
+            logger.warning("The rejected rows remain in %s: %s.", self._unnamed, failed)
 
     def __call__(self, rejected: RejectedRow) -> None:
         """Put one row aside."""
@@ -154,9 +154,7 @@ def _writable(to: Any) -> Path:
     """The path, where a file may have it: better known before the rows are moved than after."""
     path = locate(to, "reject_to").local
     if path is None:
-        raise ConfigError(
-            "reject_to is no file of this machine.", remedy="Give a local path, or a table's name."
-        )
+        raise ConfigError("reject_to is not a local file.", remedy="Give a local path, or a table's name.")
     require_replaceable(path, "reject_to")
     if not path.parent.is_dir():
         raise ConfigError(

@@ -62,8 +62,8 @@ def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = 
     if len(kinds) > 1:
         (one, first), (other, second), *_ = kinds.items()
         raise ConfigError(
-            f"{place.name!r} has files of several kinds: {first!r} ({one}) and {second!r} ({other}).",
-            remedy="Name those of one kind by a pattern, such as 'folder/*.parquet'.",
+            f"{place.name!r} holds files of several kinds: {first!r} ({one}) and {second!r} ({other}).",
+            remedy="Select those of one kind with a pattern, such as 'folder/*.parquet'.",
         )
     return open_parts(found, columns, partial(_open_one, csv=csv))
 
@@ -74,8 +74,8 @@ def _suffix(place: Location) -> str:
     if found is None:
         raise ConfigError(
             f"The file {place.name!r} has no known suffix.",
-            remedy=f"Give a path that ends in {', '.join(_KINDS)}; of a folder's files, name those that are"
-            " meant by a pattern, such as 'folder/*.csv'.",
+            remedy=f"Give a path that ends in {', '.join(_KINDS)}; select a folder's files with a pattern, "
+            "such as 'folder/*.csv'.",
         )
     return found
 

@@ -65,7 +65,7 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
         return found.select(columns)
     if found.width is not None and found.width != len(columns):
         raise ColumnMismatchError(
-            f"The first row has {found.width} values, for the {len(columns)} columns "
+            f"The first row has {found.width} values for the {len(columns)} columns "
             f"{', '.join(map(repr, columns))}."
         )
     return found
@@ -84,7 +84,7 @@ def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
     csv.require_unused(f"{module} {kind}")
     if kind in ("Series", "Index") and hasattr(source, "to_frame"):
         raise ConfigError(
-            f"A {module} {kind} is one column, and no rows of a table.",
+            f"A {module} {kind} is one column, not rows of a table.",
             remedy="Give a data frame: source.to_frame('the column's name').",
         )
     if module == "pandas" and kind == "DataFrame":
@@ -121,7 +121,7 @@ def _table_of(source: Any, description: str) -> pa.Table:
 
 def _unknown(source: Any) -> ConfigError:
     return ConfigError(
-        f"A {type(source).__name__} is no source of rows.",
+        f"A {type(source).__name__} is not a source of rows.",
         remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a file, "
         "or a DB-API cursor.",
     )
@@ -129,7 +129,7 @@ def _unknown(source: Any) -> ConfigError:
 
 def _open_cursor(cursor: Any) -> Source:
     if cursor.description is None:
-        raise ConfigError("The cursor has no rows to give.", remedy="Execute a query with it first.")
+        raise ConfigError("The cursor has no result.", remedy="Execute a query with it first.")
     names = tuple(column[0] for column in cursor.description)
 
     def chunks() -> Iterator[Sequence[Any]]:
@@ -214,7 +214,7 @@ def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named:
     for index, row in enumerate(chunk, begun):
         kind = type(row).__name__
         if not isinstance(row, shape) or isinstance(row, (str, bytes)):
-            return BadValueError("no row like the first one", kind=kind, index=index)
+            return BadValueError("not a row like the first one", kind=kind, index=index)
         if named:
             missing = [name for name in names if name not in row]
             if missing:
@@ -224,4 +224,4 @@ def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named:
         if len(row) != len(names):
             reason = f"{len(row)} values, where the first row has {len(names)}"
             return BadValueError(reason, kind=kind, index=index)
-    return BadValueError("no row like the first one", kind="row", index=begun)
+    return BadValueError("not a row like the first one", kind="row", index=begun)

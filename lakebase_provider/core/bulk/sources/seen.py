@@ -80,7 +80,7 @@ class Reading:
             raise self._used("has been read to its end by an earlier attempt")
         if self._begun:
             self._set("ended")
-            raise self._used("gives none, and was read before, or reads from what was")
+            raise self._used("is empty: it, or what it reads from, was read before")
         # Who finds nothing the second time has lost nothing.
         self._set("empty")
 
@@ -99,8 +99,9 @@ class Reading:
 
     def _used(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The source of rows ({type(self._source).__name__}) {what}, and gives these rows only once.",
-            remedy="Make it anew for each attempt, or give what can be read again, such as a list.",
+            f"The source of rows ({type(self._source).__name__}) {what}, and its rows can be read only once.",
+            remedy="Create it anew for each attempt, or give something that can be read again, such as a "
+            "list.",
         )
 
 

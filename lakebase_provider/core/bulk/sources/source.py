@@ -153,7 +153,7 @@ class Source:
 def one_column(description: str) -> ConfigError:
     """The error of Arrow data that is no table."""
     return ConfigError(
-        f"{description} holds one column, and no rows of a table.",
+        f"{description} holds one column, not rows of a table.",
         remedy="Give a table: pyarrow.table({'name of the column': source}).",
     )
 
@@ -224,7 +224,7 @@ def arrow_source(
         number = 0
         for batch in found:
             if not batch.schema.equals(schema):
-                raise BadValueError("a batch of another schema", kind="record batch", index=number)
+                raise BadValueError("a batch with a different schema", kind="record batch", index=number)
             number += batch.num_rows
             for piece in (batch,) if small else _pieces(batch):
                 yield Batch(tuple(piece.columns), piece.num_rows)
@@ -248,7 +248,7 @@ def _unique(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ColumnMismatchError(
-            f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
+            f"Two columns of the source are named {twice!r}.", remedy="Rename one of them."
         )
 
 
@@ -277,7 +277,8 @@ def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
     if mark is None or not description.startswith("CSV"):
         return None
     return (
-        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+        f"If {mark!r} separates the file's fields, set delimiter={mark!r}; else give the column the table's "
+        "name."
     )
 
 

@@ -54,7 +54,7 @@ def create_table(
     twice = sorted({column for column in names if names.count(column) > 1})
     if not names or twice:
         what = f"has {', '.join(map(repr, twice))} twice" if twice else "has no columns"
-        raise ColumnMismatchError(f"The source {what}: no table {name} can be created for it.")
+        raise ColumnMismatchError(f"The source {what}: cannot create table {name} for it.")
     missing = [key for key in keys if key not in names]
     if missing:
         raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
@@ -87,8 +87,8 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         found = KNOWN_EXTENSIONS.get(kind.extension_name)
         if found is None:
             raise ConfigError(
-                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
-                remedy="Cast it in the source to a type that says what is meant, such as text.",
+                f"Column {column!r} is of the unknown extension type {kind.extension_name!r}.",
+                remedy="Cast it in the source to a standard type, such as text.",
             )
         return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -107,7 +107,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         if getattr(types, test)(kind):
             return name
     raise ConfigError(
-        f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
+        f"Column {column!r} is of Arrow's type {kind}, which has no Postgres equivalent.",
         remedy=Remedy(
             "Cast it in the source, or create the table and load without create=True.",
             options=("create",),
@@ -191,8 +191,8 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:
         raise ConfigError(
-            "The rows have no column names to create a table with.",
-            remedy="Give columns=, or rows as dicts, or create the table first.",
+            "The rows have no column names with which to create a table.",
+            remedy="Set columns=, give the rows as dicts, or create the table first.",
         )
     batches = source.batches()
     first = next(batches, None)
@@ -222,6 +222,6 @@ def _inferred(name: str, values: Any) -> pa.DataType:
         return pa.array(values).type
     except (pa.ArrowException, OverflowError) as error:
         raise ConfigError(
-            f"The type of column {name!r} does not show in the first rows.",
+            f"The type of column {name!r} cannot be inferred from the first rows.",
             remedy="Create the table first, or give Arrow data, whose types are known.",
         ) from error

@@ -162,9 +162,9 @@ def _recreate(
             changes.append(_retype(name, type_name) + f" USING NULL::{type_name}")
     if changes and not emptied:
         raise ConfigError(
-            f"Table {table.name} has other columns than the source, and 'recreate' would change them for the "
-            "rows that stay in it.",
-            remedy="Use 'add' or 'widen', or recreate where the whole table is replaced.",
+            f"Table {table.name} has different columns from the source, and 'recreate' would change them for "
+            "the rows that stay.",
+            remedy="Use 'add' or 'widen', or 'recreate' only when the whole table is replaced.",
         )
     return _alter(connection, table, changes)
 
@@ -173,12 +173,12 @@ def _mismatch(table: Table, new: Sequence[str], left_out: Iterable[Column]) -> C
     missing = [column.name for column in left_out]
     parts = []
     if new:
-        parts.append(f"the source has {_listed(new)}, which the table has not")
+        parts.append(f"the source has {_listed(new)}, which the table does not have")
     if missing:
         parts.append(f"the source lacks {_listed(missing)}")
     return ColumnMismatchError(
         f"Table {table.name}: {'; '.join(parts)}.",
-        remedy="Make the source's columns those of the table, or allow schema evolution: 'add' for new "
+        remedy="Make the source's columns match the table's, or allow schema evolution: 'add' for new "
         "columns and for nullable ones that are left out, 'recreate' for a new table.",
     )
 

@@ -122,7 +122,7 @@ class Merge:
                 f"{without} of {rows} rows have NULL in a key ({', '.join(self.keys)}).",
                 column=self.keys[0] if len(self.keys) == 1 else None,
                 kind="NULL",
-                remedy="Give each row a key, or merge by other keys.",
+                remedy="Give each row a key, or merge on other keys.",
             )
 
     def _delete(self, cursor: psycopg.Cursor[Any]) -> int:
@@ -137,7 +137,7 @@ class Merge:
         unique = _one(cursor, _UNIQUE, (self.table.oid, len(self.keys), list(self.keys)))
         if not unique:
             logger.info(
-                "%s has no unique index on (%s): it is locked against other writers while rows are merged.",
+                "%s has no unique index on (%s): locking it against other writers while rows are merged.",
                 self.table.name,
                 ", ".join(self.keys),
             )
@@ -149,7 +149,10 @@ class Merge:
         except psycopg.errors.UniqueViolation:
             if not unique:
                 raise
-            logger.info("Another session inserted the same keys into %s: on by ON CONFLICT.", self.table.name)
+            logger.info(
+                "Another session inserted the same keys into %s: using ON CONFLICT.",
+                self.table.name,
+            )
             before = _one(cursor, _INSERTED, oid)
             total = cursor.execute(self._upsert()).rowcount
         inserted = min(int(_one(cursor, _INSERTED, oid) - before), total)

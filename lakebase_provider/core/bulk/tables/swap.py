@@ -144,7 +144,7 @@ def _has_obstacles(cursor: psycopg.Cursor[Any], table: Table) -> bool:
     found = [row[0] for row in cursor.execute(_OBSTACLES, (table.oid,))]
     if found:
         logger.info(
-            "%s is not swapped for a new table (%s): its rows are deleted and inserted.",
+            "Not swapping %s for a new table (%s): deleting and inserting its rows.",
             table.name,
             "; ".join(found),
         )

@@ -72,7 +72,7 @@ def require_distinct(names: Sequence[str], format: str) -> None:
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise ColumnMismatchError(
-            f"Two columns of the query are called {twice!r}, of which {format} can hold one.",
+            f"Two columns of the query are called {twice!r}, of which {format} can hold only one.",
             remedy="Give one of them another name in the query: AS ….",
         )
 

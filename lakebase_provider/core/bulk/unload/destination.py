@@ -124,8 +124,8 @@ class Destination:
                 self._fs.mv(temporary, final)
         except FileNotFoundError as error:
             raise LoadInterruptedError(
-                f"Another unload to {self.name!r} has begun meanwhile, and removed what this one wrote.",
-                remedy="Write to one place by one unload at a time.",
+                f"Another unload to {self.name!r} has started meanwhile and removed what this one wrote.",
+                remedy="Run only one unload at a time to the same place.",
                 retryable=False,
             ) from error
 
@@ -146,6 +146,6 @@ class Destination:
             name = path.rstrip("/").rpartition("/")[2]
             if name and not _PART.match(name) and not _UNFINISHED.match(name):
                 raise ConfigError(
-                    f"The folder {self.name!r} holds {name!r}, which is no part of an unload.",
+                    f"The folder {self.name!r} holds {name!r}, which is not part of an unload.",
                     remedy="Unload to a folder of its own: its files are replaced.",
                 )

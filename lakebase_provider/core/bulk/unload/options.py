@@ -31,11 +31,11 @@ def check_unload_options(given: Mapping[str, Any]) -> None:
         _require_count("parallel", given["parallel"], "files")
         if given["parallel"] > 1 and given.get("by", "known later") is None:
             raise ConfigError(
-                "Several files are to be written, and nothing says which rows go where.",
-                remedy="Name a column by which the rows are divided, such as by='id'.",
+                "Several files are to be written, but nothing says which rows go where.",
+                remedy="Name a column by which to divide the rows, such as by='id'.",
             )
 
 
 def _require_count(name: str, value: object, what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}.", remedy=f"Give a number of {what} of 1 or more.")
+        raise ConfigError(f"{name} is {value!r}.", remedy=f"Give at least 1 as the number of {what}.")

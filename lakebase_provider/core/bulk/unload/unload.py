@@ -200,7 +200,7 @@ def _plain(connection: psycopg.Connection[Any], query: Query, params: Parameters
     text = query_text(connection, query, params)
     if not is_plain_query(text):
         raise ConfigError(
-            "The statement is no query that COPY takes.",
+            "The statement is not a query that COPY accepts.",
             remedy="Unload a SELECT, VALUES, TABLE or WITH that changes no data.",
         )
     return text
@@ -223,7 +223,7 @@ def _unload_parts(
         if found != 1:
             raise ColumnMismatchError(
                 f"The result has {found or 'no'} columns named {by!r}.",
-                remedy="Give by= the name of one of the query's columns.",
+                remedy="Set by= to the name of one of the query's columns.",
             )
         held, snapshot = [first], _export_snapshot(first)
         while len(held) < len(files):

@@ -35,7 +35,9 @@ def with_foundations(checks: Iterable[str]) -> set[str]:
     while todo:
         name = todo.pop()
         if name not in STAGES:
-            raise ConfigError(f"Unknown health check '{name}'.", remedy=f"Use of: {', '.join(STAGES)}.")
+            raise ConfigError(
+                f"Unknown health check '{name}'.", remedy=f"Use one or more of: {', '.join(STAGES)}."
+            )
         if name not in wanted:
             wanted.add(name)
             todo.extend(STAGES[name])

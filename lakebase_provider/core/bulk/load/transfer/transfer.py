@@ -109,7 +109,7 @@ class PostgresQuery:
                 self._text = server.text(self._query, self._params)
             if not is_plain_query(self._text):
                 raise ConfigError(
-                    "The statement is no query that COPY takes.",
+                    "The statement is not a query that COPY accepts.",
                     remedy="Transfer a SELECT, VALUES, TABLE or WITH that changes no data.",
                 )
             self._server = server
@@ -345,8 +345,8 @@ def _require_one_currency(connection: psycopg.Connection[Any], query: PostgresQu
         there = query.server.rows(coins)[0]
     if plain_cursor(connection).execute(coins).fetchone() != tuple(there):
         raise ColumnMismatchError(
-            f"Column {amounts[0][0]!r} is of type money, which has other decimals on the two servers"
-            " (lc_monetary).",
+            f"Column {amounts[0][0]!r} is of type money, which has different decimals on the two servers "
+            "(lc_monetary).",
             remedy="Convert it in the query and the table, such as to numeric.",
         )
 
@@ -411,11 +411,11 @@ class _Run:
         name, of, to = self._plan.columns[at]
         row = self._messages + 1
         return BadRowError(
-            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold as it is.",
+            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold unchanged.",
             row=row,
             column=name,
             kind=of.name,
-            remedy=f"Convert it in the query to what {to.name} holds, or leave the row out there.",
+            remedy=f"In the query, convert it to what {to.name} can hold, or leave the row out.",
         )
 
 
@@ -466,5 +466,5 @@ def _type_here(connection: psycopg.Connection[Any], of: Typed) -> sql.SQL:
     found = plain_cursor(connection).execute("SELECT pg_catalog.to_regtype(%s) IS NOT NULL", (of.plain_name,))
     known = (found.fetchone() or (False,))[0] and of.oid not in (2249, 2287)
     if not known:
-        logger.warning("This server has no type %s: its values are kept as text.", of.name)
+        logger.warning("This server has no type %s: keeping its values as text.", of.name)
     return sql.SQL(of.name if known else "text")  # as format_type has quoted it
