@@ -43,7 +43,7 @@ def run_demo(example_dags: Path, logs: Path) -> int:
         if not (examples / name).is_file():
             raise ConfigError(
                 f"There is no {name} in {example_dags}.",
-                remedy="Run it in a clone, or name the folder: --example-dags.",
+                remedy="Run it in a clone, or give the folder with --example-dags.",
             )
     shutil.rmtree(logs, ignore_errors=True)
     for home in ("airflow_home", "dagster_home"):
@@ -93,14 +93,14 @@ def run_demo(example_dags: Path, logs: Path) -> int:
         say("health check")
         with LakebaseClient(lake.config()) as client:
             health = client.health()
-            say("comparing the tables with what they should hold")
+            say("comparing the tables with the expected contents")
             with client.connection() as connection:
                 differences: list[Difference] = [
                     difference
                     for run in runs
                     for difference in compare_tables(connection, run.schema, _ORDERS)
                 ]
-            say("looking for secrets in all that the runs left behind")
+            say("looking for secrets in everything that the runs left behind")
             # The first part of a JWT says how it is signed and is the same for all tokens of one issuer.
             token_start = client.tokens.get().reveal().split(".")[0]
         secrets = {"a token": token_start, "the client secret": address["DATABRICKS_CLIENT_SECRET"]}

@@ -28,7 +28,7 @@ class LakebaseConsoleLink(BaseOperatorLink):
             return console_url(_config(operator))
         except Exception as error:
             # The task has failed of the same, and said so: a link is not worth a second traceback.
-            logger.debug("There is no link to the Lakebase console: %s", error)
+            logger.debug("No link to the Lakebase console: %s", error)
             return ""
 
 

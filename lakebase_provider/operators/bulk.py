@@ -219,8 +219,7 @@ class LoadingOperator(BulkOperator):
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             self.log.warning(
-                "Skipped, nothing was loaded: load_id %r had been loaded into %s already (%s)."
-                " To load again, %s.",
+                "Skipped, nothing was loaded: load_id %r was already loaded into %s (%s). To load again, %s.",
                 result.load_id,
                 result.table,
                 result.reason,
@@ -244,5 +243,5 @@ def _truth(force: bool | str | None) -> bool:
     if text not in _TRUE + _FALSE:
         from lakebase_provider.core.errors import ConfigError
 
-        raise ConfigError(f"force is {force!r}."[:200], remedy="Let it be 'true' or 'false'.")
+        raise ConfigError(f"force is {force!r}."[:200], remedy="Set it to 'true' or 'false'.")
     return text in _TRUE

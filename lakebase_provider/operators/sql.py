@@ -267,13 +267,13 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
         parts = [statements(text) for text in texts]
         if not any(parts):
-            raise _config_error("There is no statement in 'sql'.", "Give one statement at least.")
+            raise _config_error("There is no statement in 'sql'.", "Give at least one statement.")
         if self.split_statements:
             return [statement for part in parts for statement in part]
         if self.split_statements is False and self.autocommit and any(len(part) > 1 for part in parts):
             raise _config_error(
-                "With 'autocommit', split_statements=False makes one transaction of a text of several"
-                " statements, which the triggerer runs one by one.",
+                "With 'autocommit', split_statements=False runs several statements as one transaction, but "
+                "the triggerer runs them one by one.",
                 "Leave out 'autocommit', 'split_statements' or 'deferrable'.",
             )
         return [text for text, part in zip(texts, parts, strict=True) if part]
@@ -284,13 +284,13 @@ def _require_possible(
 ) -> None:
     if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
         raise _config_error(
-            "Argument 'max_xcom_rows' is no number of rows.", "Give 1 or more, or None for no limit."
+            "Argument 'max_xcom_rows' is not a number of rows.", "Give 1 or more, or None for no limit."
         )
     if given.get("autocommit") and (read_only or path is not None):
         other = "read_only" if read_only else "output_path"
         raise _config_error(
-            f"Argument '{other}' needs a transaction, which 'autocommit' leaves out.",
-            f"Give '{other}' or 'autocommit'.",
+            f"Argument '{other}' needs a transaction, which 'autocommit' rules out.",
+            f"Set either '{other}' or 'autocommit'.",
         )
     if path is not None:
         from lakebase_provider._airflow.rows.result_files import check_path
@@ -303,8 +303,8 @@ def _require_possible(
         # Not the value: a caller who spells out the default contradicts nothing.
         if given.get(name, default) != default:
             raise _config_error(
-                f"Argument '{name}' concerns rows that the task does not see with '{what}'.",
-                f"Leave '{name}' out, or '{what}'.",
+                f"Argument '{name}' applies to rows, which the task does not see with '{what}'.",
+                f"Leave out '{name}' or '{what}'.",
             )
     if deferrable:
         # Most DAG files are parsed without it, again and again.
@@ -319,12 +319,12 @@ def _require_transaction_here(given: dict[str, Any], deferrable: bool, **wanted:
         if deferrable:
             raise _config_error(
                 f"Argument '{name}' has no effect in the triggerer.",
-                f"Leave '{name}' out, or 'deferrable'.",
+                f"Leave out '{name}' or 'deferrable'.",
             )
         if name == "idempotent" and given.get("autocommit"):
             raise _config_error(
-                "Argument 'idempotent' needs a transaction, which 'autocommit' leaves out.",
-                "Give 'idempotent' or 'autocommit'.",
+                "Argument 'idempotent' needs a transaction, which 'autocommit' rules out.",
+                "Set either 'idempotent' or 'autocommit'.",
             )
 
 
@@ -339,6 +339,6 @@ def _require_at_most(limit: float, rows: int) -> None:
         from lakebase_provider.core.errors import ResultTooLargeError
 
         raise ResultTooLargeError(
-            f"A statement returned {rows} rows, more than max_xcom_rows={limit} for XCom.",
-            remedy="Set output_path to write them to a file, select fewer, or raise max_xcom_rows.",
+            f"A statement returned {rows} rows, more than max_xcom_rows={limit} allows in XCom.",
+            remedy="Set output_path to write them to a file, select fewer rows, or raise max_xcom_rows.",
         )

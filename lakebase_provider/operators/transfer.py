@@ -87,8 +87,9 @@ class LakebaseTransferOperator(LoadingOperator):
         hook = connection.get_hook(hook_params=params)  # type: ignore[no-untyped-call] # Airflow annotates it not
         if not isinstance(hook, DbApiHook):
             raise ConfigError(
-                f"Connection '{self.source_conn_id}' is of type {connection.conn_type}, which runs no SQL.",
-                remedy="Give source_conn_id a connection to a database.",
+                f"Connection '{self.source_conn_id}' is of type {connection.conn_type}, which cannot run "
+                "SQL.",
+                remedy="Set source_conn_id to a database connection.",
             )
         return hook
 

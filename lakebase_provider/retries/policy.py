@@ -44,7 +44,7 @@ if RetryPolicy is not None:
             if helps is None:
                 return RetryDecision.default()
             if not helps:
-                return RetryDecision.fail(reason=f"Not tried again, no retry helps: {reason}")
+                return RetryDecision.fail(reason=f"Not retried, a retry would not help: {reason}")
             seconds = getattr(exception, "retry_after", None)
             delay = None if seconds is None else timedelta(seconds=seconds)
             return RetryDecision.retry(delay=delay, reason=reason)

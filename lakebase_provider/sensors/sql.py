@@ -80,7 +80,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
 
                 raise ConfigError(
                     f"Argument '{functions[0]}' is a function, which cannot be sent to the triggerer.",
-                    remedy="Write the condition in SQL, or use mode='reschedule' in place of deferrable.",
+                    remedy="Write the condition in SQL, or use mode='reschedule' instead of deferrable.",
                 )
             require_json(self.parameters)
             require_no_secrets(self.hook_params)

@@ -118,4 +118,4 @@ class Writing:
 
     def _require_going(self) -> None:
         if self._stopped.is_set():
-            raise psycopg.errors.QueryCanceled("the trigger has been cancelled")
+            raise psycopg.errors.QueryCanceled("the trigger was cancelled")

@@ -92,7 +92,7 @@ class LakebaseSqlTrigger(BaseTrigger):
             result = await asyncio.wait_for(self._run_statements(), self.timeout)
         except asyncio.TimeoutError:
             error = StatementError(
-                f"The statements did not end within {self.timeout:g} s, the task's execution_timeout; "
+                f"The statements did not finish within {self.timeout:g} s, the task's execution_timeout; "
                 "they are cancelled and rolled back.",
                 remedy="Raise execution_timeout, or do less in one task.",
                 retryable=True,

@@ -202,7 +202,7 @@ def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
         ),
         (databricks(extra={"service_principal_oauth": True}), {}, {}, "without login", "OAuth secret"),
         (databricks(extra={"azure_tenant_id": "t"}), {}, {}, "without login", "Entra"),
-        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates by", "auth_type"),
+        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates with", "auth_type"),
         (
             databricks(password="p"),
             {"databricks_conn_id": 3},

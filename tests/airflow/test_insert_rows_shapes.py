@@ -125,8 +125,8 @@ def test_what_is_no_row_is_refused(hook: LakebaseHook, before: int, row: Any) ->
 @pytest.mark.parametrize(
     ("rows", "fields", "reason"),
     [
-        ([{"a": "0", "b": "1"}, ("1", "2")], None, r"Row 2 \(tuple\): no mapping"),
-        ([("1", "2"), {"a": "0", "b": "1"}], ["a", "b"], r"Row 2 \(dict\): a mapping, where the first"),
+        ([{"a": "0", "b": "1"}, ("1", "2")], None, r"Row 2 \(tuple\): not a mapping"),
+        ([("1", "2"), {"a": "0", "b": "1"}], ["a", "b"], r"Row 2 \(dict\): a mapping, unlike the first"),
         ([{"a": "0", "b": "1"}, {"a": "0"}], None, r"Row 2 \(dict\): it has no value for 'b'"),
         ([{"a": "0"}, {"a": "0", "b": "1"}], None, r"Row 2 \(dict\): it has a value for 'b'"),
         ([{"a": "0"}], ["a", "b"], r"Row 1 \(dict\): it has no value for 'b'"),
@@ -156,7 +156,7 @@ def test_rows_of_other_columns_are_refused(
     ids=lambda value: type(value).__module__ + type(value).__name__,
 )
 def test_what_gives_no_rows_is_refused(hook: LakebaseHook, rows: Any) -> None:
-    with pytest.raises(ConfigError, match="no iterable of rows"):
+    with pytest.raises(ConfigError, match="not an iterable of rows"):
         hook.insert_rows("shaped", rows, ["a", "b"])
     assert stored(hook) == []
 

@@ -120,7 +120,7 @@ async def test_several_statements_share_values_as_they_do_in_the_worker(
 
 async def test_what_the_triggerer_would_do_otherwise_is_refused(lake: LocalLakebase) -> None:
     unsplit: dict[str, Any] = {"split_statements": False, "autocommit": True, "deferrable": True}
-    with pytest.raises(AirflowFailException, match="one transaction of a text"):
+    with pytest.raises(AirflowFailException, match="several statements as one transaction"):
         run(sql="select 1; select 2", **unsplit)
     with pytest.raises(TaskDeferred):
         run(sql="select ';'; -- one;", **unsplit)

@@ -80,7 +80,7 @@ def test_up_env_token_down(shell: Shell) -> None:
 
     code, again, err = shell.run("local", "up")
     assert (code, again) == (1, "")
-    assert "already up" in err
+    assert "already running" in err
     assert len(err.splitlines()) == 2
 
     code, token, err = shell.run("token", env=variables)
@@ -104,7 +104,7 @@ def test_up_env_token_down(shell: Shell) -> None:
     for command in ("env", "down"):
         code, out, err = shell.run("local", command)
         assert (code, out) == (1, "")
-        assert "No local Lakebase 'default' is up" in err
+        assert "No local Lakebase 'default' is running" in err
 
     assert shell.run("local", "up", "--detach")[0] == 0
     assert authority.read_text() == certificate, "sslrootcert survives a restart"

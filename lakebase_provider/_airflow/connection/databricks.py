@@ -37,8 +37,8 @@ def check_clash(found: Mapping[str, object], password: Secret | None, conn_id: s
         clash = "a password"
     if clash is not None:
         raise ConfigError(
-            f"'databricks_conn_id' is set, and {clash} too.",
-            remedy=f"Keep one: connection '{conn_id}' says who asks which workspace, or this one.",
+            f"Both 'databricks_conn_id' and {clash} are set.",
+            remedy=f"Keep one: either connection '{conn_id}' or this one provides workspace and credentials.",
         )
 
 
@@ -62,8 +62,9 @@ def workspace_credentials(connection: StoredConnection) -> dict[str, object]:
     foreign = next((key for key in _FOREIGN if extras.get(key)), None)
     if foreign is not None:
         raise ConfigError(
-            f"{name} authenticates by '{foreign}'.",
-            remedy="Drop 'databricks_conn_id' and set workspace_host and auth_type, such as azure-msi, here.",
+            f"{name} authenticates with '{foreign}'.",
+            remedy="Remove 'databricks_conn_id' and set workspace_host and auth_type, such as azure-msi, "
+            "here.",
         )
     host = connection.host or extras.get("host")
     if not host:
@@ -99,7 +100,7 @@ def _principal(name: str, connection: StoredConnection, extras: Mapping[str, obj
         )
     if login and login != "token":
         raise ConfigError(
-            f"{name} has a user's name and password, which workspaces take no more.",
+            f"{name} has a user's name and password, which workspaces no longer accept.",
             remedy="Set extra service_principal_oauth to true for a service principal, or login 'token'.",
         )
     return {"token": secret}

@@ -65,13 +65,15 @@ def _require_known(name: str, where: str) -> None:
         return
     if any(row.name == name for row in settings()):
         raise ConfigError(
-            f"Setting '{name}' cannot be set for all connections, as {where} does.",
-            remedy="Put it into the connection.",
+            f"Setting '{name}' cannot be set for all connections, as in {where}.",
+            remedy="Put it in the connection.",
         )
     close = difflib.get_close_matches(name, _ROWS, n=1)
     raise ConfigError(
-        f"Unknown setting '{name}', which {where} sets for all connections.",
-        remedy=f"Did you mean '{close[0]}'?" if close else f"Settings for all are: {', '.join(_ROWS)}.",
+        f"Unknown setting '{name}', set for all connections in {where}.",
+        remedy=f"Did you mean '{close[0]}'?"
+        if close
+        else f"The settings for all connections are: {', '.join(_ROWS)}.",
     )
 
 
@@ -87,7 +89,7 @@ def told_where(error: ConfigError, said: dict[str, Said]) -> ConfigError:
     for name, one in said.items():
         if f"'{name}'" in error.message:
             return ConfigError(
-                f"{error.message} The deployment says so for all connections.",
+                f"{error.message} The deployment sets it for all connections.",
                 remedy=f"Correct {one.where}, or set '{name}' in the connection.",
             )
     return error

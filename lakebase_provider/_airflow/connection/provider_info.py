@@ -19,12 +19,12 @@ _COLUMNS = ("host", "port", "database", "user", "password")
 _OF_AIRFLOW = {
     "databricks_conn_id": {
         "label": "Databricks connection",
-        "description": "Id of a connection of type databricks whose workspace and credentials are used.",
+        "description": "Id of a databricks connection whose workspace and credentials are used.",
         "schema": {"type": ["string", "null"]},
     },
     "cursor": {
         "label": "Rows",
-        "description": "dictcursor for dicts, namedtuplecursor for named tuples; tuples when left out.",
+        "description": "dictcursor for dicts, namedtuplecursor for named tuples; tuples if left out.",
         "schema": {"type": ["string", "null"], "enum": ["dictcursor", "namedtuplecursor"]},
     },
 }
@@ -101,7 +101,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "lakebase": {
-                "description": "Settings for all connections of type lakebase; a connection's own go first.",
+                "description": "Settings for all connections of type lakebase; a connection's own settings "
+                "take precedence.",
                 "options": {
                     row.name: {
                         "description": row.description,

@@ -40,12 +40,12 @@ def copy_between(
     found = {match["direction"].split()[0].lower() for match in _STREAM.finditer(without_quotes(sql))}
     if len(found) != 1:
         raise ConfigError(
-            "The statement is no COPY with either FROM STDIN or TO STDOUT.",
-            remedy="Write COPY … FROM STDIN to load the file, COPY … TO STDOUT to write it.",
+            "The statement is not a COPY with FROM STDIN or TO STDOUT.",
+            remedy="Use COPY … FROM STDIN to load the file, or COPY … TO STDOUT to write it.",
         )
     path = locate(filename, "filename").local
     if path is None:
-        raise ConfigError("filename is no file of this machine.", remedy="Give a local path.")
+        raise ConfigError("filename is not a local file.", remedy="Give a local path.")
     if found == {"from"}:
         _load(cursor, sql, path)
     else:

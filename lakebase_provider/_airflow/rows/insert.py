@@ -360,9 +360,10 @@ def _dumped(value: Any) -> str | bytes:
 
 def _reason(value: Any, error: Exception) -> BadValueError:
     if isinstance(value, Json):
-        return BadValueError("in which something has no form in JSON", kind=type(value.obj).__name__)
+        return BadValueError("in which a value has no JSON form", kind=type(value.obj).__name__)
     text = isinstance(error, UnicodeError)
-    reason = "text that is no Unicode, such as half of a surrogate pair" if text else "which cannot be sent"
+    invalid = "text that is not valid Unicode, such as half of a surrogate pair"
+    reason = invalid if text else "which cannot be sent"
     return BadValueError(reason, kind=type(value).__name__)
 
 

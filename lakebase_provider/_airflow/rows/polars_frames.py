@@ -32,7 +32,7 @@ _DIGITS = 38
 #: Digits behind the point that later chunks may have, if the first has fewer: what avg() and division give
 #: for values between 0.0001 and 1, and more than they give for larger ones.
 _LEAST_SCALE_OF_CHUNKS = 20
-_REMEDY = "Cast the column in the query, to text or to another type, or name a type in schema_overrides."
+_REMEDY = "Cast the column in the query, to text or another type, or set a type in schema_overrides."
 
 
 def as_polars_takes_them(connection: LakebaseConnection) -> None:
@@ -158,7 +158,7 @@ class _Columns:
 
         if not all(map(Decimal.is_finite, numbers)):
             raise LoadError(
-                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot.",
+                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot hold.",
                 remedy=f"Cast it to float8 in the query, or use schema_overrides={{{name!r}: pl.Float64}}.",
             )
         whole, scale = digits_of(numbers)
@@ -167,8 +167,8 @@ class _Columns:
             declared = polars.Decimal(_DIGITS, max(scale, min(self._least_scale, room)))
         if scale > declared.scale or whole > declared.precision - declared.scale:
             raise LoadError(
-                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} "
-                f"behind it, which {declared} cannot.",
+                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} after it, "
+                f"which {declared} cannot hold.",
                 remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
             )
         return declared
@@ -179,12 +179,12 @@ def _require_readable(name: str, kind: str, values: Iterable[Any]) -> None:
     if found is None:
         return
     what = (
-        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
-        "the years 1 to 9999"
+        f"a value of type {kind} that Python cannot represent, such as infinity, 24:00 or a year outside 1 "
+        "to 9999"
     )
     raise LoadError(
         f"Column {name!r} holds {NO_FIXED_LENGTH if found.has_months else what}.",
-        remedy="Cast the column in the query, to text or to what has a value.",
+        remedy="Cast the column in the query, to text or to values that Python has.",
     )
 
 
@@ -195,7 +195,7 @@ def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:
         return polars.Series(name, values, dtype=dtype, strict=True)
     # A panic is no Exception. The values stand in the texts of both.
     except (Exception, polars.exceptions.PanicException):
-        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot.", remedy=_REMEDY) from None
+        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot hold.", remedy=_REMEDY) from None
 
 
 def _cast(series: polars.Series, dtype: Any) -> polars.Series:
@@ -205,8 +205,8 @@ def _cast(series: polars.Series, dtype: Any) -> polars.Series:
         cast: polars.Series = series.cast(dtype)
     except (Exception, polars.exceptions.PanicException):
         raise LoadError(
-            f"Column {series.name!r} is {series.dtype}, and a value of it is no {dtype}.",
-            remedy="Name another type in schema_overrides, or cast the column in the query.",
+            f"Column {series.name!r} is {series.dtype}, and one of its values is not of type {dtype}.",
+            remedy="Set another type in schema_overrides, or cast the column in the query.",
         ) from None
     return cast
 

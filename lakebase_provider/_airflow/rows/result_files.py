@@ -81,6 +81,6 @@ def _format_of(path: str) -> Format:
         if name.endswith(suffix):
             return format
     raise ConfigError(
-        f"output_path {shown(path)!r} ends in no known format.",
+        f"output_path {shown(path)!r} does not end in a known format.",
         remedy=f"End it in one of: {', '.join(_FORMATS)}.",
     )

@@ -27,11 +27,11 @@ def refuse_frames(rows: Iterable[Any]) -> None:
     """
     if any(hasattr(rows, name) for name in ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__")):
         raise ConfigError(
-            f"The rows are given as a {type(rows).__name__}, which is no iterable of rows.",
-            remedy="Load it by hook.client.load(frame, table), or give its rows as tuples.",
+            f"The rows are given as a {type(rows).__name__}, which is not an iterable of rows.",
+            remedy="Load it with hook.client.load(frame, table), or give its rows as tuples.",
         )
     if isinstance(rows, (str, bytes, bytearray, memoryview, Mapping)):
-        raise ConfigError(f"A {type(rows).__name__} is no iterable of rows.", remedy=_REMEDY)
+        raise ConfigError(f"A {type(rows).__name__} is not an iterable of rows.", remedy=_REMEDY)
 
 
 def named(
@@ -59,7 +59,7 @@ def named(
     if not isinstance(first, Mapping):
         return fields, rows
     if not first or not all(isinstance(key, str) for key in first):
-        raise _bad(1, first, "its keys are no names of columns")
+        raise _bad(1, first, "its keys are not column names")
     fields = fields or list(first)
     keys = {catalog_name(key): key for key in first}
     wanted = [keys.get(catalog_name(field), field) for field in fields]
@@ -70,7 +70,7 @@ def _by_name(rows: Iterator[Any], keys: list[str]) -> Iterator[Row]:
     known, values = set(keys), itemgetter(*keys)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise _bad(number, row, "no mapping as the first row is")
+            raise _bad(number, row, "not a mapping, as the first row is")
         if row.keys() != known:
             raise _bad(number, row, _difference(row, keys))
         found = values(row)
@@ -80,8 +80,9 @@ def _by_name(rows: Iterator[Any], keys: list[str]) -> Iterator[Row]:
 def _difference(row: Mapping[Any, Any], keys: list[str]) -> str:
     missing = [key for key in keys if key not in row]
     if missing:
-        return f"it has no value for {missing[0]!r}: NULL has to be said, as None"
-    return f"it has a value for {next(key for key in row if key not in keys)!r}, which is no column of these"
+        return f"it has no value for {missing[0]!r}: use None for NULL"
+    other = next(key for key in row if key not in keys)
+    return f"it has a value for {other!r}, which is not one of the columns"
 
 
 def as_rows(rows: list[Any], begun: int) -> list[Row]:
@@ -115,20 +116,20 @@ def require_values(rows: list[Row], width: int, begun: int) -> None:
         return
     for number, row in enumerate(rows, begun + 1):
         if len(row) != width:
-            raise _bad(number, row, f"it has {len(row)} values, for {width} columns")
+            raise _bad(number, row, f"it has {len(row)} values for {width} columns")
 
 
 def _as_row(row: Any, number: int) -> Row:
     if isinstance(row, (list, tuple)):
         return row
     if isinstance(row, Mapping):
-        raise _bad(number, row, "a mapping, where the first row is none")
+        raise _bad(number, row, "a mapping, unlike the first row")
     if isinstance(row, (str, bytes, bytearray, memoryview)):
-        raise _bad(number, row, "no row but one value")
+        raise _bad(number, row, "a single value instead of a row")
     ordered = isinstance(row, (Sequence, Iterator, ValuesView)) or hasattr(row, "__array__")
     # Such as a row of a driver; what has neither, as a set or a model of pydantic, has no order of values.
     if not ordered and not (hasattr(row, "__len__") and hasattr(row, "__getitem__")):
-        raise _bad(number, row, "no row")
+        raise _bad(number, row, "not a row")
     return tuple(row)
 
 

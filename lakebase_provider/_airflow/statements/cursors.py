@@ -80,7 +80,7 @@ def require_query(sql: str) -> None:
     """
     if not is_query(sql):
         raise ConfigError(
-            "Argument 'output_path' needs a query, whose rows are written; the last statement is "
+            "Argument 'output_path' needs a query whose rows to write; the last statement is "
             f"{first_word(sql) or 'nothing'}.",
             remedy="End 'sql' with a SELECT, VALUES, TABLE or WITH … SELECT that changes no data, or leave"
             " output_path out.",

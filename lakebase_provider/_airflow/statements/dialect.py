@@ -160,12 +160,12 @@ class LakebaseDialect(Dialect):
             ConfigError: There are no `target_fields`, or neither a primary key nor a `replace_index`.
         """
         if not target_fields:
-            raise ConfigError("Replacing rows needs the columns' names.", remedy="Give target_fields.")
+            raise ConfigError("Replacing rows needs the column names.", remedy="Give target_fields.")
         index = kwargs.get("replace_index") or self.get_primary_keys(table)
         if not index:
             raise ConfigError(
-                f"Table {table} has no primary key to replace rows by.",
-                remedy="Give replace_index, the unique column or columns.",
+                f"Table {table} has no primary key by which to replace rows.",
+                remedy="Set replace_index to the unique column or columns.",
             )
         unique = [index] if isinstance(index, str) else list(index)
         target = kwargs.get("replace_target")

@@ -106,9 +106,9 @@ def as_xcom_takes(result: Any) -> Any:
         json.dumps(serialize(taken), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StatementError(
-            f"XCom cannot take what the statement returned: {error}",
-            remedy="Select what JSON can say, as by a cast to text; or write the rows to a file by"
-            " output_path, return something else by handler, or set do_xcom_push=False.",
+            f"XCom cannot store what the statement returned: {error}",
+            remedy="Select values that JSON has, such as after a cast to text; or write the rows to a file "
+            "with output_path, return something else from handler, or set do_xcom_push=False.",
             retryable=False,
         ) from error
     return taken

@@ -87,9 +87,9 @@ def conn_id_of(
             from lakebase_provider.core.errors import ConfigError
 
             raise ConfigError(
-                f"Two connections are named: {conn_id!r} by conn_id, and {lakebase_conn_id!r}"
-                " by lakebase_conn_id.",
-                remedy="Name one, by conn_id.",
+                f"Two connections are named: {conn_id!r} by conn_id, and {lakebase_conn_id!r} by "
+                "lakebase_conn_id.",
+                remedy="Name only one, with conn_id.",
             )
         given = own
     return next(iter(given.values()), default)
@@ -149,8 +149,8 @@ def require_hook_params(params: Any) -> None:
         elif name not in _OF_THE_HOOK:
             close = difflib.get_close_matches(str(name), [*rows, *_OF_THE_HOOK], n=1)
             raise ConfigError(
-                f"hook_params hold {name!r}, which is no setting.",
-                remedy=f"Did you mean '{close[0]}'?" if close else f"Settings are: {', '.join(rows)}.",
+                f"hook_params contain {name!r}, which is not a setting.",
+                remedy=f"Did you mean '{close[0]}'?" if close else f"The settings are: {', '.join(rows)}.",
             )
 
 

@@ -35,7 +35,7 @@ def failing_fast() -> Iterator[None]:
         if not may_pass and retry_helps(error) is False:
             raise AirflowFailException(told_as_final(error)) from error
         if asked_to_end():
-            logger.warning("The task ends since %s; it is tried again as its retries say.", ASKED_TO_END)
+            logger.warning("The task is ending because %s; its retries apply.", ASKED_TO_END)
         raise
 
 

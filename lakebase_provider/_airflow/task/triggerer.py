@@ -38,8 +38,8 @@ def require_no_secrets(hook_params: Any) -> None:
     for name in hook_params:
         if name in secret:
             raise ConfigError(
-                f"hook_params hold the secret '{name}', which would be stored with the trigger.",
-                remedy="Put it into the Airflow connection.",
+                f"hook_params contain the secret '{name}', which would be stored with the trigger.",
+                remedy="Put it in the Airflow connection.",
             )
 
 
@@ -59,8 +59,8 @@ def _checked(name: str, value: Any) -> Any:
 
     remedy = "Pass its text and let the server convert it, such as %(name)s::timestamptz or ::numeric."
     if isinstance(value, tuple):
-        remedy = "Pass a list; IN %(name)s takes one, too."
+        remedy = "Pass a list; IN %(name)s accepts one too."
     raise ConfigError(
-        f"Parameter {name} holds a {type(value).__name__}, which does not travel to the triggerer as JSON.",
+        f"Parameter {name} holds a {type(value).__name__}, which cannot be sent to the triggerer as JSON.",
         remedy=remedy,
     )

@@ -261,7 +261,7 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             raise LocalLakebaseError(
                 f"The local Lakebase on port {self._port} does not answer: {error}.",
-                remedy="Start it again; it ends with the process that started it.",
+                remedy="Start it again; it stops with the process that started it.",
             ) from without_locals(error)
         finally:
             connection.close()

@@ -97,7 +97,9 @@ class LocalLakebase:
             LocalLakebaseError: It is not started.
         """
         if self._server is None:
-            raise LocalLakebaseError("The local Lakebase is not started.", remedy="Use it in a `with` block.")
+            raise LocalLakebaseError(
+                "The local Lakebase has not been started.", remedy="Use it in a `with` block."
+            )
         return self._server.running
 
     @property
