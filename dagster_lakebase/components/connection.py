@@ -29,15 +29,15 @@ def _secret(name: str) -> dg.Resolver:
         # Text would be the secret itself, or a template that becomes it: both would be stored and shown.
         if value is not None and not isinstance(value, EnvironmentVariable):
             raise dg.DagsterInvalidDefinitionError(
-                f"{name} is a secret and was given as {type(value).__name__}. "
-                f"Give the name of its environment variable: {name}: {{env: {setting(name).env[0]}}}."
+                f"{name} is a secret, but was given as {type(value).__name__}. Give the name of its "
+                f"environment variable: {name}: {{env: {setting(name).env[0]}}}."
             )
         return value
 
     return dg.Resolver(
         resolve,
         model_field_type=EnvironmentVariable | str | None,
-        description=f"{setting(name).description} By the name of its environment variable.",
+        description=f"{setting(name).description} Given as the name of its environment variable.",
         inject_before_resolve=False,
     )
 
@@ -131,6 +131,7 @@ Connection = Annotated[
         _resource_key,
         model_field_type=str,
         inject_before_resolve=False,
-        description="Key of a LakebaseResource, or {{ context.load_component('…') }} of what binds it.",
+        description="Key of a LakebaseResource, or {{ context.load_component('…') }} of the component that "
+        "binds it.",
     ),
 ]

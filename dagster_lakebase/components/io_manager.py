@@ -24,7 +24,7 @@ def _connection(context: dg.ResolutionContext, value: Any) -> _Connection:
         return value
     raise dg.DagsterInvalidDefinitionError(
         f"connection is a {type(value).__name__}. Give the resource_key of a LakebaseConnectionComponent, or "
-        "\"{{ context.load_component('…') }}\" of it."
+        "its \"{{ context.load_component('…') }}\"."
     )
 
 
@@ -52,15 +52,15 @@ with _a_field_named_schema():
                 _connection,
                 model_field_type=str,
                 inject_before_resolve=False,
-                description="resource_key of a LakebaseConnectionComponent, or "
-                "{{ context.load_component('…') }} of it.",
+                description="resource_key of a LakebaseConnectionComponent, or its "
+                "{{ context.load_component('…') }}.",
             ),
         ] = "lakebase"
         resource_key: Annotated[
             str, dg.Resolver.default(description="The key under which the I/O manager is bound.")
         ] = "io_manager"
         schema: Annotated[
-            str | None, dg.Resolver.default(description="Schema of assets whose metadata name none.")
+            str | None, dg.Resolver.default(description="Schema of assets whose metadata names none.")
         ] = None  # type: ignore[assignment] # see above
         mode: Annotated[
             Literal["replace", "append"],
@@ -69,7 +69,7 @@ with _a_field_named_schema():
         schema_evolution: Annotated[
             Literal["error", "add", "widen", "recreate"],
             dg.Resolver.default(
-                description="What happens by default if an output's columns are not the table's."
+                description="What happens by default if an output's columns do not match the table's."
             ),
         ] = "error"
         default_load_type: Annotated[
@@ -111,7 +111,7 @@ with _a_field_named_schema():
             keys = ", ".join(sorted(repr(one.resource_key) for one in found)) or "none"
             raise dg.DagsterInvalidDefinitionError(
                 f"connection is {self.connection!r}, which {len(named)} LakebaseConnectionComponents bind; "
-                f"there are: {keys}. Add one by 'dg scaffold defs "
+                f"there are: {keys}. Add one with 'dg scaffold defs "
                 "dagster_lakebase.LakebaseConnectionComponent lakebase', or bind LakebaseIOManager to a "
                 "LakebaseResource in Python."
             )

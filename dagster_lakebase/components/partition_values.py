@@ -47,15 +47,15 @@ def each_partition(context: dg.AssetExecutionContext) -> list[dict[str, Any]]:
     """What each partition of the run gives by itself; for an asset without partitions one that gives nothing.
 
     Raises:
-        ConfigError: The asset has partitions, and the run is of none.
+        ConfigError: The asset has partitions, but the run is for none.
     """
     definition = context.assets_def.partitions_def
     if definition is None:
         return [{}]
     if not context.has_partition_key and not context.has_partition_key_range:
         raise ConfigError(
-            f"{context.asset_key.to_user_string()} has partitions, and the run is of none.",
-            remedy="Materialize one or several of its partitions.",
+            f"{context.asset_key.to_user_string()} has partitions, but the run is for none.",
+            remedy="Materialize one or more of its partitions.",
         )
     return [
         {"partition_keys": [str(key)], **_of_key(key), **_window(definition, key)}

@@ -14,7 +14,7 @@ _KEY = "lakebase"
 #: Files that may name a connection.
 _DEFINITIONS = (".yaml", ".yml", ".py")
 _QUERY = """\
--- Runs in one transaction. Bind parameters are written %(name)s and given under "parameters" in defs.yaml;
+-- Runs in one transaction. Bind parameters are written as %(name)s and set under "parameters" in defs.yaml;
 -- a partitioned asset has %(partition_key)s, and by time %(partition_start)s and %(partition_end)s.
 SELECT 1;
 """
@@ -47,7 +47,7 @@ class ConnectionScaffolder(dg.Scaffolder[ConnectionParams]):
 class SqlParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseSqlComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
     table: str = Field(default="", description="The table that the SQL fills, as schema.table.")
     connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
 
@@ -77,7 +77,7 @@ class SqlScaffolder(dg.Scaffolder[SqlParams]):
 class IOManagerParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseIOManagerComponent``."""
 
-    schema_name: str = Field(default="", description="Schema of assets whose metadata name none.")
+    schema_name: str = Field(default="", description="Schema of assets whose metadata names none.")
     resource_key: str = Field(
         default="io_manager", description="The key under which the I/O manager is bound."
     )
@@ -105,7 +105,7 @@ class IOManagerScaffolder(dg.Scaffolder[IOManagerParams]):
 class LoadParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseLoadComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
     table: str = Field(default="", description="The table that the files go to, as schema.table.")
     source: str = Field(
         default="landing/*.parquet",
@@ -163,8 +163,8 @@ class HealthScaffolder(dg.Scaffolder[HealthParams]):
 class ObservationParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseObservationComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
-    table: str = Field(default="", description="The table, as schema.table; the asset's key when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
+    table: str = Field(default="", description="The table, as schema.table; the asset's key if left out.")
     timestamp_column: str = Field(
         default="", description="A column that holds the time of each row's last write."
     )

@@ -61,7 +61,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         list[dg.ResolvedAssetSpec],
         dg.Resolver.default(
             description="The assets that the SQL makes. The metadata dagster/table_name names an asset's "
-            "table, which has to be there after the SQL ran, and whose columns are then shown.",
+            "table, which must exist after the SQL has run, and whose columns are then shown.",
         ),
     ]
     parameters: Annotated[
@@ -70,13 +70,13 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
     count_rows: Annotated[
         bool,
         dg.Resolver.default(
-            description="Whether to count the rows of each asset's table, which reads all of it, for "
-            "dagster/row_count.",
+            description="Whether to count the rows of each asset's table for dagster/row_count, which reads "
+            "the whole table.",
         ),
     ] = False
     name: Annotated[
         str | None,
-        dg.Resolver.default(description="The op's name; that of the asset when left out."),
+        dg.Resolver.default(description="The op's name; the asset's if left out."),
     ] = None
     pool: Annotated[
         str | None, dg.Resolver.default(description="The concurrency pool that limits how many run at once.")
@@ -90,7 +90,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                 value cannot be used; or the SQL asks for one that there is not.
         """
         if not self.assets:
-            raise dg.DagsterInvalidDefinitionError("assets is empty. Name what the SQL makes.")
+            raise dg.DagsterInvalidDefinitionError("assets is empty. Name the assets that the SQL makes.")
         source = self._source(context)
         self._check_parameters(source)
         shown = source.metadata()
@@ -138,7 +138,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             path = context.path / self.sql.path
             if not path.is_file():
                 raise dg.DagsterInvalidDefinitionError(
-                    f"sql.path names no file: {self.sql.path!r} in {context.path}."
+                    f"sql.path is not a file: {self.sql.path!r} in {context.path}."
                 )
             source = _Source(path.read_text(encoding="utf-8"), _shown(path, context.project_root))
         if not source.text.strip():
@@ -151,7 +151,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         for name, value in self.parameters.items():
             if name.startswith(PREFIX):
                 raise dg.DagsterInvalidDefinitionError(
-                    f"Parameter {name!r}: names that begin with {PREFIX!r} are the partition's. "
+                    f"Parameter {name!r}: names that begin with {PREFIX!r} are reserved for the partition. "
                     "Give it another name."
                 )
             if isinstance(value, Mapping):
@@ -164,7 +164,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         if missing := source.statement.missing(given):
             raise dg.DagsterInvalidDefinitionError(
                 f"{source.name}: {missing_values(missing, given)} Add it to parameters, or correct its name; "
-                "those of a partition are there for an asset with partitions."
+                "those of a partition exist only for an asset with partitions."
             )
 
 
@@ -197,8 +197,8 @@ class _Source:
         if missing := self.statement.missing(values):
             raise ConfigError(
                 f"{self.name}: {missing_values(missing, values)}",
-                remedy="Materialize one partition: partition_key is that of a single one. For several, use "
-                "partition_keys or, for partitions by time, partition_start and partition_end.",
+                remedy="Materialize one partition: partition_key exists only for a single one. For several, "
+                "use partition_keys or, for time partitions, partition_start and partition_end.",
             )
         import psycopg
 
@@ -233,7 +233,7 @@ def _not_made(
             remedy = error.remedy
     return TableNotFoundError(
         f"{source} has run, but there is no table {table}, which {TABLE_NAME} of asset "
-        f"{key.to_user_string()} names; it is undone.",
+        f"{key.to_user_string()} names; its changes are rolled back.",
         remedy=remedy,
     )
 

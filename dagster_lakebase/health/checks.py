@@ -25,27 +25,29 @@ class LakebaseHealthCheckConfig(dg.Config):
 
     checks: list[str] | None = Field(
         default=None,
-        description="Stages to run, with those that they build on; all when left out. They are: resolve, "
+        description="Stages to run, with those that they depend on; all if left out. They are: resolve, "
         "credential, dns, tcp, tls, login, query, write.",
     )
     timeout: float | None = Field(
-        default=None, description="Seconds for each stage. The resource's connect_budget when left out."
+        default=None,
+        description="Timeout of each stage in seconds. The resource's connect_budget if left out.",
     )
     max_connect_ms: float | None = Field(
-        default=None, description="Milliseconds that a connect to a compute that is awake may take."
+        default=None, description="Milliseconds that connecting to an awake compute may take."
     )
     max_wake_seconds: float | None = Field(
-        default=None, description="Seconds that a suspended compute may take until it lets somebody in."
+        default=None, description="Seconds that a suspended compute may take to accept a connection."
     )
     min_token_seconds: float | None = Field(
-        default=None, description="Seconds that the token must have left to live."
+        default=None, description="Seconds of life that the token must have left."
     )
     max_connections_used: float | None = Field(
         default=None, description="Share of the server's connections that may be in use, such as 0.8."
     )
     fail_on: str = Field(
         default="warn",
-        description="warn: fail if a stage fails or one of these limits is passed. error: for a stage alone.",
+        description="warn: fail if a stage fails or one of these limits is exceeded. error: only if a stage "
+        "fails.",
     )
 
     @model_validator(mode="after")

@@ -24,7 +24,8 @@ from lakebase_provider.core.errors.remedy import without_options
 
 _INPUT = "Annotate the input with one of these, or set default_load_type."
 _OUTPUT = (
-    "Return one of these. What stores nothing is annotated with '-> None', or returns a MaterializeResult."
+    "Return one of these. An asset that stores nothing is annotated with '-> None' or returns a "
+    "MaterializeResult."
 )
 
 
@@ -66,7 +67,7 @@ class LakebaseDbIOManager(DbIOManager):
         if obj is None:
             raise dg.DagsterInvariantViolationError(
                 "The output is None. An asset or op that stores nothing is annotated with '-> None'; one "
-                "that has no rows this time returns a frame without rows."
+                "that has no rows this time returns an empty frame."
             )
         handler = self._handler(type(obj), _OUTPUT)
         # Before anything is sent: what the metadata say may be wrong.
@@ -124,7 +125,8 @@ class LakebaseDbIOManager(DbIOManager):
         database = database_of(key, metadata)
         if database not in (None, self._database) and isinstance(context, dg.OutputContext):
             context.log.warning(
-                "dagster/table_name names database %r; table %s of this connection's database %r is written.",
+                "dagster/table_name names database %r; writing table %s in this connection's database %r "
+                "instead.",
                 database,
                 table,
                 self._database,
@@ -160,7 +162,7 @@ class LakebaseDbIOManager(DbIOManager):
             return
         found = getattr(kind, "__qualname__", None) or str(kind)
         raise dg.DagsterInvariantViolationError(
-            f"LakebaseIOManager stores and loads no {found}, but pandas and Polars data frames, Arrow "
+            f"LakebaseIOManager does not store or load {found}, only pandas and Polars data frames, Arrow "
             f"tables, record batches, readers of them, and iterators of record batches. {remedy}"
         )
 

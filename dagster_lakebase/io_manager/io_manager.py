@@ -79,12 +79,12 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
 
     lakebase: dg.ResourceDependency[LakebaseResource]
     schema_: str | None = Field(
-        default=None, alias="schema", description="Schema of assets whose metadata name none."
+        default=None, alias="schema", description="Schema of assets whose metadata names none."
     )
     mode: str = Field(default="replace", description="How outputs are written by default: replace or append.")
     schema_evolution: str = Field(
         default="error",
-        description="What happens by default if an output's columns are not the table's: "
+        description="What happens by default if an output's columns do not match the table's: "
         "error, add, widen or recreate.",
     )
     default_load_type: str | None = Field(

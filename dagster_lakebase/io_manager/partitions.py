@@ -78,7 +78,7 @@ def _dimensions(
     if not isinstance(expression, str) or not expression:
         raise ConfigError(
             "The asset has partitions, but its metadata has no partition_expr.",
-            remedy='Name the column that tells the partition: metadata={"partition_expr": "ordered_at"}.',
+            remedy='Name the column that holds the partition: metadata={"partition_expr": "ordered_at"}.',
         )
     return [("", definition, expression)]
 
@@ -123,8 +123,8 @@ class _Side:
             self._expression = sql.Identifier(text)
         elif _NAME.fullmatch(text):
             raise ConfigError(
-                f"{self._where} is {text!r}, which is no column of table {table.name}.",
-                remedy="Name a column as it stands in the table (upper case counts), or give an expression.",
+                f"{self._where} is {text!r}, which is not a column of table {table.name}.",
+                remedy="Give a column's exact name (it is case-sensitive), or an expression.",
             )
         else:
             # An expression is the author's own SQL, like the body of the asset.
@@ -165,8 +165,8 @@ class _Side:
         wall = moment.replace(tzinfo=None, fold=0)
         if first and _is_repeated(moment):
             raise ConfigError(
-                f"{self._where} is a {self._type}, which cannot tell the hour before the clock is turned "
-                f"back from the hour after it, and a partition begins at {wall}.",
+                f"{self._where} is a {self._type}, which cannot distinguish the hours before and after the "
+                f"clock is turned back, and a partition begins at {wall}.",
                 remedy="Partition on a column of type timestamptz.",
             )
         if self._type == "timestamp":

@@ -66,8 +66,8 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         )
         if stored.outside:
             raise LoadError(
-                f"{stored.outside} of {stored.rows} rows do not belong to the partitions of this run, which "
-                "would write them beside what the run of their own partition writes.",
+                f"{stored.outside} of {stored.rows} rows do not belong to this run's partitions: the run of "
+                "their own partition would write them again.",
                 remedy="Filter the output by the partition, or correct partition_expr.",
             )
         for change in stored.changes:

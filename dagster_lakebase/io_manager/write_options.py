@@ -57,8 +57,8 @@ class WriteOptions:
         given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
         if unknown := sorted(given.keys() - set(known.values())):
             raise ConfigError(
-                f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
-                remedy=f"Use of: {', '.join(known.values())}.",
+                f"Metadata {', '.join(map(repr, unknown))} is unknown to this I/O manager.",
+                remedy=f"Use one or more of: {', '.join(known.values())}.",
             )
         options = cls(
             cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
@@ -72,7 +72,7 @@ class WriteOptions:
         if (options.mode == "upsert") != bool(options.keys):
             raise ConfigError(
                 f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
-                remedy=f"Name the columns that tell a row in {known['keys']}, for 'upsert' and only for it.",
+                remedy=f"Name the columns that identify a row in {known['keys']}; only 'upsert' takes them.",
             )
         if options.delete == "missing" and options.mode != "upsert":
             raise ConfigError(

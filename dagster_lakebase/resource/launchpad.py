@@ -64,9 +64,9 @@ def _require_same_place(given: Any, defined: Any, secret: str) -> None:
             own = os.environ.get(own["env"])
         if value != own:
             raise ConfigError(
-                f"The run's configuration changes '{name}', and masks '{secret}', which the definitions have "
-                "for where they lead.",
-                remedy=f"Leave '{name}' as the definitions have it, or enter '{secret}' too.",
+                f"The run's configuration changes '{name}' but masks '{secret}', which belongs to the "
+                f"definitions' '{name}'.",
+                remedy=f"Leave '{name}' as in the definitions, or enter '{secret}' too.",
             )
 
 

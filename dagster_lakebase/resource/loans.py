@@ -56,9 +56,9 @@ class Loans:
                 continue
             if log is not None:
                 log.warning(
-                    "A connection that was lent at %s was not handed back before the resource's teardown. "
-                    "It is closed, and what it had not committed is rolled back.\nRemedy: use "
-                    "get_connection() and get_async_connection() in a `with` block.",
+                    "A connection that was lent at %s was not returned before the resource's teardown. It "
+                    "is closed, and its uncommitted work is rolled back.\nRemedy: use get_connection() and "
+                    "get_async_connection() in a `with` block.",
                     where,
                 )
             _close(loan)

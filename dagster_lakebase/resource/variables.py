@@ -35,6 +35,6 @@ def resolved(name: str, value: Any) -> Any:
 def variable_not_set(name: str, variable: str) -> ConfigError:
     """What to raise for a setting whose variable is not set."""
     return setting(name).error(
-        f"is to be read from the environment variable '{variable}', which is not set",
+        f"is read from the environment variable '{variable}', which is not set",
         remedy=f"Set {variable} where Dagster's processes start.",
     )

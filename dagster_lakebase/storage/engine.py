@@ -110,7 +110,7 @@ class NestingPool(QueuePool):
         count = self._borrower.count
         if not count[0] and not self._turns.acquire(timeout=self._timeout):
             raise CheckoutTimeoutError(
-                f"{self._most} threads held connections for all of {self._timeout:g} seconds.\n"
+                f"{self._most} threads held connections for the whole {self._timeout:g} seconds.\n"
                 "Remedy: raise max_size of the storage in dagster.yaml."
             )
         with self._counting:

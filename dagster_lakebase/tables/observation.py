@@ -144,7 +144,7 @@ def build_lakebase_table_observation_sensor(
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         required_resource_keys={resource_key},
-        description="Observes what the database knows of tables.",
+        description="Observes what the database knows about tables.",
     )
     def lakebase_tables(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         found = observer.observe(getattr(context.resources, resource_key), specs)
@@ -177,7 +177,8 @@ class _Found:
         if self.missing:
             raise TableNotFoundError(
                 self.missing_text(),
-                remedy=f"Check schema and name (upper case counts), or name the table by {TABLE_NAME}.",
+                remedy=f"Check schema and name (they are case-sensitive), or name the table with "
+                f"{TABLE_NAME}.",
             )
 
 

@@ -44,7 +44,7 @@ class TableOwners:
                 named = ", ".join(key.to_user_string() for key in sorted(keys))
                 raise dg.DagsterInvalidDefinitionError(
                     f"Assets {named} would share table {table}: each would replace the other's rows. Give "
-                    f'each a table of its own by its metadata, such as {{"{TABLE_NAME}": '
+                    f'each its own table in its metadata, such as {{"{TABLE_NAME}": '
                     f'"{table.schema}.{"_".join(context.asset_key.path)}"}}; an asset that stores nothing is '
                     "annotated with '-> None'."
                 )

@@ -248,9 +248,9 @@ def test_multi_partitions(table: LocalLakebase) -> None:
     ("attributes", "message"),
     [
         ({"sql": "  \n"}, "sql is empty"),
-        ({"sql": {"path": "absent.sql"}}, "sql.path names no file: 'absent.sql'"),
+        ({"sql": {"path": "absent.sql"}}, "sql.path is not a file: 'absent.sql'"),
         ({"sql": "SELECT 1", "assets": []}, "assets is empty"),
-        ({"sql": "SELECT 1", "parameters": {"partition_key": "x"}}, "are the partition's"),
+        ({"sql": "SELECT 1", "parameters": {"partition_key": "x"}}, "are reserved for the partition"),
         ({"sql": "SELECT 1", "parameters": {"order": {"id": 1}}}, "%(order)s::jsonb"),
         ({"sql": "SELECT 1", "connection": "{{ 3 }}"}, "connection is a int"),
     ],
