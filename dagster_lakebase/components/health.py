@@ -16,7 +16,7 @@ from lakebase_provider.core.upkeep.health.limits import HealthThresholds
 
 @dg.scaffold_with(HealthScaffolder)
 class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Asset checks of the way to Lakebase, stage by stage, and a sensor that observes it between runs."""
+    """Asset checks of the path to Lakebase, stage by stage, and a sensor that observes it between runs."""
 
     connection: Connection = "lakebase"
     assets: Annotated[
@@ -68,7 +68,7 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
         """The checks and the sensor.
 
         Raises:
-            DagsterInvalidDefinitionError: A stage is unknown, or a limit cannot be kept to.
+            DagsterInvalidDefinitionError: A stage is unknown, or a limit is invalid.
         """
         try:
             thresholds = HealthThresholds(

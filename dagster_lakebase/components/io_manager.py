@@ -14,7 +14,7 @@ from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.scaffolding import IOManagerScaffolder
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
 
-#: A key that some component binds a connection to, or the component itself.
+#: A key to which a component binds a connection, or the component itself.
 _Connection = str | LakebaseConnectionComponent
 
 
@@ -30,7 +30,7 @@ def _connection(context: dg.ResolutionContext, value: Any) -> _Connection:
 
 @contextmanager
 def _a_field_named_schema() -> Iterator[None]:
-    """pydantic has an old method of that name, which nobody calls here."""
+    """pydantic has a deprecated method of that name, which nobody calls here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message='Field name "schema"', category=UserWarning)
         yield
@@ -40,7 +40,7 @@ with _a_field_named_schema():
 
     @dg.scaffold_with(IOManagerScaffolder)
     class LakebaseIOManagerComponent(dg.Component, dg.Resolvable, dg.Model):
-        """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+        """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
         Its fields are those of :class:`dagster_lakebase.LakebaseIOManager`; the connection is that of a
         :class:`dagster_lakebase.LakebaseConnectionComponent` of the same project.
@@ -79,7 +79,7 @@ with _a_field_named_schema():
 
         @classmethod
         def model(cls) -> type[BaseModel]:
-            """What the YAML is checked by."""
+            """The schema that validates the YAML."""
             with _a_field_named_schema():
                 return super().model()
 
@@ -102,8 +102,8 @@ with _a_field_named_schema():
         def _bound(self, context: dg.ComponentLoadContext) -> LakebaseConnectionComponent:
             if isinstance(self.connection, LakebaseConnectionComponent):
                 return self.connection
-            # Not by the resource that the key stands for: Dagster nests resources, not their keys. Those
-            # with the same settings share one pool.
+            # Not through the resource behind the key: Dagster nests resources, not their keys. Resources with
+            # the same settings share one pool.
             found = context.component_tree.get_all_components(of_type=LakebaseConnectionComponent)
             named = [one for one in found if one.resource_key == self.connection]
             if len(named) == 1:

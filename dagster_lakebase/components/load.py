@@ -1,4 +1,4 @@
-"""A load as a component: files that land somewhere, each of them once in a table."""
+"""A load as a component: loads files into a table as they land, each of them once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.result import LoadResult
 
 _COUNTS = ("inserted", "updated", "unchanged", "deleted", "rejected")
-#: What of a partition is no text.
+#: Partition values that are not text.
 _NO_TEXTS = frozenset({"partition_keys", "partition_start", "partition_end"})
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -36,12 +36,12 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dg.scaffold_with(LoadScaffolder)
 class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
-    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) by COPY, each file once.
+    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) with COPY, each file once.
 
     ``source`` is a path, a URI or a pattern of them. Each file is a transaction of its own, and is loaded
-    once by its ``load_id``: a materialization loads what has landed since the last one, and goes on where a
-    failed one ended. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the source
-    stand for the partition; with them and ``{file}`` and ``{run_id}`` one may write another ``load_id``.
+    once by its ``load_id``: a materialization loads what has landed since the last one, and continues where a
+    failed one stopped. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the
+    source stand for the partition; they, ``{file}`` and ``{run_id}`` may also be used in ``load_id``.
     """
 
     connection: Connection = "lakebase"
@@ -288,9 +288,9 @@ class LandedFile:
     """A file that has landed.
 
     Attributes:
-        name: What it is called in ids, logs and metadata: relative to the component's folder, if its source
-            was given so, whichever machine that lies on.
-        source: What a load takes.
+        name: Its name in ids, logs and metadata: relative to the component's folder if its source is, so that
+            it is the same on every machine.
+        source: The source for a load.
     """
 
     name: str
@@ -303,24 +303,24 @@ def fields_of(text: str) -> list[str]:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with values in the place of the names in braces."""
+    """The text with the names in braces replaced by their values."""
     return _FIELD.sub(lambda field: values[field[1]], text)
 
 
 def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[LandedFile]:
-    """The files that a path stands for, in the order of their names.
+    """The files that a path stands for, sorted by name.
 
-    Of a pattern's matches those are left out that begin with a dot or an underscore, as what is still being
-    written does by custom.
+    A pattern's matches that begin with a dot or an underscore are left out, since files still being written
+    are named like that.
 
     Args:
         source: A local path, relative to the folder or not, or a URI; it may hold ``*``, ``?``, ``[…]`` and
             ``**``, and names in braces.
         folder: The component's folder.
-        values: What stands for the names in braces.
+        values: Values for the names in braces.
 
     Raises:
-        ConfigError: A value would lead out of its folder, or the path is none that may be read.
+        ConfigError: A value would point outside its folder, or the path must not be read.
     """
     from lakebase_provider.core.bulk.files.locations import locate, protocol_of
 
@@ -339,7 +339,7 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
     whole = path if path.is_absolute() else folder / path
     if not has_pattern:
         return [LandedFile(path.as_posix(), whole)]
-    # Not Path.glob, which takes no absolute pattern.
+    # Not Path.glob, which does not accept absolute patterns.
     matches = sorted(map(Path, glob.glob(str(whole), recursive=True)))  # noqa: PTH207
     return [
         LandedFile((match if path.is_absolute() else match.relative_to(folder)).as_posix(), match)
@@ -354,7 +354,7 @@ def _is_whole(path: PurePath, pattern: PurePath) -> bool:
 
 
 def _require_plain(name: str, value: Any) -> None:
-    """Keys of partitions may come from whoever launches a run."""
+    """Partition keys may come from whoever launches a run."""
     if any(part in ("", ".", "..") for part in re.split(r"[/\\]", value)):
         raise ConfigError(
             f"source holds {{{name}}}, which is {value!r}: it would point to another folder.",

@@ -17,10 +17,10 @@ from dagster_lakebase.tables.observation import (
 
 @dg.scaffold_with(ObservationScaffolder)
 class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Observable assets of tables that something else than Dagster writes, and a schedule to observe them.
+    """Observable assets for tables written outside Dagster, and a schedule to observe them.
 
-    What depends on such an asset can be materialized when the table has changed, by an automation condition.
-    Tables that Dagster itself makes are observed by a sensor.
+    An automation condition can materialize dependents of such an asset when the table has changed. A sensor
+    observes tables that Dagster itself makes.
     """
 
     connection: Connection = "lakebase"
@@ -73,7 +73,7 @@ class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
         """The observable assets with their job and schedule, and the sensor.
 
         Raises:
-            DagsterInvalidDefinitionError: There are no assets, or a name of a table cannot be read.
+            DagsterInvalidDefinitionError: There are no assets, or a table's name is malformed.
         """
         if not self.assets and not self.materialized_assets:
             raise dg.DagsterInvalidDefinitionError(

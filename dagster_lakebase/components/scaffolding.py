@@ -1,4 +1,4 @@
-"""What ``dg scaffold defs`` writes: definitions that ``dg check`` accepts as they are."""
+"""What ``dg scaffold defs`` writes: definitions that ``dg check`` accepts unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConnectionParams(BaseModel):
 
 
 class ConnectionScaffolder(dg.Scaffolder[ConnectionParams]):
-    """Writes a connection that takes from the environment what is not said."""
+    """Writes a connection that reads from the environment what is left out."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ConnectionParams]:
@@ -53,7 +53,7 @@ class SqlParams(BaseModel):
 
 
 class SqlScaffolder(dg.Scaffolder[SqlParams]):
-    """Writes an asset and its SQL, and a connection where the project has none."""
+    """Writes an asset and its SQL, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[SqlParams]:
@@ -61,7 +61,7 @@ class SqlScaffolder(dg.Scaffolder[SqlParams]):
         return SqlParams
 
     def scaffold(self, request: dg.ScaffoldRequest[SqlParams]) -> None:
-        """Write ``defs.yaml`` and the file of SQL beside it."""
+        """Write ``defs.yaml`` and the SQL file next to it."""
         folder = _folder(request)
         params = request.params
         asset = _asset(params.asset or folder.name, params.table)
@@ -85,7 +85,7 @@ class IOManagerParams(BaseModel):
 
 
 class IOManagerScaffolder(dg.Scaffolder[IOManagerParams]):
-    """Writes an I/O manager, and a connection where the project has none."""
+    """Writes an I/O manager, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[IOManagerParams]:
@@ -115,7 +115,7 @@ class LoadParams(BaseModel):
 
 
 class LoadScaffolder(dg.Scaffolder[LoadParams]):
-    """Writes a load and the folder where files land, and a connection where the project has none."""
+    """Writes a load and the folder where files land, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[LoadParams]:
@@ -146,7 +146,7 @@ class HealthParams(BaseModel):
 
 
 class HealthScaffolder(dg.Scaffolder[HealthParams]):
-    """Writes a health check, and a connection where the project has none."""
+    """Writes a health check, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[HealthParams]:
@@ -172,7 +172,7 @@ class ObservationParams(BaseModel):
 
 
 class ObservationScaffolder(dg.Scaffolder[ObservationParams]):
-    """Writes an observed table, and a connection where the project has none."""
+    """Writes an observed table, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ObservationParams]:
@@ -227,7 +227,7 @@ def _asset(key: str, table: str) -> dict[str, Any]:
 
 
 def _folder(request: dg.ScaffoldRequest[Any]) -> Path:
-    # What is appended to an existing file comes with the file as its target.
+    # For an appended definition, the target is the existing file.
     return request.target_path.parent if request.append else request.target_path
 
 

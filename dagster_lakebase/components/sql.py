@@ -1,4 +1,4 @@
-"""SQL as a component: assets that are made where the data are."""
+"""SQL as a component: assets that are made where the data is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from dagster_lakebase.resource.resource import LakebaseResource
 
-#: Statements whose result says how many rows they wrote; so does a SELECT that returns none, CREATE TABLE AS.
+#: Statements whose result tells how many rows they wrote; so does CREATE TABLE AS, a SELECT that returns
+#: none.
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"})
 
 
@@ -34,16 +35,16 @@ class SqlFile(dg.Model):
 
 @dg.scaffold_with(SqlScaffolder)
 class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Assets that SQL makes in Lakebase, in one transaction, with values bound and never pasted into it.
+    """Assets that SQL makes in Lakebase, in one transaction, with values bound, never inserted into the text.
 
     A parameter is written ``%(name)s``. Its value comes from ``parameters``, or from the partition that is
-    materialized: ``partition_key``, ``partition_keys`` (an array, for ``= ANY(…)``), for partitions by time
+    materialized: ``partition_key``, ``partition_keys`` (an array, for ``= ANY(…)``), for time partitions
     ``partition_start`` and ``partition_end`` (timestamptz; the end is not part of it), and for
-    multi-partitions one ``partition_<dimension>`` for each. What stands in a comment or in quotes is text and
-    asks for no value, and a per cent sign that begins no parameter stands for itself.
+    multi-partitions one ``partition_<dimension>`` for each. A placeholder in a comment or in quotes is plain
+    text and needs no value, and a percent sign that begins no parameter stands for itself.
 
-    The step is named after the asset. Its metadata show the SQL and the file that it stands in
-    (``lakebase/sql``, ``lakebase/sql_file``).
+    The step is named after the asset. Its metadata shows the SQL and its file (``lakebase/sql``,
+    ``lakebase/sql_file``).
     """
 
     connection: Connection = "lakebase"
@@ -87,7 +88,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
 
         Raises:
             DagsterInvalidDefinitionError: The SQL is empty or its file is missing; a parameter's name or
-                value cannot be used; or the SQL asks for one that there is not.
+                value cannot be used; or the SQL uses an unknown one.
         """
         if not self.assets:
             raise dg.DagsterInvalidDefinitionError("assets is empty. Name the assets that the SQL makes.")
@@ -169,7 +170,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
 
 
 class _Source:
-    """The SQL, and where it stands.
+    """The SQL and its place.
 
     Args:
         text: The SQL.
@@ -186,13 +187,13 @@ class _Source:
         return parse(self.text)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, Any]:
-        """The text and the values as psycopg takes them.
+        """The text and the values in psycopg's form.
 
         Raises:
-            ConfigError: A value is missing, or would not get where its placeholder stands.
+            ConfigError: A value is missing, or its placeholder is where no value can be inserted.
         """
         if not values:
-            # Without parameters a per cent sign stands for itself.
+            # Without parameters, a percent sign stands for itself.
             return self.text, None
         if missing := self.statement.missing(values):
             raise ConfigError(
@@ -208,7 +209,7 @@ class _Source:
             raise ConfigError(f"{self.name}: {error}", remedy="Correct the SQL.") from None
 
     def metadata(self) -> dict[str, Any]:
-        """What is shown of it."""
+        """The part of it that is shown."""
         shown: dict[str, Any] = {"lakebase/sql": dg.MetadataValue.md(f"```sql\n{self.text.strip()}\n```")}
         if self._file is not None:
             shown["lakebase/sql_file"] = self._file
@@ -216,7 +217,7 @@ class _Source:
 
 
 def _shown(path: Path, project: Path) -> str:
-    """The path as it is within the project: where that lies is this machine's own affair."""
+    """The path within the project: the project's own location differs between machines."""
     return path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
 
 
@@ -239,11 +240,11 @@ def _not_made(
 
 
 def _execute(connection: psycopg.Connection[Any], text: str, values: Any) -> int:
-    """Run the statements, and say how many rows they have written together."""
+    """Run the statements, and return how many rows they wrote together."""
     import psycopg
 
     affected = 0
-    # Bound by libpq's quoting on this side: the server takes no parameters with several statements.
+    # Bound on the client by libpq's quoting: the server accepts no parameters with several statements.
     with psycopg.ClientCursor(connection) as cursor:
         cursor.execute(text.encode(), values)
         while True:

@@ -40,10 +40,10 @@ def source_of(value: Any) -> Source:
             iterator of record batches.
 
     Raises:
-        ColumnMismatchError: A column's name is no text, or would be lost with the index; or there are more
+        ColumnMismatchError: A column's name is not text, or would be lost with the index; or there are more
             columns than a table can have.
         ConfigError: An iterator has been read before.
-        LoadError: An iterator yields something else than record batches.
+        LoadError: An iterator yields something other than record batches.
     """
     import pyarrow as pa
 
