@@ -1,4 +1,4 @@
-"""To what, and as whom: the settings of a connection, and the one parser of them.
+"""What to connect to, and as whom: the settings of a connection, and their only parser.
 
 :class:`LakebaseConfig` is the table of the settings: each field carries its label, description, kind,
 limits and environment variables. The parser, Airflow's connection form, the Dagster resource and the
@@ -48,8 +48,8 @@ class LakebaseConfig:
 
     Build it with :meth:`from_env`, :meth:`from_mapping` or :meth:`from_uri`, or directly with native values.
     What is missing is resolved at the first connect: the host from the endpoint, the user from the client id
-    or else from the workspace's current user. Without explicit workspace credentials databricks-sdk looks
-    for them where it always does (profile, environment, notebook).
+    or else from the workspace's current user. Without explicit workspace credentials, databricks-sdk looks
+    for them in the usual places (profile, environment, notebook).
 
     Raises:
         ConfigError: A field is malformed or contradicts another. No network call has been made.
@@ -269,7 +269,7 @@ class LakebaseConfig:
         # Secrets are opaque already: see _hide_secrets_at_once.
         for row in settings():
             value = getattr(self, row.name)
-            # A default is as it has to be, and most settings are left at theirs.
+            # Defaults are valid, and most settings keep theirs.
             if value is not row.default:
                 object.__setattr__(self, row.name, row.default if value is None else row.parse(value))
         self._check_target()
@@ -351,8 +351,8 @@ class LakebaseConfig:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> LakebaseConfig:
         """Read the variables that the Lakebase documentation names.
 
-        An override that names another target or another principal leaves out what the variables say of
-        theirs, so that a token never goes to the host of another endpoint.
+        An override of the target or the principal ignores the variables of the other one, so that a token
+        never goes to another endpoint's host.
 
         Args:
             environ: Variables to read; the process's own by default.
@@ -368,7 +368,7 @@ class LakebaseConfig:
         for name in left_out(found, overrides):
             found.pop(name, None)
         found.update(overrides)
-        # psql's own variable; it says nothing about Lakebase as long as OAuth is asked for.
+        # psql's own variable; it does not apply to Lakebase with OAuth.
         if found.get("auth", "oauth") == "oauth" and "password" not in overrides:
             found.pop("password", None)
         return cls.from_mapping(found)
@@ -428,7 +428,7 @@ class LakebaseConfig:
         return LakebaseConfig.from_mapping({**unchanged, **changes})
 
 
-#: The endpoint alone would not do: two principals on one endpoint must never share a token.
+#: The endpoint alone is not enough: two principals on one endpoint must never share a token.
 _CREDENTIAL_SETTINGS = (
     *("endpoint", "instance", "auth", "password", "workspace_host"),
     *("auth_type", "credential_ttl", "credential_store"),
@@ -437,7 +437,7 @@ _CREDENTIAL_SETTINGS = (
 
 
 def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
-    """The settings in a URI, secrets opaque, or what is wrong with it, returned and not raised from here."""
+    """The settings in a URI, with secrets opaque, or an error, which is returned and not raised here."""
     if not isinstance(uri, str):
         return ConfigError(f"The URI is a {type(uri).__name__}, not text.", remedy="Use lakebase://….")
     found_flaw = flaw(uri)
@@ -471,7 +471,7 @@ def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
 
 
 def _hide_secrets_at_once(config: type[LakebaseConfig]) -> None:
-    """Make secrets opaque before the generated constructor has them, through whose frame errors pass."""
+    """Make secrets opaque before the generated constructor gets them, since errors pass through its frame."""
     generated: Callable[..., None] = config.__init__
 
     @functools.wraps(generated)

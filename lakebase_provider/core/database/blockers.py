@@ -51,7 +51,7 @@ def naming_blockers(
         pids: The backends that may be waiting, by their process ids; called while they wait.
 
     Raises:
-        LockTimeoutError: In place of ``psycopg.errors.LockNotAvailable``, which is its cause.
+        LockTimeoutError: Instead of ``psycopg.errors.LockNotAvailable``, which is its cause.
     """
     if lock_timeout is None:
         yield

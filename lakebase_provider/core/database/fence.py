@@ -58,7 +58,7 @@ def fence(
     meanwhile.
 
     Args:
-        connection: The connection that will do the work, outside of a transaction.
+        connection: The connection that will do the work, outside a transaction.
         key: What the work is, the same for each attempt, such as ``"dag/task/run/-1"``.
         timeout: Seconds within which to get the lock.
         clock: Where the time comes from.

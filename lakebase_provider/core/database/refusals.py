@@ -53,7 +53,7 @@ _ROW_SECURITY = Remedy(
 
 @contextmanager
 def typed_errors(what: str, *, of_a_value: str | None = None) -> Iterator[None]:
-    """Raise what psycopg raises inside as a :class:`~lakebase_provider.core.errors.LoadError`.
+    """Raise psycopg's errors in the block as a :class:`~lakebase_provider.core.errors.LoadError`.
 
     Args:
         what: What was under way, such as ``"Load into sales.orders"``.
@@ -129,7 +129,7 @@ def readable(what: str) -> Iterator[None]:
 
 
 def connection_lost(error: psycopg.Error) -> bool:
-    """Whether the session is gone: the server ended it, or the link to it is broken."""
+    """Whether the session is gone: the server ended it, or the connection broke."""
     state = error.sqlstate
     if state is None:
         return isinstance(error, psycopg.OperationalError)

@@ -15,7 +15,7 @@ from lakebase_provider.local.parent import run_file
 from lakebase_provider.local.parent.launch import Server
 from lakebase_provider.local.parent.run_file import RunFile
 
-#: Seconds that a server may take to end.
+#: Seconds that a server may take to stop.
 _DOWN_TIMEOUT = 20.0
 
 
@@ -95,7 +95,7 @@ def down(arguments: argparse.Namespace) -> int:
     running = _running(note)
     run_file.admin(running).stop_server()
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    # Removing its folder is the last thing that a server does.
+    # A server removes its folder last of all.
     while Path(running.folder).exists():
         if time.monotonic() > deadline:
             raise LocalLakebaseError(

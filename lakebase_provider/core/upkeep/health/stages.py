@@ -36,17 +36,17 @@ Status = Literal["ok", "failed", "skipped"]
 
 #: Each figure with the stage that measures it. A native password has no `token_seconds`.
 FIGURES: dict[str, str] = {
-    "token_seconds": "credential",  # seconds that the token has left to live
-    "connect_ms": "login",  # milliseconds of a connect to a compute that is awake
+    "token_seconds": "credential",  # seconds of life that the token has left
+    "connect_ms": "login",  # milliseconds to connect to an awake compute
     "wake_seconds": "login",  # seconds that the compute took to wake; 0 below half a second
     "connections": "query",  # sessions of all databases on the server
     "max_connections": "query",  # sessions that the server allows
 }
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-#: Seconds. A login that takes no longer did not wait for the compute, or not long enough to matter.
+#: Seconds. A faster login did not wait for the compute, or not long enough to matter.
 _WAKE_SUSPECTED = 0.5
-#: pg_stat_activity hides from a role what other roles' sessions are; this counts them without a privilege.
+#: pg_stat_activity hides other roles' sessions from a role; this counts them without a privilege.
 _WHO_AND_HOW_MANY = """
     SELECT current_user, current_database(),
         (SELECT sum(numbackends)::int FROM pg_catalog.pg_stat_database WHERE datid <> 0),
@@ -60,7 +60,7 @@ class StageResult:
 
     Attributes:
         name: One of :data:`STAGES`.
-        status: ``ok``, ``failed``, or ``skipped`` because a stage before it failed.
+        status: ``ok``, ``failed``, or ``skipped`` because an earlier stage failed.
         ms: How long it took, in milliseconds.
         detail: What was found, in one line.
         remedy: What to do; empty unless it failed.
@@ -179,7 +179,7 @@ class HealthCheck:
 
         Args:
             checks: Names of stages; all by default.
-            timeout: Seconds for each stage; the configuration's `connect_budget` by default.
+            timeout: Timeout of each stage in seconds; the configuration's `connect_budget` by default.
 
         Raises:
             ConfigError: A stage is unknown.
