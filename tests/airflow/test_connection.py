@@ -76,7 +76,7 @@ def test_a_uri() -> None:
     ("extra", "fields", "message", "remedy"),
     [
         (oauth(endpont="x"), {}, "Unknown setting 'endpont'", "Did you mean 'endpoint'?"),
-        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "Settings are: endpoint"),
+        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "settings are: endpoint"),
         (oauth(endpoint="my-endpoint"), {}, "'endpoint' is 'my-endpoint'", "projects/<project>"),
         (oauth(instance="i"), {}, "Both 'endpoint' and 'instance'", "Keep 'endpoint'"),
         ({}, {}, "'endpoint' is missing", "projects/<project>"),

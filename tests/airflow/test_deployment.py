@@ -124,7 +124,7 @@ def test_variables_that_say_to_what_and_as_whom_stay_without_effect(
     [
         ("max_size", "many", "'max_size' must be a whole number", "Correct AIRFLOW__LAKEBASE__MAX_SIZE"),
         ("min_size", "9", "'min_size' is 9, more than max_size 4", "AIRFLOW__LAKEBASE__MIN_SIZE"),
-        ("sslrootcert", "/no/such", "'sslrootcert' names no file", "AIRFLOW__LAKEBASE__SSLROOTCERT"),
+        ("sslrootcert", "/no/such", "'sslrootcert' is not a file", "AIRFLOW__LAKEBASE__SSLROOTCERT"),
         ("max_sizes", "3", "'max_sizes'", "Did you mean 'max_size'?"),
         ("client_secret", "canary", "'client_secret'", "connection"),
         ("host", "canary", "'host'", "connection"),

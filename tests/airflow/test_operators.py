@@ -266,7 +266,7 @@ def test_a_healthy_report_has_its_figures(lake: LocalLakebase) -> None:
 
 def test_a_limit_that_is_passed_fails_or_warns(lake: LocalLakebase, caplog: pytest.LogCaptureFixture) -> None:
     report = check(checks=["query"], max_connect_ms=0.001)
-    assert "max_connect_ms=0.001 is not kept" in report["raised"]
+    assert "max_connect_ms=0.001 is not met" in report["raised"]
     assert (report["ok"], report["status"]) == (True, "warn")
     assert [breach["threshold"] for breach in report["breaches"]] == ["max_connect_ms"]
     report = check(checks=["query"], max_connect_ms=0.001, fail_on="error")

@@ -157,4 +157,4 @@ def test_ports_are_taken_as_given_and_refused_in_one_line(shell: Shell) -> None:
 def test_a_bad_name_is_refused(shell: Shell) -> None:
     code, _, err = shell.run("local", "env", "--name", "../x")
     assert code == 1
-    assert "--name '../x' does not do" in err
+    assert "--name '../x' is not valid" in err

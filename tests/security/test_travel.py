@@ -172,7 +172,7 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
         config = LakebaseConfig(
             endpoint=ENDPOINT, workspace_host=workspace.url, client_id="i", client_secret="dose-mine"
         )
-        with pytest.raises(LakebaseError, match=f"(?s)leads elsewhere for its OAuth .* {status}"):
+        with pytest.raises(LakebaseError, match=f"(?s)redirects elsewhere for its OAuth .* {status}"):
             LakebaseClient(config).tokens.get(5)
         assert foreign.seen == []
 

@@ -268,8 +268,7 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
         names = tuple(column.name for column in table.writable)
     if source.width is not None and source.width != len(names):
         raise ColumnMismatchError(
-            f"The rows have {source.width} values, but {len(names)} columns of {table.name} are to be "
-            "filled.",
+            f"The rows have {source.width} values for {len(names)} columns of {table.name}.",
             remedy=Remedy(
                 "Name the columns for the values: columns=(...).",
                 options=("columns",),

@@ -89,7 +89,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     "too few fields": (
         "x.csv",
         lambda: b"a,b\n1,2\n3\n",
-        "row 2 of .*1 fields, where the header has 2",
+        "row 2 of .*1 fields, but the header has 2",
         "quotes",
     ),
     "too few fields, far behind": ("x.csv", lambda: LONG + b"3\n", "row 200,001 of", "quotes"),

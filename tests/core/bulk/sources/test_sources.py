@@ -163,9 +163,9 @@ def test_a_csv_row_of_another_shape_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (5, "int is no source"),
-        (b"x", "bytes is no source"),
-        ({"a": [1]}, "dict is no source"),
+        (5, "int is not a source"),
+        (b"x", "bytes is not a source"),
+        ({"a": [1]}, "dict is not a source"),
         (["a", "b"], "first row is of type str"),
         ([1], "first row is of type int"),
         ("rows.xlsx", "no known suffix"),

@@ -260,7 +260,7 @@ def test_a_blank_line_among_several_columns_is_a_fault(
     path = tmp_path / "pairs.csv"
     path.write_bytes(text.encode())
     with pytest.raises(
-        BadRowError, match=f"line {line:,} of the file is blank, where the header has 2 columns"
+        BadRowError, match=f"line {line:,} of the file is blank, but the header has 2 columns"
     ):
         client.load(path, "pairs")
     assert run(client, "select * from pairs") == []
