@@ -181,7 +181,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
     (LakebaseUnloadOperator, UNLOAD, {"batch_rows": "many"}, "batch_rows is 'many'"),
-    (LakebaseLoadOperator, LOAD, {"hook_params": {"lock_timout": 3}}, "'lock_timout', which is not a setting"),
+    (
+        LakebaseLoadOperator,
+        LOAD,
+        {"hook_params": {"lock_timout": 3}},
+        "'lock_timout', which is not a setting",
+    ),
     (LakebaseSqlOperator, {"sql": "x"}, {"hook_params": {"max_size": "many"}}, "'max_size' must be a whole"),
     (LakebaseSqlOperator, {"sql": "x"}, {"statement_timeout": -1}, "statement_timeout is -1"),
     (LakebaseSqlOperator, {"sql": "x"}, {"lock_timeout": "5"}, "lock_timeout is '5'"),

@@ -161,7 +161,7 @@ def test_what_the_form_stored_untouched_gives_way(
     set_option(monkeypatch, "connect_budget", "30")
     extra = {**EVERY_DEFAULT, "max_idle": "900.0", "connect_budget": 45}
     define(monkeypatch, **connection_fields(lake, extra=extra))
-    # common-sql's own operators give the hook all extras once more, as arguments.
+    # common-sql's own operators also pass all extras to the hook as arguments.
     hook = BaseSQLOperator.get_hook("lakebase_default") if merged else LakebaseHook()
     assert isinstance(hook, LakebaseHook)
     assert hook.config.credential_store == "shared"

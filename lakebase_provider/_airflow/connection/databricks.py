@@ -9,9 +9,9 @@ from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config.environment import PRINCIPALS
 from lakebase_provider.core.errors import ConfigError
 
-#: What a connection says itself about the workspace, and so not together with another that says it.
+#: A connection's own settings for the workspace, which exclude another connection that has them.
 _OWN = ("workspace_host", "auth_type", *(name for principal in PRINCIPALS for name in principal))
-#: Ways of the Databricks provider to authenticate that need a cloud's or Kubernetes' own library.
+#: The Databricks provider's ways to authenticate that need a library of a cloud or of Kubernetes.
 _FOREIGN = (
     "use_azure_managed_identity",
     "use_default_azure_credential",
@@ -22,7 +22,7 @@ _FOREIGN = (
 
 
 def check_clash(found: Mapping[str, object], password: Secret | None, conn_id: str) -> None:
-    """Refuse a connection that names another for what it also says itself.
+    """Refuse a connection that refers to another one for settings that it also has itself.
 
     Args:
         found: Its settings.
@@ -50,8 +50,8 @@ def workspace_credentials(connection: StoredConnection) -> dict[str, object]:
             principal's client id and secret, of Databricks or of Entra.
 
     Raises:
-        ConfigError: Its extra is no JSON object, it is of another type, has no host, or authenticates in a
-            way that is not offered here.
+        ConfigError: Its extra is not a JSON object, its type is different, it has no host, or it
+            authenticates in a way that is not supported here.
     """
     name = f"Connection '{connection.conn_id}', which 'databricks_conn_id' names,"
     if connection.conn_type != "databricks":
@@ -107,5 +107,5 @@ def _principal(name: str, connection: StoredConnection, extras: Mapping[str, obj
 
 
 def _is_true(value: object) -> bool:
-    # A URI's extras are text.
+    # Extras in a URI are text.
     return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "1"))

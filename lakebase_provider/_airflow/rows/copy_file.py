@@ -22,19 +22,19 @@ _STREAM = re.compile(r"\b(?P<direction>from\s+stdin|to\s+stdout)\b", re.IGNORECA
 def copy_between(
     cursor: psycopg.Cursor[tuple[object, ...]], sql: str, filename: str | os.PathLike[str]
 ) -> int:
-    """Run a COPY with a file at this end.
+    """Run a COPY with a local file.
 
     Args:
-        cursor: Of the connection to run it on.
+        cursor: A cursor of the connection to run it on.
         sql: A COPY with FROM STDIN, which reads the file, or with TO STDOUT, which writes it: all of it, or
             nothing if the COPY fails.
-        filename: The file, of this machine.
+        filename: The local file.
 
     Returns:
         The number of rows.
 
     Raises:
-        ConfigError: The statement has neither, or both; or it is no file of this machine.
+        ConfigError: The statement has neither or both; or it is not a local file.
         FileNotFoundError: There is no file to read. The server was not asked.
     """
     found = {match["direction"].split()[0].lower() for match in _STREAM.finditer(without_quotes(sql))}
@@ -60,7 +60,7 @@ def _load(cursor: psycopg.Cursor[tuple[object, ...]], sql: str, path: Path) -> N
 
 
 def _dump(cursor: psycopg.Cursor[tuple[object, ...]], sql: str, path: Path) -> None:
-    # Beside the target, so that it takes the target's place in one step: nobody sees half of it.
+    # Next to the target, so that it replaces the target atomically: nobody sees half of it.
     target = NewFile(path, "filename")
     try:
         with cursor.copy(sql) as copy:

@@ -1,7 +1,7 @@
-"""What rows are: values in the order of the columns, or by their names; and what only looks like them.
+"""What rows are: values in column order or by column name; and what only looks like rows.
 
-A text is a sequence, of its characters, and a mapping one of its keys: taken for rows they would be stored as
-what nobody meant.
+A text is a sequence of its characters, and a mapping one of its keys: as rows, they would be stored as nobody
+intended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN = frozenset({tuple, list})
 
 
 def refuse_frames(rows: Iterable[Any]) -> None:
-    """Refuse what gives no rows when it is iterated: a data frame its columns, a text its characters.
+    """Refuse what does not yield rows when iterated: a data frame yields its columns, a text its characters.
 
     Raises:
         ConfigError: It is such a thing.
@@ -37,20 +37,20 @@ def refuse_frames(rows: Iterable[Any]) -> None:
 def named(
     rows: Iterator[Any], fields: Sequence[str] | None, catalog_name: Callable[[str], str]
 ) -> tuple[Sequence[str] | None, Iterator[Any]]:
-    """The columns' names and the rows, taken apart by name where the first one is a mapping.
+    """The column names and the rows, converted by name if the first one is a mapping.
 
     Args:
         rows: The rows.
-        fields: Names of the columns as the caller gave them, if he did.
-        catalog_name: Makes of a name as SQL writes it the one that the catalog has.
+        fields: Names of the columns as the caller gave them, if any.
+        catalog_name: Turns a name in SQL's form into the catalog's.
 
     Returns:
-        The names of the columns, those of the first row's keys where none were given; and the rows. Where
-        the first row is no mapping, all as it was.
+        The names of the columns, by default the first row's keys; and the rows. If the first row is not a
+        mapping, both are unchanged.
 
     Raises:
-        BadRowError: The first row lacks a column, or has one that is not among `fields`; rows after it raise
-            it when their turn comes.
+        BadRowError: The first row lacks a column, or has one that is not among `fields`; later rows raise it
+            when their turn comes.
     """
     first = next(rows, _NOTHING)
     if first is _NOTHING:
@@ -93,7 +93,7 @@ def as_rows(rows: list[Any], begun: int) -> list[Row]:
         begun: How many rows came before them.
 
     Raises:
-        BadRowError: One of them is none.
+        BadRowError: One of them is not a row.
     """
     kinds: set[Any] = set(map(type, rows))
     if kinds <= _PLAIN:
@@ -110,7 +110,7 @@ def require_values(rows: list[Row], width: int, begun: int) -> None:
         begun: How many rows came before them.
 
     Raises:
-        BadRowError: One has another number of values.
+        BadRowError: One has a different number of values.
     """
     if set(map(len, rows)) <= {width}:
         return
@@ -127,7 +127,8 @@ def _as_row(row: Any, number: int) -> Row:
     if isinstance(row, (str, bytes, bytearray, memoryview)):
         raise _bad(number, row, "a single value instead of a row")
     ordered = isinstance(row, (Sequence, Iterator, ValuesView)) or hasattr(row, "__array__")
-    # Such as a row of a driver; what has neither, as a set or a model of pydantic, has no order of values.
+    # Such as a driver's row; an object with neither, such as a set or a pydantic model, has no order of
+    # values.
     if not ordered and not (hasattr(row, "__len__") and hasattr(row, "__getitem__")):
         raise _bad(number, row, "not a row")
     return tuple(row)
