@@ -277,7 +277,7 @@ class RowWriter:
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Undo the block's work on an error and keep the transaction; outside one, the block is a transaction."""
+        """Undo the block's work on an error and keep the transaction; outside one, the block is one."""
         connection = self._connection
         if connection.autocommit:
             with connection.transaction():
