@@ -1,6 +1,6 @@
-"""What is wrong with a file's bytes, in words that name the file and help there.
+"""What is wrong with a file's bytes, in words that name the file and help.
 
-What Arrow says of them may quote what the file holds, and names no file.
+Arrow's own messages may quote the file's content, and do not name the file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _GET_AGAIN = "Write or copy the file again: it is incomplete or damaged."
 
 
 def kind_of(head: bytes) -> str | None:
-    """What a file is whose beginning is known, in words; None for text, or what is not known."""
+    """What a file is, judged by its beginning, in words; None for text or an unknown kind."""
     found = next((kind for mark, kind in _BEGINNINGS if head.startswith(mark)), None)
     if found is None and b"\0" in head[:2] and head.strip(b"\0"):
         return "UTF-16 text"
@@ -54,7 +54,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> None:
-    """Refuse a file that is no text, by its beginning.
+    """Refuse a file that is not text, judged by its beginning.
 
     Args:
         name: The file's name.
@@ -86,7 +86,7 @@ def _utf16(head: bytes) -> str:
 
 @contextmanager
 def naming(place: Location, kind: str, packed: str | None = None) -> Iterator[None]:
-    """Raise what is found to be wrong with a file as it is opened, by whatever reads it, as a ConfigError.
+    """Raise as a ConfigError whatever the reader of a file finds wrong when opening it.
 
     Args:
         place: The file.
@@ -157,16 +157,16 @@ def _ends(place: Location) -> tuple[bytes, bytes]:
 def read_on(
     batches: Iterator[pa.RecordBatch], name: str, kind: str, packed: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of a file, and an error that names it where it cannot be read to its end.
+    """The batches of a file, and an error that names the file if it cannot be read to its end.
 
     Args:
-        batches: They.
+        batches: The batches.
         name: The file's name.
         kind: What it is.
         packed: How it is packed, if it is.
 
     Raises:
-        LoadError: The file is cut or damaged.
+        LoadError: The file is truncated or damaged.
     """
     rows = 0
     try:
@@ -180,19 +180,19 @@ def read_on(
             raise
         what = f"its {packed or kind} data {_cut_or_damaged(error)}"
         raise LoadError(
-            f"The file {name!r} cannot be read beyond row {rows:,}: {what}.", remedy=_GET_AGAIN
+            f"The file {name!r} cannot be read from row {rows + 1:,} onwards: {what}.", remedy=_GET_AGAIN
         ) from None
 
 
 def _cut_or_damaged(error: Exception) -> str:
-    # Arrow's words of gzip and Zstandard, and of bzip2.
+    # Arrow's words for gzip and Zstandard, and for bzip2.
     words = str(error).lower()
     cut = "truncated" in words or "unexpected" in words
     return "end too early: it is truncated" if cut else "are damaged"
 
 
 def is_content(error: Exception) -> bool:
-    """Whether an error is of the bytes that were read, and not of reading them."""
+    """Whether an error is about the bytes that were read, not about reading them."""
     import pyarrow as pa
 
     if isinstance(error, OSError):  # Arrow's own of what it unpacks has no number
@@ -204,7 +204,7 @@ def not_utf8(error: UnicodeDecodeError, before: int, line: int) -> BadValueError
     """The error of a text that is not in UTF-8.
 
     Args:
-        error: Says where, among the bytes that were looked at.
+        error: Tells the position among the bytes that were checked.
         before: How many bytes of the file came before those.
         line: Number of the line in which those begin, from 1.
     """

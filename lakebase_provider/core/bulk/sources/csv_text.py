@@ -1,8 +1,8 @@
 """CSV files as sources: every value as the text that the server's input functions read.
 
-The file is read here, a piece of whole rows at a time, and Arrow gets each piece in memory. Given the file to
-read from, Arrow would read ahead in a thread of its own, by calls of Python: one that is under way when the
-interpreter ends aborts the process, or never returns. And a row longer than what it reads at once would fail.
+The file is read here, a piece of whole rows at a time, and Arrow gets each piece in memory. Given the file
+itself, Arrow would read ahead in its own thread by calling Python: a call under way when the interpreter
+shuts down aborts the process or never returns. And a row longer than one read would fail.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bytes that are parsed at once, where no row is longer.
+#: Bytes parsed at once, unless a row is longer.
 _BLOCK = 1 << 20
-#: Bytes of a row, at most.
+#: Maximum number of bytes in a row.
 LONGEST_ROW = 1 << 28
-#: Bytes of a header, at most: many times those of the longest that Postgres has columns for.
+#: Maximum number of bytes in a header: many times the longest for which Postgres has columns.
 _HEADER = 1 << 22
 _MARK = b"\xef\xbb\xbf"
 _QUOTES = "Close the quote there, or set quote=None if quotes have no meaning in the file."
@@ -47,14 +47,14 @@ def open_csv(
     Args:
         stream: The file, opened in binary and unpacked; closed with the source.
         name: Its name, for errors.
-        form: How it is written.
+        form: Its format.
         suffix: The name's suffix.
         columns: Names of its columns, for one without a header.
         reading: Goes over its batches.
 
     Raises:
-        ConfigError: It has no header where it should have one, or is of another kind.
-        ColumnMismatchError: It has no header, and not as many columns as `columns`.
+        ConfigError: It lacks a header that it should have, or is of another kind.
+        ColumnMismatchError: It has no header, and a different number of columns from `columns`.
         BadValueError: It is not in its encoding.
     """
     import pyarrow as pa
@@ -87,7 +87,7 @@ class _Text:
     """A file's text in UTF-8, without a byte order mark.
 
     Attributes:
-        bytes: How many of its bytes were passed, for who tells where something stands; the reader counts on.
+        bytes: How many of its bytes were passed, to say where something is; the reader advances it.
     """
 
     def __init__(self, stream: Any, form: CsvFormat, name: str) -> None:
@@ -230,7 +230,7 @@ class _Rows:
         """The rows behind the header.
 
         Raises:
-            BadValueError: One of them is none of such a file, or not in its encoding.
+            BadValueError: One of them is not a row of such a file, or not in its encoding.
         """
         parse = _parser(names, self._form, self._delimiter)
         for block in self._blocks():

@@ -1,4 +1,4 @@
-"""Whatever gives rows, opened as a source: which kind it is, and the rows of Python."""
+"""Opens anything that yields rows as a source: finds its kind, and reads Python rows."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvForma
     Args:
         source: Rows (tuples, lists or dicts) in any iterable; a pandas DataFrame (its index is left out; NaN
             and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
-            RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
+            RecordBatch, RecordBatchReader or iterable of batches; anything with ``__arrow_c_stream__``; the
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
             ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
             DB-API cursor that has run its query.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
-        csv: How CSV files are written.
+        csv: The format of CSV files.
 
     Raises:
-        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them; or `csv` is
-            given for something else.
+        ConfigError: It is none of these, or can be read only once and an earlier attempt consumed it; or
+            `csv` is given for something else.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
             columns than a table can have.
     """
@@ -72,7 +72,7 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
 
 
 def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
-    # Types of libraries are known by their modules' names: none is imported that is not there already.
+    # Library types are recognised by their modules' names, so that no library is imported for it.
     module = type(source).__module__.partition(".")[0]
     kind = type(source).__name__
     if isinstance(source, (bytes, bytearray, Mapping, set, frozenset)):
@@ -146,7 +146,7 @@ def _open_cursor(cursor: Any) -> Source:
         yield from _transposed(itertools.chain([first], found), names, named=named)
         reading.ended()
 
-    # Where the cursor does not count its rows, another statement shows by another description.
+    # If the cursor does not count its rows, another statement shows in a different description.
     number = getattr(cursor, "rownumber", None)
     counts = isinstance(number, int)
     reading = Reading(cursor, None if counts else cursor.description, anew=counts and number == 0)

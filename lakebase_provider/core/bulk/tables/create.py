@@ -1,4 +1,4 @@
-"""A table for what is to be loaded: the columns of an Arrow schema as those of Postgres."""
+"""A table for what is to be loaded: an Arrow schema's columns as Postgres columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lakebase_provider.core.errors.remedy import Remedy
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
+#: Precision that means a numeric without bounds: Arrow has none, and nobody declares all its digits.
 _ANY_PRECISION = 76
 
 
@@ -35,7 +35,7 @@ def create_table(
     *,
     keys: Sequence[str] = (),
 ) -> Table:
-    """Create a table for an Arrow schema, if there is none of that name.
+    """Create a table for an Arrow schema, if none has that name.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -44,11 +44,11 @@ def create_table(
         keys: Names of the primary key's columns; no primary key if empty.
 
     Returns:
-        The table as the catalog describes it; it may have been there.
+        The table as the catalog describes it; it may have existed.
 
     Raises:
-        ConfigError: A name is none, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ConfigError: A name is invalid, or a type has no counterpart.
+        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
     """
     names = [identifier(column) for column in schema.names]
     twice = sorted({column for column in names if names.count(column) > 1})
@@ -71,7 +71,7 @@ def create_table(
 
 
 def column_type(kind: pa.DataType) -> str:
-    """The type of Postgres that holds every value of an Arrow type.
+    """The Postgres type that holds every value of an Arrow type.
 
     Raises:
         ConfigError: There is none.
@@ -116,7 +116,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     )
 
 
-#: Arrow's tests of a type, and the type of Postgres that holds all its values.
+#: Arrow's type checks, and the Postgres type that holds all values of each.
 _TYPES = (
     ("is_boolean", "boolean"),
     ("is_int8", "smallint"),
@@ -156,19 +156,19 @@ def ensure_table(
     keys: Sequence[str] = (),
     csv: CsvFormat = PLAIN_CSV,
 ) -> tuple[Table, Source]:
-    """The table, created for the source where it is missing; and the source, opened.
+    """The table, created for the source if it is missing; and the source, opened.
 
     Args:
         connection: The connection whose transaction it becomes part of.
         name: The table's name.
         source: Rows, as :func:`~lakebase_provider.core.bulk.sources.open.open_source` takes them.
-        columns: The columns to take from the source; the names of those that rows without names have.
+        columns: The columns to take from the source; for rows without names, their names.
         keys: Names of the primary key's columns.
-        csv: How CSV files are written.
+        csv: The format of CSV files.
 
     Raises:
-        ConfigError: The source does not tell its columns, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ConfigError: The source's columns are unknown, or a type has no counterpart.
+        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
     """
     opened = open_source(source, columns, csv)
     try:
@@ -183,7 +183,7 @@ def ensure_table(
 
 
 def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
-    """The source's schema, inferred from its first batch where it does not know it; and the same source."""
+    """The source's schema, inferred from its first batch if unknown; and the same source."""
     import pyarrow as pa
 
     if source.schema is not None and source.column_names is not None:
@@ -216,7 +216,7 @@ def _inferred(name: str, values: Any) -> pa.DataType:
     if kinds == {UUID}:
         return pa.uuid()
     if kinds == {Decimal}:
-        # The digits of the first rows bound nothing.
+        # The digits of the first rows are no bound.
         return pa.decimal256(_ANY_PRECISION, 0)
     try:
         return pa.array(values).type

@@ -125,7 +125,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     "JSON in gzip, cut": (
         "x.jsonl.gz",
         lambda: gzip.compress(LINES)[:-9],
-        "beyond row .*: its gzip data end too early",
+        "from row .* onwards: its gzip data end too early",
         "again",
     ),
     "a list of JSON": ("x.jsonl", lambda: b'[{"a":1},\n{"a":2}]\n', "begins with a list", "one object"),
