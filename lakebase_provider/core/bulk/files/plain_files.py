@@ -61,7 +61,7 @@ def open_to_read(path: Path, argument: str, *, follow: bool = True) -> io.FileIO
 
 
 def require_replaceable(path: Path, argument: str) -> int | None:
-    """Refuse to write where something else is than a file.
+    """Refuse to write where something other than a file is.
 
     Args:
         path: Where a file is to be written.
