@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: What to do about a value from another Postgres, which is valid there.
-_IN_THE_QUERY = "In the query, convert the value to what the table's column accepts, or leave the row out."
+_IN_THE_QUERY = "Convert the value in the query to what the table's column accepts, or leave the row out."
 
 
 def load(

@@ -416,7 +416,7 @@ class _Run:
             row=row,
             column=name,
             kind=of.name,
-            remedy=f"In the query, convert it to what {to.name} can hold, or leave the row out.",
+            remedy=f"Convert it in the query to what {to.name} can hold, or leave the row out.",
         )
 
 
