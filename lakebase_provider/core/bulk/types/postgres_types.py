@@ -119,7 +119,7 @@ KINDS: tuple[Kind, ...] = (
          polars=call("String"), takes={str}, alike=PYTHON_TYPES),
     Kind("name", 19, 1003, "text", arrow=call("string"), polars=call("String"), takes={str}),
     Kind("enum", 0, 0, "text", takes={str}),
-    Kind('"char"', 18, 1002, "char", reads_all=True),
+    Kind("char", 18, 1002, "char", '"char"', reads_all=True),
     Kind("json", 114, 199, "json", arrow=call("string"), takes={dict, list, str}),
     Kind("jsonb", 3802, 3807, "json", arrow=call("string"), takes={dict, list, str},
          alike={str, dict, list}, holds=("struct", "map"), extension="arrow.json"),

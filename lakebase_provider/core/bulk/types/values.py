@@ -47,7 +47,7 @@ _READ_ALL = frozenset(kind.oid for kind in KINDS if kind.reads_all)
 #: interval and timetz skip braces, and would take an array for its only element.
 _BLIND_TO_BRACES = oids("interval", "timetz")
 #: "char" and its array: of a longer text it keeps the first byte. A byte above 127 is written in octal.
-_CHAR, _CHARS = BY_NAME['"char"'].oid, BY_NAME['"char"'].array_oid
+_CHAR, _CHARS = BY_NAME["char"].oid, BY_NAME["char"].array_oid
 _ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-3][0-7]{2}")
 _OF_ONE_BYTE = re.compile(
     r"""(\[[-+0-9:\]\[]*=)?([\s{},]|"([^"\\]|\\.)?"|(?<![^\s{},])(NULL|\\.|[^\s",{}\\])(?![^\s{},]))*""",

@@ -24,7 +24,8 @@ def _of(*families: str) -> frozenset[int]:
     return frozenset(kind.oid for kind in of_family(*families) if kind.oid)
 
 
-_TEXTS, _INTEGERS, _JSONS = _of("text"), _of("integer"), _of("json")
+_TEXTS, _JSONS = _of("text"), _of("json")
+_INTEGERS = _of("integer")
 #: oid and the reg* types: casts between them and int4 take the bits for a number of the other kind.
 _OIDS = _of("oid", "reg")
 #: Shapes: of those that a cast makes of each other two are equal whose areas are.
@@ -33,7 +34,7 @@ _RECORDS = frozenset({BY_NAME["record"].oid, BY_NAME["record"].array_oid})
 #: The first server that tells itself whether keys of JSON are unique.
 _KNOWS_JSON = 160_000
 #: "char", one byte, is cast to a number as its code.
-_TEXT, _BPCHAR, _VARCHAR, _NAME, _CHAR = oids("text", "bpchar", "varchar", "name", '"char"')
+_TEXT, _BPCHAR, _VARCHAR, _NAME, _CHAR = oids("text", "bpchar", "varchar", "name", "char")
 _NAMES = frozenset({_CHAR, _NAME})
 _JSON, _JSONB = oids("json", "jsonb")
 _FLOAT4, _FLOAT8, _NUMERIC, _MONEY = oids("float4", "float8", "numeric", "money")
