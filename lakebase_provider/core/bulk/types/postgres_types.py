@@ -160,7 +160,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("regclass", 2205, 2210, "reg", casts={Integral}, text_only=True),
     *_like("other", ("record", 2249, 2287), ("aclitem", 1033, 1034), ("internal", 2281, 0),
            ("void", 2278, 0), ("unknown", 705, 0), text_only=True),
-    *_like("other", ("xml", 142, 143), ("tsquery", 3615, 3645), text_only=True, reads_all=True),
+    Kind("xml", 142, 143, "xml", text_only=True, reads_all=True),
+    Kind("tsquery", 3615, 3645, "other", text_only=True, reads_all=True),
     *_like("other", ("tsvector", 3614, 3643), ("jsonpath", 4072, 4073), reads_all=True),
 )  # fmt: skip
 #: The rows by name.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, ELEMENTS, KINDS, of_family, oids
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS, of_family, oids
 from lakebase_provider.core.errors import ColumnMismatchError
 
 #: OIDs below are the same on every server; those from here on each server gives out itself.
@@ -18,6 +18,10 @@ FIRST_OWN_OID = 10_000
 
 #: Types, and their arrays, whose binary form says something of the server that sent it, or is no input.
 _TEXT_ONLY = frozenset(oid for kind in KINDS if kind.text_only for oid in (kind.oid, kind.array_oid) if oid)
+#: OIDs of arrays with those of their elements, where rules differ by the element.
+_ELEMENTS = {
+    kind.array_oid: kind.oid for kind in KINDS if kind.family not in ("reg", "shape", "range", "other")
+}
 
 
 def _of(*families: str) -> frozenset[int]:
@@ -80,7 +84,7 @@ class Typed:
     @property
     def element(self) -> int:
         """OID of an array's elements, or of the type itself."""
-        return ELEMENTS.get(self.oid, self.oid)
+        return _ELEMENTS.get(self.oid, self.oid)
 
     @property
     def plain_name(self) -> str:
