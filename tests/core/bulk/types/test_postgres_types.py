@@ -20,6 +20,10 @@ from tests.test_architecture import ROOT, modules_after
 
 TABLE = ROOT / "lakebase_provider/core/bulk/types/postgres_types.py"
 NAMES = {name for kind in KINDS for name in (kind.name, kind.sql)}
+#: Modules that may name three types, and why.
+EXCEPTIONS = {
+    "lakebase_provider/core/connect/harmless.py": "words of SQL's grammar, such as those before VARYING",
+}
 #: Smaller numbers mean other things as well.
 OIDS = {oid for kind in KINDS for oid in (kind.oid, kind.array_oid) if oid > 100}
 
@@ -45,7 +49,8 @@ def tables_of_types(source: str) -> list[str]:
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_other_module_spells_a_table_of_types(file: Path) -> None:
-    assert tables_of_types(file.read_text()) == []
+    found = tables_of_types(file.read_text())
+    assert bool(found) == (str(file.relative_to(ROOT)) in EXCEPTIONS), found
 
 
 @pytest.mark.parametrize(
