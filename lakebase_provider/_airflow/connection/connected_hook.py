@@ -278,7 +278,7 @@ class ConnectedHook(DbApiHook):
         """Check every stage from the name to a write; what the "Test" button of the connection shows.
 
         Returns:
-            Whether all is well, and one line: the web interface would run the lines of a table together.
+            Whether all is well, and one line, since the web interface runs the lines of a table together.
         """
         try:
             report = self.client.health()

@@ -1,0 +1,66 @@
+"""Does what a page says, in its order, as a reader would: ``python -m tests.docs.run_page PAGE``.
+
+It runs in a folder and with an environment of its own, which the test gives it. Python shares one namespace
+for the whole page. A shell's variables last until the next heading of second level, so that sections can be
+read alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.docs.snippets import ROOT, Snippet, snippets
+from tests.docs.surroundings import AFTER, BEFORE
+
+
+def run_page(page: Path) -> None:
+    """Run the snippets of a page, within what it takes for granted.
+
+    Raises:
+        Exception: A snippet's own; the traceback has the line of the page.
+    """
+    name = str(page.relative_to(ROOT))
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(BEFORE.get(name, ""), f"before {name}", "exec"), namespace)
+    environment = dict(os.environ)
+    section = 0
+    for snippet in snippets(page):
+        if snippet.not_run is not None:
+            continue
+        if snippet.section != section:
+            section = snippet.section
+            _set_environment(environment)
+        if snippet.file is not None:
+            Path(snippet.file).write_text(snippet.text)
+        elif snippet.language == "python":
+            code = compile("\n" * (snippet.line - 1) + snippet.text, str(page), "exec")
+            exec(code, namespace)
+        elif snippet.language == "sh":
+            _run_shell(snippet, page)
+        else:
+            raise ValueError(f"{page}:{snippet.line}: nothing runs {snippet.language}; say why, or save it")
+    exec(compile(AFTER.get(name, ""), f"after {name}", "exec"), namespace)
+
+
+def _run_shell(snippet: Snippet, page: Path) -> None:
+    with tempfile.NamedTemporaryFile() as state:
+        script = f"{snippet.text}\nenv -0 > {state.name}"
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], timeout=240, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{page}:{snippet.line} ended with {done.returncode}")
+        variables = state.read().decode().rstrip("\0").split("\0")
+    _set_environment(dict(variable.split("=", 1) for variable in variables))
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+if __name__ == "__main__":
+    run_page(Path(sys.argv[1]))
