@@ -40,7 +40,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
-from tests.security.test_surroundings import set_all
+from tests.security.surroundings import set_all
 
 pytest.importorskip("dagster_postgres", reason="LakebaseStorage needs the extra dagster-storage")
 

@@ -33,7 +33,7 @@ from lakebase_provider.local.postgres.postgres import Postgres
 from tests.eventually import eventually
 
 from .listener import Listener
-from .test_surroundings import VARIABLES
+from .surroundings import VARIABLES
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
 
