@@ -28,7 +28,7 @@ suppress_warnings = [
 nitpick_ignore_regex = [
     # Others' names, and the standard library's: their documentation is not at hand when this one is built.
     ("py:.*", r"(airflow|collections|contextlib|dagster|dataclasses|psycopg|random|socket|types)\..*"),
-    ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|Async?Engine|Engine|DagsterInvalidDefinitionError"),
+    ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|(Async)?Engine|DagsterInvalidDefinitionError"),
     ("py:.*", r"Airflow\w*Exception|ObjectStoragePath|PathLike"),
     # Names for types, which Sphinx does not find: the docstring says which values there are.
     ("py:.*", r"Numeric|Parameters|FailOn|Format|Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+"),
@@ -37,7 +37,9 @@ nitpick_ignore_regex = [
 ]
 #: Names that a table of another page documents, and that page.
 TABULATED = {
-    **dict.fromkeys((name for name, kind in vars(kinds).items() if isinstance(kind, type)), "reference/errors"),
+    **dict.fromkeys(
+        (name for name, kind in vars(kinds).items() if isinstance(kind, type)), "reference/errors"
+    ),
     **dict.fromkeys(("LoadPlan", "LoadOptions"), "reference/load-options"),
     **dict.fromkeys(("LoadingOperator", "BulkOperator"), "reference/operators"),
     **dict.fromkeys(components.__all__, "reference/components"),
@@ -56,7 +58,9 @@ def resolve_short_name(
     name = node["reftarget"].rpartition(".")[2]
     for ending in (node["reftarget"], name):
         objects = env.domains.python_domain.objects.items()
-        found = {(entry.docname, entry.node_id) for full, entry in objects if f".{full}".endswith(f".{ending}")}
+        found = {
+            (entry.docname, entry.node_id) for full, entry in objects if f".{full}".endswith(f".{ending}")
+        }
         if len(found) == 1:
             return make_refnode(app.builder, node["refdoc"], *found.pop(), text)
     if name in TABULATED:

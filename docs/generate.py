@@ -100,7 +100,8 @@ def health_check_page() -> str:
     return f"""# Health check
 
 `lakebase doctor`, `client.health()`, the Airflow operator and sensor, and the Dagster checks run these
-stages. Naming a stage also runs the stages that it depends on. [Health](../how-to/health.md) shows each front.
+stages. Naming a stage also runs the stages that it depends on. [Health](../how-to/health.md) shows each
+front.
 
 {_table(("Stage", "Depends on", "Measures"), stages)}
 
@@ -120,7 +121,8 @@ def load_options_page() -> str:
     return f"""# Load options
 
 Keyword arguments of `client.load` and `lakebase_provider.core.load`, with the same names in Airflow's load
-[operators](operators.md) and Dagster's [`LakebaseLoadComponent`](components.md#lakebaseloadcomponent), as far as they take them.
+[operators](operators.md) and Dagster's [`LakebaseLoadComponent`](components.md#lakebaseloadcomponent), as far
+as they take them.
 [Load data](../how-to/load.md) explains them by task.
 
 {_table(("Option", "Default", "Meaning"), rows)}
@@ -260,7 +262,9 @@ def _described(kind: type) -> dict[str, str]:
 def _summary(kind: type) -> str:
     """The docstring of a class before its arguments."""
     parsed = docstring_parser.parse(inspect.getdoc(kind) or "", docstring_parser.DocstringStyle.GOOGLE)
-    return _markdown("\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part))
+    return _markdown(
+        "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
+    )
 
 
 def _markdown(text: str) -> str:

@@ -26,7 +26,7 @@ def run_page(page: Path) -> None:
     """
     name = str(page.relative_to(ROOT))
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(BEFORE.get(name, ""), f"before {name}", "exec"), namespace)
+    _run_python(BEFORE.get(name, ""), f"before {name}", namespace)
     environment = dict(os.environ)
     section = 0
     for snippet in snippets(page):
@@ -38,19 +38,22 @@ def run_page(page: Path) -> None:
         if snippet.file is not None:
             Path(snippet.file).write_text(snippet.text)
         elif snippet.language == "python":
-            code = compile("\n" * (snippet.line - 1) + snippet.text, str(page), "exec")
-            exec(code, namespace)
+            _run_python("\n" * (snippet.line - 1) + snippet.text, str(page), namespace)
         elif snippet.language == "sh":
             _run_shell(snippet, page)
         else:
             raise ValueError(f"{page}:{snippet.line}: nothing runs {snippet.language}; say why, or save it")
-    exec(compile(AFTER.get(name, ""), f"after {name}", "exec"), namespace)
+    _run_python(AFTER.get(name, ""), f"after {name}", namespace)
+
+
+def _run_python(code: str, source: str, namespace: dict[str, Any]) -> None:
+    exec(compile(code, source, "exec"), namespace)  # noqa: S102 # it is what this module is for
 
 
 def _run_shell(snippet: Snippet, page: Path) -> None:
     with tempfile.NamedTemporaryFile() as state:
         script = f"{snippet.text}\nenv -0 > {state.name}"
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], timeout=240, check=False)
+        done = subprocess.run(["/bin/bash", "-euo", "pipefail", "-c", script], timeout=240, check=False)
         if done.returncode:
             raise RuntimeError(f"{page}:{snippet.line} ended with {done.returncode}")
         variables = state.read().decode().rstrip("\0").split("\0")

@@ -94,7 +94,8 @@ assert defs.get_implicit_global_asset_job_def().execute_in_process().success
     "docs/how-to/airflow-connection.md": """
 from airflow.sdk import BaseHook
 
-assert BaseHook.get_connection("lakebase_shop").extra_dejson["endpoint"] == "projects/p/branches/b/endpoints/e"
+shop = BaseHook.get_connection("lakebase_shop")
+assert shop.extra_dejson["endpoint"] == "projects/p/branches/b/endpoints/e"
 assert BaseHook.get_connection("lakebase_sales").schema == "sales"
 """,
     "docs/how-to/airflow-sql.md": """

@@ -135,8 +135,8 @@ class Admin:
 
         Args:
             text: What the client is to read, or the name of a known text, one of
-                ``lakebase_provider.local.identity.login_errors.NAMES``. A text of your own goes on in a second
-                line after `DETAIL:`.
+                ``lakebase_provider.local.identity.login_errors.NAMES``. A text of your own goes on in a
+                second line after `DETAIL:`.
             times: How many logins to refuse; None for all, until :meth:`clear_faults`.
             before_password: True to refuse before the client has sent its password.
         """
