@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,20 @@ def environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
 def test_the_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     text = page.read_text()
     tmp_path.chmod(0o700)  # as a runtime folder has to be
-    with LocalLakebase() as lake:
-        variables = {} if page.parent.name == "start" else lake.env()
-        if "airflow" in text and variables:
-            variables["AIRFLOW_HOME"] = str(request.getfixturevalue("airflow_home"))
-            variables["AIRFLOW_CONN_LAKEBASE_DEFAULT"] = lake.airflow_connection()
+    with ExitStack() as stack:
+        variables = {}
+        # The pages to start with begin from nothing.
+        if page.parent.name != "start":
+            lake = stack.enter_context(LocalLakebase())
+            variables = lake.env()
+            if "airflow" in text:
+                variables["AIRFLOW_HOME"] = str(request.getfixturevalue("airflow_home"))
+                variables["AIRFLOW_CONN_LAKEBASE_DEFAULT"] = lake.airflow_connection()
         shell = environment(tmp_path, variables)
+        if "lakebase local up" in text:
+            # Down already, unless a snippet before has failed.
+            down = [BIN / "lakebase", "local", "down"]
+            stack.callback(subprocess.run, down, env=shell, capture_output=True, check=False)
         done = subprocess.run(
             [sys.executable, "-m", "tests.docs.run_page", str(page)],
             cwd=tmp_path,
@@ -68,9 +77,6 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.
             text=True,
             check=False,
         )
-        if "lakebase local up" in text:
-            # Down already, unless a snippet before has failed.
-            subprocess.run([BIN / "lakebase", "local", "down"], env=shell, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
 
 
