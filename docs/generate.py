@@ -194,7 +194,7 @@ def components_page() -> str:
 
 def cli_page() -> str:
     """The commands and their options."""
-    from lakebase_provider.cli import _parser as parser
+    from lakebase_provider.cli.command import parser
 
     parts = ["# Command line\n\nThe command `lakebase` comes with the package.\n"]
     for command, about in _commands(parser(), ""):

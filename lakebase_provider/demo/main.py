@@ -43,7 +43,7 @@ def run_demo(example_dags: Path, logs: Path) -> int:
         if not (examples / name).is_file():
             raise ConfigError(
                 f"There is no {name} in {example_dags}.",
-                remedy="Run it in a clone, or name the folder: --example-dags.",
+                remedy="Name the folder of the examples: --example-dags.",
             )
     shutil.rmtree(logs, ignore_errors=True)
     for home in ("airflow_home", "dagster_home"):

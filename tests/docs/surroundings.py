@@ -87,8 +87,19 @@ AFTER = {
     "README.md": """
 import os
 
-os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"] = ""
-assert refresh.function() == 1
+from airflow.sdk import dag
+
+# The connection that `airflow connections add` has stored, and no other.
+del os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]
+
+
+@dag
+def readme():
+    refresh()
+
+
+assert readme().test().state == "success"
+run("DELETE FROM totals")
 assert defs.get_implicit_global_asset_job_def().execute_in_process().success
 """,
     "docs/how-to/airflow-connection.md": """

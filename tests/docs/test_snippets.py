@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -26,12 +27,12 @@ def with_snippets() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of an Airflow, which each page copies."""
     home = tmp_path_factory.mktemp("airflow")
-    subprocess.run(
-        [BIN / "airflow", "db", "migrate"], env=environment(home, {}), capture_output=True, check=True
-    )
-    return home
+    shell = environment(home, {"AIRFLOW_HOME": str(home)})
+    subprocess.run([BIN / "airflow", "db", "migrate"], env=shell, capture_output=True, check=True)
+    return home / "airflow.db"
 
 
 def environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -61,7 +62,7 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.
             lake = stack.enter_context(LocalLakebase())
             variables = lake.env()
             if "airflow" in text:
-                variables["AIRFLOW_HOME"] = str(request.getfixturevalue("airflow_home"))
+                shutil.copy(request.getfixturevalue("airflow_database"), tmp_path)
                 variables["AIRFLOW_CONN_LAKEBASE_DEFAULT"] = lake.airflow_connection()
         shell = environment(tmp_path, variables)
         if "lakebase local up" in text:

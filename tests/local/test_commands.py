@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -109,6 +110,33 @@ def test_up_env_token_down(shell: Shell) -> None:
     assert shell.run("local", "up", "--detach")[0] == 0
     assert authority.read_text() == certificate, "sslrootcert survives a restart"
     assert authority.with_name("authority.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_env_prints_for_airflow_connects_its_hook(shell: Shell) -> None:
+    assert shell.run("local", "up", "--detach")[0] == 0
+    code, out, err = shell.run("local", "env", "--airflow")
+    assert (code, err) == (0, "")
+    assert set(parse(out)) == {"AIRFLOW_CONN_LAKEBASE_DEFAULT", "LAKEBASE_ALLOW_LOOPBACK"}
+    test = (
+        "from lakebase_provider.hooks.lakebase import LakebaseHook;"
+        "print(LakebaseHook('lakebase_default').test_connection())"
+    )
+    # A shell that has nothing else, as a user's who has only evaluated this.
+    answer = subprocess.run(
+        ["/bin/sh", "-c", f'eval "$1"; exec "$2" -c "{test}"', "sh", out, sys.executable],
+        env={
+            name: value
+            for name, value in shell.env.items()
+            if not name.startswith(("AIRFLOW_CONN", "DATABRICKS_", "LAKEBASE_", "ENDPOINT_NAME"))
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1].startswith("(True, "), answer.stdout
+    secret = json.loads(parse(out)["AIRFLOW_CONN_LAKEBASE_DEFAULT"])["password"]
+    assert secret not in answer.stdout + answer.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -38,6 +38,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     start.set_defaults(run=up)
 
     show = actions.add_parser("env", help='print its environment again: eval "$(lakebase local env)"')
+    show.add_argument(
+        "--airflow", action="store_true", help="print Airflow's connection lakebase_default instead"
+    )
     show.set_defaults(run=env)
 
     end = actions.add_parser("down", help="stop it and remove its data")
@@ -68,7 +71,7 @@ def up(arguments: argparse.Namespace) -> int:
     server = Server.launch(options)
     try:
         note.write(server.running)
-        _print_exports(server.running)
+        _print_exports(server.running.env())
         if arguments.detach:
             server.leave()
             return 0
@@ -85,7 +88,8 @@ def up(arguments: argparse.Namespace) -> int:
 
 def env(arguments: argparse.Namespace) -> int:
     """Print the environment of a running local Lakebase as shell lines."""
-    _print_exports(_running(RunFile(arguments.name)))
+    running = _running(RunFile(arguments.name))
+    _print_exports(running.airflow_env() if arguments.airflow else running.env())
     return 0
 
 
@@ -116,8 +120,8 @@ def _running(note: RunFile) -> Running:
     return running
 
 
-def _print_exports(running: Running) -> None:
-    for name, value in running.env().items():
+def _print_exports(variables: dict[str, str]) -> None:
+    for name, value in variables.items():
         quoted = value.replace("'", "'\"'\"'")
         sys.stdout.write(f"export {name}='{quoted}'\n")
     sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -162,22 +161,7 @@ class LocalLakebase:
 
     def airflow_connection(self) -> str:
         """Return an Airflow connection, as JSON for a variable like AIRFLOW_CONN_LAKEBASE_DEFAULT."""
-        env = self.env()
-        extra = {
-            "endpoint": env["ENDPOINT_NAME"],
-            "workspace_host": env["DATABRICKS_HOST"],
-            "sslrootcert": env["PGSSLROOTCERT"],
-        }
-        connection = {
-            "conn_type": "lakebase",
-            "host": env["PGHOST"],
-            "port": int(env["PGPORT"]),
-            "schema": env["PGDATABASE"],
-            "login": env["DATABRICKS_CLIENT_ID"],
-            "password": env["DATABRICKS_CLIENT_SECRET"],
-            "extra": extra,
-        }
-        return json.dumps(connection)
+        return self.running.airflow_connection()
 
     def config(self, **overrides: Any) -> LakebaseConfig:
         """Return the configuration of the core for this Lakebase.
