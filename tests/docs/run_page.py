@@ -1,8 +1,7 @@
 """Does what a page says, in its order, as a reader would: ``python -m tests.docs.run_page PAGE``.
 
 It runs in a folder and with an environment of its own, which the test gives it. Python shares one namespace
-for the whole page. A shell's variables last until the next heading of second level, so that sections can be
-read alone.
+for the whole page, and shells their variables until ``lakebase local down`` ends what those lead to.
 """
 
 from __future__ import annotations
@@ -28,19 +27,18 @@ def run_page(page: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     _run_python(BEFORE.get(name, ""), f"before {name}", namespace)
     environment = dict(os.environ)
-    section = 0
     for snippet in snippets(page):
         if snippet.not_run is not None:
             continue
-        if snippet.section != section:
-            section = snippet.section
-            _set_environment(environment)
         if snippet.file is not None:
+            Path(snippet.file).parent.mkdir(parents=True, exist_ok=True)
             Path(snippet.file).write_text(snippet.text)
         elif snippet.language == "python":
             _run_python("\n" * (snippet.line - 1) + snippet.text, str(page), namespace)
         elif snippet.language == "sh":
             _run_shell(snippet, page)
+            if "lakebase local down" in snippet.text:
+                _set_environment(environment)
         else:
             raise ValueError(f"{page}:{snippet.line}: nothing runs {snippet.language}; say why, or save it")
     _run_python(AFTER.get(name, ""), f"after {name}", namespace)

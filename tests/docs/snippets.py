@@ -24,7 +24,6 @@ class Snippet:
         language: As the fence says.
         text: The code.
         line: Number of the line of the page that the code begins on.
-        section: Number of the heading of second level that it stands below.
         file: The file that the reader saves it as; None to run it at once.
         not_run: Why no test runs it; None if one does.
     """
@@ -32,7 +31,6 @@ class Snippet:
     language: str
     text: str
     line: int
-    section: int
     file: str | None
     not_run: str | None
 
@@ -49,7 +47,6 @@ def snippets(page: Path) -> list[Snippet]:
                 language=match["language"],
                 text=match["text"],
                 line=before.count("\n") + 1,
-                section=len(re.findall(r"^## ", before, re.MULTILINE)),
                 file=said.get("file"),
                 not_run=said.get("not run"),
             )
