@@ -84,24 +84,31 @@ def refresh_totals(client):
 }
 
 AFTER = {
-    "README.md": """
+    "README.md": '''
+import inspect
 import os
+import subprocess
 
-from airflow.sdk import dag
+Path("dags").mkdir()
+Path("dags/readme.py").write_text(f"""
+from airflow.sdk import dag, task
+from lakebase_provider.hooks.lakebase import LakebaseHook
 
-# The connection that `airflow connections add` has stored, and no other.
-del os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]
-
+{inspect.getsource(refresh.function)}
 
 @dag
 def readme():
     refresh()
 
-
-assert readme().test().state == "success"
+readme()
+""")
+# With the connection that `airflow connections add` has stored, and no other.
+del os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]
+subprocess.run(["airflow", "dags", "test", "readme"], check=True)
+assert list(client.iter_rows("SELECT amount FROM totals"))
 run("DELETE FROM totals")
 assert defs.get_implicit_global_asset_job_def().execute_in_process().success
-""",
+''',
     "docs/how-to/airflow-connection.md": """
 from airflow.sdk import BaseHook
 
