@@ -78,7 +78,7 @@ AIRFLOW ?= 3.1.*
 test-airflow-min:
 	$(PYTHON) -m venv --clear build/airflow-min
 	build/airflow-min/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	build/airflow-min/bin/python -m pip install --quiet '.[airflow,local,pandas,polars]' --group test-airflow 'apache-airflow==$(AIRFLOW)' 'structlog<26' # which 3.1 does not run with
+	build/airflow-min/bin/python -m pip install --quiet '.[airflow,local,pandas,polars]' --group test-airflow 'apache-airflow==$(AIRFLOW)'
 	build/airflow-min/bin/python -m pytest tests/airflow
 
 test-dagster-only:
