@@ -30,7 +30,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
 
     Args:
         client: Lends the connections.
-        defaults: How outputs are written whose metadata do not say.
+        defaults: How to write outputs whose metadata does not say.
     """
 
     def __init__(self, client: LakebaseClient, defaults: WriteOptions) -> None:
@@ -41,7 +41,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def connect(  # type: ignore[override] # see above
         self, context: dg.OutputContext | dg.InputContext, table_slice: TableSlice
     ) -> Iterator[LakebaseConnection]:
-        """A connection in one transaction, which is committed at the end, or rolled back on an error."""
+        """A connection in one transaction, committed at the end or rolled back on an error."""
         with self._client.connection() as connection:
             name_session(connection, self._client.config, _name(context))
             yield connection
@@ -57,16 +57,16 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def ensure_schema_exists(  # type: ignore[override] # see above
         self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
     ) -> None:
-        """Create the schema if it is not there."""
+        """Create the schema if it does not exist."""
         ensure_schema(connection, table_slice.schema)
 
     def delete_table_slice(  # type: ignore[override] # see above
         self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
     ) -> int:
-        """Delete what the output replaces: the rows of its partitions, or all; nothing in other modes.
+        """Delete what the output replaces: its partitions' rows, or all; nothing in other modes.
 
         Returns:
-            How many rows they were.
+            The number of deleted rows.
         """
         if self.options(context).mode != "replace":
             return 0
@@ -82,7 +82,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def condition(
         self, context: dg.OutputContext | dg.InputContext, table: Table, connection: LakebaseConnection
     ) -> sql.Composable | None:
-        """The condition for the rows of the context's partitions; None where the asset has none."""
+        """The condition for the rows of the context's partitions; None if the asset has none."""
         if not (context.has_asset_key and context.has_asset_partitions):
             return None
         output = context if isinstance(context, dg.OutputContext) else context.upstream_output
@@ -113,7 +113,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
         return self.select(table_slice, self.condition(context, table, connection)).as_string(connection)
 
     def select(self, table_slice: TableSlice, condition: sql.Composable | None) -> sql.Composed:
-        """The query for the columns that are wanted, of the rows for which the condition holds."""
+        """The query for the wanted columns of the rows for which the condition holds."""
         columns: sql.Composable = sql.SQL("*")
         if table_slice.columns:
             columns = sql.SQL(", ").join(map(sql.Identifier, table_slice.columns))
@@ -125,11 +125,11 @@ def _name(context: dg.OutputContext | dg.InputContext) -> str | None:
     try:
         step = context.step_context
     except dg.DagsterInvariantViolationError:
-        # Somebody loads an asset's value in a script.
+        # A script loads an asset's value.
         return None
     return step_name(step.run_id, step.step.key)
 
 
 def table_name(table_slice: TableSlice) -> TableName:
-    """The slice's table, its name taken as it stands."""
+    """The slice's table, with its name taken literally."""
     return TableName(table_slice.table, table_slice.schema)

@@ -40,10 +40,10 @@ def source_of(value: Any) -> Source:
             iterator of record batches.
 
     Raises:
-        ColumnMismatchError: A column's name is no text, or would be lost with the index; or there are more
+        ColumnMismatchError: A column's name is not text, or would be lost with the index; or there are more
             columns than a table can have.
         ConfigError: An iterator has been read before.
-        LoadError: An iterator yields something else than record batches.
+        LoadError: An iterator yields something other than record batches.
     """
     import pyarrow as pa
 
@@ -64,13 +64,13 @@ def _of_pandas(frame: Any) -> Source:
     require_width(len(frame.columns), "The data frame")
     if bad := [name for name in frame.columns if not isinstance(name, str)]:
         raise ColumnMismatchError(
-            f"A column of the data frame is named by {type(bad[0]).__name__}, not by text.",
-            remedy="Rename it, such as by frame.columns = frame.columns.map(str).",
+            f"A column of the data frame has a name of type {type(bad[0]).__name__}, not text.",
+            remedy="Rename it, for example with frame.columns = frame.columns.map(str).",
         )
     if any(name is not None for name in frame.index.names):
         raise ColumnMismatchError(
             f"The data frame's index {list(frame.index.names)} would not be stored.",
-            remedy="Make it a column by reset_index(), or drop it by reset_index(drop=True).",
+            remedy="Make it a column with reset_index(), or drop it with reset_index(drop=True).",
         )
     if repeated := sorted(set(frame.columns[frame.columns.duplicated()])):
         raise ColumnMismatchError(
@@ -85,8 +85,8 @@ def _of_pandas(frame: Any) -> Source:
         inferred = pa.Schema.from_pandas(frame[objects], preserve_index=False)
     except pa.ArrowException as error:
         raise ColumnMismatchError(
-            f"The types of the data frame's columns of objects do not show in their values: {error}.",
-            remedy="Cast each of them to a type that says what is meant, such as str.",
+            f"The types of the data frame's object columns cannot be inferred from their values: {error}.",
+            remedy="Cast each of them to a specific type, such as str.",
         ) from None
     fields = [inferred.field(name) if kind is None else pa.field(name, kind) for name, kind in types.items()]
     return Source(pa.schema(fields), frame, frozenset(objects))

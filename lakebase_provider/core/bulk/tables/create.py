@@ -1,4 +1,4 @@
-"""A table for what is to be loaded: the columns of an Arrow schema as those of Postgres."""
+"""A table for what is to be loaded: an Arrow schema's columns as Postgres columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lakebase_provider.core.errors.remedy import Remedy
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
+#: Precision that means a numeric without bounds: Arrow has none, and nobody declares all its digits.
 _ANY_PRECISION = 76
 
 
@@ -35,7 +35,7 @@ def create_table(
     *,
     keys: Sequence[str] = (),
 ) -> Table:
-    """Create a table for an Arrow schema, if there is none of that name.
+    """Create a table for an Arrow schema, if none has that name.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -44,17 +44,17 @@ def create_table(
         keys: Names of the primary key's columns; no primary key if empty.
 
     Returns:
-        The table as the catalog describes it; it may have been there.
+        The table as the catalog describes it; it may have existed.
 
     Raises:
-        ConfigError: A name is none, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ConfigError: A name is invalid, or a type has no counterpart.
+        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
     """
     names = [identifier(column) for column in schema.names]
     twice = sorted({column for column in names if names.count(column) > 1})
     if not names or twice:
         what = f"has {', '.join(map(repr, twice))} twice" if twice else "has no columns"
-        raise ColumnMismatchError(f"The source {what}: no table {name} can be created for it.")
+        raise ColumnMismatchError(f"The source {what}: cannot create table {name} for it.")
     missing = [key for key in keys if key not in names]
     if missing:
         raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
@@ -71,7 +71,7 @@ def create_table(
 
 
 def column_type(kind: pa.DataType) -> str:
-    """The type of Postgres that holds every value of an Arrow type.
+    """The Postgres type that holds every value of an Arrow type.
 
     Raises:
         ConfigError: There is none.
@@ -87,8 +87,8 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         found = KNOWN_EXTENSIONS.get(kind.extension_name)
         if found is None:
             raise ConfigError(
-                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
-                remedy="Cast it in the source to a type that says what is meant, such as text.",
+                f"Column {column!r} is of the unknown extension type {kind.extension_name!r}.",
+                remedy="Cast it in the source to a standard type, such as text.",
             )
         return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -107,7 +107,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         if getattr(types, test)(kind):
             return name
     raise ConfigError(
-        f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
+        f"Column {column!r} is of Arrow's type {kind}, which has no Postgres equivalent.",
         remedy=Remedy(
             "Cast it in the source, or create the table and load without create=True.",
             options=("create",),
@@ -116,7 +116,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     )
 
 
-#: Arrow's tests of a type, and the type of Postgres that holds all its values.
+#: Arrow's type checks, and the Postgres type that holds all values of each.
 _TYPES = (
     ("is_boolean", "boolean"),
     ("is_int8", "smallint"),
@@ -156,19 +156,19 @@ def ensure_table(
     keys: Sequence[str] = (),
     csv: CsvFormat = PLAIN_CSV,
 ) -> tuple[Table, Source]:
-    """The table, created for the source where it is missing; and the source, opened.
+    """The table, created for the source if it is missing; and the source, opened.
 
     Args:
         connection: The connection whose transaction it becomes part of.
         name: The table's name.
         source: Rows, as :func:`~lakebase_provider.core.bulk.sources.open.open_source` takes them.
-        columns: The columns to take from the source; the names of those that rows without names have.
+        columns: The columns to take from the source; for rows without names, their names.
         keys: Names of the primary key's columns.
-        csv: How CSV files are written.
+        csv: The format of CSV files.
 
     Raises:
-        ConfigError: The source does not tell its columns, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ConfigError: The source's columns are unknown, or a type has no counterpart.
+        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
     """
     opened = open_source(source, columns, csv)
     try:
@@ -183,7 +183,7 @@ def ensure_table(
 
 
 def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
-    """The source's schema, inferred from its first batch where it does not know it; and the same source."""
+    """The source's schema, inferred from its first batch if unknown; and the same source."""
     import pyarrow as pa
 
     if source.schema is not None and source.column_names is not None:
@@ -191,8 +191,8 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:
         raise ConfigError(
-            "The rows have no column names to create a table with.",
-            remedy="Give columns=, or rows as dicts, or create the table first.",
+            "The rows have no column names with which to create a table.",
+            remedy="Set columns=, give the rows as dicts, or create the table first.",
         )
     batches = source.batches()
     first = next(batches, None)
@@ -216,12 +216,12 @@ def _inferred(name: str, values: Any) -> pa.DataType:
     if kinds == {UUID}:
         return pa.uuid()
     if kinds == {Decimal}:
-        # The digits of the first rows bound nothing.
+        # The digits of the first rows are no bound.
         return pa.decimal256(_ANY_PRECISION, 0)
     try:
         return pa.array(values).type
     except (pa.ArrowException, OverflowError) as error:
         raise ConfigError(
-            f"The type of column {name!r} does not show in the first rows.",
+            f"The type of column {name!r} cannot be inferred from the first rows.",
             remedy="Create the table first, or give Arrow data, whose types are known.",
         ) from error
