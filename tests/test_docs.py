@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import kinds as errors
 
@@ -54,6 +56,21 @@ def test_links_lead_to_pages_and_headings() -> None:
                 titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
                 slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
                 assert heading in slugs, f"{page.name}: {path}#{heading}"
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "The server is full",
+        "which is not under",
+        "affects every session",
+        "Not retried: a retry would not help.",
+    ],
+)
+def test_what_the_page_on_trouble_quotes_is_said(phrase: str) -> None:
+    core = (DOCS.parent / "lakebase_provider" / "core").rglob("*.py")
+    assert any(phrase in path.read_text() for path in core)
+    assert phrase in " ".join((DOCS / "how-to" / "troubleshoot.md").read_text().split())
 
 
 def held_by() -> list[tuple[str, str]]:
