@@ -92,7 +92,7 @@ def health_check_page() -> str:
         (f"`{name}`", _codes(needs), _codes(figure for figure, stage in FIGURES.items() if stage == name))
         for name, needs in STAGES.items()
     ]
-    meanings = _described(limits.HealthThresholds)
+    meanings = _described(limits.HealthLimits)
     rows = [
         (f"`{name}`", meanings[name], f"`{measured.stage}`", measured.remedy)
         for name, measured in limits._MEASURED.items()
@@ -107,7 +107,8 @@ front.
 
 ## Limits
 
-Fields of `HealthThresholds`, and arguments of each front. Without a limit, a figure is only reported.
+Fields of `HealthLimits`, and names in the argument `limits` of each front. Without a limit, a figure is
+only reported.
 
 {_table(("Limit", "Meaning", "Measured by", "Remedy"), rows)}
 """
