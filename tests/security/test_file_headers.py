@@ -104,7 +104,7 @@ def test_of_a_wide_frame_only_the_chosen_columns_are_turned_into_values() -> Non
 
 def test_one_name_among_many_that_stands_twice_is_found_soon(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(",".join([*NAMES, "twice", "twice"]))
-    with pytest.raises(ColumnMismatchError, match="called 'twice'"):
+    with pytest.raises(ColumnMismatchError, match="named 'twice'"):
         open_source(tmp_path / "x.csv")
 
 
