@@ -12,12 +12,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk.serde import deserialize, serialize
 
 from lakebase_provider.core.errors import StatementError
 from lakebase_provider.decorators.sql import _LakebaseSqlDecoratedOperator
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+
+try:
+    from airflow.sdk.serde import deserialize, serialize
+except ModuleNotFoundError:  # Airflow 3.1
+    from airflow.serialization.serde import deserialize, serialize
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 
 

@@ -99,7 +99,10 @@ def as_xcom_takes(result: Any) -> Any:
     Raises:
         StatementError: It holds something else that Airflow cannot store; a retry would not help.
     """
-    from airflow.sdk.serde import serialize
+    try:
+        from airflow.sdk.serde import serialize
+    except ModuleNotFoundError:  # Airflow 3.1
+        from airflow.serialization.serde import serialize  # type: ignore[import-not-found,no-redef]
 
     taken = _taken(result)
     try:
