@@ -103,7 +103,7 @@ PUBLIC_PACKAGES = tuple(
 def shown_texts() -> list[Path]:
     """What users copy from."""
     examples = [file for kind in ("*.py", "*.yaml") for file in (ROOT / "example_dags").rglob(kind)]
-    return [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *examples]
+    return [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *examples]
 
 
 @pytest.mark.parametrize("file", shown_texts(), ids=lambda file: str(file.relative_to(ROOT)))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 
@@ -17,6 +17,8 @@ from dagster_lakebase.components.partition_values import each_partition, partiti
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
+from lakebase_provider.core.bulk.load.result import Delete, Mode
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
@@ -59,7 +61,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         ),
     ]
     mode: Annotated[
-        Literal["append", "merge", "replace"],
+        Mode,
         dg.Resolver.default(
             description="append adds the rows; merge also updates rows with the same key; replace removes "
             "all other rows, in the table or where 'where' holds."
@@ -85,7 +87,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         ),
     ] = None
     delete: Annotated[
-        Literal["none", "missing"],
+        Delete,
         dg.Resolver.default(description="For merge: missing removes rows whose key is not in the file."),
     ] = "none"
     where: Annotated[
@@ -198,26 +200,19 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
             return "{run_id}/{file}"
         return self.load_id or ""
 
-    def _plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _plan(self, values: Mapping[str, Any], load_id: str | None) -> dict[str, Any]:
         """The options of a load."""
-        return {
-            "mode": self.mode,
-            "keys": self.keys,
-            "columns": self.columns,
-            "version_column": self.version_column,
-            "delete": self.delete,
+        return {name: getattr(self, name) for name in LOAD_OPTIONS if name in type(self).model_fields} | {
             "where": (self.where, values) if self.where and values else self.where,
-            "create": self.create,
+            "load_id": load_id,
             "on_error": "fail" if self.reject_to is None else "reject",
-            "reject_to": self.reject_to,
-            "ledger_schema": self.ledger_schema if self._id else None,
+            "ledger_schema": self.ledger_schema if load_id else None,
         }
 
     def _loads(
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
         from lakebase_provider.core.bulk.load.commit import load_and_commit
-        from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
@@ -230,8 +225,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
                         lakebase.get_connection,
                         file.source,
                         (table.schema, table.name),
-                        load_id=load_id,
-                        **self._plan(values),
+                        **self._plan(values, load_id),
                     )
                 if result.skipped:
                     context.log.info("Skipped: load_id %r is already in %s.", load_id, table)

@@ -58,7 +58,7 @@ def lakebase_health_check_op(
     Needs the resource `lakebase`.
 
     Returns:
-        The report in plain types: ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
+        The report in plain types, ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
 
     Raises:
         dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is exceeded. The

@@ -11,11 +11,12 @@ import dagster as dg
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.types.postgres_types import KINDS
 from lakebase_provider.core.database.catalog import Table
 from lakebase_provider.core.errors import ConfigError
 
 #: How the bounds of a time window are written, by the type that they are compared with.
-_TIME_TYPES = ("timestamptz", "timestamp", "date")
+_TIME_TYPES = {kind.name for kind in KINDS if kind.takes & {date, datetime}}
 _NAME = re.compile(r"[^\W\d]\w*")
 
 #: What `partition_expr` may be: an expression, or one for each dimension.

@@ -14,7 +14,7 @@ from dagster_lakebase.io_manager.write_options import WriteOptions
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.bulk.load.copy_in import copy_in
 from lakebase_provider.core.bulk.tables.create import column_type
-from lakebase_provider.core.bulk.tables.evolve import canonical_type, evolve
+from lakebase_provider.core.bulk.tables.evolve import evolve
 from lakebase_provider.core.bulk.tables.merge import Counts, Merge
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
 from lakebase_provider.core.database.refusals import typed_errors
@@ -181,7 +181,7 @@ def _wanted(source: Source, options: WriteOptions) -> dict[str, str]:
             f"The output lacks {', '.join(map(repr, missing))}, by which it is to be merged.",
             remedy="Correct lakebase/keys, or add the column.",
         )
-    wanted = {field.name: canonical_type(column_type(field.type)) for field in source.schema}
+    wanted = {field.name: column_type(field.type) for field in source.schema}
     for name in source.inferred:
         # Tomorrow's decimals may have more digits than today's.
         if wanted[name].startswith("numeric("):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Delete
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
 WriteMode = Literal["replace", "append", "upsert"]
 WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
-Delete = Literal["none", "missing"]
 _DELETES: tuple[str, ...] = get_args(Delete)
 #: What an input without a type annotation is loaded as: module and class.
 LOAD_TYPES = {

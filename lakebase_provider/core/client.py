@@ -251,7 +251,7 @@ class LakebaseClient(Reads):
             return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
-        """Run the staged check (:data:`~lakebase_provider.core.upkeep.health.stages.STAGES`).
+        """Run the staged check of the way to the database.
 
         Args:
             checks: Names of stages; all by default.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_hook_params
-from lakebase_provider.core.bulk.load.plan import check_load_options
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS, check_load_options
 from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.sdk import Context
 
-    from lakebase_provider.core.bulk.load.result import LoadResult, Mode
+    from lakebase_provider.core.bulk.load.result import Delete, LoadResult, Mode, OnError
     from lakebase_provider.core.connect.connection import LakebaseConnection
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
@@ -37,20 +38,8 @@ LOAD_ID = (
 #: How templates render conditions, in lower case.
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "none", "")
 
-#: The options that are passed to the load unchanged.
-_OPTIONS = (
-    "mode",
-    "keys",
-    "columns",
-    "version_column",
-    "delete",
-    "where",
-    "load_id",
-    "create",
-    "on_error",
-    "reject_to",
-    "ledger_schema",
-)
+#: The options of any load that are handed to it as they are.
+_OPTIONS = tuple(name for name in LOAD_OPTIONS if name not in (*CSV_OPTIONS, "force", "forced_by"))
 
 
 class BulkOperator(LakebaseArguments, BaseOperator):
@@ -163,12 +152,12 @@ class LoadingOperator(BulkOperator):
         keys: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
         version_column: str | None = None,
-        delete: Literal["none", "missing"] = "none",
+        delete: Delete = "none",
         where: str | tuple[str, Any] | Mapping[str, Any] | None = None,
         load_id: str | None = LOAD_ID,
         force: bool | str = False,
         create: bool = False,
-        on_error: Literal["fail", "reject"] = "fail",
+        on_error: OnError = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
         fence: bool = False,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider._airflow.task.failing_fast import failing_fast
-from lakebase_provider.core.bulk.files.csv_format import CsvFormat
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
 from lakebase_provider.core.bulk.files.locations import protocol_of
 from lakebase_provider.operators.bulk import LoadingOperator
 
@@ -72,7 +72,7 @@ class LakebaseLoadOperator(LoadingOperator):
         self._csv_options()  # a wrong one is found when the DAG is parsed
 
     def _csv_options(self) -> dict[str, Any]:
-        return asdict(CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote))
+        return asdict(CsvFormat(**{name: getattr(self, name) for name in CSV_OPTIONS}))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load the file and return the result."""

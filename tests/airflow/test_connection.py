@@ -271,7 +271,7 @@ def test_the_worker_tests_a_connection_that_is_stored_nowhere(lake: LocalLakebas
 
 def test_the_button_asks_the_api_server_as_the_docs_say() -> None:
     # Airflow 3.3's web interface knows how to have a worker test a connection, and never does. When it begins
-    # to, docs/airflow.md has to say so.
+    # to, docs/how-to/airflow-connection.md has to say so.
     files = (Path(airflow.__path__[0]) / "ui" / "dist" / "assets").glob("index-*.js")
     interface = "".join(file.read_text() for file in files)
     assert ".testConnection(" in interface

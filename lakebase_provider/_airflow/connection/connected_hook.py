@@ -278,7 +278,7 @@ class ConnectedHook(DbApiHook):
         """Check every stage from the name to a write; what the "Test" button of the connection shows.
 
         Returns:
-            Whether all is well, and one line: the web interface would join the lines of a table.
+            Whether all is well, and one line, because the web interface would join the lines of a table.
         """
         try:
             report = self.client.health()

@@ -12,11 +12,8 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -29,6 +26,7 @@ from lakebase_provider.core.bulk.load.copy_in import bad_row, copy_in
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.sources.seen import read_once
 from lakebase_provider.core.bulk.types import json_text
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, JSONS, PYTHON_TYPES
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table, require_width
@@ -48,22 +46,9 @@ _BIG_BATCH = 10_000
 #: table.
 _COPY_FROM = 700
 _STAGE_FROM = 2000
-_JSON = ("json", "jsonb")
 _NULL = frozenset({type(None)})
 #: Types of values that COPY supports; psycopg may write a subclass differently.
-_PLAIN = _NULL | {int, float, str, bool, Decimal, datetime, date, time, timedelta, bytes, UUID, dict, list}
-#: Of those, the ones that INSERT writes as COPY does, by the column's type; only text for other types. INSERT
-#: decides on what COPY refuses. COPY would accept a few that INSERT refuses, and digits of a float that the
-#: cast to numeric drops; json keeps its text, whose blanks differ.
-_ALIKE: dict[str, frozenset[type]] = {
-    **dict.fromkeys(("int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar"), _PLAIN),
-    **dict.fromkeys(("bool", "date", "timestamp", "timestamptz", "bytea", "uuid"), _PLAIN),
-    "jsonb": frozenset({str, dict, list}),
-    "numeric": frozenset({int, Decimal, str}),
-    "time": frozenset({time}),
-    "timetz": frozenset({time}),
-    "interval": frozenset({timedelta, str}),
-}
+_PLAIN = _NULL | PYTHON_TYPES
 #: Names of the zone in which COPY reads times without a zone.
 _UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 
@@ -332,20 +317,19 @@ class RowWriter:
 
 def _is_json(table: Table, name: str) -> bool:
     column = table.column(name)
-    return column is not None and column.base_name in _JSON
+    return column is not None and column.base_name in JSONS
 
 
 def _alike(column: Column) -> frozenset[type]:
     """The types of values that COPY and INSERT write identically into a column, besides NULL."""
     name = column.base_name
-    return (
-        _ALIKE.get(name.removeprefix("_"), frozenset({str})) | _NULL | ({list} if name[:1] == "_" else set())
-    )
+    kind = BY_NAME.get(name.removeprefix("_"))
+    return frozenset((kind.alike if kind else {str}) | _NULL | ({list} if name[:1] == "_" else set()))
 
 
 def _is_flat(column: Column, rows: list[Row], place: int) -> bool:
     """Whether a column's lists are JSON, or one-dimensional arrays of values that are written identically."""
-    if column.base_name in _JSON:
+    if column.base_name in JSONS:
         return True
     lists = (row[place] for row in rows if type(row[place]) is list)
     return set(map(type, chain.from_iterable(lists))) <= _alike(column) - {list}

@@ -16,10 +16,11 @@ from psycopg import postgres
 from psycopg.types.string import TextLoader
 
 from lakebase_provider._airflow.rows.frames import Cursor
-from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
+from lakebase_provider._airflow.statements.loaders import replace_unreadable
 from lakebase_provider.core.bulk.read.to_frames import require_distinct_names
 from lakebase_provider.core.bulk.types.decimals import digits_of
 from lakebase_provider.core.bulk.types.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
+from lakebase_provider.core.bulk.types.postgres_types import KINDS, TEMPORAL
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def as_polars_takes_them(connection: LakebaseConnection) -> None:
     Args:
         connection: Borrowed only for this read.
     """
-    native = {"numeric", *_plain_types()}
+    native = {"numeric", *(kind.name for kind in KINDS if kind.polars)}
     for info in connection.adapters.types:
         if info.name not in native:
             connection.adapters.register_loader(info.oid, TextLoader)
@@ -116,7 +117,7 @@ class _Columns:
         require_distinct_names([column.name for column in self._columns])
         import polars
 
-        plain = _plain_types()
+        plain = {kind.name: kind.polars(polars) for kind in KINDS if kind.polars}
         self._kinds = [_kind(column) for column in self._columns]
         #: None for a numeric whose digits depend on the values.
         self._types = [
@@ -236,27 +237,3 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 def _dimensions(value: list[Any]) -> int:
     return 1 + max((_dimensions(item) for item in value if isinstance(item, list)), default=0)
-
-
-def _plain_types() -> dict[str, Any]:
-    import polars
-
-    return {
-        "bool": polars.Boolean,
-        "int2": polars.Int16,
-        "int4": polars.Int32,
-        "int8": polars.Int64,
-        "oid": polars.Int64,
-        "float4": polars.Float32,
-        "float8": polars.Float64,
-        "text": polars.String,
-        "varchar": polars.String,
-        "bpchar": polars.String,
-        "name": polars.String,
-        "bytea": polars.Binary,
-        "date": polars.Date,
-        "time": polars.Time,
-        "timestamp": polars.Datetime("us"),
-        "timestamptz": polars.Datetime("us", "UTC"),
-        "interval": polars.Duration("us"),
-    }

@@ -9,9 +9,6 @@ from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
 
-#: Types with values beyond Python's: infinities, 24:00, years before 1 and after 9999.
-TEMPORAL = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
-
 
 def replace_unreadable(adapters: AdaptersMap, names: Iterable[str], instead: Callable[[str], Any]) -> None:
     """Replace each value that a type's loader cannot read by another one, in arrays too.

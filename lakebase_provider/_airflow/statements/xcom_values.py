@@ -23,9 +23,10 @@ from psycopg.types.json import JsonLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
+from lakebase_provider._airflow.statements.loaders import replace_unreadable
 from lakebase_provider.core.bulk.read.rows import register_json
 from lakebase_provider.core.bulk.types.intervals import has_months
+from lakebase_provider.core.bulk.types.postgres_types import TEMPORAL
 from lakebase_provider.core.errors import StatementError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ class Secret:
     configuration sent to another process carries none; revealing it there raises
     :class:`~lakebase_provider.core.errors.ConfigError`.
 
-    For as long as it is alive, :func:`~lakebase_provider.core.errors.redaction.redacted` knows its value.
+    For as long as it is alive, the texts of errors are searched for its value.
     """
 
     __slots__ = ("__weakref__", "_value")

@@ -54,7 +54,7 @@ class Admin:
         """Choose the text that refuses an expired token.
 
         Args:
-            style: A key of :data:`lakebase_provider.local.identity.login_errors.EXPIRED_STYLES`.
+            style: A key of ``lakebase_provider.local.identity.login_errors.EXPIRED_STYLES``.
         """
         self._call("set", name="login_error_style", value=style)
 
@@ -109,7 +109,7 @@ class Admin:
 
         Args:
             host: The new name, which the API returns from now on.
-            former_host_says: Name of a refusal in :data:`.login_errors.REFUSALS`.
+            former_host_says: Name of a refusal in ``lakebase_provider.local.identity.login_errors.REFUSALS``.
         """
         self._call("move_endpoint", host=host, former_host_says=former_host_says)
 
@@ -125,7 +125,7 @@ class Admin:
         """Choose the certificate that the next connections get.
 
         Args:
-            kind: One of :data:`lakebase_provider.local.identity.certificates.KINDS`: `valid`, `expired`,
+            kind: One of ``lakebase_provider.local.identity.certificates.KINDS``: `valid`, `expired`,
                 `other_host` or `other_authority`.
         """
         self._call("set_certificate", kind=kind)
@@ -134,7 +134,8 @@ class Admin:
         """Refuse logins, whatever their password.
 
         Args:
-            text: The text for the client, or the name of a known text, one of :data:`.login_errors.NAMES`.
+            text: The text for the client, or the name of a known text, one of
+                ``lakebase_provider.local.identity.login_errors.NAMES``.
                 Your own text may have a second line after `DETAIL:`.
             times: How many logins to refuse; None for all, until :meth:`clear_faults`.
             before_password: True to refuse before the client has sent its password.

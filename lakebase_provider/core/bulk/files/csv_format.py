@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypedDict
 
 from lakebase_provider.core.errors import ConfigError
 
@@ -16,6 +17,20 @@ _NO_MARKS = "\r\n\0"
 def _require_mark(field: str, value: object, such_as: str) -> None:
     if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in _NO_MARKS:
         raise ConfigError(f"{field} is {value!r}."[:200], remedy=f"Give one ASCII character, {such_as}.")
+
+
+class CsvOptions(TypedDict, total=False):
+    """The fields of :class:`CsvFormat` by name."""
+
+    delimiter: str | None
+    encoding: str
+    null: str | Sequence[str]
+    header: bool
+    quote: str | None
+
+
+#: Their names.
+CSV_OPTIONS = tuple(CsvOptions.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class CsvFormat:
         Raises:
             ConfigError: One of them was given.
         """
-        for field in fields(self):
+        for field in fields(CsvFormat):
             if getattr(self, field.name) != field.default:
                 raise ConfigError(
                     f"{field.name}= is for CSV files, but the source is: {description}.",
@@ -101,7 +116,3 @@ class CsvFormat:
 
 #: As Postgres writes it, but for the header, and as an unload does.
 PLAIN_CSV = CsvFormat()
-
-
-#: Their names.
-CSV_OPTIONS = tuple(field.name for field in fields(CsvFormat))

@@ -159,7 +159,7 @@ class _Load:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
             return self._move(self._table(name))
-        self.plan.csv.require_unused("a query on another Postgres")
+        self.plan.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
                 "on_error='reject' works on rows that Python encodes, which rows from Postgres are not.",
@@ -185,7 +185,7 @@ class _Load:
                 self.source,
                 columns=self.plan.columns,
                 keys=self.plan.keys or (),
-                csv=self.plan.csv,
+                csv=self.plan,
             )
             return table
         table = read_table(self.connection, name)
@@ -238,7 +238,7 @@ class _Load:
             table,
             into=into,
             columns=self.plan.columns,
-            csv=self.plan.csv,
+            csv=self.plan,
             progress=self.progress,
             reject=self.rejects,
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.base.sql.sql_text import with_inert_comments
-from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
-from lakebase_provider.core.bulk.load.result import Mode
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat, CsvOptions
+from lakebase_provider.core.bulk.load.result import Delete, Mode, OnError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 # Whatever else a load needs comes with the driver, which parsing a DAG file must not import.
@@ -28,32 +28,27 @@ RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
 
 _CHOICES = {
     "mode": get_args(Mode),
-    "delete": ("none", "missing"),
-    "on_error": ("fail", "reject"),
+    "delete": get_args(Delete),
+    "on_error": get_args(OnError),
 }
 
 
-class LoadOptions(TypedDict, total=False):
+class LoadOptions(CsvOptions, total=False):
     """The options of a load by name; :class:`LoadPlan` explains them."""
 
     mode: Mode
     keys: Sequence[str] | None
     columns: Sequence[str] | None
     version_column: str | None
-    delete: Literal["none", "missing"]
+    delete: Delete
     where: Where | None
     load_id: str | None
     force: bool
     forced_by: str | None
     create: bool
-    on_error: Literal["fail", "reject"]
+    on_error: OnError
     reject_to: RejectTo | None
     ledger_schema: str | None
-    delimiter: str | None
-    encoding: str
-    null: str | Sequence[str]
-    header: bool
-    quote: str | None
 
 
 #: Their names, for callers that have none of them.
@@ -61,8 +56,8 @@ LOAD_OPTIONS = tuple(LoadOptions.__annotations__)
 
 
 @dataclass(frozen=True)
-class LoadPlan:
-    """How rows go into a table.
+class LoadPlan(CsvFormat):
+    """How rows go into a table. For CSV files the fields of :class:`.CsvFormat` are its own, too.
 
     Attributes:
         mode: ``"append"`` adds them; ``"merge"`` updates rows with the same key and adds the others;
@@ -84,12 +79,6 @@ class LoadPlan:
         on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
         reject_to: Where they go: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; the table's by default.
-        delimiter: For CSV files, as are the following (see :class:`CsvFormat`): the field separator; a comma
-            by default, for a ``.tsv`` file a tab.
-        encoding: The file's encoding, such as ``"cp1252"``.
-        null: What means NULL when unquoted: a string, or a list of strings; by default an empty field.
-        header: Whether the first row holds the columns' names; without it, `columns` gives them.
-        quote: The quote character; None if quotes have no meaning.
 
     Raises:
         ConfigError: Options contradict each other, or a name is invalid.
@@ -99,32 +88,18 @@ class LoadPlan:
     keys: Sequence[str] | None = None
     columns: Sequence[str] | None = None
     version_column: str | None = None
-    delete: Literal["none", "missing"] = "none"
+    delete: Delete = "none"
     where: Where | None = None
     load_id: str | None = None
     force: bool = False
     forced_by: str | None = None
     create: bool = False
-    on_error: Literal["fail", "reject"] = "fail"
+    on_error: OnError = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    null: str | Sequence[str] = ""
-    header: bool = True
-    quote: str | None = '"'
 
     def __post_init__(self) -> None:
         check_load_options(vars(self))
-
-    @property
-    def csv(self) -> CsvFormat:
-        """The format of CSV files.
-
-        Raises:
-            ConfigError: It is invalid.
-        """
-        return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
 
     @property
     def forced_id(self) -> str | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Mode = Literal["append", "replace", "merge"]
+Delete = Literal["none", "missing"]
+OnError = Literal["fail", "reject"]
 
 
 @dataclass(frozen=True)

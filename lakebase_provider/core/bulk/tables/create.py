@@ -16,6 +16,7 @@ from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Source
 from lakebase_provider.core.bulk.types.arrow import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
@@ -71,7 +72,7 @@ def create_table(
 
 
 def column_type(kind: pa.DataType) -> str:
-    """The Postgres type that holds every value of an Arrow type.
+    """The type that holds every value of an Arrow type, as Postgres writes it.
 
     Raises:
         ConfigError: There is none.
@@ -99,7 +100,9 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         # A negative scale counts zeros before the point.
         return f"numeric({kind.precision + max(-kind.scale, 0)},{max(kind.scale, 0)})"
     if types.is_timestamp(kind):
-        return "timestamp" if kind.tz is None else "timestamptz"
+        return BY_NAME["timestamp" if kind.tz is None else "timestamptz"].sql
+    if types.is_uint64(kind):
+        return "numeric(20,0)"
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         element = _type_of(kind.value_type, column)
         return element if element.endswith("[]") else f"{element}[]"
@@ -116,35 +119,8 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     )
 
 
-#: Arrow's type checks, and the Postgres type that holds all values of each.
-_TYPES = (
-    ("is_boolean", "boolean"),
-    ("is_int8", "smallint"),
-    ("is_int16", "smallint"),
-    ("is_uint8", "smallint"),
-    ("is_int32", "integer"),
-    ("is_uint16", "integer"),
-    ("is_int64", "bigint"),
-    ("is_uint32", "bigint"),
-    ("is_uint64", "numeric(20,0)"),
-    ("is_float16", "real"),
-    ("is_float32", "real"),
-    ("is_float64", "double precision"),
-    ("is_string", "text"),
-    ("is_large_string", "text"),
-    ("is_string_view", "text"),
-    ("is_binary", "bytea"),
-    ("is_large_binary", "bytea"),
-    ("is_fixed_size_binary", "bytea"),
-    ("is_binary_view", "bytea"),
-    ("is_date", "date"),
-    ("is_time", "time"),
-    ("is_duration", "interval"),
-    ("is_interval", "interval"),
-    ("is_struct", "jsonb"),
-    ("is_map", "jsonb"),
-    ("is_null", "text"),
-)
+#: Arrow's tests of a type, and the type of Postgres that holds all its values.
+_TYPES = tuple((f"is_{name}", kind.sql) for kind in KINDS for name in kind.holds)
 
 
 def ensure_table(

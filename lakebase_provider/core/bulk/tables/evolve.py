@@ -10,19 +10,15 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
+from lakebase_provider.core.bulk.types.postgres_types import of_family
 from lakebase_provider.core.database.catalog import Column, Table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 #: Integers by size, with the decimal digits that each needs.
-_INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
-_FLOATS = ("real", "double precision")
+_INTEGERS = {kind.sql: len(str(1 << kind.width * 8 - 1)) for kind in of_family("integer")}
+_FLOATS = tuple(kind.sql for kind in of_family("float"))
 _NUMERIC = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
 _SHORT_TEXT = re.compile(r"(character varying|character)(?:\(\d+\))?")
-_WRITTEN = {
-    "timestamptz": "timestamp with time zone",
-    "timestamp": "timestamp without time zone",
-    "time": "time without time zone",
-}
 #: More digits than a numeric may declare: then they are left undeclared.
 _MAX_PRECISION = 1000
 
@@ -76,17 +72,6 @@ def evolve(
                 if wider is not None and wider != column.type_name:
                     changes.append(_retype(column.name, wider))
     return _alter(connection, table, changes)
-
-
-def canonical_type(name: str) -> str:
-    """A type's name as Postgres writes it, the form in which types are compared here.
-
-    Example:
-        >>> canonical_type("timestamptz[]")
-        'timestamp with time zone[]'
-    """
-    element = name.removesuffix("[]")
-    return _WRITTEN.get(element, element) + name[len(element) :]
 
 
 def common_type(current: str, wanted: str) -> str | None:

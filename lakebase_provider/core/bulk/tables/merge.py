@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.types.postgres_types import KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
@@ -49,10 +50,8 @@ SELECT EXISTS (
             WHERE a.attname <> ALL (%s)))
 """
 
-# Types whose values are equal only if their images are.
-_ONE_IMAGE = frozenset(
-    {"bool", "int2", "int4", "int8", "oid", "uuid", "date", "time", "timestamp", "timestamptz"}
-)
+# Types whose values are equal only where their images are.
+_ONE_IMAGE = frozenset(kind.name for kind in KINDS if kind.one_image)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 from lakebase_provider.core.errors import ColumnMismatchError
 
@@ -16,7 +17,7 @@ Cast = Callable[["pa.Array"], "pa.Array"]
 #: Digits that Arrow's decimal128 holds.
 MAX_DECIMAL128 = 38
 #: Extension types that mean what a type of Postgres means, with that type's name.
-KNOWN_EXTENSIONS = {"arrow.json": "jsonb", "arrow.uuid": "uuid", "arrow.bool8": "boolean"}
+KNOWN_EXTENSIONS = {kind.extension: kind.sql for kind in KINDS if kind.extension}
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -95,20 +96,9 @@ def canonical(target: Target) -> pa.DataType:
 
     if target.kind == "numeric":
         return pa.decimal128(target.precision or MAX_DECIMAL128, target.scale)
-    return {
-        "bool": pa.bool_(),
-        "int2": pa.int16(),
-        "int4": pa.int32(),
-        "int8": pa.int64(),
-        "float4": pa.float32(),
-        "float8": pa.float64(),
-        "bytea": pa.binary(),
-        "uuid": pa.binary(16),
-        "date": pa.date32(),
-        "time": pa.time64("us"),
-        "timestamp": pa.timestamp("us"),
-        "timestamptz": pa.timestamp("us", "UTC"),
-    }.get(target.kind, pa.string())
+    kind = BY_NAME.get(target.kind)
+    make = kind and (kind.sent or kind.arrow)
+    return make(pa) if make else pa.string()
 
 
 def nulls(target: Target) -> Cast:

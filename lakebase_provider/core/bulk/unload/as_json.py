@@ -11,17 +11,18 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.read.statement import bare
 from lakebase_provider.core.bulk.read.stream import copy_out
+from lakebase_provider.core.bulk.types.postgres_types import of_family, oids
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.refusals import readable
 from lakebase_provider.core.errors import ColumnMismatchError
 
-# Postgres' fixed numbers of types.
 #: Booleans and numbers, which to_json writes as JSON's own, NaN and the infinities as texts.
-_PLAIN = frozenset({16, 20, 21, 23, 26, 700, 701, 1700})
-_PLAIN_ARRAYS = frozenset({1000, 1005, 1007, 1016, 1021, 1022, 1028, 1231})
-#: Texts, dates, times, intervals and uuids, whose cast to text is what their output function writes.
-_TEXT_ARRAYS = frozenset({1003, 1009, 1015, 1115, 1182, 1183, 1185, 1187, 1270, 2951})
-_JSON, _JSONB = 114, 3802
+_OWN = of_family("boolean", "integer", "oid", "float", "numeric")
+_PLAIN, _PLAIN_ARRAYS = {kind.oid for kind in _OWN}, {kind.array_oid for kind in _OWN}
+#: Whose cast to text is what their output function writes; that of a bpchar cuts blanks.
+_TEXTS = of_family("text", "temporal", "interval", "uuid")
+_TEXT_ARRAYS = {kind.array_oid for kind in _TEXTS if kind.name != "bpchar"}
+_JSON, _JSONB = oids("json", "jsonb")
 
 #: What no type's text loses anything by, as JSON's text. Of a row, IS NULL would ask for its fields.
 _TEXT = "pg_catalog.to_json(pg_catalog.concat({0}))::text"

@@ -59,14 +59,14 @@ class StageResult:
     """What one stage found.
 
     Attributes:
-        name: One of :data:`STAGES`.
+        name: One of ``STAGES``.
         status: ``ok``, ``failed``, or ``skipped`` because an earlier stage failed.
         ms: How long it took, in milliseconds.
         detail: What was found, in one line.
         remedy: What to do; empty unless it failed.
         code: The error's code; empty unless it failed.
         retryable: Whether it may succeed later by itself; False unless it failed.
-        figures: What it measured, by the names of :data:`FIGURES`.
+        figures: What it measured, by the names of ``FIGURES``.
     """
 
     name: str
@@ -101,7 +101,7 @@ class HealthReport:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What the successful stages measured, by the names of :data:`FIGURES`."""
+        """What the successful stages measured, by the names of ``FIGURES``."""
         return {name: value for stage in self.stages for name, value in stage.figures.items()}
 
     def raise_for_failure(self) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.files.csv_format import CsvFormat
-from lakebase_provider.core.bulk.load.plan import LoadPlan
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
+from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
 from tests.core.bulk.sample_tables import run
 
@@ -175,3 +176,9 @@ def test_a_columns_name_is_not_taken_for_a_mark_of_another_format(
     path = tmp_path / "x.csv"
     path.write_text(f"{name},b\n1,é\n")
     assert table.load(path, "made", create=True).rows == 1
+
+
+def test_the_options_of_a_load_are_the_fields_of_its_plan() -> None:
+    annotated = {name: kind.__forward_arg__ for name, kind in LoadOptions.__annotations__.items()}
+    assert annotated == {field.name: field.type for field in fields(LoadPlan)}
+    assert set(CSV_OPTIONS) == {field.name for field in fields(CsvFormat)}

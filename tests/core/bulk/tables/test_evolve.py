@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lakebase_provider.core.bulk.tables.evolve import canonical_type, common_type
+from lakebase_provider.core.bulk.tables.evolve import common_type
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,3 @@ from lakebase_provider.core.bulk.tables.evolve import canonical_type, common_typ
 def test_the_narrowest_type_that_holds_both(first: str, second: str, common: str | None) -> None:
     assert common_type(first, second) == common
     assert common_type(second, first) == common
-
-
-def test_aliases_are_written_as_postgres_writes_them() -> None:
-    assert canonical_type("timestamptz") == "timestamp with time zone"
-    assert canonical_type("time[]") == "time without time zone[]"
-    assert canonical_type("numeric(3,1)[]") == "numeric(3,1)[]"

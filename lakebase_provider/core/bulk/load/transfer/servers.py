@@ -13,6 +13,7 @@ import psycopg
 from lakebase_provider.core.base.threads import start_for_caller
 from lakebase_provider.core.bulk.read.statement import Parameters, query_text
 from lakebase_provider.core.bulk.read.stream import copy_out
+from lakebase_provider.core.bulk.types.postgres_types import BY_OID
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import settings
 from lakebase_provider.core.errors import ConfigError
@@ -222,9 +223,11 @@ class _Psycopg2(Server):
 
 def _typmod(column: Any) -> int:
     """psycopg2 keeps of the modifier what DB-API has a name for."""
-    if column.type_code == 1700 and column.precision not in (None, 0xFFFF):
+    kind = BY_OID.get(column.type_code)
+    modifier = "" if kind is None else kind.modifier
+    if modifier == "digits" and column.precision not in (None, 0xFFFF):
         return int(((column.precision << 16) | ((column.scale or 0) & 0x7FF)) + 4)
-    if column.type_code in (1042, 1043) and (column.internal_size or -1) > 0:
+    if modifier == "length" and (column.internal_size or -1) > 0:
         return int(column.internal_size) + 4
     return -1
 

@@ -27,6 +27,7 @@ from lakebase_provider.core.bulk.load.transfer.columns import Passage, Typed, mi
 from lakebase_provider.core.bulk.load.transfer.servers import Block, Server, server_of
 from lakebase_provider.core.bulk.read.statement import Parameters, bare, is_plain_query
 from lakebase_provider.core.bulk.sources.source import Source
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table
@@ -44,8 +45,7 @@ logger = logging.getLogger(__name__)
 _REFUSED = re.compile(r"lakebase: column (\d+) does not fit")
 #: SQLSTATEs of a conversion that does not exist: no cast, no operator, no function, several of them.
 _NO_CONVERSION = frozenset({"42846", "42883", "42725", "42804"})
-_MONEY = frozenset({790, 791})
-_XML = frozenset({142, 143})
+_MONEY = BY_NAME["money"].oid
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def _require_conversions(query: PostgresQuery, plan: _Plan) -> None:
 
 def _require_one_currency(connection: psycopg.Connection[Any], query: PostgresQuery, plan: _Plan) -> None:
     """An amount of money is a number of the smallest coins of each server's own currency."""
-    amounts = [(name, of) for name, of, to in plan.columns if of.oid in _MONEY and to.oid in _MONEY]
+    amounts = [(name, of) for name, of, to in plan.columns if of.element == to.element == _MONEY]
     if not amounts:
         return
     coins = "SELECT pg_catalog.encode(pg_catalog.cash_send('1'::money), 'hex')"
