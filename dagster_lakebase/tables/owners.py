@@ -27,7 +27,7 @@ class TableOwners:
         self._keys: Mapping[TableRef, Sequence[dg.AssetKey]] = {}
 
     def require_one_owner(self, context: dg.OutputContext | dg.InputContext) -> None:
-        """Refuse an asset whose table also stores another asset.
+        """Refuse an asset whose table also holds another asset.
 
         Raises:
             DagsterInvalidDefinitionError: There is one.

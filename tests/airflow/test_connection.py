@@ -187,9 +187,9 @@ def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
 @pytest.mark.parametrize(
     ("other", "extra", "fields", "message", "remedy"),
     [
-        (databricks(password="p"), {"token": "t"}, {}, "and setting 'token' too", "Keep one"),
-        (databricks(password="p"), {"workspace_host": WORKSPACE}, {}, "'workspace_host' too", "Keep one"),
-        (databricks(password="p"), {}, {"password": "s"}, "and a password too", "Keep one"),
+        (databricks(password="p"), {"token": "t"}, {}, "and setting 'token' are set", "Keep one"),
+        (databricks(password="p"), {"workspace_host": WORKSPACE}, {}, "'workspace_host' are set", "Keep one"),
+        (databricks(password="p"), {}, {"password": "s"}, "and a password are set", "Keep one"),
         (databricks(conn_type="postgres"), {}, {}, "is of type 'postgres'", "of type 'databricks'"),
         (databricks(host=None, password="p"), {}, {}, "has no host", "workspace's URL"),
         (databricks(), {}, {}, "has no credentials", "password"),

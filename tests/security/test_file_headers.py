@@ -67,7 +67,7 @@ OF_DAGSTER = ["Arrow table", "Arrow batches", "pandas", "Polars", "Polars lazy"]
 @pytest.mark.parametrize("kind", SOURCES)
 def test_more_columns_than_a_table_can_have_are_refused(table: pa.Table, tmp_path: Path, kind: str) -> None:
     source = SOURCES[kind](table, tmp_path)
-    with pytest.raises(ColumnMismatchError, match=r"(?s)has 200,000 columns; .* 1,600 at most") as caught:
+    with pytest.raises(ColumnMismatchError, match=r"(?s)has 200,000 columns; .* at most 1,600") as caught:
         open_source(source)
     assert len(str(caught.value)) < 500
 
@@ -104,7 +104,7 @@ def test_of_a_wide_frame_only_the_chosen_columns_are_turned_into_values() -> Non
 
 def test_one_name_among_many_that_stands_twice_is_found_soon(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(",".join([*NAMES, "twice", "twice"]))
-    with pytest.raises(ColumnMismatchError, match="called 'twice'"):
+    with pytest.raises(ColumnMismatchError, match="named 'twice'"):
         open_source(tmp_path / "x.csv")
 
 

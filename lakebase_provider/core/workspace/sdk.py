@@ -1,20 +1,20 @@
-"""Requests to the workspace by databricks-sdk: every authentication that it knows.
+"""Requests to the workspace through databricks-sdk, with every authentication that it supports.
 
-It costs about two seconds of CPU to import, so it is imported at the first request. It is asked by path
+It costs about two seconds of CPU to import, so it is imported at the first request. It is called by path
 (`ApiClient.do`) because ``WorkspaceClient.postgres`` does not exist below 0.79, and dagster-databricks pins
 an SDK below 0.61.
 
-What it finds by itself is checked before a secret leaves: its host, which may come from a profile, the
-environment or a notebook, is one that a secret may be sent to; the OAuth server that discovery names is at
-that host (a client secret, an id token and a browser's sign-in go there). An answer is held to
-the limits of :mod:`.http_limits`, and no redirect is followed, for a redirect would take the
-request, and belief in its answer, elsewhere.
+What it finds by itself is checked before a secret is sent: its host, which may come from a profile, the
+environment or a notebook, must be one to which a secret may be sent; the OAuth server from discovery must be
+at that host (a client secret, an id token and a browser's sign-in go there). Answers are subject to the
+limits of :mod:`.http_limits`, and no redirect is followed, since it would move the request, and trust in its
+answer, elsewhere.
 
-Not in our hands is what some authentications send to servers of others, whose addresses are built into the
-SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli).
-Nor is how long and how large the answers of discovery and sign-in are: the SDK asks for those by functions
-that take no session. Callers are kept from waiting for them by the deadlines of
-:mod:`lakebase_provider.core.tokens.cache` and :mod:`lakebase_provider.core.connect.target`.
+We cannot control what some authentications send to other servers, whose addresses are built into the SDK or
+set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli), nor the
+duration and size of discovery and sign-in answers: the SDK fetches those with functions that take no session.
+Callers do not wait for them beyond the deadlines of :mod:`lakebase_provider.core.tokens.cache` and
+:mod:`lakebase_provider.core.connect.target`.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
 
 #: Seconds for one HTTP request; the SDK's own default of 60 would use up a whole connect budget.
 _HTTP_TIMEOUT = 20
-#: Seconds in which the SDK retries on its own. It reads 0 as 300; the TokenProvider does the retrying.
+#: Seconds for the SDK's own retries. It reads 0 as 300; the TokenProvider does the retrying.
 _SDK_RETRY_SECONDS = 1
 
-#: What the SDK says when no authentication that it knows has all that it needs.
+#: What the SDK says if no authentication has everything that it needs.
 _NO_CREDENTIALS = re.compile("cannot configure default credentials", re.IGNORECASE)
 _STATUS_LINE = re.compile(r"< \d{3} ")
 
 
 class SdkTransport:
-    """Sends requests by databricks-sdk.
+    """Sends requests through databricks-sdk.
 
     Args:
         config: Where the workspace is and how to authenticate there.
@@ -75,23 +75,23 @@ class SdkTransport:
         """The decoded answer to a request.
 
         Args:
-            what: What is asked for, as an error names it.
+            what: What is requested, for errors.
             method: HTTP method.
             path: Path below the workspace's URL.
             body: What to send as JSON.
 
         Raises:
-            LakebaseError: The workspace refused or was not reached.
+            LakebaseError: The workspace refused or could not be reached.
         """
         with _classified(what, self._config):
             return self._api_client().do(method, path, body=dict(body) if body else None)
 
     def _api_client(self) -> ApiClient:
-        # The SDK's token refresher does not survive a fork: a child builds a client of its own.
+        # The SDK's token refresher does not survive a fork: a child builds its own client.
         if self._api is None or self._pid != os.getpid():
             from databricks.sdk.core import ApiClient
 
-            # Adding it again does nothing.
+            # Adding it again has no effect.
             logging.getLogger("databricks.sdk").addFilter(_without_bodies)
             fresh = ApiClient(
                 _checked_config(self._config)(
@@ -119,7 +119,7 @@ def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
 
 
 def _checked_config(config: LakebaseConfig) -> type[Config]:
-    """The SDK's configuration, with a look at where it leads before a secret goes there."""
+    """The SDK's configuration, with its host checked before a secret is sent there."""
     from databricks.sdk.core import Config
 
     # The class collects its attributes once, and would find none in a class derived from it.
@@ -129,12 +129,12 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
         if getattr(attribute, "auth", None) and attribute.env
     }
     given = _sdk_arguments(config).keys()
-    # They are of another workspace, whatever this one is authenticated by.
+    # They belong to another workspace, whatever this one's authentication.
     foreign = credentials.keys() - given if environment_is_of_another_workspace(config) else set()
 
     class CheckedConfig(Config):
         def _load_from_env(self) -> None:
-            # The SDK passes over what is set already.
+            # The SDK skips what is already set.
             self._inner.update(dict.fromkeys(foreign))
             super()._load_from_env()  # type: ignore[no-untyped-call] # the SDK gives it no types
             for name in foreign:
@@ -149,7 +149,7 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
                     )
             self._check_host()
             super().init_auth()  # type: ignore[no-untyped-call] # the SDK gives it no types
-            # An Azure resource id and a notebook say only now where the workspace is.
+            # Only now do an Azure resource id and a notebook say where the workspace is.
             self._check_host()
 
         def _resolve_host_metadata(self) -> None:
@@ -166,7 +166,7 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
 
         @property
         def oidc_endpoints(self) -> OidcEndpoints | None:
-            # Below 0.102 the only one there is. With an Entra client id it leads to Microsoft.
+            # Below 0.102 the only one. With an Entra client id it points to Microsoft.
             found = super().oidc_endpoints
             if self.is_azure and self.azure_client_id and not self.client_secret:
                 return found
@@ -201,7 +201,7 @@ def _checked_endpoints(host: str, found: OidcEndpoints | None) -> OidcEndpoints 
 
 
 def _limit_session(api: ApiClient, timeout: float) -> None:
-    """Hold the requests of a client to the limits, and keep them where they were sent."""
+    """Apply the limits to a client's requests, and follow no redirects."""
     session: requests.Session = api._api_client._session
     for scheme in ("https://", "http://"):
         session.mount(scheme, _limited_adapter()(timeout))
@@ -240,7 +240,7 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
                         raise ControlPlaneError(
                             "The workspace compressed its answer although it was not asked to."
                         )
-                    # Read here, where it is limited; it is kept.
+                    # Read here, under the limits, and kept.
                     _ = response.content
                 return response
             except OSError as error:
@@ -258,7 +258,7 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
 
 
 def _without_bodies(record: logging.LogRecord) -> bool:
-    """Keep bodies out of the SDK's DEBUG log: it cuts a token off only after its first 96 bytes."""
+    """Keep bodies out of the SDK's DEBUG log: it truncates a token only after its first 96 bytes."""
     lines = record.getMessage().splitlines()
     kept = [line for line in lines if not line.startswith(("> ", "< ")) or _STATUS_LINE.match(line)]
     if len(kept) < len(lines):
@@ -280,7 +280,7 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
     }
     secrets = {"client_secret", "token", "azure_client_secret"}
     found = {sdk: getattr(config, ours) for ours, sdk in names.items() if getattr(config, ours) is not None}
-    # The SDK reads the environment too and refuses two methods at once: what was given explicitly wins.
+    # The SDK reads the environment too and refuses two methods at once: explicit settings take precedence.
     if "auth_type" not in found and "token" in found:
         found["auth_type"] = "pat"
     elif "auth_type" not in found and "client_secret" in found:
@@ -302,7 +302,7 @@ def _classified(what: str, config: LakebaseConfig) -> Iterator[None]:
 
 
 def _ours(error: BaseException) -> LakebaseError | None:
-    """The error of this module that the SDK has put into one of its own."""
+    """This module's error that the SDK has wrapped in its own."""
     step: BaseException | None = error
     while step is not None and not isinstance(step, LakebaseError):
         step = step.__cause__
@@ -310,7 +310,7 @@ def _ours(error: BaseException) -> LakebaseError | None:
 
 
 def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
-    """What to raise where the SDK has tried all that it knows: which secret is missing."""
+    """What to raise if the SDK has tried everything: which secret is missing."""
     if not _NO_CREDENTIALS.search(str(error)):
         return None
     for identity, secret in (("client_id", "client_secret"), ("azure_client_id", "azure_client_secret")):
@@ -335,7 +335,7 @@ def _classify(error: Exception, what: str) -> LakebaseError:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error of the SDK, as far as it can be told."""
+    """The HTTP status behind an SDK error, if known."""
     from databricks.sdk import errors as sdk
     from databricks.sdk.errors.base import DatabricksError
 

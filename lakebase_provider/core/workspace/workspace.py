@@ -1,4 +1,4 @@
-"""What connecting asks of the workspace, and the way: plain REST where it will do, else databricks-sdk."""
+"""What connecting asks the workspace, and how: plain REST if possible, otherwise databricks-sdk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lakebase_provider.core.workspace.sdk import SdkTransport, environment_is_of
 
 logger = logging.getLogger(__name__)
 
-#: Variables of databricks-sdk that say where, not who.
+#: databricks-sdk's variables that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
 
-#: What a configuration has to hold itself to authenticate so; databricks-sdk looks for it elsewhere, too.
+#: What a configuration itself must hold for each authentication; databricks-sdk also looks elsewhere.
 _OWN_SECRET = {"pat": "token", "oauth-m2m": "client_secret", "azure-client-secret": "azure_client_secret"}
-#: Authentications that keep a secret for each workspace, or take it from where it is for none.
+#: Authentications that keep one secret per workspace, or one that belongs to no workspace.
 _BY_WORKSPACE = ("databricks-cli", "external-browser", "azure-cli", "azure-msi")
-#: Keys of a profile, one of which says how to authenticate.
+#: Keys of a profile; one of them determines the authentication.
 _PROFILE_SECRETS = ("token", "client_secret", "azure_client_secret", "password", "auth_type")
 
 _POSTGRES = "/api/2.0/postgres"
@@ -41,7 +41,7 @@ class Transport(Protocol):
 
 
 class ControlPlane:
-    """The requests that connecting needs, as whatever the configuration says.
+    """The requests that connecting needs, with the configuration's credentials.
 
     Args:
         config: Where the workspace is and how to authenticate there.
@@ -58,12 +58,12 @@ class ControlPlane:
         )
 
     def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
-        """``{"token", "expire_time"}`` for a Lakebase Autoscaling endpoint; wishes are `ttl` and `claims`."""
+        """``{"token", "expire_time"}`` for an Autoscaling endpoint; options are `ttl` and `claims`."""
         body = {"endpoint": endpoint, **wishes}
         return self._do("a database credential", "POST", f"{_POSTGRES}/credentials", body=body)
 
     def instance_credential(self, instance: str, request_id: str, **wishes: Any) -> Mapping[str, Any]:
-        """``{"token", "expiration_time"}`` for a Lakebase Provisioned instance; a wish is `claims`."""
+        """``{"token", "expiration_time"}`` for a Provisioned instance; an option is `claims`."""
         body = {"instance_names": [instance], "request_id": request_id, **wishes}
         return self._do("a database credential", "POST", f"{_DATABASE}/credentials", body=body)
 
@@ -99,7 +99,7 @@ class ControlPlane:
 
 
 def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
-    """The last guard of a path, behind the settings' own."""
+    """The last check of a path, after the settings' own."""
     try:
         return checked(name)
     except NameRefusedError as refused:
@@ -107,10 +107,10 @@ def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
 
 
 def require_workspace_credentials(config: LakebaseConfig) -> None:
-    """Raise a ConfigError when neither the configuration nor the surroundings hold workspace credentials.
+    """Raise a ConfigError if neither the configuration nor the environment holds workspace credentials.
 
-    Those of the surroundings do not count where they belong to another workspace: databricks-sdk would send
-    the environment's secret to whatever host the configuration names.
+    The environment's do not count if they belong to another workspace: databricks-sdk would send the
+    environment's secret to whatever host the configuration names.
     """
     if environment_is_of_another_workspace(config) and not _brings_its_own(config):
         raise ConfigError(
@@ -140,7 +140,7 @@ def _config_file() -> Path:
 
 
 def _brings_its_own(config: LakebaseConfig) -> bool:
-    """Whether the configuration authenticates by what it holds itself."""
+    """Whether the configuration authenticates with its own settings."""
     if config.auth_type is None:
         own = any(getattr(config, name) for name in _OWN_SECRET.values())
         return own or (config.profile is not None and _profile_has_secret(config.profile))
@@ -171,5 +171,5 @@ def _profile_is_for(profile: str, workspace_host: str | None) -> bool:
     except HostRefusedError:
         return False
     except (configparser.Error, OSError, UnicodeError):
-        # The SDK cannot read it either, and says so.
+        # The SDK cannot read it either, and reports it.
         return True

@@ -1,4 +1,4 @@
-"""The account that Postgres runs as: the caller's, or one that nobody else has where the caller is root."""
+"""The account that Postgres runs as: the caller's or, if the caller is root, one that nobody else uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the Postgres server's programs are on this machine, and a copy that others than root can run."""
+"""Where the Postgres server's programs are on this machine, and a copy that users other than root can run."""
 
 from __future__ import annotations
 

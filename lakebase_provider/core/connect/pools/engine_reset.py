@@ -1,7 +1,7 @@
-"""What one borrower of a SQLAlchemy engine did to a session is not there for the next one.
+"""Keeps what one borrower of a SQLAlchemy engine did to a session from the next one.
 
-SQLAlchemy rolls back what is handed back to its pool, and leaves the rest: prepared statements, temporary
-tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does.
+SQLAlchemy rolls back a returned connection and leaves the rest: prepared statements, temporary tables,
+settings, locks, channels. Here the session is reset too, as in the package's own pool.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import PoolResetState
 
-#: Where SQLAlchemy keeps what belongs to a connection: what the listeners of `connect` have set.
+#: Where SQLAlchemy keeps data of a connection: what `connect` listeners have set.
 _OF_LISTENERS = "lakebase_set_at_connect"
-#: Statements that set again what is set, one for each setting; RESET ALL goes back to what the server had.
+#: Statements that restore the settings, one for each; RESET ALL goes back to the server's values.
 _ASK_SETTINGS = b"""
 SELECT pg_catalog.string_agg(
     pg_catalog.format('; SELECT pg_catalog.set_config(%L, %L, false)', name, setting), ''
@@ -36,19 +36,19 @@ FROM (
 
 
 def reset_on_return(engine: Engine) -> None:
-    """Let an engine reset its sessions between borrowers, in one round trip, where anything was done.
+    """Make an engine reset its sessions between borrowers, in one round trip, if anything was done.
 
-    What listeners of ``connect`` have set by ``SET`` or ``SET ROLE`` stays. Settings of one's own,
-    with a dot in their names, are for listeners of ``checkout``, for the server lists none.
-    Connections that are not the package's are left alone, and so are all of an engine that was made with
-    ``pool_reset_on_return=None``, which is how SQLAlchemy is told not to.
+    What ``connect`` listeners have set with ``SET`` or ``SET ROLE`` stays. Custom settings, with a dot in
+    their names, belong in ``checkout`` listeners, since the server does not list them. Other packages'
+    connections are left alone, and so are all of an engine made with ``pool_reset_on_return=None``,
+    SQLAlchemy's way to turn it off.
     """
     from sqlalchemy import event
     from sqlalchemy.pool import NullPool, reset_commit, reset_none
     from sqlalchemy.util import await_only
 
     how = engine.pool._reset_on_return
-    # The other one closes what it is handed back.
+    # The other one closes what is returned to it.
     if how is reset_none or isinstance(engine.pool, NullPool):
         return
 
@@ -58,7 +58,7 @@ def reset_on_return(engine: Engine) -> None:
     def checkout(connection: Any, record: Any, _fairy: object) -> None:
         driver = _ours(connection)
         if driver is not None and _OF_LISTENERS not in record.info:
-            # The first time, when nobody but the listeners has used it.
+            # The first time, when only the listeners have used it.
             record.info[_OF_LISTENERS] = b""
             if driver._used and driver.pgconn.transaction_status in (
                 TransactionStatus.IDLE,

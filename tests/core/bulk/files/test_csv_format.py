@@ -75,11 +75,11 @@ def test_encodings(table: LakebaseClient, tmp_path: Path, written: str, given: s
 def test_what_is_not_in_its_encoding_is_named_by_its_byte(table: LakebaseClient, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"1,\x81\n")
-    with pytest.raises(BadRowError, match="byte 2,000,007 of the file is no cp1252") as caught:
+    with pytest.raises(BadRowError, match="byte 2,000,007 of the file is not cp1252") as caught:
         loaded(table, path, encoding="cp1252")
     assert str(path) in str(caught.value)
     path.write_bytes("a,b\n1,2\n".encode("utf-16")[:-1])
-    with pytest.raises((BadRowError, ConfigError), match="byte 17 of the file is no utf-16"):
+    with pytest.raises((BadRowError, ConfigError), match="byte 17 of the file is not utf-16"):
         loaded(table, path, encoding="utf-16")
 
 

@@ -240,7 +240,7 @@ def test_what_a_folder_may_not_hold(
     with pytest.raises((ConfigError, ColumnMismatchError), match=words) as caught:
         table.load(written(tmp_path / "parts", files), "t", mode="replace")
     assert not caught.value.retryable
-    assert str(tmp_path) in str(caught.value) or "called" in words
+    assert str(tmp_path) in str(caught.value) or "named" in words
 
 
 def test_other_types_in_a_later_part(table: LakebaseClient, tmp_path: Path) -> None:

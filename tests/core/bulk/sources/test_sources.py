@@ -170,8 +170,8 @@ def test_a_csv_row_of_another_shape_is_named(tmp_path: Path) -> None:
         ([1], "first row is of type int"),
         ("rows.xlsx", "no known suffix"),
         ("missing.csv", "no file"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "called 'a'"),
-        (pa.table([[1], [2]], names=["a", "a"]), "called 'a'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "named 'a'"),
+        (pa.table([[1], [2]], names=["a", "a"]), "named 'a'"),
         (pd.DataFrame({("a", "b"): [1]}), "several levels"),
     ],
 )
