@@ -15,6 +15,7 @@ from typing import Any
 
 import docstring_parser
 
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS, LoadPlan
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import kinds as errors
@@ -116,9 +117,10 @@ only reported.
 
 def load_options_page() -> str:
     """The options of a load."""
-    meanings = _described(LoadPlan)
+    meanings = {**_described(CsvFormat), **_described(LoadPlan)}
     defaults = inspect.signature(LoadPlan).parameters
-    rows = [(f"`{name}`", f"`{defaults[name].default!r}`", meanings[name]) for name in LOAD_OPTIONS]
+    rows = {name: (f"`{name}`", f"`{defaults[name].default!r}`", meanings[name]) for name in LOAD_OPTIONS}
+    of_csv = [rows.pop(name) for name in CSV_OPTIONS]
     return f"""# Load options
 
 Keyword arguments of `client.load` and `lakebase_provider.core.load`, with the same names in Airflow's load
@@ -126,8 +128,29 @@ Keyword arguments of `client.load` and `lakebase_provider.core.load`, with the s
 as they take them.
 [Load data](../how-to/load.md) explains them by task.
 
-{_table(("Option", "Default", "Meaning"), rows)}
+{_table(("Option", "Default", "Meaning"), rows.values())}
+
+## Of CSV files
+
+{_table(("Option", "Default", "Meaning"), of_csv)}
 """
+
+
+def types_table() -> str:
+    """What each type is read as, and made from; a part of the page of types."""
+    import polars
+    import pyarrow
+
+    from lakebase_provider.core.bulk.types.postgres_types import KINDS
+
+    rows = []
+    for kind in KINDS:
+        arrow = f"`{kind.arrow(pyarrow)}`" if kind.arrow else ""
+        frame = f"`{kind.polars(polars)}`" if kind.polars else ""
+        sources = _codes((*kind.holds, *filter(None, [kind.extension])))
+        if arrow or frame or sources:
+            rows.append((f"`{kind.sql}`", arrow or "text", frame or "text", sources))
+    return _table(("Postgres", "Arrow", "Polars, from `get_df`", "Created from Arrow's"), rows) + "\n"
 
 
 def operators_page() -> str:
@@ -295,6 +318,7 @@ PAGES = {
     "errors.md": errors_page,
     "health-check.md": health_check_page,
     "load-options.md": load_options_page,
+    "types-table.inc": types_table,  # included by types.md
     "operators.md": operators_page,
     "components.md": components_page,
     "cli.md": cli_page,
