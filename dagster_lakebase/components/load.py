@@ -16,8 +16,9 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, table_of
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
 
@@ -268,7 +269,7 @@ def _facts(lakebase: LakebaseResource, table: TableRef) -> dict[str, Any]:
         facts = fetch_table_facts(connection, [table]).get(table)
         if facts is None:
             return {}
-        found: dict[str, Any] = {"dagster/column_schema": facts.column_schema()}
+        found: dict[str, Any] = {"dagster/column_schema": column_schema(facts)}
         if facts.is_soon_counted():
             found["dagster/row_count"] = count_rows(connection, [table])[table]
         return found

@@ -14,11 +14,11 @@ from dagster._core.storage.db_io_manager import DbClient, TableSlice
 from psycopg import sql
 
 from dagster_lakebase.io_manager.partitions import rows_of_partitions
-from dagster_lakebase.io_manager.store import delete_rows, ensure_schema, find_table
+from dagster_lakebase.io_manager.store import delete_rows
 from dagster_lakebase.io_manager.write_options import WriteOptions
 from dagster_lakebase.resource.step_name import name_session, step_name
-from dagster_lakebase.tables.assets import TableRef
-from lakebase_provider.core.database.catalog import Table, TableName, read_table
+from lakebase_provider.core.database.catalog import Table, TableName, ensure_schema, find_table, read_table
+from lakebase_provider.core.database.facts import TableRef
 
 if TYPE_CHECKING:
     from lakebase_provider.core.client import LakebaseClient

@@ -16,12 +16,11 @@ from lakebase_provider.core.bulk.load.copy_in import copy_in
 from lakebase_provider.core.bulk.tables.create import column_type
 from lakebase_provider.core.bulk.tables.evolve import canonical_type, evolve
 from lakebase_provider.core.bulk.tables.merge import Counts, Merge
-from lakebase_provider.core.database.catalog import Table, TableName, read_table
+from lakebase_provider.core.database.catalog import Table, TableName, find_table, lock, read_table
+from lakebase_provider.core.database.facts import TableRef, count_rows
 from lakebase_provider.core.database.refusals import typed_errors
-from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
+from lakebase_provider.core.errors import ColumnMismatchError, LoadError
 
-#: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
-_LOCK_SPACE = 0x6C6B6273
 _STAGE = TableName("lakebase_stage", "pg_temp")
 
 
@@ -51,30 +50,6 @@ class Stored:
         return self.rows - self.counts.inserted - self.counts.updated
 
 
-def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
-    """The table, or None if there is none; the transaction goes on in either case."""
-    try:
-        return read_table(connection, name)
-    except TableNotFoundError:
-        return None
-
-
-def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
-    """Create the schema if it is not there; a role that may not create one needs no right if it is."""
-    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
-    if connection.execute(query, [name]).fetchone() is None:
-        lock(connection, f"schema {name}")
-        identifier(name, what="schema")
-        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name)))
-
-
-def lock(connection: psycopg.Connection[Any], what: str) -> None:
-    """Wait until no other transaction of this package does the same; the lock ends with the transaction."""
-    connection.execute(
-        "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))", [_LOCK_SPACE, what]
-    )
-
-
 def lock_rows(connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None) -> None:
     """Wait until nobody else replaces the rows for which the condition holds, or all."""
     shown = "" if condition is None else condition.as_string(connection)
@@ -96,18 +71,6 @@ def delete_rows(connection: psycopg.Connection[Any], table: Table, condition: sq
     if condition is not None:
         statement = sql.SQL("{} WHERE {}").format(statement, condition)
     return connection.execute(statement).rowcount
-
-
-def count_rows(
-    connection: psycopg.Connection[Any], table: Table, condition: sql.Composable | None = None
-) -> int:
-    """Rows for which the condition holds, or all."""
-    query = sql.SQL("SELECT count(*) FROM {}").format(table.name.sql())
-    if condition is not None:
-        query = sql.SQL("{} WHERE {}").format(query, condition)
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def store(
@@ -220,7 +183,8 @@ def _load(
     outside = 0
     if partition is not None:
         # What was there is deleted, so that what is there now is of this run.
-        outside = rows - count_rows(connection, table, partition)
+        where = TableRef(table.name.schema or "public", table.name.table)
+        outside = rows - count_rows(connection, [where], partition)[where]
     return rows, Counts(inserted=rows), outside
 
 

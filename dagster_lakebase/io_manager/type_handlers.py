@@ -10,10 +10,12 @@ import dagster as dg
 from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
 
 from dagster_lakebase.io_manager.db_client import LakebaseDbClient, table_name
-from dagster_lakebase.io_manager.store import count_rows, find_table, store
-from dagster_lakebase.tables.assets import TableRef, fetch_table_facts
+from dagster_lakebase.io_manager.store import store
+from dagster_lakebase.tables.assets import column_schema
 from lakebase_provider.core.bulk.read.batches import read_batches, read_whole
 from lakebase_provider.core.bulk.read.to_frames import frame_of
+from lakebase_provider.core.database.catalog import find_table
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         name = TableRef(table_slice.schema, table_slice.table)
         facts = fetch_table_facts(connection, [name])[name]
         metadata: dict[str, Any] = {
-            "dagster/column_schema": facts.column_schema(),
+            "dagster/column_schema": column_schema(facts),
             "lakebase/rows_written": stored.rows,
             "lakebase/inserted": stored.counts.inserted,
             "lakebase/updated": stored.counts.updated,
@@ -85,11 +87,11 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         if partitioned and replaced:
             metadata["dagster/partition_row_count"] = stored.rows
         elif partitioned:
-            metadata["dagster/partition_row_count"] = count_rows(connection, stored.table, stored.partition)
+            metadata["dagster/partition_row_count"] = count_rows(connection, [name], stored.partition)[name]
         elif replaced:
             metadata["dagster/row_count"] = stored.rows
         elif facts.is_soon_counted():
-            metadata["dagster/row_count"] = count_rows(connection, stored.table)
+            metadata["dagster/row_count"] = count_rows(connection, [name])[name]
         return metadata
 
     def load_input(

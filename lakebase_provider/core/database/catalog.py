@@ -15,6 +15,8 @@ from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, Tabl
 
 #: Columns that Postgres gives a table at most.
 MAX_COLUMNS = 1600
+#: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
+_LOCK_SPACE = 0x6C6B6273
 
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
@@ -275,6 +277,32 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         primary_key=tuple(name for _, name in key),
         oid=oid,
         kind=kind,
+    )
+
+
+def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
+    """The table, or None if there is none; the transaction goes on in either case."""
+    try:
+        return read_table(connection, name)
+    except TableNotFoundError:
+        return None
+
+
+def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    """Create the schema if it is not there; a role that may not create one needs no right if it is."""
+    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    if plain_cursor(connection).execute(query, [name]).fetchone() is None:
+        lock(connection, f"schema {name}")
+        identifier(name, what="schema")
+        plain_cursor(connection).execute(
+            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name))
+        )
+
+
+def lock(connection: psycopg.Connection[Any], what: str) -> None:
+    """Wait until no other transaction of this package does the same; the lock ends with the transaction."""
+    plain_cursor(connection).execute(
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))", [_LOCK_SPACE, what]
     )
 
 
