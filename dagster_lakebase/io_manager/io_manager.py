@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteMode, WriteOptions
+from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteOptions
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 
 if TYPE_CHECKING:
     from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
 
-#: The values of each default; `upsert` is for an asset alone, whose metadata name the keys.
+#: The values of each default; `merge` is for an asset alone, whose metadata name the keys.
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("replace", "append"),
     "schema_evolution": SCHEMA_EVOLUTIONS,
@@ -42,8 +43,8 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
       resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
     * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a
       multi-partitioned asset, one for each dimension. In each mode, rows of other partitions stop the write.
-    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` by the columns in ``lakebase/keys``.
-    * ``lakebase/delete``: for ``upsert``, ``missing`` removes rows whose key the output does not have, within
+    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``merge`` by the columns in ``lakebase/keys``.
+    * ``lakebase/delete``: for ``merge``, ``missing`` removes rows whose key the output does not have, within
       the partitions of the run.
     * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
       the output's columns are not the table's.
@@ -120,7 +121,7 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         for name, allowed in _CHOICES.items():
             require_choice(name, getattr(self, name), allowed)
         defaults = WriteOptions(
-            mode=cast(WriteMode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
+            mode=cast(Mode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
         )
         client = self.lakebase.client
         return LakebaseDbIOManager(

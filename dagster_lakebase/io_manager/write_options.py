@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
-WriteMode = Literal["replace", "append", "upsert"]
-WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
 Delete = Literal["none", "missing"]
 _DELETES: tuple[str, ...] = get_args(Delete)
 #: What an input without a type annotation is loaded as: module and class.
@@ -29,14 +28,14 @@ class WriteOptions:
     """How an output becomes rows.
 
     Attributes:
-        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``upsert`` by `keys`.
-        keys: Columns that tell a row, for ``upsert``.
+        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``merge`` by `keys`.
+        keys: Columns that tell a row, for ``merge``.
         schema_evolution: What may happen to a table with other columns.
-        delete: For ``upsert``: ``missing`` removes the rows whose key the output does not have, of the whole
+        delete: For ``merge``: ``missing`` removes the rows whose key the output does not have, of the whole
             table or of the partitions of the run.
     """
 
-    mode: WriteMode = "replace"
+    mode: Mode = "replace"
     keys: tuple[str, ...] = ()
     schema_evolution: SchemaEvolution = "error"
     delete: Delete = "none"
@@ -60,8 +59,10 @@ class WriteOptions:
                 f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
                 remedy=f"Use of: {', '.join(known.values())}.",
             )
+        if _value(given.get(known["mode"])) == "upsert":
+            raise ConfigError(f"{known['mode']} is 'upsert'.", remedy="Write 'merge', as for every load.")
         options = cls(
-            cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
+            cast(Mode, _one_of(known["mode"], given, get_args(Mode), defaults.mode)),
             column_names(known["keys"], given.get(known["keys"], ())),
             cast(
                 SchemaEvolution,
@@ -69,15 +70,15 @@ class WriteOptions:
             ),
             cast(Delete, _one_of(known["delete"], given, _DELETES, "none")),
         )
-        if (options.mode == "upsert") != bool(options.keys):
+        if (options.mode == "merge") != bool(options.keys):
             raise ConfigError(
                 f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
-                remedy=f"Name the columns that tell a row in {known['keys']}, for 'upsert' and only for it.",
+                remedy=f"Name the columns that tell a row in {known['keys']}, for 'merge' and only for it.",
             )
-        if options.delete == "missing" and options.mode != "upsert":
+        if options.delete == "missing" and options.mode != "merge":
             raise ConfigError(
                 f"{known['delete']} is 'missing' and {known['mode']} {options.mode!r}.",
-                remedy=f"Set {known['mode']} to 'upsert', or leave {known['delete']} out: 'replace' leaves "
+                remedy=f"Set {known['mode']} to 'merge', or leave {known['delete']} out: 'replace' leaves "
                 "no other rows anyway.",
             )
         return options

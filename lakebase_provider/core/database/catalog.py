@@ -248,10 +248,18 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         TableNotFoundError: There is no such table.
     """
     table = TableName.parse(name)
-    with plain_cursor(connection) as cursor:
-        rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
-    if not rows:
+    found = find_table(connection, table)
+    if found is None:
         raise _not_found(connection, table)
+    return found
+
+
+def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
+    """As :func:`read_table`, but None if there is no such table; the transaction goes on in either case."""
+    with plain_cursor(connection) as cursor:
+        rows = cursor.execute(_COLUMNS, (name.sql().as_string(connection),)).fetchall()
+    if not rows:
+        return None
     relname, schema, oid, kind = rows[0][12:16]
     present = [row for row in rows if row[0] is not None]
     key = sorted((row[11], row[0]) for row in present if row[11] is not None)
@@ -278,14 +286,6 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         oid=oid,
         kind=kind,
     )
-
-
-def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
-    """The table, or None if there is none; the transaction goes on in either case."""
-    try:
-        return read_table(connection, name)
-    except TableNotFoundError:
-        return None
 
 
 def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:

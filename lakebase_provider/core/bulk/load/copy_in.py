@@ -93,7 +93,7 @@ def copy_in(
 
     Args:
         connection: The connection whose transaction it becomes part of.
-        source: Rows as :func:`.open_source` takes them, or what it gave.
+        source: Rows as :func:`.open_source` takes them.
         table: The table as the catalog describes it.
         into: Another relation with the same columns, such as a temporary table.
         columns: The columns to fill; by name where the source's columns have names, else by position. None
@@ -109,8 +109,7 @@ def copy_in(
         ConfigError: The source is none.
         psycopg.Error: The server refused the rows.
     """
-    opened = source if isinstance(source, Source) else open_source(source, columns, csv)
-    with opened:
+    with open_source(source, columns, csv) as opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets, table.text_only)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
@@ -12,6 +12,7 @@ from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.base.sql.sql_text import with_inert_comments
 from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
 from lakebase_provider.core.bulk.load.result import Mode
+from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 # What a load needs besides its options comes with the driver, without which a DAG file is parsed.
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.database.catalog import Table, TableName
 
-#: A condition: SQL of the caller's own, SQL with its parameters, or columns with their values.
-Where: TypeAlias = "str | sql.Composable | tuple[str, Any] | Mapping[str, Any]"
+#: A condition: SQL of the caller's own, SQL with its parameters, columns with their values, or what makes SQL
+#: of the table once it has the columns that the rows need.
+Where: TypeAlias = (
+    "str | sql.Composable | tuple[str, Any] | Mapping[str, Any] | Callable[[Table], sql.Composable]"
+)
 #: Where rejected rows go: a table's name, or a file's path as a :class:`~pathlib.Path`.
 RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
 
 _CHOICES = {
     "mode": get_args(Mode),
     "delete": ("none", "missing"),
+    "schema_evolution": (None, *SCHEMA_EVOLUTIONS),
     "on_error": ("fail", "reject"),
 }
 
@@ -42,10 +47,12 @@ class LoadOptions(TypedDict, total=False):
     version_column: str | None
     delete: Literal["none", "missing"]
     where: Where | None
+    count_outside: bool
     load_id: str | None
     force: bool
     forced_by: str | None
     create: bool
+    schema_evolution: SchemaEvolution | None
     on_error: Literal["fail", "reject"]
     reject_to: RejectTo | None
     ledger_schema: str | None
@@ -73,14 +80,21 @@ class LoadPlan:
         version_column: For merge: a row is only changed by one whose value here is not smaller.
         delete: For merge: ``"missing"`` removes rows whose key the source does not have.
         where: For replace: the slice that is replaced. For ``delete="missing"``: the slice in which rows may
-            be removed. SQL, ``(SQL, parameters)``, or a mapping of columns to values.
+            be removed. SQL, ``(SQL, parameters)``, a mapping of columns to values, or a function that makes
+            SQL of the table, called once that has the columns that the rows need; with new columns in a
+            table whose rows are replaced, also before.
+        count_outside: Whether to count the source's rows for which `where` does not hold; for each mode.
         load_id: What makes two attempts the same load: the second one is skipped. None to load every time.
         force: Whether to load although one of that `load_id` took place; this one is then the one that the
             ledger knows.
         forced_by: Who forces it, such as a run's id: of the same one a second forced load is skipped, so that
             an attempt whose success nobody heard of is not made twice. None to load at each forced attempt.
-        create: Whether to create a missing table, with the types of the source's columns; `keys` become
-            its primary key.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns;
+            `keys` become its primary key.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is, and a
+            column that the source lacks gets its default.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; that of the table by default.
@@ -101,10 +115,12 @@ class LoadPlan:
     version_column: str | None = None
     delete: Literal["none", "missing"] = "none"
     where: Where | None = None
+    count_outside: bool = False
     load_id: str | None = None
     force: bool = False
     forced_by: str | None = None
     create: bool = False
+    schema_evolution: SchemaEvolution | None = None
     on_error: Literal["fail", "reject"] = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
@@ -134,6 +150,11 @@ class LoadPlan:
         return f"{self.load_id} (forced by {self.forced_by})"
 
     @property
+    def needs_columns(self) -> bool:
+        """Whether it has to be known which columns the source's rows need, before they come."""
+        return self.create or self.schema_evolution is not None
+
+    @property
     def bears_repetition(self) -> bool:
         """Whether a second attempt is skipped if this one succeeds."""
         return self.load_id is not None and (not self.force or self.forced_id is not None)
@@ -157,13 +178,15 @@ class LoadPlan:
             raise ColumnMismatchError(f"{table.name} has no column {', '.join(map(repr, missing))}.")
         return keys
 
-    def slice(self, connection: psycopg.Connection[Any]) -> sql.Composable | None:
+    def slice(self, connection: psycopg.Connection[Any], table: Table) -> sql.Composable | None:
         """`where` as SQL, or None."""
         import psycopg
         from psycopg import sql
 
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
+        if callable(self.where):
+            return self.where(table)
         if isinstance(self.where, str):
             return sql.SQL(self.where + "\n")  # what ends in a comment must not swallow what follows
         if isinstance(self.where, tuple):
@@ -255,11 +278,17 @@ def _check_merge(given: Mapping[str, Any]) -> None:
 def _check_where(given: Mapping[str, Any]) -> None:
     where = given.get("where")
     if where is None:
+        if given.get("count_outside") and "where" in given:
+            raise ConfigError(
+                "count_outside= has no meaning without where=.", remedy="Give both, or neither."
+            )
         return
     if not where:
         raise ConfigError(
             "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
         )
+    if given.get("count_outside"):
+        return
     if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
         raise ConfigError(
             f"where= has no meaning with mode={given['mode']!r}.",
