@@ -17,6 +17,7 @@ from dagster_lakebase.components.partition_values import each_partition, partiti
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, table_of
+from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
 from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError
@@ -95,6 +96,14 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
     create: Annotated[
         bool, dg.Resolver.default(description="Whether to create a missing table, with the file's types.")
     ] = True
+    schema_evolution: Annotated[
+        SchemaEvolution | None,
+        dg.Resolver.default(
+            description="What may happen to a table with other columns than the file's: error refuses "
+            "them, add adds columns, widen also makes types wider, recreate gives a table its columns whose "
+            "rows are all replaced. Without it the table stays as it is."
+        ),
+    ] = None
     load_id: Annotated[
         str | None,
         dg.Resolver.default(
@@ -200,6 +209,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
             "delete": self.delete,
             "where": (self.where, values) if self.where and values else self.where,
             "create": self.create,
+            "schema_evolution": self.schema_evolution,
             "on_error": "fail" if self.reject_to is None else "reject",
             "reject_to": self.reject_to,
             "ledger_schema": self.ledger_schema if self._id else None,

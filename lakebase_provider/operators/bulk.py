@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.core.bulk.load.result import LoadResult, Mode
+    from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
     from lakebase_provider.core.connect.connection import LakebaseConnection
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
@@ -47,6 +48,7 @@ _OPTIONS = (
     "where",
     "load_id",
     "create",
+    "schema_evolution",
     "on_error",
     "reject_to",
     "ledger_schema",
@@ -134,7 +136,10 @@ class LoadingOperator(BulkOperator):
             user clears the task (templated). None to load at each try.
         force: Whether to load although a load of that id took place, such as ``"{{ params.reload }}"``
             (templated). A retry after success is skipped all the same.
-        create: Whether to create a missing table, with the types of the source's columns.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is.
         on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
         reject_to: Where they are put: a table, created if missing, or a file as a ``Path``.
         ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
@@ -166,6 +171,7 @@ class LoadingOperator(BulkOperator):
         load_id: str | None = LOAD_ID,
         force: bool | str = False,
         create: bool = False,
+        schema_evolution: SchemaEvolution | None = None,
         on_error: Literal["fail", "reject"] = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
@@ -184,6 +190,7 @@ class LoadingOperator(BulkOperator):
         self._has_own_id = load_id != LOAD_ID
         self.force = force
         self.create = create
+        self.schema_evolution = schema_evolution
         self.on_error = on_error
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema
