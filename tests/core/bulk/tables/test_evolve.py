@@ -96,6 +96,8 @@ def test_a_table_follows_its_source(
 
 def test_a_table_stays_as_it_is_unless_it_is_allowed_to_change(orders: LakebaseClient) -> None:
     before = columns(orders)
+    with pytest.raises(ConfigError, match="schema_evolution is 'any'"):
+        orders.load(WIDER, "t", schema_evolution="any")  # type: ignore[arg-type] # what a user may pass
     for options in ({}, {"schema_evolution": "error"}):
         with pytest.raises(ColumnMismatchError, match="'note'"):
             orders.load(WIDER, "t", **options)  # type: ignore[arg-type] # of both kinds
