@@ -86,7 +86,7 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
 
     def type_of(place: int) -> pa.DataType:
         kind, values = types[place], frame.iloc[:, place]
-        return inferred_type(names[place], values.dropna().tolist(), "its values") if kind is None else kind
+        return inferred_type(names[place], values.dropna().tolist(), "its objects") if kind is None else kind
 
     # Types of object columns show only as they come.
     if None in types:

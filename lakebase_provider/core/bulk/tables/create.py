@@ -158,7 +158,7 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:
         raise ConfigError(
-            "The rows have no column names, so that nothing tells the table's columns.",
+            "The rows have no column names to create a table with.",
             remedy=Remedy(
                 "Give columns=, or rows as dicts, or create the table first.",
                 options=("columns",),
