@@ -90,13 +90,14 @@ test-dagster-only:
 	build/dagster-only/bin/python -m pytest tests/dagster/test_imports.py tests/dagster/test_resource.py
 
 # What users get: the wheel alone, in a fresh environment, with its demo and its types.
-test-wheel: $(READY)
-	rm -rf build/wheel && mkdir -p build/wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+test-wheel:
+	rm -rf build/wheel
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/wheel/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	build/wheel/venv/bin/python -m pip install --quiet --constraint constraints.txt "$$(echo build/wheel/*.whl)[all]" mypy
 	cd build/wheel && venv/bin/lakebase demo
+	cd build/wheel && venv/bin/lakebase examples --copy examples
 	cp tests/wheel/user_code.py build/wheel
 	cd build/wheel && venv/bin/python -m mypy --strict --config-file= user_code.py
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lakebase_provider.cli.examples import example_dags
 from lakebase_provider.local import LocalLakebase
 
 
@@ -106,5 +109,66 @@ def test_token_prints_the_token_alone(lakebase_env: LocalLakebase) -> None:
 def test_help_names_the_commands() -> None:
     result = lakebase("--help")
     assert result.returncode == 0
-    for command in ("doctor", "token", "local", "demo"):
+    for command in ("doctor", "token", "local", "examples", "demo"):
         assert command in result.stdout
+
+
+def test_examples_lists_each_with_what_it_shows() -> None:
+    result = lakebase("examples")
+    assert (result.returncode, result.stderr) == (0, "")
+    listed = dict(re.split(r" {2,}", line) for line in result.stdout.splitlines())
+    assert set(listed) == {
+        str(path.relative_to(example_dags()))
+        for path in example_dags().rglob("*")
+        if path.suffix in (".py", ".yaml")
+    }
+    for name, shown in listed.items():
+        assert re.fullmatch(r"[A-Z][^\[]+\.", shown), f"{name} does not begin with a sentence: {shown!r}"
+
+
+def test_examples_are_copied_once(tmp_path: Path) -> None:
+    target = tmp_path / "my dags"
+    result = lakebase("examples", "--copy", str(target))
+    assert (result.returncode, result.stderr) == (0, "")
+    for path in example_dags().rglob("*"):
+        if path.suffix in (".py", ".yaml", ".sql"):
+            assert (target / path.relative_to(example_dags())).read_bytes() == path.read_bytes()
+    assert f"export AIRFLOW__CORE__DAGS_FOLDER='{target}'\n" in result.stdout
+
+    mine = target / "lakebase_etl.py"
+    mine.write_text("mine")
+    (target / "lakebase_sql.py").unlink()
+    result = lakebase("examples", "--copy", str(target))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "--force" in result.stderr
+    assert mine.read_text() == "mine"
+    assert not (target / "lakebase_sql.py").exists()
+
+    assert lakebase("examples", "--copy", str(target), "--force").returncode == 0
+    assert mine.read_text() == (example_dags() / mine.name).read_text()
+    assert (target / "lakebase_sql.py").exists()
+
+
+def test_examples_are_not_copied_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "lakebase_etl.py").symlink_to(victim)
+    for force in ([], ["--force"]):
+        result = lakebase("examples", "--copy", str(tmp_path / "dags"), *force)
+        assert result.returncode == 1
+        assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--force"], "--copy FOLDER"),
+        (["--copy", "s3://bucket/dags"], "--copy"),
+        (["--copy", "/dev/null/dags"], "--copy: Not a directory"),
+    ],
+)
+def test_examples_says_what_to_do(words: list[str], told: str) -> None:
+    result = lakebase("examples", *words)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr

@@ -16,7 +16,7 @@ from lakebase_provider.core.upkeep.health.limits import HealthThresholds
 
 @dg.scaffold_with(HealthScaffolder)
 class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Asset checks of the way to Lakebase, stage by stage, and a sensor that observes it between runs."""
+    """Asset checks of the path to Lakebase, stage by stage, and a sensor that observes it between runs."""
 
     connection: Connection = "lakebase"
     assets: Annotated[
@@ -24,23 +24,23 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
     ]
     checks: Annotated[
         list[str] | None,
-        dg.Resolver.default(description="Stages to run, with those that they build on; all when left out."),
+        dg.Resolver.default(description="Stages to run, with those that they depend on; all if left out."),
     ] = None
     timeout: Annotated[
         float | None,
         dg.Resolver.default(
-            description="Seconds for each stage. The connect budget when left out; 20 in a sensor.",
+            description="Timeout of each stage in seconds. The connect budget if left out; 20 in a sensor.",
         ),
     ] = None
     max_connect_ms: Annotated[
         float | None,
-        dg.Resolver.default(description="Milliseconds that a connect to an awake compute may take."),
+        dg.Resolver.default(description="Milliseconds that connecting to an awake compute may take."),
     ] = None
     max_wake_seconds: Annotated[
         float | None, dg.Resolver.default(description="Seconds that a suspended compute may take to wake.")
     ] = None
     min_token_seconds: Annotated[
-        float | None, dg.Resolver.default(description="Seconds that the token must have left to live.")
+        float | None, dg.Resolver.default(description="Seconds of life that the token must have left.")
     ] = None
     max_connections_used: Annotated[
         float | None,
@@ -48,26 +48,27 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
     ] = None
     fail_on: Annotated[
         Literal["error", "warn"],
-        dg.Resolver.default(description="warn: a limit that is passed fails. error: it only warns."),
+        dg.Resolver.default(description="warn: an exceeded limit fails the check. error: it only warns."),
     ] = "warn"
     blocking: Annotated[
-        bool, dg.Resolver.default(description="Whether a failed check keeps downstream assets back.")
+        bool, dg.Resolver.default(description="Whether a failed check blocks downstream assets.")
     ] = True
     sensor_interval_seconds: Annotated[
         int | None,
         dg.Resolver.default(
-            description="Observe the assets that often by a sensor, too; none when left out."
+            description="Seconds between observations of the assets by a sensor; without it, there is no "
+            "sensor."
         ),
     ] = None
     name: Annotated[
-        str, dg.Resolver.default(description="Name of the checks; the sensor's ends in _sensor.")
+        str, dg.Resolver.default(description="Name of the checks; the sensor's name adds _sensor.")
     ] = "lakebase_health"
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The checks and the sensor.
 
         Raises:
-            DagsterInvalidDefinitionError: A stage is unknown, or a limit cannot be kept to.
+            DagsterInvalidDefinitionError: A stage is unknown, or a limit is invalid.
         """
         try:
             thresholds = HealthThresholds(

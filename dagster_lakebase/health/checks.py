@@ -25,32 +25,34 @@ class LakebaseHealthCheckConfig(dg.Config):
 
     checks: list[str] | None = Field(
         default=None,
-        description="Stages to run, with those that they build on; all when left out. They are: resolve, "
+        description="Stages to run, with those that they depend on; all if left out. They are: resolve, "
         "credential, dns, tcp, tls, login, query, write.",
     )
     timeout: float | None = Field(
-        default=None, description="Seconds for each stage. The resource's connect_budget when left out."
+        default=None,
+        description="Timeout of each stage in seconds. The resource's connect_budget if left out.",
     )
     max_connect_ms: float | None = Field(
-        default=None, description="Milliseconds that a connect to a compute that is awake may take."
+        default=None, description="Milliseconds that connecting to an awake compute may take."
     )
     max_wake_seconds: float | None = Field(
-        default=None, description="Seconds that a suspended compute may take until it lets somebody in."
+        default=None, description="Seconds that a suspended compute may take to accept a connection."
     )
     min_token_seconds: float | None = Field(
-        default=None, description="Seconds that the token must have left to live."
+        default=None, description="Seconds of life that the token must have left."
     )
     max_connections_used: float | None = Field(
         default=None, description="Share of the server's connections that may be in use, such as 0.8."
     )
     fail_on: str = Field(
         default="warn",
-        description="warn: fail if a stage fails or one of these limits is passed. error: for a stage alone.",
+        description="warn: fail if a stage fails or one of these limits is exceeded. error: only if a stage "
+        "fails.",
     )
 
     @model_validator(mode="after")
     def _known(self) -> "LakebaseHealthCheckConfig":
-        """Look at what is given where it is given, such as in a job's `RunConfig`."""
+        """Check values where they are given, such as in a job's `RunConfig`."""
         HealthProbe(self.checks, self.timeout, self.thresholds(), cast(FailOn, self.fail_on))
         return self
 
@@ -69,7 +71,7 @@ class LakebaseHealthCheckConfig(dg.Config):
 def lakebase_health_check_op(
     context: dg.OpExecutionContext, config: LakebaseHealthCheckConfig, lakebase: LakebaseResource
 ) -> dict[str, Any]:
-    """Check the way to the database stage by stage, and fail with the remedy of the stage that does.
+    """Check the path to the database stage by stage, and fail with the failed stage's remedy.
 
     Needs the resource `lakebase`.
 
@@ -77,8 +79,8 @@ def lakebase_health_check_op(
         The report in plain types: ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
 
     Raises:
-        dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is passed. The description
-            says what to do, the metadata hold the milliseconds of each stage and what it measured.
+        dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is exceeded. The
+            description says what to do, the metadata holds each stage's milliseconds and measurements.
         ConfigError: A stage is unknown, or a limit is out of range.
     """
     fail_on: Any = config.fail_on  # Dagster's configuration knows no Literal; the probe checks it.
@@ -101,20 +103,19 @@ def build_lakebase_health_checks(
     resource_key: str = "lakebase",
     name: str = "lakebase_health",
 ) -> Sequence[dg.AssetChecksDefinition]:
-    """One asset check for each asset, all answered by one run of the staged health check.
+    """One asset check per asset, all answered by one run of the staged health check.
 
-    Where blocking checks cover assets that depend on each other, Dagster runs the check once for each level
-    of the graph, since the second level must not start before the first is found healthy.
+    If blocking checks cover assets that depend on each other, Dagster runs the check once per level of the
+    graph, since the second level must not start before the first is found healthy.
 
     Args:
         assets: The assets, or their keys.
-        checks: Stages to run, with those that they build on; all by default.
-        timeout: Seconds for each stage; the resource's `connect_budget` by default.
+        checks: Stages to run, with those that they depend on; all by default.
+        timeout: Timeout of each stage in seconds; the resource's `connect_budget` by default.
         thresholds: Limits for what the stages measure.
-        fail_on: How bad a limit that is passed is: ``warn`` for an error, as a failed stage is, ``error`` for
-            a warning, which keeps nothing back.
-        blocking: Whether a check that fails with an error keeps downstream assets of the same run from being
-            materialized.
+        fail_on: What an exceeded limit is: with ``warn`` an error, like a failed stage, with ``error`` a
+            warning, which blocks nothing.
+        blocking: Whether a check that fails with an error blocks downstream assets of the same run.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
         name: The checks' name. Checks of several databases on one asset need several names.
 
@@ -141,7 +142,7 @@ def build_lakebase_health_checks(
     """
     keys = asset_keys(assets, "build_lakebase_health_checks")
     probe = checked_probe(checks, timeout, thresholds, fail_on)
-    # Definitions need different op names; the keys tell them apart, in whichever order they are given.
+    # Definitions need different op names; the keys distinguish them, in any order.
     digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
     @dg.multi_asset_check(

@@ -1,4 +1,4 @@
-"""What Dagster is told of a health report: numbers that it plots, and a sentence that says what to do."""
+"""How Dagster shows a health report: numbers that it plots, and a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class HealthProbe:
-    """What is checked and judged, the same for an op, for asset checks and for a sensor.
+    """What to check and how to judge it, the same for an op, asset checks and a sensor.
 
     Args:
-        checks: Stages to run, with those that they build on; all by default.
-        timeout: Seconds for each stage; the resource's `connect_budget` by default.
+        checks: Stages to run, with those that they depend on; all by default.
+        timeout: Timeout of each stage in seconds; the resource's `connect_budget` by default.
         thresholds: Limits for what is measured.
-        fail_on: ``warn`` if a limit that is passed counts like a failed stage, ``error`` if it only warns.
+        fail_on: ``warn`` if an exceeded limit counts like a failed stage, ``error`` if it only warns.
 
     Raises:
         ConfigError: A stage or `fail_on` is unknown, or a limit is set for what is not measured.
@@ -55,8 +55,8 @@ class Finding:
 
     Attributes:
         report: What the stages found.
-        ok: Whether every stage succeeded and every limit is kept.
-        failed: Whether it is bad enough to fail for.
+        ok: Whether every stage succeeded and every limit is met.
+        failed: Whether it is bad enough to fail.
     """
 
     def __init__(self, report: HealthReport, thresholds: HealthThresholds, fail_on: FailOn) -> None:

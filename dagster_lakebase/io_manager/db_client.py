@@ -29,7 +29,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
 
     Args:
         client: Lends the connections.
-        defaults: How outputs are written whose metadata do not say.
+        defaults: How to write outputs whose metadata does not say.
     """
 
     def __init__(self, client: LakebaseClient, defaults: WriteOptions) -> None:
@@ -40,7 +40,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def connect(  # type: ignore[override] # see above
         self, context: dg.OutputContext | dg.InputContext, table_slice: TableSlice
     ) -> Iterator[LakebaseConnection]:
-        """A connection in one transaction, which is committed at the end, or rolled back on an error."""
+        """A connection in one transaction, committed at the end or rolled back on an error."""
         with self._client.connection() as connection:
             name_session(connection, self._client.config, _name(context))
             yield connection
@@ -70,7 +70,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def condition(
         self, context: dg.OutputContext | dg.InputContext, connection: LakebaseConnection, table: Table
     ) -> sql.Composable | None:
-        """The condition for the rows of the context's partitions; None where the asset has none."""
+        """The condition for the rows of the context's partitions; None if the asset has none."""
         if not is_partitioned(context):
             return None
         output = context if isinstance(context, dg.OutputContext) else context.upstream_output
@@ -94,7 +94,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
         return self.select(table_slice, None).as_string(None)
 
     def select(self, table_slice: TableSlice, condition: sql.Composable | None) -> sql.Composed:
-        """The query for the columns that are wanted, of the rows for which the condition holds."""
+        """The query for the wanted columns of the rows for which the condition holds."""
         columns: sql.Composable = sql.SQL("*")
         if table_slice.columns:
             columns = sql.SQL(", ").join(map(sql.Identifier, table_slice.columns))
@@ -106,7 +106,7 @@ def _name(context: dg.OutputContext | dg.InputContext) -> str | None:
     try:
         step = context.step_context
     except dg.DagsterInvariantViolationError:
-        # Somebody loads an asset's value in a script.
+        # A script loads an asset's value.
         return None
     return step_name(step.run_id, step.step.key)
 
@@ -117,5 +117,5 @@ def is_partitioned(context: dg.OutputContext | dg.InputContext) -> bool:
 
 
 def table_name(table_slice: TableSlice) -> TableName:
-    """The slice's table, its name taken as it stands."""
+    """The slice's table, with its name taken literally."""
     return TableName(table_slice.table, table_slice.schema)

@@ -23,10 +23,10 @@ def source_of(value: Any) -> Source:
             iterator of record batches.
 
     Raises:
-        ColumnMismatchError: A column's name is no text, or would be lost with the index; or there are more
+        ColumnMismatchError: A column's name is not text, or would be lost with the index; or there are more
             columns than a table can have.
         ConfigError: An iterator has been read before.
-        LoadError: An iterator yields something else than record batches.
+        LoadError: An iterator yields something other than record batches.
     """
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
@@ -40,13 +40,13 @@ def _require_plain_names(frame: Any) -> None:
     require_width(len(frame.columns), "The data frame")
     if bad := [name for name in frame.columns if not isinstance(name, str)]:
         raise ColumnMismatchError(
-            f"A column of the data frame is named by {type(bad[0]).__name__}, not by text.",
-            remedy="Rename it, such as by frame.columns = frame.columns.map(str).",
+            f"A column of the data frame has a name of type {type(bad[0]).__name__}, not text.",
+            remedy="Rename it, for example with frame.columns = frame.columns.map(str).",
         )
     if any(name is not None for name in frame.index.names):
         raise ColumnMismatchError(
             f"The data frame's index {list(frame.index.names)} would not be stored.",
-            remedy="Make it a column by reset_index(), or drop it by reset_index(drop=True).",
+            remedy="Make it a column with reset_index(), or drop it with reset_index(drop=True).",
         )
     if repeated := sorted(set(frame.columns[frame.columns.duplicated()])):
         raise ColumnMismatchError(

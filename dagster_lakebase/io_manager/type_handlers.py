@@ -1,4 +1,4 @@
-"""Between tables and what assets return and take: pandas, Polars, Arrow."""
+"""Converts between tables and the inputs and outputs of assets: pandas, Polars, Arrow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     """Stores all kinds of frames, and loads them in one form.
 
     Args:
-        client: Knows how the output is to be written, and which rows its partitions are.
+        client: Knows how to write the output, and which rows belong to its partitions.
         form: ``"pandas"``, ``"polars"``, ``"lazy"``, ``"arrow"`` or ``"batches"``.
         types: The types that it stores and loads.
     """
@@ -47,13 +47,13 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     def handle_output(
         self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: LakebaseConnection
     ) -> Mapping[str, Any]:
-        """Load the output into its table, in place of the rows that it replaces.
+        """Load the output into its table, replacing the rows that it should.
 
         Returns:
-            Metadata: the columns, how many rows, and what became of them.
+            Metadata: the columns, the number of rows, and how many were inserted, updated and so on.
 
         Raises:
-            LoadError: The output does not fit the table, or has rows outside of its partitions.
+            LoadError: The output does not fit the table, or has rows outside its partitions.
         """
         options = self._client.options(context)
         replaced, partitioned = options.mode == "replace", is_partitioned(context)
@@ -66,8 +66,8 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         )
         if stored.outside:
             raise LoadError(
-                f"{stored.outside} of {stored.rows} rows do not belong to the partitions of this run, which "
-                "would write them beside what the run of their own partition writes.",
+                f"{stored.outside} of {stored.rows} rows do not belong to this run's partitions: the run of "
+                "their own partition would write them again.",
                 remedy="Filter the output by the partition, or correct partition_expr.",
             )
         for change in stored.changes:
@@ -97,10 +97,10 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     def load_input(
         self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection
     ) -> Any:
-        """The table's rows that the input's partitions are, all of them in memory.
+        """The table's rows of the input's partitions, all of them in memory.
 
         Raises:
-            TableNotFoundError: There is no such table, and there should be.
+            TableNotFoundError: The table does not exist, but should.
         """
         query = self.query(context, table_slice, connection)
         if query is None:
@@ -109,10 +109,10 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
             return frame_of(batches, self.form)
 
     def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
-        """The query for the input's rows; None where nothing has been written that they could be in.
+        """The query for the input's rows; None if no table has been written yet.
 
         Raises:
-            TableNotFoundError: There is no such table, and there should be.
+            TableNotFoundError: The table does not exist, but should.
             ColumnMismatchError: The table lacks a column that the input names.
         """
         table = find_table(connection, table_name(table_slice))
@@ -134,7 +134,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     def read_lazily(
         self, context: dg.InputContext, table_slice: TableSlice, opened: Any
     ) -> pa.RecordBatchReader:
-        """A reader that holds a connection until it is read to its end, or thrown away.
+        """A reader that holds a connection until it is exhausted or discarded.
 
         Args:
             context: The input.
@@ -161,7 +161,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
 def type_handlers(client: LakebaseDbClient) -> list[LakebaseTypeHandler]:
     """A handler for each kind of frame whose library this process has imported.
 
-    An object of a library that is not imported cannot turn up, and importing it would cost each step seconds.
+    An object from a library that is not imported cannot occur, and importing it would cost each step seconds.
     """
     handlers = []
     if pyarrow := sys.modules.get("pyarrow"):

@@ -1,4 +1,4 @@
-"""How an asset is written: what its metadata say."""
+"""How an asset is written, according to its metadata."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class WriteOptions:
 
     Attributes:
         mode: ``replace`` the table, or the partitions of the run; ``append``; or ``merge`` by `keys`.
-        keys: Columns that tell a row, for ``merge``.
-        schema_evolution: What may happen to a table with other columns.
-        delete: For ``merge``: ``missing`` removes the rows whose key the output does not have, of the whole
-            table or of the partitions of the run.
+        keys: Columns that identify a row, for ``merge``.
+        schema_evolution: What may happen to a table with different columns.
+        delete: For ``merge``: ``missing`` removes the rows whose key is not in the output, in the whole
+            table or in the run's partitions.
     """
 
     mode: Mode = "replace"
@@ -42,12 +42,12 @@ class WriteOptions:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], defaults: WriteOptions) -> WriteOptions:
-        """The options that an asset's or an output's metadata name, over the defaults.
+        """The options in an asset's or an output's metadata, which take precedence over the defaults.
 
         Args:
             metadata: With the keys ``lakebase/mode``, ``lakebase/keys``, ``lakebase/schema_evolution``,
                 ``lakebase/delete``.
-            defaults: Those of the I/O manager.
+            defaults: The I/O manager's defaults.
 
         Raises:
             ConfigError: An option is unknown, has an impossible value or contradicts another.
@@ -56,8 +56,8 @@ class WriteOptions:
         given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
         if unknown := sorted(given.keys() - set(known.values())):
             raise ConfigError(
-                f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
-                remedy=f"Use of: {', '.join(known.values())}.",
+                f"Metadata {', '.join(map(repr, unknown))} is unknown to this I/O manager.",
+                remedy=f"Use one or more of: {', '.join(known.values())}.",
             )
         if _value(given.get(known["mode"])) == "upsert":
             raise ConfigError(f"{known['mode']} is 'upsert'.", remedy="Write 'merge', as for every load.")
@@ -73,7 +73,7 @@ class WriteOptions:
         if (options.mode == "merge") != bool(options.keys):
             raise ConfigError(
                 f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
-                remedy=f"Name the columns that tell a row in {known['keys']}, for 'merge' and only for it.",
+                remedy=f"Name the columns that identify a row in {known['keys']}; only 'merge' takes them.",
             )
         if options.delete == "missing" and options.mode != "merge":
             raise ConfigError(
@@ -96,7 +96,7 @@ def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default
 
 
 def column_names(name: str, entry: Any) -> tuple[str, ...]:
-    """The columns that metadata name: one as text, or a list.
+    """The columns that the metadata names: one as text, or a list.
 
     Args:
         name: The metadata's key, for the error.

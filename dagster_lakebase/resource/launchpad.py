@@ -1,8 +1,8 @@
-"""What a run's configuration says of secrets when it comes from the Launchpad.
+"""What a run's configuration says about secrets when it comes from the Launchpad.
 
-Dagster opens the Launchpad with the definitions' own configuration, each secret replaced by a mask, those
-that were left out and those given by ``EnvVar`` included. Launched as it is, the configuration would make the
-mask the secret. So a mask means what it stands for: the secret as the definitions have it.
+Dagster opens the Launchpad with the definitions' own configuration, with each secret replaced by a mask,
+including those left out or given by ``EnvVar``. Launched unchanged, the configuration would use the mask as
+the secret. So a mask means the secret that the definitions have.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dagster import EnvVar, InitResourceContext
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import ConfigError
 
-#: Where a secret goes, and what proves who is there. Who starts a run may not lead the definitions' secrets
-#: elsewhere.
+#: Where a secret is sent, and how that host proves its identity. Whoever starts a run must not redirect the
+#: definitions' secrets.
 _WHERE_TO = (
     "workspace_host",
     "host",
@@ -28,21 +28,21 @@ _WHERE_TO = (
     "profile",
     "azure_tenant_id",
 )
-#: What Dagster shows in place of a secret.
+#: What Dagster shows instead of a secret.
 MASK = "********"
 
 
 def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:
-    """What each secret that the run's configuration masks is in the definitions, for those that have one.
+    """The definitions' value of each secret that the run's configuration masks, if they have one.
 
     Args:
-        context: Of the set-up of the resource.
+        context: The context of the resource's set-up.
 
     Returns:
         Texts and :class:`~dagster.EnvVar`, by the setting's name. Empty where the configuration masks none.
 
     Raises:
-        ConfigError: The run's configuration masks a secret, and says by itself where it is sent.
+        ConfigError: The run's configuration masks a secret but changes where it is sent.
     """
     given = context.resource_config
     masked = [row.name for row in settings() if row.kind == "secret" and _value(given, row.name) == MASK]
@@ -64,9 +64,9 @@ def _require_same_place(given: Any, defined: Any, secret: str) -> None:
             own = os.environ.get(own["env"])
         if value != own:
             raise ConfigError(
-                f"The run's configuration changes '{name}', and masks '{secret}', which the definitions have "
-                "for where they lead.",
-                remedy=f"Leave '{name}' as the definitions have it, or enter '{secret}' too.",
+                f"The run's configuration changes '{name}' but masks '{secret}', which belongs to the "
+                f"definitions' '{name}'.",
+                remedy=f"Leave '{name}' as in the definitions, or enter '{secret}' too.",
             )
 
 

@@ -23,29 +23,29 @@ _LIMITS = ("max_connect_ms", "max_wake_seconds", "min_token_seconds", "max_conne
 
 
 class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
-    """Checks a connection stage by stage and fails with what to do about the first stage that fails.
+    """Checks a connection stage by stage and fails with the remedy of the first stage that fails.
 
     The report is logged, and pushed to XCom whether the check succeeds or not.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
+        lakebase_conn_id: An alias of `conn_id`.
+        checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
-        timeout: Seconds for each stage; the connection's `connect_budget` by default.
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
+        timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
+        max_connect_ms: Milliseconds that connecting to an awake compute may take.
         max_wake_seconds: Seconds that a suspended compute may take to wake.
-        min_token_seconds: Seconds that the token must have left to live.
+        min_token_seconds: Seconds of life that the token must have left.
         max_connections_used: Share of the server's connections that may be in use, such as 0.8.
-        fail_on: ``warn`` to fail for a limit that is passed too, ``error`` for a failed stage alone: then a
-            limit that is passed is a warning in the log and in the report.
+        fail_on: ``warn`` to fail for an exceeded limit too, ``error`` only for a failed stage: then an
+            exceeded limit is a warning in the log and in the report.
         kwargs: Arguments of ``BaseOperator``.
 
     Raises:
-        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
-            DAG is parsed, or when the task runs where a template decides.
+        ConfigError: A limit is invalid, its stage is not among the checks, or a stage is unknown; raised when
+            the DAG is parsed, or when the task runs if the value is a template's.
         AirflowFailException: When the task runs and the connection is misconfigured.
-        HealthCheckError: When the task runs and a stage fails, or a limit is passed.
+        HealthCheckError: When the task runs and a stage fails or a limit is exceeded.
 
     Example:
         >>> LakebaseHealthCheckOperator(task_id="health", checks=["query"], max_connections_used=0.8)
@@ -107,28 +107,28 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
                 self.log.warning("%s", breach)
             found = self.thresholds.to_dict(report)
             if not self.thresholds.healthy(report, self.fail_on):
-                # A failed task returns nothing, and the report is wanted most when it fails.
+                # A failed task returns nothing, but its report is needed most.
                 context["ti"].xcom_push(key="return_value", value=found)
             self.thresholds.enforce(report, self.fail_on)
         return found
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """No data are read or written."""
+        """No data is read or written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         return OperatorLineage()
 
 
 def check_health_arguments(given: Mapping[str, Any], timeout: str) -> None:
-    """Look at the arguments of a health check that are known.
+    """Check those arguments of a health check that are known.
 
     Args:
         given: Arguments by name, limits among them.
         timeout: Name of the argument that limits a stage.
 
     Raises:
-        ConfigError: A limit, a stage, the time limit or `fail_on` is none that there is, or a limit is set
-            for what no stage measures that is to run.
+        ConfigError: A limit, a stage, the timeout or `fail_on` is invalid, or no stage to run measures what a
+            limit is set for.
     """
     require_seconds(given, timeout)
     if given.get("fail_on", "warn") != "warn":

@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 
 class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
-    """Waits until all stages of the health check succeed and its limits are kept; returns the report.
+    """Waits until all stages of the health check succeed and its limits are met; returns the report.
 
-    A stage that fails is waited for, whatever the reason: what this task is for is to see it mended. Only
-    settings that cannot work at all end it at once.
+    It waits for a failed stage whatever the reason, since its purpose is to see it recover. Only settings
+    that cannot work at all end it at once.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
+        lakebase_conn_id: An alias of `conn_id`.
+        checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
-        stage_timeout: Seconds for each stage; the connection's `connect_budget` by default.
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
+        stage_timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
+        max_connect_ms: Milliseconds that connecting to an awake compute may take.
         max_wake_seconds: Seconds that a suspended compute may take to wake.
-        min_token_seconds: Seconds that the token must have left to live.
+        min_token_seconds: Seconds of life that the token must have left.
         max_connections_used: Share of the server's connections that may be in use, such as 0.8.
-        fail_on: ``warn`` to wait for the limits too, ``error`` for the stages alone.
-        deferrable: Whether the triggerer polls; the deployment's default when left out.
+        fail_on: ``warn`` to wait for the limits too, ``error`` only for the stages.
+        deferrable: Whether the triggerer polls; the deployment's default if left out.
         kwargs: Arguments of ``BaseSensorOperator``, such as `poke_interval` and `timeout`, in seconds.
 
     Raises:
-        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
-            DAG is parsed, or when the task runs where a template decides.
+        ConfigError: A limit is invalid, its stage is not among the checks, or a stage is unknown; raised when
+            the DAG is parsed, or when the task runs if the value is a template's.
         AirflowFailException: When the task runs and the connection's settings cannot work.
 
     Example:
@@ -97,7 +97,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return HealthThresholds(**self._limits)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Run the stages once; the report is the sensor's return value once it is good."""
+        """Run the stages once; the sensor returns the report once it is good."""
         # The hook brings the driver; parsing a DAG must not.
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
@@ -112,7 +112,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return PokeReturnValue(healthy, self.thresholds.to_dict(report))
 
     def execute(self, context: Context) -> Any:
-        """Poll here, or a first time here and then in the triggerer."""
+        """Poll here, or first here and then in the triggerer."""
         return self._poke_or_defer(context) if self.deferrable else super().execute(context)
 
     def _poke_or_defer(self, context: Context) -> Any:
@@ -136,7 +136,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the report, or fail as the trigger did."""
+        """Return the report, or raise the trigger's error."""
         from lakebase_provider._airflow.task.events import error_of
 
         error = error_of(event)
@@ -146,7 +146,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return report
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """No data are read or written."""
+        """No data is read or written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         return OperatorLineage()

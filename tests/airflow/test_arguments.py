@@ -183,7 +183,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
     (LakebaseUnloadOperator, UNLOAD, {"batch_rows": "many"}, "batch_rows is 'many'"),
-    (LakebaseLoadOperator, LOAD, {"hook_params": {"lock_timout": 3}}, "'lock_timout', which is no setting"),
+    (
+        LakebaseLoadOperator,
+        LOAD,
+        {"hook_params": {"lock_timout": 3}},
+        "'lock_timout', which is not a setting",
+    ),
     (LakebaseSqlOperator, {"sql": "x"}, {"hook_params": {"max_size": "many"}}, "'max_size' must be a whole"),
     (LakebaseSqlOperator, {"sql": "x"}, {"statement_timeout": -1}, "statement_timeout is -1"),
     (LakebaseSqlOperator, {"sql": "x"}, {"lock_timeout": "5"}, "lock_timeout is '5'"),
@@ -199,8 +204,8 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
 #: What only several arguments together say; of a mapped task some of them may come later.
 CONTRADICTIONS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"keys": ["id"]}, "keys= has no meaning"),
-    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "go together"),
-    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "go together"),
+    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "need each other"),
+    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "need each other"),
     (LakebaseLoadOperator, LOAD, {"where": {"day": 1}}, "where= has no meaning"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 4}, "which rows go where"),
     (LakebaseHealthCheckOperator, {}, {"checks": ["dns"], "max_connect_ms": 5}, "needs the stage 'login'"),

@@ -76,7 +76,7 @@ def test_a_uri() -> None:
     ("extra", "fields", "message", "remedy"),
     [
         (oauth(endpont="x"), {}, "Unknown setting 'endpont'", "Did you mean 'endpoint'?"),
-        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "Settings are: endpoint"),
+        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "settings are: endpoint"),
         (oauth(endpoint="my-endpoint"), {}, "'endpoint' is 'my-endpoint'", "projects/<project>"),
         (oauth(instance="i"), {}, "Both 'endpoint' and 'instance'", "Keep 'endpoint'"),
         ({}, {}, "'endpoint' is missing", "projects/<project>"),
@@ -202,7 +202,7 @@ def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
         ),
         (databricks(extra={"service_principal_oauth": True}), {}, {}, "without login", "OAuth secret"),
         (databricks(extra={"azure_tenant_id": "t"}), {}, {}, "without login", "Entra"),
-        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates by", "auth_type"),
+        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates with", "auth_type"),
         (
             databricks(password="p"),
             {"databricks_conn_id": 3},

@@ -84,7 +84,9 @@ def test_a_file_is_loaded_once_however_often_it_is_tried(
     again = load(str(csv))
     assert (again["rows"], again["skipped"]) == (2, True)
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "Skipped, nothing was loaded: load_id 'dag/load/run/-1' had been loaded into public.loaded" in said
+    assert (
+        "Skipped, nothing was loaded: load_id 'dag/load/run/-1' was already loaded into public.loaded" in said
+    )
     assert "To load again, clear the task." in said
     assert rows() == [(1, "one"), (2, "two")]
 
@@ -292,7 +294,7 @@ def test_any_db_api_connection_is_a_source(sqlite: SqliteHook) -> None:
 
 def test_a_connection_that_runs_no_sql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, "files", conn_type="fs")
-    with pytest.raises(AirflowFailException, match="which runs no SQL"):
+    with pytest.raises(AirflowFailException, match="which cannot run SQL"):
         transfer("select 1", source_conn_id="files")
 
 

@@ -12,12 +12,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk.serde import deserialize, serialize
 
 from lakebase_provider.core.errors import StatementError
 from lakebase_provider.decorators.sql import _LakebaseSqlDecoratedOperator
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+
+try:
+    from airflow.sdk.serde import deserialize, serialize
+except ModuleNotFoundError:  # Airflow 3.1
+    from airflow.serialization.serde import deserialize, serialize
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 
 
@@ -141,7 +145,7 @@ def test_what_xcom_cannot_take_is_refused_before_the_commit(
     with pytest.raises(AirflowFailException) as caught:
         run(f"insert into refused values (1) returning {returned}", **arguments)
     assert isinstance(caught.value.__cause__, StatementError)
-    assert "XCom cannot take" in str(caught.value.__cause__)
+    assert "XCom cannot store" in str(caught.value.__cause__)
     assert LakebaseHook().get_first("select count(*) from refused") == (0,)
     # What is not pushed, or an output_processor's to make something of, is nobody's concern.
     kept = f"insert into refused values (1) returning {returned}"

@@ -101,7 +101,7 @@ def test_op_names_an_unknown_stage(lake: LocalLakebase) -> None:
 def test_op_fails_for_a_limit_that_is_passed(lake: LocalLakebase) -> None:
     failure = failure_of(run_op(LakebaseResource(), min_token_seconds=1e9))
     assert failure.description is not None
-    assert "min_token_seconds=1e+09 is not kept" in failure.description
+    assert "min_token_seconds=1e+09 is not met" in failure.description
     assert set(numbers(failure.metadata)) == TIMES | MEASURED
 
 

@@ -192,7 +192,7 @@ def test_a_partition_leads_to_no_other_folder(
         source="landing/{partition_key}/*.parquet",
         asset={"partitions_def": {"type": "static", "partition_keys": [key]}},
     )
-    assert "it would lead to another folder" in failure_of(run(sandbox, key))
+    assert "it would point to another folder" in failure_of(run(sandbox, key))
 
 
 def test_no_file(lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path) -> None:
@@ -224,7 +224,7 @@ PARTITIONED = {"asset": {"key": "landed/orders", "partitions_def": DAILY}}
         (PARTITIONED, "source names none"),
         (
             {**PARTITIONED, "source": "{partition_key}.csv", "mode": "replace"},
-            "Say in where which rows are the partition's",
+            "Select the partition's rows in where",
         ),
         (
             {**PARTITIONED, "source": "{partition_key}.csv", "mode": "replace", "where": "day = %(day)s"},

@@ -40,7 +40,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
-from tests.security.test_surroundings import set_all
+from tests.security.surroundings import set_all
 
 pytest.importorskip("dagster_postgres", reason="LakebaseStorage needs the extra dagster-storage")
 
@@ -390,7 +390,8 @@ def test_many_threads_write_and_read_at_the_same_time(
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(run, range(8))) == {("CANCELED", 11)}
-    assert open_connections(lake) <= 5
+    # The server sees the end of a session a little later than who has ended it.
+    eventually(lambda: open_connections(lake) <= 5)
 
 
 def test_an_instance_that_is_disposed_of_can_still_be_asked(lake: LocalLakebase, home: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -80,7 +81,7 @@ def test_up_env_token_down(shell: Shell) -> None:
 
     code, again, err = shell.run("local", "up")
     assert (code, again) == (1, "")
-    assert "already up" in err
+    assert "already running" in err
     assert len(err.splitlines()) == 2
 
     code, token, err = shell.run("token", env=variables)
@@ -104,11 +105,38 @@ def test_up_env_token_down(shell: Shell) -> None:
     for command in ("env", "down"):
         code, out, err = shell.run("local", command)
         assert (code, out) == (1, "")
-        assert "No local Lakebase 'default' is up" in err
+        assert "No local Lakebase 'default' is running" in err
 
     assert shell.run("local", "up", "--detach")[0] == 0
     assert authority.read_text() == certificate, "sslrootcert survives a restart"
     assert authority.with_name("authority.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_env_prints_for_airflow_connects_its_hook(shell: Shell) -> None:
+    assert shell.run("local", "up", "--detach")[0] == 0
+    code, out, err = shell.run("local", "env", "--airflow")
+    assert (code, err) == (0, "")
+    assert set(parse(out)) == {"AIRFLOW_CONN_LAKEBASE_DEFAULT", "LAKEBASE_ALLOW_LOOPBACK"}
+    test = (
+        "from lakebase_provider.hooks.lakebase import LakebaseHook;"
+        "print(LakebaseHook('lakebase_default').test_connection())"
+    )
+    # A shell that has nothing else, as a user's who has only evaluated this.
+    answer = subprocess.run(
+        ["/bin/sh", "-c", f'eval "$1"; exec "$2" -c "{test}"', "sh", out, sys.executable],
+        env={
+            name: value
+            for name, value in shell.env.items()
+            if not name.startswith(("AIRFLOW_CONN", "DATABRICKS_", "LAKEBASE_", "ENDPOINT_NAME"))
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1].startswith("(True, "), answer.stdout
+    secret = json.loads(parse(out)["AIRFLOW_CONN_LAKEBASE_DEFAULT"])["password"]
+    assert secret not in answer.stdout + answer.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -157,4 +185,4 @@ def test_ports_are_taken_as_given_and_refused_in_one_line(shell: Shell) -> None:
 def test_a_bad_name_is_refused(shell: Shell) -> None:
     code, _, err = shell.run("local", "env", "--name", "../x")
     assert code == 1
-    assert "--name '../x' does not do" in err
+    assert "--name '../x' is not valid" in err

@@ -122,7 +122,9 @@ def test_a_header_without_an_end_is_not_read_to_the_end(tmp_path: Path, piece: s
             file.write(block.replace(b'"', b""))
     tracemalloc.start()
     try:
-        with pytest.raises(ConfigError, match=r"(?s)x\.csv.* no line of column names") as caught:
+        with pytest.raises(
+            ConfigError, match=r"(?s)x\.csv.* does not begin with a line of column names"
+        ) as caught:
             open_source(path)
         _, most = tracemalloc.get_traced_memory()
     finally:

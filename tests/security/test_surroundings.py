@@ -15,7 +15,6 @@ from psycopg import pq
 from sqlalchemy import text
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.config import settings
 from lakebase_provider.core.config.floors import ALLOWED_AUTH_TYPES, ALLOWED_PROFILES, LEAST_SSLMODE
 from lakebase_provider.core.connect.network import (
     SESSION_VARIABLES,
@@ -30,49 +29,10 @@ from lakebase_provider.local.contract.errors import LocalLakebaseError
 from .exposure import Canaries
 from .fronts import FRONTS, World
 from .listener import Listener
+from .surroundings import VARIABLES, set_all
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 
-#: What libpq reads, with a value that would keep it from connecting or change the session.
-VARIABLES = {
-    "PGSSLCERT": "{folder}/postgresql.crt",
-    "PGSSLKEY": "{folder}/postgresql.key",
-    "PGSSLCERTMODE": "require",
-    "PGSSLCRL": "{folder}/root.crl",
-    "PGSSLCRLDIR": "{folder}",
-    "PGSSLNEGOTIATION": "direct",
-    "PGSSLMINPROTOCOLVERSION": "TLSv9",
-    "PGSSLMAXPROTOCOLVERSION": "TLSv1",
-    "PGMINPROTOCOLVERSION": "3.2",
-    "PGMAXPROTOCOLVERSION": "2.0",
-    "PGGSSENCMODE": "require",
-    "PGCHANNELBINDING": "require",
-    "PGREQUIREAUTH": "none",
-    "PGREQUIREPEER": "nobody-there",
-    "PGTARGETSESSIONATTRS": "standby",
-    "PGLOADBALANCEHOSTS": "nonsense",
-    "PGHOSTADDR": "127.0.0.9",
-    "PGOPTIONS": "-c no_such_setting=1",
-    "PGSSLMODE": "disable",
-    "PGSSLROOTCERT": "{folder}/root.crt",
-    "PGCLIENTENCODING": "LATIN1",
-    "PGPASSFILE": "{folder}",
-    "PGSSLSNI": "0",
-    "PGSSLCOMPRESSION": "1",
-    "PGREQUIRESSL": "0",
-    "PGAPPNAME": "somebody",
-    "PGCONNECT_TIMEOUT": "nonsense",
-    "PGDATABASE": "no_such_database",
-    "PGHOST": "nowhere.invalid",
-    "PGPORT": "1",
-    "PGUSER": "nobody",
-    "PGPASSWORD": "nonsense",
-    "PGKRBSRVNAME": "nobody",
-    "PGGSSLIB": "nonsense",
-    "PGGSSDELEGATION": "1",
-    "PGSYSCONFDIR": "{folder}",
-    "PGSERVICEFILE": "{folder}/no_services.conf",
-}
 #: What libpq reads besides: tested by themselves, or of no effect on a session.
 OTHER_VARIABLES = {"PGSERVICE", *SESSION_VARIABLES, "PGOAUTHDEBUG"}
 
@@ -134,29 +94,6 @@ def test_nor_in_any_front(
         given = world.settings()
         set_all(monkeypatch, postgresql_home)
         FRONTS[front](world).select(given, "SELECT 1")
-
-
-def set_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Set every variable but those that a configuration may be read from."""
-    ours = {variable for setting in settings() for variable in setting.env}
-    for name in VARIABLES.keys() - ours:
-        value = VARIABLES[name]
-        monkeypatch.setenv(name, value.format(folder=folder))
-
-
-async def test_nor_in_an_engine(
-    lakebase_env: LocalLakebase, postgresql_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = LakebaseClient(lakebase_env.config())
-    set_all(monkeypatch, postgresql_home)
-    engine = client.engine()
-    with engine.connect() as connection:
-        assert connection.execute(text("SHOW client_encoding")).scalar() == "UTF8"
-    engine.dispose()
-    async_engine = client.async_engine()
-    async with async_engine.connect() as connection:
-        assert (await connection.execute(text("SHOW client_encoding"))).scalar() == "UTF8"
-    await async_engine.dispose()
 
 
 def test_nor_on_a_local_lakebase(postgresql_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,3 +262,18 @@ def test_the_allowed_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LakebaseConfig(endpoint=ENDPOINT, profile="etl")
     assert LakebaseConfig(endpoint=ENDPOINT)
     refused(lambda: LakebaseConfig(endpoint=ENDPOINT, profile="admin"), "profile", ALLOWED_PROFILES)
+
+
+async def test_nor_in_an_engine(
+    lakebase_env: LocalLakebase, postgresql_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = LakebaseClient(lakebase_env.config())
+    set_all(monkeypatch, postgresql_home)
+    engine = client.engine()
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW client_encoding")).scalar() == "UTF8"
+    engine.dispose()
+    async_engine = client.async_engine()
+    async with async_engine.connect() as connection:
+        assert (await connection.execute(text("SHOW client_encoding"))).scalar() == "UTF8"
+    await async_engine.dispose()

@@ -186,7 +186,7 @@ def test_white_space_that_came_with_a_paste_is_dropped_and_said_once(
             config = LakebaseConfig.from_mapping(mapping_with(name, f"canary-secret{end}"))
             assert getattr(config, name) == Secret("canary-secret")
     assert [record.message for record in caplog.records] == [
-        f"White space at the end of setting '{name}' is ignored"
+        f"Ignoring white space at the end of setting '{name}'"
     ]
 
 

@@ -153,7 +153,7 @@ def test_nor_does_a_connections_password(lakebase_env: LocalLakebase) -> None:
         password="native",
         extra=json.dumps({"auth": "password"}),
     )
-    with pytest.raises(ConfigError, match="'host' is overridden, and 'password' belongs"):
+    with pytest.raises(ConfigError, match="'host' is overridden, but 'password' belongs"):
         LakebaseHook("stored", connection=stored, host=lakebase_env.host).get_first("select 1")
 
 
@@ -172,7 +172,7 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
         config = LakebaseConfig(
             endpoint=ENDPOINT, workspace_host=workspace.url, client_id="i", client_secret="dose-mine"
         )
-        with pytest.raises(LakebaseError, match=f"(?s)leads elsewhere for its OAuth .* {status}"):
+        with pytest.raises(LakebaseError, match=f"(?s)redirects elsewhere for its OAuth .* {status}"):
             LakebaseClient(config).tokens.get(5)
         assert foreign.seen == []
 
@@ -192,7 +192,7 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
 )
 def test_what_is_kept_from_libpq_is_given_by_no_caller(lakebase_env: LocalLakebase, parameter: str) -> None:
     with LakebaseClient(lakebase_env.config()) as client:
-        with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
+        with pytest.raises(ConfigError, match=f"{parameter} cannot be passed to connect"):
             client.connect(**{parameter: "x"})
         with pytest.raises(ConfigError, match=parameter):
             client.engine(connect_args={parameter: "x"}).connect()

@@ -18,25 +18,25 @@ from lakebase_provider.core.errors import ConfigError
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
 _SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
 _NAME = setting("application_name").default
-#: What the form once stored of a connection of which nobody had touched these fields.
+#: What the form once stored for a connection whose fields nobody had edited.
 _UNTOUCHED = {
     row.name: row.default
     for row in settings()
     if row.default is not None and row.name not in _COLUMNS.values()
 }
-#: Postgres cuts names off after this many characters of ASCII.
+#: Postgres truncates names after this many ASCII characters.
 _NAME_BYTES = 63
-#: As many as a date with a time of day takes.
+#: As many as a date with a time needs.
 _RUN_BYTES = 19
 #: Settings that say how to authenticate at the workspace without a client secret.
 _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 
 
 class ConnectionSettings:
-    """What a connection and the hook's arguments say together, before it is known to be right.
+    """What a connection and the hook's arguments say together, not validated yet.
 
-    An override goes before an extra, and an extra before a column of the form. A blank field is not set. What
-    is not set is as the deployment says (:mod:`.deployment`), or else the default.
+    An override takes precedence over an extra, and an extra over a column of the form. A blank field is not
+    set. What is not set has the deployment's value (:mod:`.deployment`), or else the default.
 
     Args:
         connection: The connection; its password is the service principal's client secret, or with
@@ -44,12 +44,12 @@ class ConnectionSettings:
         overrides: Settings by name, ``cursor`` and ``databricks_conn_id`` among them.
 
     Raises:
-        ConfigError: The extra is no JSON object; or a host is overridden alone, to which the connection's
-            secret would go.
+        ConfigError: The extra is not a JSON object; or only the host is overridden, which would get the
+            connection's secret.
 
     Attributes:
-        cursor: What rows are: the name of a cursor, or None for tuples.
-        databricks_conn_id: The connection that says what the workspace and its credentials are, or None.
+        cursor: The form of rows: the name of a cursor, or None for tuples.
+        databricks_conn_id: The connection that provides the workspace and its credentials, or None.
     """
 
     def __init__(self, connection: StoredConnection, overrides: Mapping[str, object]) -> None:
@@ -72,7 +72,7 @@ class ConnectionSettings:
 
         Args:
             databricks: The connection of that id, if one is named.
-            application_name: What ``pg_stat_activity`` shows where the connection says nothing of its own.
+            application_name: What ``pg_stat_activity`` shows unless the connection sets its own.
 
         Raises:
             ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names
@@ -98,11 +98,11 @@ class ConnectionSettings:
     def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         """Forget the defaults that the form stored with every connection until it left its fields empty.
 
-        They are all there then, which nobody does by hand, and none of them tells what somebody wanted.
+        Then all of them are there, which nobody does by hand, and none of them is a choice.
         """
         if not all(name in _set(extras) for name in _UNTOUCHED):
             return
-        # common-sql's own operators give the hook all extras once more, as arguments.
+        # common-sql's own operators also pass all extras to the hook as arguments.
         merged = extras.keys() <= overrides.keys()
         for name, default in _UNTOUCHED.items():
             repeated = merged and overrides[name] == extras[name]
@@ -128,11 +128,11 @@ def _naming(connection: StoredConnection) -> Iterator[None]:
 
 
 def task_name() -> str | None:
-    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
+    """Dag, task and run, as far as they fit, for a person who reads pg_stat_activity."""
     dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
     if not dag or not task:
         return None
-    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
+    # The time in scheduled__2026-01-01T00:00:00+00:00, which distinguishes runs.
     tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
     return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
 
@@ -156,7 +156,7 @@ def _is_default(value: object, default: object) -> bool:
 
 
 def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:
-    """With the column that holds a native password, or else a client secret."""
+    """Adds the column that holds a native password or else a client secret."""
     name = "password" if found.get("auth", "oauth") == "password" else "client_secret"
     return {**found, **({} if password is None else {name: password})}
 

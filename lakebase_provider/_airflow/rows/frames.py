@@ -1,4 +1,4 @@
-"""Rows as data frames: what a cursor holds becomes one of pandas, whole or in chunks.
+"""Rows as data frames: turns a cursor's result into a pandas frame, whole or in chunks.
 
 Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True`` makes floats).
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 Cursor = HookCursor | HookServerCursor
 
-#: What the server says when a statement cannot be read by a cursor of its own; nothing has run then.
+#: What the server says if a statement cannot be read through a server-side cursor; nothing has run then.
 _NO_CURSOR = (errors.SyntaxError, errors.FeatureNotSupported, errors.InvalidCursorDefinition)
 
 
 def executed(
     connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None
 ) -> HookCursor:
-    """A cursor that holds the result, the last statement's of several.
+    """A cursor that holds the result, the last one if there are several statements.
 
     Args:
         connection: The connection to run them on.
@@ -40,10 +40,10 @@ def executed(
 
 
 def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None) -> Cursor:
-    """As :func:`executed`, with the rows left on the server until they are fetched, where it can.
+    """Like :func:`executed`, with the rows left on the server until they are fetched, if possible.
 
-    It can for one query. The rows of several statements, of ``INSERT … RETURNING`` and the like are held in
-    memory.
+    It is possible for a single query. The rows of several statements, ``INSERT … RETURNING`` and the like are
+    held in memory.
     """
     statements = [sql] if isinstance(sql, str) else sql
     if len(statements) > 1:
@@ -58,7 +58,7 @@ def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: 
 
 
 class _Ready:
-    """What pandas takes for a connection, with one cursor that has its result already."""
+    """A connection for pandas, with a single cursor that already has its result."""
 
     def __init__(self, connection: LakebaseConnection, cursor: Cursor) -> None:
         self._connection = connection
@@ -68,7 +68,7 @@ class _Ready:
         return self
 
     def execute(self, *_statement: object) -> None:
-        """It ran before, by the hook's own rules for placeholders."""
+        """It has run already, under the hook's rules for placeholders."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection if name in ("commit", "rollback") else self._cursor, name)
@@ -88,7 +88,7 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
 
     options.setdefault("coerce_float", False)
     with warnings.catch_warnings():
-        # pandas reads from any DB-API connection and warns that it has tested SQLAlchemy's alone.
+        # pandas reads from any DB-API connection, and warns that it has tested only SQLAlchemy's.
         warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
         ready: Any = _Ready(connection, cursor)
         return pandas_sql.read_sql("", con=ready, **options)

@@ -115,7 +115,7 @@ def require_may_begin() -> None:
     global _next_is_refused
     if _next_is_refused:
         _next_is_refused = False
-        raise psycopg.errors.QueryCanceled(f"canceling statement before it begins: {ASKED_TO_END}")
+        raise psycopg.errors.QueryCanceled(f"canceling statement before it starts: {ASKED_TO_END}")
 
 
 def _cancel_later(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:

@@ -272,8 +272,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _require_lent(self) -> None:
         if self._ended:
             raise psycopg.OperationalError(
-                "the connection is closed: it was handed back to its pool.\n"
-                "Remedy: borrow another one, or hand it back later."
+                "the connection is closed: it was returned to its pool.\n"
+                "Remedy: borrow another one, or return it later."
             )
 
     def __getattr__(self, name: str) -> Any:

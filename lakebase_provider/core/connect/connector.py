@@ -181,7 +181,7 @@ class Connector:
         self.last_error = error.again()
         if isinstance(error, SessionSettingError) and self._optional_settings:
             # Not worth a connection. Should it be another setting that is refused, this will show at once.
-            logger.info("Going on without %s: %s", ", ".join(self._optional_settings), error.message)
+            logger.info("Continuing without %s: %s", ", ".join(self._optional_settings), error.message)
             self._optional_settings = {}
             return 0.0
         return attempts.pause_after(error)
@@ -219,7 +219,7 @@ class Connector:
             return await _within(seconds, asyncio.to_thread(self._locate, attempts))
         except asyncio.TimeoutError:
             raise ControlPlaneTimeoutError(
-                f"The workspace did not say within {seconds:.1f} s where the database is."
+                f"The workspace did not return the database's host within {seconds:.1f} s."
             ) from None
 
     def _login(
@@ -259,7 +259,7 @@ class Connector:
         twice = (self.settled | surroundings()) & parameters.keys()
         if twice:
             raise ConfigError(
-                f"The connection's {', '.join(sorted(twice))} cannot be given to connect().",
+                f"The connection's {', '.join(sorted(twice))} cannot be passed to connect().",
                 remedy="Set it in the configuration.",
             )
         arguments = {**neutral_parameters(), **parameters, **ours}
@@ -267,7 +267,7 @@ class Connector:
             # Once more, whatever was checked before: a NUL would end libpq's connection string.
             found = flaw(value) if isinstance(value, str) else None
             if found is not None:
-                raise ConfigError(f"The connection's {name} holds {found}; nothing has been sent.")
+                raise ConfigError(f"The connection's {name} holds {found}; nothing was sent.")
         return arguments
 
     def _own_arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:

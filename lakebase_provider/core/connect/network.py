@@ -84,8 +84,8 @@ def warn_of_session_variables() -> None:
     found = [name for name in SESSION_VARIABLES if os.environ.get(name, "default").lower() != "default"]
     if found:
         logger.warning(
-            "%s of the environment changes every session that libpq opens here. Unset it where this runs; "
-            "ALTER ROLE ... SET gives a role its own time zone or date style.",
+            "The environment's %s affects every session that libpq opens here. Unset it where this runs; "
+            "use ALTER ROLE ... SET for a role's own time zone or date style.",
             " and ".join(found),
         )
 
@@ -137,7 +137,7 @@ def resolve(host: str, port: int, timeout: float) -> Addresses:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        logger.info("The system does not resolve %s (%s); asking name servers", host, error)
+        logger.info("The system cannot resolve %s (%s); asking name servers", host, error)
         return Addresses(ask_name_servers(host, timeout), "dns")
     return Addresses(tuple(dict.fromkeys(str(address[0]) for *_, address in found)), "system")
 
@@ -160,4 +160,4 @@ def ask_name_servers(host: str, timeout: float) -> tuple[str, ...]:
         answers = dns.resolver.get_default_resolver().resolve_name(host, lifetime=timeout)
         return tuple(answers.addresses())
     except (dns.exception.DNSException, OSError) as error:
-        raise DnsError(f"Host {host} does not resolve, by the system or by DNS: {error}") from error
+        raise DnsError(f"Host {host} does not resolve, through the system or DNS: {error}") from error

@@ -86,7 +86,7 @@ class TargetResolver:
             return self._question.get(timeout)
         except FutureTimeoutError:
             raise ControlPlaneTimeoutError(
-                f"The workspace did not say within {timeout:.1f} s where the database is."
+                f"The workspace did not return the database's host within {timeout:.1f} s."
             ) from None
 
     def _resolve(self) -> Target:
@@ -107,7 +107,9 @@ class TargetResolver:
 
     def _required_control_plane(self, missing: str) -> ControlPlane:
         if self._control_plane is None:
-            raise ConfigError(f"Setting '{missing}' is missing, and there is no workspace to ask.")
+            raise ConfigError(
+                f"Setting '{missing}' is missing, and no workspace is configured to look it up."
+            )
         return self._control_plane
 
     def _ask_host(self) -> str:
@@ -121,7 +123,7 @@ class TargetResolver:
             host, state = self._ask_instance(control_plane, self._config.instance or "", read_only)
         if not host and read_only and state in ("ACTIVE", "IDLE", "DEGRADED", "AVAILABLE"):
             raise EndpointNotFoundError(
-                f"{name} has no host for reading alone.",
+                f"{name} has no read-only host.",
                 remedy="Enable readable secondaries on it, or use access=read_write.",
             )
         if not host:

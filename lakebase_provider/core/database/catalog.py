@@ -1,4 +1,4 @@
-"""The table that rows go to or come from: its name, and what the catalog says of its columns."""
+"""The table that rows go to or come from: its name, and what the catalog says about its columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
-#: Columns that Postgres gives a table at most.
+#: Maximum number of columns of a Postgres table.
 MAX_COLUMNS = 1600
 #: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
 _LOCK_SPACE = 0x6C6B6273
@@ -22,7 +22,7 @@ _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
 
 def require_width(columns: int, what: str) -> None:
-    """Refuse what has more columns than a table can have, before work is done for each of them.
+    """Refuse more columns than a table can have, before doing work for each of them.
 
     Args:
         columns: How many there are.
@@ -33,8 +33,8 @@ def require_width(columns: int, what: str) -> None:
     """
     if columns > MAX_COLUMNS:
         raise ColumnMismatchError(
-            f"{what} has {columns:,} columns; a table of Postgres has {MAX_COLUMNS:,} at most.",
-            remedy="Name those that are to be loaded, or put the others into one column of JSON.",
+            f"{what} has {columns:,} columns; a Postgres table has at most {MAX_COLUMNS:,}.",
+            remedy="Name the ones to load, or put the rest into one JSON column.",
         )
 
 
@@ -59,8 +59,8 @@ class TableName:
     def parse(cls, name: str | tuple[str, str] | TableName) -> TableName:
         """A name as users write it.
 
-        It is taken as it stands: upper case stays, and whatever stands in it is a name and never SQL. A dot
-        separates schema and table; a part in double quotes may hold dots (and quotes, doubled).
+        It is taken literally: upper case is kept, and it is always a name, never SQL. A dot separates schema
+        and table; a part in double quotes may hold dots (and quotes, doubled).
 
         Args:
             name: ``"table"``, ``"schema.table"``, ``'"odd.schema"."a ""b"" table"'``, or (schema, table).
@@ -93,7 +93,7 @@ class TableName:
 
 
 def _text(name: object) -> str:
-    """The text of a table's name, or the error of what is none."""
+    """The text of a table's name, or the error if it is not one."""
     if not isinstance(name, str):
         raise ConfigError(
             f"A table's name is of type {type(name).__name__}.",
@@ -121,7 +121,7 @@ def _split(name: str) -> list[str]:
             break
         at += 1
     raise ConfigError(
-        f"{name!r} is no table's name.",
+        f"{name!r} is not a table name.",
         remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
         "or the tuple (schema, table).",
     )
@@ -134,7 +134,7 @@ class Column:
     Attributes:
         name: Its name.
         type_name: Its declared type as SQL writes it, such as ``numeric(10,2)`` or a domain's name.
-        type_oid: OID of its type; of the type below it where it is a domain.
+        type_oid: OID of its type; for a domain, of its underlying type.
         base_name: Name of the type of `type_oid` in the catalog, such as ``int4`` or ``vector``.
         typmod: The type's modifier (length, precision and scale), -1 for none.
         element_oid: OID of an array's elements, else 0.
@@ -143,7 +143,7 @@ class Column:
         generated: Whether the server computes it.
         not_null: Whether it refuses NULL.
         has_default: Whether it has a default, identity included.
-        binary: Whether its type has an input function for binary COPY, which the server looks for whether or
+        binary: Whether its type has an input function for binary COPY, which the server looks up whether or
             not COPY fills the column.
     """
 
@@ -171,7 +171,7 @@ class Table:
 
     Attributes:
         name: Its name, with the schema in which it was found.
-        columns: Its columns in their order.
+        columns: Its columns in order.
         primary_key: Names of the primary key's columns, in its order; empty without one.
         oid: OID of the table.
         kind: The catalog's letter: ``r`` table, ``p`` partitioned, ``f`` foreign, ``v`` view, ``m``
@@ -190,7 +190,7 @@ class Table:
 
     @property
     def text_only(self) -> str | None:
-        """Why COPY into the table has to be in text, whichever columns it fills; None where it has not."""
+        """Why COPY into the table must use text, whichever columns it fills; None if it need not."""
         found = next((column for column in self.columns if not column.binary), None)
         if found is None:
             return None
@@ -198,7 +198,7 @@ class Table:
 
     @property
     def writable(self) -> tuple[Column, ...]:
-        """The columns that take values: those that the server does not compute."""
+        """The columns that accept values: those that the server does not compute."""
         return tuple(column for column in self.columns if not column.generated)
 
 
@@ -244,7 +244,7 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         name: The table's name, as :meth:`TableName.parse` takes it.
 
     Raises:
-        ConfigError: It is no table's name.
+        ConfigError: It is not a table name.
         TableNotFoundError: There is no such table.
     """
     table = TableName.parse(name)
@@ -326,7 +326,7 @@ def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableN
 
 
 def _not_found(connection: psycopg.Connection[Any], table: TableName) -> TableNotFoundError:
-    """The error of a missing table, with the name that was probably meant."""
+    """The error for a missing table, with the name that was probably meant."""
     query = (
         "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"

@@ -1,4 +1,4 @@
-"""Secrets struck out of texts that others wrote."""
+"""Strikes secrets out of texts that other software wrote."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 import weakref
 from typing import Protocol
 
-#: Characters; a shorter secret is not looked for, or every text that holds a "1" would be struck through.
+#: Characters; a shorter secret is not searched for, or every "1" in a text might be struck out.
 _LEAST_LOOKED_FOR = 6
 STRUCK_OUT = "***"
-#: What is a secret by its form: a JWT, a workspace token, an OAuth secret, credentials in a header or a URL.
+#: What its form shows to be a secret: a JWT, a workspace token, an OAuth secret, credentials in a header or a
+#: URL.
 _BY_FORM = re.compile(
     r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|\bd(?:api|ose|kea)[0-9a-f]{16,}(?:-\d+)?"
     r"|(?<=Bearer )[^\s'\"]+|(?<=Basic )[^\s'\"]+|(?<=://)[^\s/@'\"]+(?=@)"
@@ -38,9 +39,9 @@ def look_for(secret: _Secret, length: int) -> None:
 
 
 def redacted(text: str) -> str:
-    """A text of somebody else's (a driver, the workspace, a library) without secrets.
+    """A text of other software (a driver, the workspace, a library) without secrets.
 
-    Struck out are the values of all secrets that are alive in this process, and what is a secret by its form.
+    This strikes out the values of all secrets alive in this process, and whatever looks like a secret.
     """
     # The longest first: one secret may be a part of another.
     values = sorted((secret.reveal() for secret in list(_alive.values())), key=len, reverse=True)

@@ -202,7 +202,7 @@ class TokenProvider:
             self._fresh = _NOTHING_FRESH
             self._refused.append(fingerprint)
             self._stats["invalidations"] += 1
-        logger.warning("Token %s was refused at login and is thrown away", fingerprint)
+        logger.warning("Token %s was refused at login; discarding it", fingerprint)
         return True
 
     def stats(self) -> TokenStats:
@@ -282,7 +282,9 @@ class TokenProvider:
             start_for_caller(self._fly, flight, self._stragglers, name="lakebase-mint")
         except RuntimeError as error:
             # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
-            self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
+            self._give_up(
+                flight, ControlPlaneUnavailableError(f"Cannot start a thread to mint a token: {error}."), 1.0
+            )
 
     def _fly(self, flight: MintFlight, stragglers: Stragglers) -> None:
         try:
@@ -329,23 +331,23 @@ class TokenProvider:
             self._not_before = self._renew_not_before = _NEVER
             self._stats["mints"] += 1
         self._waiting.is_over()
-        logger.info("Minted token %s, which lives for %.0f s", token.fingerprint, token.lifetime)
+        logger.info("Minted token %s, valid for %.0f s", token.fingerprint, token.lifetime)
         flight.result.set_result(token)
 
     def _check_worth(self, token: Token) -> None:
         """Raise unless the new token serves anybody. The lock is held: a login may just be refusing it."""
         if token.fingerprint in self._refused:
-            raise LoginRejectedError("The workspace gave the token again that a login has refused.")
+            raise LoginRejectedError("The workspace returned the token that a login refused.")
         if token.expires_at is None:
             return
         present = self._token
         if present is not None and present.fingerprint == token.fingerprint:
             # Believing it to be new would start its life anew.
-            raise ControlPlaneUnavailableError("The workspace gave the same token again.")
+            raise ControlPlaneUnavailableError("The workspace returned the same token again.")
         if self._state(token) == "unusable":
             # The machine was suspended meanwhile, for one.
             left = self.seconds_left(token)
-            raise ControlPlaneUnavailableError(f"The new token arrived with {left:.0f} s left to live.")
+            raise ControlPlaneUnavailableError(f"The new token arrived with only {left:.0f} s left.")
 
     def _goes_on(self, flight: MintFlight, error: LakebaseError) -> bool:
         """Note a failed attempt; True if another one, after a pause, is of use to somebody."""
@@ -390,7 +392,7 @@ class TokenProvider:
             self._stats["failures"] += 1
             still_valid = self._token is not None
         if still_valid:
-            logger.warning("Renewing the token failed, the present one is used on: %s", error)
+            logger.warning("Renewing the token failed; still using the present one: %s", error)
         flight.result.set_exception(error)
 
 

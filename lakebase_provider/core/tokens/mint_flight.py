@@ -58,7 +58,7 @@ class MintFlight:
         if not self.given_up and now >= self.overdue_at:
             stragglers.add()
             self.given_up = True
-            logger.warning("Minting a token has taken %.0f s, and is begun anew", now - self.next_try)
+            logger.warning("Minting a token has taken %.0f s; starting again", now - self.next_try)
         return self.given_up
 
     def explain(self, timeout: float, is_last_chance: bool) -> None:
@@ -73,4 +73,6 @@ class MintFlight:
         if cause is not None:
             raise cause
         if not done:
-            raise ControlPlaneTimeoutError(f"The workspace gave no token within {timeout:.1f} s.") from None
+            raise ControlPlaneTimeoutError(
+                f"The workspace returned no token within {timeout:.1f} s."
+            ) from None

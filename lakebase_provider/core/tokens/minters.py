@@ -127,7 +127,7 @@ def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claim
         assert config.instance is not None
         if config.credential_ttl is not None:
             raise setting("credential_ttl").error(
-                "is set beside 'instance'", remedy="Drop it: Lakebase Provisioned takes no lifetime."
+                "is set together with 'instance'", remedy="Remove it: Lakebase Provisioned takes no lifetime."
             )
         minter = ProvisionedOAuth(control_plane, config.instance, claims=claims)
     if config.credential_store == "shared":
@@ -210,8 +210,8 @@ class _AnswerReader:
         elif not self._warned:
             self._warned = True
             logger.warning(
-                "This host's clock is %.0f s %s the workspace's, by the token that it gave. Tokens are judged"
-                " by the workspace's clock.\nRemedy: synchronise this host's clock (NTP).",
+                "This host's clock is %.0f s %s the workspace's, according to the new token. Tokens expire "
+                "by the workspace's clock.\nRemedy: synchronise this host's clock (NTP).",
                 abs(ahead),
                 "behind" if ahead > 0 else "ahead of",
             )
@@ -245,5 +245,5 @@ def _timestamp(fields: Answer, name: str) -> float:
             tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
         moment = datetime.fromisoformat(head + dot + tail)
     except ValueError:
-        raise fields.error(name, "is no readable time") from None
+        raise fields.error(name, "is not a valid time") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

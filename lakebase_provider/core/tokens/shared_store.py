@@ -95,7 +95,7 @@ class SharedTokens:
             lock.acquire()
         except filelock.Timeout:
             logger.warning(
-                "Another process has been minting for %.0f s; minting beside it", self._lock_timeout
+                "Another process has been minting for %.0f s; minting here too", self._lock_timeout
             )
             return None
         except OSError as error:
@@ -127,7 +127,7 @@ class SharedTokens:
         # Once: it stays like that, and there is a way without.
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
-        logger.log(level, "The token store is not used: %s", error)
+        logger.log(level, "Not using the token store: %s", error)
 
 
 class _TokenFile:
@@ -213,7 +213,9 @@ class _TokenFile:
 
 def _check_private(status: os.stat_result, is_kind: Any, path: Path) -> None:
     if not is_kind(status.st_mode):
-        raise PermissionError(f"{path} is not what it should be: its mode is {stat.filemode(status.st_mode)}")
+        raise PermissionError(
+            f"{path} is not the expected kind of file: its mode is {stat.filemode(status.st_mode)}"
+        )
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & 0o077:
@@ -244,7 +246,7 @@ def shared_between_processes(minter: Minter, config: LakebaseConfig, claims: Cla
     """
     if not any((config.client_secret, config.token, config.azure_client_secret)):
         logger.warning(
-            "The token store is not used: it needs client_id and client_secret, or token, in the settings"
+            "Not using the token store: it needs client_id and client_secret, or token, in the settings"
         )
         return minter
     return SharedTokens(minter, store_key(config, claims), default_folder())

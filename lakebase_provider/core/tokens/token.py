@@ -46,7 +46,7 @@ class Token:
         return self._secret.reveal()
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("A token is not pickled: mint one in the process that connects.")
+        raise TypeError("A token cannot be pickled: mint one in the process that connects.")
 
     @property
     def lifetime(self) -> float:

@@ -44,8 +44,8 @@ _URL = re.compile(
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 _ALLOWING = (
-    "Nothing was sent there. If the host is right, a deployment allows it by the variable "
-    f"{MORE_HOST_SUFFIXES}, and hosts of this machine by {ALLOW_LOOPBACK}=1."
+    "Nothing was sent there. If the host is right, allow it with the environment variable "
+    f"{MORE_HOST_SUFFIXES}, or this machine's hosts with {ALLOW_LOOPBACK}=1."
 )
 _UNEXPECTED = "Check that 'workspace_host' is a Databricks workspace, and that no proxy answers in its place."
 
@@ -83,7 +83,7 @@ def _integer(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def shown(text: object) -> str:
@@ -145,14 +145,14 @@ class Answer:
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise self.error(name, f"is no object but of type {type(value).__name__}")
+            raise self.error(name, f"is not an object but of type {type(value).__name__}")
         return Answer(value, self.what, f"{self.where}{name}.")
 
     def flag(self, name: str) -> bool:
         """True or False, and False where there is none."""
         value = self.fields.get(name)
         if value is not None and not isinstance(value, bool):
-            raise self.error(name, f"is of type {type(value).__name__}, where true or false belongs")
+            raise self.error(name, f"is of type {type(value).__name__}, not true or false")
         return bool(value)
 
     def text(self, name: str) -> str | None:
@@ -161,14 +161,14 @@ class Answer:
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise self.error(name, f"is no text but of type {type(value).__name__}")
+            raise self.error(name, f"is not text but of type {type(value).__name__}")
         return value
 
     def state(self, name: str) -> str | None:
         """The name of a state, such as ``"ACTIVE"``."""
         value = self.text(name)
         if value is not None and not _STATE.fullmatch(value):
-            raise self.error(name, f"is a text of {len(value)} characters, and no name of a state")
+            raise self.error(name, f"is a string of {len(value)} characters that is not the name of a state")
         return value
 
     def host(self, name: str) -> str | None:
@@ -187,7 +187,7 @@ class Answer:
         if value is None:
             raise self.error(name, "is missing")
         if len(value) > _LONGEST_USER_NAME or not value.isprintable():
-            raise self.error(name, f"is a text of {len(value)} characters that is no user's name")
+            raise self.error(name, f"is a string of {len(value)} characters that is not a user name")
         return value
 
     def token(self, name: str) -> str:
@@ -197,8 +197,8 @@ class Answer:
             raise self.error(name, "is missing: the workspace answered without a token")
         token = token_text(value)
         if token is None:
-            kind = f"is a text of {len(value)} characters" if isinstance(value, str) else "is no text"
-            raise self.error(name, f"{kind}, and no token: printable characters of ASCII without a blank")
+            kind = f"is a string of {len(value)} characters" if isinstance(value, str) else "is not text"
+            raise self.error(name, f"{kind}, and not a token: printable ASCII characters without a blank")
         return token
 
     def seconds(self, name: str) -> float:
@@ -207,7 +207,7 @@ class Answer:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(name, f"is of type {type(value).__name__}, where a number of seconds belongs")
+            raise self.error(name, f"is of type {type(value).__name__}, not a number of seconds")
         if not (math.isfinite(value) and 0 < value <= LONGEST_LIFE):
             raise self.error(name, f"is not between 0 and {LONGEST_LIFE:.0f} seconds")
         return float(value)
@@ -219,7 +219,7 @@ class Answer:
             return None
         text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
         if not _WORKSPACE_ID.fullmatch(text):
-            raise self.error(name, "is no number of a workspace")
+            raise self.error(name, "is not a workspace id")
         return text
 
     def url_at(self, origin: Origin, name: str) -> str | None:
@@ -238,8 +238,8 @@ class Answer:
         except HostRefusedError as refused:
             raise self.error(name, refused.problem, _ALLOWING) from None
         if parts is None or there is None:
-            raise self.error(name, f"is a text of {len(value)} characters that is no plain URL")
+            raise self.error(name, f"is a string of {len(value)} characters that is not a plain URL")
         if not _same(there, origin):
             remedy = "No secret was sent there. Check that 'workspace_host' is the workspace's own URL."
-            raise self.error(name, f"leads to {there}, not to the workspace at {origin}", remedy)
+            raise self.error(name, f"points to {there}, not to the workspace at {origin}", remedy)
         return f"{origin}{parts['path']}"

@@ -178,7 +178,7 @@ class RestTransport:
         if self._config.token is not None:
             token = token_text(self._config.token.reveal())
             if token is None:
-                raise setting("token").error("has a character that no token has, such as a line's end")
+                raise setting("token").error("has a character that tokens cannot have, such as a line break")
             return token
         with self._lock:
             if self._access_token and self._clock.elapsed() < self._access_token_until:
@@ -215,11 +215,11 @@ class RestTransport:
             oidc = found.url_at(self._origin, "oidc_endpoint") or f"{self._origin}/oidc"
             self._workspace_id = found.workspace_id("workspace_id")
             if "{account_id}" in oidc:
-                raise NotForRest("the OAuth server is an account's")
+                raise NotForRest("the OAuth server belongs to an account")
             server = self._discover(f"{oidc}/.well-known/oauth-authorization-server")
             endpoint = server.url_at(self._origin, "token_endpoint")
             if endpoint is None:
-                raise NotForRest("discovery names no token endpoint")
+                raise NotForRest("discovery returned no token endpoint")
             self._token_endpoint = endpoint
         return self._token_endpoint
 
@@ -234,10 +234,10 @@ class RestTransport:
         if 300 <= reply.status < 400:
             # databricks-sdk would follow it, to whatever host it names.
             raise ControlPlaneError(
-                f"The workspace leads elsewhere for {what} (HTTP status {reply.status}).",
+                f"The workspace redirects elsewhere for {what} (HTTP status {reply.status}).",
                 remedy="Set 'workspace_host' to the workspace's own URL.",
             )
-        raise NotForRest("discovery was refused, or answered with something else than an object")
+        raise NotForRest("discovery was refused, or did not return an object")
 
     def _request(self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Any:
         reply = self._exchange(what, method, url, headers, body)
@@ -266,7 +266,7 @@ class RestTransport:
             cause = without_locals(error)
             raise _broken_off(what, limit, error) from cause
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise ControlPlaneError(f"The workspace compressed {what}, which it was not asked to.")
+            raise ControlPlaneError(f"The workspace compressed {what} although it was not asked to.")
         return _Reply(response.status, _content(response.data), response.headers.get("Retry-After", ""))
 
 
@@ -299,18 +299,18 @@ def _content(body: bytes) -> Any:
 
 def _as_answer(content: Any, what: str) -> Answer:
     if not isinstance(content, dict):
-        raise ControlPlaneError(f"The workspace answered with no object about {what}.")
+        raise ControlPlaneError(f"The workspace's answer about {what} is not an object.")
     return Answer(content, what)
 
 
 def _broken_off(what: str, limit: Limit, error: Exception) -> LakebaseError:
     if limit.is_over:
         return ControlPlaneTimeoutError(
-            f"The workspace did not give {what} within {limit.seconds:.1f} s, or not all of it."
+            f"The workspace did not return all of {what} within {limit.seconds:.1f} s."
         )
     if limit.is_full:
         return ControlPlaneError(
-            f"The workspace's answer about {what} was broken off after {limit.size} bytes.",
+            f"The workspace's answer about {what} was cut off after {limit.size} bytes.",
             remedy="Check that 'workspace_host' is a Databricks workspace.",
         )
     return classify_control_plane(f"{type(error).__name__}: {shown(error)}", status=None, what=what)

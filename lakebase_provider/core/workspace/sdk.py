@@ -237,18 +237,20 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
                     response = super().send(request, *arguments, **keywords)
                     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                         response.close()
-                        raise ControlPlaneError("The workspace compressed what it was not asked to.")
+                        raise ControlPlaneError(
+                            "The workspace compressed its answer although it was not asked to."
+                        )
                     # Read here, where it is limited; it is kept.
                     _ = response.content
                 return response
             except OSError as error:
                 if limit.is_full:
                     raise ControlPlaneError(
-                        f"The workspace's answer was broken off after {limit.size} bytes."
+                        f"The workspace's answer was cut off after {limit.size} bytes."
                     ) from without_locals(error)
                 if limit.is_over:
                     raise ControlPlaneTimeoutError(
-                        f"The workspace did not answer within {limit.seconds:.1f} s, or not in full."
+                        f"The workspace did not answer in full within {limit.seconds:.1f} s."
                     ) from without_locals(error)
                 raise
 
@@ -315,8 +317,8 @@ def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
         if getattr(config, identity) is not None and getattr(config, secret) is None:
             return NotAuthenticatedError(
                 f"Setting '{secret}' is missing although '{identity}' is set, and databricks-sdk found no "
-                "credentials that need none.",
-                remedy=f"Set '{secret}', or the variable {setting(secret).env[0]}.",
+                "other credentials.",
+                remedy=f"Set '{secret}', or the environment variable {setting(secret).env[0]}.",
             )
     return None
 

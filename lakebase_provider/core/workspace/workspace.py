@@ -88,12 +88,12 @@ class ControlPlane:
         try:
             answer = self._transport.send(what, method, path, body)
         except NotForRest as reason:
-            logger.info("Going on by databricks-sdk: %s", reason)
+            logger.info("Continuing with databricks-sdk: %s", reason)
             self._transport = SdkTransport(self._config)
             answer = self._transport.send(what, method, path, body)
         if not isinstance(answer, dict):
             raise ControlPlaneError(
-                f"The workspace's answer about {what} is a {type(answer).__name__}, no object."
+                f"The workspace's answer about {what} is a {type(answer).__name__}, not an object."
             )
         return answer
 
@@ -115,12 +115,13 @@ def require_workspace_credentials(config: LakebaseConfig) -> None:
     if environment_is_of_another_workspace(config) and not _brings_its_own(config):
         raise ConfigError(
             "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
-            remedy="Set client_id and client_secret, token or profile beside workspace_host; no auth_type.",
+            remedy="Set client_id and client_secret, token or profile together with workspace_host, and no "
+            "auth_type.",
         )
     if config.profile is not None and not _profile_is_for(config.profile, config.workspace_host):
         raise ConfigError(
-            f"The profile {config.profile!r} is for another workspace than 'workspace_host'.",
-            remedy="Drop workspace_host: the profile names its own.",
+            f"The profile {config.profile!r} is for a workspace other than 'workspace_host'.",
+            remedy="Remove workspace_host: the profile has its own.",
         )
     if any(
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
@@ -69,3 +70,26 @@ class Running:
             "PGSSLROOTCERT": self.ca,
             ALLOW_LOOPBACK: "1",
         }
+
+    def airflow_connection(self) -> str:
+        """An Airflow connection, as JSON for a variable like AIRFLOW_CONN_LAKEBASE_DEFAULT."""
+        env = self.env()
+        extra = {
+            "endpoint": env["ENDPOINT_NAME"],
+            "workspace_host": env["DATABRICKS_HOST"],
+            "sslrootcert": env["PGSSLROOTCERT"],
+        }
+        connection = {
+            "conn_type": "lakebase",
+            "host": env["PGHOST"],
+            "port": int(env["PGPORT"]),
+            "schema": env["PGDATABASE"],
+            "login": env["DATABRICKS_CLIENT_ID"],
+            "password": env["DATABRICKS_CLIENT_SECRET"],
+            "extra": extra,
+        }
+        return json.dumps(connection)
+
+    def airflow_env(self) -> dict[str, str]:
+        """Environment variables for Airflow: the connection, and the deployment's leave to reach loopback."""
+        return {"AIRFLOW_CONN_LAKEBASE_DEFAULT": self.airflow_connection(), ALLOW_LOOPBACK: "1"}

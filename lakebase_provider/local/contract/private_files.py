@@ -42,7 +42,7 @@ def read(path: Path, *, owner: int | None = None, limit: int, private: bool = Fa
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if private and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise LocalLakebaseError(f"{path} can be read by others.", remedy=f"Remove {path}.")
+            raise LocalLakebaseError(f"{path} is readable by other users.", remedy=f"Remove {path}.")
         file.seek(max(0, found.st_size - limit))
         return file.read(limit)
 
@@ -60,7 +60,7 @@ def _open(path: Path, flags: int, *, owner: int) -> int:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
         os.close(descriptor)
         raise LocalLakebaseError(
-            f"{path} is not a file of user {owner}.", remedy=f"Remove {path}, and see who has made it."
+            f"{path} is not a file of user {owner}.", remedy=f"Remove {path}, and find out who created it."
         )
     return descriptor
 
@@ -82,7 +82,7 @@ def own_folder(folder: Path, *, remedy: str) -> None:
         folder.chmod(0o700)
     # A user's own folders are theirs to judge, but root may have been lent a home (`sudo -E`).
     if not ours or (os.geteuid() == 0 and not only_ours_to_change(folder.resolve())):
-        raise LocalLakebaseError(f"{folder} belongs to somebody else.", remedy=remedy)
+        raise LocalLakebaseError(f"{folder} belongs to another user.", remedy=remedy)
 
 
 def only_ours_to_change(folder: Path) -> bool:

@@ -56,7 +56,7 @@ def _listen(family: socket.AddressFamily, address: str, port: int, *, what: str)
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise LocalLakebaseError(
-                f"Port {port} may not be opened by this user.", remedy=f"Choose a {what} above 1023."
+                f"This user may not open port {port}.", remedy=f"Choose a {what} above 1023."
             ) from None
         raise
     return listener

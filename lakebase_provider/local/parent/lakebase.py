@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
 class LocalLakebase:
     """A Lakebase on this machine: real Postgres, TLS with tokens as passwords, and a control plane.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Nothing outlives it, not even when
-    this process is killed: the server and its data go with it.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Nothing outlives it, even if this
+    process is killed: the server and its data are removed with it.
 
     Args:
-        token_lifetime: Seconds that a database token lives.
+        token_lifetime: Lifetime of a database token in seconds.
         port: Port of the database; 0 for a free one. Some clients insist on 5432.
         http_port: Port of the control plane; 0 for a free one.
-        host: Name that clients connect to; it must lead to this machine.
+        host: Name that clients connect to; it must point to this machine.
         max_connections: Postgres' setting, of which 3 are reserved for the superuser. 104 is the smallest
             compute's.
 
@@ -97,7 +96,9 @@ class LocalLakebase:
             LocalLakebaseError: It is not started.
         """
         if self._server is None:
-            raise LocalLakebaseError("The local Lakebase is not started.", remedy="Use it in a `with` block.")
+            raise LocalLakebaseError(
+                "The local Lakebase has not been started.", remedy="Use it in a `with` block."
+            )
         return self._server.running
 
     @property
@@ -162,22 +163,7 @@ class LocalLakebase:
 
     def airflow_connection(self) -> str:
         """Return an Airflow connection, as JSON for a variable like AIRFLOW_CONN_LAKEBASE_DEFAULT."""
-        env = self.env()
-        extra = {
-            "endpoint": env["ENDPOINT_NAME"],
-            "workspace_host": env["DATABRICKS_HOST"],
-            "sslrootcert": env["PGSSLROOTCERT"],
-        }
-        connection = {
-            "conn_type": "lakebase",
-            "host": env["PGHOST"],
-            "port": int(env["PGPORT"]),
-            "schema": env["PGDATABASE"],
-            "login": env["DATABRICKS_CLIENT_ID"],
-            "password": env["DATABRICKS_CLIENT_SECRET"],
-            "extra": extra,
-        }
-        return json.dumps(connection)
+        return self.running.airflow_connection()
 
     def config(self, **overrides: Any) -> LakebaseConfig:
         """Return the configuration of the core for this Lakebase.

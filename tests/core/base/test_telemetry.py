@@ -121,7 +121,8 @@ def test_minting_is_recorded_without_the_token(lakebase_env: LocalLakebase, reco
 def test_without_opentelemetry_nothing_is_imported_or_recorded() -> None:
     code = (
         "import sys\n"
-        "from lakebase_provider.core import LakebaseClient, telemetry\n"
+        "from lakebase_provider.core import LakebaseClient\n"
+        "from lakebase_provider.core.base import telemetry\n"
         "with telemetry.span('mint', a=1) as step: step.set(token_seconds_left=1.0, b=2)\n"
         "assert telemetry.span('mint') is telemetry.span('connect')\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)\n"

@@ -78,7 +78,7 @@ def test_who_holds_a_lock_is_asked_as_the_caller(lakebase_env: LocalLakebase, ta
 def test_parts_of_an_unload_are_the_callers(
     lakebase_env: LocalLakebase, tasks: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lakebase_provider.core.bulk.unload.unload import unload
+    from lakebase_provider.core.bulk.unload import unload
 
     seen: set[tuple[bool, str]] = set()
     written = unload._written

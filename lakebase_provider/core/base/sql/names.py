@@ -1,15 +1,15 @@
-"""Names of columns, tables and schemas, as Postgres takes them; a DAG file asks too, without the driver."""
+"""Names of columns, tables and schemas that Postgres accepts; DAG files check them too."""
 
 from __future__ import annotations
 
 from lakebase_provider.core.errors import ConfigError
 
-#: Postgres cuts longer names off without a word, so that two of them may become one.
+#: Postgres silently truncates longer names, so that two of them may become one.
 MAX_NAME_BYTES = 63
 
 
 def identifier(name: str, *, what: str = "column") -> str:
-    """A name that Postgres takes as it stands.
+    """A name that Postgres accepts unchanged.
 
     Args:
         name: The name, without quotes around it.

@@ -1,4 +1,4 @@
-"""Loading: all of it in one transaction, by the load's plan."""
+"""Loading: everything in one transaction, according to the load's plan."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What to do about a value of another Postgres, which is right there.
-_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
+#: What to do about a value from another Postgres, which is valid there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column accepts, or leave the row out."
 
 
 def load(
@@ -61,9 +61,9 @@ def load(
 ) -> LoadResult:
     """Load into a table as part of the connection's transaction, which the caller commits.
 
-    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing; what the
-    transaction did before stays. A file of rejected rows is there when this returns: if the caller then rolls
-    back, it tells of rows of no load.
+    With an autocommit connection it is its own transaction. A failed load leaves nothing behind; what the
+    transaction did before stays. A file of rejected rows exists when this returns: if the caller then rolls
+    back, its rows belong to no load.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -73,8 +73,8 @@ def load(
         options: The fields of :class:`~lakebase_provider.core.bulk.load.plan.LoadPlan`.
 
     Raises:
-        ConfigError: Options contradict each other; nothing has been sent.
-        LoadError: The load failed, and nothing of it stays.
+        ConfigError: Options contradict each other; nothing was sent.
+        LoadError: The load failed and left nothing behind.
     """
     plan = LoadPlan(**options)
     with rejects_of(plan) as rejects:
@@ -82,7 +82,7 @@ def load(
 
 
 def rejects_of(plan: LoadPlan) -> AbstractContextManager[Rejects | None]:
-    """What collects the rejected rows, where the plan has them put aside; left after the commit."""
+    """The collector of rejected rows, if the plan sets them aside; exit it after the commit."""
     return nullcontext() if plan.reject_to is None else Rejects(plan.reject_to)
 
 
@@ -95,15 +95,15 @@ def load_rows(
     *,
     clock: Clock,
 ) -> LoadResult:
-    """:func:`load` by a plan, with :func:`rejects_of` it in the hands of who commits."""
+    """:func:`load` with a plan, where whoever commits holds its :func:`rejects_of`."""
     name = TableName.parse(table)
     with (
         telemetry.span("load", mode=plan.mode),
-        # Where rows are put aside, what is refused all the same could not be.
+        # If rows are set aside, a row that is still refused could not be.
         without_options(*(() if rejects is None else ("on_error",))),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
-        settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
+        settings(connection, UTF8),  # for the catalog's names, which psycopg returns as bytes in SQL_ASCII
         Progress(str(name), clock=clock) as progress,
     ):
         return _Load(connection, source, plan, rejects, progress, clock).run(name)
@@ -111,15 +111,15 @@ def load_rows(
 
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """All or nothing: not even an entry of the ledger may outlive a load that fails, whoever commits."""
+    """All or nothing: not even a ledger entry may outlive a failed load, whoever commits."""
     if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        with connection.transaction():  # a savepoint, where a transaction is under way
+        with connection.transaction():  # a savepoint, if a transaction is under way
             yield
         return
     try:
         yield
     except BaseException:
-        with suppress(psycopg.Error):  # what went wrong first is what the caller is told
+        with suppress(psycopg.Error):  # the caller gets the first error
             connection.rollback()
         raise
 
@@ -179,7 +179,7 @@ class _Load:
         return ledger.claim(name, load_id, self.plan.mode)
 
     def _moved(self, name: TableName) -> LoadResult:
-        # A load that is skipped never asks for what it would have loaded.
+        # A skipped load never asks for what it would have loaded.
         resolve = getattr(self.source, "as_load_source", None)
         if resolve is not None:
             self.source = resolve()
@@ -191,10 +191,10 @@ class _Load:
         self.plan.csv.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
-                "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
-                remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
+                "on_error='reject' works on rows that Python encodes, which rows from Postgres are not.",
+                remedy="Leave out on_error, and convert bad rows in the query or leave them out.",
             )
-        # Its rows are never put aside.
+        # Its rows are never set aside.
         with (
             closing(self.source),
             without_options("on_error"),
@@ -208,7 +208,7 @@ class _Load:
         table = (find_table if self.plan.create else read_table)(self.connection, name)
         if table is not None:
             if table.kind not in {"r", "p", "f"}:
-                raise LoadError(f"{name} is a view.", remedy="Load into the table below it.")
+                raise LoadError(f"{name} is a view.", remedy="Load into the table behind it.")
             # Of no width is what gives no row, and tells no columns.
             if policy is None or getattr(self.source, "width", 0) is None:
                 return table
@@ -367,7 +367,7 @@ class _Load:
     def _staged(self, table: Table) -> Iterator[tuple[TableName, CopyResult]]:
         """The rows in a temporary table."""
         stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
-        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        # With the table's types but without its constraints, which are checked when rows reach the table.
         self._execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
                 sql.Identifier(stage.table),

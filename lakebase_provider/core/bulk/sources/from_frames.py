@@ -42,7 +42,9 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
     import pyarrow as pa
 
     if frame.columns.nlevels > 1:
-        raise ConfigError("The DataFrame's columns have several levels.", remedy="Give each column one name.")
+        raise ConfigError(
+            "The DataFrame's columns have several levels.", remedy="Give each column a single name."
+        )
     names = tuple(map(str, frame.columns))
     if columns is None:
         require_width(len(names), "The source (pandas DataFrame)")
@@ -114,8 +116,9 @@ def pandas_types(frame: Any) -> list[pa.DataType | None]:
             kind = pa.array(empty, from_pandas=True).type
         except pa.ArrowException:
             raise ColumnMismatchError(
-                f"Column {name!r} of the data frame is of pandas' type {dtype}, which Postgres has not.",
-                remedy="Cast it to a type that says what is meant, such as str.",
+                f"Column {name!r} of the data frame is of pandas' type {dtype}, which Postgres does not "
+                "have.",
+                remedy="Cast it to a standard type, such as str.",
             ) from None
         require_known(pa.schema([pa.field(str(name), kind)]))
         found.append(kind)
@@ -153,7 +156,7 @@ def polars_schema(schema: Any) -> pa.Schema:
         if kind.is_object():
             raise ColumnMismatchError(
                 f"Column {name!r} of the data frame holds Python objects, which have no columnar form.",
-                remedy="Cast it to a type of Polars, such as by map_elements with return_dtype.",
+                remedy="Cast it to a Polars type, for example by map_elements with return_dtype.",
             )
         if name in wide:
             fields.append(pa.field(name, pa.decimal256(_WIDE_DIGITS, 0)))
@@ -162,8 +165,8 @@ def polars_schema(schema: Any) -> pa.Schema:
             fields.append(pa.RecordBatchReader.from_stream(pl.DataFrame(schema={name: kind})).schema.field(0))
         except pa.ArrowException:
             raise ColumnMismatchError(
-                f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow has not.",
-                remedy="Cast it to a type that says what is meant, such as pl.Decimal or pl.String.",
+                f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow does not have.",
+                remedy="Cast it to a standard type, such as pl.Decimal or pl.String.",
             ) from None
     return pa.schema(fields)
 

@@ -21,7 +21,7 @@ _LINE = 1 << 30
 #: Characters after which a batch ends before it has its rows.
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
-_ONE_OBJECT = "Write a whole JSON object in each line."
+_ONE_OBJECT = "Write one complete JSON object in each line."
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null")
 
@@ -75,7 +75,7 @@ def _lines(file: io.BufferedReader) -> Iterator[str]:
                 f"a line that is not UTF-8, from byte {before + error.start + 1:,} of the file",
                 kind="JSON",
                 index=number,
-                remedy="Write the file in UTF-8, which JSON is in.",
+                remedy="Write the file in UTF-8, as JSON requires.",
             ) from None
         number += 1
         before += len(line)
@@ -96,7 +96,7 @@ def _batches(
                 [pa.array(column, pa.string()) for column in columns], schema=schema
             )
         except UnicodeEncodeError:
-            raise BadValueError("half a surrogate pair", kind="JSON", index=-1) from None
+            raise BadValueError("half of a surrogate pair", kind="JSON", index=-1) from None
 
     line: str | None = first
     while line is not None:
@@ -122,7 +122,7 @@ def _row(line: str, index: int, names: tuple[str, ...]) -> list[str | None]:
             f"no value for {missing[0]!r}, which the first line has", kind="JSON", index=index
         )
     if len(found) > len(names):
-        raise BadValueError("a key that the first line has not", kind="JSON", index=index)
+        raise BadValueError("a key that the first line does not have", kind="JSON", index=index)
     return [found[name] for name in names]
 
 
@@ -162,15 +162,15 @@ def _members(line: str, index: int) -> list[tuple[str, str | None]]:
         except _NestedError:
             found = _taken_apart(line)
     except (ValueError, RecursionError, IndexError):
-        reason = "no JSON object" if line.strip() else "a blank line, where an object is expected"
+        reason = "not a JSON object" if line.strip() else "a blank line instead of an object"
         if line.strip() and not line.endswith("\n"):
-            reason = "no JSON object, and the file ends without a line's end: it may be cut"
+            reason = "not a JSON object, and the file ends without a line break: it may be truncated"
         raise BadValueError(reason, kind="JSON", index=index, remedy=_ONE_OBJECT) from None
     if not isinstance(found, list) or line.lstrip()[:1] != "{":
-        raise BadValueError("no JSON object", kind="JSON", index=index)
+        raise BadValueError("not a JSON object", kind="JSON", index=index)
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
-        raise BadValueError("an object with twice the same key", kind="JSON", index=index)
+        raise BadValueError("an object with a duplicate key", kind="JSON", index=index)
     return found
 
 
@@ -240,7 +240,7 @@ def _converted(column: Any) -> Any:
             try:
                 texts[index] = _literal(_WITHIN(text)[0])
             except (ValueError, RecursionError):
-                raise BadValueError("an array that is no list of values", kind="JSON", index=index) from None
+                raise BadValueError("an array that is not a plain list", kind="JSON", index=index) from None
     return pa.array(texts, column.type)
 
 

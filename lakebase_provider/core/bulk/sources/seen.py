@@ -1,8 +1,8 @@
 """What can be read once, and has been: an iterator, a stream of record batches, a cursor.
 
-To whoever reads it a second time it looks like a source without rows, and a replacement by it empties the
-table. So what has been read is remembered for as long as it lives. Who else has read it shows by a generator,
-which knows whether it has begun; and where it is wrapped, by what the wrapper holds.
+Read a second time, it looks like a source without rows, and replacing by it would empty the table. So what
+has been read is remembered for as long as it lives. Whether other code has read it shows in a generator,
+which knows whether it has started, and for a wrapper in what it wraps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _held: deque[object] = deque()
 
 
 class Reading:
-    """One attempt to read a source that may be one to be read once.
+    """One attempt to read a source that can perhaps be read only once.
 
     Args:
         source: What is read; known again by its identity.
@@ -80,8 +80,8 @@ class Reading:
             raise self._used("has been read to its end by an earlier attempt")
         if self._begun:
             self._set("ended")
-            raise self._used("gives none, and was read before, or reads from what was")
-        # Who finds nothing the second time has lost nothing.
+            raise self._used("is empty: it, or what it reads from, was read before")
+        # Whoever finds nothing the second time has lost nothing.
         self._set("empty")
 
     def ended(self) -> None:
@@ -99,8 +99,9 @@ class Reading:
 
     def _used(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The source of rows ({type(self._source).__name__}) {what}, and gives these rows only once.",
-            remedy="Make it anew for each attempt, or give what can be read again, such as a list.",
+            f"The source of rows ({type(self._source).__name__}) {what}, and its rows can be read only once.",
+            remedy="Create it anew for each attempt, or give something that can be read again, such as a "
+            "list.",
         )
 
 
@@ -111,10 +112,10 @@ def read_once(rows: Iterable[_Item]) -> tuple[Iterator[_Item], Reading]:
         rows: Any iterable.
 
     Raises:
-        ConfigError: It gives its items once, and an earlier attempt took them.
+        ConfigError: It can be read only once, and an earlier attempt consumed it.
     """
     iterator = iter(rows)
-    # A list's new iterator is nobody's but ours, and not worth a memory.
+    # A list's new iterator is only ours, and not worth remembering.
     reading = Reading(iterator, remembered=iterator is rows or _weakly(iterator) is not None)
     try:
         first = next(iterator, _NOTHING)

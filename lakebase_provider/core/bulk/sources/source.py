@@ -1,4 +1,4 @@
-"""A source of rows as batches of columns: what it is called, and how it is read in constant memory."""
+"""A source of rows as batches of columns: its name, and how it is read in constant memory."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class Source:
 
     Attributes:
         description: What it is, for logs, such as ``"Polars LazyFrame"``.
-        column_names: Names of its columns; None for rows that have positions alone.
-        schema: Arrow schema; None for Python rows, whose types show only as they come.
-        describe: Of columns' names the schema that a table for them needs, found in their values; None where
-            `schema` tells it, or where nothing does before the rows come.
-        void: Names of columns that hold nothing but NULL and go into a column of any type.
+        column_names: Names of its columns; None for rows that only have positions.
+        schema: Arrow schema; None for Python rows, whose types show only as they arrive.
+        describe: Returns the schema that a table for the named columns needs, found in their values; None if
+            `schema` has it, or if nothing shows it before the rows arrive.
+        void: Names of columns that hold only NULL and fit a column of any type.
         width: How many columns, where known before the first batch.
-        json: Whether texts that go to arrays may be JSON's.
-        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of
-            what is being read. None where a row's number says it all.
+        json: Whether text for array columns may be JSON.
+        row_name: Returns a row's name for errors from its index, such as ``"row 3 of 'orders.csv'"``; for -1,
+            the name of what is being read. None if a row's number is enough.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Source:
         """The rows; can be asked for once.
 
         Raises:
-            BadValueError: A row is no row of this source; its index is that in the source.
+            BadValueError: A row does not fit this source; its index is the one in the source.
         """
         return self._batches()
 
@@ -159,7 +159,7 @@ class Source:
 def one_column(description: str) -> ConfigError:
     """The error of Arrow data that is no table."""
     return ConfigError(
-        f"{description} holds one column, and no rows of a table.",
+        f"{description} holds one column, not rows of a table.",
         remedy="Give a table: pyarrow.table({'name of the column': source}).",
     )
 
@@ -230,7 +230,7 @@ def arrow_source(
         number = 0
         for batch in found:
             if not batch.schema.equals(schema):
-                raise BadValueError("a batch of another schema", kind="record batch", index=number)
+                raise BadValueError("a batch with a different schema", kind="record batch", index=number)
             number += batch.num_rows
             for piece in (batch,) if small else _pieces(batch):
                 yield Batch(tuple(piece.columns), piece.num_rows)
@@ -254,7 +254,7 @@ def _unique(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ColumnMismatchError(
-            f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
+            f"Two columns of the source are named {twice!r}.", remedy="Rename one of them."
         )
 
 
@@ -273,7 +273,7 @@ def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnM
 
 
 def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
-    """What helps where all of a CSV file's header seems to have been taken for one name; None elsewhere.
+    """The remedy if a CSV file's whole header seems to have been read as one name; None otherwise.
 
     Args:
         description: What the source is.
@@ -283,7 +283,8 @@ def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
     if mark is None or not description.startswith("CSV"):
         return None
     return (
-        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+        f"If {mark!r} separates the file's fields, set delimiter={mark!r}; else give the column the table's "
+        "name."
     )
 
 

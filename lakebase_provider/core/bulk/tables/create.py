@@ -1,4 +1,4 @@
-"""A table for what is to be loaded: the columns of a source as those of Postgres."""
+"""A table for what is to be loaded: a source's columns as Postgres columns."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def create_table(
 
 
 def column_type(kind: pa.DataType) -> str:
-    """The type of Postgres that holds every value of an Arrow type.
+    """The Postgres type that holds every value of an Arrow type.
 
     Raises:
         ConfigError: There is none.
@@ -89,8 +89,8 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         found = KNOWN_EXTENSIONS.get(kind.extension_name)
         if found is None:
             raise ConfigError(
-                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
-                remedy="Cast it in the source to a type that says what is meant, such as text.",
+                f"Column {column!r} is of the unknown extension type {kind.extension_name!r}.",
+                remedy="Cast it in the source to a standard type, such as text.",
             )
         return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -109,7 +109,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         if getattr(types, test)(kind):
             return name
     raise ConfigError(
-        f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
+        f"Column {column!r} is of Arrow's type {kind}, which has no Postgres equivalent.",
         remedy=Remedy(
             "Cast it in the source, or create the table and load without create=True.",
             options=("create",),
@@ -118,7 +118,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     )
 
 
-#: Arrow's tests of a type, and the type of Postgres that holds all its values.
+#: Arrow's type checks, and the Postgres type that holds all values of each.
 _TYPES = (
     ("is_boolean", "boolean"),
     ("is_int8", "smallint"),
@@ -150,7 +150,7 @@ _TYPES = (
 
 
 def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
-    """The source's schema, inferred from its first batch where it does not know it; and the same source."""
+    """The source's schema, inferred from its first batch if unknown; and the same source."""
     import pyarrow as pa
 
     if source.schema is not None and source.column_names is not None:
@@ -158,11 +158,11 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:
         raise ConfigError(
-            "The rows have no column names to create a table with.",
+            "The rows have no column names with which to create a table.",
             remedy=Remedy(
-                "Give columns=, or rows as dicts, or create the table first.",
+                "Set columns=, give the rows as dicts, or create the table first.",
                 options=("columns",),
-                otherwise="Give what has a schema without a row, too, such as a pyarrow.RecordBatchReader.",
+                otherwise="Give rows with a schema, such as a pyarrow.RecordBatchReader.",
             ),
         )
     if source.describe is not None:

@@ -1,4 +1,4 @@
-"""A table that follows the columns of what is loaded into it, as far as the user allows."""
+"""Adapts a table to the columns of what is loaded into it, as far as the user allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Column, Table, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
-#: Integers by how much they hold, with the decimal digits that each needs.
+#: Integers by size, with the decimal digits that each needs.
 _INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 _FLOATS = ("real", "double precision")
 _NUMERIC = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
@@ -24,25 +24,25 @@ _WRITTEN = {
     "timestamp": "timestamp without time zone",
     "time": "time without time zone",
 }
-#: More digits than a numeric may declare: it is left undeclared then.
+#: More digits than a numeric may declare: then they are left undeclared.
 _MAX_PRECISION = 1000
 
 
 def needed_changes(table: Table, wanted: Mapping[str, str], policy: SchemaEvolution) -> list[str]:
     """What is to be changed about a table for it to take a source's columns.
 
-    * ``error``: nothing is changed. The source must have all columns of the table that the server does not
-      fill by itself, and no others.
+    * ``error``: nothing is changed. The source must have exactly those columns of the table that the server
+      does not fill itself.
     * ``add``: new columns are added; columns that the source lacks become NULL in its rows.
     * ``widen``: as ``add``, and a type becomes one that holds the old and the new values exactly, such as
-      bigint for integer. Types between which there is none stay; whether the values fit is then seen when
-      they are loaded.
-    * ``recreate``: the table becomes what the source is. Grants, comments and what else hangs on the table
-      or on a column that stays are kept. Only for a table without rows.
+      bigint for integer. If there is no such type, the column's stays, and loading shows whether the values
+      fit.
+    * ``recreate``: the table gets the source's columns. Grants, comments and anything else attached to the
+      table or to a remaining column are kept. Only for a table without rows.
 
     Args:
         table: The table as the catalog describes it.
-        wanted: By column of the source, its type as Postgres writes it (``numeric(10,2)``).
+        wanted: The type of each of the source's columns, as Postgres writes it (``numeric(10,2)``).
         policy: What may be done.
 
     Returns:
@@ -92,9 +92,9 @@ def alter(
         cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
         if cursor.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(name)).rowcount:
             raise ConfigError(
-                f"Table {table.name} has other columns than the source, and 'recreate' would change them for "
-                "the rows that stay in it.",
-                remedy="Use 'add' or 'widen', or recreate where the whole table is replaced.",
+                f"Table {table.name} has different columns from the source, and 'recreate' would change them "
+                "for the rows that stay.",
+                remedy="Use 'add' or 'widen', or 'recreate' only when the whole table is replaced.",
             )
     # The names are quoted, the types are the house's own words.
     actions = sql.SQL(", ").join(map(sql.SQL, changes))
@@ -103,7 +103,7 @@ def alter(
 
 
 def canonical_type(name: str) -> str:
-    """A type's name as Postgres writes it, which is how types are compared here.
+    """A type's name as Postgres writes it, the form in which types are compared here.
 
     Example:
         >>> canonical_type("timestamptz[]")
@@ -121,7 +121,7 @@ def common_type(current: str, wanted: str) -> str | None:
         wanted: The other one.
 
     Returns:
-        A type as Postgres writes it; None where there is no such type.
+        A type as Postgres writes it; None if there is no such type.
 
     Example:
         >>> common_type("integer", "numeric(6,2)")
@@ -145,7 +145,7 @@ def common_type(current: str, wanted: str) -> str | None:
 
 
 def _digits(name: str) -> tuple[int, int] | Literal["any"] | None:
-    """Digits before and after the point that a type holds; None if it is no decimal number."""
+    """Digits before and after the point that a type holds; None if it is not a decimal number."""
     if name in _INTEGERS:
         return _INTEGERS[name], 0
     match = _NUMERIC.fullmatch(name)
@@ -165,7 +165,7 @@ def _numeric(first: tuple[int, int] | Literal["any"], second: tuple[int, int] | 
 
 
 def _filled(column: Column) -> bool:
-    """Whether the server gives the column a value where the source does not."""
+    """Whether the server gives the column a value if the source does not."""
     return column.generated or column.has_default
 
 
@@ -176,7 +176,7 @@ def _recreated(table: Table, wanted: Mapping[str, str]) -> list[str]:
         if column is None:
             changes.append(_add(name, type_name))
         elif column.type_name != type_name:
-            # There are no rows whose values would have to become of the new type.
+            # There are no rows whose values would need conversion.
             changes.append(_retype(name, type_name) + f" USING NULL::{type_name}")
     return changes
 
@@ -185,12 +185,12 @@ def _mismatch(table: Table, new: Sequence[str], left_out: Iterable[Column]) -> C
     missing = [column.name for column in left_out]
     parts = []
     if new:
-        parts.append(f"the source has {_listed(new)}, which the table has not")
+        parts.append(f"the source has {_listed(new)}, which the table does not have")
     if missing:
         parts.append(f"the source lacks {_listed(missing)}")
     return ColumnMismatchError(
         f"Table {table.name}: {'; '.join(parts)}.",
-        remedy="Make the source's columns those of the table, or allow schema evolution: 'add' for new "
+        remedy="Make the source's columns match the table's, or allow schema evolution: 'add' for new "
         "columns and for nullable ones that are left out, 'recreate' for a new table.",
     )
 

@@ -1,4 +1,4 @@
-"""Replace: readers see the old rows or the new ones, and never none."""
+"""Replace: readers see the old rows or the new ones, never neither."""
 
 from __future__ import annotations
 

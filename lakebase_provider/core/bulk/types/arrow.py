@@ -85,7 +85,7 @@ def inferred_type(name: str, values: Sequence[Any], where: str) -> pa.DataType:
         found = pa.array(values).type
     except (pa.ArrowException, OverflowError) as error:
         raise ColumnMismatchError(
-            f"The type of column {name!r} does not show in {where}.",
+            f"The type of column {name!r} cannot be inferred from {where}.",
             remedy="Give it values of one type, or give data whose types are known, such as Arrow's.",
         ) from error
     return unbounded if pa.types.is_decimal(found) else found

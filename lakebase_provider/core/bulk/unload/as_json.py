@@ -1,4 +1,4 @@
-"""What a query returns as JSON lines: by the server, with every digit, and so that a load reads it back."""
+"""What a query returns as JSON lines, made by the server, with every digit, and readable by a load."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _OF_ARRAY = (
 
 
 def write_json_lines(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int) -> int:
-    """Write an object with the columns' names for each row, and return how many.
+    """Write an object with the column names for each row, and return the number of rows.
 
     Args:
-        connection: In whose transaction the query runs.
+        connection: The connection in whose transaction the query runs.
         text: A plain query.
         file: To write to.
-        batch_rows: Rows that are written at once, at most.
+        batch_rows: Maximum number of rows written at once.
 
     Raises:
         ColumnMismatchError: Two columns share a name.
@@ -64,7 +64,7 @@ def write_json_lines(connection: psycopg.Connection[Any], text: bytes, file: Any
 
 
 def require_distinct(names: Sequence[str], format: str) -> None:
-    """Refuse two columns of one name, where a file's readers find a column by its name.
+    """Refuse two columns with one name, since a file's readers find columns by name.
 
     Raises:
         ColumnMismatchError: There are two.
@@ -72,13 +72,13 @@ def require_distinct(names: Sequence[str], format: str) -> None:
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise ColumnMismatchError(
-            f"Two columns of the query are called {twice!r}, of which {format} can hold one.",
+            f"Two columns of the query are called {twice!r}, of which {format} can hold only one.",
             remedy="Give one of them another name in the query: AS ….",
         )
 
 
 def _statement(connection: psycopg.Connection[Any], text: bytes, columns: Sequence[tuple[str, int]]) -> bytes:
-    # By names of our own, which no other name can be mistaken for.
+    # Under names of our own, which cannot be mistaken for another name.
     names = [sql.Identifier(f"c{number}") for number in range(len(columns))]
     members = [
         sql.SQL(

@@ -101,8 +101,8 @@ class Statement:
             lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
         if lost:
             raise _refused(
-                f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
-                " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
+                f"A placeholder is inside quotes ({', '.join(lost)}), where no value is inserted. Take it "
+                "out of the quotes, such as %s || ' days'; or double its % if it is plain text."
             )
 
 
@@ -141,7 +141,8 @@ class _Values:
     def _many(self, placeholder: _Placeholder, name: str, values: Collection[Any]) -> str:
         if not values:
             raise _refused(
-                "IN was given no values, which SQL cannot say: use = ANY(%s) with a list, which may be empty."
+                "IN was given no values, which is not valid SQL: use = ANY(%s) with a list, which may be "
+                "empty."
             )
         each = [
             self._many(placeholder, f"{name}[{i}]", value)

@@ -189,7 +189,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         try:
             await connection.reset_session()
         except (psycopg.Error, asyncio.CancelledError) as error:
-            logger.info("A connection is discarded on return: %s", error or "the event loop ends")
+            logger.info("Discarding a returned connection: %s", error or "the event loop is ending")
             connection.pgconn.finish()
         heir = hand_over(connection)
         if heir.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -289,12 +289,12 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
             return
         if connection._expire_at <= now:
             # psycopg's pool looks at the age of what is handed back, not of what lies idle.
-            raise psycopg.OperationalError("the connection has reached its maximum life")
+            raise psycopg.OperationalError("the connection has reached its maximum lifetime")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         try:
             await connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
-            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
+            logger.info("A pooled connection is dead; dropping all idle ones: %s", error)
             await self.drain()
             raise
 

@@ -96,14 +96,14 @@ def _checked(connector: Connector, arguments: dict[str, Any]) -> dict[str, Any]:
     refused = connector.settled & (arguments.get("connect_args") or {}).keys()
     if refused:
         raise ConfigError(
-            f"The connection's {', '.join(sorted(refused))} cannot be given by connect_args.",
+            f"The connection's {', '.join(sorted(refused))} cannot be set through connect_args.",
             remedy="Set it in the configuration.",
         )
     encoding = arguments.get("client_encoding")
     if encoding is not None and not _is_utf8(encoding):
         raise ConfigError(
-            f"client_encoding={encoding!r} is not UTF8, in which all connections are.",
-            remedy="Leave it out; the server converts what tables hold in another encoding.",
+            f"client_encoding={encoding!r} is not UTF8, which all connections use.",
+            remedy="Leave it out; the server converts data stored in another encoding.",
         )
     # A pool that is given has been told already how it keeps its connections.
     return arguments if arguments.get("pool") is not None else {**_ARGUMENTS, **arguments}
@@ -134,7 +134,7 @@ class _Further:
         changed = [name for name in settled if parameters[name] != self._of_url.get(name)]
         if changed:
             raise ConfigError(
-                f"The connection's {', '.join(sorted(changed))} cannot be given by a listener of do_connect.",
+                f"The connection's {', '.join(sorted(changed))} cannot be set by a do_connect listener.",
                 remedy="Set it in the configuration, or return a connection from the listener.",
             )
         return {name: value for name, value in parameters.items() if name not in settled}

@@ -45,7 +45,7 @@ _GO_BETWEENS = (
 )
 #: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
 _IN_PYTHON: bool = pq.__impl__ == "python"
-_KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
+_KEPT_BY_ERRORS = "A stored error keeps its frames alive, and they keep the connections that they borrowed."
 #: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
 PREPARE_THRESHOLD, PREPARED_MAX = 5, 100
 #: As many places are named as help to find out who keeps connections.
@@ -85,8 +85,8 @@ class Lender(BasePool):
         """
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
-                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}.\n"
-                "Remedy: close it by its own close()."
+                f"The pool {self.name!r} was given a connection that it did not lend: {connection!r}.\n"
+                "Remedy: close it with its own close()."
             )
 
     def _note_dropped(self, connection: Any) -> bool:
@@ -95,8 +95,8 @@ class Lender(BasePool):
         if place is None:
             return False
         told = (
-            f"A connection that was lent at {_told(place)} was dropped without being handed back; "
-            "what it had not committed is rolled back.\nRemedy: use `with`, or close it."
+            f"A connection that was lent at {_told(place)} was dropped without being returned; its "
+            "uncommitted work is rolled back.\nRemedy: use `with`, or close it."
         )
         logger.warning("%s", told)
         # Nobody can catch what is raised in a finalizer; it is in the log.
@@ -118,7 +118,7 @@ class Lender(BasePool):
         """Why a borrower who has waited gets none: others hold all of them, or none could be opened."""
         if last_error is not None and len(self._loans) < self.max_size:
             return last_error.again()
-        opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
+        opening = "" if len(self._loans) >= self.max_size else "; another one was still opening"
         error = PoolExhaustedTimeout(
             f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
             remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
@@ -245,7 +245,7 @@ def _moved(pgconn: Any) -> Any:
     # psycopg's compiled class has no way to make one of a session that is there, only where it keeps it.
     elif not _swap(pgconn, heir, session):
         # A psycopg of another build. Nobody gets the session then, which is dear but safe.
-        logger.warning("This build of psycopg (%s) cannot move a session; it is closed.", pq.__impl__)
+        logger.warning("This build of psycopg (%s) cannot move a session; closing it.", pq.__impl__)
         pgconn.finish()
         return pgconn
     heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler

@@ -103,7 +103,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             LakebaseError: A connection was missing and could not be opened.
         """
         if self._owner != process.number:
-            raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
+            raise ForkedPoolError("A connection was requested from a pool that a parent process opened.")
         if self._dropped:
             self._collect_dropped()
         # The common case takes microseconds, less than a span does: an idle connection, used a moment ago.
@@ -227,7 +227,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         try:
             conn.reset_session()
         except psycopg.Error as error:
-            logger.info("A connection is discarded on return: %s", error)
+            logger.info("Discarding a returned connection: %s", error)
             conn.pgconn.finish()
         except BaseException:
             # Such as a task's timeout: nobody knows what the session does.
@@ -417,12 +417,12 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             return
         if connection._expire_at <= now:
             # psycopg's pool looks at the age of what is handed back, not of what lies idle.
-            raise psycopg.OperationalError("the connection has reached its maximum life")
+            raise psycopg.OperationalError("the connection has reached its maximum lifetime")
         # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
         try:
             connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
-            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
+            logger.info("A pooled connection is dead; dropping all idle ones: %s", error)
             self.drain()
             raise
 

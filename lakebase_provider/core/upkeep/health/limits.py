@@ -1,4 +1,4 @@
-"""Whether a reachable database is also well: limits for the figures of a health report."""
+"""Whether a reachable database is also healthy: limits for the figures of a health report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lakebase_provider.core.upkeep.health.stage_names import with_foundations
 if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.stages import HealthReport
 
-#: From which severity on a check fails: a stage that fails is an error, a limit that is passed a warning.
+#: The least severity that fails a check: a failed stage is an error, an exceeded limit a warning.
 FailOn = Literal["error", "warn"]
 
 
 def require_fail_on(fail_on: object) -> None:
-    """Refuse a severity that there is not.
+    """Refuse an unknown severity.
 
     Raises:
         ConfigError: It is none of :data:`FailOn`.
@@ -27,7 +27,7 @@ def require_fail_on(fail_on: object) -> None:
 
 
 class Breach(NamedTuple):
-    """A limit that a report does not keep.
+    """A limit that a report does not meet.
 
     Attributes:
         threshold: Name of the limit, a field of :class:`HealthThresholds`.
@@ -42,7 +42,7 @@ class Breach(NamedTuple):
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.threshold}={self.limit:g} is not kept: found {self.found:.4g}. {self.remedy}"
+        return f"{self.threshold}={self.limit:g} is not met: found {self.found:.4g}. {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON or XCom."""
@@ -55,9 +55,9 @@ class HealthThresholds:
     """Limits for what a health check measures; None means no limit.
 
     Attributes:
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
-        max_wake_seconds: Seconds that a suspended compute may take until it lets somebody in.
-        min_token_seconds: Seconds that the token must have left to live.
+        max_connect_ms: Milliseconds that connecting to an awake compute may take.
+        max_wake_seconds: Seconds that a suspended compute may take to accept a connection.
+        min_token_seconds: Seconds of life that the token must have left.
         max_connections_used: Share of the server's connections that may be in use, above 0 and at most 1.
 
     Raises:
@@ -77,7 +77,7 @@ class HealthThresholds:
         for name, limit in self._given():
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise ConfigError(
-                    f"Threshold '{name}' is a {type(limit).__name__} that is not a number above 0.",
+                    f"Threshold '{name}' is a {type(limit).__name__}, not a number above 0.",
                     remedy=f"Give {name} a number above 0, or leave it out.",
                 )
         if self.max_connections_used is not None and self.max_connections_used > 1:
@@ -87,10 +87,10 @@ class HealthThresholds:
             )
 
     def require_stages(self, checks: Iterable[str] | None) -> None:
-        """See to it that what is to be limited is measured.
+        """Make sure that what is limited is also measured.
 
         Args:
-            checks: Names of the stages that are to run; None means all. Those that they build on run too.
+            checks: Names of the stages to run; None means all. Those that they depend on run too.
 
         Raises:
             ConfigError: A limit is set whose stage does not run, or a stage is unknown.
@@ -107,10 +107,10 @@ class HealthThresholds:
                 )
 
     def breaches(self, report: HealthReport) -> tuple[Breach, ...]:
-        """The limits that the report does not keep, in the order of the fields.
+        """The limits that the report does not meet, in the order of the fields.
 
         What was not measured breaks no limit: its stage failed, as the report says, or there is nothing to
-        measure, as with a native password, which lives for ever.
+        measure, as with a native password, which never expires.
         """
         figures = report.figures
         found = [(name, limit, _MEASURED[name]) for name, limit in self._given()]
@@ -122,7 +122,7 @@ class HealthThresholds:
         )
 
     def healthy(self, report: HealthReport, fail_on: FailOn = "warn") -> bool:
-        """Whether the report is good enough: what :meth:`enforce` raises unless it is so."""
+        """Whether the report is good enough; if not, :meth:`enforce` raises."""
         return report.ok and (fail_on == "error" or not self.breaches(report))
 
     def enforce(self, report: HealthReport, fail_on: FailOn = "warn") -> None:
@@ -130,10 +130,10 @@ class HealthThresholds:
 
         Args:
             report: What the check found.
-            fail_on: ``error`` to raise for a failed stage alone, ``warn`` also for a limit that is passed.
+            fail_on: ``error`` to raise only for a failed stage, ``warn`` also for an exceeded limit.
 
         Raises:
-            HealthCheckError: A stage failed, or, with ``warn``, a limit is passed.
+            HealthCheckError: A stage failed, or, with ``warn``, a limit is exceeded.
         """
         report.raise_for_failure()
         if not self.healthy(report, fail_on):
@@ -143,7 +143,7 @@ class HealthThresholds:
             )
 
     def to_dict(self, report: HealthReport) -> dict[str, Any]:
-        """The report in plain types, with what these limits say of it: `status` and `breaches`."""
+        """The report in plain types, with these limits' verdict: `status` and `breaches`."""
         breaches = [breach.to_dict() for breach in self.breaches(report)]
         status = "error" if not report.ok else "warn" if breaches else "ok"
         return {**report.to_dict(), "status": status, "breaches": breaches}
@@ -188,12 +188,12 @@ _MEASURED: dict[str, _Measured] = {
     "max_wake_seconds": _Measured(
         "login",
         lambda figures: figures.get("wake_seconds"),
-        "Lengthen the endpoint's suspend timeout, or allow for the wake.",
+        "Lengthen the endpoint's suspend timeout, or allow more time to wake.",
     ),
     "min_token_seconds": _Measured(
         "credential",
         lambda figures: figures.get("token_seconds"),
-        "Check what makes tokens of a shorter life: the token store, or who lends the token.",
+        "Check what shortens the token's life: the token store, or whoever supplies the token.",
     ),
     "max_connections_used": _Measured(
         "query",

@@ -99,13 +99,13 @@ def test_an_empty_text_and_null(table: LakebaseClient, tmp_path: Path) -> None:
 def test_without_a_header_columns_go_by_position(table: LakebaseClient, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("1,x,y\n")
-    with pytest.raises(ColumnMismatchError, match="3 values, for 2 columns"):
+    with pytest.raises(ColumnMismatchError, match="3 values for 2 columns"):
         table.load(path, "t", header=False)
     with pytest.raises(
-        ColumnMismatchError, match=r"(?s)first row of '.*x\.csv' has 3 fields, for the 2 columns"
+        ColumnMismatchError, match=r"(?s)first row of '.*x\.csv' has 3 fields for the 2 columns"
     ):
         table.load(path, "t", header=False, columns=["a", "b"])
-    with pytest.raises(ConfigError, match="no column names to create a table with"):
+    with pytest.raises(ConfigError, match="no column names with which to create a table"):
         table.load(path, "new", header=False, create=True)
     assert table.load(path, "new", header=False, create=True, columns=["a", "b", "c"]).rows == 1
     assert run(table, "SELECT a, b, c FROM new") == [("1", "x", "y")]

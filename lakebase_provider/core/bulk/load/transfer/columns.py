@@ -147,7 +147,7 @@ def mismatch(column: str, source: Typed, target: Typed) -> ColumnMismatchError:
     """The error of two types between which no value goes unchanged."""
     return ColumnMismatchError(
         f"Column {column!r} is of type {source.name} in the query, and of type {target.name} in the table.",
-        remedy=f"Convert it in the query, such as {column}::{target.name}, if that is what is meant.",
+        remedy=f"Convert it in the query, such as {column}::{target.name}, if that is intended.",
     )
 
 

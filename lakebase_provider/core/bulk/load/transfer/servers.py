@@ -92,9 +92,9 @@ def server_of(connection: Any) -> Server:
     """
     if not gives_copy(connection):
         raise ConfigError(
-            f"A connection of {type(connection).__module__.partition('.')[0]} to this server gives no stream"
-            " of COPY.",
-            remedy="Give a connection of psycopg to Postgres 10 or newer, or a cursor as the source.",
+            f"A connection of {type(connection).__module__.partition('.')[0]} to this server cannot stream "
+            "COPY.",
+            remedy="Use a psycopg connection to Postgres 10 or newer, or give a cursor as the source.",
         )
     return _Psycopg(connection) if isinstance(connection, psycopg.Connection) else _Psycopg2(connection)
 

@@ -1,7 +1,7 @@
 """From a query on one Postgres server into a table of another: what COPY sends there is what COPY takes here.
 
-No value becomes one of Python's on the way, so that none changes. Where every column has the same meaning in
-binary on both sides it goes so; else all go as text, under settings with which it means the same on both.
+No value becomes a Python object on the way, so that none changes. If every column has the same binary form on
+both sides, binary is sent; otherwise text, under settings with which it means the same on both.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class QueryColumn:
 
 
 class PostgresQuery:
-    """A query on another Postgres server, as the source of a load; asked when the load takes place.
+    """A query on another Postgres server, as the source of a load; it runs when the load does.
 
     Args:
-        connections: Lends the connection, of psycopg 3 or psycopg 2; or the connection itself. One without a
-            transaction under way has none afterwards either.
+        connections: Lends the connection, from psycopg 3 or psycopg 2; or the connection itself. One without
+            a transaction under way has none afterwards either.
         query: A SELECT, VALUES, TABLE or WITH that changes no data.
-        params: Its parameters, as the connection's driver writes them.
+        params: Its parameters, in the driver's placeholder style.
         name: What errors call it.
 
     Example:
@@ -93,7 +93,7 @@ class PostgresQuery:
         """The server, in a transaction of the query's own.
 
         Raises:
-            ConfigError: The connection is none that COPY can be had of, or the query none that COPY takes.
+            ConfigError: The connection cannot stream COPY, or the query is not one that COPY accepts.
         """
         if self._server is None:
             connection = self._opened.enter_context(self._connections())
@@ -104,14 +104,14 @@ class PostgresQuery:
                 self._text = server.text(self._query, self._params)
             if not is_plain_query(self._text):
                 raise ConfigError(
-                    "The statement is no query that COPY takes.",
+                    "The statement is not a query that COPY accepts.",
                     remedy="Transfer a SELECT, VALUES, TABLE or WITH that changes no data.",
                 )
             self._server = server
         return self._server
 
     def columns(self) -> tuple[QueryColumn, ...]:
-        """The query's columns, of which not one row is computed.
+        """The query's columns, without computing a single row.
 
         Raises:
             LoadError: The server refuses the query.
@@ -128,7 +128,7 @@ class PostgresQuery:
         return self._columns
 
     def source(self, columns: Sequence[str] | None) -> Source:
-        """What is known of it before its rows come: its columns' names, all of them or those chosen."""
+        """What is known before its rows arrive: its column names, all of them or the chosen ones."""
         source = Source("query", lambda: iter(()), column_names=tuple(c.name for c in self.columns()))
         return source if columns is None else source.select(columns)
 
@@ -148,7 +148,7 @@ class PostgresQuery:
         return b"COPY (%s) TO STDOUT (%s)" % (self.select(chosen), options)
 
     def select(self, chosen: Sequence[tuple[int, Passage]]) -> bytes:
-        """The query around the query."""
+        """The outer query around the query."""
         # By names of our own: a query may have several columns of one name. OFFSET keeps the planner from
         # computing a column once for each time that its name stands here.
         names = ", ".join(f"c{number}" for number in range(len(self._columns)))
@@ -157,7 +157,7 @@ class PostgresQuery:
         return b"%s%s\n) AS q OFFSET 0) AS q (%s)" % (head, bare(self._text), names.encode())
 
     def close(self) -> None:
-        """End the query's transaction, and hand the connection back."""
+        """End the query's transaction, and return the connection."""
         self._server = None
         self._opened.close()
 
@@ -199,8 +199,9 @@ def copy_between(
         progress: Called with the rows and bytes sent so far.
 
     Raises:
-        BadRowError: A value that its column cannot hold as it is; the error names row and column.
-        ColumnMismatchError: The query's columns are not those of the table, or of types that go nowhere.
+        BadRowError: A value that its column cannot hold unchanged; the error names row and column.
+        ColumnMismatchError: The query's columns do not match the table's, or have types that cannot be
+            converted.
         LoadInterruptedError: The connection to the query's server was lost.
         LoadError: The query failed.
         psycopg.Error: The table's server refused the rows.
@@ -248,7 +249,7 @@ _TARGET_TEXT = {
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the columns go.
+    """How the columns are sent.
 
     Attributes:
         form: ``"binary"`` or ``"text"``.
@@ -340,8 +341,8 @@ def _require_one_currency(connection: psycopg.Connection[Any], query: PostgresQu
         there = query.server.rows(coins)[0]
     if plain_cursor(connection).execute(coins).fetchone() != tuple(there):
         raise ColumnMismatchError(
-            f"Column {amounts[0][0]!r} is of type money, which has other decimals on the two servers"
-            " (lc_monetary).",
+            f"Column {amounts[0][0]!r} is of type money, which has different decimals on the two servers "
+            "(lc_monetary).",
             remedy="Convert it in the query and the table, such as to numeric.",
         )
 
@@ -353,7 +354,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 class _Run:
-    """The rows of one COPY on their way."""
+    """The rows of one COPY under way."""
 
     def __init__(
         self, query: PostgresQuery, plan: _Plan, progress: Callable[[int, int], None] | None
@@ -406,11 +407,11 @@ class _Run:
         name, of, to = self._plan.columns[at]
         row = self._messages + 1
         return BadRowError(
-            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold as it is.",
+            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold unchanged.",
             row=row,
             column=name,
             kind=of.name,
-            remedy=f"Convert it in the query to what {to.name} holds, or leave the row out there.",
+            remedy=f"Convert it in the query to what {to.name} can hold, or leave the row out.",
         )
 
 
@@ -435,9 +436,9 @@ def columns_of(
 
 
 def _type_here(connection: psycopg.Connection[Any], of: Typed) -> str:
-    """The type of a new column: the query's, or text for one that this server does not know."""
+    """The type of a new column: the query's, or text if this server does not know it."""
     found = plain_cursor(connection).execute("SELECT pg_catalog.to_regtype(%s) IS NOT NULL", (of.plain_name,))
     known = (found.fetchone() or (False,))[0] and of.oid not in (2249, 2287)
     if not known:
-        logger.warning("This server has no type %s: its values are kept as text.", of.name)
+        logger.warning("This server has no type %s: keeping its values as text.", of.name)
     return of.name if known else "text"  # as format_type has quoted it

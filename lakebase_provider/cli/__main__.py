@@ -1,0 +1,7 @@
+"""``python -m lakebase_provider.cli``."""
+
+import sys
+
+from lakebase_provider.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""The command itself: its parser, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from lakebase_provider.cli import database, examples, local
+from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Words after ``lakebase``; those of the process by default.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failure, 2 for wrong arguments.
+    """
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        return int(options.run(options))
+    except LakebaseError as error:
+        print(f"lakebase: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; each command sets ``run``, which takes the options and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="lakebase", description="Databricks Lakebase for Airflow and Dagster."
+    )
+    parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (database, local, examples):
+        group.add_parsers(commands)
+    return parser
