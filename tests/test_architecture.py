@@ -56,8 +56,8 @@ def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
 
 def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
+        "HealthLimits",
         "HealthReport",
-        "HealthThresholds",
         "LakebaseClient",
         "LakebaseConfig",
         "LakebaseError",

@@ -10,8 +10,7 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import HealthScaffolder
 from dagster_lakebase.health.checks import build_lakebase_health_checks
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
-from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES
 
 
 @dg.scaffold_with(HealthScaffolder)
@@ -32,19 +31,12 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
             description="Timeout of each stage in seconds. The connect budget if left out; 20 in a sensor.",
         ),
     ] = None
-    max_connect_ms: Annotated[
-        float | None,
-        dg.Resolver.default(description="Milliseconds that connecting to an awake compute may take."),
-    ] = None
-    max_wake_seconds: Annotated[
-        float | None, dg.Resolver.default(description="Seconds that a suspended compute may take to wake.")
-    ] = None
-    min_token_seconds: Annotated[
-        float | None, dg.Resolver.default(description="Seconds of life that the token must have left.")
-    ] = None
-    max_connections_used: Annotated[
-        float | None,
-        dg.Resolver.default(description="Share of the server's connections that may be in use, such as 0.8."),
+    limits: Annotated[
+        dict[str, float] | None,
+        dg.Resolver.default(
+            description=f"Limits for what is measured, by name: {', '.join(LIMIT_NAMES)}.",
+            examples=[{"max_connections_used": 0.8}],
+        ),
     ] = None
     fail_on: Annotated[
         Literal["error", "warn"],
@@ -70,17 +62,11 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
         Raises:
             DagsterInvalidDefinitionError: A stage is unknown, or a limit is invalid.
         """
-        try:
-            thresholds = HealthThresholds(
-                self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
-            )
-        except ConfigError as error:
-            raise dg.DagsterInvalidDefinitionError(str(error)) from error
         checks = build_lakebase_health_checks(
             self.assets,
             checks=self.checks,
             timeout=self.timeout,
-            thresholds=thresholds,
+            limits=self.limits,
             fail_on=self.fail_on,
             blocking=self.blocking,
             resource_key=self.connection,
@@ -92,7 +78,7 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
             self.assets,
             checks=self.checks,
             timeout=20.0 if self.timeout is None else self.timeout,
-            thresholds=thresholds,
+            limits=self.limits,
             fail_on=self.fail_on,
             minimum_interval_seconds=self.sensor_interval_seconds,
             resource_key=self.connection,

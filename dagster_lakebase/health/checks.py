@@ -3,7 +3,7 @@
 # No "from __future__ import annotations": Dagster reads an op's annotations as objects, not as text.
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
@@ -13,7 +13,7 @@ from dagster_lakebase.health.probe import HealthProbe
 from dagster_lakebase.resource.resource import LakebaseResource
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES, FailOn, HealthLimits
 
 
 class LakebaseHealthCheckConfig(dg.Config):
@@ -32,17 +32,9 @@ class LakebaseHealthCheckConfig(dg.Config):
         default=None,
         description="Timeout of each stage in seconds. The resource's connect_budget if left out.",
     )
-    max_connect_ms: float | None = Field(
-        default=None, description="Milliseconds that connecting to an awake compute may take."
-    )
-    max_wake_seconds: float | None = Field(
-        default=None, description="Seconds that a suspended compute may take to accept a connection."
-    )
-    min_token_seconds: float | None = Field(
-        default=None, description="Seconds of life that the token must have left."
-    )
-    max_connections_used: float | None = Field(
-        default=None, description="Share of the server's connections that may be in use, such as 0.8."
+    limits: dict[str, float] = Field(
+        default={},
+        description=f"Limits for what is measured, by name: {', '.join(LIMIT_NAMES)}.",
     )
     fail_on: str = Field(
         default="warn",
@@ -53,18 +45,8 @@ class LakebaseHealthCheckConfig(dg.Config):
     @model_validator(mode="after")
     def _known(self) -> "LakebaseHealthCheckConfig":
         """Check values where they are given, such as in a job's `RunConfig`."""
-        HealthProbe(self.checks, self.timeout, self.thresholds(), cast(FailOn, self.fail_on))
+        HealthProbe(self.checks, self.timeout, self.limits, cast(FailOn, self.fail_on))
         return self
-
-    def thresholds(self) -> HealthThresholds:
-        """The limits.
-
-        Raises:
-            ConfigError: One is out of range.
-        """
-        return HealthThresholds(
-            self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
-        )
 
 
 @dg.op(tags={"dagster/kind": "lakebase"})
@@ -84,7 +66,7 @@ def lakebase_health_check_op(
         ConfigError: A stage is unknown, or a limit is out of range.
     """
     fail_on: Any = config.fail_on  # Dagster's configuration knows no Literal; the probe checks it.
-    found = HealthProbe(config.checks, config.timeout, config.thresholds(), fail_on).run(lakebase)
+    found = HealthProbe(config.checks, config.timeout, config.limits, fail_on).run(lakebase)
     (context.log.info if found.ok else context.log.warning)("Lakebase health\n%s", found.to_text())
     if found.failed:
         raise dg.Failure(found.description(), metadata=found.metadata())
@@ -97,7 +79,7 @@ def build_lakebase_health_checks(
     *,
     checks: Sequence[str] | None = None,
     timeout: float | None = None,
-    thresholds: HealthThresholds | None = None,
+    limits: HealthLimits | Mapping[str, float] | None = None,
     fail_on: FailOn = "warn",
     blocking: bool = True,
     resource_key: str = "lakebase",
@@ -112,7 +94,7 @@ def build_lakebase_health_checks(
         assets: The assets, or their keys.
         checks: Stages to run, with those that they depend on; all by default.
         timeout: Timeout of each stage in seconds; the resource's `connect_budget` by default.
-        thresholds: Limits for what the stages measure.
+        limits: Limits for what the stages measure.
         fail_on: What an exceeded limit is: with ``warn`` an error, like a failed stage, with ``error`` a
             warning, which blocks nothing.
         blocking: Whether a check that fails with an error blocks downstream assets of the same run.
@@ -135,13 +117,13 @@ def build_lakebase_health_checks(
             defs = dg.Definitions(
                 assets=[orders],
                 asset_checks=build_lakebase_health_checks(
-                    [orders], thresholds=HealthThresholds(max_connections_used=0.8)
+                    [orders], limits=HealthLimits(max_connections_used=0.8)
                 ),
                 resources={"lakebase": LakebaseResource()},
             )
     """
     keys = asset_keys(assets, "build_lakebase_health_checks")
-    probe = checked_probe(checks, timeout, thresholds, fail_on)
+    probe = checked_probe(checks, timeout, limits, fail_on)
     # Definitions need different op names; the keys distinguish them, in any order.
     digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
@@ -179,7 +161,7 @@ def build_lakebase_health_checks(
 def checked_probe(
     checks: Sequence[str] | None,
     timeout: float | None,
-    thresholds: HealthThresholds | None,
+    limits: HealthLimits | Mapping[str, float] | None,
     fail_on: FailOn,
 ) -> HealthProbe:
     """The probe of a definition.
@@ -188,6 +170,6 @@ def checked_probe(
         DagsterInvalidDefinitionError: A stage is unknown, or a limit is set for what is not measured.
     """
     try:
-        return HealthProbe(checks, timeout, thresholds, fail_on)
+        return HealthProbe(checks, timeout, limits, fail_on)
     except ConfigError as error:
         raise dg.DagsterInvalidDefinitionError(str(error)) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from dagster_lakebase.health.checks import checked_probe
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 
 
 def build_lakebase_health_sensor(
@@ -16,7 +16,7 @@ def build_lakebase_health_sensor(
     *,
     checks: Sequence[str] | None = None,
     timeout: float = 20.0,
-    thresholds: HealthThresholds | None = None,
+    limits: HealthLimits | Mapping[str, float] | None = None,
     fail_on: FailOn = "warn",
     minimum_interval_seconds: int = 300,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
@@ -37,7 +37,7 @@ def build_lakebase_health_sensor(
         checks: Stages to run, with those that they depend on; all by default.
         timeout: Timeout of each stage in seconds. Dagster ends a tick after 60 seconds, whatever stage it is
             in.
-        thresholds: Limits for what the stages measure.
+        limits: Limits for what the stages measure.
         fail_on: ``warn`` if an exceeded limit makes the tick unhealthy, ``error`` if only failed stages do.
         minimum_interval_seconds: Seconds between ticks.
         default_status: Whether the sensor runs without being switched on.
@@ -60,7 +60,7 @@ def build_lakebase_health_sensor(
             )
     """
     keys = asset_keys(assets, "build_lakebase_health_sensor")
-    probe = checked_probe(checks, timeout, thresholds, fail_on)
+    probe = checked_probe(checks, timeout, limits, fail_on)
 
     @dg.sensor(
         name=name,

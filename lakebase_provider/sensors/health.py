@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 
 
 class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
@@ -34,10 +33,8 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
         stage_timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
-        max_connect_ms: Milliseconds that connecting to an awake compute may take.
-        max_wake_seconds: Seconds that a suspended compute may take to wake.
-        min_token_seconds: Seconds of life that the token must have left.
-        max_connections_used: Share of the server's connections that may be in use, such as 0.8.
+        limits: Limits for what is measured, by name, such as ``{"max_connections_used": 0.8}`` (templated);
+            :class:`.HealthLimits` has the names.
         fail_on: ``warn`` to wait for the limits too, ``error`` only for the stages.
         deferrable: Whether the triggerer polls; the deployment's default if left out.
         kwargs: Arguments of ``BaseSensorOperator``, such as `poke_interval` and `timeout`, in seconds.
@@ -51,7 +48,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         >>> LakebaseHealthSensor(task_id="awake", checks=["query"], poke_interval=30, deferrable=True)
     """
 
-    template_fields: Sequence[str] = ("conn_id", "checks")
+    template_fields: Sequence[str] = ("conn_id", "checks", "limits")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -61,10 +58,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         lakebase_conn_id: str | None = None,
         checks: list[str] | None = None,
         stage_timeout: float | None = None,
-        max_connect_ms: float | None = None,
-        max_wake_seconds: float | None = None,
-        min_token_seconds: float | None = None,
-        max_connections_used: float | None = None,
+        limits: Mapping[str, float] | HealthLimits | None = None,
         fail_on: FailOn = "warn",
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -73,14 +67,9 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.stage_timeout = stage_timeout
-        self._limits = {
-            "max_connect_ms": max_connect_ms,
-            "max_wake_seconds": max_wake_seconds,
-            "min_token_seconds": min_token_seconds,
-            "max_connections_used": max_connections_used,
-        }
+        self.limits = limits
         self.fail_on = fail_on
-        self._check_own_arguments(("checks", "stage_timeout", "fail_on"), **self._limits)
+        self._check_own_arguments(("checks", "stage_timeout", "limits", "fail_on"))
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -89,27 +78,22 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         check_health_arguments(given, "stage_timeout")
 
-    @cached_property
-    def thresholds(self) -> HealthThresholds:
-        """The limits; a DAG file that sets none does not import them."""
-        from lakebase_provider.core.upkeep.health.limits import HealthThresholds
-
-        return HealthThresholds(**self._limits)
-
     def poke(self, context: Context) -> PokeReturnValue:
         """Run the stages once; the sensor returns the report once it is good."""
         # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.core.upkeep.health.limits import HealthLimits
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
         with failing_fast():
-            self.thresholds.require_stages(self.checks)
+            limits = HealthLimits.of(self.limits)
+            limits.require_stages(self.checks)
             client = LakebaseHook(self.conn_id).client
             report = client.health(self.checks, timeout=self.stage_timeout)
         self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
-        if table := self.thresholds.to_text(report):
+        if table := limits.to_text(report):
             self.log.info("Limits:\n%s", table)
-        healthy = self.thresholds.healthy(report, self.fail_on)
-        return PokeReturnValue(healthy, self.thresholds.to_dict(report))
+        healthy = limits.healthy(report, self.fail_on)
+        return PokeReturnValue(healthy, limits.to_dict(report))
 
     def execute(self, context: Context) -> Any:
         """Poll here, or first here and then in the triggerer."""
@@ -122,12 +106,13 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return found.xcom_value
 
     def _defer_polls(self) -> None:
+        from lakebase_provider.core.upkeep.health.limits import HealthLimits
         from lakebase_provider.triggers.polling import LakebaseHealthTrigger
 
         trigger = LakebaseHealthTrigger(
             conn_id=self.conn_id,
             checks=self.checks,
-            thresholds=asdict(self.thresholds),
+            limits=asdict(HealthLimits.of(self.limits)),
             fail_on=self.fail_on,
             stage_timeout=self.stage_timeout,
             poke_interval=self.poke_interval,

@@ -13,7 +13,7 @@ from lakebase_provider._airflow.task.arguments import conn_id_of
 from lakebase_provider._airflow.task.events import failed, succeeded
 from lakebase_provider._airflow.task.polls import keeps_session
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 from lakebase_provider.triggers._clients import client_of
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class LakebaseHealthTrigger(_PollingTrigger):
         conn_id: As above.
         lakebase_conn_id: As above.
         checks: Names of the stages; all by default.
-        thresholds: Limits by name.
+        limits: Limits by name.
         fail_on: The least severity that makes the connection unhealthy.
         stage_timeout: Timeout of each stage in seconds.
         poke_interval: As above.
@@ -188,7 +188,7 @@ class LakebaseHealthTrigger(_PollingTrigger):
         lakebase_conn_id: str | None = None,
         poke_interval: float,
         checks: list[str] | None = None,
-        thresholds: Mapping[str, float | None] | None = None,
+        limits: Mapping[str, float | None] | None = None,
         fail_on: FailOn = "warn",
         stage_timeout: float | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -202,14 +202,14 @@ class LakebaseHealthTrigger(_PollingTrigger):
             silent_fail=silent_fail,
         )
         self.checks = checks
-        self.thresholds = dict(thresholds or {})
+        self.limits = dict(limits or {})
         self.fail_on = fail_on
         self.stage_timeout = stage_timeout
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "checks": self.checks,
-            "thresholds": self.thresholds,
+            "limits": self.limits,
             "fail_on": self.fail_on,
             "stage_timeout": self.stage_timeout,
         }
@@ -217,7 +217,7 @@ class LakebaseHealthTrigger(_PollingTrigger):
     async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
         # The stages block, so they run off the loop.
         report = await asyncio.to_thread(client.health, self.checks, timeout=self.stage_timeout)
-        thresholds = HealthThresholds(**self.thresholds)
+        limits = HealthLimits(**self.limits)
         self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
-        healthy = thresholds.healthy(report, self.fail_on)
-        return {"report": thresholds.to_dict(report)} if healthy else None
+        healthy = limits.healthy(report, self.fail_on)
+        return {"report": limits.to_dict(report)} if healthy else None

@@ -199,7 +199,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseHealthSensor, {}, {"fail_on": "never"}, "fail_on is 'never'"),
     (LakebaseHealthCheckOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthSensor, {}, {"stage_timeout": "long"}, "stage_timeout is 'long'"),
-    (LakebaseHealthCheckOperator, {}, {"max_connections_used": 80}, "'max_connections_used' is above 1"),
+    (
+        LakebaseHealthCheckOperator,
+        {},
+        {"limits": {"max_connections_used": 80}},
+        "max_connections_used' is above",
+    ),
 ]
 #: What only several arguments together say; of a mapped task some of them may come later.
 CONTRADICTIONS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
@@ -208,8 +213,18 @@ CONTRADICTIONS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "need each other"),
     (LakebaseLoadOperator, LOAD, {"where": {"day": 1}}, "where= has no meaning"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 4}, "which rows go where"),
-    (LakebaseHealthCheckOperator, {}, {"checks": ["dns"], "max_connect_ms": 5}, "needs the stage 'login'"),
-    (LakebaseHealthSensor, {}, {"checks": ["tcp"], "max_connections_used": 0.5}, "needs the stage 'query'"),
+    (
+        LakebaseHealthCheckOperator,
+        {},
+        {"checks": ["dns"], "limits": {"max_connect_ms": 5}},
+        "needs the stage 'login'",
+    ),
+    (
+        LakebaseHealthSensor,
+        {},
+        {"checks": ["tcp"], "limits": {"max_connections_used": 0.5}},
+        "needs the stage 'query'",
+    ),
 ]
 
 
@@ -244,7 +259,7 @@ def test_what_a_template_says_is_looked_at_when_the_task_runs() -> None:
     LakebaseLoadOperator(task_id="t", **LOAD, mode="merge", keys="{{ params.keys }}")
     LakebaseLoadOperator(task_id="t", **LOAD, force="{{ params.reload }}")
     LakebaseLoadOperator.partial(task_id="t", force="yes", table="t").expand(source=["/x.csv"])
-    LakebaseHealthCheckOperator(task_id="t", checks="{{ params.checks }}", max_connect_ms=5)
+    LakebaseHealthCheckOperator(task_id="t", checks="{{ params.checks }}", limits={"max_connect_ms": 5})
     LakebaseSqlOperator(task_id="t", sql="x", hook_params={"lock_timeout": "{{ params.lock }}"})
     # Where Airflow renders nothing, a template is a text like any other.
     with pytest.raises(ConfigError, match="mode is"):
@@ -254,7 +269,7 @@ def test_what_a_template_says_is_looked_at_when_the_task_runs() -> None:
 def test_another_tasks_output_is_looked_at_when_the_task_runs() -> None:
     with a_dag():
         first = LakebaseSqlOperator(task_id="first", sql="select 1")
-        LakebaseHealthCheckOperator(task_id="t", checks=first.output, max_connect_ms=5)  # type: ignore[arg-type]
+        LakebaseHealthCheckOperator(task_id="t", checks=first.output, limits={"max_connect_ms": 5})  # type: ignore[arg-type]
         LakebaseLoadOperator(task_id="u", **LOAD, mode="merge", keys=first.output)  # type: ignore[arg-type]
 
 
@@ -267,7 +282,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
-LakebaseHealthCheckOperator(task_id="h", checks=["query"], max_connections_used=0.8)
+LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3)
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """

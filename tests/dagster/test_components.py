@@ -388,7 +388,7 @@ def test_health_in_yaml(lake: LocalLakebase, sandbox: DefsFolderSandbox) -> None
         {
             "connection": "{{ context.load_component('lakebase') }}",
             "assets": ["sales"],
-            "max_connections_used": 0.9,
+            "limits": {"max_connections_used": 0.9},
             "sensor_interval_seconds": 600,
         },
     )
@@ -404,7 +404,7 @@ def test_health_in_yaml(lake: LocalLakebase, sandbox: DefsFolderSandbox) -> None
     ("attributes", "message"),
     [
         ({"checks": ["pign"]}, "Unknown health check 'pign'"),
-        ({"max_connections_used": 90}, "is above 1"),
+        ({"limits": {"max_connections_used": 90}}, "is above 1"),
         ({"assets": []}, "no assets"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -30,28 +30,28 @@ class Breach(NamedTuple):
     """A limit that a report does not meet.
 
     Attributes:
-        threshold: Name of the limit, a field of :class:`HealthThresholds`.
+        name: Name of the limit, a field of :class:`HealthLimits`.
         limit: The limit, in the unit of its name.
         found: What was measured, in the same unit.
         remedy: What to do.
     """
 
-    threshold: str
+    name: str
     limit: float
     found: float
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.threshold}={self.limit:g} is not met: found {self.found:.4g}. {self.remedy}"
+        return f"{self.name}={self.limit:g} is not met: found {self.found:.4g}. {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON or XCom."""
         found = round(self.found, 4)
-        return {"threshold": self.threshold, "limit": self.limit, "found": found, "remedy": self.remedy}
+        return {"name": self.name, "limit": self.limit, "found": found, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
-class HealthThresholds:
+class HealthLimits:
     """Limits for what a health check measures; None means no limit.
 
     Attributes:
@@ -64,7 +64,7 @@ class HealthThresholds:
         ConfigError: A limit is not a number above 0, or a share above 1.
 
     Example:
-        >>> HealthThresholds(max_connections_used=0.8).breaches(client.health())
+        >>> HealthLimits(max_connections_used=0.8).breaches(client.health())
         ()
     """
 
@@ -73,16 +73,37 @@ class HealthThresholds:
     min_token_seconds: float | None = None
     max_connections_used: float | None = None
 
+    @classmethod
+    def of(cls, limits: HealthLimits | Mapping[str, Any] | None) -> HealthLimits:
+        """The limits, however they were given.
+
+        Args:
+            limits: Limits, or their values by name, or None for no limits.
+
+        Raises:
+            ConfigError: There is no limit of a name, or its value cannot work.
+        """
+        if isinstance(limits, cls):
+            return limits
+        if limits is not None and not isinstance(limits, Mapping):
+            raise ConfigError(
+                f"limits is a {type(limits).__name__}.",
+                remedy="Give limits by name, such as {'max_connect_ms': 200}.",
+            )
+        for name in limits or {}:
+            require_choice("A name in limits", name, LIMIT_NAMES)
+        return cls(**(limits or {}))
+
     def __post_init__(self) -> None:
         for name, limit in self._given():
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise ConfigError(
-                    f"Threshold '{name}' is a {type(limit).__name__}, not a number above 0.",
+                    f"Limit '{name}' is a {type(limit).__name__}, not a number above 0.",
                     remedy=f"Give {name} a number above 0, or leave it out.",
                 )
         if self.max_connections_used is not None and self.max_connections_used > 1:
             raise ConfigError(
-                "Threshold 'max_connections_used' is above 1.",
+                "Limit 'max_connections_used' is above 1.",
                 remedy="Give a share of all connections, such as 0.8 for 80 %.",
             )
 
@@ -102,7 +123,7 @@ class HealthThresholds:
             stage = _MEASURED[name].stage
             if stage not in running:
                 raise ConfigError(
-                    f"Threshold '{name}' needs the stage '{stage}', which is not among the checks.",
+                    f"Limit '{name}' needs the stage '{stage}', which is not among the checks.",
                     remedy=f"Add '{stage}' to the checks, or leave {name} out.",
                 )
 
@@ -153,8 +174,8 @@ class HealthThresholds:
         if not self._given():
             return ""
         figures = report.figures
-        broken = {breach.threshold for breach in self.breaches(report)}
-        lines = [f"{'threshold':<22}{'status':<9}{'found':>10}{'limit':>10}"]
+        broken = {breach.name for breach in self.breaches(report)}
+        lines = [f"{'limit':<22}{'status':<9}{'found':>10}{'value':>10}"]
         for name, limit in self._given():
             value = _MEASURED[name].of(figures)
             status = "skipped" if value is None else "warn" if name in broken else "ok"
@@ -165,6 +186,10 @@ class HealthThresholds:
     def _given(self) -> list[tuple[str, float]]:
         values = ((row.name, getattr(self, row.name)) for row in fields(self))
         return [(name, value) for name, value in values if value is not None]
+
+
+#: Names of the limits.
+LIMIT_NAMES: tuple[str, ...] = tuple(row.name for row in fields(HealthLimits))
 
 
 class _Measured(NamedTuple):
