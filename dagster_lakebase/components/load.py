@@ -16,10 +16,12 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, table_of
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.load.result import Delete, Mode
+from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
 
@@ -101,6 +103,14 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
     create: Annotated[
         bool, dg.Resolver.default(description="Whether to create a missing table, with the file's types.")
     ] = True
+    schema_evolution: Annotated[
+        SchemaEvolution | None,
+        dg.Resolver.default(
+            description="What may happen to a table with other columns than the file's: error refuses "
+            "them, add adds columns, widen also makes types wider, recreate gives a table its columns whose "
+            "rows are all replaced. Without it the table stays as it is."
+        ),
+    ] = None
     load_id: Annotated[
         str | None,
         dg.Resolver.default(
@@ -271,7 +281,7 @@ def _facts(lakebase: LakebaseResource, table: TableRef) -> dict[str, Any]:
         facts = fetch_table_facts(connection, [table]).get(table)
         if facts is None:
             return {}
-        found: dict[str, Any] = {"dagster/column_schema": facts.column_schema()}
+        found: dict[str, Any] = {"dagster/column_schema": column_schema(facts)}
         if facts.is_soon_counted():
             found["dagster/row_count"] = count_rows(connection, [table])[table]
         return found

@@ -13,8 +13,9 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, count_rows, fetch_table_facts, table_of
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, table_of
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                 metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown}
                 if spec.key in tables:
                     table = tables[spec.key]
-                    metadata["dagster/column_schema"] = facts[table].column_schema()
+                    metadata["dagster/column_schema"] = column_schema(facts[table])
                     if table in counts:
                         metadata["dagster/row_count"] = counts[table]
                 yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata)

@@ -74,12 +74,9 @@ class LakebaseDbIOManager(DbIOManager):
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
         with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
-            self._client.ensure_schema_exists(context, table_slice, connection)
             metadata = handler.handle_output(context, table_slice, obj, connection)
-            query = self._client.query(context, table_slice, connection)
-            metadata = {**(metadata or {}), "Query": dg.MetadataValue.md(f"```sql\n{query}\n```")}
         # Reported only once it is true: after the commit.
-        context.add_output_metadata(metadata)
+        context.add_output_metadata(dict(metadata or {}))
         # The author may have named the table in the asset's own metadata.
         with suppress(DagsterInvalidMetadata):
             context.add_output_metadata(

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteMode, WriteOptions
+from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteOptions
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 
 if TYPE_CHECKING:
     from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
 
-#: The values of each default; `upsert` is only for an asset, whose metadata names the keys.
+#: The values of each default; `merge` is only for an asset, whose metadata names the keys.
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("replace", "append"),
     "schema_evolution": SCHEMA_EVOLUTIONS,
@@ -43,8 +44,8 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
       output's.
     * ``partition_expr``: the column (or SQL expression) that gives a row's partition; for a multi-partitioned
       asset, one for each dimension. In every mode, rows of other partitions fail the write.
-    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` on the columns in ``lakebase/keys``.
-    * ``lakebase/delete``: for ``upsert``, ``missing`` removes rows whose key is not in the output, within the
+    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``merge`` on the columns in ``lakebase/keys``.
+    * ``lakebase/delete``: for ``merge``, ``missing`` removes rows whose key is not in the output, within the
       run's partitions.
     * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
       the output's columns do not match the table's.
@@ -121,7 +122,7 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         for name, allowed in _CHOICES.items():
             require_choice(name, getattr(self, name), allowed)
         defaults = WriteOptions(
-            mode=cast(WriteMode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
+            mode=cast(Mode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
         )
         client = self.lakebase.client
         return LakebaseDbIOManager(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
 
-from dagster_lakebase.io_manager.db_client import LakebaseDbClient, table_name
-from dagster_lakebase.io_manager.store import count_rows, find_table, store
-from dagster_lakebase.tables.assets import TableRef, fetch_table_facts
+from dagster_lakebase.io_manager.db_client import LakebaseDbClient, is_partitioned, table_name
+from dagster_lakebase.io_manager.store import store
+from dagster_lakebase.tables.assets import column_schema
 from lakebase_provider.core.bulk.read.batches import read_batches, read_whole
 from lakebase_provider.core.bulk.read.to_frames import frame_of
+from lakebase_provider.core.database.catalog import find_table
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -53,16 +56,13 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
             LoadError: The output does not fit the table, or has rows outside its partitions.
         """
         options = self._client.options(context)
-        partitioned = context.has_asset_key and context.has_asset_partitions
-        replaced = options.mode == "replace"
-        deleted = self._client.delete_table_slice(context, table_slice, connection)
-        stored = store(
+        replaced, partitioned = options.mode == "replace", is_partitioned(context)
+        stored, partition = store(
             connection,
             table_name(table_slice),
             obj,
             options,
-            emptied=replaced and not partitioned,
-            partition_of=lambda table: self._client.condition(context, table, connection),
+            partial(self._client.condition, context, connection) if partitioned else None,
         )
         if stored.outside:
             raise LoadError(
@@ -71,25 +71,27 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
                 remedy="Filter the output by the partition, or correct partition_expr.",
             )
         for change in stored.changes:
-            context.log.info("Table %s: %s", stored.table.name, change)
+            context.log.info("Table %s: %s", stored.table, change)
         name = TableRef(table_slice.schema, table_slice.table)
         facts = fetch_table_facts(connection, [name])[name]
+        query = self._client.select(table_slice, partition).as_string(connection)
         metadata: dict[str, Any] = {
-            "dagster/column_schema": facts.column_schema(),
+            "dagster/column_schema": column_schema(facts),
+            "Query": dg.MetadataValue.md(f"```sql\n{query}\n```"),
             "lakebase/rows_written": stored.rows,
-            "lakebase/inserted": stored.counts.inserted,
-            "lakebase/updated": stored.counts.updated,
+            "lakebase/inserted": stored.inserted,
+            "lakebase/updated": stored.updated,
             "lakebase/unchanged": stored.unchanged,
-            "lakebase/deleted": deleted + stored.counts.deleted,
+            "lakebase/deleted": stored.deleted,
         }
         if partitioned and replaced:
             metadata["dagster/partition_row_count"] = stored.rows
         elif partitioned:
-            metadata["dagster/partition_row_count"] = count_rows(connection, stored.table, stored.partition)
+            metadata["dagster/partition_row_count"] = count_rows(connection, [name], partition)[name]
         elif replaced:
             metadata["dagster/row_count"] = stored.rows
         elif facts.is_soon_counted():
-            metadata["dagster/row_count"] = count_rows(connection, stored.table)
+            metadata["dagster/row_count"] = count_rows(connection, [name])[name]
         return metadata
 
     def load_input(
@@ -115,8 +117,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         """
         table = find_table(connection, table_name(table_slice))
         if table is None:
-            partitioned = context.has_asset_key and context.has_asset_partitions
-            if partitioned and (not context.asset_partition_keys or _is_self_dependency(context)):
+            if is_partitioned(context) and (not context.asset_partition_keys or _is_self_dependency(context)):
                 return None
             raise TableNotFoundError(
                 f"Table {TableRef(table_slice.schema, table_slice.table)} does not exist.",
@@ -128,7 +129,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
                 f"'columns' of input {context.name!r} names.",
                 remedy=f"It has: {', '.join(column.name for column in table.columns)}.",
             )
-        return self._client.select(table_slice, self._client.condition(context, table, connection))
+        return self._client.select(table_slice, self._client.condition(context, connection, table))
 
     def read_lazily(
         self, context: dg.InputContext, table_slice: TableSlice, opened: Any

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from lakebase_provider.core.base.choices import require_choice
-from lakebase_provider.core.bulk.load.result import Delete
+from lakebase_provider.core.bulk.load.result import Delete, Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
-WriteMode = Literal["replace", "append", "upsert"]
-WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
 _DELETES: tuple[str, ...] = get_args(Delete)
 #: What an input without a type annotation is loaded as: module and class.
 LOAD_TYPES = {
@@ -29,14 +27,14 @@ class WriteOptions:
     """How an output becomes rows.
 
     Attributes:
-        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``upsert`` by `keys`.
-        keys: Columns that identify a row, for ``upsert``.
+        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``merge`` by `keys`.
+        keys: Columns that identify a row, for ``merge``.
         schema_evolution: What may happen to a table with different columns.
-        delete: For ``upsert``: ``missing`` removes the rows whose key is not in the output, in the whole
+        delete: For ``merge``: ``missing`` removes the rows whose key is not in the output, in the whole
             table or in the run's partitions.
     """
 
-    mode: WriteMode = "replace"
+    mode: Mode = "replace"
     keys: tuple[str, ...] = ()
     schema_evolution: SchemaEvolution = "error"
     delete: Delete = "none"
@@ -60,8 +58,10 @@ class WriteOptions:
                 f"Metadata {', '.join(map(repr, unknown))} is unknown to this I/O manager.",
                 remedy=f"Use one or more of: {', '.join(known.values())}.",
             )
+        if _value(given.get(known["mode"])) == "upsert":
+            raise ConfigError(f"{known['mode']} is 'upsert'.", remedy="Write 'merge', as for every load.")
         options = cls(
-            cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
+            cast(Mode, _one_of(known["mode"], given, get_args(Mode), defaults.mode)),
             column_names(known["keys"], given.get(known["keys"], ())),
             cast(
                 SchemaEvolution,
@@ -69,15 +69,15 @@ class WriteOptions:
             ),
             cast(Delete, _one_of(known["delete"], given, _DELETES, "none")),
         )
-        if (options.mode == "upsert") != bool(options.keys):
+        if (options.mode == "merge") != bool(options.keys):
             raise ConfigError(
                 f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
-                remedy=f"Name the columns that identify a row in {known['keys']}; only 'upsert' takes them.",
+                remedy=f"Name the columns that identify a row in {known['keys']}; only 'merge' takes them.",
             )
-        if options.delete == "missing" and options.mode != "upsert":
+        if options.delete == "missing" and options.mode != "merge":
             raise ConfigError(
                 f"{known['delete']} is 'missing' and {known['mode']} {options.mode!r}.",
-                remedy=f"Set {known['mode']} to 'upsert', or leave {known['delete']} out: 'replace' leaves "
+                remedy=f"Set {known['mode']} to 'merge', or leave {known['delete']} out: 'replace' leaves "
                 "no other rows anyway.",
             )
         return options

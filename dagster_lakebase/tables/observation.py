@@ -11,16 +11,9 @@ import dagster as dg
 
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
-from dagster_lakebase.tables.assets import (
-    TABLE_NAME,
-    RowsRead,
-    TableFacts,
-    TableRef,
-    fetch_table_facts,
-    read_rows,
-    table_of,
-)
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, table_of
 from dagster_lakebase.tables.data_version import Observed, TableState, last_observed, observed
+from lakebase_provider.core.database.facts import RowsRead, TableFacts, TableRef, fetch_table_facts, read_rows
 from lakebase_provider.core.errors import TableNotFoundError
 
 if TYPE_CHECKING:
@@ -283,7 +276,7 @@ def _metadata(
     }
     return {
         TABLE_NAME: str(table),
-        "dagster/column_schema": facts.column_schema(),
+        "dagster/column_schema": column_schema(facts),
         **{name: value for name, value in known.items() if value is not None},
     }
 

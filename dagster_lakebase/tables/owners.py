@@ -8,7 +8,8 @@ from contextlib import suppress
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, table_of
+from dagster_lakebase.tables.assets import TABLE_NAME, table_of
+from lakebase_provider.core.database.facts import TableRef
 
 
 class TableOwners:

@@ -275,9 +275,9 @@ class LakebaseClient(Reads):
                 names; a DB-API cursor that has run its query.
             table: ``"table"``, ``"schema.table"`` or (schema, table), case-sensitive.
             options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
-                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
-                ``forced_by``, ``create``, ``on_error``, ``reject_to``, ``ledger_schema``; for CSV files
-                ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
+                ``columns``, ``version_column``, ``delete``, ``where``, ``count_outside``, ``load_id``,
+                ``force``, ``forced_by``, ``create``, ``schema_evolution``, ``on_error``, ``reject_to``,
+                ``ledger_schema``; for CSV files ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing was sent.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.core.bulk.load.result import Delete, LoadResult, Mode, OnError
+    from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
     from lakebase_provider.core.connect.connection import LakebaseConnection
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
@@ -124,7 +125,10 @@ class LoadingOperator(BulkOperator):
             clears the task (templated). None to load at each try.
         force: Whether to load even if a load with that id took place, such as ``"{{ params.reload }}"``
             (templated). A retry after success is still skipped.
-        create: Whether to create a missing table, with the types of the source's columns.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is.
         on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
         reject_to: Where they go: a table, created if missing, or a file as a ``Path``.
         ledger_schema: Schema of the table ``lakebase_load``, which keeps the ids; the schema of `table` by
@@ -157,6 +161,7 @@ class LoadingOperator(BulkOperator):
         load_id: str | None = LOAD_ID,
         force: bool | str = False,
         create: bool = False,
+        schema_evolution: SchemaEvolution | None = None,
         on_error: OnError = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
@@ -175,6 +180,7 @@ class LoadingOperator(BulkOperator):
         self._has_own_id = load_id != LOAD_ID
         self.force = force
         self.create = create
+        self.schema_evolution = schema_evolution
         self.on_error = on_error
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema

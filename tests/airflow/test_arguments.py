@@ -173,6 +173,8 @@ TRANSFER = {"source_conn_id": "o", "sql": "select 1", "table": "t"}
 WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"mode": "upsert"}, "mode is 'upsert'"),
     (LakebaseTransferOperator, TRANSFER, {"mode": "upsert"}, "mode is 'upsert'"),
+    (LakebaseLoadOperator, LOAD, {"schema_evolution": "any"}, "schema_evolution is 'any'"),
+    (LakebaseTransferOperator, TRANSFER, {"schema_evolution": "any"}, "schema_evolution is 'any'"),
     (LakebaseLoadOperator, LOAD, {"on_error": "skip"}, "on_error is 'skip'"),
     (LakebaseLoadOperator, LOAD, {"delete": "all"}, "delete is 'all'"),
     (LakebaseLoadOperator, LOAD, {"force": "maybe"}, "force is 'maybe'"),

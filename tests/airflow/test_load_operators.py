@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,20 @@ def test_where_files_come_from(csv: Path, kind: str) -> None:
         pq.write_table(pa.table({"id": [1, 2], "name": ["one", "two"]}), source)
     assert load(source)["inserted"] == 2
     assert rows() == [(1, "one"), (2, "two")]
+
+
+def test_a_table_follows_the_file_where_that_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id,name,note\n1,one,new\n")
+    with pytest.raises(AirflowFailException, match="'note'"):
+        load(str(file))
+    assert list(load(str(file), schema_evolution="add")["changes"]) == ['ADD COLUMN "note" text']
+    more = {"schema_evolution": "add", "source_conn_id": "lakebase_default", "load_id": "more"}
+    transfer("select 2 as id, 'two' as name, 'old' as note, 3.5 as price", **more)
+    assert rows("select id, note, price from loaded order by 1") == [
+        (1, "new", None),
+        (2, "old", Decimal("3.5")),
+    ]
 
 
 def test_merge_replace_and_create(csv: Path) -> None:

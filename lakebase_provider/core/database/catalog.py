@@ -15,6 +15,8 @@ from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, Tabl
 
 #: Maximum number of columns of a Postgres table.
 MAX_COLUMNS = 1600
+#: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
+_LOCK_SPACE = 0x6C6B6273
 
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
@@ -246,10 +248,18 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         TableNotFoundError: There is no such table.
     """
     table = TableName.parse(name)
-    with plain_cursor(connection) as cursor:
-        rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
-    if not rows:
+    found = find_table(connection, table)
+    if found is None:
         raise _not_found(connection, table)
+    return found
+
+
+def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
+    """As :func:`read_table`, but None if there is no such table; the transaction goes on in either case."""
+    with plain_cursor(connection) as cursor:
+        rows = cursor.execute(_COLUMNS, (name.sql().as_string(connection),)).fetchall()
+    if not rows:
+        return None
     relname, schema, oid, kind = rows[0][12:16]
     present = [row for row in rows if row[0] is not None]
     key = sorted((row[11], row[0]) for row in present if row[11] is not None)
@@ -275,6 +285,24 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         primary_key=tuple(name for _, name in key),
         oid=oid,
         kind=kind,
+    )
+
+
+def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    """Create the schema if it is not there; a role that may not create one needs no right if it is."""
+    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    if plain_cursor(connection).execute(query, [name]).fetchone() is None:
+        lock(connection, f"schema {name}")
+        identifier(name, what="schema")
+        plain_cursor(connection).execute(
+            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name))
+        )
+
+
+def lock(connection: psycopg.Connection[Any], what: str) -> None:
+    """Wait until no other transaction of this package does the same; the lock ends with the transaction."""
+    plain_cursor(connection).execute(
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))", [_LOCK_SPACE, what]
     )
 
 

@@ -12,12 +12,12 @@ import psycopg
 from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.bulk.load.ledger import STALLED_AFTER, Ledger
 from lakebase_provider.core.bulk.load.ledger import TABLE as LEDGER
-from lakebase_provider.core.bulk.load.load import load_rows, rejects_of
+from lakebase_provider.core.bulk.load.load import load_rows, named, rejects_of
 from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.load.rejects import Rejects
 from lakebase_provider.core.bulk.load.result import LoadResult
 from lakebase_provider.core.connect.cursor import plain_cursor
-from lakebase_provider.core.database.catalog import TableName, resolve_name
+from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.database.refusals import connection_lost, load_error, quotable, typed_errors
 from lakebase_provider.core.errors import CommitUnknownError, LakebaseError, LoadInterruptedError
 
@@ -132,7 +132,7 @@ def _create_ledger(
     """Create a missing ledger in its own transaction, so that nobody waits for a whole load to get it."""
     if plan.load_id is not None:
         with typed_errors(f"Create the ledger {LEDGER}"):
-            name = resolve_name(connection, TableName.parse(table))
+            name = named(connection, table, plan)
             if Ledger.of(connection, name, plan.ledger_schema).ensure():
                 connection.commit()
 

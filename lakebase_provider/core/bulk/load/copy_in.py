@@ -93,7 +93,7 @@ def copy_in(
 
     Args:
         connection: The connection whose transaction it becomes part of.
-        source: Rows that :func:`.open_source` accepts, or its result.
+        source: Rows that :func:`.open_source` accepts.
         table: The table as the catalog describes it.
         into: Another relation with the same columns, such as a temporary table.
         columns: The columns to fill; by name if the source's columns have names, otherwise by position. None
@@ -110,8 +110,7 @@ def copy_in(
         ConfigError: It is not a source.
         psycopg.Error: The server refused the rows.
     """
-    opened = source if isinstance(source, Source) else open_source(source, columns, csv)
-    with opened:
+    with open_source(source, columns, csv) as opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets, table.text_only)

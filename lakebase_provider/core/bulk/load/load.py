@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,20 +20,30 @@ from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.load.progress import Progress
 from lakebase_provider.core.bulk.load.rejects import Rejects
 from lakebase_provider.core.bulk.load.result import LoadResult
-from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, copy_between, create_for
-from lakebase_provider.core.bulk.tables.create import ensure_table
+from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, columns_of, copy_between
+from lakebase_provider.core.bulk.sources.open import open_source
+from lakebase_provider.core.bulk.tables.create import columns_for, create_table
+from lakebase_provider.core.bulk.tables.evolve import alter, needed_changes
 from lakebase_provider.core.bulk.tables.merge import Counts, Merge
-from lakebase_provider.core.bulk.tables.replace import delete_rows
+from lakebase_provider.core.bulk.tables.replace import delete_rows, lock_rows
 from lakebase_provider.core.bulk.tables.swap import swap_in
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
-from lakebase_provider.core.database.catalog import Table, TableName, read_table, resolve_name
+from lakebase_provider.core.database.catalog import (
+    Table,
+    TableName,
+    ensure_schema,
+    find_table,
+    lock,
+    read_table,
+    resolve_name,
+)
 from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
 from lakebase_provider.core.errors.remedy import without_options
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import LiteralString, Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +124,16 @@ def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
         raise
 
 
+def named(
+    connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, plan: LoadPlan
+) -> TableName:
+    """The table's name with its schema, which is created where the plan has the table created."""
+    name = resolve_name(connection, TableName.parse(table))
+    if plan.create and name.schema not in (None, "pg_temp"):
+        ensure_schema(connection, str(name.schema))
+    return name
+
+
 @dataclass
 class _Load:
     """One load under way."""
@@ -124,9 +144,15 @@ class _Load:
     rejects: Rejects | None
     progress: Progress
     clock: Clock
+    #: What was changed about the table.
+    changes: tuple[str, ...] = ()
+    #: Rows that were deleted before the table was changed; None where they are still there.
+    deleted: int | None = None
+    #: Rows outside of the slice.
+    outside: int = 0
 
-    def run(self, name: TableName) -> LoadResult:
-        name = resolve_name(self.connection, name)
+    def run(self, table: TableName) -> LoadResult:
+        name = named(self.connection, table, self.plan)
         ledger = None
         if self.plan.load_id is not None:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
@@ -158,7 +184,10 @@ class _Load:
         if resolve is not None:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
-            return self._move(self._table(name))
+            if not self.plan.needs_columns:
+                return self._move(self._table(name))
+            with open_source(self.source, self.plan.columns, self.plan) as self.source:
+                return self._move(self._table(name))
         self.plan.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
@@ -174,29 +203,46 @@ class _Load:
             return self._move(self._table(name))
 
     def _table(self, name: TableName) -> Table:
-        if self.plan.create and isinstance(self.source, PostgresQuery):
-            return create_for(
-                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
-            )
-        if self.plan.create:
-            table, self.source = ensure_table(
-                self.connection,
-                name,
-                self.source,
-                columns=self.plan.columns,
-                keys=self.plan.keys or (),
-                csv=self.plan,
-            )
+        """The table, with the columns that the rows need as far as the plan allows."""
+        policy = self.plan.schema_evolution
+        table = (find_table if self.plan.create else read_table)(self.connection, name)
+        if table is not None:
+            if table.kind not in {"r", "p", "f"}:
+                raise LoadError(f"{name} is a view.", remedy="Load into the table behind it.")
+            # Of no width is what gives no row, and tells no columns.
+            if policy is None or getattr(self.source, "width", 0) is None:
+                return table
+        wanted = self._wanted()
+        if table is None:
+            # Two loads into a new table often take place at the same time.
+            lock(self.connection, f"table {name}")
+            table = find_table(self.connection, name)
+        if table is None:
+            self.changes, self.deleted = ("CREATE TABLE",), 0
+            return create_table(self.connection, name, wanted, self.plan.keys or ())
+        changes = [] if policy is None else needed_changes(table, wanted, policy)
+        if policy is None or not changes:
             return table
-        table = read_table(self.connection, name)
-        if table.kind not in {"r", "p", "f"}:
-            raise LoadError(f"{name} is a view.", remedy="Load into the table behind it.")
-        return table
+        if self.plan.mode == "replace":
+            # First, so that what is changed holds no rows that nobody will see.
+            self.deleted = delete_rows(self.connection, table, self._slice(table))
+        self.changes = tuple(changes)
+        logger.info("Table %s: %s", table.name, ", ".join(changes))
+        return alter(self.connection, table, changes, policy)
+
+    def _wanted(self) -> dict[str, str]:
+        """The columns that the rows need, by name with their types."""
+        if isinstance(self.source, PostgresQuery):
+            return columns_of(self.connection, self.source, self.plan.columns)
+        wanted, self.source = columns_for(self.source, self.plan.columns)
+        return wanted
+
+    def _slice(self, table: Table) -> sql.Composable | None:
+        return self.plan.slice(self.connection, table)
 
     def _move(self, table: Table) -> LoadResult:
         if self.plan.mode == "append":
-            copied = self._copy(table, None)
-            counts = Counts(inserted=copied.rows)
+            copied, counts = self._append(table)
         elif self.plan.mode == "replace":
             copied, counts = self._replace(table)
         else:
@@ -213,6 +259,8 @@ class _Load:
             deleted=counts.deleted,
             unchanged=copied.rows - counts.inserted - counts.updated,
             rejected=copied.rejected,
+            outside=self.outside,
+            changes=self.changes,
             bytes=copied.bytes,
             seconds=self.progress.seconds,
             format=copied.format,
@@ -246,50 +294,100 @@ class _Load:
         self.progress(copied.rows, copied.bytes)
         return copied
 
+    def _append(self, table: Table) -> tuple[CopyResult, Counts]:
+        if not self.plan.count_outside:
+            copied = self._copy(table, None)
+            return copied, Counts(inserted=copied.rows)
+        # By way of a temporary table, for after a COPY nothing tells the rows from those beside them; and
+        # RETURNING sees what the server computes, too, by which the slice may be told.
+        where = self._slice(table)
+        with self._staged(table) as (stage, copied):
+            self.outside = self._count(
+                "WITH written AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+                " SELECT {columns} FROM {stage} RETURNING ({where}) IS TRUE AS inside)"
+                " SELECT count(*) FROM written WHERE NOT inside",
+                table=table.name.sql(),
+                columns=_listed(copied.columns),
+                stage=stage.sql(),
+                where=where,
+            )
+        return copied, Counts(inserted=copied.rows)
+
     def _replace(self, table: Table) -> tuple[CopyResult, Counts]:
-        where = self.plan.slice(self.connection)
-        if where is None:
+        where = self._slice(table)
+        if where is None and self.deleted is None:
             with swap_in(self.connection, table) as new:
                 if new is not None:
                     copied = self._copy(table, new.name)
                     self.progress.phase("swap")
                     return copied, Counts(copied.rows, 0, new.replaced_rows())
-        self.progress.phase("delete")
-        deleted = delete_rows(self.connection, table, where)
+        if self.deleted is None:
+            self.progress.phase("delete")
+            self.deleted = delete_rows(self.connection, table, where)
         copied = self._copy(table, None)
-        return copied, Counts(copied.rows, 0, deleted)
+        if self.plan.count_outside:
+            # What was there is deleted, so that what is there now is of this load.
+            query = "SELECT count(*) FROM {table} WHERE {where}"
+            self.outside = copied.rows - self._count(query, table=table.name.sql(), where=where)
+        return copied, Counts(copied.rows, 0, self.deleted)
 
     def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
-        keys = self.plan.merge_keys(table)
+        keys, where = self.plan.merge_keys(table), self._slice(table)
+        missing = self.plan.delete == "missing"
+        if missing:
+            lock_rows(self.connection, table, where)
+        with self._staged(table) as (stage, copied):
+            needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
+            if absent := [name for name in needed if name not in copied.columns]:
+                raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, absent))}.")
+            self.progress.phase("merge")
+            merge = Merge(
+                table,
+                stage,
+                copied.columns,
+                keys,
+                version_column=self.plan.version_column,
+                delete_missing=missing,
+                slice=where,
+            )
+            counts = merge.run(self.connection, copied.rows)
+            if self.plan.count_outside:
+                # Of the table and not of the stage: the server may compute what tells the slice.
+                self.outside = self._count(
+                    "SELECT count(*) FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {stage})"
+                    " AND ({where}) IS NOT TRUE",
+                    table=table.name.sql(),
+                    keys=_listed(keys),
+                    stage=stage.sql(),
+                    where=where,
+                )
+        return copied, counts
+
+    @contextmanager
+    def _staged(self, table: Table) -> Iterator[tuple[TableName, CopyResult]]:
+        """The rows in a temporary table."""
         stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
-        columns = sql.SQL(", ").join(column.sql() for column in table.writable)
         # With the table's types but without its constraints, which are checked when rows reach the table.
         self._execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-                sql.Identifier(stage.table), columns, table.name.sql()
+                sql.Identifier(stage.table),
+                _listed([column.name for column in table.writable]),
+                table.name.sql(),
             )
         )
-        copied = self._copy(table, stage)
-        needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
-        missing = [name for name in needed if name not in copied.columns]
-        if missing:
-            raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
-        self.progress.phase("merge")
-        merge = Merge(
-            table,
-            stage,
-            copied.columns,
-            keys,
-            version_column=self.plan.version_column,
-            delete_missing=self.plan.delete == "missing",
-            slice=self.plan.slice(self.connection),
-        )
-        counts = merge.run(self.connection, copied.rows)
+        yield stage, self._copy(table, stage)
         self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
-        return copied, counts
 
-    def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
-        return plain_cursor(self.connection).execute(query, parameters)
+    def _count(self, query: LiteralString, **parts: Any) -> int:
+        row = self._execute(sql.SQL(query).format(**parts)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _execute(self, query: Any) -> psycopg.Cursor[Any]:
+        return plain_cursor(self.connection).execute(query)
+
+
+def _listed(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def _log(result: LoadResult) -> None:

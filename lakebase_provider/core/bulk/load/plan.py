@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
@@ -12,6 +12,7 @@ from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.base.sql.sql_text import with_inert_comments
 from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat, CsvOptions
 from lakebase_provider.core.bulk.load.result import Delete, Mode, OnError
+from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 # Whatever else a load needs comes with the driver, which parsing a DAG file must not import.
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.database.catalog import Table, TableName
 
-#: A condition: the caller's SQL, SQL with parameters, or columns with their values.
-Where: TypeAlias = "str | sql.Composable | tuple[str, Any] | Mapping[str, Any]"
+#: A condition: the caller's SQL, SQL with parameters, columns with their values, or a function that returns
+#: SQL for the table once it has the columns that the rows need.
+Where: TypeAlias = (
+    "str | sql.Composable | tuple[str, Any] | Mapping[str, Any] | Callable[[Table], sql.Composable]"
+)
 #: Where rejected rows go: a table's name, or a file's path as a :class:`~pathlib.Path`.
 RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
 
 _CHOICES = {
     "mode": get_args(Mode),
     "delete": get_args(Delete),
+    "schema_evolution": (None, *SCHEMA_EVOLUTIONS),
     "on_error": get_args(OnError),
 }
 
@@ -42,10 +47,12 @@ class LoadOptions(CsvOptions, total=False):
     version_column: str | None
     delete: Delete
     where: Where | None
+    count_outside: bool
     load_id: str | None
     force: bool
     forced_by: str | None
     create: bool
+    schema_evolution: SchemaEvolution | None
     on_error: OnError
     reject_to: RejectTo | None
     ledger_schema: str | None
@@ -69,13 +76,20 @@ class LoadPlan(CsvFormat):
             it.
         delete: For merge: ``"missing"`` removes rows whose key is not in the source.
         where: For replace: the slice that is replaced. For ``delete="missing"``: the slice in which rows may
-            be removed. SQL, ``(SQL, parameters)``, or a mapping of columns to values.
+            be removed. SQL, ``(SQL, parameters)``, a mapping of columns to values, or a function that
+            returns SQL for the table, called once the table has the columns that the rows need; if those
+            change while rows are replaced, before that as well.
+        count_outside: Whether to count the source's rows for which `where` does not hold; in every mode.
         load_id: Identifies a load: a second attempt with the same id is skipped. None to load every time.
         force: Whether to load even if one with that `load_id` took place; the ledger then records this one.
         forced_by: Who forces it, such as a run's id: a second load forced by the same one is skipped, so that
             an attempt whose success went unnoticed is not repeated. None to load at each forced attempt.
-        create: Whether to create a missing table, with the types of the source's columns; `keys` become
-            its primary key.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns;
+            `keys` become its primary key.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is, and a
+            column that the source lacks gets its default.
         on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
         reject_to: Where they go: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; the table's by default.
@@ -90,10 +104,12 @@ class LoadPlan(CsvFormat):
     version_column: str | None = None
     delete: Delete = "none"
     where: Where | None = None
+    count_outside: bool = False
     load_id: str | None = None
     force: bool = False
     forced_by: str | None = None
     create: bool = False
+    schema_evolution: SchemaEvolution | None = None
     on_error: OnError = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
@@ -107,6 +123,11 @@ class LoadPlan(CsvFormat):
         if not self.force or self.load_id is None or self.forced_by is None:
             return None
         return f"{self.load_id} (forced by {self.forced_by})"
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether it has to be known which columns the source's rows need, before they come."""
+        return self.create or self.schema_evolution is not None
 
     @property
     def bears_repetition(self) -> bool:
@@ -132,13 +153,15 @@ class LoadPlan(CsvFormat):
             raise ColumnMismatchError(f"{table.name} has no column {', '.join(map(repr, missing))}.")
         return keys
 
-    def slice(self, connection: psycopg.Connection[Any]) -> sql.Composable | None:
+    def slice(self, connection: psycopg.Connection[Any], table: Table) -> sql.Composable | None:
         """`where` as SQL, or None."""
         import psycopg
         from psycopg import sql
 
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
+        if callable(self.where):
+            return self.where(table)
         if isinstance(self.where, str):
             return sql.SQL(self.where + "\n")  # SQL that ends in a comment must not swallow what follows
         if isinstance(self.where, tuple):
@@ -228,11 +251,17 @@ def _check_merge(given: Mapping[str, Any]) -> None:
 def _check_where(given: Mapping[str, Any]) -> None:
     where = given.get("where")
     if where is None:
+        if given.get("count_outside") and "where" in given:
+            raise ConfigError(
+                "count_outside= has no meaning without where=.", remedy="Give both, or neither."
+            )
         return
     if not where:
         raise ConfigError(
             "where= is empty.", remedy="Leave it out for the whole table, or say which rows it covers."
         )
+    if given.get("count_outside"):
+        return
     if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
         raise ConfigError(
             f"where= has no meaning with mode={given['mode']!r}.",

@@ -25,6 +25,8 @@ class LoadResult:
         deleted: Rows that were removed from the table.
         unchanged: Rows that the table had already, or in a newer version.
         rejected: Rows that were set aside.
+        outside: Rows outside the slice `where`, if the load counts them.
+        changes: What was changed about the table, one line each, such as ``ADD COLUMN "note" text``.
         bytes: Bytes of COPY data sent.
         seconds: Seconds from the first statement to the last.
         format: ``"binary"`` or ``"text"`` COPY; empty when skipped.
@@ -41,6 +43,8 @@ class LoadResult:
     deleted: int = 0
     unchanged: int = 0
     rejected: int = 0
+    outside: int = 0
+    changes: tuple[str, ...] = ()
     bytes: int = 0
     seconds: float = 0.0
     format: str = ""

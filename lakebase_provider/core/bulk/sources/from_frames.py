@@ -12,7 +12,7 @@ from lakebase_provider.core.bulk.sources.source import (
     no_such_column,
     rows_at_once,
 )
-from lakebase_provider.core.bulk.types.arrow import require_known
+from lakebase_provider.core.bulk.types.arrow import inferred_type, require_known
 from lakebase_provider.core.database.catalog import MAX_COLUMNS, require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -82,9 +82,19 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
     places = [kind is not None and _is_void(frame.iloc[:, place]) for place, kind in enumerate(types)]
     void = frozenset(name for name, is_void in zip(names, places, strict=True) if is_void)
     source = Source("pandas DataFrame", batches, column_names=names, width=len(names), void=void)
+
+    def describe(wanted: Sequence[str]) -> pa.Schema:
+        return pa.schema([(name, type_of(names.index(name))) for name in wanted])
+
+    def type_of(place: int) -> pa.DataType:
+        kind, values = types[place], frame.iloc[:, place]
+        return inferred_type(names[place], values.dropna().tolist(), "its objects") if kind is None else kind
+
     # Types of object columns show only as they come.
-    if None not in types:
-        source.schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, types, strict=True)])
+    if None in types:
+        source.describe = describe
+    else:
+        source.schema = describe(names)
     return source
 
 

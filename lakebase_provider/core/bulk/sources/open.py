@@ -37,7 +37,7 @@ def open_source(source: Any, columns: Sequence[str] | None = None, csv: CsvForma
             RecordBatch, RecordBatchReader or iterable of batches; anything with ``__arrow_c_stream__``; the
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
             ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
-            DB-API cursor that has run its query.
+            DB-API cursor that has run its query; or what this function gave.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
         csv: The format of CSV files.
 
@@ -72,6 +72,8 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
 
 
 def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat) -> Source:
+    if isinstance(source, Source):
+        return source
     # Library types are recognised by their modules' names, so that no library is imported for it.
     module = type(source).__module__.partition(".")[0]
     kind = type(source).__name__

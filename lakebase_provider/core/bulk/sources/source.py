@@ -63,6 +63,8 @@ class Source:
         description: What it is, for logs, such as ``"Polars LazyFrame"``.
         column_names: Names of its columns; None for rows that only have positions.
         schema: Arrow schema; None for Python rows, whose types show only as they arrive.
+        describe: Returns the schema that a table for the named columns needs, found in their values; None if
+            `schema` has it, or if nothing shows it before the rows arrive.
         void: Names of columns that hold only NULL and fit a column of any type.
         width: How many columns, where known before the first batch.
         json: Whether text for array columns may be JSON.
@@ -82,7 +84,9 @@ class Source:
         void: frozenset[str] = frozenset(),
         json: bool = False,
         row_name: Callable[[int], str] | None = None,
+        describe: Callable[[Sequence[str]], pa.Schema] | None = None,
     ) -> None:
+        self.describe = describe
         self.void = void
         self.json = json
         self.row_name = row_name
@@ -127,6 +131,7 @@ class Source:
             void=self.void,
             json=self.json,
             row_name=self.row_name,
+            describe=self.describe,
         )
 
     @property
@@ -139,9 +144,10 @@ class Source:
         return pa.schema([pa.field(f.name, pa.null()) if f.name in self.void else f for f in self.schema])
 
     def close(self) -> None:
-        """Close what opening it opened; a cursor or file that the caller opened stays open."""
-        if self._close is not None:
-            self._close()
+        """Close what opening it opened, if it is open; a cursor or file of the caller's own stays open."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
     def __enter__(self) -> Source:
         return self

@@ -1,67 +1,68 @@
-"""A table for what is to be loaded: an Arrow schema's columns as Postgres columns."""
+"""A table for what is to be loaded: a source's columns as Postgres columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.sql.names import identifier
-from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
-from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Source
-from lakebase_provider.core.bulk.types.arrow import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
-from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 from lakebase_provider.core.errors.remedy import Remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Precision that means a numeric without bounds: Arrow has none, and nobody declares all its digits.
-_ANY_PRECISION = 76
+
+def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[dict[str, str], Source]:
+    """The columns that hold a source's rows, by name with their types as Postgres writes them.
+
+    Args:
+        source: The source; of one whose types show only as rows come, the first batch is read.
+        columns: The names of the columns that rows without names have.
+
+    Returns:
+        The columns, and the same source with all its rows.
+
+    Raises:
+        ConfigError: The source does not tell its columns, a name is none, or a type has no counterpart.
+        ColumnMismatchError: It has no columns, or its values do not show a column's type.
+    """
+    schema, source = _described(source, columns)
+    if not schema.names:
+        raise ColumnMismatchError("The source has no columns.", remedy="Give rows that have some.")
+    found = {identifier(field.name): _type_of(field.type, field.name) for field in schema}
+    return found, source
 
 
 def create_table(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    schema: pa.Schema,
-    *,
-    keys: Sequence[str] = (),
+    connection: psycopg.Connection[Any], name: TableName, columns: Mapping[str, str], keys: Sequence[str]
 ) -> Table:
-    """Create a table for an Arrow schema, if none has that name.
+    """Create a table.
 
     Args:
         connection: The connection whose transaction it becomes part of.
         name: The table's name.
-        schema: Names and types of its columns.
+        columns: By name of each column, its type as SQL writes it.
         keys: Names of the primary key's columns; no primary key if empty.
 
-    Returns:
-        The table as the catalog describes it; it may have existed.
-
     Raises:
-        ConfigError: A name is invalid, or a type has no counterpart.
-        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
+        ColumnMismatchError: A key is not among the columns.
     """
-    names = [identifier(column) for column in schema.names]
-    twice = sorted({column for column in names if names.count(column) > 1})
-    if not names or twice:
-        what = f"has {', '.join(map(repr, twice))} twice" if twice else "has no columns"
-        raise ColumnMismatchError(f"The source {what}: cannot create table {name} for it.")
-    missing = [key for key in keys if key not in names]
-    if missing:
+    if missing := [key for key in keys if key not in columns]:
         raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
     parts: list[sql.Composable] = [
-        sql.SQL("{} {}").format(sql.Identifier(field.name), sql.SQL(_type_of(field.type, field.name)))
-        for field in schema
+        # A type is one of the house's own words, or as the server has quoted it.
+        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_name))
+        for column, type_name in columns.items()
     ]
     if keys:
         parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
@@ -95,7 +96,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _type_of(kind.value_type, column)
     if types.is_decimal(kind):
-        if kind.precision == _ANY_PRECISION:
+        if kind.precision == ANY_PRECISION:
             return "numeric"
         # A negative scale counts zeros before the point.
         return f"numeric({kind.precision + max(-kind.scale, 0)},{max(kind.scale, 0)})"
@@ -123,41 +124,6 @@ def _type_of(kind: pa.DataType, column: str) -> str:
 _TYPES = tuple((f"is_{name}", kind.sql) for kind in KINDS for name in kind.holds)
 
 
-def ensure_table(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    source: Any,
-    *,
-    columns: Sequence[str] | None = None,
-    keys: Sequence[str] = (),
-    csv: CsvFormat = PLAIN_CSV,
-) -> tuple[Table, Source]:
-    """The table, created for the source if it is missing; and the source, opened.
-
-    Args:
-        connection: The connection whose transaction it becomes part of.
-        name: The table's name.
-        source: Rows, as :func:`~lakebase_provider.core.bulk.sources.open.open_source` takes them.
-        columns: The columns to take from the source; for rows without names, their names.
-        keys: Names of the primary key's columns.
-        csv: The format of CSV files.
-
-    Raises:
-        ConfigError: The source's columns are unknown, or a type has no counterpart.
-        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
-    """
-    opened = open_source(source, columns, csv)
-    try:
-        try:
-            return read_table(connection, name), opened
-        except TableNotFoundError:
-            schema, opened = _described(opened, columns)
-            return create_table(connection, name, schema, keys=keys), opened
-    except BaseException:
-        opened.close()
-        raise
-
-
 def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
     """The source's schema, inferred from its first batch if unknown; and the same source."""
     import pyarrow as pa
@@ -168,12 +134,23 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     if names is None:
         raise ConfigError(
             "The rows have no column names with which to create a table.",
-            remedy="Set columns=, give the rows as dicts, or create the table first.",
+            remedy=Remedy(
+                "Set columns=, give the rows as dicts, or create the table first.",
+                options=("columns",),
+                otherwise="Give rows with a schema, such as a pyarrow.RecordBatchReader.",
+            ),
         )
+    if source.describe is not None:
+        return source.describe(names), source
     batches = source.batches()
     first = next(batches, None)
     values = [()] * len(names) if first is None else first.columns
-    schema = pa.schema([(name, _inferred(name, column)) for name, column in zip(names, values, strict=True)])
+    schema = pa.schema(
+        [
+            (name, inferred_type(name, column, "the first rows"))
+            for name, column in zip(names, values, strict=True)
+        ]
+    )
     rest = batches if first is None else chain([first], batches)
     again = Source(
         source.description,
@@ -183,21 +160,3 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
         close=source.close,
     )
     return schema, again
-
-
-def _inferred(name: str, values: Any) -> pa.DataType:
-    import pyarrow as pa
-
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds == {UUID}:
-        return pa.uuid()
-    if kinds == {Decimal}:
-        # The digits of the first rows are no bound.
-        return pa.decimal256(_ANY_PRECISION, 0)
-    try:
-        return pa.array(values).type
-    except (pa.ArrowException, OverflowError) as error:
-        raise ConfigError(
-            f"The type of column {name!r} cannot be inferred from the first rows.",
-            remedy="Create the table first, or give Arrow data, whose types are known.",
-        ) from error

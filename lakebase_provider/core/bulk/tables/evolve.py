@@ -11,7 +11,8 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
 from lakebase_provider.core.bulk.types.postgres_types import of_family
-from lakebase_provider.core.database.catalog import Column, Table
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.database.catalog import Column, Table, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 #: Integers by size, with the decimal digits that each needs.
@@ -23,15 +24,8 @@ _SHORT_TEXT = re.compile(r"(character varying|character)(?:\(\d+\))?")
 _MAX_PRECISION = 1000
 
 
-def evolve(
-    connection: psycopg.Connection[Any],
-    table: Table,
-    wanted: Mapping[str, str],
-    policy: SchemaEvolution,
-    *,
-    emptied: bool = False,
-) -> list[str]:
-    """Make a table take a source's columns, in the connection's transaction.
+def needed_changes(table: Table, wanted: Mapping[str, str], policy: SchemaEvolution) -> list[str]:
+    """What is to be changed about a table for it to take a source's columns.
 
     * ``error``: nothing is changed. The source must have exactly those columns of the table that the server
       does not fill itself.
@@ -40,26 +34,23 @@ def evolve(
       bigint for integer. If there is no such type, the column's stays, and loading shows whether the values
       fit.
     * ``recreate``: the table gets the source's columns. Grants, comments and anything else attached to the
-      table or to a remaining column are kept. Only for a table that has just been emptied.
+      table or to a remaining column are kept. Only for a table without rows.
 
     Args:
-        connection: The role must own the table if anything is to change.
         table: The table as the catalog describes it.
         wanted: The type of each of the source's columns, as Postgres writes it (``numeric(10,2)``).
         policy: What may be done.
-        emptied: Whether the transaction has deleted all rows.
 
     Returns:
-        What was changed, one line each, for the log; empty if nothing was.
+        Actions of ALTER TABLE; empty if the table stays as it is.
 
     Raises:
         ColumnMismatchError: The policy does not allow what would be needed.
-        ConfigError: ``recreate`` for a table whose other rows stay.
     """
     new = [name for name in wanted if table.column(name) is None]
     left_out = [column for column in table.columns if column.name not in wanted and not _filled(column)]
     if policy == "recreate":
-        return _recreate(connection, table, wanted, emptied)
+        return [f"DROP COLUMN {_quoted(column.name)}" for column in left_out] + _recreated(table, wanted)
     if policy == "error" and (new or left_out):
         raise _mismatch(table, new, left_out)
     if required := [column for column in left_out if column.not_null]:
@@ -71,7 +62,40 @@ def evolve(
                 wider = common_type(column.type_name, wanted[column.name])
                 if wider is not None and wider != column.type_name:
                     changes.append(_retype(column.name, wider))
-    return _alter(connection, table, changes)
+    return changes
+
+
+def alter(
+    connection: psycopg.Connection[Any], table: Table, changes: Sequence[str], policy: SchemaEvolution
+) -> Table:
+    """Change a table, in the connection's transaction, as :func:`needed_changes` says.
+
+    Args:
+        connection: The role must own the table.
+        table: The table as the catalog describes it.
+        changes: The actions.
+        policy: By which they are allowed.
+
+    Returns:
+        The table as it is then.
+
+    Raises:
+        ConfigError: ``recreate`` for a table that has rows.
+    """
+    cursor, name = plain_cursor(connection), table.name.sql()
+    if policy == "recreate":
+        # A row that comes after the look would lose its values.
+        cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
+        if cursor.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(name)).rowcount:
+            raise ConfigError(
+                f"Table {table.name} has different columns from the source, and 'recreate' would change them "
+                "for the rows that stay.",
+                remedy="Use 'add' or 'widen', or 'recreate' only when the whole table is replaced.",
+            )
+    # The names are quoted, the types are the house's own words.
+    actions = sql.SQL(", ").join(map(sql.SQL, changes))
+    cursor.execute(sql.SQL("ALTER TABLE {} {}").format(name, actions))
+    return read_table(connection, table.name)
 
 
 def common_type(current: str, wanted: str) -> str | None:
@@ -130,14 +154,8 @@ def _filled(column: Column) -> bool:
     return column.generated or column.has_default
 
 
-def _recreate(
-    connection: psycopg.Connection[Any], table: Table, wanted: Mapping[str, str], emptied: bool
-) -> list[str]:
-    changes = [
-        f"DROP COLUMN {_quoted(column.name)}"
-        for column in table.columns
-        if column.name not in wanted and not _filled(column)
-    ]
+def _recreated(table: Table, wanted: Mapping[str, str]) -> list[str]:
+    changes = []
     for name, type_name in wanted.items():
         column = table.column(name)
         if column is None:
@@ -145,13 +163,7 @@ def _recreate(
         elif column.type_name != type_name:
             # There are no rows whose values would need conversion.
             changes.append(_retype(name, type_name) + f" USING NULL::{type_name}")
-    if changes and not emptied:
-        raise ConfigError(
-            f"Table {table.name} has different columns from the source, and 'recreate' would change them for "
-            "the rows that stay.",
-            remedy="Use 'add' or 'widen', or 'recreate' only when the whole table is replaced.",
-        )
-    return _alter(connection, table, changes)
+    return changes
 
 
 def _mismatch(table: Table, new: Sequence[str], left_out: Iterable[Column]) -> ColumnMismatchError:
@@ -182,11 +194,3 @@ def _add(name: str, type_name: str) -> str:
 
 def _retype(name: str, type_name: str) -> str:
     return f"ALTER COLUMN {_quoted(name)} TYPE {type_name}"
-
-
-def _alter(connection: psycopg.Connection[Any], table: Table, changes: list[str]) -> list[str]:
-    if changes:
-        # The names are quoted, and the types are this module's own words.
-        actions = sql.SQL(", ").join(sql.SQL(change) for change in changes)
-        connection.execute(sql.SQL("ALTER TABLE {} {}").format(table.name.sql(), actions))
-    return changes

@@ -30,14 +30,9 @@ from lakebase_provider.core.bulk.sources.source import Source
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
-from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table
+from lakebase_provider.core.database.catalog import Column, Table, TableName
 from lakebase_provider.core.database.refusals import typed_errors
-from lakebase_provider.core.errors import (
-    BadRowError,
-    ColumnMismatchError,
-    ConfigError,
-    TableNotFoundError,
-)
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -420,52 +415,30 @@ class _Run:
         )
 
 
-def create_for(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    query: PostgresQuery,
-    *,
-    columns: Sequence[str] | None = None,
-    keys: Sequence[str] = (),
-) -> Table:
-    """The table, created with the types of the query's columns if it is missing.
+def columns_of(
+    connection: psycopg.Connection[Any], query: PostgresQuery, columns: Sequence[str] | None = None
+) -> dict[str, str]:
+    """The columns that hold a query's rows, by name with their types as Postgres writes them.
 
     Args:
-        connection: The connection whose transaction it becomes part of.
-        name: The table's name.
+        connection: A connection to the table's server, which knows not every type of the query's.
         query: The query.
         columns: Its columns to take; None for all.
-        keys: Names of the primary key's columns.
 
     Raises:
-        ColumnMismatchError: A name occurs twice, or a key is not among the columns.
+        ColumnMismatchError: It has no columns, or two of one name.
     """
-    try:
-        return read_table(connection, name)
-    except TableNotFoundError:
-        pass
     names = [identifier(column) for column in query.source(columns).column_names or ()]
-    missing = [key for key in keys if key not in names]
-    if missing or not names:
-        what = f"no column {', '.join(map(repr, missing))}" if missing else "no columns"
-        raise ColumnMismatchError(f"The query has {what}.")
+    if not names:
+        raise ColumnMismatchError("The query has no columns.")
     types = {column.name: column.type for column in query.columns()}
-    parts: list[sql.Composable] = [
-        sql.SQL("{} {}").format(sql.Identifier(column), _type_here(connection, types[column]))
-        for column in names
-    ]
-    if keys:
-        parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
-    plain_cursor(connection).execute(
-        sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(name.sql(), sql.SQL(", ").join(parts))
-    )
-    return read_table(connection, name)
+    return {name: _type_here(connection, types[name]) for name in names}
 
 
-def _type_here(connection: psycopg.Connection[Any], of: Typed) -> sql.SQL:
+def _type_here(connection: psycopg.Connection[Any], of: Typed) -> str:
     """The type of a new column: the query's, or text if this server does not know it."""
     found = plain_cursor(connection).execute("SELECT pg_catalog.to_regtype(%s) IS NOT NULL", (of.plain_name,))
     known = (found.fetchone() or (False,))[0] and of.oid not in (2249, 2287)
     if not known:
         logger.warning("This server has no type %s: keeping its values as text.", of.name)
-    return sql.SQL(of.name if known else "text")  # as format_type has quoted it
+    return of.name if known else "text"  # as format_type has quoted it
