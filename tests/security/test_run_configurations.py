@@ -23,7 +23,6 @@ from tests.dagster.test_launchpad import (
     who,
 )
 
-
 #: Dagster's own, of a nested resource.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
