@@ -11,7 +11,7 @@ from dagster import ConfigurableResource, InitResourceContext
 from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from dagster_lakebase.resource.launchpad import MASK, secrets_behind_masks
+from dagster_lakebase.resource.launchpad import MASK, elsewhere, secrets_behind_masks
 from dagster_lakebase.resource.loans import Loans
 from dagster_lakebase.resource.sharing import Lease, new_engine
 from dagster_lakebase.resource.step_name import aname_session, current_step_name, name_session, resource_name
@@ -154,13 +154,16 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         """Check the settings and join the pool's users; nothing is opened yet.
 
         Raises:
-            ConfigError: A setting is missing, malformed or contradicts another.
+            ConfigError: A setting is missing, malformed or contradicts another; or a run's configuration
+                leads a secret elsewhere that is not its own.
         """
         self._run_id = None if context.run is None else context.run.run_id
         self._behind_masks = secrets_behind_masks(context)
-        name = resource_name(context)
+        name, refused = resource_name(context), elsewhere(context)
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
+        if refused is not None:
+            raise refused
         self._lease = Lease.acquire(self.lakebase_config, name)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -188,11 +189,19 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
         "passfile",
         "sslcert",
         "conninfo",
+        "hostaddr",
+        # Of libpq 18; and one that libpq lists nowhere, and takes for sslmode=prefer.
+        "scram_client_key",
+        "scram_server_key",
+        "requiressl",
+        "of_a_libpq_to_come",
     ],
 )
 def test_what_is_kept_from_libpq_is_given_by_no_caller(lakebase_env: LocalLakebase, parameter: str) -> None:
     with LakebaseClient(lakebase_env.config()) as client:
         with pytest.raises(ConfigError, match=f"{parameter} cannot be passed to connect"):
             client.connect(**{parameter: "x"})
+        with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
+            asyncio.run(client.aconnect(**{parameter: "x"}))
         with pytest.raises(ConfigError, match=parameter):
             client.engine(connect_args={parameter: "x"}).connect()

@@ -11,7 +11,8 @@ from lakebase_provider._airflow.connection.deployment import deployment_settings
 from lakebase_provider._airflow.connection.stored_connection import StoredConnection, with_secrets_hidden
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
-from lakebase_provider.core.config.environment import require_same_host
+from lakebase_provider.core.config.environment import read_environment, require_same_host
+from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, secrets_used
 from lakebase_provider.core.errors import ConfigError
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
@@ -58,10 +59,12 @@ class ConnectionSettings:
         with _naming(connection):
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
             extras = connection.require_extras()
-            stored = {**_set(columns), **_set(extras)}
-            self._found = {**stored, **_set(overrides)}
+            self._stored = {**_set(columns), **_set(extras)}
+            self._found = {**self._stored, **_set(overrides)}
             self._drop_untouched(extras, overrides)
-            require_same_host(_with_password(stored, connection.password), overrides)
+            whole = _with_password(self._stored, connection.password)
+            # An operator of common-sql gives the hook all that its connection holds once more, secrets too.
+            require_same_host(whole, {k: v for k, v in overrides.items() if v != whole.get(k)})
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
@@ -86,14 +89,45 @@ class ConnectionSettings:
             _add_password(found, self._connection.password)
             if found.get("application_name", _NAME) == _NAME:
                 found.pop("application_name", None)
-            said = {name: one for name, one in deployment_settings().items() if name not in found}
+            deployment = deployment_settings()
+            said = {name: one for name, one in deployment.items() if name not in found}
             found.update({name: one.value for name, one in said.items()})
             if application_name is not None:
                 found.setdefault("application_name", application_name)
             try:
-                return LakebaseConfig.from_mapping(found)
+                config = LakebaseConfig.from_mapping(found)
             except ConfigError as error:
                 raise told_where(error, said) from None
+            self._require_trusted_place(found, {name: one.value for name, one in deployment.items()})
+            return config
+
+    def _require_trusted_place(self, found: Mapping[str, object], deployment: Mapping[str, object]) -> None:
+        """Refuse what leads a secret, or the token that it mints, elsewhere than those say who gave it."""
+        used = [name for name in secrets_used(found) if name in found]
+        # Whether the column is a password or a client secret an argument may say.
+        stored = _with_password({**self._stored, "auth": found.get("auth")}, self._connection.password)
+        if used and all(name in self._found and self._found[name] != stored.get(name) for name in used):
+            # Whoever gives the hook a secret says to where it goes.
+            return
+        own = next((name for name in used if name in stored), None)
+        if own is not None:
+            name = led_elsewhere(found, {**deployment, **self._stored})
+            if name is not None:
+                raise ConfigError(
+                    f"Setting '{name}' is overridden, and '{own}' belongs to what the connection says.",
+                    remedy=f"Override '{own}' too, or set '{name}' in the connection or in another one.",
+                )
+            return
+        environment = read_environment(map(setting, DATABASE_PLACE), None)
+        # A connection that names a Databricks one beside which no server is named: the workspace says which.
+        names = DATABASE_PLACE if self.databricks_conn_id is None or "host" in found else ("sslmode",)
+        name = led_elsewhere(found, deployment, environment, names=names)
+        if name is not None:
+            raise ConfigError(
+                f"Setting '{name}' is set, and the secret that logs in there is not the connection's own.",
+                remedy=f"Drop '{name}', or put a secret beside it; or set {setting(name).env[0]} to the same "
+                "in the environment of Airflow's processes.",
+            )
 
     def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         """Forget the defaults that the form stored with every connection until it left its fields empty.

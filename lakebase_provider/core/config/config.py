@@ -382,10 +382,12 @@ class LakebaseConfig:
         Raises:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(f"The settings are a {type(mapping).__name__}, not a mapping.")
-        mapping = opaque(settings(), mapping)
-        for key in mapping:
+        found = _settings_in(mapping)
+        # It may hold secrets, and a traceback may show this frame.
+        del mapping
+        if isinstance(found, str):
+            raise ConfigError(f"The settings are a {found}, not a mapping.", remedy="Give them by name.")
+        for key in found:
             if key not in _BY_NAME:
                 known = list(_BY_NAME)
                 close = difflib.get_close_matches(str(key), known, n=1)
@@ -395,7 +397,7 @@ class LakebaseConfig:
                     if close
                     else f"The settings are: {', '.join(known)}.",
                 )
-        return cls(**{key: value for key, value in mapping.items() if value is not None and value != ""})  # type: ignore[arg-type] # each value is parsed in __post_init__
+        return cls(**{key: value for key, value in found.items() if value is not None and value != ""})  # type: ignore[arg-type] # each value is parsed in __post_init__
 
     @classmethod
     def from_uri(cls, uri: str) -> LakebaseConfig:
@@ -434,6 +436,11 @@ _CREDENTIAL_SETTINGS = (
     *("auth_type", "credential_ttl", "credential_store"),
     *(name for principal in PRINCIPALS for name in principal),
 )
+
+
+def _settings_in(mapping: object) -> dict[str, object] | str:
+    """The settings, secrets opaque; or of what is no mapping the type's name."""
+    return opaque(settings(), mapping) if isinstance(mapping, Mapping) else type(mapping).__name__
 
 
 def _uri_settings(uri: object) -> dict[str, object] | ConfigError:

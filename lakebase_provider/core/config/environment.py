@@ -36,8 +36,12 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
     if "workspace_host" in given and _leads_elsewhere(found, overrides, "workspace_host"):
         # A secret for one workspace is not sent to another.
         left_out |= {"user"}.union(*PRINCIPALS)
-    if "host" in given and _leads_elsewhere(found, overrides, "host"):
-        left_out |= {"password"}
+    for host in given & _SECRETS_OF_HOST.keys():
+        if not found.get(host):
+            # Nor is one whose host the environment does not name. A profile names its own.
+            left_out |= _SECRETS_OF_HOST[host] - {"profile"}
+        elif _leads_elsewhere(found, overrides, host):
+            left_out |= _SECRETS_OF_HOST[host]
     for mine in PRINCIPALS:
         if given.isdisjoint(mine):
             continue

@@ -19,7 +19,8 @@ ALLOWED_AUTH_TYPES = "LAKEBASE_ALLOWED_AUTH_TYPES"
 #: Profiles of the Databricks configuration file that are allowed, comma-separated.
 ALLOWED_PROFILES = "LAKEBASE_ALLOWED_PROFILES"
 
-_FROM_WEAKEST = ("require", "verify-ca", "verify-full")
+#: Values of `sslmode`.
+FROM_WEAKEST = ("require", "verify-ca", "verify-full")
 
 
 class _Config(Protocol):
@@ -45,12 +46,12 @@ def check_floors(config: _Config) -> None:
     """Raise a ConfigError if the configuration falls below what the deployment demands."""
     least = os.environ.get(LEAST_SSLMODE, "").strip()
     if least:
-        if least not in _FROM_WEAKEST:
+        if least not in FROM_WEAKEST:
             raise ConfigError(
-                f"The environment variable {LEAST_SSLMODE} is not one of {', '.join(_FROM_WEAKEST)}.",
+                f"The environment variable {LEAST_SSLMODE} is not one of {', '.join(FROM_WEAKEST)}.",
                 remedy=f"Correct {LEAST_SSLMODE} in the deployment's environment.",
             )
-        if _FROM_WEAKEST.index(config.sslmode) < _FROM_WEAKEST.index(least):
+        if FROM_WEAKEST.index(config.sslmode) < FROM_WEAKEST.index(least):
             raise _below("sslmode", config.sslmode, LEAST_SSLMODE, f"at least {least}")
     for name, value, variable in (
         ("auth_type", auth_type(config), ALLOWED_AUTH_TYPES),

@@ -23,8 +23,8 @@ from lakebase_provider.core.connect.cancel import remember
 from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.connect.network import (
     neutral_parameters,
+    refused_parameters,
     resolve,
-    surroundings,
     tls_parameters,
     warn_of_session_variables,
 )
@@ -257,11 +257,11 @@ class Connector:
         warn_of_session_variables()
         ours = self._own_arguments(location, attempts)
         assert ours.keys() == self.settled
-        twice = (self.settled | surroundings()) & parameters.keys()
-        if twice:
+        refused = refused_parameters(parameters)
+        if refused:
             raise ConfigError(
-                f"The connection's {', '.join(sorted(twice))} cannot be passed to connect().",
-                remedy="Set it in the configuration.",
+                f"The connection's {', '.join(refused)} cannot be given to connect().",
+                remedy="Set it in the configuration, if it is a setting.",
             )
         arguments = {**neutral_parameters(), **parameters, **ours}
         for name, value in arguments.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,6 +60,12 @@ _NEUTRAL = {
 
 #: Settings with which a service file could end a live link or keep a dead one. A caller may set others.
 _LINK = {"keepalives": "1", "tcp_user_timeout": "0"}
+#: What a caller may give: psycopg's own arguments, and what says of a link when it is dead.
+_OF_A_CALLER = {
+    *("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"),
+    *_LINK,
+    *("keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name"),
+}
 
 #: Variables from which libpq takes a session setting although no connection parameter has its name. It sends
 #: them after `options`, and then the server cannot be told to forget them.
@@ -90,10 +96,13 @@ def warn_of_session_variables() -> None:
         )
 
 
-def surroundings() -> frozenset[str]:
-    """Names of libpq's parameters that neither the environment nor a caller may set."""
-    # These are psycopg's and libpq's ways to add others.
-    return frozenset(_NEUTRAL) | {"service", "servicefile", "conninfo"}
+def refused_parameters(given: Iterable[str]) -> list[str]:
+    """Which arguments of ``connect`` no caller may give.
+
+    What is not known to be harmless is refused, for libpq learns new ones, and takes some that it lists
+    nowhere (``requiressl``); several of them lead a password elsewhere, or let it go without TLS.
+    """
+    return sorted(set(given) - _OF_A_CALLER)
 
 
 def tls_parameters(config: LakebaseConfig) -> dict[str, str]:

@@ -39,6 +39,7 @@ from lakebase_provider.core.errors.texts import classify_control_plane
 from lakebase_provider.core.errors.tracebacks import without_locals
 from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.http_limits import Limit, limit_sockets, within
+from lakebase_provider.core.workspace.surroundings import BY_WORKSPACE, environment_is_for
 from lakebase_provider.version import __version__
 
 if TYPE_CHECKING:
@@ -107,17 +108,6 @@ class SdkTransport:
         return self._api
 
 
-def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
-    """Whether the environment names a workspace, and the configuration another one."""
-    theirs = os.environ.get("DATABRICKS_HOST")
-    if config.workspace_host is None or not theirs:
-        return False
-    try:
-        return str(allowed_origin(theirs)) != config.workspace_host
-    except HostRefusedError:
-        return True
-
-
 def _checked_config(config: LakebaseConfig) -> type[Config]:
     """The SDK's configuration, with its host checked before a secret is sent there."""
     from databricks.sdk.core import Config
@@ -128,9 +118,13 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
         for attribute in Config.attributes()
         if getattr(attribute, "auth", None) and attribute.env
     }
-    given = _sdk_arguments(config).keys()
-    # They belong to another workspace, whatever this one's authentication.
-    foreign = credentials.keys() - given if environment_is_of_another_workspace(config) else set()
+    # Names another workspace's secrets.
+    credentials["profile"] = "DATABRICKS_CONFIG_PROFILE"
+    # They are of another workspace, whatever this one is authenticated by.
+    foreign = set() if environment_is_for(config) else credentials.keys() - _sdk_arguments(config).keys()
+    if config.auth_type in BY_WORKSPACE:
+        # They say which identity of this machine it is, and are no secret.
+        foreign -= {"azure_use_msi", "azure_client_id", "azure_tenant_id"}
 
     class CheckedConfig(Config):
         def _load_from_env(self) -> None:

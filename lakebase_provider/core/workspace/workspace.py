@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import configparser
 import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
 from lakebase_provider.core.config.resource_names import NameRefusedError, endpoint_path, instance_path
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
-from lakebase_provider.core.workspace.sdk import SdkTransport, environment_is_of_another_workspace
+from lakebase_provider.core.workspace.sdk import SdkTransport
+from lakebase_provider.core.workspace.surroundings import config_file, require_own_workspace
 
 logger = logging.getLogger(__name__)
 
 #: databricks-sdk's variables that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
-
-#: What a configuration itself must hold for each authentication; databricks-sdk also looks elsewhere.
-_OWN_SECRET = {"pat": "token", "oauth-m2m": "client_secret", "azure-client-secret": "azure_client_secret"}
-#: Authentications that keep one secret per workspace, or one that belongs to no workspace.
-_BY_WORKSPACE = ("databricks-cli", "external-browser", "azure-cli", "azure-msi")
-#: Keys of a profile; one of them determines the authentication.
-_PROFILE_SECRETS = ("token", "client_secret", "azure_client_secret", "password", "auth_type")
 
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
@@ -112,64 +103,14 @@ def require_workspace_credentials(config: LakebaseConfig) -> None:
     The environment's do not count if they belong to another workspace: databricks-sdk would send the
     environment's secret to whatever host the configuration names.
     """
-    if environment_is_of_another_workspace(config) and not _brings_its_own(config):
-        raise ConfigError(
-            "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
-            remedy="Set client_id and client_secret, token or profile together with workspace_host, and no "
-            "auth_type.",
-        )
-    if config.profile is not None and not _profile_is_for(config.profile, config.workspace_host):
-        raise ConfigError(
-            f"The profile {config.profile!r} is for a workspace other than 'workspace_host'.",
-            remedy="Remove workspace_host: the profile has its own.",
-        )
+    require_own_workspace(config)
     if any(
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)
     ):
         return
     ambient = any(name.startswith(("DATABRICKS_", "ARM_")) for name in os.environ.keys() - _NO_CREDENTIALS)
-    if not ambient and not _config_file().is_file():
+    if not ambient and not config_file().is_file():
         raise ConfigError(
             "There are no workspace credentials: 'client_id' and 'client_secret' are missing.",
             remedy="Set client_id and client_secret of a service principal, or token, or profile.",
         )
-
-
-def _config_file() -> Path:
-    return Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
-
-
-def _brings_its_own(config: LakebaseConfig) -> bool:
-    """Whether the configuration authenticates with its own settings."""
-    if config.auth_type is None:
-        own = any(getattr(config, name) for name in _OWN_SECRET.values())
-        return own or (config.profile is not None and _profile_has_secret(config.profile))
-    if config.auth_type in _OWN_SECRET:
-        own = getattr(config, _OWN_SECRET[config.auth_type]) is not None
-        return own or (config.profile is not None and _profile_has_secret(config.profile))
-    return config.auth_type in _BY_WORKSPACE
-
-
-def _profile_has_secret(profile: str) -> bool:
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(_config_file())
-        return any(parser.get(profile, key, fallback="") for key in _PROFILE_SECRETS)
-    except (configparser.Error, OSError, UnicodeError):
-        return False
-
-
-def _profile_is_for(profile: str, workspace_host: str | None) -> bool:
-    """Whether the secrets of a profile may go to that host: it is the profile's own, if it names one."""
-    if workspace_host is None:
-        return True
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(_config_file())
-        host = parser.get(profile, "host", fallback=workspace_host)
-        return str(allowed_origin(host)) == workspace_host
-    except HostRefusedError:
-        return False
-    except (configparser.Error, OSError, UnicodeError):
-        # The SDK cannot read it either, and reports it.
-        return True
