@@ -23,10 +23,18 @@ _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 class Holder:
     """Which connection has a session at the moment: each loan of it is another one."""
 
-    __slots__ = ("__weakref__", "connection")
+    __slots__ = ("__weakref__", "connection", "in_steps")
 
     def __init__(self, connection: object) -> None:
         self.connection: ref[Any] = ref(connection)
+        #: Whether the connection's `wait` is at steps of psycopg's, of which it knows what they are.
+        self.in_steps = False
+
+    def note_raw_use(self) -> None:
+        """libpq's object was used past psycopg, and the session may not be what it was."""
+        connection = self.connection()
+        if connection is not None:
+            connection._touched = connection._used = True
 
 
 # A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.

@@ -10,10 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
-from psycopg import generators, sql
 from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.pq.misc import PGnotify
 from psycopg.rows import Row, TupleRow, tuple_row
@@ -32,16 +31,18 @@ from lakebase_provider.core.connect.pools.lending import (
     closed_connection,
     forget_session,
 )
+from lakebase_provider.core.connect.pools.sessions import (
+    RESET_SESSION,
+    exchange,
+    interrupted,
+    name_statement,
+    noting,
+    set_silently,
+)
 from lakebase_provider.core.errors.server_ends import typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: What a borrower may have left behind in the session. DISCARD ALL does not run beside a ROLLBACK.
-_RESET_SESSION = (
-    b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
-    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
-)
 
 #: What a borrower may have set on a connection without a word to the server, and what it was before.
 _SETTINGS: dict[str, Any] = {
@@ -133,8 +134,8 @@ class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
 class _Tracked(psycopg.BaseConnection[TupleRow]):
     """What the connections of both kinds share: whether anything may have changed the session.
 
-    All that talks to the server goes through ``wait``, as steps. Those that are not known to leave the
-    session as it was make it a used one.
+    All that talks to the server goes through ``wait``, as steps, or past it, by libpq's object itself. What
+    is not known to leave the session as it was makes it a used one.
     """
 
     last_used: float = 0.0
@@ -151,8 +152,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _restored: bytes = b""
     #: The same for all connections that have the session one after another.
     _holder: Holder
-    #: libpq's object of the connection that opened the session, if that was another one.
-    _opened_with: PGconn | None
+    #: libpq's object that the session was opened with.
+    _opened_with: PGconn
     _settings: ClassVar[dict[str, Any]]
     _state_size: ClassVar[int]
     lock: Any
@@ -160,11 +161,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._holder = Holder(self)
-        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self.answer_timeout = self._lender = self._harmless = None
         self._touched = self._used = False
         self._blocks = 0
         pgconn.notice_handler = partial(_tell_notice, self._holder)
         pgconn.notify_handler = partial(_tell_notify, self._holder)
+        # libpq tells notices to the object that the session was opened with, which has it no more.
+        self.pgconn, self._opened_with = noting(pgconn, self._holder), pgconn
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -177,13 +180,14 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         self._harmless = steps
         return steps
 
-    def _note(self, steps: Generator[Any, Any, Any]) -> None:
+    def _note(self, steps: Generator[Any, Any, Any]) -> Holder:
         self._require_lent()
         self._touched = True
         if steps is self._harmless:
             self._harmless = None
         else:
             self._used = True
+        return self._holder
 
     def _start_query(self) -> Generator[Any, Any, None]:
         # By which every cursor of every kind begins a statement, and nothing ends a transaction.
@@ -215,7 +219,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         """What undoes what a borrower did; nothing if he left no trace."""
         statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
         if self._used:
-            statements.append(_RESET_SESSION + self._restored)
+            statements.append(RESET_SESSION + self._restored)
         elif self._prepared._names or self._prepared._to_flush:
             # Of a statement that he read with often. To the next borrower it would be of no use but for that
             # one statement, and whoever alters what it reads would break it in the middle of a transaction.
@@ -257,6 +261,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             # What came for the borrower's channels, and waits to be asked for.
             while self.pgconn.notifies() is not None:
                 pass
+            set_silently(self.pgconn, "notify_handler", partial(_tell_notify, self._holder))
 
     # The end of a loan.
 
@@ -354,9 +359,10 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._note(gen)
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -364,6 +370,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     def set_autocommit(self, value: bool) -> None:
         """psycopg's ``set_autocommit``, at once where there is no transaction."""
@@ -409,7 +417,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     def name_session(self, name: str) -> None:
         """Let pg_stat_activity show a name until the connection is handed back.
@@ -423,7 +431,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session, in one round trip at most.
@@ -438,12 +446,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
             # Airflow's task timeout; waiting for the statement's end here could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -480,9 +488,10 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._note(gen)
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -490,6 +499,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     async def __aenter__(self) -> Self:
         """Begin a block at whose end the connection is committed or rolled back, and closed."""
@@ -528,7 +539,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        await self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     async def name_session(self, name: str) -> None:
         """Let pg_stat_activity show a name until the connection is handed back.
@@ -542,7 +553,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session, in one round trip at most.
@@ -555,12 +566,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return
         if status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -582,19 +593,3 @@ _STATE = frozenset(vars(closed_connection(LakebaseConnection))) | {
     *_WORK,
 }
 _Tracked._state_size = len(_STATE)
-
-
-def _interrupted() -> psycopg.OperationalError:
-    return psycopg.OperationalError("a statement was interrupted and is cancelled")
-
-
-def _exchange(connection: _Tracked, statements: bytes) -> Generator[Any, Any, None]:
-    """Statements past psycopg's transaction handling, as a generator that ``wait`` of either kind drives."""
-    connection.pgconn.send_query(statements)
-    for result in (yield from generators.execute(connection.pgconn)):
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.OperationalError(result.get_error_message())
-
-
-def _name_statement(connection: _Tracked, name: str) -> bytes:
-    return sql.SQL("SET application_name = {}").format(name).as_bytes(connection)
