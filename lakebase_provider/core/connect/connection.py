@@ -6,15 +6,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn, PGresult
-from psycopg.pq.misc import PGnotify
+from psycopg.pq.abc import PGconn
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.connect.cancel import Holder, require_may_begin, statement_was_canceled
@@ -39,7 +37,7 @@ from lakebase_provider.core.connect.pools.sessions import (
     noting,
     set_silently,
 )
-from lakebase_provider.core.errors.server_ends import typed_end
+from lakebase_provider.core.errors.server_ends import strike_out, typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,8 +162,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         self.answer_timeout = self._lender = self._harmless = None
         self._touched = self._used = False
         self._blocks = 0
-        pgconn.notice_handler = partial(_tell_notice, self._holder)
-        pgconn.notify_handler = partial(_tell_notify, self._holder)
+        pgconn.notice_handler = self._holder.tell_notice
+        pgconn.notify_handler = self._holder.tell_notify
         # libpq tells notices to the object that the session was opened with, which has it no more.
         self.pgconn, self._opened_with = noting(pgconn, self._holder), pgconn
 
@@ -194,6 +192,14 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         self._require_lent()
         require_may_begin()
         return super()._start_query()
+
+    def _exec_command(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # psycopg logs some of these errors itself, and raises them not.
+        try:
+            return (yield from super()._exec_command(*args, **kwargs))
+        except psycopg.Error as error:
+            strike_out(error)
+            raise
 
     # What ends a transaction, or sets how the next one begins, changes the session no further.
 
@@ -228,6 +234,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _told(self, error: psycopg.Error) -> psycopg.Error | None:
         """What to raise in place of the server's error; None for the error itself."""
+        strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
             statement_was_canceled(error)
         elif isinstance(error, psycopg.errors.FeatureNotSupported):
@@ -261,7 +268,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             # What came for the borrower's channels, and waits to be asked for.
             while self.pgconn.notifies() is not None:
                 pass
-            set_silently(self.pgconn, "notify_handler", partial(_tell_notify, self._holder))
+            set_silently(self.pgconn, "notify_handler", self._holder.tell_notify)
 
     # The end of a loan.
 
@@ -574,14 +581,6 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
                 await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
-
-
-def _tell_notice(holder: Holder, result: PGresult) -> None:
-    psycopg.BaseConnection._notice_handler(holder.connection, result)
-
-
-def _tell_notify(holder: Holder, notify: PGnotify) -> None:
-    psycopg.BaseConnection._notify_handler(holder.connection, notify)
 
 
 #: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.

@@ -58,4 +58,4 @@ def _install() -> None:
             return adapter
 
         get_adapter.is_of_lakebase = True  # type: ignore[attr-defined]
-        Session.get_adapter = get_adapter  # type: ignore[method-assign,assignment]
+        Session.get_adapter = get_adapter  # type: ignore[method-assign]

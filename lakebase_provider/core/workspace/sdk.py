@@ -94,11 +94,13 @@ class SdkTransport:
             _filter_logs()
             checked = _checked_config(self._config)
             # In a thread of the SDK's own, signing in again would be held to nothing.
-            sync = {"disable_async_token_refresh"} & vars(checked.__mro__[1]).keys()
+            sync: dict[str, Any] = {}
+            if hasattr(checked, "disable_async_token_refresh"):
+                sync["disable_async_token_refresh"] = True
             fresh = ApiClient(
                 checked(
                     **_sdk_arguments(self._config),
-                    **dict.fromkeys(sync, True),
+                    **sync,
                     http_timeout_seconds=self._timeout,
                     retry_timeout_seconds=_SDK_RETRY_SECONDS,
                     product="lakebase-provider",
