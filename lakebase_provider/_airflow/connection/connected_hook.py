@@ -272,7 +272,7 @@ class ConnectedHook(DbApiHook):
         """Log nothing: with `enable_log_db_messages`, notices are logged as they arrive."""
 
     def _log_notice(self, notice: Diagnostic) -> None:
-        self.log.info("%s: %s", notice.severity, (notice.message_primary or "").strip())
+        self.log.info("%s: %s", notice.severity, redacted(notice.message_primary or "").strip())
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override] # common-sql annotates it not
         """Check every stage from the name to a write; what the "Test" button of the connection shows.

@@ -10,6 +10,8 @@ from weakref import ref
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+from psycopg.pq.misc import PGnotify
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.errors.sqlstates import timed_out
@@ -23,10 +25,26 @@ _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 class Holder:
     """Which connection currently has a session: each loan is a different one."""
 
-    __slots__ = ("__weakref__", "connection")
+    __slots__ = ("__weakref__", "connection", "in_steps")
 
     def __init__(self, connection: object) -> None:
         self.connection: ref[Any] = ref(connection)
+        #: Whether the connection's `wait` is at steps of psycopg's, of which it knows what they are.
+        self.in_steps = False
+
+    def tell_notice(self, result: PGresult) -> None:
+        """Hand a notice to who has the session."""
+        psycopg.BaseConnection._notice_handler(self.connection, result)
+
+    def tell_notify(self, notify: PGnotify) -> None:
+        """Hand a notification to who has the session."""
+        psycopg.BaseConnection._notify_handler(self.connection, notify)
+
+    def note_raw_use(self) -> None:
+        """libpq's object was used past psycopg, and the session may not be what it was."""
+        connection = self.connection()
+        if connection is not None:
+            connection._touched = connection._used = True
 
 
 # A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.

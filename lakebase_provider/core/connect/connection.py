@@ -6,16 +6,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
-from psycopg import generators, sql
 from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn, PGresult
-from psycopg.pq.misc import PGnotify
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.connect.cancel import Holder, require_may_begin, statement_was_canceled
@@ -32,18 +29,20 @@ from lakebase_provider.core.connect.pools.lending import (
     closed_connection,
     forget_session,
 )
-from lakebase_provider.core.errors.server_ends import typed_end
+from lakebase_provider.core.connect.pools.sessions import (
+    RESET_SESSION,
+    exchange,
+    interrupted,
+    name_statement,
+    noting,
+    set_silently,
+)
+from lakebase_provider.core.errors.server_ends import strike_out, typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: What a borrower may have left behind in the session. DISCARD ALL cannot run together with a ROLLBACK.
-_RESET_SESSION = (
-    b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
-    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
-)
-
-#: What a borrower may have set on a connection without telling the server, and its initial value.
+#: What a borrower may have set on a connection without a word to the server, and what it was before.
 _SETTINGS: dict[str, Any] = {
     "row_factory": tuple_row,
     "_adapters": None,
@@ -133,8 +132,8 @@ class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
 class _Tracked(psycopg.BaseConnection[TupleRow]):
     """What both kinds of connections share: whether anything may have changed the session.
 
-    Everything that talks to the server goes through ``wait``, as steps. Unless they are known to leave the
-    session unchanged, it counts as used.
+    All that talks to the server goes through ``wait``, as steps, or past it, by libpq's object itself. What
+    is not known to leave the session as it was makes it a used one.
     """
 
     last_used: float = 0.0
@@ -151,8 +150,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _restored: bytes = b""
     #: Shared by all connections that have the session one after another.
     _holder: Holder
-    #: libpq's object of the connection that opened the session, if it was a different one.
-    _opened_with: PGconn | None
+    #: libpq's object that the session was opened with.
+    _opened_with: PGconn
     _settings: ClassVar[dict[str, Any]]
     _state_size: ClassVar[int]
     lock: Any
@@ -160,11 +159,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._holder = Holder(self)
-        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self.answer_timeout = self._lender = self._harmless = None
         self._touched = self._used = False
         self._blocks = 0
-        pgconn.notice_handler = partial(_tell_notice, self._holder)
-        pgconn.notify_handler = partial(_tell_notify, self._holder)
+        pgconn.notice_handler = self._holder.tell_notice
+        pgconn.notify_handler = self._holder.tell_notify
+        # libpq tells notices to the object that the session was opened with, which has it no more.
+        self.pgconn, self._opened_with = noting(pgconn, self._holder), pgconn
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -177,13 +178,14 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         self._harmless = steps
         return steps
 
-    def _note(self, steps: Generator[Any, Any, Any]) -> None:
+    def _note(self, steps: Generator[Any, Any, Any]) -> Holder:
         self._require_lent()
         self._touched = True
         if steps is self._harmless:
             self._harmless = None
         else:
             self._used = True
+        return self._holder
 
     def _start_query(self) -> Generator[Any, Any, None]:
         # Every cursor starts a statement through this, but nothing ends a transaction through it.
@@ -191,7 +193,15 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         require_may_begin()
         return super()._start_query()
 
-    # Ending a transaction, or setting how the next one begins, does not change the session further.
+    def _exec_command(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # psycopg logs some of these errors itself, and raises them not.
+        try:
+            return (yield from super()._exec_command(*args, **kwargs))
+        except psycopg.Error as error:
+            strike_out(error)
+            raise
+
+    # What ends a transaction, or sets how the next one begins, changes the session no further.
 
     def _commit_gen(self) -> Generator[Any, Any, None]:
         return self._without_trace(super()._commit_gen())
@@ -215,7 +225,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         """Statements that undo what a borrower did; empty if there is no trace."""
         statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
         if self._used:
-            statements.append(_RESET_SESSION + self._restored)
+            statements.append(RESET_SESSION + self._restored)
         elif self._prepared._names or self._prepared._to_flush:
             # Prepared because the borrower read with it often. For the next borrower it would only help with
             # that one statement, and altering what it reads would break it in the middle of a transaction.
@@ -223,7 +233,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         return b"; ".join(statements)
 
     def _told(self, error: psycopg.Error) -> psycopg.Error | None:
-        """What to raise instead of the server's error; None for the error itself."""
+        """What to raise in place of the server's error; None for the error itself."""
+        strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
             statement_was_canceled(error)
         elif isinstance(error, psycopg.errors.FeatureNotSupported):
@@ -257,6 +268,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             # Notifications on the borrower's channels that wait to be fetched.
             while self.pgconn.notifies() is not None:
                 pass
+            set_silently(self.pgconn, "notify_handler", self._holder.tell_notify)
 
     # The end of a loan.
 
@@ -353,10 +365,11 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, through which everything goes that talks to the server."""
-        self._note(gen)
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -364,6 +377,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     def set_autocommit(self, value: bool) -> None:
         """psycopg's ``set_autocommit``, without waiting if there is no transaction."""
@@ -409,7 +424,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -423,7 +438,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -438,12 +453,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             # psycopg cancels the statement for Ctrl-C, but not for other exceptions from a signal handler,
             # such as Airflow's task timeout; waiting here for the statement to end could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -479,10 +494,11 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, through which everything goes that talks to the server."""
-        self._note(gen)
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -490,6 +506,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     async def __aenter__(self) -> Self:
         """Begin a block at whose end the connection is committed or rolled back, and closed."""
@@ -528,7 +546,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        await self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     async def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -542,7 +560,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -555,25 +573,17 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return
         if status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
 
-def _tell_notice(holder: Holder, result: PGresult) -> None:
-    psycopg.BaseConnection._notice_handler(holder.connection, result)
-
-
-def _tell_notify(holder: Holder, notify: PGnotify) -> None:
-    psycopg.BaseConnection._notify_handler(holder.connection, notify)
-
-
-#: What belongs to a session, whoever has it: what psycopg, its pool and we know about a connection.
+#: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
 _STATE = frozenset(vars(closed_connection(LakebaseConnection))) | {
     "_created_at",
     "_expire_at",
@@ -582,19 +592,3 @@ _STATE = frozenset(vars(closed_connection(LakebaseConnection))) | {
     *_WORK,
 }
 _Tracked._state_size = len(_STATE)
-
-
-def _interrupted() -> psycopg.OperationalError:
-    return psycopg.OperationalError("a statement was interrupted and is cancelled")
-
-
-def _exchange(connection: _Tracked, statements: bytes) -> Generator[Any, Any, None]:
-    """Statements that bypass psycopg's transaction handling, as a generator for either kind of ``wait``."""
-    connection.pgconn.send_query(statements)
-    for result in (yield from generators.execute(connection.pgconn)):
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.OperationalError(result.get_error_message())
-
-
-def _name_statement(connection: _Tracked, name: str) -> bytes:
-    return sql.SQL("SET application_name = {}").format(name).as_bytes(connection)

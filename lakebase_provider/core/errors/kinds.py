@@ -45,6 +45,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.remedy import Remedy, offered
 
 
@@ -75,6 +76,8 @@ class LakebaseError(Exception):
         retry_after: float | None = None,
         retryable: bool | None = None,
     ) -> None:
+        # Whatever of it a server or a library said may repeat a secret.
+        message = redacted(message)
         super().__init__(message)
         if retryable is not None:
             self.retryable = retryable

@@ -6,7 +6,7 @@ psycopg's class and this package's, for code that expects either.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -16,6 +16,7 @@ from lakebase_provider.core.errors import (
     SessionEndedError,
     StatementTimeoutError,
 )
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
 
 
@@ -63,6 +64,25 @@ ENDS: dict[str, _End] = {
     ),
     "57P01": _End(SessionTerminated, "The server ended the session"),
 }
+
+
+def strike_out(error: psycopg.Error) -> None:
+    """Take secrets that the server repeats out of its error: out of the text, and of what `diag` tells.
+
+    An error that holds none stays as it is, with its result.
+    """
+    text = str(error)
+    shown = redacted(text)
+    if shown != text:
+        error.args = (shown, *error.args[1:])
+    if error._info is None:
+        return
+    fields: Any = psycopg.errors._info_to_dict(error._info)
+    held = {field: value for field, value in fields.items() if value}
+    texts = {field: redacted(value.decode("utf-8", "surrogateescape")) for field, value in held.items()}
+    clean = {field: text.encode("utf-8", "surrogateescape") for field, text in texts.items()}
+    if clean != held:
+        error._info = {**fields, **clean}
 
 
 def typed_end(error: psycopg.Error) -> psycopg.Error | None:

@@ -235,16 +235,23 @@ def _timestamp(fields: Answer, name: str) -> float:
     text = fields.text(name)
     if text is None:
         raise fields.error(name, "is missing")
-    try:
-        # Only ASCII digits, and not so many that parsing takes time.
-        if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
-            raise ValueError
-        # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
-        head, dot, tail = text.replace("Z", "+00:00").partition(".")
-        if dot:
-            digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
-            tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
-        moment = datetime.fromisoformat(head + dot + tail)
-    except ValueError:
-        raise fields.error(name, "is not a valid time") from None
+    moment = _moment(text)
+    if moment is None:
+        # Not within the handling of Python's error, which repeats the text and would be the context.
+        raise fields.error(name, "is no readable time")
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _moment(text: str) -> datetime | None:
+    # Digits of ASCII alone, and not so many that they take time to read.
+    if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
+        return None
+    # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
+    head, dot, tail = text.replace("Z", "+00:00").partition(".")
+    if dot:
+        digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+        tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
+    try:
+        return datetime.fromisoformat(head + dot + tail)
+    except ValueError:
+        return None

@@ -10,11 +10,9 @@ at that host (a client secret, an id token and a browser's sign-in go there). An
 limits of :mod:`.http_limits`, and no redirect is followed, since it would move the request, and trust in its
 answer, elsewhere.
 
-We cannot control what some authentications send to other servers, whose addresses are built into the SDK or
-set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli), nor the
-duration and size of discovery and sign-in answers: the SDK fetches those with functions that take no session.
-Callers do not wait for them beyond the deadlines of :mod:`lakebase_provider.core.tokens.cache` and
-:mod:`lakebase_provider.core.connect.target`.
+Not in our hands is what some authentications send to servers of others, whose addresses are built into the
+SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli);
+the limits hold for it, too.
 """
 
 from __future__ import annotations
@@ -35,10 +33,12 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     NotAuthenticatedError,
 )
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.texts import classify_control_plane
 from lakebase_provider.core.errors.tracebacks import without_locals
 from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.http_limits import Limit, limit_sockets, within
+from lakebase_provider.core.workspace.limited_requests import limited_requests
 from lakebase_provider.core.workspace.surroundings import BY_WORKSPACE, environment_is_for
 from lakebase_provider.version import __version__
 
@@ -84,7 +84,7 @@ class SdkTransport:
         Raises:
             LakebaseError: The workspace refused or could not be reached.
         """
-        with _classified(what, self._config):
+        with _classified(what, self._config), limited_requests(_limited_adapter()(self._timeout)):
             return self._api_client().do(method, path, body=dict(body) if body else None)
 
     def _api_client(self) -> ApiClient:
@@ -92,18 +92,22 @@ class SdkTransport:
         if self._api is None or self._pid != os.getpid():
             from databricks.sdk.core import ApiClient
 
-            # Adding it again has no effect.
-            logging.getLogger("databricks.sdk").addFilter(_without_bodies)
+            _filter_logs()
+            checked = _checked_config(self._config)
+            # In a thread of the SDK's own, signing in again would be held to nothing.
+            sync: dict[str, Any] = {}
+            if hasattr(checked, "disable_async_token_refresh"):
+                sync["disable_async_token_refresh"] = True
             fresh = ApiClient(
-                _checked_config(self._config)(
+                checked(
                     **_sdk_arguments(self._config),
+                    **sync,
                     http_timeout_seconds=self._timeout,
                     retry_timeout_seconds=_SDK_RETRY_SECONDS,
                     product="lakebase-provider",
                     product_version=__version__,
                 )
             )
-            _limit_session(fresh, self._timeout)
             self._api, self._pid = fresh, os.getpid()
         return self._api
 
@@ -148,7 +152,12 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
 
         def _resolve_host_metadata(self) -> None:
             self._check_host()
+            given = self.discovery_url
             super()._resolve_host_metadata()
+            if self.host and self.discovery_url != given:
+                # Nobody asks a server that another one names.
+                url = {"oidc_endpoint": str(self.discovery_url).split("/.well-known/")[0]}
+                Answer(url, "its OAuth server").url_at(allowed_origin(self.host), "oidc_endpoint")
 
         def _check_host(self) -> None:
             if self.host:
@@ -192,15 +201,6 @@ def _checked_endpoints(host: str, found: OidcEndpoints | None) -> OidcEndpoints 
     if not endpoints.token_endpoint:
         raise answer.error("token_endpoint", "is missing")
     return endpoints
-
-
-def _limit_session(api: ApiClient, timeout: float) -> None:
-    """Apply the limits to a client's requests, and follow no redirects."""
-    session: requests.Session = api._api_client._session
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, _limited_adapter()(timeout))
-    # The first redirect is one too many.
-    session.max_redirects = 0
 
 
 def _limited_adapter() -> Callable[[float], HTTPAdapter]:
@@ -251,12 +251,20 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
     return LimitedAdapter
 
 
-def _without_bodies(record: logging.LogRecord) -> bool:
-    """Keep bodies out of the SDK's DEBUG log: it truncates a token only after its first 96 bytes."""
+def _filter_logs() -> None:
+    # A logger's filter does not see what its children are told. Adding it again does nothing.
+    for name in ["databricks.sdk", *logging.root.manager.loggerDict]:
+        if name == "databricks.sdk" or name.startswith("databricks.sdk."):
+            logging.getLogger(name).addFilter(_told)
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Keep secrets out of the SDK's log, and bodies: it cuts a token off only after its first 96 bytes."""
     lines = record.getMessage().splitlines()
     kept = [line for line in lines if not line.startswith(("> ", "< ")) or _STATUS_LINE.match(line)]
-    if len(kept) < len(lines):
-        record.msg, record.args = "\n".join(kept), ()
+    record.msg, record.args = redacted("\n".join(kept)), ()
+    # The frames of its errors hold its arguments, and the errors what the workspace said.
+    record.exc_info = record.exc_text = None
     return True
 
 

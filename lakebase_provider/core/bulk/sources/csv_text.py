@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.csv_format import CsvFormat
 from lakebase_provider.core.bulk.files.file_faults import HEAD, not_utf8, require_text
-from lakebase_provider.core.bulk.sources.csv_rows import RowEnds
+from lakebase_provider.core.bulk.sources.csv_rows import LONGEST_ROW, RowEnds
 from lakebase_provider.core.bulk.sources.source import Source, arrow_source
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
+from lakebase_provider.core.database.catalog import require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 #: Bytes parsed at once, unless a row is longer.
 _BLOCK = 1 << 20
-#: Maximum number of bytes in a row.
-LONGEST_ROW = 1 << 28
-#: Maximum number of bytes in a header: many times the longest for which Postgres has columns.
+#: Bytes of a header, at most: many times those of the longest that Postgres has columns for.
 _HEADER = 1 << 22
+#: Columns of whose names few may be asked for.
+_NAMES = 1 << 18
 _MARK = b"\xef\xbb\xbf"
 _QUOTES = "Close the quote there, or set quote=None if quotes have no meaning in the file."
 
@@ -169,6 +170,11 @@ class _Rows:
                 f"The file {name!r} is empty.",
                 remedy="Give a CSV file with a line of column names, or header=False.",
             )
+        # Counted before they are made: millions of them take hundreds of megabytes.
+        mark = self._delimiter.encode()
+        width = 1 + sum(row.count(mark, *piece) for piece in self._ends.outside(row))
+        if width > _NAMES:
+            require_width(width, f"The file {name!r}")
         try:
             names = self._fields(row)
         except csv.Error:  # its text says that a field is larger than the module takes

@@ -10,14 +10,13 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # in the modul
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.file_faults import HEAD, require_text
+from lakebase_provider.core.bulk.sources.csv_rows import LONGEST_ROW
 from lakebase_provider.core.bulk.sources.source import ROWS, Batch, Source, arrow_source
 from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bytes of a line, at most: the server takes no value of more.
-_LINE = 1 << 30
 #: Characters after which a batch ends before it has its rows.
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
@@ -65,9 +64,10 @@ def open_json_lines(
 
 def _lines(file: io.BufferedReader) -> Iterator[str]:
     number = before = 0
-    while line := file.readline(_LINE):
-        if len(line) == _LINE:
-            raise BadValueError("a line without an end", kind="JSON", index=number)
+    while line := file.readline(LONGEST_ROW + 1):
+        if len(line) > LONGEST_ROW:
+            reason = f"a line without an end within {LONGEST_ROW >> 20} MiB"
+            raise BadValueError(reason, kind="JSON", index=number)
         try:
             yield line.decode("utf-8-sig" if number == 0 else "utf-8")
         except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
 """Keeps what one borrower of a SQLAlchemy engine did to a session from the next one.
 
-SQLAlchemy rolls back a returned connection and leaves the rest: prepared statements, temporary tables,
-settings, locks, channels. Here the session is reset too, as in the package's own pool.
+SQLAlchemy rolls back what is handed back to its pool, and leaves the rest: prepared statements, temporary
+tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does, and so is
+what psycopg's object knows of it: isolation levels, row factories, adapters, handlers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from psycopg import OperationalError, generators
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
@@ -21,7 +23,20 @@ if TYPE_CHECKING:
 
 #: Where SQLAlchemy keeps data of a connection: what `connect` listeners have set.
 _OF_LISTENERS = "lakebase_set_at_connect"
-#: Statements that restore the settings, one for each; RESET ALL goes back to the server's values.
+#: The same of psycopg's object.
+_OBJECT = "lakebase_object_at_connect"
+#: What a borrower may set on it.
+_SET = (
+    "_autocommit",
+    "_deferrable",
+    "_isolation_level",
+    "_read_only",
+    "answer_timeout",
+    "cursor_factory",
+    "row_factory",
+    "server_cursor_factory",
+)
+#: Statements that set again what is set, one for each setting; RESET ALL goes back to what the server had.
 _ASK_SETTINGS = b"""
 SELECT pg_catalog.string_agg(
     pg_catalog.format('; SELECT pg_catalog.set_config(%L, %L, false)', name, setting), ''
@@ -60,6 +75,7 @@ def reset_on_return(engine: Engine) -> None:
         if driver is not None and _OF_LISTENERS not in record.info:
             # The first time, when only the listeners have used it.
             record.info[_OF_LISTENERS] = b""
+            record.info[_OBJECT] = _restorer(driver)
             if driver._used and driver.pgconn.transaction_status in (
                 TransactionStatus.IDLE,
                 TransactionStatus.INTRANS,
@@ -69,7 +85,12 @@ def reset_on_return(engine: Engine) -> None:
 
     def reset(connection: Any, record: Any, state: PoolResetState) -> None:
         driver = _ours(connection)
-        if driver is None or not state.asyncio_safe or not driver._touched:
+        if driver is None or not state.asyncio_safe:
+            return
+        restore = record.info.get(_OBJECT)
+        if not driver._touched:
+            if restore is not None:
+                restore()
             return
         if how is reset_commit:
             finish(driver, driver.commit)
@@ -80,6 +101,8 @@ def reset_on_return(engine: Engine) -> None:
             driver._restored = b""
         if driver.pgconn.transaction_status == TransactionStatus.IDLE:
             forget_session(driver)
+            if restore is not None:
+                restore()
             # Should it be a loan of the package's pool, that resets what is restored for the engine, too.
             driver._touched = driver._used = driver._lender is not None
 
@@ -90,6 +113,26 @@ def reset_on_return(engine: Engine) -> None:
 def _ours(connection: Any) -> LakebaseConnection | AsyncLakebaseConnection | None:
     driver = getattr(connection, "driver_connection", connection)
     return driver if isinstance(driver, (LakebaseConnection, AsyncLakebaseConnection)) else None
+
+
+def _restorer(driver: LakebaseConnection | AsyncLakebaseConnection) -> Callable[[], None]:
+    """What makes psycopg's object of a session as it is now."""
+    state = vars(driver)
+    names = set(state)
+    values = {name: state[name] for name in _SET}
+    # Copies share what they hold until somebody registers something.
+    adapters = AdaptersMap(driver.adapters)
+    handlers = (tuple(driver._notice_handlers), tuple(driver._notify_handlers))
+    prepared = (driver._prepared.prepare_threshold, driver._prepared.prepared_max)
+
+    def restore() -> None:
+        state.update(values, _begin_statement=b"", _adapters=AdaptersMap(adapters))
+        driver._notice_handlers[:], driver._notify_handlers[:] = handlers
+        driver._prepared.prepare_threshold, driver._prepared.prepared_max = prepared
+        for name in state.keys() - names:
+            del state[name]
+
+    return restore
 
 
 def _settings(driver: LakebaseConnection | AsyncLakebaseConnection) -> Generator[Any, Any, bytes]:

@@ -8,7 +8,6 @@ connection takes it over, and everything that refers to the old one finds it clo
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import sys
 import threading
@@ -21,10 +20,11 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 from weakref import ref
 
-from psycopg import BaseConnection, pq
+from psycopg import BaseConnection
 from psycopg_pool import PoolTimeout
 from psycopg_pool.base import BasePool
 
+from lakebase_provider.core.connect.pools.sessions import closed_session, moved
 from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
 from lakebase_provider.core.errors.client_names import Names
 
@@ -43,9 +43,7 @@ _GO_BETWEENS = (
     "contextlib",
     "airflow.providers.common.",
 )
-#: Whether psycopg uses libpq through ctypes, not its compiled module.
-_IN_PYTHON: bool = pq.__impl__ == "python"
-_KEPT_BY_ERRORS = "A stored error keeps its frames alive, and they keep the connections that they borrowed."
+_KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
 #: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
 PREPARE_THRESHOLD, PREPARED_MAX = 5, 100
 #: Name enough places to find out who keeps connections.
@@ -171,10 +169,7 @@ def hand_over(connection: _Lent) -> _Lent:
         # Its block, which continues, must find it.
         connection._pipeline = state["_pipeline"]
     if sys.getrefcount(state["pgconn"]) > _ALONE:
-        old = state["pgconn"]
-        state["pgconn"] = _moved(old)
-        # libpq sends notices to the object with which the session was opened, alive or not. It is kept.
-        state["_opened_with"] = state["_opened_with"] or old
+        state["pgconn"] = moved(state["pgconn"])
     if state["_touched"]:
         heir._forget_work(state)
     state.update(heir._settings)
@@ -217,55 +212,7 @@ def _alone() -> int:
 _ALONE = _alone()
 
 
-def closed_pgconn() -> Any:
-    """A libpq object without a session."""
-    if not _IN_PYTHON:
-        return pq.PGconn.__new__(pq.PGconn)
-    closed: Any = object.__new__(pq.PGconn)
-    closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
-    closed._procpid = 0
-    return closed
-
-
 @lru_cache
 def closed_connection(kind: Callable[[Any], Any]) -> Any:
-    """A connection of that class without a session."""
-    return kind(closed_pgconn())
-
-
-def _moved(pgconn: Any) -> Any:
-    """The same libpq session in a new object; the old one is left as if finished."""
-    session = pgconn.pgconn_ptr
-    if session is None:
-        return pgconn
-    heir = closed_pgconn()
-    if _IN_PYTHON:
-        heir = type(pgconn)(pgconn._pgconn_ptr)
-        pgconn._pgconn_ptr = None
-    # psycopg's compiled class cannot be made from an existing session; only the place where it keeps it is
-    # known.
-    elif not _swap(pgconn, heir, session):
-        # A different build of psycopg. Then nobody gets the session, which is costly but safe.
-        logger.warning("This build of psycopg (%s) cannot move a session; closing it.", pq.__impl__)
-        pgconn.finish()
-        return pgconn
-    heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler
-    return heir
-
-
-def _swap(pgconn: Any, heir: Any, session: int) -> bool:
-    before, after = _words(pgconn), _words(heir)
-    kept_at = [index for index, word in enumerate(before) if word == session]
-    if len(kept_at) != 1 or after[kept_at[0]]:
-        return False
-    after[kept_at[0]], before[kept_at[0]] = session, None
-    found = (heir.pgconn_ptr, pgconn.pgconn_ptr)
-    if found != (session, None):
-        after[kept_at[0]], before[kept_at[0]] = None, session
-    return found == (session, None)
-
-
-def _words(pgconn: Any) -> Any:
-    """The memory of a compiled object, to read and write."""
-    size = type(pgconn).__basicsize__ // ctypes.sizeof(ctypes.c_void_p)
-    return (ctypes.c_void_p * size).from_address(id(pgconn))
+    """A connection of that class that has no session."""
+    return kind(closed_session())
