@@ -142,7 +142,7 @@ $(DOCS_READY): $(READY)
 	@touch $@
 
 docs: $(DOCS_READY)
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	AIRFLOW_HOME=$(CURDIR)/build/airflow $(BIN)/sphinx-build -n -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
 
 constraints:

@@ -1,75 +1,80 @@
-"""Writes the pages that follow from tables in the code: `python docs/generate.py`."""
+"""Writes the reference pages that follow from tables in the code.
+
+``python docs/generate.py`` writes them; ``python docs/generate.py --check`` names those that are out of date.
+"""
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import docstring_parser
+
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS, LoadPlan
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import kinds as errors
+from lakebase_provider.core.upkeep.health import limits
 from lakebase_provider.core.upkeep.health.stage_names import STAGES
+from lakebase_provider.core.upkeep.health.stages import FIGURES
 
-HERE = Path(__file__).parent
-_MADE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"
+HERE = Path(__file__).parent / "reference"
+_MADE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n\n"
 
 
-def configuration_page() -> str:
+def settings_page() -> str:
     """The table of settings."""
-    lines = [
-        _MADE,
-        "# Settings\n",
-        "`LakebaseConfig` has these fields. They are the keys of an Airflow connection's extras, the fields",
-        "of `LakebaseResource`, and the keyword arguments of `LakebaseConfig`. Times are in seconds.\n",
-        "| Setting | Environment | Default | What it is |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for row in settings():
-        variables = ", ".join(f"`{name}`" for name in row.env)
+        choices = f" One of {_codes(row.choices)}." if row.choices else ""
         default = "" if row.default is None else f"`{row.default}`"
-        choices = f" One of {', '.join(f'`{c}`' for c in row.choices)}." if row.choices else ""
-        lines.append(f"| `{row.name}` | {variables} | {default} | {row.description}{choices} |")
-    lines += [
-        "",
-        "An Airflow connection also uses its own fields: host, port, schema (the database), login (the user)",
-        "and password (the client secret of the login's service principal; with `auth=password` the native",
-        "password).",
-        "",
-        "In Airflow a deployment may set some of them once for all connections of type `lakebase`, in",
-        "the section `[lakebase]` of its configuration (`AIRFLOW__LAKEBASE__MAX_SIZE`):",
-        f"{', '.join(f'`{row.name}`' for row in settings() if row.of_deployment)}.",
-        "They go below a connection's own and above the defaults. See",
-        "[Airflow](airflow.md#settings-of-a-deployment).",
-        "",
-        "What a deployment allows, and demands of every connection, are variables of its own: see",
-        "[Security](security.md).",
-    ]
-    return "\n".join(lines) + "\n"
+        rows.append((f"`{row.name}`", _codes(row.env), default, row.description + choices))
+    of_deployment = _codes(row.name for row in settings() if row.of_deployment)
+    return f"""# Settings
+
+These are the fields of `LakebaseConfig`, the extras of an Airflow connection, and the fields of
+`LakebaseResource` and `LakebaseConnectionComponent`. Times are in seconds.
+
+{_table(("Setting", "Environment", "Default", "Meaning"), rows)}
+
+An Airflow connection also uses its own columns: host, port, schema (the database), login (the user) and
+password (the client secret of the login's service principal; with `auth=password` the native password).
+
+## Settings of an Airflow deployment
+
+A deployment can set these once for all connections of type `lakebase`, in the section `[lakebase]` of
+Airflow's configuration (`AIRFLOW__LAKEBASE__MAX_SIZE`): {of_deployment}.
+[Which value wins](../how-to/airflow-connection.md#which-value-wins) gives their precedence.
+
+The conditions that a deployment imposes on every connection are variables of their own: see
+[security](../security.md#what-a-deployment-sets).
+"""
 
 
 def errors_page() -> str:
     """The tree of errors with codes and remedies."""
-    lines = [
-        _MADE,
-        "# Errors\n",
-        "Each failure is a `LakebaseError` with a `code`, whether it is `retryable`, and a `remedy`; the",
-        "error of the driver or the workspace is its cause.\n",
-        "| Error | Code | Retryable | Meaning | Remedy |",
-        "|---|---|---|---|---|",
-    ]
-    for kind in error_kinds():
-        meaning = (inspect.getdoc(kind) or "").splitlines()[0]
-        retryable = "yes" if kind.retryable else "no"
-        lines.append(
-            f"| `{kind.__name__}` | `{kind.code}` | {retryable} | {meaning} | {kind.default_remedy} |"
+    rows = [
+        (
+            f"`{kind.__name__}`",
+            f"`{kind.code}`",
+            "yes" if kind.retryable else "no",
+            (inspect.getdoc(kind) or "").splitlines()[0],
+            kind.default_remedy,
         )
-    lines += [
-        "",
-        "## Health check\n",
-        "`lakebase doctor`, the Airflow operator and the Dagster check run these stages:\n",
+        for kind in error_kinds()
     ]
-    lines += ["| Stage | Builds on |", "|---|---|"]
-    lines += [f"| `{name}` | {', '.join(f'`{n}`' for n in needs)} |" for name, needs in STAGES.items()]
-    return "\n".join(lines) + "\n"
+    return f"""# Errors
+
+Each failure is a `LakebaseError` with a `code`, a `remedy`, and a flag `retryable`; the error of the driver
+or the workspace is its cause. Import the classes from `lakebase_provider.core.errors`.
+
+{_table(("Error", "Code", "Retryable", "Meaning", "Remedy"), rows)}
+"""
 
 
 def error_kinds() -> list[type[errors.LakebaseError]]:
@@ -82,9 +87,255 @@ def error_kinds() -> list[type[errors.LakebaseError]]:
     return [kind for kind in found if kind is not errors.LakebaseError]
 
 
-PAGES = {"configuration.md": configuration_page, "errors.md": errors_page}
+def health_check_page() -> str:
+    """The stages of the health check, and the limits of what it measures."""
+    stages = [
+        (f"`{name}`", _codes(needs), _codes(figure for figure, stage in FIGURES.items() if stage == name))
+        for name, needs in STAGES.items()
+    ]
+    meanings = _described(limits.HealthLimits)
+    rows = [
+        (f"`{name}`", meanings[name], f"`{measured.stage}`", measured.remedy)
+        for name, measured in limits._MEASURED.items()
+    ]
+    return f"""# Health check
+
+`lakebase doctor`, `client.health()`, the Airflow operator and sensor, and the Dagster checks run these
+stages. Naming a stage also runs the stages that it depends on. [Health](../how-to/health.md) shows each
+front.
+
+{_table(("Stage", "Depends on", "Measures"), stages)}
+
+## Limits
+
+Fields of `HealthLimits`, and names in the argument `limits` of each front. Without a limit, a figure is
+only reported.
+
+{_table(("Limit", "Meaning", "Measured by", "Remedy"), rows)}
+"""
+
+
+def load_options_page() -> str:
+    """The options of a load."""
+    meanings = {**_described(CsvFormat), **_described(LoadPlan)}
+    defaults = inspect.signature(LoadPlan).parameters
+    rows = {name: (f"`{name}`", f"`{defaults[name].default!r}`", meanings[name]) for name in LOAD_OPTIONS}
+    of_csv = [rows.pop(name) for name in CSV_OPTIONS]
+    return f"""# Load options
+
+Keyword arguments of `client.load` and `lakebase_provider.core.load`, with the same names in Airflow's load
+[operators](operators.md) and Dagster's [`LakebaseLoadComponent`](components.md#lakebaseloadcomponent), as far
+as they take them.
+[Load data](../how-to/load.md) explains them by task.
+
+{_table(("Option", "Default", "Meaning"), rows.values())}
+
+## Of CSV files
+
+{_table(("Option", "Default", "Meaning"), of_csv)}
+"""
+
+
+def types_table() -> str:
+    """What each type is read as, and made from; a part of the page of types."""
+    import polars
+    import pyarrow
+
+    from lakebase_provider.core.bulk.types.postgres_types import KINDS
+
+    rows = []
+    for kind in KINDS:
+        arrow = f"`{kind.arrow(pyarrow)}`" if kind.arrow else ""
+        frame = f"`{kind.polars(polars)}`" if kind.polars else ""
+        sources = _codes((*kind.holds, *filter(None, [kind.extension])))
+        if arrow or frame or sources:
+            rows.append((f"`{kind.sql}`", arrow or "text", frame or "text", sources))
+    return _table(("Postgres", "Arrow", "Polars, from `get_df`", "Created from Arrow's"), rows) + "\n"
+
+
+def operators_page() -> str:
+    """The arguments of Airflow's operators and sensors."""
+    from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+    from lakebase_provider.operators.load import LakebaseLoadOperator
+    from lakebase_provider.operators.sql import LakebaseSqlOperator
+    from lakebase_provider.operators.transfer import LakebaseTransferOperator
+    from lakebase_provider.operators.unload import LakebaseUnloadOperator
+    from lakebase_provider.sensors.health import LakebaseHealthSensor
+    from lakebase_provider.sensors.sql import LakebaseSqlSensor
+
+    shown = (
+        LakebaseSqlOperator,
+        LakebaseLoadOperator,
+        LakebaseTransferOperator,
+        LakebaseUnloadOperator,
+        LakebaseHealthCheckOperator,
+        LakebaseSqlSensor,
+        LakebaseHealthSensor,
+    )
+    parts = [
+        """# Operators
+
+Operators, sensors and the decorator for Airflow, with all arguments that they add to their base class.
+[Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md) and
+[health](../how-to/health.md) show them in use.
+"""
+    ]
+    for kind in shown:
+        rows = [(f"`{name}`", default, meaning) for name, default, meaning in _arguments(kind)]
+        base = next(one for one in kind.__mro__ if not one.__module__.startswith("lakebase_provider"))
+        parts.append(
+            f"## {kind.__name__}\n\n`from {kind.__module__} import {kind.__name__}`\n\n"
+            f"{_summary(kind)}\n\n{_table(('Argument', 'Default', 'Meaning'), rows)}\n\n"
+            f"All arguments of `{base.__name__}` are accepted too.\n"
+        )
+    parts.append(
+        "## @task.lakebase_sql\n\nThe function returns a statement or a list of statements; the arguments are"
+        " those of [`LakebaseSqlOperator`](#lakebasesqloperator).\n"
+    )
+    return "\n".join(parts)
+
+
+def components_page() -> str:
+    """The fields of Dagster's components."""
+    from dagster_lakebase import components
+
+    parts = ["# Components\n\n[Use Dagster components](../how-to/dagster-components.md) shows them in use.\n"]
+    known = {row.name for row in settings()}
+    for name in components.__all__:
+        kind = getattr(components, name)
+        rows = [
+            (f"`{field}`", _default(row), _markdown(row.description or ""))
+            for field, row in kind.model().model_fields.items()
+            if not (name == "LakebaseConnectionComponent" and field in known)
+        ]
+        more = "\nAll [settings](settings.md) are fields too.\n" if len(rows) == 1 else ""
+        parts.append(
+            f"## {name}\n\n`type: dagster_lakebase.{name}`\n\n{_summary(kind)}\n\n"
+            f"{_table(('Field', 'Default', 'Meaning'), rows)}\n{more}"
+        )
+    return "\n".join(parts)
+
+
+def cli_page() -> str:
+    """The commands and their options."""
+    from lakebase_provider.cli.command import parser
+
+    parts = ["# Command line\n\nThe command `lakebase` comes with the package.\n"]
+    for command, about in _commands(parser(), ""):
+        options = [
+            (f"`{_invocation(action)}`", action.help or "")
+            for action in command._actions
+            if action.help not in (None, argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
+        ]
+        table = f"\n{_table(('Option', 'Meaning'), options)}\n" if options else ""
+        parts.append(f"## {command.prog}\n\n{_sentence(command.description or about)}\n{table}")
+    return "\n".join(parts)
+
+
+def _commands(command: argparse.ArgumentParser, about: str) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+    groups = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups or not about:
+        yield command, about
+    for group in groups:
+        told = {choice.dest: choice.help or "" for choice in group._choices_actions}
+        for name, inner in group.choices.items():
+            yield from _commands(inner, told[name])
+
+
+def _invocation(action: argparse.Action) -> str:
+    names = ", ".join(action.option_strings) or action.dest
+    return names if action.nargs == 0 else f"{names} {action.metavar or action.dest.upper()}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _arguments(kind: type) -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of each argument of an operator, its own ones first."""
+    seen = set()
+    for one in kind.__mro__:
+        if not one.__module__.startswith("lakebase_provider") or "__init__" not in vars(one):
+            continue
+        meanings = _described(one)
+        for parameter in inspect.signature(vars(one)["__init__"]).parameters.values():
+            if parameter.name in meanings and parameter.name not in seen | {"kwargs"}:
+                seen.add(parameter.name)
+                yield parameter.name, _default_of(parameter), meanings[parameter.name]
+
+
+def _default_of(parameter: inspect.Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return "required"
+    # A template of several lines says nothing to a reader; the meaning does.
+    return "" if len(repr(parameter.default)) > 40 else f"`{parameter.default!r}`"
+
+
+def _default(row: Any) -> str:
+    if row.is_required():
+        return "required"
+    return "" if "Undefined" in repr(row.default) or "UNSET" in repr(row.default) else f"`{row.default!r}`"
+
+
+def _described(kind: type) -> dict[str, str]:
+    """What the docstring of a class says of each argument or attribute."""
+    parsed = docstring_parser.parse(inspect.getdoc(kind) or "", docstring_parser.DocstringStyle.GOOGLE)
+    return {row.arg_name: _markdown(row.description or "") for row in parsed.params}
+
+
+def _summary(kind: type) -> str:
+    """The docstring of a class before its arguments."""
+    parsed = docstring_parser.parse(inspect.getdoc(kind) or "", docstring_parser.DocstringStyle.GOOGLE)
+    return _markdown(
+        "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
+    )
+
+
+def _markdown(text: str) -> str:
+    """Roles and literals of a docstring as Markdown has them."""
+    text = re.sub(r":\w+:`[~.!]?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    return text.replace("``", "`")
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    parts = re.sub(r"\s+", " ", text).replace("|", "\\|").split("`")
+    # Outside of code, <project> would be a tag of HTML, which shows nothing.
+    parts[::2] = [part.replace("<", "\\<") for part in parts[::2]]
+    return "`".join(parts)
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "health-check.md": health_check_page,
+    "load-options.md": load_options_page,
+    "types-table.inc": types_table,  # included by types.md
+    "operators.md": operators_page,
+    "components.md": components_page,
+    "cli.md": cli_page,
+}
+
+
+def outdated() -> list[str]:
+    """Names of the pages that do not say what the code says."""
+    return [
+        name
+        for name, page in PAGES.items()
+        if not (HERE / name).exists() or (HERE / name).read_text() != _MADE + page()
+    ]
 
 
 if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit("\n".join(outdated()) or None)
     for name, page in PAGES.items():
-        (HERE / name).write_text(page())
+        (HERE / name).write_text(_MADE + page())

@@ -25,10 +25,12 @@ with DAG(
         task_id="check",
         checks=["resolve", "credential", "dns", "tcp", "tls", "login", "query", "write"],
         timeout=60,  # seconds for each stage; long enough for a suspended compute to wake
-        max_connect_ms=5000,
-        max_wake_seconds=30,
-        min_token_seconds=60,
-        max_connections_used=0.9,  # of all that the server allows
+        limits={
+            "max_connect_ms": 5000,
+            "max_wake_seconds": 30,
+            "min_token_seconds": 60,
+            "max_connections_used": 0.9,  # of all that the server allows
+        },
         fail_on="error",  # a limit that is passed is a warning here; with "warn" it fails the task too
         retries=1,
         retry_delay=timedelta(minutes=1),

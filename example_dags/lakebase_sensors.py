@@ -20,7 +20,7 @@ with DAG(
     healthy = LakebaseHealthSensor(
         task_id="healthy",
         checks=["query"],
-        max_connections_used=0.9,  # not while others use up nearly all connections
+        limits={"max_connections_used": 0.9},  # not while others use up nearly all connections
         poke_interval=30,  # seconds
         timeout=600,
         deferrable=True,

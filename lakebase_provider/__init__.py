@@ -13,7 +13,7 @@ __all__ = ["__version__", "get_provider_info"]
 
 
 def get_provider_info() -> dict[str, Any]:
-    """What Airflow needs to know of this provider, its connection form included.
+    """What Airflow needs to know about this provider, including its connection form.
 
     Returns:
         A mapping as Airflow's ``provider_info.schema.json`` describes it.

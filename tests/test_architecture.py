@@ -56,8 +56,8 @@ def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
 
 def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
+        "HealthLimits",
         "HealthReport",
-        "HealthThresholds",
         "LakebaseClient",
         "LakebaseConfig",
         "LakebaseError",
@@ -103,7 +103,7 @@ PUBLIC_PACKAGES = tuple(
 def shown_texts() -> list[Path]:
     """What users copy from."""
     examples = [file for kind in ("*.py", "*.yaml") for file in (ROOT / "example_dags").rglob(kind)]
-    return [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *examples]
+    return [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *examples]
 
 
 @pytest.mark.parametrize("file", shown_texts(), ids=lambda file: str(file.relative_to(ROOT)))

@@ -94,8 +94,6 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # A load's plan, which an I/O manager has none of.
     (r"core/bulk/load/(plan|load|commit|ledger|rejects|transfer/\w+)\.py", LOADS),
     (r"core/bulk/(tables/(swap|replace)|sources/\w+)\.py", LOADS),
-    # Of rows without types; an I/O manager's have some.
-    (r"core/bulk/tables/create\.py:_described", LOADS),
     (r"core/bulk/unload/\w+\.py", ("core", "hook", "unload operator")),
     (r"core/database/freshness\.py", ("resource",)),
     # The command line borrows of no pool, and runs no statement for which it waits.

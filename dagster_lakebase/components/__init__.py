@@ -1,4 +1,4 @@
-"""What Dagster's ``dg`` finds: it registers every component that this module exports, so it exports only."""
+"""The components that Dagster's ``dg`` finds: it registers everything exported here, so this only exports."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from lakebase_provider.core.config import setting, settings
 
 
 class EnvironmentVariable(dg.Model):
-    """A value by the name of its variable, so that the value itself appears nowhere."""
+    """A value given by its variable's name, so that the value itself appears nowhere."""
 
     env: str
 
@@ -26,18 +26,18 @@ def _field(name: str) -> dg.Resolver:
 
 def _secret(name: str) -> dg.Resolver:
     def resolve(_context: dg.ResolutionContext, value: Any) -> EnvironmentVariable | None:
-        # Text would be the secret itself, or a template that becomes it: both would be stored and shown.
+        # Text would be the secret itself or a template that renders it: both would be stored and shown.
         if value is not None and not isinstance(value, EnvironmentVariable):
             raise dg.DagsterInvalidDefinitionError(
-                f"{name} is a secret and was given as {type(value).__name__}. "
-                f"Give the name of its environment variable: {name}: {{env: {setting(name).env[0]}}}."
+                f"{name} is a secret, but was given as {type(value).__name__}. Give the name of its "
+                f"environment variable: {name}: {{env: {setting(name).env[0]}}}."
             )
         return value
 
     return dg.Resolver(
         resolve,
         model_field_type=EnvironmentVariable | str | None,
-        description=f"{setting(name).description} By the name of its environment variable.",
+        description=f"{setting(name).description} Given as the name of its environment variable.",
         inject_before_resolve=False,
     )
 
@@ -46,8 +46,8 @@ def _secret(name: str) -> dg.Resolver:
 class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClient):
     """Connections to one Lakebase database, bound as a resource for all other components and assets.
 
-    Every setting may be left out: it is then read from its environment variable. Secrets are given by the
-    name of their variable: ``client_secret: {env: DATABRICKS_CLIENT_SECRET}``.
+    Every setting may be left out: it is then read from its environment variable. Secrets are given by their
+    variable's name: ``client_secret: {env: DATABRICKS_CLIENT_SECRET}``.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -99,14 +99,14 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
         return dg.Definitions(resources={self.resource_key: self.resource()})
 
     def connect_and_execute(self, sql: str) -> None:
-        """Run SQL on a connection of its own and commit, as ``dagster.TemplatedSqlComponent`` asks for.
+        """Run SQL on its own connection and commit, as ``dagster.TemplatedSqlComponent`` expects.
 
         Args:
             sql: One or more statements.
 
         Raises:
             psycopg.Error: The server refuses a statement; nothing is committed.
-            LakebaseError: No connection could be had.
+            LakebaseError: No connection could be opened.
         """
         with self.resource().process_config_and_initialize_cm() as lakebase:
             lakebase.connect_and_execute(sql)
@@ -131,6 +131,7 @@ Connection = Annotated[
         _resource_key,
         model_field_type=str,
         inject_before_resolve=False,
-        description="Key of a LakebaseResource, or {{ context.load_component('…') }} of what binds it.",
+        description="Key of a LakebaseResource, or {{ context.load_component('…') }} of the component that "
+        "binds it.",
     ),
 ]

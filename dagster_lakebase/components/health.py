@@ -10,13 +10,12 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import HealthScaffolder
 from dagster_lakebase.health.checks import build_lakebase_health_checks
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
-from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES
 
 
 @dg.scaffold_with(HealthScaffolder)
 class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Asset checks of the way to Lakebase, stage by stage, and a sensor that observes it between runs."""
+    """Asset checks of the path to Lakebase, stage by stage, and a sensor that observes it between runs."""
 
     connection: Connection = "lakebase"
     assets: Annotated[
@@ -24,62 +23,50 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
     ]
     checks: Annotated[
         list[str] | None,
-        dg.Resolver.default(description="Stages to run, with those that they build on; all when left out."),
+        dg.Resolver.default(description="Stages to run, with those that they depend on; all if left out."),
     ] = None
     timeout: Annotated[
         float | None,
         dg.Resolver.default(
-            description="Seconds for each stage. The connect budget when left out; 20 in a sensor.",
+            description="Timeout of each stage in seconds. The connect budget if left out; 20 in a sensor.",
         ),
     ] = None
-    max_connect_ms: Annotated[
-        float | None,
-        dg.Resolver.default(description="Milliseconds that a connect to an awake compute may take."),
-    ] = None
-    max_wake_seconds: Annotated[
-        float | None, dg.Resolver.default(description="Seconds that a suspended compute may take to wake.")
-    ] = None
-    min_token_seconds: Annotated[
-        float | None, dg.Resolver.default(description="Seconds that the token must have left to live.")
-    ] = None
-    max_connections_used: Annotated[
-        float | None,
-        dg.Resolver.default(description="Share of the server's connections that may be in use, such as 0.8."),
+    limits: Annotated[
+        dict[str, float] | None,
+        dg.Resolver.default(
+            description=f"Limits for what is measured, by name: {', '.join(LIMIT_NAMES)}.",
+            examples=[{"max_connections_used": 0.8}],
+        ),
     ] = None
     fail_on: Annotated[
         Literal["error", "warn"],
-        dg.Resolver.default(description="warn: a limit that is passed fails. error: it only warns."),
+        dg.Resolver.default(description="warn: an exceeded limit fails the check. error: it only warns."),
     ] = "warn"
     blocking: Annotated[
-        bool, dg.Resolver.default(description="Whether a failed check keeps downstream assets back.")
+        bool, dg.Resolver.default(description="Whether a failed check blocks downstream assets.")
     ] = True
     sensor_interval_seconds: Annotated[
         int | None,
         dg.Resolver.default(
-            description="Observe the assets that often by a sensor, too; none when left out."
+            description="Seconds between observations of the assets by a sensor; without it, there is no "
+            "sensor."
         ),
     ] = None
     name: Annotated[
-        str, dg.Resolver.default(description="Name of the checks; the sensor's ends in _sensor.")
+        str, dg.Resolver.default(description="Name of the checks; the sensor's name adds _sensor.")
     ] = "lakebase_health"
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The checks and the sensor.
 
         Raises:
-            DagsterInvalidDefinitionError: A stage is unknown, or a limit cannot be kept to.
+            DagsterInvalidDefinitionError: A stage is unknown, or a limit is invalid.
         """
-        try:
-            thresholds = HealthThresholds(
-                self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
-            )
-        except ConfigError as error:
-            raise dg.DagsterInvalidDefinitionError(str(error)) from error
         checks = build_lakebase_health_checks(
             self.assets,
             checks=self.checks,
             timeout=self.timeout,
-            thresholds=thresholds,
+            limits=self.limits,
             fail_on=self.fail_on,
             blocking=self.blocking,
             resource_key=self.connection,
@@ -91,7 +78,7 @@ class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
             self.assets,
             checks=self.checks,
             timeout=20.0 if self.timeout is None else self.timeout,
-            thresholds=thresholds,
+            limits=self.limits,
             fail_on=self.fail_on,
             minimum_interval_seconds=self.sensor_interval_seconds,
             resource_key=self.connection,

@@ -14,7 +14,7 @@ from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.scaffolding import IOManagerScaffolder
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
 
-#: A key that some component binds a connection to, or the component itself.
+#: A key to which a component binds a connection, or the component itself.
 _Connection = str | LakebaseConnectionComponent
 
 
@@ -24,13 +24,13 @@ def _connection(context: dg.ResolutionContext, value: Any) -> _Connection:
         return value
     raise dg.DagsterInvalidDefinitionError(
         f"connection is a {type(value).__name__}. Give the resource_key of a LakebaseConnectionComponent, or "
-        "\"{{ context.load_component('…') }}\" of it."
+        "its \"{{ context.load_component('…') }}\"."
     )
 
 
 @contextmanager
 def _a_field_named_schema() -> Iterator[None]:
-    """pydantic has an old method of that name, which nobody calls here."""
+    """pydantic has a deprecated method of that name, which nobody calls here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message='Field name "schema"', category=UserWarning)
         yield
@@ -40,7 +40,7 @@ with _a_field_named_schema():
 
     @dg.scaffold_with(IOManagerScaffolder)
     class LakebaseIOManagerComponent(dg.Component, dg.Resolvable, dg.Model):
-        """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+        """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
         Its fields are those of :class:`dagster_lakebase.LakebaseIOManager`; the connection is that of a
         :class:`dagster_lakebase.LakebaseConnectionComponent` of the same project.
@@ -52,15 +52,15 @@ with _a_field_named_schema():
                 _connection,
                 model_field_type=str,
                 inject_before_resolve=False,
-                description="resource_key of a LakebaseConnectionComponent, or "
-                "{{ context.load_component('…') }} of it.",
+                description="resource_key of a LakebaseConnectionComponent, or its "
+                "{{ context.load_component('…') }}.",
             ),
         ] = "lakebase"
         resource_key: Annotated[
             str, dg.Resolver.default(description="The key under which the I/O manager is bound.")
         ] = "io_manager"
         schema: Annotated[
-            str | None, dg.Resolver.default(description="Schema of assets whose metadata name none.")
+            str | None, dg.Resolver.default(description="Schema of assets whose metadata names none.")
         ] = None  # type: ignore[assignment] # see above
         mode: Annotated[
             Literal["replace", "append"],
@@ -69,7 +69,7 @@ with _a_field_named_schema():
         schema_evolution: Annotated[
             Literal["error", "add", "widen", "recreate"],
             dg.Resolver.default(
-                description="What happens by default if an output's columns are not the table's."
+                description="What happens by default if an output's columns do not match the table's."
             ),
         ] = "error"
         default_load_type: Annotated[
@@ -79,7 +79,7 @@ with _a_field_named_schema():
 
         @classmethod
         def model(cls) -> type[BaseModel]:
-            """What the YAML is checked by."""
+            """The schema that validates the YAML."""
             with _a_field_named_schema():
                 return super().model()
 
@@ -102,8 +102,8 @@ with _a_field_named_schema():
         def _bound(self, context: dg.ComponentLoadContext) -> LakebaseConnectionComponent:
             if isinstance(self.connection, LakebaseConnectionComponent):
                 return self.connection
-            # Not by the resource that the key stands for: Dagster nests resources, not their keys. Those
-            # with the same settings share one pool.
+            # Not through the resource behind the key: Dagster nests resources, not their keys. Resources with
+            # the same settings share one pool.
             found = context.component_tree.get_all_components(of_type=LakebaseConnectionComponent)
             named = [one for one in found if one.resource_key == self.connection]
             if len(named) == 1:
@@ -111,7 +111,7 @@ with _a_field_named_schema():
             keys = ", ".join(sorted(repr(one.resource_key) for one in found)) or "none"
             raise dg.DagsterInvalidDefinitionError(
                 f"connection is {self.connection!r}, which {len(named)} LakebaseConnectionComponents bind; "
-                f"there are: {keys}. Add one by 'dg scaffold defs "
+                f"there are: {keys}. Add one with 'dg scaffold defs "
                 "dagster_lakebase.LakebaseConnectionComponent lakebase', or bind LakebaseIOManager to a "
                 "LakebaseResource in Python."
             )

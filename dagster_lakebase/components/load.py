@@ -1,4 +1,4 @@
-"""A load as a component: files that land somewhere, each of them once in a table."""
+"""A load as a component: loads files into a table as they land, each of them once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 
@@ -16,15 +16,12 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import (
-    TABLE_NAME,
-    TableRef,
-    count_rows,
-    fetch_table_facts,
-    require_database,
-    table_of,
-)
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
+from lakebase_provider.core.bulk.load.result import Delete, Mode
+from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.result import LoadResult
 
 _COUNTS = ("inserted", "updated", "unchanged", "deleted", "rejected")
-#: What of a partition is no text.
+#: Partition values that are not text.
 _NO_TEXTS = frozenset({"partition_keys", "partition_start", "partition_end"})
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -43,12 +40,12 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dg.scaffold_with(LoadScaffolder)
 class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
-    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) by COPY, each file once.
+    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) with COPY, each file once.
 
     ``source`` is a path, a URI or a pattern of them. Each file is a transaction of its own, and is loaded
-    once by its ``load_id``: a materialization loads what has landed since the last one, and goes on where a
-    failed one ended. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the source
-    stand for the partition; with them and ``{file}`` and ``{run_id}`` one may write another ``load_id``.
+    once by its ``load_id``: a materialization loads what has landed since the last one, and continues where a
+    failed one stopped. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the
+    source stand for the partition; they, ``{file}`` and ``{run_id}`` may also be used in ``load_id``.
     """
 
     connection: Connection = "lakebase"
@@ -66,29 +63,34 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         ),
     ]
     mode: Annotated[
-        Literal["append", "merge", "replace"],
+        Mode,
         dg.Resolver.default(
-            description="append adds the rows; merge changes those of the same key; replace leaves no "
-            "others, in the table or where 'where' holds."
+            description="append adds the rows; merge also updates rows with the same key; replace removes "
+            "all other rows, in the table or where 'where' holds."
         ),
     ] = "append"
     keys: Annotated[
         list[str] | None,
-        dg.Resolver.default(description="For merge: columns that tell a row; the primary key by default."),
+        dg.Resolver.default(
+            description="For merge: columns that identify a row; the primary key by default."
+        ),
     ] = None
     columns: Annotated[
         list[str] | None,
-        dg.Resolver.default(description="The table's columns that the file's go to; by name by default."),
+        dg.Resolver.default(
+            description="The table's columns that take the file's; matched by name by default."
+        ),
     ] = None
     version_column: Annotated[
         str | None,
         dg.Resolver.default(
-            description="For merge: a row is only changed by one whose value here is not smaller."
+            description="For merge: the column that versions a row; a row with a smaller value does not "
+            "update it."
         ),
     ] = None
     delete: Annotated[
-        Literal["none", "missing"],
-        dg.Resolver.default(description="For merge: missing removes rows whose key the file does not have."),
+        Delete,
+        dg.Resolver.default(description="For merge: missing removes rows whose key is not in the file."),
     ] = "none"
     where: Annotated[
         str | None,
@@ -101,26 +103,38 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
     create: Annotated[
         bool, dg.Resolver.default(description="Whether to create a missing table, with the file's types.")
     ] = True
+    schema_evolution: Annotated[
+        SchemaEvolution | None,
+        dg.Resolver.default(
+            description="What may happen to a table with other columns than the file's: error refuses "
+            "them, add adds columns, widen also makes types wider, recreate gives a table its columns whose "
+            "rows are all replaced. Without it the table stays as it is."
+        ),
+    ] = None
     load_id: Annotated[
         str | None,
         dg.Resolver.default(
             description="What is loaded once: {file} by default; {run_id}/{file} for replace, so that each "
-            "run does it. null to load at each attempt."
+            "run loads it. null to load at each attempt."
         ),
     ] = "{file}"
     reject_to: Annotated[
         str | None,
-        dg.Resolver.default(description="A table for rows that cannot be encoded; else they are errors."),
+        dg.Resolver.default(
+            description="A table for rows that cannot be encoded; without it, they are errors."
+        ),
     ] = None
     ledger_schema: Annotated[
         str | None,
-        dg.Resolver.default(description="Schema of the table lakebase_load that keeps the ids; the table's."),
+        dg.Resolver.default(
+            description="Schema of the table lakebase_load, which keeps the ids; the table's by default."
+        ),
     ] = None
     allow_no_files: Annotated[
-        bool, dg.Resolver.default(description="Whether a pattern that no file matches is no error.")
+        bool, dg.Resolver.default(description="Whether a pattern may match no file.")
     ] = False
     name: Annotated[
-        str | None, dg.Resolver.default(description="The op's name; that of the asset when left out.")
+        str | None, dg.Resolver.default(description="The op's name; the asset's if left out.")
     ] = None
     pool: Annotated[
         str | None, dg.Resolver.default(description="The concurrency pool that limits how many run at once.")
@@ -165,16 +179,16 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         _require_known("load_id", fields_of(self._id), texts | {"file", "run_id"})
         if definition is not None and not named:
             raise dg.DagsterInvalidDefinitionError(
-                "The asset has partitions, and source names none: each would load the same files. Write "
-                "{partition_key} where its files lie."
+                "The asset has partitions, but source names none: each would load the same files. Use "
+                "{partition_key} in the path of its files."
             )
         if missing := parse(self.where or "").missing(values):
             raise dg.DagsterInvalidDefinitionError(f"where: {missing_values(missing, values)}")
         if definition is not None and self.where is None and self._replaces:
             raise dg.DagsterInvalidDefinitionError(
-                f"The asset has partitions, and {'mode' if self.mode == 'replace' else 'delete'} would "
-                "remove the rows of all of them. Say in where which rows are the partition's, such as "
-                "'day = %(partition_key)s'."
+                f"The asset has partitions, but {'mode' if self.mode == 'replace' else 'delete'} would "
+                "remove the rows of all of them. Select the partition's rows in where, such as 'day = "
+                "%(partition_key)s'."
             )
         if self.where is not None and not self._replaces:
             raise dg.DagsterInvalidDefinitionError(
@@ -197,26 +211,19 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
             return "{run_id}/{file}"
         return self.load_id or ""
 
-    def _plan(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _plan(self, values: Mapping[str, Any], load_id: str | None) -> dict[str, Any]:
         """The options of a load."""
-        return {
-            "mode": self.mode,
-            "keys": self.keys,
-            "columns": self.columns,
-            "version_column": self.version_column,
-            "delete": self.delete,
+        return {name: getattr(self, name) for name in LOAD_OPTIONS if name in type(self).model_fields} | {
             "where": (self.where, values) if self.where and values else self.where,
-            "create": self.create,
+            "load_id": load_id,
             "on_error": "fail" if self.reject_to is None else "reject",
-            "reject_to": self.reject_to,
-            "ledger_schema": self.ledger_schema if self._id else None,
+            "ledger_schema": self.ledger_schema if load_id else None,
         }
 
     def _loads(
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
         from lakebase_provider.core.bulk.load.commit import load_and_commit
-        from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
@@ -229,11 +236,10 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
                         lakebase.get_connection,
                         file.source,
                         (table.schema, table.name),
-                        load_id=load_id,
-                        **self._plan(values),
+                        **self._plan(values, load_id),
                     )
                 if result.skipped:
-                    context.log.info("Skipped: load_id %r is in %s already.", load_id, table)
+                    context.log.info("Skipped: load_id %r is already in %s.", load_id, table)
                 yield result
 
     def _files(self, folder: Path, texts: Mapping[str, str]) -> list[LandedFile]:
@@ -241,13 +247,13 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
         if not files and not self.allow_no_files:
             raise ConfigError(
                 f"No file matches {filled(self.source, texts)!r}.",
-                remedy="Correct source, or set allow_no_files where nothing may have landed yet.",
+                remedy="Correct source, or set allow_no_files if there may be no files yet.",
             )
         if len(files) > 1 and self._replaces:
             raise ConfigError(
                 f"{len(files)} files match {filled(self.source, texts)!r}, and each would remove the rows of "
-                "the one before.",
-                remedy="Name one file, or use mode append or merge without delete.",
+                "the previous one.",
+                remedy="Name one file, or use mode append, or merge without delete.",
             )
         return files
 
@@ -276,7 +282,7 @@ def _facts(lakebase: LakebaseResource, table: TableRef) -> dict[str, Any]:
         facts = fetch_table_facts(connection, [table]).get(table)
         if facts is None:
             return {}
-        found: dict[str, Any] = {"dagster/column_schema": facts.column_schema()}
+        found: dict[str, Any] = {"dagster/column_schema": column_schema(facts)}
         if facts.is_soon_counted():
             found["dagster/row_count"] = count_rows(connection, [table])[table]
         return found
@@ -287,9 +293,9 @@ class LandedFile:
     """A file that has landed.
 
     Attributes:
-        name: What it is called in ids, logs and metadata: relative to the component's folder, if its source
-            was given so, whichever machine that lies on.
-        source: What a load takes.
+        name: Its name in ids, logs and metadata: relative to the component's folder if its source is, so that
+            it is the same on every machine.
+        source: The source for a load.
     """
 
     name: str
@@ -302,24 +308,24 @@ def fields_of(text: str) -> list[str]:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with values in the place of the names in braces."""
+    """The text with the names in braces replaced by their values."""
     return _FIELD.sub(lambda field: values[field[1]], text)
 
 
 def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[LandedFile]:
-    """The files that a path stands for, in the order of their names.
+    """The files that a path stands for, sorted by name.
 
-    Of a pattern's matches those are left out that begin with a dot or an underscore, as what is still being
-    written does by custom.
+    A pattern's matches that begin with a dot or an underscore are left out, since files still being written
+    are named like that.
 
     Args:
         source: A local path, relative to the folder or not, or a URI; it may hold ``*``, ``?``, ``[…]`` and
             ``**``, and names in braces.
         folder: The component's folder.
-        values: What stands for the names in braces.
+        values: Values for the names in braces.
 
     Raises:
-        ConfigError: A value would lead out of its folder, or the path is none that may be read.
+        ConfigError: A value would point outside its folder, or the path must not be read.
     """
     from lakebase_provider.core.bulk.files.locations import locate, protocol_of
 
@@ -338,7 +344,7 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
     whole = path if path.is_absolute() else folder / path
     if not has_pattern:
         return [LandedFile(path.as_posix(), whole)]
-    # Not Path.glob, which takes no absolute pattern.
+    # Not Path.glob, which does not accept absolute patterns.
     matches = sorted(map(Path, glob.glob(str(whole), recursive=True)))  # noqa: PTH207
     return [
         LandedFile((match if path.is_absolute() else match.relative_to(folder)).as_posix(), match)
@@ -353,9 +359,9 @@ def _is_whole(path: PurePath, pattern: PurePath) -> bool:
 
 
 def _require_plain(name: str, value: Any) -> None:
-    """Keys of partitions may come from whoever launches a run."""
+    """Partition keys may come from whoever launches a run."""
     if any(part in ("", ".", "..") for part in re.split(r"[/\\]", value)):
         raise ConfigError(
-            f"source holds {{{name}}}, which is {value!r}: it would lead to another folder.",
+            f"source holds {{{name}}}, which is {value!r}: it would point to another folder.",
             remedy="Name partitions without '..', and without a slash at either end.",
         )

@@ -10,9 +10,9 @@ import dagster as dg
 
 
 def op_name(keys: Sequence[dg.AssetKey]) -> str:
-    """The name of the op that makes these assets, as Dagster names that of one asset.
+    """The name of the op that makes these assets, in the form that Dagster uses for one asset.
 
-    No other op of the code location has it, for no other one makes the first of the assets.
+    It is unique in the code location, since no other op makes the first of the assets.
 
     Args:
         keys: The assets.
@@ -21,6 +21,6 @@ def op_name(keys: Sequence[dg.AssetKey]) -> str:
     plain = "__".join(first.path)
     name = re.sub(r"\W", "_", plain, flags=re.ASCII)
     if name != plain:
-        # Two keys that differ in what a name cannot hold.
+        # Two keys may differ only in characters that a name cannot hold.
         name = f"{name}_{hashlib.sha256(first.to_string().encode()).hexdigest()[:8]}"
     return name if len(keys) == 1 else f"{name}_and_{len(keys) - 1}_more"

@@ -17,10 +17,10 @@ from dagster_lakebase.tables.observation import (
 
 @dg.scaffold_with(ObservationScaffolder)
 class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Observable assets of tables that something else than Dagster writes, and a schedule to observe them.
+    """Observable assets for tables written outside Dagster, and a schedule to observe them.
 
-    What depends on such an asset can be materialized when the table has changed, by an automation condition.
-    Tables that Dagster itself makes are observed by a sensor.
+    An automation condition can materialize dependents of such an asset when the table has changed. A sensor
+    observes tables that Dagster itself makes.
     """
 
     connection: Connection = "lakebase"
@@ -28,7 +28,7 @@ class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
         list[dg.ResolvedAssetSpec] | None,
         dg.Resolver.default(
             description="Assets whose tables are written outside of Dagster. The metadata "
-            "dagster/table_name names a table; else the key does.",
+            "dagster/table_name names an asset's table; otherwise its key does.",
         ),
     ] = None
     materialized_assets: Annotated[
@@ -39,24 +39,25 @@ class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
         Rows,
         dg.Resolver.default(
             description="count: count rows exactly and see every write, by reading each table. estimate: "
-            "as the catalog has it.",
+            "use the catalog's figures.",
         ),
     ] = "estimate"
     timestamp_column: Annotated[
         str | None,
         dg.Resolver.default(
-            description="A column that holds the time of each row's last write, by which freshness is judged."
+            description="A column that holds the time of each row's last write, from which freshness is "
+            "judged."
         ),
     ] = None
     commit_times: Annotated[
         bool,
         dg.Resolver.default(
-            description="Take that time from the commits, where the server has track_commit_timestamp on."
+            description="Take that time from the commits, if the server has track_commit_timestamp on."
         ),
     ] = False
     cron_schedule: Annotated[
         str | None,
-        dg.Resolver.default(description="When to observe the assets; no schedule is made when left out."),
+        dg.Resolver.default(description="When to observe the assets; without it, there is no schedule."),
     ] = None
     sensor_interval_seconds: Annotated[
         int, dg.Resolver.default(description="Seconds between observations of the materialized assets.")
@@ -64,7 +65,7 @@ class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
     name: Annotated[
         str,
         dg.Resolver.default(
-            description="Name of the op that observes, to which job, schedule and sensor add what they are."
+            description="Name of the observing op; job, schedule and sensor are named after it."
         ),
     ] = "lakebase_tables"
 
@@ -72,7 +73,7 @@ class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
         """The observable assets with their job and schedule, and the sensor.
 
         Raises:
-            DagsterInvalidDefinitionError: There are no assets, or a name of a table cannot be read.
+            DagsterInvalidDefinitionError: There are no assets, or a table's name is malformed.
         """
         if not self.assets and not self.materialized_assets:
             raise dg.DagsterInvalidDefinitionError(

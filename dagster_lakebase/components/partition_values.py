@@ -1,4 +1,4 @@
-"""What SQL and paths may say of the partition that is materialized."""
+"""Values of the materialized partition for use in SQL and paths."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import dagster as dg
 
 from lakebase_provider.core.errors import ConfigError
 
-#: Names of parameters that a partition gives begin with this.
+#: Names of a partition's parameters begin with this.
 PREFIX = "partition_"
 
 _Definition = dg.PartitionsDefinition[Any] | None
 
 
 def partition_names(definitions: Iterable[_Definition]) -> set[str]:
-    """Names of what partitions may give."""
+    """Names of the values that partitions may give."""
     names: set[str] = set()
     for definition in definitions:
         if definition is None:
@@ -30,7 +30,7 @@ def partition_names(definitions: Iterable[_Definition]) -> set[str]:
 
 
 def partition_values(context: dg.AssetExecutionContext) -> dict[str, Any]:
-    """What the partitions of the run give: those of them together where there are several."""
+    """The values of the run's partitions, combined if there are several."""
     if not context.has_partition_key and not context.has_partition_key_range:
         return {}
     keys = list(context.partition_keys)
@@ -44,18 +44,18 @@ def partition_values(context: dg.AssetExecutionContext) -> dict[str, Any]:
 
 
 def each_partition(context: dg.AssetExecutionContext) -> list[dict[str, Any]]:
-    """What each partition of the run gives by itself; for an asset without partitions one that gives nothing.
+    """The values of each of the run's partitions; for an asset without partitions, a single empty one.
 
     Raises:
-        ConfigError: The asset has partitions, and the run is of none.
+        ConfigError: The asset has partitions, but the run is for none.
     """
     definition = context.assets_def.partitions_def
     if definition is None:
         return [{}]
     if not context.has_partition_key and not context.has_partition_key_range:
         raise ConfigError(
-            f"{context.asset_key.to_user_string()} has partitions, and the run is of none.",
-            remedy="Materialize one or several of its partitions.",
+            f"{context.asset_key.to_user_string()} has partitions, but the run is for none.",
+            remedy="Materialize one or more of its partitions.",
         )
     return [
         {"partition_keys": [str(key)], **_of_key(key), **_window(definition, key)}
@@ -82,7 +82,7 @@ def _window(definition: _Definition, key: str) -> dict[str, Any]:
 
 
 def _by_time(definition: _Definition) -> tuple[str, dg.TimeWindowPartitionsDefinition] | None:
-    """The dimension by time, and its name, where there is one and only one."""
+    """The time dimension and its name, if there is exactly one."""
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return "", definition
     if isinstance(definition, dg.MultiPartitionsDefinition):

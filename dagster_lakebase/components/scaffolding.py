@@ -1,4 +1,4 @@
-"""What ``dg scaffold defs`` writes: definitions that ``dg check`` accepts as they are."""
+"""What ``dg scaffold defs`` writes: definitions that ``dg check`` accepts unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEY = "lakebase"
 #: Files that may name a connection.
 _DEFINITIONS = (".yaml", ".yml", ".py")
 _QUERY = """\
--- Runs in one transaction. Bind parameters are written %(name)s and given under "parameters" in defs.yaml;
+-- Runs in one transaction. Bind parameters are written as %(name)s and set under "parameters" in defs.yaml;
 -- a partitioned asset has %(partition_key)s, and by time %(partition_start)s and %(partition_end)s.
 SELECT 1;
 """
@@ -31,7 +31,7 @@ class ConnectionParams(BaseModel):
 
 
 class ConnectionScaffolder(dg.Scaffolder[ConnectionParams]):
-    """Writes a connection that takes from the environment what is not said."""
+    """Writes a connection that reads from the environment what is left out."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ConnectionParams]:
@@ -47,13 +47,13 @@ class ConnectionScaffolder(dg.Scaffolder[ConnectionParams]):
 class SqlParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseSqlComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
     table: str = Field(default="", description="The table that the SQL fills, as schema.table.")
     connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
 
 
 class SqlScaffolder(dg.Scaffolder[SqlParams]):
-    """Writes an asset and its SQL, and a connection where the project has none."""
+    """Writes an asset and its SQL, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[SqlParams]:
@@ -61,7 +61,7 @@ class SqlScaffolder(dg.Scaffolder[SqlParams]):
         return SqlParams
 
     def scaffold(self, request: dg.ScaffoldRequest[SqlParams]) -> None:
-        """Write ``defs.yaml`` and the file of SQL beside it."""
+        """Write ``defs.yaml`` and the SQL file next to it."""
         folder = _folder(request)
         params = request.params
         asset = _asset(params.asset or folder.name, params.table)
@@ -77,7 +77,7 @@ class SqlScaffolder(dg.Scaffolder[SqlParams]):
 class IOManagerParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseIOManagerComponent``."""
 
-    schema_name: str = Field(default="", description="Schema of assets whose metadata name none.")
+    schema_name: str = Field(default="", description="Schema of assets whose metadata names none.")
     resource_key: str = Field(
         default="io_manager", description="The key under which the I/O manager is bound."
     )
@@ -85,7 +85,7 @@ class IOManagerParams(BaseModel):
 
 
 class IOManagerScaffolder(dg.Scaffolder[IOManagerParams]):
-    """Writes an I/O manager, and a connection where the project has none."""
+    """Writes an I/O manager, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[IOManagerParams]:
@@ -105,7 +105,7 @@ class IOManagerScaffolder(dg.Scaffolder[IOManagerParams]):
 class LoadParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseLoadComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
     table: str = Field(default="", description="The table that the files go to, as schema.table.")
     source: str = Field(
         default="landing/*.parquet",
@@ -115,7 +115,7 @@ class LoadParams(BaseModel):
 
 
 class LoadScaffolder(dg.Scaffolder[LoadParams]):
-    """Writes a load and the folder where files land, and a connection where the project has none."""
+    """Writes a load and the folder where files land, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[LoadParams]:
@@ -146,7 +146,7 @@ class HealthParams(BaseModel):
 
 
 class HealthScaffolder(dg.Scaffolder[HealthParams]):
-    """Writes a health check, and a connection where the project has none."""
+    """Writes a health check, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[HealthParams]:
@@ -163,8 +163,8 @@ class HealthScaffolder(dg.Scaffolder[HealthParams]):
 class ObservationParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseObservationComponent``."""
 
-    asset: str = Field(default="", description="Key of the asset; the folder's name when left out.")
-    table: str = Field(default="", description="The table, as schema.table; the asset's key when left out.")
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
+    table: str = Field(default="", description="The table, as schema.table; the asset's key if left out.")
     timestamp_column: str = Field(
         default="", description="A column that holds the time of each row's last write."
     )
@@ -172,7 +172,7 @@ class ObservationParams(BaseModel):
 
 
 class ObservationScaffolder(dg.Scaffolder[ObservationParams]):
-    """Writes an observed table, and a connection where the project has none."""
+    """Writes an observed table, and a connection if the project has none."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ObservationParams]:
@@ -227,7 +227,7 @@ def _asset(key: str, table: str) -> dict[str, Any]:
 
 
 def _folder(request: dg.ScaffoldRequest[Any]) -> Path:
-    # What is appended to an existing file comes with the file as its target.
+    # For an appended definition, the target is the existing file.
     return request.target_path.parent if request.append else request.target_path
 
 

@@ -1,4 +1,4 @@
-"""SQL as a component: assets that are made where the data are."""
+"""SQL as a component: assets that are made where the data is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import (
-    TABLE_NAME,
-    TableRef,
-    count_rows,
-    fetch_table_facts,
-    require_database,
-    table_of,
-)
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -29,7 +23,8 @@ if TYPE_CHECKING:
 
     from dagster_lakebase.resource.resource import LakebaseResource
 
-#: Statements whose result says how many rows they wrote; so does a SELECT that returns none, CREATE TABLE AS.
+#: Statements whose result tells how many rows they wrote; so does CREATE TABLE AS, a SELECT that returns
+#: none.
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY"})
 
 
@@ -41,16 +36,16 @@ class SqlFile(dg.Model):
 
 @dg.scaffold_with(SqlScaffolder)
 class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
-    """Assets that SQL makes in Lakebase, in one transaction, with values bound and never pasted into it.
+    """Assets that SQL makes in Lakebase, in one transaction, with values bound, never inserted into the text.
 
     A parameter is written ``%(name)s``. Its value comes from ``parameters``, or from the partition that is
-    materialized: ``partition_key``, ``partition_keys`` (an array, for ``= ANY(…)``), for partitions by time
+    materialized: ``partition_key``, ``partition_keys`` (an array, for ``= ANY(…)``), for time partitions
     ``partition_start`` and ``partition_end`` (timestamptz; the end is not part of it), and for
-    multi-partitions one ``partition_<dimension>`` for each. What stands in a comment or in quotes is text and
-    asks for no value, and a per cent sign that begins no parameter stands for itself.
+    multi-partitions one ``partition_<dimension>`` for each. A placeholder in a comment or in quotes is plain
+    text and needs no value, and a percent sign that begins no parameter stands for itself.
 
-    The step is named after the asset. Its metadata show the SQL and the file that it stands in
-    (``lakebase/sql``, ``lakebase/sql_file``).
+    The step is named after the asset. Its metadata shows the SQL and its file (``lakebase/sql``,
+    ``lakebase/sql_file``).
     """
 
     connection: Connection = "lakebase"
@@ -68,7 +63,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         list[dg.ResolvedAssetSpec],
         dg.Resolver.default(
             description="The assets that the SQL makes. The metadata dagster/table_name names an asset's "
-            "table, which has to be there after the SQL ran, and whose columns are then shown.",
+            "table, which must exist after the SQL has run, and whose columns are then shown.",
         ),
     ]
     parameters: Annotated[
@@ -77,13 +72,13 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
     count_rows: Annotated[
         bool,
         dg.Resolver.default(
-            description="Whether to count the rows of each asset's table, which reads all of it, for "
-            "dagster/row_count.",
+            description="Whether to count the rows of each asset's table for dagster/row_count, which reads "
+            "the whole table.",
         ),
     ] = False
     name: Annotated[
         str | None,
-        dg.Resolver.default(description="The op's name; that of the asset when left out."),
+        dg.Resolver.default(description="The op's name; the asset's if left out."),
     ] = None
     pool: Annotated[
         str | None, dg.Resolver.default(description="The concurrency pool that limits how many run at once.")
@@ -94,10 +89,10 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
 
         Raises:
             DagsterInvalidDefinitionError: The SQL is empty or its file is missing; a parameter's name or
-                value cannot be used; or the SQL asks for one that there is not.
+                value cannot be used; or the SQL uses an unknown one.
         """
         if not self.assets:
-            raise dg.DagsterInvalidDefinitionError("assets is empty. Name what the SQL makes.")
+            raise dg.DagsterInvalidDefinitionError("assets is empty. Name the assets that the SQL makes.")
         source = self._source(context)
         self._check_parameters(source)
         shown = source.metadata()
@@ -133,7 +128,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                 metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown}
                 if spec.key in tables:
                     table = tables[spec.key]
-                    metadata["dagster/column_schema"] = facts[table].column_schema()
+                    metadata["dagster/column_schema"] = column_schema(facts[table])
                     if table in counts:
                         metadata["dagster/row_count"] = counts[table]
                 yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata)
@@ -147,7 +142,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             path = context.path / self.sql.path
             if not path.is_file():
                 raise dg.DagsterInvalidDefinitionError(
-                    f"sql.path names no file: {self.sql.path!r} in {context.path}."
+                    f"sql.path is not a file: {self.sql.path!r} in {context.path}."
                 )
             source = _Source(path.read_text(encoding="utf-8"), _shown(path, context.project_root))
         if not source.text.strip():
@@ -160,7 +155,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         for name, value in self.parameters.items():
             if name.startswith(PREFIX):
                 raise dg.DagsterInvalidDefinitionError(
-                    f"Parameter {name!r}: names that begin with {PREFIX!r} are the partition's. "
+                    f"Parameter {name!r}: names that begin with {PREFIX!r} are reserved for the partition. "
                     "Give it another name."
                 )
             if isinstance(value, Mapping):
@@ -173,12 +168,12 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         if missing := source.statement.missing(given):
             raise dg.DagsterInvalidDefinitionError(
                 f"{source.name}: {missing_values(missing, given)} Add it to parameters, or correct its name; "
-                "those of a partition are there for an asset with partitions."
+                "those of a partition exist only for an asset with partitions."
             )
 
 
 class _Source:
-    """The SQL, and where it stands.
+    """The SQL and its place.
 
     Args:
         text: The SQL.
@@ -195,19 +190,19 @@ class _Source:
         return parse(self.text)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, Any]:
-        """The text and the values as psycopg takes them.
+        """The text and the values in psycopg's form.
 
         Raises:
-            ConfigError: A value is missing, or would not get where its placeholder stands.
+            ConfigError: A value is missing, or its placeholder is where no value can be inserted.
         """
         if not values:
-            # Without parameters a per cent sign stands for itself.
+            # Without parameters, a percent sign stands for itself.
             return self.text, None
         if missing := self.statement.missing(values):
             raise ConfigError(
                 f"{self.name}: {missing_values(missing, values)}",
-                remedy="Materialize one partition: partition_key is that of a single one. For several, use "
-                "partition_keys or, for partitions by time, partition_start and partition_end.",
+                remedy="Materialize one partition: partition_key exists only for a single one. For several, "
+                "use partition_keys or, for time partitions, partition_start and partition_end.",
             )
         import psycopg
 
@@ -217,7 +212,7 @@ class _Source:
             raise ConfigError(f"{self.name}: {error}", remedy="Correct the SQL.") from None
 
     def metadata(self) -> dict[str, Any]:
-        """What is shown of it."""
+        """The part of it that is shown."""
         shown: dict[str, Any] = {"lakebase/sql": dg.MetadataValue.md(f"```sql\n{self.text.strip()}\n```")}
         if self._file is not None:
             shown["lakebase/sql_file"] = self._file
@@ -225,7 +220,7 @@ class _Source:
 
 
 def _shown(path: Path, project: Path) -> str:
-    """The path as it is within the project: where that lies is this machine's own affair."""
+    """The path within the project: the project's own location differs between machines."""
     return path.relative_to(project).as_posix() if path.is_relative_to(project) else path.name
 
 
@@ -242,17 +237,17 @@ def _not_made(
             remedy = error.remedy
     return TableNotFoundError(
         f"{source} has run, but there is no table {table}, which {TABLE_NAME} of asset "
-        f"{key.to_user_string()} names; it is undone.",
+        f"{key.to_user_string()} names; its changes are rolled back.",
         remedy=remedy,
     )
 
 
 def _execute(connection: psycopg.Connection[Any], text: str, values: Any) -> int:
-    """Run the statements, and say how many rows they have written together."""
+    """Run the statements, and return how many rows they wrote together."""
     import psycopg
 
     affected = 0
-    # Bound by libpq's quoting on this side: the server takes no parameters with several statements.
+    # Bound on the client by libpq's quoting: the server accepts no parameters with several statements.
     with psycopg.ClientCursor(connection) as cursor:
         cursor.execute(text.encode(), values)
         while True:

@@ -3,7 +3,7 @@
 # No "from __future__ import annotations": Dagster reads an op's annotations as objects, not as text.
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
@@ -13,7 +13,7 @@ from dagster_lakebase.health.probe import HealthProbe
 from dagster_lakebase.resource.resource import LakebaseResource
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES, FailOn, HealthLimits
 
 
 class LakebaseHealthCheckConfig(dg.Config):
@@ -25,64 +25,48 @@ class LakebaseHealthCheckConfig(dg.Config):
 
     checks: list[str] | None = Field(
         default=None,
-        description="Stages to run, with those that they build on; all when left out. They are: resolve, "
+        description="Stages to run, with those that they depend on; all if left out. They are: resolve, "
         "credential, dns, tcp, tls, login, query, write.",
     )
     timeout: float | None = Field(
-        default=None, description="Seconds for each stage. The resource's connect_budget when left out."
+        default=None,
+        description="Timeout of each stage in seconds. The resource's connect_budget if left out.",
     )
-    max_connect_ms: float | None = Field(
-        default=None, description="Milliseconds that a connect to a compute that is awake may take."
-    )
-    max_wake_seconds: float | None = Field(
-        default=None, description="Seconds that a suspended compute may take until it lets somebody in."
-    )
-    min_token_seconds: float | None = Field(
-        default=None, description="Seconds that the token must have left to live."
-    )
-    max_connections_used: float | None = Field(
-        default=None, description="Share of the server's connections that may be in use, such as 0.8."
+    limits: dict[str, float] = Field(
+        default={},
+        description=f"Limits for what is measured, by name: {', '.join(LIMIT_NAMES)}.",
     )
     fail_on: str = Field(
         default="warn",
-        description="warn: fail if a stage fails or one of these limits is passed. error: for a stage alone.",
+        description="warn: fail if a stage fails or one of these limits is exceeded. error: only if a stage "
+        "fails.",
     )
 
     @model_validator(mode="after")
     def _known(self) -> "LakebaseHealthCheckConfig":
-        """Look at what is given where it is given, such as in a job's `RunConfig`."""
-        HealthProbe(self.checks, self.timeout, self.thresholds(), cast(FailOn, self.fail_on))
+        """Check values where they are given, such as in a job's `RunConfig`."""
+        HealthProbe(self.checks, self.timeout, self.limits, cast(FailOn, self.fail_on))
         return self
-
-    def thresholds(self) -> HealthThresholds:
-        """The limits.
-
-        Raises:
-            ConfigError: One is out of range.
-        """
-        return HealthThresholds(
-            self.max_connect_ms, self.max_wake_seconds, self.min_token_seconds, self.max_connections_used
-        )
 
 
 @dg.op(tags={"dagster/kind": "lakebase"})
 def lakebase_health_check_op(
     context: dg.OpExecutionContext, config: LakebaseHealthCheckConfig, lakebase: LakebaseResource
 ) -> dict[str, Any]:
-    """Check the way to the database stage by stage, and fail with the remedy of the stage that does.
+    """Check the path to the database stage by stage, and fail with the failed stage's remedy.
 
     Needs the resource `lakebase`.
 
     Returns:
-        The report in plain types: ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
+        The report in plain types, ``{"ok": True, "stages": [{"name", "status", "ms", …}, …]}``.
 
     Raises:
-        dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is passed. The description
-            says what to do, the metadata hold the milliseconds of each stage and what it measured.
+        dagster.Failure: A stage failed or, unless `fail_on` is ``error``, a limit is exceeded. The
+            description says what to do, the metadata holds each stage's milliseconds and measurements.
         ConfigError: A stage is unknown, or a limit is out of range.
     """
     fail_on: Any = config.fail_on  # Dagster's configuration knows no Literal; the probe checks it.
-    found = HealthProbe(config.checks, config.timeout, config.thresholds(), fail_on).run(lakebase)
+    found = HealthProbe(config.checks, config.timeout, config.limits, fail_on).run(lakebase)
     (context.log.info if found.ok else context.log.warning)("Lakebase health\n%s", found.to_text())
     if found.failed:
         raise dg.Failure(found.description(), metadata=found.metadata())
@@ -95,26 +79,25 @@ def build_lakebase_health_checks(
     *,
     checks: Sequence[str] | None = None,
     timeout: float | None = None,
-    thresholds: HealthThresholds | None = None,
+    limits: HealthLimits | Mapping[str, float] | None = None,
     fail_on: FailOn = "warn",
     blocking: bool = True,
     resource_key: str = "lakebase",
     name: str = "lakebase_health",
 ) -> Sequence[dg.AssetChecksDefinition]:
-    """One asset check for each asset, all answered by one run of the staged health check.
+    """One asset check per asset, all answered by one run of the staged health check.
 
-    Where blocking checks cover assets that depend on each other, Dagster runs the check once for each level
-    of the graph, since the second level must not start before the first is found healthy.
+    If blocking checks cover assets that depend on each other, Dagster runs the check once per level of the
+    graph, since the second level must not start before the first is found healthy.
 
     Args:
         assets: The assets, or their keys.
-        checks: Stages to run, with those that they build on; all by default.
-        timeout: Seconds for each stage; the resource's `connect_budget` by default.
-        thresholds: Limits for what the stages measure.
-        fail_on: How bad a limit that is passed is: ``warn`` for an error, as a failed stage is, ``error`` for
-            a warning, which keeps nothing back.
-        blocking: Whether a check that fails with an error keeps downstream assets of the same run from being
-            materialized.
+        checks: Stages to run, with those that they depend on; all by default.
+        timeout: Timeout of each stage in seconds; the resource's `connect_budget` by default.
+        limits: Limits for what the stages measure.
+        fail_on: What an exceeded limit is: with ``warn`` an error, like a failed stage, with ``error`` a
+            warning, which blocks nothing.
+        blocking: Whether a check that fails with an error blocks downstream assets of the same run.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
         name: The checks' name. Checks of several databases on one asset need several names.
 
@@ -134,14 +117,14 @@ def build_lakebase_health_checks(
             defs = dg.Definitions(
                 assets=[orders],
                 asset_checks=build_lakebase_health_checks(
-                    [orders], thresholds=HealthThresholds(max_connections_used=0.8)
+                    [orders], limits=HealthLimits(max_connections_used=0.8)
                 ),
                 resources={"lakebase": LakebaseResource()},
             )
     """
     keys = asset_keys(assets, "build_lakebase_health_checks")
-    probe = checked_probe(checks, timeout, thresholds, fail_on)
-    # Definitions need different op names; the keys tell them apart, in whichever order they are given.
+    probe = checked_probe(checks, timeout, limits, fail_on)
+    # Definitions need different op names; the keys distinguish them, in any order.
     digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
     @dg.multi_asset_check(
@@ -178,7 +161,7 @@ def build_lakebase_health_checks(
 def checked_probe(
     checks: Sequence[str] | None,
     timeout: float | None,
-    thresholds: HealthThresholds | None,
+    limits: HealthLimits | Mapping[str, float] | None,
     fail_on: FailOn,
 ) -> HealthProbe:
     """The probe of a definition.
@@ -187,6 +170,6 @@ def checked_probe(
         DagsterInvalidDefinitionError: A stage is unknown, or a limit is set for what is not measured.
     """
     try:
-        return HealthProbe(checks, timeout, thresholds, fail_on)
+        return HealthProbe(checks, timeout, limits, fail_on)
     except ConfigError as error:
         raise dg.DagsterInvalidDefinitionError(str(error)) from error

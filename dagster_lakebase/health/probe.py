@@ -1,13 +1,13 @@
-"""What Dagster is told of a health report: numbers that it plots, and a sentence that says what to do."""
+"""How Dagster shows a health report: numbers that it plots, and a sentence that says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds, require_fail_on
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits, require_fail_on
 from lakebase_provider.core.upkeep.health.stage_names import with_foundations
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class HealthProbe:
-    """What is checked and judged, the same for an op, for asset checks and for a sensor.
+    """What to check and how to judge it, the same for an op, asset checks and a sensor.
 
     Args:
-        checks: Stages to run, with those that they build on; all by default.
-        timeout: Seconds for each stage; the resource's `connect_budget` by default.
-        thresholds: Limits for what is measured.
-        fail_on: ``warn`` if a limit that is passed counts like a failed stage, ``error`` if it only warns.
+        checks: Stages to run, with those that they depend on; all by default.
+        timeout: Timeout of each stage in seconds; the resource's `connect_budget` by default.
+        limits: Limits for what is measured.
+        fail_on: ``warn`` if an exceeded limit counts like a failed stage, ``error`` if it only warns.
 
     Raises:
         ConfigError: A stage or `fail_on` is unknown, or a limit is set for what is not measured.
@@ -32,7 +32,7 @@ class HealthProbe:
         self,
         checks: Sequence[str] | None,
         timeout: float | None,
-        thresholds: HealthThresholds | None,
+        limits: HealthLimits | Mapping[str, float] | None,
         fail_on: FailOn,
     ) -> None:
         require_fail_on(fail_on)
@@ -40,14 +40,14 @@ class HealthProbe:
             with_foundations(checks)
         self._checks = checks
         self._timeout = timeout
-        self._thresholds = thresholds or HealthThresholds()
-        self._thresholds.require_stages(checks)
+        self._limits = HealthLimits.of(limits)
+        self._limits.require_stages(checks)
         self._fail_on = fail_on
 
     def run(self, lakebase: LakebaseResource) -> Finding:
         """Check now."""
         report = lakebase.health(self._checks, self._timeout)
-        return Finding(report, self._thresholds, self._fail_on)
+        return Finding(report, self._limits, self._fail_on)
 
 
 class Finding:
@@ -55,14 +55,14 @@ class Finding:
 
     Attributes:
         report: What the stages found.
-        ok: Whether every stage succeeded and every limit is kept.
-        failed: Whether it is bad enough to fail for.
+        ok: Whether every stage succeeded and every limit is met.
+        failed: Whether it is bad enough to fail.
     """
 
-    def __init__(self, report: HealthReport, thresholds: HealthThresholds, fail_on: FailOn) -> None:
+    def __init__(self, report: HealthReport, limits: HealthLimits, fail_on: FailOn) -> None:
         self.report = report
-        self._thresholds = thresholds
-        self._breaches = thresholds.breaches(report)
+        self._limits = limits
+        self._breaches = limits.breaches(report)
         self.ok = report.ok and not self._breaches
         self.failed = not report.ok or (bool(self._breaches) and fail_on == "warn")
 
@@ -89,4 +89,4 @@ class Finding:
 
     def to_text(self) -> str:
         """Tables of the stages and of the limits."""
-        return "\n".join(filter(None, [self.report.to_text(), self._thresholds.to_text(self.report)]))
+        return "\n".join(filter(None, [self.report.to_text(), self._limits.to_text(self.report)]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from dagster_lakebase.health.checks import checked_probe
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 
 
 def build_lakebase_health_sensor(
@@ -16,29 +16,29 @@ def build_lakebase_health_sensor(
     *,
     checks: Sequence[str] | None = None,
     timeout: float = 20.0,
-    thresholds: HealthThresholds | None = None,
+    limits: HealthLimits | Mapping[str, float] | None = None,
     fail_on: FailOn = "warn",
     minimum_interval_seconds: int = 300,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
     resource_key: str = "lakebase",
     name: str = "lakebase_health_sensor",
 ) -> dg.SensorDefinition:
-    """A sensor that runs the staged health check without a run, and observes the assets with what it found.
+    """A sensor that runs the staged health check without a run, and records the result as observations.
 
-    A tick needs one login, by the token of the ticks before. What it finds is observed whether it is good or
-    bad: the numbers of :func:`~dagster_lakebase.build_lakebase_health_checks`, with ``lakebase/healthy`` as
-    1 or 0 beside them. The tick shows in one sentence what is wrong and what to do about it.
+    A tick needs one login, with the token of earlier ticks. Its result is observed whether good or bad: the
+    numbers of :func:`~dagster_lakebase.build_lakebase_health_checks`, and ``lakebase/healthy`` as 1 or 0. The
+    tick says in one sentence what is wrong and what to do about it.
 
-    A check wakes a suspended compute: with an interval shorter than the endpoint's suspend timeout it never
-    sleeps. Stages up to ``tls`` leave it asleep.
+    A check wakes a suspended compute: with an interval shorter than the endpoint's suspend timeout it is
+    never suspended. Stages up to ``tls`` do not wake it.
 
     Args:
         assets: The assets to observe, or their keys. A key of its own, such as ``"lakebase"``, works too.
-        checks: Stages to run, with those that they build on; all by default.
-        timeout: Seconds for each stage. Dagster ends a tick after 60 seconds, whatever stage it is in.
-        thresholds: Limits for what the stages measure.
-        fail_on: ``warn`` if a limit that is passed makes the tick a bad one, ``error`` for failed stages
-            alone.
+        checks: Stages to run, with those that they depend on; all by default.
+        timeout: Timeout of each stage in seconds. Dagster ends a tick after 60 seconds, whatever stage it is
+            in.
+        limits: Limits for what the stages measure.
+        fail_on: ``warn`` if an exceeded limit makes the tick unhealthy, ``error`` if only failed stages do.
         minimum_interval_seconds: Seconds between ticks.
         default_status: Whether the sensor runs without being switched on.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
@@ -60,7 +60,7 @@ def build_lakebase_health_sensor(
             )
     """
     keys = asset_keys(assets, "build_lakebase_health_sensor")
-    probe = checked_probe(checks, timeout, thresholds, fail_on)
+    probe = checked_probe(checks, timeout, limits, fail_on)
 
     @dg.sensor(
         name=name,
@@ -77,7 +77,7 @@ def build_lakebase_health_sensor(
             asset_events=[
                 dg.AssetObservation(key, description=found.description(), metadata=metadata) for key in keys
             ],
-            # What Dagster shows of a tick that asks for no run.
+            # What Dagster shows for a tick that requests no run.
             skip_reason=found.description(),
         )
 

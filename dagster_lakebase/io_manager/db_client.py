@@ -14,11 +14,10 @@ from dagster._core.storage.db_io_manager import DbClient, TableSlice
 from psycopg import sql
 
 from dagster_lakebase.io_manager.partitions import rows_of_partitions
-from dagster_lakebase.io_manager.store import delete_rows, ensure_schema, find_table
 from dagster_lakebase.io_manager.write_options import WriteOptions
 from dagster_lakebase.resource.step_name import name_session, step_name
-from dagster_lakebase.tables.assets import TableRef
-from lakebase_provider.core.database.catalog import Table, TableName, read_table
+from lakebase_provider.core.database.catalog import Table, TableName, find_table
+from lakebase_provider.core.database.facts import TableRef
 
 if TYPE_CHECKING:
     from lakebase_provider.core.client import LakebaseClient
@@ -30,7 +29,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
 
     Args:
         client: Lends the connections.
-        defaults: How outputs are written whose metadata do not say.
+        defaults: How to write outputs whose metadata does not say.
     """
 
     def __init__(self, client: LakebaseClient, defaults: WriteOptions) -> None:
@@ -41,7 +40,7 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def connect(  # type: ignore[override] # see above
         self, context: dg.OutputContext | dg.InputContext, table_slice: TableSlice
     ) -> Iterator[LakebaseConnection]:
-        """A connection in one transaction, which is committed at the end, or rolled back on an error."""
+        """A connection in one transaction, committed at the end or rolled back on an error."""
         with self._client.connection() as connection:
             name_session(connection, self._client.config, _name(context))
             yield connection
@@ -57,33 +56,22 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     def ensure_schema_exists(  # type: ignore[override] # see above
         self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
     ) -> None:
-        """Create the schema if it is not there."""
-        ensure_schema(connection, table_slice.schema)
+        """Nothing: what writes the output creates what is missing."""
 
     def delete_table_slice(  # type: ignore[override] # see above
         self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
-    ) -> int:
-        """Delete what the output replaces: the rows of its partitions, or all; nothing in other modes.
-
-        Returns:
-            How many rows they were.
-        """
-        if self.options(context).mode != "replace":
-            return 0
-        table = find_table(connection, table_name(table_slice))
-        if table is None:
-            return 0
-        return delete_rows(connection, table, self.condition(context, table, connection))
+    ) -> None:
+        """Nothing: what writes the output deletes what it replaces."""
 
     def has_table(self, connection: LakebaseConnection, table_slice: TableSlice) -> bool:
         """Whether there is anything to load."""
         return find_table(connection, table_name(table_slice)) is not None
 
     def condition(
-        self, context: dg.OutputContext | dg.InputContext, table: Table, connection: LakebaseConnection
+        self, context: dg.OutputContext | dg.InputContext, connection: LakebaseConnection, table: Table
     ) -> sql.Composable | None:
-        """The condition for the rows of the context's partitions; None where the asset has none."""
-        if not (context.has_asset_key and context.has_asset_partitions):
+        """The condition for the rows of the context's partitions; None if the asset has none."""
+        if not is_partitioned(context):
             return None
         output = context if isinstance(context, dg.OutputContext) else context.upstream_output
         metadata = (output.definition_metadata if output is not None else None) or {}
@@ -105,15 +93,8 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
         """The query for all rows of the table, to show."""
         return self.select(table_slice, None).as_string(None)
 
-    def query(
-        self, context: dg.OutputContext, table_slice: TableSlice, connection: LakebaseConnection
-    ) -> str:
-        """The query for the rows of the output's partitions, to show."""
-        table = read_table(connection, table_name(table_slice))
-        return self.select(table_slice, self.condition(context, table, connection)).as_string(connection)
-
     def select(self, table_slice: TableSlice, condition: sql.Composable | None) -> sql.Composed:
-        """The query for the columns that are wanted, of the rows for which the condition holds."""
+        """The query for the wanted columns of the rows for which the condition holds."""
         columns: sql.Composable = sql.SQL("*")
         if table_slice.columns:
             columns = sql.SQL(", ").join(map(sql.Identifier, table_slice.columns))
@@ -125,11 +106,16 @@ def _name(context: dg.OutputContext | dg.InputContext) -> str | None:
     try:
         step = context.step_context
     except dg.DagsterInvariantViolationError:
-        # Somebody loads an asset's value in a script.
+        # A script loads an asset's value.
         return None
     return step_name(step.run_id, step.step.key)
 
 
+def is_partitioned(context: dg.OutputContext | dg.InputContext) -> bool:
+    """Whether the output or input belongs to partitions."""
+    return context.has_asset_key and context.has_asset_partitions
+
+
 def table_name(table_slice: TableSlice) -> TableName:
-    """The slice's table, its name taken as it stands."""
+    """The slice's table, with its name taken literally."""
     return TableName(table_slice.table, table_slice.schema)

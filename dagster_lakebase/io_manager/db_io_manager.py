@@ -24,17 +24,18 @@ from lakebase_provider.core.errors.remedy import without_options
 
 _INPUT = "Annotate the input with one of these, or set default_load_type."
 _OUTPUT = (
-    "Return one of these. What stores nothing is annotated with '-> None', or returns a MaterializeResult."
+    "Return one of these. An asset that stores nothing is annotated with '-> None' or returns a "
+    "MaterializeResult."
 )
 
 
 class LakebaseDbIOManager(DbIOManager):
-    """Dagster's DbIOManager, with streams, exact partitions and the metadata of the catalog.
+    """Dagster's DbIOManager, with streams, exact partitions and catalog metadata.
 
     Args:
         db_client: The database.
         database: Its name, to show.
-        schema: Schema of assets whose metadata name none.
+        schema: Schema of assets whose metadata names none.
         default_load_type: What inputs without a type annotation are loaded as, by name.
     """
 
@@ -66,19 +67,16 @@ class LakebaseDbIOManager(DbIOManager):
         if obj is None:
             raise dg.DagsterInvariantViolationError(
                 "The output is None. An asset or op that stores nothing is annotated with '-> None'; one "
-                "that has no rows this time returns a frame without rows."
+                "that has no rows this time returns an empty frame."
             )
         handler = self._handler(type(obj), _OUTPUT)
-        # Before anything is sent: what the metadata say may be wrong.
+        # Before anything is sent: the metadata may be wrong.
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
         with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
-            self._client.ensure_schema_exists(context, table_slice, connection)
             metadata = handler.handle_output(context, table_slice, obj, connection)
-            query = self._client.query(context, table_slice, connection)
-            metadata = {**(metadata or {}), "Query": dg.MetadataValue.md(f"```sql\n{query}\n```")}
-        # Said once it is true: after the commit.
-        context.add_output_metadata(metadata)
+        # Reported only once it is true: after the commit.
+        context.add_output_metadata(dict(metadata or {}))
         # The author may have named the table in the asset's own metadata.
         with suppress(DagsterInvalidMetadata):
             context.add_output_metadata(
@@ -86,9 +84,9 @@ class LakebaseDbIOManager(DbIOManager):
             )
 
     def load_input(self, context: dg.InputContext) -> object:
-        """The table, or the input's partitions of it, as the type that the input is annotated with.
+        """The table, or the input's partitions of it, as the input's annotated type.
 
-        An input that may be None is None where there is no such table yet.
+        An input that may be None is None if the table does not exist yet.
         """
         with failing_fast():
             return self._load(context)
@@ -111,8 +109,8 @@ class LakebaseDbIOManager(DbIOManager):
     def _get_table_slice(
         self, context: dg.OutputContext | dg.InputContext, output_context: dg.OutputContext
     ) -> TableSlice:
-        # Without partitions: Dagster's slice has room for one range of each dimension, so that the client
-        # asks the context for them instead.
+        # Without partitions: Dagster's slice holds one range per dimension, so the client asks the context
+        # instead.
         metadata = output_context.definition_metadata or {}
         if context.has_asset_key:
             key = context.asset_key
@@ -131,13 +129,13 @@ class LakebaseDbIOManager(DbIOManager):
         )
 
     def _handler(self, kind: Any, remedy: str) -> DbTypeHandler[Any]:
-        # Anew each time: libraries are imported by the code of assets, too.
+        # Anew each time: the code of assets may import libraries too.
         self._handlers_by_type = {
             supported: handler
             for handler in type_handlers(self._client)
             for supported in handler.supported_types
         }
-        # Iterator[pyarrow.RecordBatch] is no class, but Iterator is.
+        # Iterator[pyarrow.RecordBatch] is not a class, but Iterator is.
         kind = typing.get_origin(kind) or kind
         self._require_supported(kind, remedy)
         return self._resolve_handler(kind)
@@ -153,13 +151,13 @@ class LakebaseDbIOManager(DbIOManager):
             return
         found = getattr(kind, "__qualname__", None) or str(kind)
         raise dg.DagsterInvariantViolationError(
-            f"LakebaseIOManager stores and loads no {found}, but pandas and Polars data frames, Arrow "
+            f"LakebaseIOManager does not store or load {found}, only pandas and Polars data frames, Arrow "
             f"tables, record batches, readers of them, and iterators of record batches. {remedy}"
         )
 
 
 def _without_none(annotated: Any) -> tuple[Any, bool]:
-    """What an annotation such as ``DataFrame | None`` asks for, and whether None will do."""
+    """The type in an annotation such as ``DataFrame | None``, and whether None is allowed."""
     if typing.get_origin(annotated) not in (typing.Union, types.UnionType):
         return annotated, False
     some = [one for one in typing.get_args(annotated) if one is not type(None)]

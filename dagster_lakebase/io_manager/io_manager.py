@@ -1,4 +1,4 @@
-"""The I/O manager: what assets return becomes rows, and rows what assets take."""
+"""The I/O manager: turns what assets return into rows, and rows into what assets take."""
 
 # No "from __future__ import annotations": Dagster reads the annotation of a nested resource as an object.
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteMode, WriteOptions
+from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteOptions
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
 
-#: The values of each default; `upsert` is for an asset alone, whose metadata name the keys.
+#: The values of each default; `merge` is only for an asset, whose metadata names the keys.
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("replace", "append"),
     "schema_evolution": SCHEMA_EVOLUTIONS,
@@ -25,37 +26,38 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
-    """Stores what assets return as tables in Lakebase, and loads tables as what assets take.
+    """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
     Assets and ops return and take pandas data frames, Polars data and lazy frames, and Arrow tables; they
     may also return and take a ``pyarrow.RecordBatchReader``, or return an iterator of record batches, which
     moves a table of any size in constant memory.
 
-    The asset's key names the table, its prefix the schema; two assets that would share a table are refused
-    at the first use of either. One transaction removes the old rows and loads the
-    new ones, by COPY: a write that fails changes nothing. Only the partitions of the run are replaced, and
-    exactly these. An output without rows creates its table, too.
+    The asset's key names the table, its prefix the schema; two assets that would share a table are refused at
+    the first use of either. One transaction removes the old rows and loads the new ones with COPY: a failed
+    write changes nothing. Exactly the run's partitions are replaced. An output without rows creates its table
+    too.
 
-    Metadata of an asset (or of an op's output) say what differs from that:
+    Metadata of an asset (or of an op's output) changes these defaults:
 
-    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package; the
-      database, if it is named, is the one that `lakebase` leads to.
-    * ``schema``: the schema. It goes before the I/O manager's, which goes before the key's prefix; the last
-      resort is ``public``. For an op's output, ``table`` is the table's name, else it is the output's.
-    * ``partition_expr``: the column (or an expression in SQL) that tells a row's partition; for a
-      multi-partitioned asset, one for each dimension. In each mode, rows of other partitions stop the write.
-    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``upsert`` by the columns in ``lakebase/keys``.
-    * ``lakebase/delete``: for ``upsert``, ``missing`` removes rows whose key the output does not have, within
-      the partitions of the run.
+    * ``dagster/table_name``: the table, ``[database.][schema.]table``, as everywhere in this package; a
+      database named there must be the one that `lakebase` leads to.
+    * ``schema``: the schema. It takes precedence over the I/O manager's, and that over the key's prefix;
+      without any, it is ``public``. For an op's output, ``table`` is the table's name; by default it is the
+      output's.
+    * ``partition_expr``: the column (or SQL expression) that gives a row's partition; for a multi-partitioned
+      asset, one for each dimension. In every mode, rows of other partitions fail the write.
+    * ``lakebase/mode``: ``replace`` (default), ``append``, or ``merge`` on the columns in ``lakebase/keys``.
+    * ``lakebase/delete``: for ``merge``, ``missing`` removes rows whose key is not in the output, within the
+      run's partitions.
     * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
-      the output's columns are not the table's.
+      the output's columns do not match the table's.
     * ``columns``, of an input: the columns to load, one as text or several as a list.
 
-    An input that is annotated as ``DataFrame | None`` is None where its table does not exist yet.
+    An input annotated as ``DataFrame | None`` is None if its table does not exist yet.
 
     Raises:
-        ConfigError: A default is unknown, where it is given; at set-up where the environment or a run's
-            configuration says it, and as for :class:`LakebaseResource`.
+        ConfigError: A default is unknown: raised where it is given, or at set-up if it comes from the
+            environment or a run's configuration. Also as for :class:`LakebaseResource`.
 
     Example:
         .. code-block:: python
@@ -81,12 +83,12 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
 
     lakebase: dg.ResourceDependency[LakebaseResource]
     schema_: str | None = Field(
-        default=None, alias="schema", description="Schema of assets whose metadata name none."
+        default=None, alias="schema", description="Schema of assets whose metadata names none."
     )
     mode: str = Field(default="replace", description="How outputs are written by default: replace or append.")
     schema_evolution: str = Field(
         default="error",
-        description="What happens by default if an output's columns are not the table's: "
+        description="What happens by default if an output's columns do not match the table's: "
         "error, add, widen or recreate.",
     )
     default_load_type: str | None = Field(
@@ -97,7 +99,7 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
     @field_validator("mode", "schema_evolution", "default_load_type", mode="before")
     @classmethod
     def _known(cls, value: object, info: ValidationInfo) -> object:
-        """Look at a default where it is given, which is where definitions load."""
+        """Check a default where it is given, when definitions load."""
         if info.field_name in _CHOICES and not isinstance(value, dg.EnvVar):
             require_choice(info.field_name, value, _CHOICES[info.field_name])
         return value
@@ -118,11 +120,11 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         from dagster_lakebase.io_manager.db_client import LakebaseDbClient
         from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
 
-        # What came from the environment has not been looked at yet.
+        # Values from the environment have not been checked yet.
         for name, allowed in _CHOICES.items():
             require_choice(name, getattr(self, name), allowed)
         defaults = WriteOptions(
-            mode=cast(WriteMode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
+            mode=cast(Mode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
         )
         lakebase: LakebaseResource | None = self.lakebase  # Dagster lets it be left out
         if lakebase is None:

@@ -11,11 +11,12 @@ import dagster as dg
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.types.postgres_types import KINDS
 from lakebase_provider.core.database.catalog import Table
 from lakebase_provider.core.errors import ConfigError
 
-#: How the bounds of a time window are written, by the type of what they are compared with.
-_TIME_TYPES = ("timestamptz", "timestamp", "date")
+#: How the bounds of a time window are written, by the type that they are compared with.
+_TIME_TYPES = {kind.name for kind in KINDS if kind.takes & {date, datetime}}
 _NAME = re.compile(r"[^\W\d]\w*")
 
 #: What `partition_expr` may be: an expression, or one for each dimension.
@@ -29,22 +30,22 @@ def rows_of_partitions(
     keys: Sequence[str],
     expression: PartitionExpression | None,
 ) -> sql.Composable:
-    """The condition that holds for the rows of these partitions, and for no others.
+    """The condition that holds for exactly the rows of these partitions.
 
-    Time windows are compared in the type of the column: as points in time with timestamptz, whatever the
-    time zone of partitions and session; as the wall clock of the partitions' time zone with timestamp and
-    date. Several keys of a multi-partitioned asset are taken one by one, not from the first to the last.
+    Time windows are compared in the type of the column: as points in time with timestamptz, whatever the time
+    zone of partitions and session; as the wall clock of the partitions' time zone with timestamp and date.
+    Several keys of a multi-partitioned asset are taken one by one, not as a range.
 
     Args:
-        connection: Asks for the expressions' types.
+        connection: Used to look up the expressions' types.
         table: The table.
         definition: How the asset is partitioned.
-        keys: The partitions; none for no rows.
-        expression: The asset's `partition_expr`: a column's name as it stands, or an expression in SQL; for
-            a multi-partitioned asset, one for each dimension.
+        keys: The partitions; if there are none, no rows match.
+        expression: The asset's `partition_expr`: a column's exact name, or an SQL expression; for a
+            multi-partitioned asset, one for each dimension.
 
     Raises:
-        ConfigError: `partition_expr` is missing, is no column of the table, or holds no time where the
+        ConfigError: `partition_expr` is missing, is not a column of the table, or is not a time although the
             partitions are time windows.
     """
     dimensions = _dimensions(definition, expression)
@@ -78,7 +79,7 @@ def _dimensions(
     if not isinstance(expression, str) or not expression:
         raise ConfigError(
             "The asset has partitions, but its metadata has no partition_expr.",
-            remedy='Name the column that tells the partition: metadata={"partition_expr": "ordered_at"}.',
+            remedy='Name the column that holds the partition: metadata={"partition_expr": "ordered_at"}.',
         )
     return [("", definition, expression)]
 
@@ -95,7 +96,7 @@ def _coordinates(
 
 
 def _blocks(cells: Iterable[tuple[str, ...]]) -> list[tuple[list[str], list[str]]]:
-    """Cells of a grid as few blocks of rows × columns that cover them, and nothing else."""
+    """Cells of a grid as few blocks of rows × columns that cover exactly them."""
     columns_of: dict[str, list[str]] = {}
     for row, column in cells:
         columns_of.setdefault(row, []).append(column)
@@ -123,8 +124,8 @@ class _Side:
             self._expression = sql.Identifier(text)
         elif _NAME.fullmatch(text):
             raise ConfigError(
-                f"{self._where} is {text!r}, which is no column of table {table.name}.",
-                remedy="Name a column as it stands in the table (upper case counts), or give an expression.",
+                f"{self._where} is {text!r}, which is not a column of table {table.name}.",
+                remedy="Give a column's exact name (it is case-sensitive), or an expression.",
             )
         else:
             # An expression is the author's own SQL, like the body of the asset.
@@ -135,7 +136,8 @@ class _Side:
 
     def condition(self, keys: Sequence[str]) -> sql.Composable:
         if not isinstance(self._definition, dg.TimeWindowPartitionsDefinition):
-            # Literals without a type: the server reads them as the column's own, be it a number or an enum.
+            # Literals without a type: the server reads them as the column's own type, such as a number or an
+            # enum.
             listed = sql.SQL(", ").join(sql.Literal(str(key)) for key in dict.fromkeys(keys))
             return sql.SQL("{} IN ({})").format(self._expression, listed)
         ranges = [
@@ -165,8 +167,8 @@ class _Side:
         wall = moment.replace(tzinfo=None, fold=0)
         if first and _is_repeated(moment):
             raise ConfigError(
-                f"{self._where} is a {self._type}, which cannot tell the hour before the clock is turned "
-                f"back from the hour after it, and a partition begins at {wall}.",
+                f"{self._where} is a {self._type}, which cannot distinguish the hours before and after the "
+                f"clock is turned back, and a partition begins at {wall}.",
                 remedy="Partition on a column of type timestamptz.",
             )
         if self._type == "timestamp":
@@ -187,10 +189,10 @@ def _is_repeated(moment: datetime) -> bool:
 def _merged(
     definition: dg.TimeWindowPartitionsDefinition, keys: Iterable[str]
 ) -> list[tuple[datetime, datetime]]:
-    """The keys' windows in order, those that touch as one, in the partitions' time zone."""
+    """The keys' windows in order, adjacent ones merged, in the partitions' time zone."""
     windows = [definition.time_window_for_partition_key(key) for key in keys]
     zone = windows[0].start.tzinfo
-    # In UTC, for times of one zone compare by the wall clock, which shows an hour twice a year.
+    # In UTC, since times of one zone compare by wall clock, which repeats an hour every year.
     spans = sorted({(w.start.astimezone(timezone.utc), w.end.astimezone(timezone.utc)) for w in windows})
     merged: list[tuple[datetime, datetime]] = []
     for start, end in spans:

@@ -1,19 +1,22 @@
-"""Between tables and what assets return and take: pandas, Polars, Arrow."""
+"""Converts between tables and the inputs and outputs of assets: pandas, Polars, Arrow."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
 
-from dagster_lakebase.io_manager.db_client import LakebaseDbClient, table_name
-from dagster_lakebase.io_manager.store import count_rows, find_table, store
-from dagster_lakebase.tables.assets import TableRef, fetch_table_facts
+from dagster_lakebase.io_manager.db_client import LakebaseDbClient, is_partitioned, table_name
+from dagster_lakebase.io_manager.store import store
+from dagster_lakebase.tables.assets import column_schema
 from lakebase_provider.core.bulk.read.batches import read_batches, read_whole
 from lakebase_provider.core.bulk.read.to_frames import frame_of
+from lakebase_provider.core.database.catalog import find_table
+from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ColumnMismatchError, LoadError, TableNotFoundError
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     """Stores all kinds of frames, and loads them in one form.
 
     Args:
-        client: Knows how the output is to be written, and which rows its partitions are.
+        client: Knows how to write the output, and which rows belong to its partitions.
         form: ``"pandas"``, ``"polars"``, ``"lazy"``, ``"arrow"`` or ``"batches"``.
         types: The types that it stores and loads.
     """
@@ -44,61 +47,60 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
     def handle_output(
         self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: LakebaseConnection
     ) -> Mapping[str, Any]:
-        """Load the output into its table, in place of the rows that it replaces.
+        """Load the output into its table, replacing the rows that it should.
 
         Returns:
-            Metadata: the columns, how many rows, and what became of them.
+            Metadata: the columns, the number of rows, and how many were inserted, updated and so on.
 
         Raises:
-            LoadError: The output does not fit the table, or has rows outside of its partitions.
+            LoadError: The output does not fit the table, or has rows outside its partitions.
         """
         options = self._client.options(context)
-        partitioned = context.has_asset_key and context.has_asset_partitions
-        replaced = options.mode == "replace"
-        deleted = self._client.delete_table_slice(context, table_slice, connection)
-        stored = store(
+        replaced, partitioned = options.mode == "replace", is_partitioned(context)
+        stored, partition = store(
             connection,
             table_name(table_slice),
             obj,
             options,
-            emptied=replaced and not partitioned,
-            partition_of=lambda table: self._client.condition(context, table, connection),
+            partial(self._client.condition, context, connection) if partitioned else None,
         )
         if stored.outside:
             raise LoadError(
-                f"{stored.outside} of {stored.rows} rows do not belong to the partitions of this run, which "
-                "would write them beside what the run of their own partition writes.",
+                f"{stored.outside} of {stored.rows} rows do not belong to this run's partitions: the run of "
+                "their own partition would write them again.",
                 remedy="Filter the output by the partition, or correct partition_expr.",
             )
         for change in stored.changes:
-            context.log.info("Table %s: %s", stored.table.name, change)
+            context.log.info("Table %s: %s", stored.table, change)
         name = TableRef(table_slice.schema, table_slice.table)
         facts = fetch_table_facts(connection, [name])[name]
+        query = self._client.select(table_slice, partition).as_string(connection)
         metadata: dict[str, Any] = {
-            "dagster/column_schema": facts.column_schema(),
+            "dagster/column_schema": column_schema(facts),
+            "Query": dg.MetadataValue.md(f"```sql\n{query}\n```"),
             "lakebase/rows_written": stored.rows,
-            "lakebase/inserted": stored.counts.inserted,
-            "lakebase/updated": stored.counts.updated,
+            "lakebase/inserted": stored.inserted,
+            "lakebase/updated": stored.updated,
             "lakebase/unchanged": stored.unchanged,
-            "lakebase/deleted": deleted + stored.counts.deleted,
+            "lakebase/deleted": stored.deleted,
         }
         if partitioned and replaced:
             metadata["dagster/partition_row_count"] = stored.rows
         elif partitioned:
-            metadata["dagster/partition_row_count"] = count_rows(connection, stored.table, stored.partition)
+            metadata["dagster/partition_row_count"] = count_rows(connection, [name], partition)[name]
         elif replaced:
             metadata["dagster/row_count"] = stored.rows
         elif facts.is_soon_counted():
-            metadata["dagster/row_count"] = count_rows(connection, stored.table)
+            metadata["dagster/row_count"] = count_rows(connection, [name])[name]
         return metadata
 
     def load_input(
         self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection
     ) -> Any:
-        """The table's rows that the input's partitions are, all of them in memory.
+        """The table's rows of the input's partitions, all of them in memory.
 
         Raises:
-            TableNotFoundError: There is no such table, and there should be.
+            TableNotFoundError: The table does not exist, but should.
         """
         query = self.query(context, table_slice, connection)
         if query is None:
@@ -107,16 +109,15 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
             return frame_of(batches, self.form)
 
     def query(self, context: dg.InputContext, table_slice: TableSlice, connection: LakebaseConnection) -> Any:
-        """The query for the input's rows; None where nothing has been written that they could be in.
+        """The query for the input's rows; None if no table has been written yet.
 
         Raises:
-            TableNotFoundError: There is no such table, and there should be.
+            TableNotFoundError: The table does not exist, but should.
             ColumnMismatchError: The table lacks a column that the input names.
         """
         table = find_table(connection, table_name(table_slice))
         if table is None:
-            partitioned = context.has_asset_key and context.has_asset_partitions
-            if partitioned and (not context.asset_partition_keys or _is_self_dependency(context)):
+            if is_partitioned(context) and (not context.asset_partition_keys or _is_self_dependency(context)):
                 return None
             raise TableNotFoundError(
                 f"Table {TableRef(table_slice.schema, table_slice.table)} does not exist.",
@@ -128,12 +129,12 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
                 f"'columns' of input {context.name!r} names.",
                 remedy=f"It has: {', '.join(column.name for column in table.columns)}.",
             )
-        return self._client.select(table_slice, self._client.condition(context, table, connection))
+        return self._client.select(table_slice, self._client.condition(context, connection, table))
 
     def read_lazily(
         self, context: dg.InputContext, table_slice: TableSlice, opened: Any
     ) -> pa.RecordBatchReader:
-        """A reader that holds a connection until it is read to its end, or thrown away.
+        """A reader that holds a connection until it is exhausted or discarded.
 
         Args:
             context: The input.
@@ -160,7 +161,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
 def type_handlers(client: LakebaseDbClient) -> list[LakebaseTypeHandler]:
     """A handler for each kind of frame whose library this process has imported.
 
-    An object of a library that is not imported cannot turn up, and importing it would cost each step seconds.
+    An object from a library that is not imported cannot occur, and importing it would cost each step seconds.
     """
     handlers = []
     if pyarrow := sys.modules.get("pyarrow"):

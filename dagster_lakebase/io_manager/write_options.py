@@ -1,18 +1,16 @@
-"""How an asset is written: what its metadata say."""
+"""How an asset is written, according to its metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from lakebase_provider.core.base.choices import require_choice
+from lakebase_provider.core.bulk.load.result import Delete, Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
-WriteMode = Literal["replace", "append", "upsert"]
-WRITE_MODES: tuple[str, ...] = get_args(WriteMode)
-Delete = Literal["none", "missing"]
 _DELETES: tuple[str, ...] = get_args(Delete)
 #: What an input without a type annotation is loaded as: module and class.
 LOAD_TYPES = {
@@ -29,26 +27,26 @@ class WriteOptions:
     """How an output becomes rows.
 
     Attributes:
-        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``upsert`` by `keys`.
-        keys: Columns that tell a row, for ``upsert``.
-        schema_evolution: What may happen to a table with other columns.
-        delete: For ``upsert``: ``missing`` removes the rows whose key the output does not have, of the whole
-            table or of the partitions of the run.
+        mode: ``replace`` the table, or the partitions of the run; ``append``; or ``merge`` by `keys`.
+        keys: Columns that identify a row, for ``merge``.
+        schema_evolution: What may happen to a table with different columns.
+        delete: For ``merge``: ``missing`` removes the rows whose key is not in the output, in the whole
+            table or in the run's partitions.
     """
 
-    mode: WriteMode = "replace"
+    mode: Mode = "replace"
     keys: tuple[str, ...] = ()
     schema_evolution: SchemaEvolution = "error"
     delete: Delete = "none"
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], defaults: WriteOptions) -> WriteOptions:
-        """The options that an asset's or an output's metadata name, over the defaults.
+        """The options in an asset's or an output's metadata, which take precedence over the defaults.
 
         Args:
             metadata: With the keys ``lakebase/mode``, ``lakebase/keys``, ``lakebase/schema_evolution``,
                 ``lakebase/delete``.
-            defaults: Those of the I/O manager.
+            defaults: The I/O manager's defaults.
 
         Raises:
             ConfigError: An option is unknown, has an impossible value or contradicts another.
@@ -57,11 +55,13 @@ class WriteOptions:
         given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
         if unknown := sorted(given.keys() - set(known.values())):
             raise ConfigError(
-                f"Metadata {', '.join(map(repr, unknown))} means nothing to this I/O manager.",
-                remedy=f"Use of: {', '.join(known.values())}.",
+                f"Metadata {', '.join(map(repr, unknown))} is unknown to this I/O manager.",
+                remedy=f"Use one or more of: {', '.join(known.values())}.",
             )
+        if _value(given.get(known["mode"])) == "upsert":
+            raise ConfigError(f"{known['mode']} is 'upsert'.", remedy="Write 'merge', as for every load.")
         options = cls(
-            cast(WriteMode, _one_of(known["mode"], given, WRITE_MODES, defaults.mode)),
+            cast(Mode, _one_of(known["mode"], given, get_args(Mode), defaults.mode)),
             column_names(known["keys"], given.get(known["keys"], ())),
             cast(
                 SchemaEvolution,
@@ -69,15 +69,15 @@ class WriteOptions:
             ),
             cast(Delete, _one_of(known["delete"], given, _DELETES, "none")),
         )
-        if (options.mode == "upsert") != bool(options.keys):
+        if (options.mode == "merge") != bool(options.keys):
             raise ConfigError(
                 f"{known['mode']} is {options.mode!r} and {known['keys']} names {len(options.keys)} columns.",
-                remedy=f"Name the columns that tell a row in {known['keys']}, for 'upsert' and only for it.",
+                remedy=f"Name the columns that identify a row in {known['keys']}; only 'merge' takes them.",
             )
-        if options.delete == "missing" and options.mode != "upsert":
+        if options.delete == "missing" and options.mode != "merge":
             raise ConfigError(
                 f"{known['delete']} is 'missing' and {known['mode']} {options.mode!r}.",
-                remedy=f"Set {known['mode']} to 'upsert', or leave {known['delete']} out: 'replace' leaves "
+                remedy=f"Set {known['mode']} to 'merge', or leave {known['delete']} out: 'replace' leaves "
                 "no other rows anyway.",
             )
         return options
@@ -95,7 +95,7 @@ def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default
 
 
 def column_names(name: str, entry: Any) -> tuple[str, ...]:
-    """The columns that metadata name: one as text, or a list.
+    """The columns that the metadata names: one as text, or a list.
 
     Args:
         name: The metadata's key, for the error.

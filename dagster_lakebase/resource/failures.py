@@ -1,4 +1,4 @@
-"""Which failures Dagster need not try again."""
+"""Which failures Dagster need not retry."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import dagster as dg
 
 @contextmanager
 def failing_fast() -> Iterator[None]:
-    """End the step without the retries of its policy when only a change of settings, rights or data helps.
+    """End the step without its retry policy when only a change of settings, privileges or data helps.
 
     Raises:
-        dagster.Failure: In place of a `LakebaseError` that is not retryable, or of the server's word that the
-            statement cannot succeed; that is its cause. It allows no retries.
+        dagster.Failure: Instead of a `LakebaseError` that is not retryable, or of a server error after which
+            the statement cannot succeed, which is its cause. It allows no retries.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""What a run's configuration says of secrets when it comes from the Launchpad.
+"""What a run's configuration says about secrets when it comes from the Launchpad.
 
-Dagster opens the Launchpad with the definitions' own configuration, each secret replaced by a mask, those
-that were left out and those given by ``EnvVar`` included. Launched as it is, the configuration would make the
-mask the secret. So a mask means what it stands for: the secret as the definitions have it.
+Dagster opens the Launchpad with the definitions' own configuration, with each secret replaced by a mask,
+including those left out or given by ``EnvVar``. Launched unchanged, the configuration would use the mask as
+the secret. So a mask means the secret that the definitions have.
 """
 
 from __future__ import annotations
@@ -14,65 +14,81 @@ from typing import Any
 from dagster import EnvVar, InitResourceContext
 
 from lakebase_provider.core.config import settings
+from lakebase_provider.core.config.environment import read_environment
+from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, secrets_used
 from lakebase_provider.core.errors import ConfigError
 
-#: Where a secret goes, and what proves who is there. Who starts a run may not lead the definitions' secrets
-#: elsewhere.
-_WHERE_TO = (
-    "workspace_host",
-    "host",
-    "port",
-    "sslmode",
-    "sslrootcert",
-    "auth_type",
-    "profile",
-    "azure_tenant_id",
-)
+#: Where a secret goes, how it is asked for, and what proves who is there.
+_PLACE = (*DATABASE_PLACE, "workspace_host", "auth_type", "profile", "azure_tenant_id")
 #: What Dagster shows in place of a secret.
 MASK = "********"
 
 
 def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:
-    """What each secret that the run's configuration masks is in the definitions, for those that have one.
+    """The definitions' value of each secret that the run's configuration masks, if they have one.
 
     Args:
-        context: Of the set-up of the resource.
+        context: The context of the resource's set-up.
 
     Returns:
         Texts and :class:`~dagster.EnvVar`, by the setting's name. Empty where the configuration masks none.
+    """
+    given, defined = context.resource_config, _defined(context)
+    masked = [row.name for row in settings() if row.kind == "secret" and _value(given, row.name) == MASK]
+    found = {name: _value(defined, name) for name in masked}
+    return {
+        name: EnvVar(value["env"]) if isinstance(value, Mapping) else value
+        for name, value in found.items()
+        if value not in (None, MASK)
+    }
 
-    Raises:
-        ConfigError: The run's configuration masks a secret, and says by itself where it is sent.
+
+def elsewhere(context: InitResourceContext) -> ConfigError | None:
+    """What to raise where a run's configuration leads secrets elsewhere that are not its own, or None.
+
+    They are the definitions' or the environment's, and so is a secret that the run's configuration takes from
+    a variable: who starts a run may not lead them anywhere, nor a token that is minted by them.
+
+    Args:
+        context: Of the set-up of the resource.
     """
     given = context.resource_config
-    masked = [row.name for row in settings() if row.kind == "secret" and _value(given, row.name) == MASK]
-    if not masked:
-        return {}
+    if not isinstance(given, Mapping) or not _is_of_a_run(context):
+        return None
+    # Without what it names by a variable that is not set, of which the resource itself says so.
+    resolved = {name: _resolved(value) for name, value in (_defined(context) or {}).items()}
+    trusted = {**read_environment(settings(), None), **{k: v for k, v in resolved.items() if v is not None}}
+    entered = {k: v for k, v in given.items() if v not in (None, "", MASK)}
+    run = {**trusted, **entered}
+    used = [name for name in secrets_used(run) if name in entered or resolved.get(name)]
+    if used and all(run[name] not in (resolved.get(name), *os.environ.values()) for name in used):
+        return None
+    name = led_elsewhere(given, trusted, names=_PLACE)
+    if name is None:
+        return None
+    return ConfigError(
+        f"The run's configuration changes '{name}', and the secrets that would go there are the definitions' "
+        "or the environment's.",
+        remedy=f"Leave '{name}' as the definitions and the environment have it, or enter the secret too, by "
+        f"its value; or set '{name}' in the definitions.",
+    )
+
+
+def _is_of_a_run(context: InitResourceContext) -> bool:
+    """Whether a run's configuration can say what the resource is: not of one within another resource."""
     schema = None if context.resource_def is None else context.resource_def.config_schema
-    defined = schema.default_value if schema is not None and schema.default_provided else None
-    found = {name: _value(defined, name) for name in masked}
-    found = {name: value for name, value in found.items() if value not in (None, MASK)}
-    if found:
-        _require_same_place(given, defined, min(found))
-    return {name: _by_reference(value) for name, value in found.items()}
+    return "workspace_host" in getattr(getattr(schema, "config_type", None), "fields", {})
 
 
-def _require_same_place(given: Any, defined: Any, secret: str) -> None:
-    for name in _WHERE_TO:
-        value, own = _value(given, name), _value(defined, name)
-        if isinstance(own, Mapping):
-            own = os.environ.get(own["env"])
-        if value != own:
-            raise ConfigError(
-                f"The run's configuration changes '{name}', and masks '{secret}', which the definitions have "
-                "for where they lead.",
-                remedy=f"Leave '{name}' as the definitions have it, or enter '{secret}' too.",
-            )
+def _defined(context: InitResourceContext) -> Mapping[str, Any] | None:
+    schema = None if context.resource_def is None else context.resource_def.config_schema
+    found = schema.default_value if schema is not None and schema.default_provided else None
+    return found if isinstance(found, Mapping) else None
+
+
+def _resolved(value: Any) -> Any:
+    return os.environ.get(value["env"]) if isinstance(value, Mapping) else value
 
 
 def _value(config: Any, name: str) -> Any:
     return config.get(name) if isinstance(config, Mapping) else None
-
-
-def _by_reference(value: Any) -> Any:
-    return EnvVar(value["env"]) if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""Connections that a resource has lent and that nobody handed back until its teardown."""
+"""Connections that a resource has lent and that were not returned before its teardown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Loan(NamedTuple):
 
 
 class Loans:
-    """The connections that one resource lends, as long as they are lent."""
+    """The connections that one resource has lent at the moment."""
 
     def __init__(self) -> None:
         self._open: dict[int, _Loan] = {}
@@ -30,11 +30,11 @@ class Loans:
         connection: LakebaseConnection | AsyncLakebaseConnection,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> Iterator[None]:
-        """Know of a loan for as long as the block lasts.
+        """Keep track of a loan for the duration of the block.
 
         Args:
             connection: What is lent.
-            loop: The event loop that it belongs to, if it does.
+            loop: The event loop that it belongs to, if any.
         """
         self._open[id(connection)] = _Loan(connection, loop)
         try:
@@ -43,22 +43,22 @@ class Loans:
             self._open.pop(id(connection), None)
 
     def end(self, log: Logger | None) -> None:
-        """Close what is lent still, and say where it was lent.
+        """Close what is still lent, and log where it was lent.
 
         Args:
-            log: Where to say so: the run's log.
+            log: The run's log.
         """
         for loan in list(self._open.values()):
             self._open.pop(id(loan.connection), None)
             where = loan.connection.lent_at()
             if where is None:
-                # It was handed back by its own close().
+                # It was returned by its own close().
                 continue
             if log is not None:
                 log.warning(
-                    "A connection that was lent at %s was not handed back before the resource's teardown. "
-                    "It is closed, and what it had not committed is rolled back.\nRemedy: use "
-                    "get_connection() and get_async_connection() in a `with` block.",
+                    "A connection that was lent at %s was not returned before the resource's teardown. It "
+                    "is closed, and its uncommitted work is rolled back.\nRemedy: use get_connection() and "
+                    "get_async_connection() in a `with` block.",
                     where,
                 )
             _close(loan)
@@ -74,5 +74,5 @@ def _close(loan: _Loan) -> None:
 
 
 def can_run(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether something can still be run on that loop from here: it is paused, and so is this thread's."""
+    """Whether that loop can still be run from here: it is paused, and so is this thread's."""
     return not (loop.is_closed() or loop.is_running() or asyncio._get_running_loop() is not None)

@@ -11,7 +11,7 @@ from dagster import ConfigurableResource, InitResourceContext
 from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from dagster_lakebase.resource.launchpad import MASK, secrets_behind_masks
+from dagster_lakebase.resource.launchpad import MASK, elsewhere, secrets_behind_masks
 from dagster_lakebase.resource.loans import Loans
 from dagster_lakebase.resource.sharing import Lease, new_engine
 from dagster_lakebase.resource.step_name import aname_session, current_step_name, name_session, resource_name
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.stages import HealthReport
 
 
-#: What a statement's placeholders stand for, by position or by name.
+#: Values for a statement's placeholders, by position or by name.
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 def _field(name: str) -> Any:
-    """The field for the setting of that name. Its default is None, which means: left out."""
+    """The field for the setting of that name. Its default, None, means that it is left out."""
     row = setting(name)
     secret = row.kind == "secret"
     return Field(
@@ -62,21 +62,21 @@ def _description(row: Setting) -> str:
 class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     """Connections to one Lakebase database as one principal.
 
-    Every field may be left out: it is then read from the environment variable that its description names,
-    or has that default. So ``LakebaseResource()`` works wherever the Lakebase documentation's variables are
-    set, and a field that is set takes precedence over its variable.
+    Every field may be left out: it is then read from the environment variable that its description names, or
+    has its default. So ``LakebaseResource()`` works wherever the Lakebase documentation's variables are set,
+    and a field that is set takes precedence over its variable.
 
-    Secrets are best left out or given as ``EnvVar``: Dagster stores a literal one as part of the resource's
-    configuration. The Launchpad shows ``********`` for each secret; launched so, the run has the secret that
-    the definitions have, or the environment's where they have none.
+    Leave secrets out or give them as ``EnvVar``: Dagster stores a literal one as part of the resource's
+    configuration. The Launchpad shows ``********`` for each secret; a run launched like that uses the secret
+    in the definitions, or the environment's if they have none.
 
     Resources with the same settings share one pool in each process, wherever they are bound; it opens its
-    first connection when one is asked for, and is closed when the last of them is torn down. The token
+    first connection when one is requested, and is closed when the last of them is torn down. The token
     outlives it, so the next run in the same process logs in without minting.
 
-    In a run, pg_stat_activity shows the run and the step as the application name of each connection that is
-    in use, unless `application_name` is set. A statement that is interrupted, by Dagster's termination of the
-    run or otherwise, is cancelled on the server.
+    In a run, pg_stat_activity shows the run and the step as the application name of each connection in use,
+    unless `application_name` is set. A statement that is interrupted, by Dagster's termination of the run or
+    otherwise, is cancelled on the server.
 
     Raises:
         ConfigError: At set-up: a setting is missing, malformed or contradicts another. The message names
@@ -151,22 +151,25 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         return False
 
     def setup_for_execution(self, context: InitResourceContext) -> None:
-        """Check the settings and join those who share the pool; nothing is opened yet.
+        """Check the settings and join the pool's users; nothing is opened yet.
 
         Raises:
-            ConfigError: A setting is missing, malformed or contradicts another.
+            ConfigError: A setting is missing, malformed or contradicts another; or a run's configuration
+                leads a secret elsewhere that is not its own.
         """
         self._run_id = None if context.run is None else context.run.run_id
         self._behind_masks = secrets_behind_masks(context)
-        name = resource_name(context)
+        name, refused = resource_name(context), elsewhere(context)
         # It holds the configuration with its secrets, and a traceback may show this frame.
         del context
+        if refused is not None:
+            raise refused
         self._lease = Lease.acquire(self.lakebase_config, name)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
-        """Leave those who share the pool; the last one closes it.
+        """Leave the pool's users; the last one closes it.
 
-        A connection that was not handed back is closed, and the run's log says where it was lent.
+        A connection that was not returned is closed, and the run's log says where it was lent.
         """
         lease, self._lease = self._lease, None
         log = context.log
@@ -180,7 +183,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
     @property
     def lakebase_config(self) -> LakebaseConfig:
-        """The fields that are set, over the environment.
+        """The fields that are set, taking precedence over the environment.
 
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
@@ -194,9 +197,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
     @property
     def client(self) -> LakebaseClient:
-        """The core's client, for what this resource has no method for.
+        """The core's client, for anything this resource has no method for.
 
-        Outside of a run (a script, a directly invoked asset) its pool stays open until the process ends.
+        Outside a run (a script, a directly invoked asset) its pool stays open until the process ends.
         """
         if self._lease is not None:
             return self._lease.client
@@ -206,10 +209,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
     @contextmanager
     def get_connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:
-        """A pooled psycopg connection: commits on success, rolls back on error, goes back in either case.
+        """A pooled psycopg connection: commits on success, rolls back on error, and is then returned.
 
         Args:
-            timeout: Seconds to wait at most, token and waking of the compute included; `connect_budget` by
+            timeout: Seconds to wait at most, including the token and waking the compute; `connect_budget` by
                 default.
 
         Raises:
@@ -234,7 +237,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         """:meth:`get_connection` for asyncio, from a pool of the running event loop.
 
         Args:
-            timeout: Seconds to wait at most, token and waking of the compute included; `connect_budget` by
+            timeout: Seconds to wait at most, including the token and waking the compute; `connect_budget` by
                 default.
 
         Raises:
@@ -258,23 +261,23 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
                 yield connection
 
     def execute(self, sql: str, params: Parameters = None) -> int:
-        """Run one statement in a transaction of its own, and commit it.
+        """Run one statement in its own transaction, and commit it.
 
         Args:
-            sql: The statement; ``%s`` or ``%(name)s`` where a parameter goes. Without `params`, a per cent
-                sign stands for itself, and there may be several statements, separated by semicolons.
-            params: The parameters, bound by the server and not pasted into the text.
+            sql: The statement, with ``%s`` or ``%(name)s`` for parameters. Without `params`, a percent sign
+                stands for itself, and there may be several statements, separated by semicolons.
+            params: The parameters, bound by the server and not inserted into the text.
 
         Returns:
-            Rows that the statement inserted, updated, deleted or selected, the last one's if there are
-            several; -1 for a statement that has no such number, such as CREATE TABLE.
+            Number of rows that the statement (the last one, if several) inserted, updated, deleted or
+            selected; -1 if it has no such number, as for CREATE TABLE.
 
         Raises:
-            psycopg.Error: The server refuses the statement; nothing of it is committed.
-            LakebaseError: No connection could be had.
+            psycopg.Error: The server refuses the statement; nothing is committed.
+            LakebaseError: No connection could be opened.
         """
         with self.get_connection() as connection:
-            # The text is the user's own program, as for psycopg's execute; values go by parameters.
+            # The text is the user's own program, as for psycopg's execute; values are passed as parameters.
             cursor = connection.execute(sql.encode(), params)
             while cursor.nextset():
                 pass
@@ -306,7 +309,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         """What a query returns, all of it in memory.
 
         Args:
-            sql: The query; ``%s`` or ``%(name)s`` where a parameter goes.
+            sql: The query, with ``%s`` or ``%(name)s`` for parameters.
             params: The parameters, bound by the server.
             as_: ``"rows"`` for a list of tuples; ``"pandas"``, ``"polars"`` or ``"arrow"`` for a frame, which
                 needs the extra of that name. A numeric is a Decimal in each of them, never a float.
@@ -314,9 +317,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
                 digits, NaN and the infinities.
 
         Raises:
-            ConfigError: `as_` or `numeric` is none of these.
+            ConfigError: `as_` or `numeric` has another value.
             psycopg.Error: The server refuses the query.
-            LakebaseError: No connection could be had.
+            LakebaseError: No connection could be opened.
         """
         if as_ == "rows":
             with self.get_connection() as connection:
@@ -339,10 +342,11 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         timestamp_column: str | None = None,
         ignore_missing_tables: bool = False,
     ) -> Mapping[str, datetime | None]:
-        """When each table was last written, as an observation or a freshness check needs it.
+        """When each table was last written, for an observation or a freshness check.
 
-        Postgres keeps no such time. A column that each write sets tells it; without one, the commit time of
-        the newest row does, on a server with ``track_commit_timestamp`` on, by reading the whole table.
+        Postgres keeps no such time. It is read from a column that every write sets; without one, from the
+        newest row's commit time, which needs ``track_commit_timestamp`` on the server and reads the whole
+        table.
 
         Args:
             tables: Names, without the schema.
@@ -355,7 +359,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             By table, the time in UTC; None for a table without rows or without a known time.
 
         Raises:
-            ConfigError: No column is given and the server keeps no commit times; or it holds no time.
+            ConfigError: No column is given and the server keeps no commit times; or the column holds no time.
             TableNotFoundError: A table does not exist.
         """
         from lakebase_provider.core.database.freshness import last_updated
@@ -370,23 +374,23 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             )
 
     def get_engine(self) -> Engine:
-        """The SQLAlchemy engine, with a pool of its own of up to `max_size` connections.
+        """The SQLAlchemy engine, with its own pool of up to `max_size` connections.
 
-        In a run it is shared like the pool and disposed of at teardown. Outside of a run each call makes a
-        new one, which the caller disposes of.
+        In a run it is shared like the pool and disposed of at teardown. Outside a run each call makes a new
+        one, which the caller disposes of.
         """
         return new_engine(self.client) if self._lease is None else self._lease.engine()
 
     def health(self, checks: Iterable[str] | None = None, timeout: float | None = None) -> HealthReport:
-        """Run the staged check of the way to the database.
+        """Run the staged check of the path to the database.
 
         Args:
-            checks: Names of stages (resolve, credential, dns, tcp, tls, login, query, write); those that
-                they build on run too. All by default.
-            timeout: Seconds for each stage; `connect_budget` by default.
+            checks: Names of stages (resolve, credential, dns, tcp, tls, login, query, write); those that they
+                depend on run too. All by default.
+            timeout: Timeout of each stage in seconds; `connect_budget` by default.
 
         Returns:
-            The stages with status, milliseconds, detail and remedy. A failed stage is no exception.
+            The stages with status, milliseconds, detail and remedy. A failed stage raises no exception.
 
         Raises:
             ConfigError: A stage is unknown.

@@ -1,4 +1,4 @@
-"""Who uses the shared client at the moment: the last one to leave closes its pool."""
+"""Who is using the shared client: the last one to leave closes its pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Lease:
-    """One client with what hangs on it, shared by all instances of a resource with the same settings.
+    """One client and what belongs to it, shared by all instances of a resource with the same settings.
 
     Dagster sets a resource up once for each place in which it is bound (at top level, in an IO manager, in a
     component), so an instance cannot know whether it is the last one.
@@ -34,7 +34,7 @@ class Lease:
         """This process's lease for that configuration, held until :meth:`release`.
 
         Args:
-            config: To what, and as whom.
+            config: What to connect to, and as whom.
             name: What errors call it.
 
         Raises:
@@ -52,9 +52,9 @@ class Lease:
             return lease
 
     def release(self) -> None:
-        """Close the pool and the engine if nobody else holds the lease; the token lives on."""
-        # Closing happens under the lock, so that whoever acquires next opens a new pool, and is not lent a
-        # connection of one that is being closed.
+        """Close the pool and the engine if nobody else holds the lease; the token is kept."""
+        # Closing happens under the lock, so that whoever acquires next opens a new pool instead of getting a
+        # connection from one that is being closed.
         with _lock:
             self._users -= 1
             if self._users > 0:
@@ -76,7 +76,7 @@ class Lease:
             self._loops.add(asyncio.get_running_loop())
 
     def engine(self) -> Engine:
-        """The one engine of all who hold the lease."""
+        """The one engine that all lease holders share."""
         with _lock:
             if self._engine is None:
                 self._engine = new_engine(self.client)
@@ -84,7 +84,7 @@ class Lease:
 
 
 def new_engine(client: LakebaseClient) -> Engine:
-    """An engine that keeps to the connections which the settings allow a process."""
+    """An engine limited to the number of connections that the settings allow a process."""
     return client.engine(pool_size=client.config.max_size, max_overflow=0)
 
 
@@ -99,7 +99,7 @@ _lock = threading.Lock()
 
 
 def _forget_in_child() -> None:
-    # The users are the parent's, as are the sockets; the child starts with none.
+    # Users and sockets belong to the parent; the child starts with none.
     global _lock
     _lock = threading.Lock()
     _leases.clear()

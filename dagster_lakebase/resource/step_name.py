@@ -16,12 +16,13 @@ from lakebase_provider.core.config import LakebaseConfig, setting
 if TYPE_CHECKING:
     from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
 
-#: What Postgres keeps of an application name.
+#: How much of an application name Postgres keeps.
 MAX_BYTES = 63
 #: Sessions of Dagster's own storage.
 _STORAGE = "dagster:storage"
 WEB_SERVER = "webserver"
-#: Dagster's processes by program, or by program and the first arguments; ``python -m`` makes it the module.
+#: Dagster's processes by program, or by program and first arguments; with ``python -m`` the program is the
+#: module.
 _PROCESSES = (
     (("dagster-webserver",), WEB_SERVER),
     (("dagster_webserver",), WEB_SERVER),
@@ -33,7 +34,7 @@ _PROCESSES = (
     (("dagster", "api", "resume_run"), "run"),
     (("dagster", "api", "execute_step"), "run"),
 )
-#: In what Dagster hands to the process of a run.
+#: In what Dagster passes to the process of a run.
 _RUN_ID = re.compile(r'"run_id": *"([0-9a-f]{8})')
 
 
@@ -54,7 +55,7 @@ def with_storage_name(config: LakebaseConfig, process: str | None) -> LakebaseCo
 
 
 def current_process() -> str | None:
-    """Which of Dagster's processes this is, as far as its command line says so."""
+    """Which of Dagster's processes this is, if its command line shows it."""
     return process_of(sys.argv, is_child=multiprocessing.parent_process() is not None)
 
 
@@ -63,10 +64,10 @@ def process_of(argv: Sequence[str], *, is_child: bool) -> str | None:
 
     Args:
         argv: As ``sys.argv`` is.
-        is_child: Whether :mod:`multiprocessing` started it, which leaves it the command line of its parent.
+        is_child: Whether :mod:`multiprocessing` started it, which gives it its parent's command line.
 
     Returns:
-        ``webserver``, ``daemon``, ``code-server``, or ``run``, with the beginning of the run's id where the
+        ``webserver``, ``daemon``, ``code-server``, or ``run``, with the beginning of the run's id if the
         command line has it (``run:1f0c62d1``); None for anything else, such as a script.
     """
     if not argv:
@@ -75,14 +76,14 @@ def process_of(argv: Sequence[str], *, is_child: bool) -> str | None:
     words = (program.parent.name if program.stem == "__main__" else program.stem, *argv[1:])
     process = next((name for beginning, name in _PROCESSES if _begins_with(words, beginning)), None)
     if process == "code-server" and is_child:
-        # It starts runs in children of its own.
+        # It starts runs in its own child processes.
         return "run"
     found = _RUN_ID.search(" ".join(argv)) if process == "run" else None
     return f"run:{found[1]}" if found else process
 
 
 def _begins_with(words: Sequence[str], beginning: Sequence[str]) -> bool:
-    # The last one by its beginning: execute_run comes as execute_run_with_structured_logs, too.
+    # The last one by its prefix: execute_run also appears as execute_run_with_structured_logs.
     *first, last = beginning
     at = len(first)
     return list(words[:at]) == first and len(words) > at and words[at].startswith(last)
@@ -106,7 +107,7 @@ def current_step_name(run_id: str | None) -> str | None:
     """The application name for the step that this thread or task executes, or None outside of a run.
 
     Args:
-        run_id: The run that the resource was set up for, for what Dagster runs without naming the step.
+        run_id: The run that the resource was set up for, used if Dagster does not name the step.
     """
     try:
         context = OpExecutionContext.get()
@@ -116,7 +117,7 @@ def current_step_name(run_id: str | None) -> str | None:
 
 
 def resource_name(context: InitResourceContext) -> str | None:
-    """What errors call the resource that is being set up, by its key or that of the one it is nested in."""
+    """What errors call the resource being set up: its key, or that of the resource it is nested in."""
     keys = context.all_resource_defs
     # Not `resource_def`, which raises where there is none, as in a test without a run.
     own = context._resource_def

@@ -1,4 +1,4 @@
-"""Settings that are given by the name of an environment variable."""
+"""Settings given by the name of an environment variable."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _INT_ENV_VAR = type(EnvVar.int("_"))
 
 
 def resolved(name: str, value: Any) -> Any:
-    """A field's value: Dagster resolves EnvVar when it sets a resource up, but in a script nobody does.
+    """A field's value: Dagster resolves EnvVar when it sets up a resource, but in a script nobody does.
 
     Args:
-        name: Of the setting.
+        name: The setting's name.
         value: What the field holds.
 
     Raises:
-        ConfigError: The variable is not set. Left out in silence, the setting could be another principal's.
+        ConfigError: The variable is not set. Silently left out, the setting could become another principal's.
     """
     if not isinstance(value, (EnvVar, _INT_ENV_VAR)):
         return value
@@ -33,8 +33,8 @@ def resolved(name: str, value: Any) -> Any:
 
 
 def variable_not_set(name: str, variable: str) -> ConfigError:
-    """What to raise for a setting whose variable is not set."""
+    """The error for a setting whose variable is not set."""
     return setting(name).error(
-        f"is to be read from the environment variable '{variable}', which is not set",
+        f"is read from the environment variable '{variable}', which is not set",
         remedy=f"Set {variable} where Dagster's processes start.",
     )

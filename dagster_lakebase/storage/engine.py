@@ -31,7 +31,7 @@ class SharedEngine:
         """This process's engine for that configuration.
 
         Raises:
-            LakebaseError: The workspace did not say where the database is.
+            LakebaseError: The workspace did not return the database's host.
         """
         with _lock:
             shared = _engines.get(config)
@@ -41,10 +41,10 @@ class SharedEngine:
             return shared
 
     def release(self, users: int = 1) -> None:
-        """Close the connections if nobody else uses them; whoever still has the engine may go on with it.
+        """Close the connections if nobody else uses them; whoever still has the engine may keep using it.
 
         Args:
-            users: How many users leave; with 0 the connections are closed if there are none.
+            users: How many users leave; with 0 the connections are closed if there are none left.
         """
         with _lock:
             self._users -= users
@@ -55,7 +55,7 @@ class SharedEngine:
         self.engine.dispose()
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        """Replace the engine by one with the web server's limits; all storages ask, the first one is heard.
+        """Replace the engine by one with the web server's limits; all storages ask, only the first counts.
 
         Args:
             statement_timeout: Milliseconds for one statement.
@@ -75,17 +75,17 @@ class SharedEngine:
 
 
 class _Borrower(threading.local):
-    """A thread that borrows: how many connections it holds at the moment, in a list to be shared."""
+    """A borrowing thread: how many connections it currently holds, in a list that can be shared."""
 
     def __init__(self) -> None:
         self.count = [0]
 
 
 class NestingPool(QueuePool):
-    """A pool that limits the threads that hold connections, not the connections that such a thread nests.
+    """A pool that limits the threads that hold connections, not the connections that one thread nests.
 
-    Dagster asks for a second connection while it holds one. Were connections limited, threads that all hold
-    their first one would wait for each other's second.
+    Dagster asks for a second connection while it holds one. If connections were limited, threads that each
+    hold one would wait for one another's second.
     """
 
     _borrower: _Borrower
@@ -110,7 +110,7 @@ class NestingPool(QueuePool):
         count = self._borrower.count
         if not count[0] and not self._turns.acquire(timeout=self._timeout):
             raise CheckoutTimeoutError(
-                f"{self._most} threads held connections for all of {self._timeout:g} seconds.\n"
+                f"{self._most} threads held connections for the whole {self._timeout:g} seconds.\n"
                 "Remedy: raise max_size of the storage in dagster.yaml."
             )
         with self._counting:
@@ -121,7 +121,7 @@ class NestingPool(QueuePool):
             self._give_back(count)
             raise
         # Another thread may return it, such as the one that collects garbage. Not in `info`, which is cleared
-        # when the entry has to connect anew: who lost a connection would never give back the turn.
+        # when the entry reconnects: a thread that lost its connection would never release its turn.
         _lasting_info(entry)["borrower"] = count
         return entry
 
@@ -154,7 +154,7 @@ def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> 
         pool_size=config.max_size,
         max_overflow=-1,
         pool_timeout=config.connect_budget,
-        # The last one used first, so that a quiet process does not keep all of them in use.
+        # Last in, first out, so that a quiet process does not keep all of them in use.
         pool_use_lifo=True,
         isolation_level="AUTOCOMMIT",
         **arguments,
@@ -164,7 +164,7 @@ def _new_engine(config: LakebaseConfig, max_overflow: int, **arguments: Any) -> 
 
     @event.listens_for(engine, "connect")
     def bind_in_the_client(connection: psycopg.Connection, _record: Any) -> None:
-        # dagster-postgres binds a value in NOTIFY, which the server does not take as a parameter.
+        # dagster-postgres binds a value in NOTIFY, which the server does not accept as a parameter.
         connection.cursor_factory = psycopg.ClientCursor
 
     return engine
@@ -175,7 +175,7 @@ _lock = threading.Lock()
 
 
 def _forget_in_child() -> None:
-    # The sockets are the parent's; the child leaves them alone and opens its own.
+    # The sockets belong to the parent; the child leaves them alone and opens its own.
     global _lock
     _lock = threading.Lock()
     for shared in _engines.values():

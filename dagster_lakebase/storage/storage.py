@@ -32,9 +32,9 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-#: What dagster-postgres makes an engine from that is never used; the shared engine knows the real address.
+#: dagster-postgres makes an engine from this that is never used; the shared engine knows the real address.
 _UNUSED_URL = "postgresql+psycopg://"
-#: Connections that a process opens at most, unless the configuration says another number.
+#: Maximum number of connections of a process, unless the configuration sets another.
 _POOL_SIZE = 5
 #: The tables by which dagster-postgres knows that a storage has been set up.
 _MAIN_TABLES = frozenset({"runs", "instance_info", "event_logs", "jobs"})
@@ -43,7 +43,7 @@ _CREATION_LOCK = 0x6C616B65_64616773
 
 
 class _OnSharedEngine:
-    """Has one of dagster-postgres's storages use an engine that it shares with the other two."""
+    """Makes one of dagster-postgres's storages use an engine that it shares with the other two."""
 
     def __init__(self, shared: SharedEngine, **arguments: Any) -> None:
         self._shared = shared
@@ -58,7 +58,7 @@ class _OnSharedEngine:
         """Dagster-postgres's own engine: it has not connected yet, and never will."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        """Limit what the web server's queries may take.
+        """Limit how long the web server's queries may take.
 
         Args:
             statement_timeout: Milliseconds for one statement.
@@ -83,7 +83,7 @@ class LakebaseEventLogStorage(_OnSharedEngine, PostgresEventLogStorage):
         Of the three, it is the one that an instance disposes of last.
         """
         super().dispose()
-        # Whoever asks an instance after its end, and disposes of it again, is no further user.
+        # Using an instance after its end and disposing of it again does not count as another user.
         self._shared.release(users=0 if self._released else 1)
         self._released = True
 
@@ -93,21 +93,20 @@ class LakebaseScheduleStorage(_OnSharedEngine, PostgresScheduleStorage):
 
 
 class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
-    """Keeps Dagster's runs, events and schedules in a Lakebase database, by OAuth.
+    """Keeps Dagster's runs, events and schedules in a Lakebase database, with OAuth.
 
     All three share one small pool for each process and configuration, of five connections unless `max_size`
-    says another number; dagster-postgres opens a connection for each statement instead. Tables are created
-    at the first use and migrated by ``dagster instance migrate``, as with dagster-postgres.
+    says otherwise; dagster-postgres opens a connection for each statement instead. Tables are created at the
+    first use and migrated by ``dagster instance migrate``, as with dagster-postgres.
 
     Every setting of :class:`~lakebase_provider.core.LakebaseConfig` may be given under ``config``, as a value
-    or as ``{env: VARIABLE}``; what is left out is read from its environment variable. Secrets are taken by
-    ``{env: VARIABLE}`` alone, for Dagster hands the configuration to the processes of runs as an argument.
+    or as ``{env: VARIABLE}``; what is left out is read from its environment variable. Secrets are accepted
+    only as ``{env: VARIABLE}``, since Dagster passes the configuration to run processes as an argument.
 
-    In ``pg_stat_activity``, sessions show which process has them as their application name
-    (``dagster:storage:daemon``, ``…:webserver``, ``…:code-server``, ``…:run:1f0c62d1``), unless
-    `application_name` is set.
+    In ``pg_stat_activity``, sessions show their process as the application name (``dagster:storage:daemon``,
+    ``…:webserver``, ``…:code-server``, ``…:run:1f0c62d1``), unless `application_name` is set.
 
-    Give Dagster a database of its own, so that its tables do not mix with yours.
+    Give Dagster its own database, so that its tables do not mix with yours.
 
     Raises:
         ConfigError: A setting is missing, malformed or contradicts another.
@@ -167,7 +166,7 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> LakebaseStorage:
-        """As Dagster makes it from ``dagster.yaml``.
+        """Created by Dagster from ``dagster.yaml``.
 
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
@@ -210,7 +209,7 @@ def _secret_from_environment(name: str, variable: str) -> Secret:
 
 @contextmanager
 def _alone_if_tables_are_missing(engine: Engine, create: bool) -> Iterator[None]:
-    """One process at a time creates tables: dagster-postgres knows a lost race by psycopg2's errors alone."""
+    """One process at a time creates tables: dagster-postgres sees a lost race only in psycopg2's errors."""
     from sqlalchemy import inspect, text
 
     if not create or set(inspect(engine).get_table_names()) >= _MAIN_TABLES:

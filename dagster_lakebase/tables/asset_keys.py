@@ -1,4 +1,4 @@
-"""Assets by whatever names them."""
+"""Assets, given in any form that names them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import dagster as dg
 
-#: An asset, or what names one.
+#: An asset, or anything that names one.
 Asset: TypeAlias = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset | dg.AssetKey | str | Sequence[str]
 
 
@@ -16,7 +16,7 @@ def asset_keys(assets: Iterable[Asset], function: str) -> list[dg.AssetKey]:
 
     Args:
         assets: The assets, or their keys.
-        function: Who was given them, for the error.
+        function: The function that was given them, for the error.
 
     Raises:
         DagsterInvalidDefinitionError: There are none, or it is one name and no list.

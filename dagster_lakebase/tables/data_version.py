@@ -1,8 +1,8 @@
-"""Whether a table was written between two observations, and so whether its data version is another one.
+"""Whether a table was written between two observations, and so whether its data version changes.
 
 Postgres counts the rows that are written to a table, but its statistics are lost in a crash, on request
-(``pg_stat_reset``) and maybe when a suspended compute starts anew. Across such a loss the counters tell
-nothing: equal ones may hide a write, and different ones may stand for none. There a watermark decides.
+(``pg_stat_reset``) and maybe when a suspended compute restarts. After such a loss the counters tell nothing:
+equal ones may hide a write, and different ones may mean none. Then a watermark decides.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-#: The metadata of an observation that the next one is compared with.
+#: The metadata of an observation with which the next one is compared.
 TABLE_STATE = "lakebase/table_state"
 _DATA_VERSION = "dagster/data_version"
-#: Among how many of an asset's latest observations its last state is looked for: a sensor's have none.
+#: How many of an asset's latest observations are searched for its last state: a sensor's have none.
 _LOOKED_AT = 10
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What an observation saw of a table, as far as it tells whether the table was written since.
+    """What an observation saw of a table that tells whether it was written since.
 
     Attributes:
-        statistics: Since when the server has counted; another text after each loss of statistics. None where
-            nothing is counted: on a replica, and for views and foreign tables.
-        counters: Another text after each insert, update or delete that the statistics know of.
-        files: Another text after TRUNCATE, or when the table is another one of the same name.
-        watermark: The time of the newest row, where one is asked for; None for a table without rows.
-        rows: Another text after each write, from reading every row, where rows are counted.
+        statistics: Since when the server has counted; changes after each loss of statistics. None if nothing
+            is counted: on a replica, and for views and foreign tables.
+        counters: Changes after each insert, update or delete that the statistics have recorded.
+        files: Changes after TRUNCATE, or if the table was replaced by one with the same name.
+        watermark: The time of the newest row, if requested; None for a table without rows.
+        rows: Changes after each write, from reading every row, if rows are counted.
     """
 
     statistics: str | None
@@ -41,13 +41,13 @@ class TableState:
     rows: str | None = None
 
     def version(self) -> str | None:
-        """A data version that another state does not have; None where nothing tells of writes."""
+        """A data version that no other state has; None if nothing tells of writes."""
         if self.statistics is None and self.watermark is None and self.rows is None:
             return None
         return hashlib.md5(repr(asdict(self)).encode(), usedforsecurity=False).hexdigest()
 
     def is_written_since(self, earlier: TableState) -> bool:
-        """Whether the table was written after that state or, where nothing can tell, may have been."""
+        """Whether the table was written after that state or, if nothing can tell, may have been."""
         if self.rows is not None and earlier.rows is not None:
             return self.rows != earlier.rows
         if (self.files, self.watermark) != (earlier.files, earlier.watermark):
@@ -69,14 +69,14 @@ class Observed(NamedTuple):
 
 
 def observed(state: TableState, last: Observed | None) -> Observed | None:
-    """The state with its data version: the last one's as long as nothing was written.
+    """The state with its data version, which stays the last one's until something is written.
 
     Args:
         state: What the observation sees.
-        last: What the one before it saw, if there is any.
+        last: What the previous one saw, if any.
 
     Returns:
-        None where nothing tells of writes, as for a view without a watermark.
+        None if nothing tells of writes, as for a view without a watermark.
     """
     version = state.version()
     if version is None:
@@ -104,7 +104,7 @@ def _last_observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> Observed |
 
 def _state_of(metadata: Mapping[str, Any]) -> TableState | None:
     saved = getattr(metadata.get(TABLE_STATE), "value", None)
-    # Another release may have known other things; the next observation then reports a change.
+    # Another release may have stored other fields; the next observation then reports a change.
     if not isinstance(saved, Mapping) or set(saved) != {field.name for field in fields(TableState)}:
         return None
     return TableState(**saved)

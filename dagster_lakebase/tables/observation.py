@@ -1,4 +1,4 @@
-"""What the database knows of tables, as observable assets or, for assets that runs make, by a sensor."""
+"""What the database knows about tables, as observable assets or, for assets made by runs, by a sensor."""
 
 # No "from __future__ import annotations": Dagster reads the annotation of `context` as an object.
 
@@ -11,17 +11,9 @@ import dagster as dg
 
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys, require_list
-from dagster_lakebase.tables.assets import (
-    TABLE_NAME,
-    RowsRead,
-    TableFacts,
-    TableRef,
-    fetch_table_facts,
-    read_rows,
-    require_database,
-    table_of,
-)
+from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from dagster_lakebase.tables.data_version import Observed, TableState, last_observed, observed
+from lakebase_provider.core.database.facts import RowsRead, TableFacts, TableRef, fetch_table_facts, read_rows
 from lakebase_provider.core.errors import TableNotFoundError
 
 if TYPE_CHECKING:
@@ -29,7 +21,7 @@ if TYPE_CHECKING:
 
     from dagster_lakebase.resource.resource import LakebaseResource
 
-#: Whether rows are counted, or taken as the catalog estimates them.
+#: Whether to count rows or use the catalog's estimate.
 Rows = Literal["estimate", "count"]
 
 
@@ -42,27 +34,27 @@ def build_lakebase_table_observation(
     resource_key: str = "lakebase",
     name: str = "lakebase_tables",
 ) -> dg.AssetsDefinition:
-    """Observable assets for tables that something outside of Dagster writes.
+    """Observable assets for tables that are written outside Dagster.
 
-    Each observation is one query of the catalog for all tables. It reports the estimated rows, the bytes on
-    disk, the rows inserted, updated and deleted since the statistics began, the last analyze and vacuum, and
-    the columns. Its data version is another one after each write, so that what depends on the table can be
-    materialized when it has changed, and only then.
+    Each observation is one catalog query for all tables. It reports the estimated rows, the bytes on disk,
+    the rows inserted, updated and deleted since the statistics began, the last analyze and vacuum, and the
+    columns. Its data version changes after each write, so that dependents of the table can be materialized
+    exactly when it has changed.
 
-    Writes show in the server's statistics, a moment after the commit. Where these were lost in between (in a
-    crash, by ``pg_stat_reset``, when a suspended compute started anew), the time of the newest row tells
-    whether the table was written, if it is asked for; else the version is another one, for a write may have
-    been missed. ``rows="count"`` sees every write without the statistics.
+    Writes show in the server's statistics a moment after the commit. If these were lost in between (in a
+    crash, by ``pg_stat_reset``, when a suspended compute restarted), the time of the newest row tells whether
+    the table was written, if it is requested; otherwise the version changes, since a write may have been
+    missed. ``rows="count"`` sees every write without the statistics.
 
     Args:
         assets: Specifications of the assets, or their keys. The metadata ``dagster/table_name`` names an
-            asset's table; else the key's last part is the table and the one before it the schema, or
-            ``public``.
+            asset's table; otherwise the key's last part is the table and the one before it the schema, by
+            default ``public``.
         rows: ``count`` reads each table to count its rows exactly, and to see every write to them.
         timestamp_column: A column that holds the time of each row's last write, reported as
-            ``dagster/last_updated_timestamp``, which freshness is judged by. Across a loss of statistics, a
+            ``dagster/last_updated_timestamp``, from which freshness is judged. After a loss of statistics, a
             write that does not set it is not seen, nor is a DELETE.
-        commit_times: Report that time from the commits of the rows, where the server has
+        commit_times: Report that time from the commits of the rows, if the server has
             ``track_commit_timestamp`` on. Reads each table.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
         name: The name of the op that observes.
@@ -96,7 +88,7 @@ def build_lakebase_table_observation(
             found.raise_for_missing()
 
     with warnings.catch_warnings():
-        # That Dagster calls it beta is for us to follow, and nothing that our users could act on.
+        # We keep track of Dagster's beta status; our users could do nothing about the warning.
         warnings.simplefilter("ignore", dg.BetaWarning)
         observable = dg.multi_observable_source_asset(
             specs=list(specs.values()), name=name, can_subset=True, required_resource_keys={resource_key}
@@ -116,10 +108,10 @@ def build_lakebase_table_observation_sensor(
     resource_key: str = "lakebase",
     name: str = "lakebase_table_observation_sensor",
 ) -> dg.SensorDefinition:
-    """A sensor that observes tables without a run, those that Dagster materializes included.
+    """A sensor that observes tables without a run, including those that Dagster materializes.
 
-    It reports what :func:`build_lakebase_table_observation` does. A table that does not exist is named in the
-    tick's message; the others are observed all the same.
+    It reports the same as :func:`build_lakebase_table_observation`. A table that does not exist is named in
+    the tick's message; the others are still observed.
 
     Args:
         assets: The assets, or their keys.
@@ -145,12 +137,12 @@ def build_lakebase_table_observation_sensor(
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         required_resource_keys={resource_key},
-        description="Observes what the database knows of tables.",
+        description="Observes what the database knows about tables.",
     )
     def lakebase_tables(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         found = observer.observe(getattr(context.resources, resource_key), specs)
         events = [
-            # Without the data version: that of an asset which Dagster makes is its materialization's.
+            # Without the data version: for an asset that Dagster makes, it is its materialization's.
             dg.AssetObservation(key, metadata=metadata)
             for key, (metadata, _state) in found.seen.items()
         ]
@@ -162,7 +154,7 @@ def build_lakebase_table_observation_sensor(
 
 
 class _Found:
-    """What an observation saw, and what it looked for in vain."""
+    """What an observation saw, and which tables it did not find."""
 
     def __init__(self) -> None:
         self.seen: dict[dg.AssetKey, tuple[dict[str, Any], TableState]] = {}
@@ -178,7 +170,8 @@ class _Found:
         if self.missing:
             raise TableNotFoundError(
                 self.missing_text(),
-                remedy=f"Check schema and name (upper case counts), or name the table by {TABLE_NAME}.",
+                remedy=f"Check schema and name (they are case-sensitive), or name the table with "
+                f"{TABLE_NAME}.",
             )
 
 
@@ -287,7 +280,7 @@ def _metadata(
     }
     return {
         TABLE_NAME: str(table),
-        "dagster/column_schema": facts.column_schema(),
+        "dagster/column_schema": column_schema(facts),
         **{name: value for name, value in known.items() if value is not None},
     }
 

@@ -9,15 +9,15 @@ from itertools import chain, count
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from dagster_lakebase.tables.assets import TABLE_NAME, TableRef, table_of
+from dagster_lakebase.tables.assets import TABLE_NAME, table_of
+from lakebase_provider.core.database.facts import TableRef
 
 
 class TableOwners:
     """The tables of the assets that an I/O manager stores.
 
-    Dagster shows an I/O manager no assets when definitions are loaded. The first output that is to be stored,
-    or input that is to be loaded, comes with all assets of the code location, whichever of them the run
-    materializes.
+    Dagster shows an I/O manager no assets when definitions are loaded. The first output to store or input to
+    load comes with all assets of the code location, whichever of them the run materializes.
 
     Args:
         schema: The I/O manager's schema.
@@ -29,7 +29,7 @@ class TableOwners:
         self._keys: Mapping[TableRef, Sequence[dg.AssetKey]] = {}
 
     def require_one_owner(self, context: dg.OutputContext | dg.InputContext) -> None:
-        """Refuse an asset whose table another asset is stored in, too.
+        """Refuse an asset whose table also holds another asset.
 
         Raises:
             DagsterInvalidDefinitionError: There is one.
@@ -46,7 +46,7 @@ class TableOwners:
                 other = self._free(table.schema, context.asset_key)
                 raise dg.DagsterInvalidDefinitionError(
                     f"Assets {named} would share table {table}: each would replace the other's rows. Give "
-                    f'each a table of its own by its metadata, such as {{"{TABLE_NAME}": '
+                    f'each its own table in its metadata, such as {{"{TABLE_NAME}": '
                     f'"{other}"}}; an asset that stores nothing is '
                     "annotated with '-> None'."
                 )
@@ -65,7 +65,7 @@ class TableOwners:
         for assets in graph.assets_defs:
             for key in assets.keys:
                 if _manager_of(graph, key) == manager:
-                    # A name that cannot be read is that asset's own error.
+                    # A malformed name is that asset's own error.
                     with suppress(dg.DagsterInvalidDefinitionError):
                         table = table_of(key, assets.metadata_by_key[key], schema=self._schema)
                         owners.setdefault(table, []).append(key)
@@ -73,7 +73,7 @@ class TableOwners:
 
 
 def _manager_of(graph: AssetGraph, key: dg.AssetKey) -> str | None:
-    """The key of the I/O manager that stores the asset; None for one that none stores."""
+    """The key of the I/O manager that stores the asset; None if none does."""
     if not graph.has(key):
         return None
     assets = graph.get(key).assets_def
@@ -84,13 +84,13 @@ def _manager_of(graph: AssetGraph, key: dg.AssetKey) -> str | None:
 
 
 def _graph_of(context: dg.OutputContext | dg.InputContext) -> AssetGraph | None:
-    """All assets of the code location; None where somebody loads an asset's value in a script."""
+    """All assets of the code location; None if a script loads an asset's value."""
     try:
         step = context.step_context
     except dg.DagsterInvariantViolationError:
         return None
     if isinstance(context, dg.InputContext) and _has_manager_of_its_own(context):
-        # It may be stored by another I/O manager, whose tables are others.
+        # It may be stored by another I/O manager, with other tables.
         return None
     graph = step.job_def.asset_layer.asset_graph
     return getattr(graph, "source_asset_graph", graph)

@@ -13,10 +13,10 @@ from dagster_lakebase import (
     build_lakebase_health_sensor,
     lakebase_health_check_op,
 )
-from lakebase_provider.core import HealthThresholds
+from lakebase_provider.core import HealthLimits
 
 # [START dagster_health]
-LIMITS = HealthThresholds(max_connections_used=0.9, min_token_seconds=60)
+LIMITS = HealthLimits(max_connections_used=0.9, min_token_seconds=60)
 
 
 @dg.asset(kinds={"postgres"})
@@ -36,9 +36,9 @@ def lakebase_health_job() -> None:
 defs = dg.Definitions(
     assets=[customers],
     # Blocking: what depends on customers is not materialized unless the database is healthy.
-    asset_checks=build_lakebase_health_checks([customers], thresholds=LIMITS),
+    asset_checks=build_lakebase_health_checks([customers], limits=LIMITS),
     # Observes every ten minutes, so that latency is plotted between runs too.
-    sensors=[build_lakebase_health_sensor([customers], thresholds=LIMITS, minimum_interval_seconds=600)],
+    sensors=[build_lakebase_health_sensor([customers], limits=LIMITS, minimum_interval_seconds=600)],
     jobs=[lakebase_health_job],
     resources={"lakebase": LakebaseResource()},
 )

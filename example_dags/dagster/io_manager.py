@@ -26,7 +26,7 @@ def products() -> pl.DataFrame:
     )
 
 
-@dg.asset(key_prefix="example_shop", metadata={"lakebase/mode": "upsert", "lakebase/keys": ["id"]})
+@dg.asset(key_prefix="example_shop", metadata={"lakebase/mode": "merge", "lakebase/keys": ["id"]})
 def stock() -> pd.DataFrame:
     """Rows with a known id are changed, the others added; the id is the primary key."""
     return pd.DataFrame({"id": [1, 2], "pieces": [10, 0]})

@@ -1,7 +1,7 @@
 """Tables as assets: ``lakebase://host[:port]/database/schema/table``.
 
-The host is the database's, as it stands in the connection, or any name that is used for it throughout; an
-asset's URI carries neither user nor password.
+The host is the database's, as in the connection, or any other name that is used for it consistently; an
+asset's URI contains neither user nor password.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def create_asset(
 
     Args:
         host: Host name of the database.
-        table: Name of the table, as the catalog has it.
+        table: Name of the table, as in the catalog.
         schema: Name of its schema.
         database: Name of its database.
         port: Port of the server.
-        extra: What else is to be kept with the asset.
+        extra: Further data to store with the asset.
     """
     from airflow.sdk import Asset
 
@@ -45,15 +45,15 @@ def create_asset(
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """One way to write each table: the host in small letters, always with a port, and nothing else added.
+    """One canonical form for each table: the host in lower case, always with a port, and nothing else.
 
     Args:
         uri: A URI of scheme ``lakebase``.
 
     Raises:
-        ValueError: It names no host, or anything but a database, a schema and a table; or it has a user.
+        ValueError: It has no host, or anything other than a database, a schema and a table; or it has a user.
     """
-    # Never the URI itself: somebody may have put a password into it.
+    # Never the URI itself: somebody may have put a password in it.
     if uri.username is not None or uri.password is not None:
         raise ValueError(f"URI format {_FORM} must contain neither user nor password.")
     if not uri.hostname:
@@ -70,11 +70,11 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
-    """The asset as OpenLineage names Postgres' tables, so that it meets the datasets of SQL tasks.
+    """The asset with OpenLineage's name for a Postgres table, so that it matches the datasets of SQL tasks.
 
     Args:
         asset: An asset with a URI of scheme ``lakebase``.
-        lineage_context: Not needed.
+        lineage_context: Unused.
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.core.shared import close_shared_clients, shared_client
     from lakebase_provider.core.tokens.token import Token, TokenPolicy
-    from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
 
 __all__ = [
+    "HealthLimits",
     "HealthReport",
-    "HealthThresholds",
     "LakebaseClient",
     "LakebaseConfig",
     "LakebaseError",
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
-    "HealthThresholds": "upkeep.health.limits",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",
     "LakebaseError": "errors",

@@ -47,13 +47,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class ClientStats:
-    """Counters of a :class:`LakebaseClient`, since it was made.
+    """Counters of a :class:`LakebaseClient` since its creation.
 
     Attributes:
         mints: Tokens minted.
         connections: Physical connections opened, pooled or not.
         checkouts: Connections that the pools lent.
-        pool: psycopg's own counters of this process's present pool, such as ``pool_size``,
+        pool: psycopg's own counters of this process's current pool, such as ``pool_size``,
             ``requests_waiting`` and ``requests_wait_ms``; empty without one.
     """
 
@@ -67,14 +67,14 @@ class LakebaseClient(Reads):
     """Connections to one database as one principal.
 
     Nothing is opened, minted or imported before it is needed. Safe to share between threads and event loops;
-    a forked child gets a pool of its own, and so does each event loop. After :meth:`close` the next use opens
-    a new pool, with the token that is still alive.
+    a forked child gets its own pool, and so does each event loop. After :meth:`close` the next use opens a
+    new pool and reuses a token that is still valid.
 
     Args:
-        config: To what, and as whom.
-        tokens: Where passwords come from; a cache of its own by default.
-        claims: What the tokens of that cache shall be good for, as the REST API takes it; everything if
-            empty. Such as ``[{"permission_set": "READ_ONLY", "resources": [{"table_name": "orders"}]}]``.
+        config: What to connect to, and as whom.
+        tokens: Where passwords come from; the client's own cache by default.
+        claims: What that cache's tokens may be used for, in the REST API's form; everything if empty. For
+            example ``[{"permission_set": "READ_ONLY", "resources": [{"table_name": "orders"}]}]``.
         clock: Where the time comes from.
 
     Raises:
@@ -96,7 +96,7 @@ class LakebaseClient(Reads):
     ) -> None:
         self.config = config
         self._clock = clock
-        # A native password with host and user given needs no workspace, nor credentials for one.
+        # A native password with host and user needs no workspace and no credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
         self.tokens = tokens or TokenProvider(minter_for(config, control_plane, claims), clock=clock)
@@ -116,10 +116,10 @@ class LakebaseClient(Reads):
         self.close()
 
     def known_as(self, name: str) -> None:
-        """Have the errors of connecting say what the user calls this client.
+        """Make connection errors say what the user calls this client.
 
         Args:
-            name: Such as ``"Airflow connection 'lakebase_default'"``. Further ones are named beside it.
+            name: Such as ``"Airflow connection 'lakebase_default'"``. Further names are added to it.
         """
         self._connector.names.add(name)
 
@@ -141,7 +141,7 @@ class LakebaseClient(Reads):
         return await self._async_pools.current()
 
     def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
-        """A pooled connection: commits on success, rolls back on error, then goes back clean.
+        """A pooled connection: commits on success, rolls back on error, then returns clean.
 
         Args:
             timeout: Seconds to wait at most; the configuration's `connect_budget` by default.
@@ -174,21 +174,22 @@ class LakebaseClient(Reads):
         attempts: int = 5,
         timeout: float | None = None,
     ) -> _Result:
-        """Run a whole transaction, and again when the server undid it for another one's sake.
+        """Run a whole transaction, and run it again if the server undid it because of another one.
 
-        A deadlock and a serialization failure are answered by another attempt after a random pause. Nothing
-        else is tried again.
+        After a deadlock or a serialization failure it is attempted again after a random pause. Nothing else
+        is retried.
 
         Args:
-            work: Does everything on the connection that it is given, and returns the result; it must bear
-                repetition. The commit follows.
-            attempts: How often it is run at most.
+            work: Does everything on the connection that it is given, and returns the result; it must be safe
+                to repeat. The commit follows.
+            attempts: How many times it is run at most.
             timeout: Seconds to wait for a connection; the configuration's `connect_budget` by default.
 
         Raises:
             TransactionConflictError: Each attempt was undone; the last one's error is its cause.
-            LockTimeoutError: A lock was not had within the configuration's `lock_timeout`; names its holder.
-            IdleInTransactionError: The server ended the session for doing nothing too long.
+            LockTimeoutError: A lock was not acquired within the configuration's `lock_timeout`; names its
+                holder.
+            IdleInTransactionError: The server ended the session because it sat idle too long.
 
         Example:
             >>> client.run_transaction(lambda conn: conn.execute("update counters set n = n + 1"))
@@ -204,7 +205,7 @@ class LakebaseClient(Reads):
             return again_on_conflict(attempt, attempts=attempts, clock=self._clock)
 
     def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
-        """One connection outside of the pool; the caller closes it.
+        """One connection outside the pool; the caller closes it.
 
         Args:
             timeout: Seconds that it may take; the configuration's `connect_budget` by default.
@@ -213,19 +214,19 @@ class LakebaseClient(Reads):
         return self._connector.connect(timeout, **parameters)
 
     async def aconnect(self, timeout: float | None = None, **parameters: Any) -> AsyncLakebaseConnection:
-        """One connection for asyncio outside of the pool; the caller closes it.
+        """One connection for asyncio outside the pool; the caller closes it.
 
         Args:
             timeout: Seconds that it may take; the configuration's `connect_budget` by default.
             parameters: Further arguments of ``psycopg.AsyncConnection.connect``, such as ``autocommit``.
 
         Raises:
-            LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
+            LakebaseError: It could not be opened, or not in time; the driver's error is its cause.
         """
         return await self._connector.aconnect(timeout, **parameters)
 
     def engine(self, **arguments: Any) -> Engine:
-        """A new SQLAlchemy engine with a pool of its own; the caller disposes of it.
+        """A new SQLAlchemy engine with its own pool; the caller disposes of it.
 
         Args:
             arguments: Further arguments of ``sqlalchemy.create_engine``.
@@ -233,7 +234,7 @@ class LakebaseClient(Reads):
         return create_engine(self._connector, self.target(), **arguments)
 
     def async_engine(self, **arguments: Any) -> AsyncEngine:
-        """A new SQLAlchemy engine for asyncio with a pool of its own; the caller disposes of it.
+        """A new SQLAlchemy engine for asyncio with its own pool; the caller disposes of it.
 
         Args:
             arguments: Further arguments of ``sqlalchemy.ext.asyncio.create_async_engine``.
@@ -241,7 +242,7 @@ class LakebaseClient(Reads):
         return create_async_engine(self._connector, self.config, **arguments)
 
     def target(self) -> Target:
-        """Host, port, database and role, asked of the workspace where the configuration leaves them out.
+        """Host, port, database and role; the workspace is asked for those that the configuration leaves out.
 
         Raises:
             LakebaseError: The workspace refused, or did not answer within `connect_budget` seconds.
@@ -250,14 +251,14 @@ class LakebaseClient(Reads):
             return self._targets.resolve(self.config.connect_budget)
 
     def health(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
-        """Run the staged check (:data:`~lakebase_provider.core.upkeep.health.stages.STAGES`).
+        """Run the staged check of the way to the database.
 
         Args:
             checks: Names of stages; all by default.
-            timeout: Seconds for each stage; the configuration's `connect_budget` by default.
+            timeout: Timeout of each stage in seconds; the configuration's `connect_budget` by default.
         """
         from lakebase_provider.core.upkeep.health.stages import (
-            HealthCheck,  # of no use to a task that only runs SQL
+            HealthCheck,  # not needed by a task that only runs SQL
         )
 
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
@@ -272,15 +273,16 @@ class LakebaseClient(Reads):
             source: Rows: tuples, dicts or any iterable of them; pandas, Polars or Arrow data; the path or
                 URI of a CSV, JSON lines, Parquet or Arrow file, of a folder of them, or a pattern of their
                 names; a DB-API cursor that has run its query.
-            table: ``"table"``, ``"schema.table"`` or (schema, table), as it stands, upper case included.
+            table: ``"table"``, ``"schema.table"`` or (schema, table), case-sensitive.
             options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
-                ``columns``, ``version_column``, ``delete``, ``where``, ``load_id``, ``force``,
-                ``forced_by``, ``create``, ``allow_empty``, ``on_error``, ``reject_to``, ``ledger_schema``;
-                for CSV files ``delimiter``, ``encoding``, ``null``, ``header``, ``quote``.
+                ``columns``, ``version_column``, ``delete``, ``where``, ``count_outside``, ``load_id``,
+                ``force``, ``forced_by``, ``create``, ``schema_evolution``, ``allow_empty``, ``on_error``,
+                ``reject_to``, ``ledger_schema``; for CSV files ``delimiter``, ``encoding``, ``null``,
+                ``header``, ``quote``.
 
         Raises:
-            ConfigError: Options contradict each other; nothing has been sent.
-            LoadError: The load failed, and nothing was written; see its ``retryable``.
+            ConfigError: Options contradict each other; nothing was sent.
+            LoadError: The load failed and nothing was written; see its ``retryable``.
             CommitUnknownError: The connection was lost during the commit, and the server could not be asked.
 
         Example:
@@ -291,7 +293,7 @@ class LakebaseClient(Reads):
         return load_and_commit(self.connection, source, table, clock=self._clock, **options)
 
     def executemany_pipeline(self, query: Query, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
-        """Run one statement for many rows of parameters, without waiting for each answer, and commit.
+        """Run one statement for many rows of parameters without waiting for each answer, and commit.
 
         Args:
             query: The statement.
@@ -325,7 +327,7 @@ class LakebaseClient(Reads):
             schema: The schema whose tables it may use.
 
         Returns:
-            True if the role was created, False if it was there.
+            True if the role was created, False if it existed.
         """
         with self.connection() as connection:
             return create_role(connection, name, identity_type, grants=grants, schema=schema)
@@ -344,8 +346,8 @@ class LakebaseClient(Reads):
     def close(self) -> None:
         """Close the pool and its connections; the token stays.
 
-        A running event loop's pool is closed by :meth:`aclose`; that of a loop that has ended, or of one that
-        this thread runs no longer, here.
+        :meth:`aclose` closes a running event loop's pool; the pool of a loop that has ended, or that this
+        thread no longer runs, is closed here.
         """
         if self._pool_pid != process.number:
             self._abandon_inherited_pool()
@@ -357,9 +359,9 @@ class LakebaseClient(Reads):
         self._async_pools.forget_ended_loops()
 
     async def aclose_idle(self) -> None:
-        """End the sessions that lie idle in the running event loop's pool, but for `min_size`.
+        """End the idle sessions in the running event loop's pool, except for `min_size`.
 
-        For who comes back after a while: an idle session keeps the compute from being suspended.
+        For callers that come back after a while: an idle session keeps the compute from being suspended.
         """
         await self._async_pools.close_idle()
 
@@ -369,7 +371,7 @@ class LakebaseClient(Reads):
 
     def _abandon_inherited_pool(self) -> None:
         # The parent's sockets are open here too. The pool is kept but never touched again: closing it, or
-        # letting it be collected, would end sessions that the parent still uses.
+        # having it garbage-collected, would end sessions that the parent still uses.
         self._lock = threading.Lock()
         if self._pool is not None:
             self._inherited.append(self._pool)

@@ -1,4 +1,4 @@
-"""What a client reads by: queries to Arrow, frames, rows and files."""
+"""How a client reads: queries to Arrow, frames, rows and files."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class Reads(ABC):
     ) -> pa.Table:
         """What a query returns, as an Arrow table.
 
-        A numeric is a decimal of its declared precision and scale, never a float. Without them, as averages
-        and quotients are, it has 38 digits with 18 behind the point, or more where its values need them, up
-        to 76. Types that Arrow has none for (json, uuid, enums, ranges, …) come as text.
+        A numeric is a decimal of its declared precision and scale, never a float. Without them, as for
+        averages and quotients, it has 38 digits with 18 after the point, or more if its values need them, up
+        to 76. Types without an Arrow equivalent (json, uuid, enums, ranges, …) come as text.
 
         Args:
-            query: The query; ``%s`` or ``%(name)s`` where a parameter goes.
+            query: The query, with ``%s`` or ``%(name)s`` for parameters.
             params: The parameters.
             numeric: ``"decimal"``, or ``"text"`` for the text that Postgres writes for a numeric: any number
                 of digits, NaN and the infinities.
 
         Raises:
             ConfigError: `numeric` is neither.
-            LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server
-                sends what has not the form that it announced.
-            LoadInterruptedError: The connection was lost while the rows came.
-            psycopg.Error: The server refuses the query, or cancels it; or `params` do not fit its
-                placeholders, beside which a percent sign is written ``%%``, but in a comment.
-            LakebaseError: No connection could be had.
+            LoadError: A value does not fit its column's Arrow type, such as an infinite date; or the server's
+                data is not in the form that it announced.
+            LoadInterruptedError: The connection was lost while rows were being read.
+            psycopg.Error: The server refuses the query, or cancels it; or `params` do not match its
+                placeholders; with placeholders, a percent sign outside comments is written ``%%``.
+            LakebaseError: No connection could be opened.
         """
         from lakebase_provider.core.bulk.read.batches import read_whole
         from lakebase_provider.core.bulk.read.to_frames import to_arrow
@@ -63,9 +63,9 @@ class Reads(ABC):
     def fetch_polars(
         self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
     ) -> pl.DataFrame:
-        """What a query returns, as a Polars data frame; else as :meth:`fetch_arrow`.
+        """What a query returns, as a Polars data frame; otherwise as :meth:`fetch_arrow`.
 
-        Polars' decimals have 38 digits at most, and its frames no two columns of one name.
+        Polars' decimals have at most 38 digits, and the column names of its frames must be unique.
         """
         from lakebase_provider.core.bulk.read.batches import read_whole
         from lakebase_provider.core.bulk.read.to_frames import to_polars
@@ -76,9 +76,9 @@ class Reads(ABC):
     def fetch_pandas(
         self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"
     ) -> pd.DataFrame:
-        """What a query returns, as a pandas data frame; else as :meth:`fetch_arrow`.
+        """What a query returns, as a pandas data frame; otherwise as :meth:`fetch_arrow`.
 
-        A numeric's values are Decimals, and integers stay integers: with NULLs among them their column is of
+        A numeric's values are Decimals, and integers stay integers: with NULLs among them, their column has
         pandas' nullable type.
         """
         from lakebase_provider.core.bulk.read.to_frames import to_pandas
@@ -93,26 +93,26 @@ class Reads(ABC):
         batch_rows: int | None = None,
         numeric: Numeric = "decimal",
     ) -> Iterator[pa.RecordBatch]:
-        """What a query returns, as record batches that come as they are read, in constant memory.
+        """What a query returns, as record batches yielded while reading, in constant memory.
 
-        They all have one schema: a numeric without declared digits has those behind the point that the first
-        batch's values need, and at least 18 where there is room.
+        They all have one schema: a numeric without declared digits has as many after the point as the first
+        batch's values need, and at least 18 if there is room.
 
-        A connection is held until the last batch, or until the iterator is closed: by ``contextlib.closing``
-        where the loop may be left early.
+        A connection is held until the last batch, or until the iterator is closed; use ``contextlib.closing``
+        if the loop may end early.
 
         Args:
             query: The query.
             params: Its parameters.
-            batch_rows: Rows of a batch, at most.
-            numeric: As of :meth:`fetch_arrow`.
+            batch_rows: Maximum number of rows in a batch.
+            numeric: As for :meth:`fetch_arrow`.
 
         Raises:
             ConfigError: `batch_rows` is not positive, or `numeric` unknown.
             LoadError: A value does not fit its column's Arrow type.
-            LoadInterruptedError: The connection was lost while the rows came.
+            LoadInterruptedError: The connection was lost while rows were being read.
             psycopg.Error: The server refuses the query, or cancels it.
-            LakebaseError: No connection could be had.
+            LakebaseError: No connection could be opened.
         """
         from lakebase_provider.core.bulk.read.batches import BATCH_ROWS, read_batches
 
@@ -124,9 +124,9 @@ class Reads(ABC):
             yield from batches
 
     def iter_rows(self, query: Query, params: Parameters = None) -> Iterator[tuple[Any, ...]]:
-        """What a query returns, as tuples of psycopg's values that come as they are read, in constant memory.
+        """What a query returns, as tuples of psycopg's values yielded while reading, in constant memory.
 
-        A connection is held as by :meth:`iter_batches`; one that is left early is rolled back.
+        A connection is held as by :meth:`iter_batches`; if reading ends early, it is rolled back.
 
         Args:
             query: The query, or another statement that returns rows (SHOW, INSERT … RETURNING); what it
@@ -135,9 +135,9 @@ class Reads(ABC):
 
         Raises:
             LoadError: The statement returns no rows, or a value cannot be read.
-            LoadInterruptedError: The connection was lost while the rows came.
-            psycopg.Error: As by :meth:`fetch_arrow`; or psycopg cannot read a value.
-            LakebaseError: No connection could be had.
+            LoadInterruptedError: The connection was lost while rows were being read.
+            psycopg.Error: As for :meth:`fetch_arrow`; or psycopg cannot read a value.
+            LakebaseError: No connection could be opened.
         """
         from lakebase_provider.core.bulk.read.rows import read_rows
 
@@ -156,7 +156,7 @@ class Reads(ABC):
         by: str | None = None,
         numeric: Numeric = "decimal",
     ) -> UnloadResult:
-        """Write what a query returns to a file, in constant memory; a failure leaves none behind.
+        """Write what a query returns to a file, in constant memory; a failure leaves no file behind.
 
         Args:
             query: The query.
@@ -165,20 +165,19 @@ class Reads(ABC):
             format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header)
                 or ``"jsonl"`` (JSON lines).
             params: The query's parameters.
-            batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
-            parallel: Files that are written at once, over as many connections, all of one snapshot.
-            by: Column of the result by whose value rows are divided among the files; needed for more than
-                one.
-            numeric: For Parquet and Arrow, as of :meth:`fetch_arrow`.
+            batch_rows: Maximum number of rows in a Parquet row group or an Arrow record batch.
+            parallel: Number of files written at once, over as many connections, all from one snapshot.
+            by: Column of the result whose value divides the rows among the files; required for more than one.
+            numeric: For Parquet and Arrow, as for :meth:`fetch_arrow`.
 
         Raises:
             ColumnMismatchError: In Parquet or JSON lines, two columns share a name.
-            ConfigError: Arguments contradict each other, or `parallel` takes more connections than the pool
-                has; nothing has been read.
+            ConfigError: Arguments contradict each other, or `parallel` needs more connections than the pool
+                has; nothing was read.
             LoadError: A value does not fit its column's Arrow type.
-            LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
+            LoadInterruptedError: The connection was lost, or another unload to the same place has started.
             psycopg.Error: The server refuses the query, or cancels it.
-            LakebaseError: No connection could be had.
+            LakebaseError: No connection could be opened.
             OSError: A file could not be written.
         """
         from lakebase_provider.core.bulk.unload.unload import unload

@@ -1,4 +1,4 @@
-"""The process's clients: one for each configuration, whoever asks."""
+"""The process's clients: one for each configuration, shared by all callers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _shared_lock = threading.Lock()
 
 
 def shared_client(config: LakebaseConfig, name: str | None = None) -> LakebaseClient:
-    """This process's one client for that configuration, and so one pool for all who ask.
+    """This process's only client for that configuration, and so one pool for all callers.
 
     Clients that differ only in what a token does not depend on, such as database or application name, share
     the token. The pool is closed when the interpreter ends, or earlier by :func:`close_shared_clients`.
 
     Args:
-        config: To what, and as whom.
-        name: What the caller's user calls it, for errors: see :meth:`.LakebaseClient.known_as`.
+        config: What to connect to, and as whom.
+        name: The caller's name for it, for errors: see :meth:`.LakebaseClient.known_as`.
 
     Raises:
         ConfigError: There are no workspace credentials. No network call has been made.

@@ -47,7 +47,7 @@ class _LakebaseSqlDecoratedOperator(DecoratedOperator, LakebaseSqlOperator):
         """Call the function and run what it returns.
 
         Raises:
-            TypeError: It returned no statement, nor a list of statements.
+            TypeError: It returned neither a statement nor a list of statements.
         """
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)

@@ -1,4 +1,4 @@
-"""``lakebase demo``: the examples on a local Lakebase, and whether all was right."""
+"""``lakebase demo``: runs the examples on a local Lakebase and checks the outcome."""
 
 from lakebase_provider.demo.main import run_demo
 

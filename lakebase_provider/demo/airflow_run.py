@@ -1,6 +1,6 @@
 """Runs the example DAG for the demo: ``python -m … FILE DESCRIPTOR``.
 
-A process of its own, as Airflow reads its configuration when it is imported.
+A separate process, since Airflow reads its configuration when it is imported.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main(file: str, descriptor: int) -> int:
     progress.message(f"running the DAG of {Path(file).name}")
     dag = runpy.run_path(file)["dag"]
     _report_tasks(progress)
-    # All of logging, unmasked, but not Airflow's structlog: at DEBUG the in-process supervisor of dag.test()
-    # logs each secret that it is told to mask.
+    # All of logging, unmasked, but not Airflow's structlog: at DEBUG, dag.test()'s in-process supervisor logs
+    # each secret that it is told to mask.
     logging.getLogger().setLevel(logging.DEBUG)
     logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
     run = dag.test()

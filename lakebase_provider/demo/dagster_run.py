@@ -16,7 +16,7 @@ _JOB = "lakebase_etl_job"
 
 
 def main(file: str, descriptor: int) -> int:
-    """Run the job in this process, on an instance that lives as long.
+    """Run the job in this process, on an instance that lives as long as it does.
 
     Args:
         file: The file of the definitions.

@@ -1,4 +1,4 @@
-"""Runs the examples, each in a process of its own as a scheduler would, and compares what they wrote."""
+"""Runs the examples, each in its own process as a scheduler would, and compares what they wrote."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lakebase_provider.demo.report import print_report
 from lakebase_provider.demo.run import run_example
 from lakebase_provider.local import LocalLakebase
 
-#: Seconds that a token lives, and rows to load: so few and so many that each run has to renew its token.
+#: Lifetime of a token in seconds, and rows to load: so short and so many that each run must renew its token.
 _TOKEN_LIFETIME = 1.5
 _ORDERS = 400_000
-#: Columns of the table where the output is no terminal.
+#: Width of the table in columns if the output is not a terminal.
 _WIDTH = 120
 
 
@@ -29,7 +29,7 @@ def run_demo(example_dags: Path, logs: Path) -> int:
 
     Args:
         example_dags: Folder of the examples.
-        logs: Folder for the output of the runs, their homes included; what is in it goes.
+        logs: Folder for the output of the runs, including their homes; its contents are deleted.
 
     Returns:
         0 if every task, step and check passed, each run renewed its token, the tables hold what they should,
@@ -43,7 +43,7 @@ def run_demo(example_dags: Path, logs: Path) -> int:
         if not (examples / name).is_file():
             raise ConfigError(
                 f"There is no {name} in {example_dags}.",
-                remedy="Name the folder of the examples: --example-dags.",
+                remedy="Give the folder of the examples with --example-dags.",
             )
     shutil.rmtree(logs, ignore_errors=True)
     for home in ("airflow_home", "dagster_home"):
@@ -93,15 +93,15 @@ def run_demo(example_dags: Path, logs: Path) -> int:
         say("health check")
         with LakebaseClient(lake.config()) as client:
             health = client.health()
-            say("comparing the tables with what they should hold")
+            say("comparing the tables with the expected contents")
             with client.connection() as connection:
                 differences: list[Difference] = [
                     difference
                     for run in runs
                     for difference in compare_tables(connection, run.schema, _ORDERS)
                 ]
-            say("looking for secrets in all that the runs left behind")
-            # The first part of a JWT says how it is signed and is the same for all tokens of one issuer.
+            say("looking for secrets in everything that the runs left behind")
+            # The first part of a JWT says how it is signed and is the same for all of an issuer's tokens.
             token_start = client.tokens.get().reveal().split(".")[0]
         secrets = {"a token": token_start, "the client secret": address["DATABRICKS_CLIENT_SECRET"]}
         search = search_for_secrets(logs, secrets)

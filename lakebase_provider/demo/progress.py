@@ -1,4 +1,4 @@
-"""How a run of an example tells the demo what it does: JSON lines on a pipe."""
+"""How a run of an example reports to the demo: JSON lines on a pipe."""
 
 from __future__ import annotations
 

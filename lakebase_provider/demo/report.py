@@ -78,4 +78,6 @@ def print_report(
     for stage in health.stages:
         row("health", f"{stage.name}: {stage.detail}", stage.status, stage.ms / 1000)
     console.print(table)
-    console.print("[green]all as it should be[/]" if passed else "[red]something is wrong: see above[/]")
+    console.print(
+        "[green]everything is as expected[/]" if passed else "[red]something is wrong: see above[/]"
+    )

@@ -1,4 +1,4 @@
-"""One run of an example, in a process of its own as a scheduler would start it."""
+"""One run of an example, in its own process as a scheduler would start it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_example(
     counters = {"mints": 0, "connections": 0, "checkouts": 0}
     read_end, write_end = os.pipe()
     log.unlink(missing_ok=True)
-    with open_new(log) as output:  # not through a link, which may be there for somebody else's file
+    with open_new(log) as output:  # not through a link, which may point to somebody else's file
         command = [
             sys.executable,
             "-m",

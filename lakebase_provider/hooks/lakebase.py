@@ -1,4 +1,4 @@
-"""The hook: all that Airflow's SQL operators need, on pooled connections with a password that renews."""
+"""The hook: everything Airflow's SQL operators need, on pooled connections with a self-renewing password."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Handler = Callable[[Any], Any]
 
 
 def _caller() -> str:
-    """Name of the module that called the method that calls this."""
+    """Name of the module that called this function's caller."""
     return str(sys._getframe(2).f_globals.get("__name__", ""))
 
 
@@ -43,24 +43,24 @@ class LakebaseHook(ConnectedHook):
     share one pool and one token; a connection that is closed goes back to the pool, rolled back and reset.
     The pool is closed when the task ends.
 
-    Errors of a statement are psycopg's own; one of a connection or a setting is a
+    A statement's errors are psycopg's own; an error of a connection or a setting is a
     :class:`~lakebase_provider.core.errors.LakebaseError`.
 
     Args:
-        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. It may be
-            called `conn_id`, as the operators call it; a subclass with a `conn_name_attr` of its own takes it
-            by that name too.
-        schema: Name of the database, in place of the connection's (Airflow calls it `schema`).
+        lakebase_conn_id: Id of the Airflow connection; the class's `default_conn_name` by default. It may
+            also be given as `conn_id`, the operators' name for it, or under a subclass's own
+            `conn_name_attr`.
+        schema: Name of the database, instead of the connection's (Airflow calls it `schema`).
         log_sql: Whether statements and their parameters are logged.
         read_only: Whether transactions may only read.
         enable_log_db_messages: Whether the server's notices are logged, at INFO.
-        overrides: Settings by name that go before the connection's, such as ``statement_timeout=30``
-            (seconds), ``database="sales"`` or ``cursor="dictcursor"``. Airflow's SQL operators also pass the
-            connection's own extras here.
+        overrides: Settings by name that take precedence over the connection's, such as
+            ``statement_timeout=30`` (seconds), ``database="sales"`` or ``cursor="dictcursor"``. Airflow's SQL
+            operators also pass the connection's own extras here.
 
     Raises:
-        ConfigError: Two connections are named. What is wrong with a setting is told at the first use, with
-            the connection and the setting named.
+        ConfigError: Two connections are named. An invalid setting is reported at the first use, with the
+            names of the connection and the setting.
 
     Example:
         >>> hook = LakebaseHook("lakebase_default")
@@ -68,7 +68,7 @@ class LakebaseHook(ConnectedHook):
     """
 
     def get_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
-        """All rows of a query, as `cursor` says; common-sql's own operators get them as they take them.
+        """All rows of a query, in the form that `cursor` sets; common-sql's own operators get tuples.
 
         Args:
             sql: A statement, or several.
@@ -98,17 +98,17 @@ class LakebaseHook(ConnectedHook):
     ) -> Any:
         """Run one statement or several, in one transaction unless `autocommit`.
 
-        A single statement that only reads (:func:`.leaves_no_trace`) takes
-        one round trip: no transaction is begun for it. What is done about placeholders and ``%`` is told in
+        A single statement that only reads (:func:`.leaves_no_trace`) takes one round trip: no transaction is
+        begun for it. For placeholders and ``%`` see
         :mod:`lakebase_provider.core.connect.parameters.placeholders`.
 
         Args:
-            sql: A text, of one statement or several, or an iterable of texts.
-            autocommit: Whether each statement is a transaction of its own.
+            sql: Text with one or more statements, or an iterable of such texts.
+            autocommit: Whether each statement is its own transaction.
             parameters: Values for the placeholders of each text.
             handler: Called with the cursor after each text; its result is returned.
-            split_statements: Whether a text is split into its statements, which then run one by one.
-            return_last: Whether of a text that is split only the last statement's result is returned.
+            split_statements: Whether to split a text into its statements and run them one by one.
+            return_last: Whether to return only the last statement's result of a split text.
 
         Returns:
             None without `handler`; its result for a single text, as `return_last` says; else a list.
@@ -116,7 +116,7 @@ class LakebaseHook(ConnectedHook):
         Raises:
             ValueError: There is no statement.
             psycopg.Error: The server refused a statement.
-            LakebaseError: No connection could be had.
+            LakebaseError: No connection could be opened.
         """
         batch = StatementBatch(self, sql, parameters, split_statements, return_last, self.read_only)
         with closing(self.get_conn()) as connection:
@@ -128,7 +128,7 @@ class LakebaseHook(ConnectedHook):
                     batch.note(statement, cursor)
                     if handler is not None:
                         batch.keep(self._make_common_data_structure(handler(cursor)), cursor)
-            # Whoever else refers to a session makes its way back to the pool longer.
+            # Any other reference to a session delays its return to the pool.
             del cursor
             if not connection.autocommit:
                 connection.commit()
@@ -149,8 +149,8 @@ class LakebaseHook(ConnectedHook):
             sql: As for :meth:`run`.
             autocommit: As for :meth:`run`.
             parameters: As for :meth:`run`.
-            handler: As for :meth:`run`, with an async cursor; what it returns is awaited if it can be, so
-                that common-sql's own handlers serve.
+            handler: As for :meth:`run`, with an async cursor; its result is awaited if it is awaitable, so
+                common-sql's own handlers work too.
             split_statements: As for :meth:`run`.
             return_last: As for :meth:`run`.
         """
@@ -183,7 +183,7 @@ class LakebaseHook(ConnectedHook):
 
     @staticmethod
     def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
-        """The statements of a text, each with the comments that stand in and before it.
+        """The statements of a text, each with the comments in and before it.
 
         Args:
             sql: The text.
@@ -204,30 +204,29 @@ class LakebaseHook(ConnectedHook):
         autocommit: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Insert rows, in batches: of 700 rows and more by COPY, where that writes the same.
+        """Insert rows in batches; batches of 700 rows or more use COPY where the result is the same.
 
         Args:
             table: Name of the table, quoted where SQL needs it.
-            rows: Consumed as they are needed: a generator of any length takes the memory of one batch. Each
-                is a list or tuple of values in the columns' order, or a mapping from the columns' names,
-                which each of them has, None for NULL included, and no others.
-            target_fields: Names of the columns; for mappings the keys of the first one by default, else all
-                of the table's in their order.
-            commit_every: Rows of one transaction; 0 for all in one.
-            replace: Whether a row whose key is there replaces it (see :meth:`upsert_rows`).
+            rows: Consumed as needed: a generator of any length takes the memory of one batch. Each row is a
+                list or tuple of values in column order, or a mapping with exactly the columns' names as keys,
+                None for NULL included.
+            target_fields: Names of the columns; for mappings the keys of the first one by default, otherwise
+                all of the table's, in order.
+            commit_every: Rows per transaction; 0 for all in one.
+            replace: Whether a row replaces an existing one with its key (see :meth:`upsert_rows`).
             executemany: Has no effect: rows always go in batches.
             fast_executemany: Has no effect, for the same reason.
             autocommit: Whether each batch commits by itself.
             kwargs: With `replace`, ``replace_index``: the unique column or columns, the primary key by
-                default; and ``replace_target``: the columns that are updated, all others by default, none if
-                empty.
+                default; and ``replace_target``: the columns to update, all others by default, none if empty.
 
         Raises:
-            ConfigError: A setting is wrong, the table has no key to replace by, or `rows` is no iterable of
-                rows, or gives them once and an earlier attempt took them.
-            BadRowError: One is no row, such as a text, or not of the columns of the first mapping.
-            psycopg.Error: The server refused a row. The rows of transactions before it stay; neither the log
-                nor the error shows a row's values but those that Postgres itself quotes.
+            ConfigError: A setting is wrong, the table has no key by which to replace, or `rows` is not an
+                iterable of rows, or an earlier attempt consumed it.
+            BadRowError: One is not a row, such as a string, or does not have the first mapping's columns.
+            psycopg.Error: The server refused a row. Rows of earlier transactions stay; the only values that
+                log and error show are those that Postgres quotes.
         """
         from lakebase_provider._airflow.rows.insert import insert_rows
 
@@ -245,15 +244,14 @@ class LakebaseHook(ConnectedHook):
         fast_executemany: bool = False,
         autocommit: bool = False,
     ) -> None:
-        """Insert rows, or update those whose key is there.
+        """Insert rows, or update those whose key exists.
 
         Args:
             table: Name of the table, quoted where SQL needs it.
             rows: As for :meth:`insert_rows`.
             target_fields: Names of the columns.
             conflict_fields: The unique columns.
-            update_fields: Columns that are updated; all others by default. None of them, if empty: rows that
-                are there stay as they are.
+            update_fields: Columns to update; all others by default. If empty, existing rows stay unchanged.
             commit_every: As for :meth:`insert_rows`.
             fast_executemany: Has no effect: rows always go in batches.
             autocommit: As for :meth:`insert_rows`.
@@ -270,15 +268,15 @@ class LakebaseHook(ConnectedHook):
         )
 
     def copy_expert(self, sql: str, filename: str | os.PathLike[str]) -> None:
-        """Run a COPY between the server and a file of this machine, in a transaction of its own.
+        """Run a COPY between the server and a local file, in its own transaction.
 
         Args:
             sql: ``COPY … FROM STDIN``, which reads the file, or ``COPY … TO STDOUT``, which writes it.
-            filename: The file; a file that is written appears when it is complete.
+            filename: The file; an output file appears only once it is complete.
 
         Raises:
-            ConfigError: The statement is neither, or something else than a file is there, such as a pipe or a
-                symbolic link to be written through.
+            ConfigError: The statement is neither, or the path is not a regular file, such as a pipe or a
+                symbolic link to write through.
             FileNotFoundError: There is no file to read.
         """
         from lakebase_provider._airflow.rows.copy_file import copy_between
@@ -295,11 +293,12 @@ class LakebaseHook(ConnectedHook):
         """Load a file in COPY's text format (tabs, ``\\N`` for NULL) into a table.
 
         Args:
-            table: Name of the table, with its schema or found by the search path; a name and never SQL.
+            table: Name of the table, with its schema or found in the search path; always taken as a name,
+                never as SQL.
             tmp_file: The file.
 
         Raises:
-            ConfigError: It is no table's name, or no file of this machine.
+            ConfigError: It is not a table name, or not a local file.
             FileNotFoundError: There is no file to read.
         """
         self.copy_expert(f"COPY {self._table_in_sql(table)} FROM STDIN", tmp_file)
@@ -308,11 +307,12 @@ class LakebaseHook(ConnectedHook):
         """Write a table into a file in COPY's text format (tabs, ``\\N`` for NULL).
 
         Args:
-            table: Name of the table, with its schema or found by the search path; a name and never SQL.
-            tmp_file: The file; it appears when it is complete.
+            table: Name of the table, with its schema or found in the search path; always taken as a name,
+                never as SQL.
+            tmp_file: The file; it appears only once it is complete.
 
         Raises:
-            ConfigError: It is no table's name, or something else than a file of this machine is there.
+            ConfigError: It is not a table name, or the path is not a regular local file.
         """
         self.copy_expert(f"COPY {self._table_in_sql(table)} TO STDOUT", tmp_file)
 
@@ -321,7 +321,7 @@ class LakebaseHook(ConnectedHook):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """Where an engine connects to, as whom, and without a password."""
+        """Where and as whom an engine connects, without a password."""
         return sqlalchemy_url(self.client.target())
 
     def get_uri(self) -> str:
@@ -329,7 +329,7 @@ class LakebaseHook(ConnectedHook):
         return self.sqlalchemy_url.render_as_string()
 
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
-        """A new engine that obtains a valid token at each physical connect; the caller disposes of it.
+        """A new engine that gets a valid token for each physical connection; the caller disposes of it.
 
         Args:
             engine_kwargs: Further arguments of ``sqlalchemy.create_engine``.
@@ -348,15 +348,15 @@ class LakebaseHook(ConnectedHook):
 
     @cached_property
     def inspector(self) -> Inspector:
-        """What SQLAlchemy tells of the database's objects, by connections of this process's pool."""
+        """SQLAlchemy's inspector of the database, on connections from this process's pool."""
         from sqlalchemy import create_engine, inspect
         from sqlalchemy.pool import NullPool
 
         def borrow() -> LakebaseConnection:
-            # Not by get_conn: SQLAlchemy takes tuples alone for rows.
+            # Not through get_conn: SQLAlchemy accepts only tuples as rows.
             return self.client.pool.getconn()
 
-        # An engine with a pool of its own would keep a connection that nobody closes.
+        # An engine with its own pool would keep a connection that nobody closes.
         return inspect(create_engine(self.sqlalchemy_url, creator=borrow, poolclass=NullPool))
 
     def get_table_primary_key(self, table: str, schema: str | None = None) -> list[str] | None:
@@ -364,10 +364,10 @@ class LakebaseHook(ConnectedHook):
 
         Args:
             table: Name of the table, with its schema or found by the search path.
-            schema: Name of the schema, where the table's name has none.
+            schema: Name of the schema, if the table's name has none.
 
         Raises:
-            LakebaseError: It is no table's name, such as one with a semicolon outside of quotes.
+            LakebaseError: It is not a table name, such as one with a semicolon outside quotes.
         """
         try:
             return self.dialect.get_primary_keys(table=table, schema=schema)
@@ -426,7 +426,7 @@ class LakebaseHook(ConnectedHook):
         return cell
 
     def get_openlineage_database_info(self, connection: Any) -> DatabaseInfo:
-        """Which database lineage is about, by the resolved host."""
+        """The database for lineage, with its resolved host."""
         from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
         target = self.client.target()
@@ -435,11 +435,11 @@ class LakebaseHook(ConnectedHook):
         )
 
     def get_openlineage_database_dialect(self, connection: Any) -> str:
-        """The dialect in which OpenLineage parses statements."""
+        """The dialect with which OpenLineage parses statements."""
         return "postgres"
 
     def get_openlineage_default_schema(self) -> str | None:
-        """The schema in which the server looks for names first."""
+        """The schema in which the server looks up names first."""
         return self._default_schema
 
     @cached_property

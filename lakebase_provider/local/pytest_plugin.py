@@ -1,7 +1,7 @@
 """pytest fixtures: a local Lakebase for the test session, and an environment that points to it.
 
-pytest loads this module in every run of everybody who has the package installed, so it imports nothing but
-pytest until a test asks for a fixture.
+pytest loads this module in every run wherever the package is installed, so it imports only pytest until a
+test requests a fixture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from lakebase_provider.local import LocalLakebase
 
-#: Variables of the developer's shell that would lead a test somewhere else.
+#: Variables of the developer's shell that would point a test somewhere else.
 _FOREIGN = ("DATABRICKS_", "ARM_", "PG")
 
 
@@ -40,10 +40,10 @@ def lakebase_env(lakebase_server: LocalLakebase, monkeypatch: pytest.MonkeyPatch
     for name, value in lakebase_server.env().items():
         monkeypatch.setenv(name, value)
     for name in ("NO_PROXY", "no_proxy"):
-        # The developer's proxy has no business with this machine, and would read the client's secret.
+        # The developer's proxy must not be used for this machine: it would read the client's secret.
         kept = [os.environ[name]] if os.environ.get(name) else []
         monkeypatch.setenv(name, ",".join([*kept, "localhost", "127.0.0.1", "::1"]))
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lakebase_server.airflow_connection())
     yield lakebase_server
-    # Not left for the next test: one that hangs in a fault must not hang the session's end.
+    # Not left to the next test: one that hangs in a fault must not block the session's end.
     lakebase_server.admin.reset()

@@ -1,17 +1,18 @@
-"""What the operators share that move rows at the speed of COPY, and that load each piece exactly once."""
+"""What the operators share that move rows at the speed of COPY and load each piece exactly once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_hook_params
 from lakebase_provider.core.base.sql.names import split_name
-from lakebase_provider.core.bulk.load.plan import check_load_options
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS, check_load_options
 from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.sdk import Context
 
-    from lakebase_provider.core.bulk.load.result import LoadResult, Mode
+    from lakebase_provider.core.bulk.load.result import Delete, LoadResult, Mode, OnError
+    from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
     from lakebase_provider.core.connect.connection import LakebaseConnection
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-#: The same at each try of a task instance that Airflow makes by itself, and no other's. A user who clears the
-#: task wants another load: the tries from then on have the number of the first of them in their id. Airflow
-#: adds the tries that were made to those that are allowed, unless the task was running when it was cleared:
-#: then there is a try more than are allowed. A template, so that Airflow shows its value.
+#: The same for each try of a task instance that Airflow makes by itself, and unique to it. A user who clears
+#: the task wants a new load: later tries carry the number of the first of them in their id. Airflow adds the
+#: tries made to those allowed, unless the task was running when it was cleared: then there is one try more
+#: than allowed. A template, so that Airflow shows its value.
 LOAD_ID = (
     "{{ ti.dag_id }}/{{ ti.task_id }}/{{ ti.run_id }}/{{ ti.map_index }}"
     "{% if ti.try_number > ti.max_tries + 1 %}/from-try-{{ ti.try_number }}"
@@ -35,38 +37,26 @@ LOAD_ID = (
     "{% endif %}"
 )
 
-#: What templates make of conditions, in lower case.
+#: How templates render conditions, in lower case.
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "none", "")
 
-#: The options that are handed to the load as they are.
-_OPTIONS = (
-    "mode",
-    "keys",
-    "columns",
-    "version_column",
-    "delete",
-    "where",
-    "load_id",
-    "create",
-    "allow_empty",
-    "on_error",
-    "reject_to",
-    "ledger_schema",
-)
+#: The options of any load that are handed to it as they are.
+_OPTIONS = tuple(name for name in LOAD_OPTIONS if name not in (*CSV_OPTIONS, "force", "forced_by"))
 
 
 class BulkOperator(LakebaseArguments, BaseOperator):
-    """Moves rows on a connection of the hook's, which is cancelled when the task is killed.
+    """Moves rows on the hook's connection, which is cancelled when the task is killed.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        hook_params: Settings that go before the connection's, such as ``{"lock_timeout": 30}`` (seconds).
+        lakebase_conn_id: An alias of `conn_id`.
+        hook_params: Settings that take precedence over the connection's, such as ``{"lock_timeout": 30}``
+            (seconds).
         kwargs: Arguments of ``BaseOperator``.
 
     Raises:
-        ConfigError: An argument has a value that there is not, or contradicts another; when the DAG is
-            parsed, or when the task runs where a template decides.
+        ConfigError: An argument has an unknown value or contradicts another; raised when the DAG is parsed,
+            or when the task runs if the value is a template's.
     """
 
     template_fields: Sequence[str] = ("conn_id",)
@@ -98,19 +88,19 @@ class BulkOperator(LakebaseArguments, BaseOperator):
         return LakebaseHook(self.conn_id, **(self.hook_params or {}))
 
     def get_db_hook(self) -> LakebaseHook:
-        """The hook of the connection that leads to the table."""
+        """The hook for the target table's connection."""
         return self._lakebase_hook
 
     def on_kill(self) -> None:
-        """Cancel what still runs on the server, when the task is killed or out of time."""
-        # Without a hook nothing runs, and making one now would take the time that is left.
+        """Cancel what is still running on the server when the task is killed or times out."""
+        # Without a hook nothing is running, and making one now would use up the remaining time.
         hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
         if hook is not None:
             hook.cancel()
 
     @contextmanager
     def _connection(self) -> Iterator[LakebaseConnection]:
-        """The hook's own connection rather than the client's: it is fenced, and can be cancelled."""
+        """The hook's own connection instead of the client's: it is fenced and can be cancelled."""
         from psycopg.rows import tuple_row
 
         with closing(self.get_db_hook().get_conn()) as connection:
@@ -119,32 +109,36 @@ class BulkOperator(LakebaseArguments, BaseOperator):
 
 
 class LoadingOperator(BulkOperator):
-    """Loads rows into a table in one transaction: all of them or none, and once by its `load_id`.
+    """Loads rows into a table in one transaction: all or none of them, and only once per `load_id`.
 
     Args:
-        table: ``"table"`` or ``"schema.table"`` as it stands, upper case included (templated).
-        mode: ``"append"`` adds the rows; ``"merge"`` changes rows of the same key and adds the others;
-            ``"replace"`` leaves no other rows than these, in the whole table or where `where` holds.
+        table: ``"table"`` or ``"schema.table"``, case-sensitive (templated).
+        mode: ``"append"`` adds the rows; ``"merge"`` updates rows with the same key and adds the others;
+            ``"replace"`` removes all other rows, in the whole table or where `where` holds.
         keys: For merge: names of the columns that identify a row; the primary key by default (templated).
-        columns: The table's columns that the source's columns go to; those of the source's names by default
-            (templated).
-        version_column: For merge: a row is only changed by one whose value here is not smaller.
-        delete: For merge: ``"missing"`` removes rows whose key the source does not have.
+        columns: The table's columns that take the source's columns; matched by name by default (templated).
+        version_column: For merge: the column that versions a row; a row with a smaller value does not update
+            it.
+        delete: For merge: ``"missing"`` removes rows whose key is not in the source.
         where: The slice that is replaced, or in which rows may be removed: columns with their values, SQL, or
             ``(SQL, parameters)`` (templated).
-        load_id: A load of the same id and table takes place once: a retry after success is skipped, and of an
-            id of your own so is a task that is cleared. By default dag, task, run and map index, anew when a
-            user clears the task (templated). None to load at each try.
-        force: Whether to load although a load of that id took place, such as ``"{{ params.reload }}"``
-            (templated). A retry after success is skipped all the same.
-        create: Whether to create a missing table, with the types of the source's columns.
-        allow_empty: Where rows are removed, whether an iterator or a stream that a subclass loads may give no
-            rows; files may always, and so may the query of a transfer.
-        on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
-        reject_to: Where they are put: a table, created if missing, or a file as a ``Path``.
-        ledger_schema: Schema of the table ``lakebase_load`` that keeps the ids; that of `table` by default.
-        fence: Whether a retry ends the session of an earlier try that still runs, instead of waiting for it
-            and being skipped if it succeeds.
+        load_id: A load with the same id and table happens once: a retry after success is skipped, and so is a
+            cleared task if the id is your own. By default dag, task, run and map index, renewed when a user
+            clears the task (templated). None to load at each try.
+        force: Whether to load even if a load with that id took place, such as ``"{{ params.reload }}"``
+            (templated). A retry after success is still skipped.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is.
+        allow_empty: If rows are removed, whether an iterator or a stream that a subclass loads may have no
+            rows; files always may, and so may the query of a transfer.
+        on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
+        reject_to: Where they go: a table, created if missing, or a file as a ``Path``.
+        ledger_schema: Schema of the table ``lakebase_load``, which keeps the ids; the schema of `table` by
+            default.
+        fence: Whether a retry ends the session of an earlier try that is still running, instead of waiting
+            for it and being skipped if it succeeds.
         kwargs: ``conn_id``, ``hook_params`` as for :class:`BulkOperator`, and arguments of ``BaseOperator``.
     """
 
@@ -166,13 +160,14 @@ class LoadingOperator(BulkOperator):
         keys: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
         version_column: str | None = None,
-        delete: Literal["none", "missing"] = "none",
+        delete: Delete = "none",
         where: str | tuple[str, Any] | Mapping[str, Any] | None = None,
         load_id: str | None = LOAD_ID,
         force: bool | str = False,
         create: bool = False,
         allow_empty: bool = False,
-        on_error: Literal["fail", "reject"] = "fail",
+        schema_evolution: SchemaEvolution | None = None,
+        on_error: OnError = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
         fence: bool = False,
@@ -191,6 +186,7 @@ class LoadingOperator(BulkOperator):
         self.force = force
         self.create = create
         self.allow_empty = allow_empty
+        self.schema_evolution = schema_evolution
         self.on_error = on_error
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema
@@ -203,7 +199,7 @@ class LoadingOperator(BulkOperator):
         super()._check_arguments(given)
         if isinstance(given.get("table", ()), str):
             split_name(given["table"])
-        # Here it may be a text, which is not for the load itself.
+        # `force` may be text here, which the load itself does not accept.
         check_load_options({name: value for name, value in given.items() if name in _OPTIONS})
         _truth(given.get("force"))
 
@@ -213,7 +209,7 @@ class LoadingOperator(BulkOperator):
         Args:
             source: The source.
             context: Of the task that runs.
-            more: Further options of the load, for this kind of source.
+            more: Further load options for this kind of source.
         """
         from dataclasses import asdict
 
@@ -228,8 +224,7 @@ class LoadingOperator(BulkOperator):
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             self.log.warning(
-                "Skipped, nothing was loaded: load_id %r had been loaded into %s already (%s)."
-                " To load again, %s.",
+                "Skipped, nothing was loaded: load_id %r was already loaded into %s (%s). To load again, %s.",
                 result.load_id,
                 result.table,
                 result.reason,
@@ -238,7 +233,7 @@ class LoadingOperator(BulkOperator):
         return asdict(result)
 
     def _table_dataset(self) -> OutputDataset:
-        """The table that is written, as OpenLineage is told of it."""
+        """The table that is written, for OpenLineage."""
         from lakebase_provider._airflow.task.lineage import table_dataset
 
         hook = self.get_db_hook()
@@ -248,10 +243,10 @@ class LoadingOperator(BulkOperator):
 
 
 def _truth(force: bool | str | None) -> bool:
-    """Whether a load is forced, of what a template made of it."""
+    """Whether a load is forced, from what a template rendered."""
     text = str(force).strip().lower()
     if text not in _TRUE + _FALSE:
         from lakebase_provider.core.errors import ConfigError
 
-        raise ConfigError(f"force is {force!r}."[:200], remedy="Let it be 'true' or 'false'.")
+        raise ConfigError(f"force is {force!r}."[:200], remedy="Set it to 'true' or 'false'.")
     return text in _TRUE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -16,42 +15,37 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
-
-#: Limits by name, as :class:`~lakebase_provider.core.upkeep.health.limits.HealthThresholds` has them.
-_LIMITS = ("max_connect_ms", "max_wake_seconds", "min_token_seconds", "max_connections_used")
+    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 
 
 class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
-    """Checks a connection stage by stage and fails with what to do about the first stage that fails.
+    """Checks a connection stage by stage and fails with the remedy of the first stage that fails.
 
     The report is logged, and pushed to XCom whether the check succeeds or not.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
+        lakebase_conn_id: An alias of `conn_id`.
+        checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
-        timeout: Seconds for each stage; the connection's `connect_budget` by default.
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
-        max_wake_seconds: Seconds that a suspended compute may take to wake.
-        min_token_seconds: Seconds that the token must have left to live.
-        max_connections_used: Share of the server's connections that may be in use, such as 0.8.
-        fail_on: ``warn`` to fail for a limit that is passed too, ``error`` for a failed stage alone: then a
-            limit that is passed is a warning in the log and in the report.
+        timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
+        limits: Limits for what is measured, by name, such as ``{"max_connections_used": 0.8}`` (templated);
+            :class:`.HealthLimits` has the names.
+        fail_on: ``warn`` to fail for an exceeded limit too, ``error`` only for a failed stage: then an
+            exceeded limit is a warning in the log and in the report.
         kwargs: Arguments of ``BaseOperator``.
 
     Raises:
-        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
-            DAG is parsed, or when the task runs where a template decides.
+        ConfigError: A limit is invalid, its stage is not among the checks, or a stage is unknown; raised when
+            the DAG is parsed, or when the task runs if the value is a template's.
         AirflowFailException: When the task runs and the connection is misconfigured.
-        HealthCheckError: When the task runs and a stage fails, or a limit is passed.
+        HealthCheckError: When the task runs and a stage fails or a limit is exceeded.
 
     Example:
-        >>> LakebaseHealthCheckOperator(task_id="health", checks=["query"], max_connections_used=0.8)
+        >>> LakebaseHealthCheckOperator(task_id="health", limits={"max_connections_used": 0.8})
     """
 
-    template_fields: Sequence[str] = ("conn_id", "checks")
+    template_fields: Sequence[str] = ("conn_id", "checks", "limits")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -61,10 +55,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         lakebase_conn_id: str | None = None,
         checks: list[str] | None = None,
         timeout: float | None = None,
-        max_connect_ms: float | None = None,
-        max_wake_seconds: float | None = None,
-        min_token_seconds: float | None = None,
-        max_connections_used: float | None = None,
+        limits: Mapping[str, float] | HealthLimits | None = None,
         fail_on: FailOn = "warn",
         **kwargs: Any,
     ) -> None:
@@ -72,77 +63,65 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.timeout = timeout
-        self._limits = {
-            "max_connect_ms": max_connect_ms,
-            "max_wake_seconds": max_wake_seconds,
-            "min_token_seconds": min_token_seconds,
-            "max_connections_used": max_connections_used,
-        }
+        self.limits = limits
         self.fail_on = fail_on
-        self._check_own_arguments(("checks", "timeout", "fail_on"), **self._limits)
+        self._check_own_arguments(("checks", "timeout", "limits", "fail_on"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         check_health_arguments(given, "timeout")
 
-    @cached_property
-    def thresholds(self) -> HealthThresholds:
-        """The limits; a DAG file that sets none does not import them."""
-        from lakebase_provider.core.upkeep.health.limits import HealthThresholds
-
-        return HealthThresholds(**self._limits)
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the stages and return the report."""
         # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.core.upkeep.health.limits import HealthLimits
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
         with failing_fast():
-            self.thresholds.require_stages(self.checks)
+            limits = HealthLimits.of(self.limits)
+            limits.require_stages(self.checks)
             report = LakebaseHook(self.conn_id).client.health(self.checks, timeout=self.timeout)
             self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
-            if table := self.thresholds.to_text(report):
+            if table := limits.to_text(report):
                 self.log.info("Limits:\n%s", table)
-            for breach in self.thresholds.breaches(report):
+            for breach in limits.breaches(report):
                 self.log.warning("%s", breach)
-            found = self.thresholds.to_dict(report)
-            if not self.thresholds.healthy(report, self.fail_on):
-                # A failed task returns nothing, and the report is wanted most when it fails.
+            found = limits.to_dict(report)
+            if not limits.healthy(report, self.fail_on):
+                # A failed task returns nothing, but its report is needed most.
                 context["ti"].xcom_push(key="return_value", value=found)
-            self.thresholds.enforce(report, self.fail_on)
+            limits.enforce(report, self.fail_on)
         return found
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """No data are read or written."""
+        """No data is read or written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         return OperatorLineage()
 
 
 def check_health_arguments(given: Mapping[str, Any], timeout: str) -> None:
-    """Look at the arguments of a health check that are known.
+    """Check those arguments of a health check that are known.
 
     Args:
-        given: Arguments by name, limits among them.
+        given: Arguments by name.
         timeout: Name of the argument that limits a stage.
 
     Raises:
-        ConfigError: A limit, a stage, the time limit or `fail_on` is none that there is, or a limit is set
-            for what no stage measures that is to run.
+        ConfigError: A limit, a stage, the timeout or `fail_on` is invalid, or no stage to run measures what a
+            limit is set for.
     """
     require_seconds(given, timeout)
     if given.get("fail_on", "warn") != "warn":
         from lakebase_provider.core.upkeep.health.limits import require_fail_on
 
         require_fail_on(given["fail_on"])
-    limits = {name: given[name] for name in _LIMITS if given.get(name) is not None}
-    checks = given.get("checks")
-    if not limits and checks is None:
+    limits, checks = given.get("limits"), given.get("checks")
+    if limits is None and checks is None:
         return
-    from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stage_names import with_foundations
 
-    thresholds = HealthThresholds(**limits)
     if checks is not None:
         with_foundations(checks)
-        thresholds.require_stages(checks)
+    HealthLimits.of(limits).require_stages(checks)

@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 class LakebaseLoadOperator(LoadingOperator):
-    """Loads a file or many (CSV, JSON lines, Parquet, Arrow) by COPY, in one transaction and constant memory.
+    """Loads files (CSV, JSON lines, Parquet, Arrow) with COPY, in one transaction and constant memory.
 
-    It returns the counts of the load, a :class:`.LoadResult` as a dict.
-    The files of a folder or pattern are one load. Where each is to be a task and a load of its own, map it:
+    It returns the counts of the load, a :class:`.LoadResult` as a dict. The files of a folder or pattern are
+    one load. To make each file its own task and load, map it:
     ``LakebaseLoadOperator.partial(...).expand(source=[...])``.
 
     Args:
         source: Path of the file (templated): a local one, or one of Airflow's object storage such as
             ``s3://connection@bucket/orders.parquet``. It ends in ``.csv``, ``.tsv``, ``.jsonl`` or
-            ``.ndjson``, also with ``.gz``, ``.bz2`` or ``.zst`` behind, in ``.parquet``, ``.pq`` or
+            ``.ndjson``, optionally followed by ``.gz``, ``.bz2`` or ``.zst``, in ``.parquet``, ``.pq`` or
             ``.arrow``; or it is a folder of such files, with folders ``key=value`` as columns; or a pattern,
-            such as ``/data/*.csv``. The output of another task that returns a path, too.
-        delimiter: For CSV, the character between two fields; a comma by default, in ``.tsv`` a tab.
+            such as ``/data/*.csv``. The output of another task that returns a path works too.
+        delimiter: For CSV, the field separator; a comma by default, for ``.tsv`` a tab.
         encoding: For CSV, the encoding, such as ``"cp1252"``, ``"latin-1"`` or ``"utf-16"``.
-        null: For CSV, what stands, without quotes, for NULL: a text, or a list of texts.
+        null: For CSV, what means NULL when unquoted: a string, or a list of strings.
         header: For CSV, whether the first row holds the columns' names; without it, `columns` gives them.
-        quote: For CSV, the character around a field; None where quotes mean nothing.
+        quote: For CSV, the quote character; None if quotes have no meaning.
         kwargs: Arguments of :class:`~lakebase_provider.operators.bulk.LoadingOperator`, of which `table`
             is needed, and of ``BaseOperator``.
 
     Raises:
-        ConfigError: An option for CSV cannot be.
-        AirflowFailException: When the task runs and its failure is one that no retry helps, such as a bad
-            row; nothing was written.
-        LakebaseError: When the task runs and a retry may help.
+        ConfigError: A CSV option is invalid.
+        AirflowFailException: When the task fails in a way that a retry cannot help, such as a bad row;
+            nothing was written.
+        LakebaseError: When the task fails and a retry may help.
 
     Example:
         >>> LakebaseLoadOperator(task_id="load", source="/data/{{ ds }}.csv", table="orders", mode="merge")
@@ -84,10 +84,10 @@ class LakebaseLoadOperator(LoadingOperator):
                 csv.require_unused(f"{kind} file {shown(source)!r}")
 
     def _csv_options(self) -> dict[str, Any]:
-        return asdict(CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote))
+        return asdict(CsvFormat(**{name: getattr(self, name) for name in CSV_OPTIONS}))
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Load the file and return what came of it."""
+        """Load the file and return the result."""
         with failing_fast():
             return self._load(located(self.source, "source"), context, **self._csv_options())
 
@@ -104,21 +104,21 @@ class LakebaseLoadOperator(LoadingOperator):
 
 
 def templatable(path: Any) -> Any:
-    """A path that Airflow can render: of a ``Path`` Airflow 3.1 asks that it be there."""
+    """A path that Airflow can render: Airflow 3.1 requires a ``Path`` to exist."""
     return str(path) if type(path).__module__.partition(".")[0] == "pathlib" else path
 
 
 def located(path: Any, argument: str) -> Any:
-    """A path as it can be opened: by Airflow's object storage, with its connection, where it is a URI.
+    """The path in a form that can be opened: a URI through Airflow's object storage, with its connection.
 
     Args:
         path: The path.
         argument: Name of the argument that it comes from, for errors.
 
     Raises:
-        ConfigError: Its protocol is not allowed, or it is no plain name.
+        ConfigError: Its protocol is not allowed, or it is not a plain name.
     """
-    # Before Airflow has it, whose object looks for a file system at once.
+    # Checked before Airflow gets it, whose object looks up a file system at once.
     if isinstance(path, str) and protocol_of(path, argument):
         from airflow.sdk import ObjectStoragePath
 

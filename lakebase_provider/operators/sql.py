@@ -1,7 +1,7 @@
-"""SQL on Lakebase: common-sql's operator with timeouts, and with a kill that reaches the server.
+"""SQL on Lakebase: common-sql's operator with timeouts, where killing a task cancels it on the server.
 
-Airflow parses a DAG file again and again, and pays for this module each time: what only a running task needs
-is imported where it is needed.
+Airflow parses DAG files again and again, and imports this module each time: what only a running task needs is
+imported where it is needed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-#: Arguments of SQLExecuteQueryOperator that concern rows in memory, which are there only when a worker
-#: fetches them, and their defaults.
+#: Arguments of SQLExecuteQueryOperator that apply to rows in memory, which exist only when a worker fetches
+#: them, and their defaults.
 _ON_ROWS = {
     "handler": fetch_all_handler,
     "output_processor": None,
@@ -45,39 +45,39 @@ _ON_ROWS = {
 class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     """Runs SQL on a Lakebase database.
 
-    All arguments of ``SQLExecuteQueryOperator`` work as they do there: `sql`, `parameters`, `autocommit`,
+    All arguments of ``SQLExecuteQueryOperator`` work as usual: `sql`, `parameters`, `autocommit`,
     `split_statements`, `handler`, `return_last`, `database` and more.
 
     With `deferrable`, the triggerer runs the statements and the task's slot is free meanwhile. The task then
-    returns ``{"rows": [...]}``, how many rows each statement returned or changed, since rows do not travel
-    through Airflow's database. `sql` is split into its statements, which share one transaction. Should the
-    triggerer be restarted meanwhile, the statements are cancelled, rolled back, and run again; as with any
-    retry, statements that may run twice are for the author to write.
+    returns ``{"rows": [...]}``, how many rows each statement returned or changed, since rows are not sent
+    through Airflow's database. `sql` is split into its statements, which share one transaction. If the
+    triggerer restarts meanwhile, the statements are cancelled, rolled back and run again; as with any retry,
+    it is up to the author to write statements that may run twice.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
+        lakebase_conn_id: An alias of `conn_id`.
         statement_timeout: Seconds after which the server cancels a statement; the connection's by default.
         lock_timeout: Seconds that a statement waits for a lock; the connection's by default.
         read_only: Whether the transaction may only read; the server refuses a write.
         deferrable: Whether the triggerer runs the statements. The deployment's default does not apply, since
             the task returns something else.
-        max_xcom_rows: Rows of one statement above which the task fails, its transaction rolled back, rather
-            than push them to XCom; None for no limit.
-        output_path: A local path or a URL of Airflow's object storage (templated), where the last statement's
-            rows are written, a query's, as an unload writes them. It ends in ``.csv``, ``.jsonl``,
+        max_xcom_rows: Maximum number of rows of one statement; with more, the task fails and rolls back
+            instead of pushing them to XCom. None for no limit.
+        output_path: A local path or a URL of Airflow's object storage (templated), to which the rows of the
+            last statement, a query, are written, as by an unload. It ends in ``.csv``, ``.jsonl``,
             ``.parquet`` or ``.arrow``. The task then returns ``{"path": ..., "rows": ...}``, the number of
             rows.
-        fence: Whether a retry ends the session of an earlier try that still runs, whose heartbeat alone was
-            lost. What must happen once needs more: the ledger of a load.
+        fence: Whether a retry ends the session of an earlier try that is still running because only its
+            heartbeat was lost. What must happen only once needs more: a load's ledger.
         idempotent: Whether the statements may run again, as one transaction, after a deadlock or a
-            serialization failure; they do so at once, five times at most.
+            serialization failure; they do so at once, at most five times.
         kwargs: Arguments of ``SQLExecuteQueryOperator``.
 
     Raises:
         ConfigError: Arguments contradict each other; when the DAG is parsed.
-        AirflowFailException: When the task runs and its failure is one that no retry helps.
-        LakebaseError: When the task runs and a retry may help.
+        AirflowFailException: When the task fails in a way that a retry cannot help.
+        LakebaseError: When the task fails and a retry may help.
 
     Example:
         >>> LakebaseSqlOperator(task_id="count", sql="select count(*) from orders")
@@ -176,7 +176,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
             self.handler, hook.adapt = handler, None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return what the trigger counted or wrote, or fail as it did."""
+        """Return what the trigger counted or wrote, or raise its error."""
         from lakebase_provider._airflow.task.events import error_of
 
         with failing_fast():
@@ -188,14 +188,14 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         return result
 
     def on_kill(self) -> None:
-        """Cancel what still runs on the server, when the task is killed or out of time."""
-        # Without a hook nothing runs, and making one now would take the time that is left.
+        """Cancel what is still running on the server when the task is killed or times out."""
+        # Without a hook nothing is running, and making one now would use up the remaining time.
         hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
         if hook is not None:
             hook.cancel()
 
     def _bounded(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The handler, failing before the commit where it would hand XCom too many rows, or odd ones."""
+        """The handler, failing before the commit if it would return too many or odd rows to XCom."""
         if not self.do_xcom_push:
             return handler
         from lakebase_provider._airflow.statements.xcom_values import as_xcom_takes
@@ -203,13 +203,13 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         limit = math.inf if self.max_xcom_rows is None else self.max_xcom_rows
 
         def fetch(cursor: Any) -> Any:
-            # All rows are here already; those that are not wanted need not become Python objects too.
+            # All rows are here already; unwanted ones need not become Python objects too.
             if handler is fetch_all_handler and cursor.description is not None:
                 _require_at_most(limit, cursor.rowcount)
             result = handler(cursor)
             if isinstance(result, list):
                 _require_at_most(limit, len(result))
-            # A function of the author's makes of the values what it wants.
+            # The author's own function may return anything.
             return result if self._has_output_processor else as_xcom_takes(result)
 
         return fetch
@@ -225,7 +225,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
             if (seconds := getattr(self, name)) is not None
         }
         seconds = None if self.execution_timeout is None else self.execution_timeout.total_seconds()
-        # The triggerer serves many tasks; in pg_stat_activity the session still bears this task's name.
+        # The triggerer serves many tasks; in pg_stat_activity the session still has this task's name.
         session["application_name"] = self.get_db_hook().config.application_name
         settings = {"schema": self.database} if self.database else {}
         trigger = LakebaseSqlTrigger(
@@ -261,19 +261,19 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         return {"path": path, "rows": rows}
 
     def _statements(self) -> list[str]:
-        """Texts that are each given the parameters; what holds comments alone is none."""
+        """Texts that each get the parameters; a text with only comments is not one."""
         from lakebase_provider.core.base.sql.sql_text import statements
 
         texts = [self.sql] if isinstance(self.sql, str) else list(self.sql)
         parts = [statements(text) for text in texts]
         if not any(parts):
-            raise _config_error("There is no statement in 'sql'.", "Give one statement at least.")
+            raise _config_error("There is no statement in 'sql'.", "Give at least one statement.")
         if self.split_statements:
             return [statement for part in parts for statement in part]
         if self.split_statements is False and self.autocommit and any(len(part) > 1 for part in parts):
             raise _config_error(
-                "With 'autocommit', split_statements=False makes one transaction of a text of several"
-                " statements, which the triggerer runs one by one.",
+                "With 'autocommit', split_statements=False runs several statements as one transaction, but "
+                "the triggerer runs them one by one.",
                 "Leave out 'autocommit', 'split_statements' or 'deferrable'.",
             )
         return [text for text, part in zip(texts, parts, strict=True) if part]
@@ -284,13 +284,13 @@ def _require_possible(
 ) -> None:
     if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
         raise _config_error(
-            "Argument 'max_xcom_rows' is no number of rows.", "Give 1 or more, or None for no limit."
+            "Argument 'max_xcom_rows' is not a number of rows.", "Give 1 or more, or None for no limit."
         )
     if given.get("autocommit") and (read_only or path is not None):
         other = "read_only" if read_only else "output_path"
         raise _config_error(
-            f"Argument '{other}' needs a transaction, which 'autocommit' leaves out.",
-            f"Give '{other}' or 'autocommit'.",
+            f"Argument '{other}' needs a transaction, which 'autocommit' rules out.",
+            f"Set either '{other}' or 'autocommit'.",
         )
     if path is not None:
         from lakebase_provider._airflow.rows.result_files import check_path
@@ -300,14 +300,14 @@ def _require_possible(
         return
     what = "deferrable" if deferrable else "output_path"
     for name, default in _ON_ROWS.items():
-        # Not the value: a caller who spells out the default contradicts nothing.
+        # Not the value: spelling out the default is no contradiction.
         if given.get(name, default) != default:
             raise _config_error(
-                f"Argument '{name}' concerns rows that the task does not see with '{what}'.",
-                f"Leave '{name}' out, or '{what}'.",
+                f"Argument '{name}' applies to rows, which the task does not see with '{what}'.",
+                f"Leave out '{name}' or '{what}'.",
             )
     if deferrable:
-        # Most DAG files are parsed without it, again and again.
+        # Most DAG files are parsed without needing it, again and again.
         from lakebase_provider._airflow.task.triggerer import require_json, require_no_secrets
 
         require_json(given.get("parameters"))
@@ -319,12 +319,12 @@ def _require_transaction_here(given: dict[str, Any], deferrable: bool, **wanted:
         if deferrable:
             raise _config_error(
                 f"Argument '{name}' has no effect in the triggerer.",
-                f"Leave '{name}' out, or 'deferrable'.",
+                f"Leave out '{name}' or 'deferrable'.",
             )
         if name == "idempotent" and given.get("autocommit"):
             raise _config_error(
-                "Argument 'idempotent' needs a transaction, which 'autocommit' leaves out.",
-                "Give 'idempotent' or 'autocommit'.",
+                "Argument 'idempotent' needs a transaction, which 'autocommit' rules out.",
+                "Set either 'idempotent' or 'autocommit'.",
             )
 
 
@@ -339,6 +339,6 @@ def _require_at_most(limit: float, rows: int) -> None:
         from lakebase_provider.core.errors import ResultTooLargeError
 
         raise ResultTooLargeError(
-            f"A statement returned {rows} rows, more than max_xcom_rows={limit} for XCom.",
-            remedy="Set output_path to write them to a file, select fewer, or raise max_xcom_rows.",
+            f"A statement returned {rows} rows, more than max_xcom_rows={limit} allows in XCom.",
+            remedy="Set output_path to write them to a file, select fewer rows, or raise max_xcom_rows.",
         )

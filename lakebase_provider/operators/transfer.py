@@ -21,17 +21,17 @@ _FIRST_ROWS = 1000
 
 
 class LakebaseTransferOperator(LoadingOperator):
-    """Loads the rows of a query on any SQL connection into a table by COPY, in one transaction.
+    """Loads the rows of a query on any SQL connection into a table with COPY, in one transaction.
 
-    From Lakebase and Postgres (psycopg 3 and psycopg2) what COPY sends there is what COPY takes here: no
-    value becomes one of Python's on the way, and each arrives as it was. A column of another type than the
-    table's is converted by the query's server; a value that would be changed by that is an error. Only a
-    query that changes no data can be read so, and ``on_error="reject"`` is refused.
+    From Lakebase and Postgres (psycopg 3 and psycopg2) COPY's output there is COPY's input here: no value
+    becomes a Python object on the way, and each arrives unchanged. The query's server converts a column whose
+    type differs from the table's; a value that this would change is an error. This works only for a query
+    that changes no data, and ``on_error="reject"`` is refused.
 
-    From other databases rows are read as they are written, in portions of 10,000. A driver may gather all
-    rows at its end unless its connection says otherwise, such as MySQL's with ``{"cursor": "SSCursor"}`` in
-    its extras; one that waits outside of Python is interrupted by a task's timeout only when the query's next
-    rows have come: limit such a query on its server, too. A load that is skipped does not run the query.
+    From other databases, rows are read while they are written, in portions of 10,000. A driver may buffer all
+    rows unless its connection is set otherwise, such as MySQL's with ``{"cursor": "SSCursor"}`` in its
+    extras; a task's timeout interrupts a driver that waits outside Python only when the next rows arrive:
+    limit such a query on its server too. A skipped load does not run the query.
 
     It returns the counts of the load, a :class:`.LoadResult` as a dict.
 
@@ -39,15 +39,14 @@ class LakebaseTransferOperator(LoadingOperator):
         source_conn_id: Id of the connection to read from, of any type whose hook is a ``DbApiHook``
             (templated).
         sql: The query (templated), or the name of a file that ends in ``.sql``.
-        parameters: Values for its placeholders, as the connection's driver writes them (templated).
+        parameters: Values for its placeholders, in the driver's placeholder style (templated).
         source_hook_params: Arguments of the connection's hook.
         kwargs: Arguments of :class:`~lakebase_provider.operators.bulk.LoadingOperator`, of which `table`
             is needed, and of ``BaseOperator``.
 
     Raises:
-        AirflowFailException: When the task runs and its failure is one that no retry helps; nothing was
-            written.
-        LakebaseError: When the task runs and a retry may help.
+        AirflowFailException: When the task fails in a way that a retry cannot help; nothing was written.
+        LakebaseError: When the task fails and a retry may help.
 
     Example:
         >>> LakebaseTransferOperator(
@@ -87,13 +86,14 @@ class LakebaseTransferOperator(LoadingOperator):
         hook = connection.get_hook(hook_params=params)  # type: ignore[no-untyped-call] # Airflow annotates it not
         if not isinstance(hook, DbApiHook):
             raise ConfigError(
-                f"Connection '{self.source_conn_id}' is of type {connection.conn_type}, which runs no SQL.",
-                remedy="Give source_conn_id a connection to a database.",
+                f"Connection '{self.source_conn_id}' is of type {connection.conn_type}, which cannot run "
+                "SQL.",
+                remedy="Set source_conn_id to a database connection.",
             )
         return hook
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the query, load its rows and return what came of it."""
+        """Run the query, load its rows and return the result."""
         with (
             failing_fast(),
             SourceCursor(self._source_hook, self.source_conn_id, self.sql, self.parameters) as rows,
@@ -102,7 +102,7 @@ class LakebaseTransferOperator(LoadingOperator):
             return self._load(rows, context)
 
     def on_kill(self) -> None:
-        """Cancel what still runs on the server, and on the other one where that is Postgres or Lakebase."""
+        """Cancel what is still running on the server, and on the other one if it is Postgres or Lakebase."""
         super().on_kill()
         if self._rows is not None:
             self._rows.cancel()
@@ -117,10 +117,10 @@ class LakebaseTransferOperator(LoadingOperator):
 
 
 class SourceCursor:
-    """A DB-API cursor that runs its query when it is first asked about it.
+    """A DB-API cursor that runs its query only when it is first used.
 
     Args:
-        hook: Of the connection to read from.
+        hook: The hook of the connection to read from.
         conn_id: Id of that connection, for errors.
         sql: The query.
         parameters: Values for its placeholders.
@@ -150,9 +150,9 @@ class SourceCursor:
         self._opened.close()
 
     def as_load_source(self) -> Any:
-        """What is loaded: the query itself where it runs on Postgres, whose COPY gives it; else this cursor.
+        """What is loaded: the query itself if it runs on Postgres, where COPY reads it; else this cursor.
 
-        A load asks when it is known to take place.
+        A load calls this once it is known to take place.
         """
         from lakebase_provider.core.bulk.load.transfer.servers import gives_copy
         from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery
@@ -182,11 +182,11 @@ class SourceCursor:
 
     @property
     def description(self) -> Any:
-        """The query's columns, as DB-API describes them; None of a statement that returns no rows."""
+        """The query's columns, as DB-API describes them; None for a statement that returns no rows."""
         return self._cursor.description
 
     def fetchmany(self, size: int) -> Sequence[Any]:
-        """The next rows, `size` of them at most.
+        """The next rows, at most `size` of them.
 
         Args:
             size: How many.
@@ -199,7 +199,7 @@ class SourceCursor:
         return rows
 
     def _named_errors(self) -> AbstractContextManager[None]:
-        """An error of a psycopg source is not the target's; other drivers' errors are told apart by type."""
+        """Keeps a psycopg source's error apart from the target's; other drivers' errors differ by type."""
         from lakebase_provider.core.database.refusals import typed_errors
 
         return typed_errors(f"Query on '{self._conn_id}'")
@@ -223,13 +223,13 @@ class SourceCursor:
         else:
             cursor.execute(self._sql)
         if cursor.description is None and type(cursor).__module__.startswith("psycopg2"):
-            # psycopg2 learns what a cursor on the server returns from its first rows.
+            # psycopg2 learns a server-side cursor's columns from its first rows.
             self._first = cursor.fetchmany(_FIRST_ROWS)
         return cursor
 
 
 def _new_cursor(connection: Any) -> Any:
-    """A cursor that keeps the rows on the server, where the driver has one by DB-API's plain name for it."""
+    """A server-side cursor, if the driver has one."""
     module = type(connection).__module__.partition(".")[0]
     if module == "lakebase_provider":
         from lakebase_provider._airflow.statements.cursors import HookServerCursor

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LakebaseUnloadOperator(BulkOperator):
-    """Writes what a query returns to a file, in constant memory; a task that fails leaves none behind.
+    """Writes a query's result to a file, in constant memory; a failed task leaves no file behind.
 
     It returns ``{"path": ..., "rows": ..., "bytes": ..., "seconds": ..., "files": ...}``; a task that loads
     the file takes ``unload.output["path"]``.
@@ -33,16 +33,17 @@ class LakebaseUnloadOperator(BulkOperator):
         format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header) or
             ``"jsonl"`` (JSON lines).
         parameters: Values for the query's placeholders (templated).
-        batch_rows: Rows of a Parquet row group or an Arrow record batch, at most.
-        parallel: Files that are written at once, over as many connections, all of one snapshot.
-        by: Column of the result by whose value rows are divided among the files; needed for more than one.
-        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, of any number of digits and NaN.
+        batch_rows: Maximum number of rows in a Parquet row group or an Arrow record batch.
+        parallel: Number of files written at once, over as many connections, all from one snapshot.
+        by: Column of the result whose value divides the rows among the files; required for more than one.
+        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, with any number of digits, NaN
+            included.
         kwargs: ``conn_id``, ``hook_params`` as for
             :class:`~lakebase_provider.operators.bulk.BulkOperator`, and arguments of ``BaseOperator``.
 
     Raises:
-        AirflowFailException: When the task runs and its failure is one that no retry helps.
-        LakebaseError: When the task runs and a retry may help.
+        AirflowFailException: When the task fails in a way that a retry cannot help.
+        LakebaseError: When the task fails and a retry may help.
 
     Example:
         >>> LakebaseUnloadOperator(task_id="unload", sql="SELECT * FROM orders", to="/data/{{ ds }}.parquet")
@@ -82,13 +83,13 @@ class LakebaseUnloadOperator(BulkOperator):
         check_unload_options(given)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Write the file and return what came of it."""
+        """Write the file and return the result."""
         from dataclasses import asdict
 
         from lakebase_provider.core.bulk.unload.unload import unload
 
         with failing_fast():
-            # Made here, in the task's own thread, which alone may say what a signal does.
+            # Made here, in the task's main thread, as only that may set signal handlers.
             client = self.get_db_hook().client
             self.log.info("Unloading to %s: %s", self.to, self.sql)
             result = unload(

@@ -1,4 +1,4 @@
-"""Retries that know which failures pass by themselves."""
+"""Retries that know which failures are transient."""
 
 from __future__ import annotations
 

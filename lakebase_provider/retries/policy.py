@@ -1,7 +1,7 @@
-"""Retries that know which failures pass by themselves: for tasks that use the hook in their own code.
+"""Retries that know which failures are transient, for tasks that use the hook in their own code.
 
-The operators and sensors of this package need none of it: they end a task that no retry helps by
-``AirflowFailException``, which Airflow obeys before it asks any policy.
+This package's operators and sensors do not need it: if a retry cannot help, they end the task with
+``AirflowFailException``, which takes precedence over any policy.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ else:
     except ImportError:  # before Airflow 3.3
         RetryDecision = RetryPolicy = None
 
-#: What a task takes on this Airflow: ``@task(retries=3, **lakebase_retries)``; empty before Airflow 3.3.
+#: Arguments for a task on this Airflow: ``@task(retries=3, **lakebase_retries)``; empty before Airflow 3.3.
 lakebase_retries: dict[str, Any] = {}
-#: A `RetryPolicy`: fails at once what no retry helps, waits as long as the server asked for, and leaves
+#: A `RetryPolicy`: fails at once if a retry cannot help, waits as long as the server asked, and leaves
 #: everything else to the task's own `retries` and `retry_delay`. None before Airflow 3.3.
 lakebase_retry_policy: RetryPolicy | None = None
 
 if RetryPolicy is not None:
 
     class LakebaseRetryPolicy(RetryPolicy):
-        """Judges a task's failure by what the server or the workspace said."""
+        """Judges a task's failure by the error of the server or the workspace."""
 
         def evaluate(
             self,
@@ -44,7 +44,7 @@ if RetryPolicy is not None:
             if helps is None:
                 return RetryDecision.default()
             if not helps:
-                return RetryDecision.fail(reason=f"Not tried again, no retry helps: {reason}")
+                return RetryDecision.fail(reason=f"Not retried, a retry would not help: {reason}")
             seconds = getattr(exception, "retry_after", None)
             delay = None if seconds is None else timedelta(seconds=seconds)
             return RetryDecision.retry(delay=delay, reason=reason)
@@ -63,6 +63,6 @@ if RetryPolicy is not None:
 
 
 def _reason(exception: BaseException) -> str:
-    # It is stored with the task instance: a code says enough, and a message may quote a row.
+    # It is stored with the task instance: a code is enough, and a message may quote a row.
     code = getattr(exception, "code", None) or getattr(exception, "sqlstate", None)
     return f"{type(exception).__name__} ({code})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
@@ -19,39 +18,37 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+    from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 
 
 class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
-    """Waits until all stages of the health check succeed and its limits are kept; returns the report.
+    """Waits until all stages of the health check succeed and its limits are met; returns the report.
 
-    A stage that fails is waited for, whatever the reason: what this task is for is to see it mended. Only
-    settings that cannot work at all end it at once.
+    It waits for a failed stage whatever the reason, since its purpose is to see it recover. Only settings
+    that cannot work at all end it at once.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        checks: Names of the stages to run, with those that they build on: ``resolve``, ``credential``,
+        lakebase_conn_id: An alias of `conn_id`.
+        checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
-        stage_timeout: Seconds for each stage; the connection's `connect_budget` by default.
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
-        max_wake_seconds: Seconds that a suspended compute may take to wake.
-        min_token_seconds: Seconds that the token must have left to live.
-        max_connections_used: Share of the server's connections that may be in use, such as 0.8.
-        fail_on: ``warn`` to wait for the limits too, ``error`` for the stages alone.
-        deferrable: Whether the triggerer polls; the deployment's default when left out.
+        stage_timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
+        limits: Limits for what is measured, by name, such as ``{"max_connections_used": 0.8}`` (templated);
+            :class:`.HealthLimits` has the names.
+        fail_on: ``warn`` to wait for the limits too, ``error`` only for the stages.
+        deferrable: Whether the triggerer polls; the deployment's default if left out.
         kwargs: Arguments of ``BaseSensorOperator``, such as `poke_interval` and `timeout`, in seconds.
 
     Raises:
-        ConfigError: A limit cannot work, its stage is not among the checks, or a stage is unknown; when the
-            DAG is parsed, or when the task runs where a template decides.
+        ConfigError: A limit is invalid, its stage is not among the checks, or a stage is unknown; raised when
+            the DAG is parsed, or when the task runs if the value is a template's.
         AirflowFailException: When the task runs and the connection's settings cannot work.
 
     Example:
         >>> LakebaseHealthSensor(task_id="awake", checks=["query"], poke_interval=30, deferrable=True)
     """
 
-    template_fields: Sequence[str] = ("conn_id", "checks")
+    template_fields: Sequence[str] = ("conn_id", "checks", "limits")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -61,10 +58,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         lakebase_conn_id: str | None = None,
         checks: list[str] | None = None,
         stage_timeout: float | None = None,
-        max_connect_ms: float | None = None,
-        max_wake_seconds: float | None = None,
-        min_token_seconds: float | None = None,
-        max_connections_used: float | None = None,
+        limits: Mapping[str, float] | HealthLimits | None = None,
         fail_on: FailOn = "warn",
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -73,14 +67,9 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         self.checks = checks
         self.stage_timeout = stage_timeout
-        self._limits = {
-            "max_connect_ms": max_connect_ms,
-            "max_wake_seconds": max_wake_seconds,
-            "min_token_seconds": min_token_seconds,
-            "max_connections_used": max_connections_used,
-        }
+        self.limits = limits
         self.fail_on = fail_on
-        self._check_own_arguments(("checks", "stage_timeout", "fail_on"), **self._limits)
+        self._check_own_arguments(("checks", "stage_timeout", "limits", "fail_on"))
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -89,30 +78,25 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         check_health_arguments(given, "stage_timeout")
 
-    @cached_property
-    def thresholds(self) -> HealthThresholds:
-        """The limits; a DAG file that sets none does not import them."""
-        from lakebase_provider.core.upkeep.health.limits import HealthThresholds
-
-        return HealthThresholds(**self._limits)
-
     def poke(self, context: Context) -> PokeReturnValue:
-        """Run the stages once; the report is the sensor's return value once it is good."""
+        """Run the stages once; the sensor returns the report once it is good."""
         # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.core.upkeep.health.limits import HealthLimits
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
         with failing_fast():
-            self.thresholds.require_stages(self.checks)
+            limits = HealthLimits.of(self.limits)
+            limits.require_stages(self.checks)
             client = LakebaseHook(self.conn_id).client
             report = client.health(self.checks, timeout=self.stage_timeout)
         self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
-        if table := self.thresholds.to_text(report):
+        if table := limits.to_text(report):
             self.log.info("Limits:\n%s", table)
-        healthy = self.thresholds.healthy(report, self.fail_on)
-        return PokeReturnValue(healthy, self.thresholds.to_dict(report))
+        healthy = limits.healthy(report, self.fail_on)
+        return PokeReturnValue(healthy, limits.to_dict(report))
 
     def execute(self, context: Context) -> Any:
-        """Poll here, or a first time here and then in the triggerer."""
+        """Poll here, or first here and then in the triggerer."""
         return self._poke_or_defer(context) if self.deferrable else super().execute(context)
 
     def _poke_or_defer(self, context: Context) -> Any:
@@ -122,12 +106,13 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return found.xcom_value
 
     def _defer_polls(self) -> None:
+        from lakebase_provider.core.upkeep.health.limits import HealthLimits
         from lakebase_provider.triggers.polling import LakebaseHealthTrigger
 
         trigger = LakebaseHealthTrigger(
             conn_id=self.conn_id,
             checks=self.checks,
-            thresholds=asdict(self.thresholds),
+            limits=asdict(HealthLimits.of(self.limits)),
             fail_on=self.fail_on,
             stage_timeout=self.stage_timeout,
             poke_interval=self.poke_interval,
@@ -136,7 +121,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the report, or fail as the trigger did."""
+        """Return the report, or raise the trigger's error."""
         from lakebase_provider._airflow.task.events import error_of
 
         error = error_of(event)
@@ -146,7 +131,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         return report
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """No data are read or written."""
+        """No data is read or written."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         return OperatorLineage()

@@ -1,4 +1,4 @@
-"""Waiting for a query to come true."""
+"""Waiting for a query to become true."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ _FUNCTIONS = ("success", "failure", "selector")
 
 
 class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
-    """Waits until a query's first cell is neither absent, null, zero, empty nor the text ``0``.
+    """Waits until a query's first cell exists and is not null, zero, empty or the text ``0``.
 
-    All arguments of ``SqlSensor`` work as they do there: `sql`, `parameters`, `success`, `failure`,
-    `selector`, `fail_on_empty`, `mode`, `poke_interval`, `timeout`, `soft_fail` and more.
+    All arguments of ``SqlSensor`` work as usual: `sql`, `parameters`, `success`, `failure`, `selector`,
+    `fail_on_empty`, `mode`, `poke_interval`, `timeout`, `soft_fail` and more.
 
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
-        lakebase_conn_id: The same, by its other name.
-        deferrable: Whether the triggerer polls; the deployment's default when left out. It takes no
-            functions, since they cannot be sent there: the condition goes into the SQL.
+        lakebase_conn_id: An alias of `conn_id`.
+        deferrable: Whether the triggerer polls; the deployment's default if left out. Functions cannot be
+            sent there: put the condition in the SQL.
         statement_timeout: Seconds after which the server cancels the query; the connection's by default.
         kwargs: Arguments of ``SqlSensor``.
 
     Raises:
-        ConfigError: `deferrable` with a function, or with what cannot be sent; when the DAG is parsed.
-        AirflowFailException: When the task runs and only a change of settings, rights or SQL helps.
+        ConfigError: `deferrable` with a function or another value that cannot be sent; raised when the DAG is
+            parsed.
+        AirflowFailException: When the task fails and only a change of settings, privileges or SQL helps.
         AirflowException: When the task runs and the failure criterion is met, or a poll fails.
 
     Example:
@@ -80,7 +81,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
 
                 raise ConfigError(
                     f"Argument '{functions[0]}' is a function, which cannot be sent to the triggerer.",
-                    remedy="Write the condition in SQL, or use mode='reschedule' in place of deferrable.",
+                    remedy="Write the condition in SQL, or use mode='reschedule' instead of deferrable.",
                 )
             require_json(self.parameters)
             require_no_secrets(self.hook_params)
@@ -110,23 +111,23 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
         return self._lakebase_hook
 
     def poke(self, context: Context) -> bool:
-        """Whether the query has come true."""
+        """Whether the query is true."""
         from lakebase_provider._airflow.task.polls import is_true
         from lakebase_provider.core.shared import close_shared_clients
 
         success, self.success = self.success, is_true if self.success is None else self.success
         try:
-            # Whoever asked for patience gets it: the table may be created later.
+            # The user asked for patience: the table may be created later.
             with nullcontext() if self.silent_fail else failing_fast():
                 return bool(super().poke(context))
         finally:
             self.success = success
             if not keeps_session(self.poke_interval):
-                # The pool, with the session that would lie idle; the next poll opens another.
+                # Close the pool, whose session would sit idle; the next poll opens another.
                 close_shared_clients()
 
     def execute(self, context: Context) -> Any:
-        """Poll here, or a first time here and then in the triggerer."""
+        """Poll here, or first here and then in the triggerer."""
         return self._poke_or_defer(context) if self.deferrable else super().execute(context)
 
     def _poke_or_defer(self, context: Context) -> None:
@@ -161,13 +162,13 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
         self.log.info("Success criteria met. Exiting.")
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
-        """What the query reads, as common-sql's operators tell it."""
+        """What the query reads, as common-sql's operators report it."""
         from airflow.providers.common.sql.operators.sql import BaseSQLOperator
 
         return BaseSQLOperator.get_openlineage_facets_on_start(self)  # type: ignore[arg-type] # has what it uses
 
     def on_kill(self) -> None:
-        """Cancel the query that runs."""
+        """Cancel the running query."""
         hook: LakebaseHook | None = self.__dict__.get("_lakebase_hook")
         if hook is not None:
             hook.cancel()

@@ -1,4 +1,4 @@
-"""A client inside the triggerer: whatever takes time happens beside the event loop, never on it."""
+"""A client inside the triggerer: blocking work happens off the event loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 async def client_of(conn_id: str, settings: Mapping[str, Any]) -> LakebaseClient:
-    """The triggerer's one client for a connection, shared by all triggers that use it alike.
+    """The triggerer's only client for a connection, shared by all triggers that use it alike.
 
     Args:
         conn_id: Id of the Airflow connection.
-        settings: Settings that go before the connection's. What differs from task to task, such as a name
-            or a timeout, is not for here, since each combination gets a pool of its own.
+        settings: Settings that take precedence over the connection's. Leave out what differs between tasks,
+            such as a name or a timeout, since each combination gets its own pool.
 
     Raises:
         LakebaseError: A setting is wrong.

@@ -16,20 +16,20 @@ _CHUNK_ROWS = 1000
 
 
 class CountingCursor(InertComments, psycopg.AsyncCursor[TupleRow]):
-    """A cursor for statements of which only the number of rows is wanted.
+    """A cursor for statements of which only the number of rows is needed.
 
-    psycopg's ``execute`` keeps all rows in memory, and its ``stream`` takes queries alone.
+    psycopg's ``execute`` keeps all rows in memory, and its ``stream`` accepts only queries.
     """
 
     async def count(self, statement: str, parameters: Any = None) -> int:
         """Run one statement, whatever it is.
 
         Args:
-            statement: Of the caller's own making; values belong into the parameters.
+            statement: Written by the caller; values belong in the parameters.
             parameters: Values by position or by name, or None.
 
         Returns:
-            How many rows it returned or changed; 0 where it does neither.
+            How many rows it returned or changed; 0 if it does neither.
 
         Raises:
             psycopg.Error: The server refuses the statement, or the connection is broken.

@@ -1,4 +1,4 @@
-"""Statements of a trigger whose last one's rows go to a file: in a thread, which asyncio can stop."""
+"""A trigger's statements, with the last one's rows written to a file, in a thread that asyncio can stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.connect.connection import LakebaseConnection
 
-#: Seconds that the server may take to accept that a statement is cancelled, and between two requests.
+#: Seconds that the server may take to accept a request to cancel, and between two requests.
 _CANCEL_TIMEOUT = 3.0
 
 
@@ -27,13 +27,13 @@ class Writing:
     """Statements in one transaction, the last one a query whose rows are written to a file.
 
     Args:
-        client: Makes the connection, which no pool has: it may be needed for hours.
+        client: Makes the connection, which is outside the pool: it may be needed for hours.
         sql: Texts of one statement or several.
         parameters: Values for the placeholders of each text.
         session: Settings of the session by name.
         read_only: Whether the transaction may only read.
         path: Where the rows go.
-        log: Where statements are told.
+        log: Where statements are logged.
     """
 
     def __init__(
@@ -58,22 +58,22 @@ class Writing:
         self._stopped = threading.Event()
 
     async def run(self) -> int:
-        """Run all and return the number of rows; cancelled, it ends when nothing of it goes on any more.
+        """Run all and return the number of rows; if cancelled, it ends once nothing is running any more.
 
         Raises:
-            LakebaseError: No connection could be had, or the file not be written; nothing is committed.
+            LakebaseError: No connection could be opened, or the file not be written; nothing is committed.
             psycopg.Error: The server refuses a statement, or cancels it.
             OSError: The file could not be written.
         """
-        # A thread of its own: the loop's few are for what ends soon.
+        # Its own thread: the loop's few are for short work.
         threads = ThreadPoolExecutor(1, thread_name_prefix="lakebase-output")
         work = asyncio.get_running_loop().run_in_executor(threads, in_this_context(self._run))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            work.add_done_callback(asyncio.Future.exception)  # of the cancelling: it is nobody's any more
+            work.add_done_callback(asyncio.Future.exception)  # retrieved, as nobody awaits it now
             await self.cancel()
-            # Without a connection there is nothing to wait for: when there is one, no statement begins.
+            # Without a connection there is nothing to wait for: once there is one, no statement begins.
             while self._connection is not None and not work.done():
                 await asyncio.wait([work], timeout=_CANCEL_TIMEOUT)
                 await self.cancel()
@@ -82,7 +82,7 @@ class Writing:
             threads.shutdown(wait=False)
 
     async def cancel(self) -> None:
-        """Cancel what runs; what has not begun yet never does, and nothing is committed."""
+        """Cancel what is running; what has not begun never does, and nothing is committed."""
         self._stopped.set()
         connection = self._connection
         if connection is not None and not connection.closed:
@@ -118,4 +118,4 @@ class Writing:
 
     def _require_going(self) -> None:
         if self._stopped.is_set():
-            raise psycopg.errors.QueryCanceled("the trigger has been cancelled")
+            raise psycopg.errors.QueryCanceled("the trigger was cancelled")

@@ -1,4 +1,4 @@
-"""Asking the database again and again from the triggerer, until something is so."""
+"""Polling the database from the triggerer until a condition holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lakebase_provider._airflow.task.arguments import conn_id_of
 from lakebase_provider._airflow.task.events import failed, succeeded
 from lakebase_provider._airflow.task.polls import keeps_session
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.upkeep.health.limits import FailOn, HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
 from lakebase_provider.triggers._clients import client_of
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class _PollingTrigger(BaseTrigger):
     other within :data:`lakebase_provider._airflow.task.polls.SELDOM` seconds; then the last one ends it.
 
     Args:
-        conn_id: Id of the Airflow connection; nothing else of the connection travels.
-        lakebase_conn_id: The same, by its other name.
+        conn_id: Id of the Airflow connection; nothing else of the connection is sent.
+        lakebase_conn_id: An alias of `conn_id`.
         settings: Settings of the connection that are replaced, without secrets.
         poke_interval: Seconds between the end of a poll and the next.
-        silent_fail: Whether a failed poll is logged alone.
+        silent_fail: Whether a failed poll is only logged.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class _PollingTrigger(BaseTrigger):
         self.silent_fail = silent_fail
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """How Airflow makes this trigger anew in the triggerer."""
+        """How Airflow recreates this trigger in the triggerer."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "conn_id": self.conn_id,
             "settings": self.settings,
@@ -62,7 +62,7 @@ class _PollingTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll; the one event says ``success``, with what was found, or ``error``."""
+        """Poll; the only event says ``success``, with what was found, or ``error``."""
         yield await self._event()
 
     async def _event(self) -> TriggerEvent:
@@ -85,28 +85,28 @@ class _PollingTrigger(BaseTrigger):
                     await client.aclose_idle()
                 await asyncio.sleep(self.poke_interval)
         finally:
-            # However it ends: by what was found, by an error, or because it is cancelled.
+            # However it ends: with a result, an error or a cancellation.
             if client is not None:
                 await client.aclose_idle()
 
     @abstractmethod
     def _arguments(self) -> dict[str, Any]:
-        """What the subclass serializes besides."""
+        """What the subclass serializes in addition."""
 
     @abstractmethod
     async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
-        """What was found, in JSON's types; None to go on."""
+        """What was found, in JSON types; None to continue."""
 
 
 class LakebaseSqlSensorTrigger(_PollingTrigger):
-    """Waits until a query's first cell is true: neither absent, null, zero, empty nor ``"0"``.
+    """Waits until a query's first cell is true: it exists and is not null, zero, empty or ``"0"``.
 
     Args:
         conn_id: As above.
         lakebase_conn_id: As above.
         sql: The query.
-        parameters: Its parameters, of JSON's types.
-        session: Settings of the session, as Postgres knows them, by name.
+        parameters: Its parameters, of JSON types.
+        session: Session settings, by their Postgres names.
         fail_on_empty: Whether a query without rows is an error.
         poke_interval: As above.
         settings: As above.
@@ -161,7 +161,7 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
                 await cursor.execute(self.sql, self.parameters)
                 row = await cursor.fetchone() if cursor.description is not None else None
         if row is None:
-            # The task judges it: it is no error of the database.
+            # The task judges it: it is not a database error.
             return {"empty": True} if self.fail_on_empty else None
         return {"empty": False} if is_true(row[0]) else None
 
@@ -173,9 +173,9 @@ class LakebaseHealthTrigger(_PollingTrigger):
         conn_id: As above.
         lakebase_conn_id: As above.
         checks: Names of the stages; all by default.
-        thresholds: Limits by name.
-        fail_on: From which severity on the connection is not healthy.
-        stage_timeout: Seconds for each stage.
+        limits: Limits by name.
+        fail_on: The least severity that makes the connection unhealthy.
+        stage_timeout: Timeout of each stage in seconds.
         poke_interval: As above.
         settings: As above.
         silent_fail: As above.
@@ -188,7 +188,7 @@ class LakebaseHealthTrigger(_PollingTrigger):
         lakebase_conn_id: str | None = None,
         poke_interval: float,
         checks: list[str] | None = None,
-        thresholds: Mapping[str, float | None] | None = None,
+        limits: Mapping[str, float | None] | None = None,
         fail_on: FailOn = "warn",
         stage_timeout: float | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -202,22 +202,22 @@ class LakebaseHealthTrigger(_PollingTrigger):
             silent_fail=silent_fail,
         )
         self.checks = checks
-        self.thresholds = dict(thresholds or {})
+        self.limits = dict(limits or {})
         self.fail_on = fail_on
         self.stage_timeout = stage_timeout
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "checks": self.checks,
-            "thresholds": self.thresholds,
+            "limits": self.limits,
             "fail_on": self.fail_on,
             "stage_timeout": self.stage_timeout,
         }
 
     async def _poll(self, client: LakebaseClient) -> dict[str, Any] | None:
-        # The stages block, and so they run beside the loop.
+        # The stages block, so they run off the loop.
         report = await asyncio.to_thread(client.health, self.checks, timeout=self.stage_timeout)
-        thresholds = HealthThresholds(**self.thresholds)
+        limits = HealthLimits(**self.limits)
         self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
-        healthy = thresholds.healthy(report, self.fail_on)
-        return {"report": thresholds.to_dict(report)} if healthy else None
+        healthy = limits.healthy(report, self.fail_on)
+        return {"report": limits.to_dict(report)} if healthy else None

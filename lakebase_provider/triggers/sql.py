@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from lakebase_provider.core.connect.connection import AsyncLakebaseConnection
     from lakebase_provider.triggers._writing import Writing
 
-#: Seconds that the server may take to accept that a statement is cancelled.
+#: Seconds that the server may take to accept a request to cancel.
 _CANCEL_TIMEOUT = 3.0
 
 
 class LakebaseSqlTrigger(BaseTrigger):
-    """Runs statements one after another, in one transaction, and tells how many rows there were.
+    """Runs statements one after another, in one transaction, and reports how many rows there were.
 
-    Rows never travel in the event. A statement's rows are counted as they come, a thousand at a time, or
-    written to `output_path`. However the trigger ends, nothing of it goes on on the server.
+    Rows are never sent in the event. A statement's rows are counted as they arrive, a thousand at a time, or
+    written to `output_path`. However the trigger ends, nothing keeps running on the server.
 
     Args:
-        conn_id: Id of the Airflow connection; nothing else of the connection travels.
-        lakebase_conn_id: The same, by its other name.
-        sql: Texts of one statement or several, which are run one by one.
-        parameters: Values for the placeholders of each text, of JSON's types.
+        conn_id: Id of the Airflow connection; nothing else of the connection is sent.
+        lakebase_conn_id: An alias of `conn_id`.
+        sql: Texts with one or more statements, which are run one by one.
+        parameters: Values for the placeholders of each text, of JSON types.
         settings: Settings of the connection that are replaced, without secrets.
-        session: Settings of the session, as Postgres knows them, by name.
-        autocommit: Whether each statement is a transaction of its own.
+        session: Session settings, by their Postgres names.
+        autocommit: Whether each statement is its own transaction.
         read_only: Whether the transaction may only read.
         output_path: Where the last statement's rows go.
-        timeout: Seconds that everything together may take; None for as long as it takes.
+        timeout: Seconds that everything together may take; None for no limit.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class LakebaseSqlTrigger(BaseTrigger):
         self._writing: Writing | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """How Airflow makes this trigger anew in the triggerer."""
+        """How Airflow recreates this trigger in the triggerer."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "conn_id": self.conn_id,
             "sql": self.sql,
@@ -85,14 +85,14 @@ class LakebaseSqlTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Run the statements; the one event says ``success`` with counts, or ``error``."""
+        """Run the statements; the only event says ``success`` with counts, or ``error``."""
         import psycopg
 
         try:
             result = await asyncio.wait_for(self._run_statements(), self.timeout)
         except asyncio.TimeoutError:
             error = StatementError(
-                f"The statements did not end within {self.timeout:g} s, the task's execution_timeout; "
+                f"The statements did not finish within {self.timeout:g} s, the task's execution_timeout; "
                 "they are cancelled and rolled back.",
                 remedy="Raise execution_timeout, or do less in one task.",
                 retryable=True,
@@ -105,14 +105,14 @@ class LakebaseSqlTrigger(BaseTrigger):
             yield succeeded(**result)
 
     async def on_kill(self) -> None:
-        """Cancel what runs, when a user has marked or cleared the task."""
+        """Cancel what is running when a user has marked or cleared the task."""
         if self._connection is not None and not self._connection.closed:
             await self._connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
         if self._writing is not None:
             await self._writing.cancel()
 
     async def cleanup(self) -> None:
-        """Leave no connection behind, whichever way the trigger ends."""
+        """Leave no connection behind, however the trigger ends."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -150,7 +150,7 @@ class LakebaseSqlTrigger(BaseTrigger):
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncLakebaseConnection]:
         client = await client_of(self.conn_id, self.settings)
-        # Not of the pool: a statement may take hours, and as many of them run as tasks are deferred.
+        # Not from the pool: a statement may take hours, and there may be as many as deferred tasks.
         self._connection = await client.aconnect(autocommit=True)
         try:
             for name, value in self.session.items():

@@ -173,14 +173,16 @@ TRANSFER = {"source_conn_id": "o", "sql": "select 1", "table": "t"}
 WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"mode": "upsert"}, "mode is 'upsert'"),
     (LakebaseTransferOperator, TRANSFER, {"mode": "upsert"}, "mode is 'upsert'"),
+    (LakebaseLoadOperator, LOAD, {"schema_evolution": "any"}, "schema_evolution is 'any'"),
+    (LakebaseTransferOperator, TRANSFER, {"schema_evolution": "any"}, "schema_evolution is 'any'"),
     (LakebaseLoadOperator, LOAD, {"on_error": "skip"}, "on_error is 'skip'"),
     (LakebaseLoadOperator, LOAD, {"delete": "all"}, "delete is 'all'"),
     (LakebaseLoadOperator, LOAD, {"force": "maybe"}, "force is 'maybe'"),
     (LakebaseLoadOperator, LOAD, {"encoding": "latin-99"}, "encoding"),
     (LakebaseLoadOperator, LOAD, {"null": 5}, "null is 5"),
     (LakebaseLoadOperator, LOAD, {"allow_empty": "yes"}, "allow_empty is a str"),
-    (LakebaseLoadOperator, LOAD, {"table": "a.b.c"}, "no table's name"),
-    (LakebaseTransferOperator, TRANSFER, {"table": "a.b.c"}, "no table's name"),
+    (LakebaseLoadOperator, LOAD, {"table": "a.b.c"}, "not a table name"),
+    (LakebaseTransferOperator, TRANSFER, {"table": "a.b.c"}, "not a table name"),
     (LakebaseLoadOperator, LOAD, {"source": "/x.xlsx"}, "no known suffix"),
     (LakebaseLoadOperator, LOAD, {"source": "github://x/y.csv"}, "github"),
     (LakebaseLoadOperator, LOAD, {"source": "/x.parquet", "delimiter": ";"}, "delimiter= is for CSV"),
@@ -194,7 +196,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseUnloadOperator, UNLOAD, {"numeric": "float"}, "numeric is 'float'"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 0}, "parallel is 0"),
     (LakebaseUnloadOperator, UNLOAD, {"batch_rows": "many"}, "batch_rows is 'many'"),
-    (LakebaseLoadOperator, LOAD, {"hook_params": {"lock_timout": 3}}, "'lock_timout', which is no setting"),
+    (
+        LakebaseLoadOperator,
+        LOAD,
+        {"hook_params": {"lock_timout": 3}},
+        "'lock_timout', which is not a setting",
+    ),
     (LakebaseSqlOperator, {"sql": "x"}, {"hook_params": {"max_size": "many"}}, "'max_size' must be a whole"),
     (LakebaseSqlOperator, {"sql": "x"}, {"statement_timeout": -1}, "statement_timeout is -1"),
     (LakebaseSqlOperator, {"sql": "x"}, {"lock_timeout": "5"}, "lock_timeout is '5'"),
@@ -205,17 +212,32 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseHealthSensor, {}, {"fail_on": "never"}, "fail_on is 'never'"),
     (LakebaseHealthCheckOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthSensor, {}, {"stage_timeout": "long"}, "stage_timeout is 'long'"),
-    (LakebaseHealthCheckOperator, {}, {"max_connections_used": 80}, "'max_connections_used' is above 1"),
+    (
+        LakebaseHealthCheckOperator,
+        {},
+        {"limits": {"max_connections_used": 80}},
+        "max_connections_used' is above",
+    ),
 ]
 #: What only several arguments together say; of a mapped task some of them may come later.
 CONTRADICTIONS: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseLoadOperator, LOAD, {"keys": ["id"]}, "keys= has no meaning"),
-    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "go together"),
-    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "go together"),
+    (LakebaseLoadOperator, LOAD, {"reject_to": "bad"}, "need each other"),
+    (LakebaseLoadOperator, LOAD, {"on_error": "reject"}, "need each other"),
     (LakebaseLoadOperator, LOAD, {"where": {"day": 1}}, "where= has no meaning"),
     (LakebaseUnloadOperator, UNLOAD, {"parallel": 4}, "which rows go where"),
-    (LakebaseHealthCheckOperator, {}, {"checks": ["dns"], "max_connect_ms": 5}, "needs the stage 'login'"),
-    (LakebaseHealthSensor, {}, {"checks": ["tcp"], "max_connections_used": 0.5}, "needs the stage 'query'"),
+    (
+        LakebaseHealthCheckOperator,
+        {},
+        {"checks": ["dns"], "limits": {"max_connect_ms": 5}},
+        "needs the stage 'login'",
+    ),
+    (
+        LakebaseHealthSensor,
+        {},
+        {"checks": ["tcp"], "limits": {"max_connections_used": 0.5}},
+        "needs the stage 'query'",
+    ),
 ]
 
 
@@ -250,7 +272,7 @@ def test_what_a_template_says_is_looked_at_when_the_task_runs() -> None:
     LakebaseLoadOperator(task_id="t", **LOAD, mode="merge", keys="{{ params.keys }}")
     LakebaseLoadOperator(task_id="t", **LOAD, force="{{ params.reload }}")
     LakebaseLoadOperator.partial(task_id="t", force="yes", table="t").expand(source=["/x.csv"])
-    LakebaseHealthCheckOperator(task_id="t", checks="{{ params.checks }}", max_connect_ms=5)
+    LakebaseHealthCheckOperator(task_id="t", checks="{{ params.checks }}", limits={"max_connect_ms": 5})
     LakebaseSqlOperator(task_id="t", sql="x", hook_params={"lock_timeout": "{{ params.lock }}"})
     # Where Airflow renders nothing, a template is a text like any other.
     with pytest.raises(ConfigError, match="mode is"):
@@ -260,7 +282,7 @@ def test_what_a_template_says_is_looked_at_when_the_task_runs() -> None:
 def test_another_tasks_output_is_looked_at_when_the_task_runs() -> None:
     with a_dag():
         first = LakebaseSqlOperator(task_id="first", sql="select 1")
-        LakebaseHealthCheckOperator(task_id="t", checks=first.output, max_connect_ms=5)  # type: ignore[arg-type]
+        LakebaseHealthCheckOperator(task_id="t", checks=first.output, limits={"max_connect_ms": 5})  # type: ignore[arg-type]
         LakebaseLoadOperator(task_id="u", **LOAD, mode="merge", keys=first.output)  # type: ignore[arg-type]
 
 
@@ -273,7 +295,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
-LakebaseHealthCheckOperator(task_id="h", checks=["query"], max_connections_used=0.8)
+LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3)
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """

@@ -44,7 +44,8 @@ def test_a_run_that_is_cleared_loads_what_its_first_task_has_deleted(
     # Airflow did not hear of the success, and tries again.
     retry = succeeds("load", empty.run_id)
     assert rows() == [(1,), (2,)]
-    said = [line["event"] for line in retry.log() if "lakebase_provider" in line["logger"]]
+    # By whatever name Airflow's version calls the operator's logger.
+    said = [line["event"] for line in retry.log() if line["event"].startswith("Skipped")]
     assert said[-1].startswith("Skipped, nothing was loaded: load_id 'clears/load/"), retry.log()
     # One id for each history of tries.
     ids = [

@@ -53,7 +53,7 @@ def test_a_retry_ends_the_statement_of_a_task_that_lost_its_heartbeat(
     retry = supervisors.start(dag, "fenced", zombie.run_id, TRY="2")
     assert retry.wait() == "success"
     assert observer.execute(waiting).fetchone() == (0,)
-    said = "Ending an earlier session that works on 'supervised/fenced/manual"
+    said = "Ending an earlier session that is working on 'supervised/fenced/manual"
     assert any(line["event"].startswith(said) for line in retry.log())
     for process in lost:
         process.resume()

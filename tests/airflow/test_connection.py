@@ -76,7 +76,7 @@ def test_a_uri() -> None:
     ("extra", "fields", "message", "remedy"),
     [
         (oauth(endpont="x"), {}, "Unknown setting 'endpont'", "Did you mean 'endpoint'?"),
-        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "Settings are: endpoint"),
+        (oauth(options="-c x=y"), {}, "Unknown setting 'options'", "settings are: endpoint"),
         (oauth(endpoint="my-endpoint"), {}, "'endpoint' is 'my-endpoint'", "projects/<project>"),
         (oauth(instance="i"), {}, "Both 'endpoint' and 'instance'", "Keep 'endpoint'"),
         ({}, {}, "'endpoint' is missing", "projects/<project>"),
@@ -187,9 +187,9 @@ def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
 @pytest.mark.parametrize(
     ("other", "extra", "fields", "message", "remedy"),
     [
-        (databricks(password="p"), {"token": "t"}, {}, "and setting 'token' too", "Keep one"),
-        (databricks(password="p"), {"workspace_host": WORKSPACE}, {}, "'workspace_host' too", "Keep one"),
-        (databricks(password="p"), {}, {"password": "s"}, "and a password too", "Keep one"),
+        (databricks(password="p"), {"token": "t"}, {}, "and setting 'token' are set", "Keep one"),
+        (databricks(password="p"), {"workspace_host": WORKSPACE}, {}, "'workspace_host' are set", "Keep one"),
+        (databricks(password="p"), {}, {"password": "s"}, "and a password are set", "Keep one"),
         (databricks(conn_type="postgres"), {}, {}, "is of type 'postgres'", "of type 'databricks'"),
         (databricks(host=None, password="p"), {}, {}, "has no host", "workspace's URL"),
         (databricks(), {}, {}, "has no credentials", "password"),
@@ -202,7 +202,7 @@ def test_a_databricks_connection_gives_the_workspace_and_its_credentials(
         ),
         (databricks(extra={"service_principal_oauth": True}), {}, {}, "without login", "OAuth secret"),
         (databricks(extra={"azure_tenant_id": "t"}), {}, {}, "without login", "Entra"),
-        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates by", "auth_type"),
+        (databricks(extra={"use_azure_managed_identity": True}), {}, {}, "authenticates with", "auth_type"),
         (
             databricks(password="p"),
             {"databricks_conn_id": 3},
@@ -271,7 +271,7 @@ def test_the_worker_tests_a_connection_that_is_stored_nowhere(lake: LocalLakebas
 
 def test_the_button_asks_the_api_server_as_the_docs_say() -> None:
     # Airflow 3.3's web interface knows how to have a worker test a connection, and never does. When it begins
-    # to, docs/airflow.md has to say so.
+    # to, docs/how-to/airflow-connection.md has to say so.
     files = (Path(airflow.__path__[0]) / "ui" / "dist" / "assets").glob("index-*.js")
     interface = "".join(file.read_text() for file in files)
     assert ".testConnection(" in interface

@@ -16,7 +16,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from tests.airflow.conftest import connection_fields, define
 
-FINAL = "Not tried again: no retry helps."
+FINAL = "Not retried: a retry would not help."
 
 
 def deferred(task: Any) -> Any:

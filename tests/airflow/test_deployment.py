@@ -124,7 +124,7 @@ def test_variables_that_say_to_what_and_as_whom_stay_without_effect(
     [
         ("max_size", "many", "'max_size' must be a whole number", "Correct AIRFLOW__LAKEBASE__MAX_SIZE"),
         ("min_size", "9", "'min_size' is 9, more than max_size 4", "AIRFLOW__LAKEBASE__MIN_SIZE"),
-        ("sslrootcert", "/no/such", "'sslrootcert' names no file", "AIRFLOW__LAKEBASE__SSLROOTCERT"),
+        ("sslrootcert", "/no/such", "'sslrootcert' is not a file", "AIRFLOW__LAKEBASE__SSLROOTCERT"),
         ("max_sizes", "3", "'max_sizes'", "Did you mean 'max_size'?"),
         ("client_secret", "canary", "'client_secret'", "connection"),
         ("host", "canary", "'host'", "connection"),
@@ -161,7 +161,7 @@ def test_what_the_form_stored_untouched_gives_way(
     set_option(monkeypatch, "connect_budget", "30")
     extra = {**EVERY_DEFAULT, "max_idle": "900.0", "connect_budget": 45}
     define(monkeypatch, **connection_fields(lake, extra=extra))
-    # common-sql's own operators give the hook all extras once more, as arguments.
+    # common-sql's own operators also pass all extras to the hook as arguments.
     hook = BaseSQLOperator.get_hook("lakebase_default") if merged else LakebaseHook()
     assert isinstance(hook, LakebaseHook)
     assert hook.config.credential_store == "shared"

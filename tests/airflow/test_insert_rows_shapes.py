@@ -125,8 +125,8 @@ def test_what_is_no_row_is_refused(hook: LakebaseHook, before: int, row: Any) ->
 @pytest.mark.parametrize(
     ("rows", "fields", "reason"),
     [
-        ([{"a": "0", "b": "1"}, ("1", "2")], None, r"Row 2 \(tuple\): no mapping"),
-        ([("1", "2"), {"a": "0", "b": "1"}], ["a", "b"], r"Row 2 \(dict\): a mapping, where the first"),
+        ([{"a": "0", "b": "1"}, ("1", "2")], None, r"Row 2 \(tuple\): not a mapping"),
+        ([("1", "2"), {"a": "0", "b": "1"}], ["a", "b"], r"Row 2 \(dict\): a mapping, unlike the first"),
         ([{"a": "0", "b": "1"}, {"a": "0"}], None, r"Row 2 \(dict\): it has no value for 'b'"),
         ([{"a": "0"}, {"a": "0", "b": "1"}], None, r"Row 2 \(dict\): it has a value for 'b'"),
         ([{"a": "0"}], ["a", "b"], r"Row 1 \(dict\): it has no value for 'b'"),
@@ -158,7 +158,7 @@ def test_rows_of_other_columns_are_refused(
     ids=lambda value: type(value).__module__ + type(value).__name__,
 )
 def test_what_gives_no_rows_is_refused(hook: LakebaseHook, rows: Any) -> None:
-    with pytest.raises(ConfigError, match="no iterable of rows"):
+    with pytest.raises(ConfigError, match="not an iterable of rows"):
         hook.insert_rows("shaped", rows, ["a", "b"])
     assert stored(hook) == []
 
@@ -171,7 +171,7 @@ def test_a_second_attempt_is_not_taken_for_no_rows(hook: LakebaseHook, size: int
         hook.insert_rows("shaped", rows, ["a", "b"])
     assert stored(hook) == expected(size)
     broken = iter([("0", "b0"), ("1", "b1", "c1", "d1"), *[("2", "b2")] * 3000])
-    with pytest.raises(BadRowError, match=r"Row 2 \(tuple\): it has 4 values, for 2 columns"):
+    with pytest.raises(BadRowError, match=r"Row 2 \(tuple\): it has 4 values for 2 columns"):
         hook.insert_rows("shaped", broken, ["a", "b"])
     with pytest.raises(ConfigError, match="in part by an earlier attempt"):
         hook.insert_rows("shaped", broken, ["a", "b"])
@@ -185,7 +185,7 @@ def test_a_row_of_another_length_is_named(
     hook: LakebaseHook, size: int, fields: list[str] | None, odd: tuple[str, ...]
 ) -> None:
     rows = [*[("0", "b0")] * size, odd]
-    with pytest.raises(BadRowError, match=rf"Row {size + 1} \(tuple\): it has {len(odd)} values, for 2"):
+    with pytest.raises(BadRowError, match=rf"Row {size + 1} \(tuple\): it has {len(odd)} values for 2"):
         hook.insert_rows("shaped", rows, fields, commit_every=0)
     assert stored(hook) == []
 
@@ -222,7 +222,7 @@ def test_json_is_the_same_for_few_rows_and_many(
 @pytest.mark.parametrize("size", [1, 900])
 def test_half_of_a_surrogate_pair_is_named(hook: LakebaseHook, size: int) -> None:
     rows = [("0", "b")] * (size - 1) + [("1", "\ud800")]
-    with pytest.raises(BadRowError, match=rf"row {size}, column 'b': str, text that is no Unicode"):
+    with pytest.raises(BadRowError, match=rf"row {size}, column 'b': str, text that is not valid Unicode"):
         hook.insert_rows("shaped", rows, ["a", "b"], commit_every=0)
     assert stored(hook) == []
 

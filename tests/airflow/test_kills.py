@@ -86,7 +86,7 @@ def test_a_task_that_is_asked_to_end_between_two_statements_begins_no_other(
     task.process.send_signal(signal.SIGTERM)
     assert task.wait() == "up_for_retry"
     assert hook.get_records("select i from unfinished") == [(1,)]
-    assert "canceling statement before it begins" in str(task.log())
+    assert "canceling statement before it starts" in str(task.log())
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,7 +84,9 @@ def test_a_file_is_loaded_once_however_often_it_is_tried(
     again = load(str(csv))
     assert (again["rows"], again["skipped"]) == (2, True)
     said = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "Skipped, nothing was loaded: load_id 'dag/load/run/-1' had been loaded into public.loaded" in said
+    assert (
+        "Skipped, nothing was loaded: load_id 'dag/load/run/-1' was already loaded into public.loaded" in said
+    )
     assert "To load again, clear the task." in said
     assert rows() == [(1, "one"), (2, "two")]
 
@@ -162,6 +165,20 @@ def test_where_files_come_from(csv: Path, kind: str) -> None:
         pq.write_table(pa.table({"id": [1, 2], "name": ["one", "two"]}), source)
     assert load(source)["inserted"] == 2
     assert rows() == [(1, "one"), (2, "two")]
+
+
+def test_a_table_follows_the_file_where_that_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id,name,note\n1,one,new\n")
+    with pytest.raises(AirflowFailException, match="'note'"):
+        load(str(file))
+    assert list(load(str(file), schema_evolution="add")["changes"]) == ['ADD COLUMN "note" text']
+    more = {"schema_evolution": "add", "source_conn_id": "lakebase_default", "load_id": "more"}
+    transfer("select 2 as id, 'two' as name, 'old' as note, 3.5 as price", **more)
+    assert rows("select id, note, price from loaded order by 1") == [
+        (1, "new", None),
+        (2, "old", Decimal("3.5")),
+    ]
 
 
 def test_merge_replace_and_create(csv: Path) -> None:
@@ -277,7 +294,7 @@ def test_any_db_api_connection_is_a_source(sqlite: SqliteHook) -> None:
 
 def test_a_connection_that_runs_no_sql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     define(monkeypatch, "files", conn_type="fs")
-    with pytest.raises(AirflowFailException, match="which runs no SQL"):
+    with pytest.raises(AirflowFailException, match="which cannot run SQL"):
         transfer("select 1", source_conn_id="files")
 
 

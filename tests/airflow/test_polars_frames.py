@@ -50,22 +50,22 @@ REFUSED = {
     "'NaN'::numeric": "holds NaN or an infinity",
     "'Infinity'::numeric": "holds NaN or an infinity",
     "array['NaN'::numeric]": "holds NaN or an infinity",
-    "repeat('9', 45)::numeric": "45 digits before the point and 0 behind it",
-    "repeat('9', 45)::numeric(50, 2)": "45 digits before the point and 2 behind it",
-    "(repeat('9', 20) || '.' || repeat('9', 20))::numeric": "20 digits before the point and 20 behind it",
-    "1e-50::numeric": "0 digits before the point and 50 behind it",
-    "array[1e-50::numeric]": "0 digits before the point and 50 behind it",
-    "1e-50::numeric(60, 55)": "0 digits before the point and 55 behind it",
+    "repeat('9', 45)::numeric": "45 digits before the point and 0 after it",
+    "repeat('9', 45)::numeric(50, 2)": "45 digits before the point and 2 after it",
+    "(repeat('9', 20) || '.' || repeat('9', 20))::numeric": "20 digits before the point and 20 after it",
+    "1e-50::numeric": "0 digits before the point and 50 after it",
+    "array[1e-50::numeric]": "0 digits before the point and 50 after it",
+    "1e-50::numeric(60, 55)": "0 digits before the point and 55 after it",
     "'1 mon'::interval": "months or years, which have no fixed length",
     "array[null, '1 year 2 days'::interval]": "months or years, which have no fixed length",
-    "interval '200000000 days' * 10": "a value of type interval that Python has no value for",
-    "'infinity'::date": "a value of type date that Python has no value for",
-    "'0044-03-15 BC'::date": "a value of type date that Python has no value for",
-    "'24:00'::time": "a value of type time that Python has no value for",
-    "'-infinity'::timestamp": "a value of type timestamp that Python has no value for",
-    "'infinity'::timestamptz": "a value of type timestamptz that Python has no value for",
-    "array[array['2026-01-01', 'infinity']::date[]]": "a value of type date that Python has no value for",
-    "array['24:00'::time]": "a value of type time that Python has no value for",
+    "interval '200000000 days' * 10": "a value of type interval that Python cannot represent",
+    "'infinity'::date": "a value of type date that Python cannot represent",
+    "'0044-03-15 BC'::date": "a value of type date that Python cannot represent",
+    "'24:00'::time": "a value of type time that Python cannot represent",
+    "'-infinity'::timestamp": "a value of type timestamp that Python cannot represent",
+    "'infinity'::timestamptz": "a value of type timestamptz that Python cannot represent",
+    "array[array['2026-01-01', 'infinity']::date[]]": "a value of type date that Python cannot represent",
+    "array['24:00'::time]": "a value of type time that Python cannot represent",
     "case g when 1 then array[1] else array[[1]] end": r"holds a value that List\(List\(Int32\)\) cannot",
 }
 
@@ -126,7 +126,7 @@ def test_a_read_of_the_core_refuses_them_too(lake: LocalLakebase) -> None:
 @pytest.mark.parametrize(
     ("first", "later", "problem"),
     [
-        ("12345678901234567.5", "1e-25", "25 behind it"),
+        ("12345678901234567.5", "1e-25", "25 after it"),
         ("null", "1e19", "20 digits before the point"),
         ("null", "array[[1]]", "holds a value that"),
     ],
@@ -148,7 +148,7 @@ def test_a_type_of_the_callers_is_taken(lake: LocalLakebase, read: Read) -> None
 
 
 def test_a_type_of_the_callers_that_no_value_has_is_refused(lake: LocalLakebase) -> None:
-    with pytest.raises(LoadError, match="Column 't' is String, and a value of it is no Int8"):
+    with pytest.raises(LoadError, match="Column 't' is String, and one of its values is not of type Int8"):
         whole("select 'one' as t", schema_overrides={"t": pl.Int8})
 
 

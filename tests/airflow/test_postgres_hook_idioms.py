@@ -27,7 +27,7 @@ Way = Callable[[LakebaseHook], Any]
 AsyncWay = Callable[[LakebaseHook], Awaitable[Any]]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*was dropped without being handed back:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*was dropped without being returned:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning"),
 ]
 

@@ -73,7 +73,7 @@ def test_it_waits_as_long_as_the_workspace_asked() -> None:
 
 def test_the_reason_shows_no_row() -> None:
     assert decided(psycopg.errors.UndefinedTable("canary")).reason == (
-        "Not tried again, no retry helps: UndefinedTable (42P01)"
+        "Not retried, a retry would not help: UndefinedTable (42P01)"
     )
 
 

@@ -133,12 +133,12 @@ def health(**arguments: Any) -> LakebaseHealthSensor:
 
 
 def test_a_healthy_connection_is_reported(lake: LocalLakebase) -> None:
-    report = execute(health(checks=["query"], max_connections_used=1))
+    report = execute(health(checks=["query"], limits={"max_connections_used": 1}))
     assert (report["status"], report["breaches"]) == ("ok", [])
 
 
 def test_it_waits_for_what_fails_and_for_limits(lake: LocalLakebase) -> None:
-    too_strict: dict[str, Any] = {"checks": ["login"], "max_connect_ms": 0.001, "timeout": 0.1}
+    too_strict: dict[str, Any] = {"checks": ["login"], "limits": {"max_connect_ms": 0.001}, "timeout": 0.1}
     with pytest.raises(AirflowSensorTimeout):
         execute(health(**too_strict))
     assert execute(health(**too_strict, fail_on="error"))["status"] == "warn"
@@ -146,11 +146,11 @@ def test_it_waits_for_what_fails_and_for_limits(lake: LocalLakebase) -> None:
     with pytest.raises(AirflowSensorTimeout):
         execute(health(checks=["login"], timeout=0.1))
     with pytest.raises(TaskDeferred) as deferred:
-        execute(health(checks=["login"], deferrable=True, stage_timeout=3, max_wake_seconds=9))
+        execute(health(checks=["login"], deferrable=True, stage_timeout=3, limits={"max_wake_seconds": 9}))
     trigger = deferred.value.trigger
     assert isinstance(trigger, LakebaseHealthTrigger)
     assert (trigger.checks, trigger.stage_timeout, trigger.fail_on) == (["login"], 3, "warn")
-    assert trigger.thresholds["max_wake_seconds"] == 9
+    assert trigger.limits["max_wake_seconds"] == 9
 
 
 def test_settings_that_cannot_work_end_it_at_once(

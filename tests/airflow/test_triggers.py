@@ -333,7 +333,7 @@ async def test_the_health_trigger_waits_for_an_endpoint_that_is_switched_on_agai
         LakebaseHealthTrigger(
             **CONN,
             checks=["query"],
-            thresholds={"max_connections_used": 1},
+            limits={"max_connections_used": 1},
             stage_timeout=5,
             poke_interval=0.05,
         )

@@ -145,7 +145,7 @@ def test_what_xcom_cannot_take_is_refused_before_the_commit(
     with pytest.raises(AirflowFailException) as caught:
         run(f"insert into refused values (1) returning {returned}", **arguments)
     assert isinstance(caught.value.__cause__, StatementError)
-    assert "XCom cannot take" in str(caught.value.__cause__)
+    assert "XCom cannot store" in str(caught.value.__cause__)
     assert LakebaseHook().get_first("select count(*) from refused") == (0,)
     # What is not pushed, or an output_processor's to make something of, is nobody's concern.
     kept = f"insert into refused values (1) returning {returned}"

@@ -514,7 +514,7 @@ def test_a_spawned_process_gets_the_configuration_and_no_secret(lakebase_env: Lo
         said = workers.apply(_connect_by, (pickled,))
         workers.close()
         workers.join()
-    assert "A secret was left behind" in said
+    assert "A secret was removed" in said
     assert lakebase_env.client_id in said
 
 

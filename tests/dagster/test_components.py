@@ -248,9 +248,9 @@ def test_multi_partitions(table: LocalLakebase) -> None:
     ("attributes", "message"),
     [
         ({"sql": "  \n"}, "sql is empty"),
-        ({"sql": {"path": "absent.sql"}}, "sql.path names no file: 'absent.sql'"),
+        ({"sql": {"path": "absent.sql"}}, "sql.path is not a file: 'absent.sql'"),
         ({"sql": "SELECT 1", "assets": []}, "assets is empty"),
-        ({"sql": "SELECT 1", "parameters": {"partition_key": "x"}}, "are the partition's"),
+        ({"sql": "SELECT 1", "parameters": {"partition_key": "x"}}, "are reserved for the partition"),
         ({"sql": "SELECT 1", "parameters": {"order": {"id": 1}}}, "%(order)s::jsonb"),
         ({"sql": "SELECT 1", "connection": "{{ 3 }}"}, "connection is a int"),
     ],
@@ -334,7 +334,7 @@ def test_a_value_that_would_not_get_into_its_quotes_is_an_error(
     table: LocalLakebase, sandbox: DefsFolderSandbox
 ) -> None:
     write_sql(sandbox, "SELECT '%(days)s days'", parameters={"days": 3})
-    assert "sql: A placeholder stands within quotes (days)" in failure_of(run(sandbox))
+    assert "sql: A placeholder is inside quotes (days)" in failure_of(run(sandbox))
 
 
 def test_a_named_table_that_the_sql_did_not_make_is_an_error(
@@ -388,7 +388,7 @@ def test_health_in_yaml(lake: LocalLakebase, sandbox: DefsFolderSandbox) -> None
         {
             "connection": "{{ context.load_component('lakebase') }}",
             "assets": ["sales"],
-            "max_connections_used": 0.9,
+            "limits": {"max_connections_used": 0.9},
             "sensor_interval_seconds": 600,
         },
     )
@@ -404,7 +404,7 @@ def test_health_in_yaml(lake: LocalLakebase, sandbox: DefsFolderSandbox) -> None
     ("attributes", "message"),
     [
         ({"checks": ["pign"]}, "Unknown health check 'pign'"),
-        ({"max_connections_used": 90}, "is above 1"),
+        ({"limits": {"max_connections_used": 90}}, "is above 1"),
         ({"assets": []}, "no assets"),
     ],
 )

@@ -240,7 +240,7 @@ RUN_BY = {
 
 def test_no_example_goes_untested_and_undocumented() -> None:
     """Those of the resource and of the I/O managers are held by their own tests."""
-    documented = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    documented = "".join(page.read_text() for page in DOCS.rglob("*.md"))
     for entry in EXAMPLES.iterdir():
         if entry.name.startswith(("__", "resource", "io_manager")):
             continue

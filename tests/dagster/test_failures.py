@@ -17,7 +17,7 @@ from lakebase_provider.local import LocalLakebase
 # Dagster's own, for resources that others nest.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
-FINAL = "Not tried again: no retry helps."
+FINAL = "Not retried: a retry would not help."
 RETRIES = dg.RetryPolicy(max_retries=2)
 
 

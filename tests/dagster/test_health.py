@@ -13,7 +13,7 @@ from dagster_lakebase import (
 )
 from dagster_lakebase.health.checks import LakebaseHealthCheckConfig
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import HealthLimits
 from lakebase_provider.core.upkeep.health.stage_names import STAGES
 from lakebase_provider.core.upkeep.health.stages import FIGURES
 from lakebase_provider.local import LocalLakebase
@@ -22,7 +22,7 @@ from tests.dagster.runs import materialize
 TIMES = {f"lakebase/{name}_ms" for name in STAGES}
 MEASURED = {f"lakebase/{name}" for name in FIGURES}
 #: A limit that no database keeps.
-IMPOSSIBLE = HealthThresholds(min_token_seconds=1e9)
+IMPOSSIBLE = HealthLimits(min_token_seconds=1e9)
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
 
@@ -99,14 +99,14 @@ def test_op_names_an_unknown_stage(lake: LocalLakebase) -> None:
 
 
 def test_op_fails_for_a_limit_that_is_passed(lake: LocalLakebase) -> None:
-    failure = failure_of(run_op(LakebaseResource(), min_token_seconds=1e9))
+    failure = failure_of(run_op(LakebaseResource(), limits={"min_token_seconds": 1e9}))
     assert failure.description is not None
-    assert "min_token_seconds=1e+09 is not kept" in failure.description
+    assert "min_token_seconds=1e+09 is not met" in failure.description
     assert set(numbers(failure.metadata)) == TIMES | MEASURED
 
 
 def test_op_warns_of_a_limit_alone(lake: LocalLakebase, capfd: pytest.CaptureFixture[str]) -> None:
-    result = run_op(LakebaseResource(), min_token_seconds=1e9, fail_on="error")
+    result = run_op(LakebaseResource(), limits={"min_token_seconds": 1e9}, fail_on="error")
     assert result.success
     assert "WARNING" in capfd.readouterr().err
 
@@ -115,8 +115,8 @@ def test_op_warns_of_a_limit_alone(lake: LocalLakebase, capfd: pytest.CaptureFix
     ("config", "message"),
     [
         ({"fail_on": "never"}, "fail_on is 'never'"),
-        ({"max_connections_used": 80.0}, "is above 1"),
-        ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
+        ({"limits": {"max_connections_used": 80.0}}, "is above 1"),
+        ({"checks": ["dns"], "limits": {"min_token_seconds": 60.0}}, "needs the stage 'credential'"),
     ],
 )
 def test_op_refuses_what_cannot_be_meant(lake: LocalLakebase, config: Any, message: str) -> None:
@@ -130,7 +130,7 @@ def test_op_refuses_what_cannot_be_meant(lake: LocalLakebase, config: Any, messa
     [
         ({"fail_on": "never"}, "fail_on is 'never'"),
         ({"checks": ["pign"]}, "Unknown health check 'pign'"),
-        ({"checks": ["dns"], "min_token_seconds": 60.0}, "needs the stage 'credential'"),
+        ({"checks": ["dns"], "limits": {"min_token_seconds": 60.0}}, "needs the stage 'credential'"),
     ],
 )
 def test_a_jobs_own_configuration_is_refused_where_definitions_load(
@@ -259,7 +259,7 @@ def test_no_assets_are_refused() -> None:
 
 
 def test_a_limit_that_is_passed_blocks(lake: LocalLakebase) -> None:
-    result = run_checks([one, after_one], LakebaseResource(), thresholds=IMPOSSIBLE)
+    result = run_checks([one, after_one], LakebaseResource(), limits=IMPOSSIBLE)
     assert materialized(result) == {"one"}
     (evaluation,) = result.get_asset_check_evaluations()
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
@@ -268,7 +268,7 @@ def test_a_limit_that_is_passed_blocks(lake: LocalLakebase) -> None:
 
 
 def test_a_limit_that_only_warns_keeps_nothing_back(lake: LocalLakebase) -> None:
-    result = run_checks([one, after_one], LakebaseResource(), thresholds=IMPOSSIBLE, fail_on="error")
+    result = run_checks([one, after_one], LakebaseResource(), limits=IMPOSSIBLE, fail_on="error")
     assert materialized(result) == {"one", "after_one"}
     for evaluation in result.get_asset_check_evaluations():
         assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -276,7 +276,7 @@ def test_a_limit_that_only_warns_keeps_nothing_back(lake: LocalLakebase) -> None
 
 def test_a_limit_for_what_is_not_measured_is_refused_when_it_is_written() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="needs the stage 'credential'"):
-        build_lakebase_health_checks([one], checks=["dns"], thresholds=IMPOSSIBLE)
+        build_lakebase_health_checks([one], checks=["dns"], limits=IMPOSSIBLE)
 
 
 def test_the_history_of_a_check_is_numbers(lake: LocalLakebase) -> None:
@@ -333,7 +333,7 @@ def test_a_tick_that_passes_a_limit(lake: LocalLakebase) -> None:
         sensor = build_lakebase_health_sensor(
             ["one"],
             checks=["credential"],
-            thresholds=IMPOSSIBLE,
+            limits=IMPOSSIBLE,
             fail_on=fail_on,  # type: ignore[arg-type] # both are allowed
         )
         (event,) = tick(sensor, LakebaseResource()).asset_events

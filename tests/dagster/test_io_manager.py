@@ -164,8 +164,8 @@ def test_append(run: Run, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FRAMES)
-def test_upsert(run: Run, form: str) -> None:
-    metadata = {"lakebase/mode": "upsert", "lakebase/keys": ["id"]}
+def test_merge(run: Run, form: str) -> None:
+    metadata = {"lakebase/mode": "merge", "lakebase/keys": ["id"]}
     run.materialize(asset_of(form, ORDERS, metadata=metadata))
     constraints = "SELECT conkey::text FROM pg_constraint WHERE conrelid = 'io.orders'::regclass"
     assert run.execute(constraints) == [("{1}",)]
@@ -287,10 +287,10 @@ def test_where_the_schema_comes_from(
 
 
 def test_columns_tell_their_constraints_and_comments(run: Run) -> None:
-    upsert = {"lakebase/mode": "upsert", "lakebase/keys": "id"}
-    run.materialize(asset_of("arrow", ORDERS, metadata=upsert))
+    merge = {"lakebase/mode": "merge", "lakebase/keys": "id"}
+    run.materialize(asset_of("arrow", ORDERS, metadata=merge))
     run.execute("COMMENT ON COLUMN io.orders.name IS 'Who ordered.'")
-    result = run.materialize(asset_of("arrow", ORDERS, metadata=upsert))
+    result = run.materialize(asset_of("arrow", ORDERS, metadata=merge))
     columns = {column.name: column for column in metadata_of(result)["dagster/column_schema"].columns}
     assert columns["name"].description == "Who ordered."
     assert not columns["id"].constraints.nullable
@@ -428,13 +428,14 @@ def error_of(run: Run, *assets: Any) -> Exception:
     ("metadata", "field"),
     [
         ({"lakebase/mode": "overwrite"}, "lakebase/mode"),
-        ({"lakebase/mode": "upsert"}, "lakebase/keys"),
+        ({"lakebase/mode": "merge"}, "lakebase/keys"),
+        ({"lakebase/mode": "upsert", "lakebase/keys": ["id"]}, "'merge'"),
         ({"lakebase/keys": ["id"]}, "lakebase/keys"),
-        ({"lakebase/mode": "upsert", "lakebase/keys": {"id": 1}}, "lakebase/keys"),
+        ({"lakebase/mode": "merge", "lakebase/keys": {"id": 1}}, "lakebase/keys"),
         ({"lakebase/schema_evolution": "any"}, "lakebase/schema_evolution"),
         ({"lakebase/modus": "append"}, "lakebase/modus"),
         ({"lakebase/delete": "missing"}, "lakebase/delete"),
-        ({"lakebase/mode": "upsert", "lakebase/keys": ["id"], "lakebase/delete": "all"}, "lakebase/delete"),
+        ({"lakebase/mode": "merge", "lakebase/keys": ["id"], "lakebase/delete": "all"}, "lakebase/delete"),
     ],
 )
 def test_wrong_metadata_are_named_before_anything_is_sent(
@@ -482,7 +483,7 @@ def test_none_is_refused(run: Run) -> None:
 
 @pytest.mark.parametrize("form", FRAMES)
 def test_missing_rows_are_deleted_where_metadata_say_so(run: Run, form: str) -> None:
-    metadata = {"lakebase/mode": "upsert", "lakebase/keys": "id", "lakebase/delete": "missing"}
+    metadata = {"lakebase/mode": "merge", "lakebase/keys": "id", "lakebase/delete": "missing"}
     run.materialize(asset_of(form, ORDERS, metadata=metadata))
     told = metadata_of(run.materialize(asset_of(form, ORDERS.slice(1), metadata=metadata)))
     assert run.rows("orders") == ROWS[1:]
@@ -490,7 +491,7 @@ def test_missing_rows_are_deleted_where_metadata_say_so(run: Run, form: str) -> 
 
 
 def test_a_stream_without_a_batch_deletes_what_is_missing_from_it(run: Run) -> None:
-    metadata = {"lakebase/mode": "upsert", "lakebase/keys": "id", "lakebase/delete": "missing"}
+    metadata = {"lakebase/mode": "merge", "lakebase/keys": "id", "lakebase/delete": "missing"}
     run.materialize(asset_of("arrow", ORDERS, metadata=metadata))
 
     @dg.asset(key_prefix="io", metadata=metadata)
@@ -573,7 +574,7 @@ def test_one_connection_serves_the_whole_run(run: Run, lake: LocalLakebase) -> N
     [
         ("mode", "spark"),
         # It takes the keys of an asset.
-        ("mode", "upsert"),
+        ("mode", "merge"),
         ("schema_evolution", "spark"),
         ("default_load_type", "spark"),
     ],

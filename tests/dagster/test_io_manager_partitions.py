@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from dagster_lakebase.io_manager.partitions import rows_of_partitions
-from dagster_lakebase.io_manager.store import delete_rows
 from lakebase_provider.core import LakebaseConfig, shared_client
+from lakebase_provider.core.bulk.tables.replace import delete_rows
 from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
@@ -330,7 +330,7 @@ def test_a_dimension_without_a_column_is_named(run: Run) -> None:
 MODES: dict[str, dict[str, Any]] = {
     "replace": {},
     "append": {"lakebase/mode": "append"},
-    "upsert": {"lakebase/mode": "upsert", "lakebase/keys": ["n"]},
+    "merge": {"lakebase/mode": "merge", "lakebase/keys": ["n"]},
 }
 
 
@@ -363,7 +363,7 @@ def test_each_mode_tells_what_became_of_the_rows(run: Run, mode: str, form: str)
     rows["a"] = [(1, "x"), (2, "y"), (3, "z")]
     told = metadata_of(run.materialize(orders, partition_key="a"))
     names = ("lakebase/inserted", "lakebase/updated", "lakebase/unchanged", "lakebase/deleted")
-    expected = {"replace": (3, 0, 0, 2), "append": (3, 0, 0, 0), "upsert": (1, 1, 1, 0)}
+    expected = {"replace": (3, 0, 0, 2), "append": (3, 0, 0, 0), "merge": (1, 1, 1, 0)}
     assert tuple(told[name] for name in names) == expected[mode]
     assert told["dagster/partition_row_count"] == (5 if mode == "append" else 3)
     assert told["lakebase/rows_written"] == 3
@@ -404,7 +404,7 @@ def test_missing_rows_are_deleted_from_the_partition_of_the_run(run: Run) -> Non
         lambda key: pa.table(
             {"n": pa.array(rows[key], pa.int64()), "part": pa.array([key] * len(rows[key]))}
         ),
-        **MODES["upsert"],
+        **MODES["merge"],
         **{"lakebase/delete": "missing"},
     )
     for key in ("a", "b"):

@@ -112,6 +112,18 @@ def test_another_load_id_and_none(lake: LocalLakebase, sandbox: DefsFolderSandbo
         assert len(orders(lake)) == count
 
 
+def test_a_table_follows_the_files_where_that_is_allowed(
+    lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path
+) -> None:
+    write_load(sandbox, schema_evolution="add")
+    land(landing / "a.parquet", 1)
+    metadata_of(run(sandbox))
+    parquet.write_table(pa.table({"id": [2], "v": ["x"], "note": ["new"]}), landing / "b.parquet")
+    values = metadata_of(run(sandbox))
+    assert [column.name for column in values["dagster/column_schema"].columns] == ["id", "v", "note"]
+    assert lake.admin.execute("SELECT * FROM landed.orders ORDER BY 1") == [(1, "x", None), (2, "x", "new")]
+
+
 def test_merge_and_rejects(lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path) -> None:
     lake.admin.execute("CREATE TABLE landed.things (id smallint PRIMARY KEY, v text)")
     lake.admin.execute(f'ALTER TABLE landed.things OWNER TO "{lake.client_id}"')
@@ -180,7 +192,7 @@ def test_a_partition_leads_to_no_other_folder(
         source="landing/{partition_key}/*.parquet",
         asset={"partitions_def": {"type": "static", "partition_keys": [key]}},
     )
-    assert "it would lead to another folder" in failure_of(run(sandbox, key))
+    assert "it would point to another folder" in failure_of(run(sandbox, key))
 
 
 def test_no_file(lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path) -> None:
@@ -212,7 +224,7 @@ PARTITIONED = {"asset": {"key": "landed/orders", "partitions_def": DAILY}}
         (PARTITIONED, "source names none"),
         (
             {**PARTITIONED, "source": "{partition_key}.csv", "mode": "replace"},
-            "Say in where which rows are the partition's",
+            "Select the partition's rows in where",
         ),
         (
             {**PARTITIONED, "source": "{partition_key}.csv", "mode": "replace", "where": "day = %(day)s"},
@@ -221,6 +233,7 @@ PARTITIONED = {"asset": {"key": "landed/orders", "partitions_def": DAILY}}
         ({"where": "true"}, "where has no meaning"),
         ({"keys": ["id"]}, "keys has no meaning with mode append"),
         ({"mode": "upsert"}, "mode"),
+        ({"schema_evolution": "any"}, "schema_evolution"),
     ],
 )
 def test_a_load_that_cannot_be_meant_is_refused_when_it_is_loaded(
@@ -270,7 +283,7 @@ def test_the_io_manager_component_has_every_field() -> None:
             "connection is 'absent', which 0 LakebaseConnectionComponents bind",
         ),
         ({"connection": "{{ 3 }}"}, "connection is a int"),
-        ({"mode": "upsert"}, "mode"),
+        ({"mode": "merge"}, "mode"),
         ({"shema": "x"}, "shema"),
     ],
 )

@@ -581,7 +581,7 @@ def warnings_of_a_run(asset: dg.AssetsDefinition) -> list[str]:
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize([asset], resources={"lakebase": LakebaseResource()}, instance=instance)
         logged = instance.all_logs(result.run_id)
-    return [entry.user_message for entry in logged if "was not handed back" in entry.user_message]
+    return [entry.user_message for entry in logged if "was not returned" in entry.user_message]
 
 
 @pytest.mark.parametrize("asset", [leaks, leaks_in_a_task])

@@ -18,7 +18,8 @@ from dagster_lakebase import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
-from dagster_lakebase.tables.assets import TableRef, table_of
+from dagster_lakebase.tables.assets import table_of
+from lakebase_provider.core.database.facts import TableRef
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import causes
 from tests.dagster.tables import Run, metadata_of

@@ -105,6 +105,6 @@ def test_another_roles_session_is_left_alone_and_named(lake: LocalLakebase, clie
     ):
         other.execute("set application_name to 'somebody'")
         other.execute("select pg_advisory_lock(%s)", number)
-        with pytest.raises(FenceError, match=rf"(?s)Another role .* pid {other.info.backend_pid} \(somebody"):
+        with pytest.raises(FenceError, match=rf"(?s)another role .* pid {other.info.backend_pid} \(somebody"):
             fence(connection, "some key", timeout=0.1)
         assert other.execute("select 1").fetchone() == (1,)

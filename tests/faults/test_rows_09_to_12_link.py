@@ -127,7 +127,7 @@ def test_row_12_a_deadline_in_a_query_on_a_silent_link_frees_the_task(
     before = signal.signal(signal.SIGALRM, end)
     try:
         with LakebaseClient(lake.config(port=proxy.port)) as client:
-            # Airflow kills a task for good 5 seconds after it asked it to end.
+            # Airflow kills a task 5 seconds after asking it to end.
             with timed(0.5 + 4.5), pytest.raises(_TaskTimeoutError):
                 query()
             proxy.heal()

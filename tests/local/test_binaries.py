@@ -68,7 +68,7 @@ def test_no_binaries_names_what_was_tried(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_unknown_user_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 987654)
-    with pytest.raises(LocalLakebaseError, match="knows no user 987654"), choose_account():
+    with pytest.raises(LocalLakebaseError, match="has no user 987654"), choose_account():
         pass
 
 

@@ -81,7 +81,7 @@ def test_up_env_token_down(shell: Shell) -> None:
 
     code, again, err = shell.run("local", "up")
     assert (code, again) == (1, "")
-    assert "already up" in err
+    assert "already running" in err
     assert len(err.splitlines()) == 2
 
     code, token, err = shell.run("token", env=variables)
@@ -105,7 +105,7 @@ def test_up_env_token_down(shell: Shell) -> None:
     for command in ("env", "down"):
         code, out, err = shell.run("local", command)
         assert (code, out) == (1, "")
-        assert "No local Lakebase 'default' is up" in err
+        assert "No local Lakebase 'default' is running" in err
 
     assert shell.run("local", "up", "--detach")[0] == 0
     assert authority.read_text() == certificate, "sslrootcert survives a restart"
@@ -185,4 +185,4 @@ def test_ports_are_taken_as_given_and_refused_in_one_line(shell: Shell) -> None:
 def test_a_bad_name_is_refused(shell: Shell) -> None:
     code, _, err = shell.run("local", "env", "--name", "../x")
     assert code == 1
-    assert "--name '../x' does not do" in err
+    assert "--name '../x' is not valid" in err

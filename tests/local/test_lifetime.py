@@ -63,7 +63,7 @@ def test_stop_leaves_nothing_and_start_works_again(lake: LocalLakebase) -> None:
     assert not Path(folder).exists()
     assert_nothing_is_left(pid, folder)
     lake.stop()
-    with pytest.raises(LocalLakebaseError, match="not started"):
+    with pytest.raises(LocalLakebaseError, match="not been started"):
         lake.env()
     lake.start()
     assert lake.admin.execute("SHOW max_connections") == [("20",)]

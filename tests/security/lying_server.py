@@ -46,13 +46,14 @@ class LyingServer:
     Attributes:
         described: What it answers when it is asked for a query's columns.
         copied: The bodies of the CopyData messages that it answers a COPY with; bytes are sent as they are.
+        refusal: An ErrorResponse to any statement but those that begin a transaction.
         rows: What it answers any other statement but those about the transaction and settings with.
     """
 
     def __init__(self, folder: Path) -> None:
         self.described = of_types("int4")
         self.copied: Sequence[bytes] | bytes = []
-        self.rows = b""
+        self.rows = self.refusal = b""
         authority = trustme.CA()
         self._ca = folder / "ca.pem"
         authority.cert_pem.write_to_path(str(self._ca))
@@ -121,6 +122,8 @@ class LyingServer:
 
     def _answer(self, query: bytes) -> bytes:
         word = query.split(None, 1)[0].rstrip(b"\0").upper()
+        if self.refusal and word not in (b"BEGIN", b"SET"):
+            return self.refusal + message(b"Z", b"I" if word in (b"COMMIT", b"ROLLBACK") else b"E")
         if word == b"COPY":
             begin = message(b"H", struct.pack("!bh", 1, 0))
             if isinstance(self.copied, bytes):

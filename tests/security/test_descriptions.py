@@ -33,7 +33,7 @@ NUMERIC = postgres.types["numeric"].oid
 INT4 = postgres.types["int4"].oid
 DESCRIPTIONS = {
     "no columns": description(),
-    "a name that is no UTF-8": description((b"\xff", INT4, -1)),
+    "a name that is not UTF-8": description((b"\xff", INT4, -1)),
     "no name": description((b"", INT4, -1)),
     "an unknown type": description((b"c", 0x7FFFFFFF, -1)),
     "type 0": description((b"c", 0, -1)),

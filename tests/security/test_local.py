@@ -120,7 +120,7 @@ def test_a_chosen_number_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(accounts, "_RANGES", (range(first, first + 2),))
     with choose_account() as one, choose_account() as two:
         assert {one.uid, two.uid} == {first, first + 1}
-        with pytest.raises(LocalLakebaseError, match="no user id to spare"), choose_account():
+        with pytest.raises(LocalLakebaseError, match="no spare user id"), choose_account():
             pass
     # A process that runs as it is as good as a claim.
     with subprocess.Popen(["/bin/cat"], user=first, group=first, extra_groups=[], stdin=subprocess.PIPE):
@@ -418,7 +418,7 @@ def test_a_kept_key_that_others_can_read_or_have_put_there_is_not_used(tmp_path:
     certificates.issue(tmp_path, "localhost", keep=True)
     kept = tmp_path / "authority.pem"
     kept.chmod(0o644)
-    with pytest.raises(LocalLakebaseError, match="can be read by others"):
+    with pytest.raises(LocalLakebaseError, match="is readable by other users"):
         certificates.issue(tmp_path, "localhost", keep=True)
     kept.chmod(0o600)
     kept.rename(tmp_path / "theirs.pem")
@@ -505,7 +505,7 @@ def test_a_note_is_for_its_user_alone(runtime: Path, lake: LocalLakebase) -> Non
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert note.read() == lake.running
     path.chmod(0o604)
-    with pytest.raises(LocalLakebaseError, match="can be read by others"):
+    with pytest.raises(LocalLakebaseError, match="is readable by other users"):
         note.read()
     path.chmod(0o600)
     path.rename(path.with_suffix(".theirs"))
@@ -516,12 +516,12 @@ def test_a_note_is_for_its_user_alone(runtime: Path, lake: LocalLakebase) -> Non
 
 def test_a_note_is_not_left_where_others_can_change_it(runtime: Path) -> None:
     runtime.chmod(0o777)
-    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+    with pytest.raises(LocalLakebaseError, match="belongs to another user"):
         RunFile("mine")
     runtime.chmod(0o700)
     (runtime / "elsewhere").mkdir()
     (runtime / "lakebase-provider").symlink_to(runtime / "elsewhere")
-    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+    with pytest.raises(LocalLakebaseError, match="belongs to another user"):
         RunFile("mine")
     assert list((runtime / "elsewhere").iterdir()) == []
 
@@ -532,10 +532,10 @@ def test_root_keeps_nothing_in_another_users_home(tmp_path: Path, runtime: Path)
     home = tmp_path / "home"
     (home / "data").mkdir(parents=True)
     os.chown(home, nobody, -1)
-    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+    with pytest.raises(LocalLakebaseError, match="belongs to another user"):
         certificates.issue(home / "data", "localhost", keep=True)
     os.chown(runtime, nobody, -1)
-    with pytest.raises(LocalLakebaseError, match="belongs to somebody else"):
+    with pytest.raises(LocalLakebaseError, match="belongs to another user"):
         RunFile("mine")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import ExecStatus
 from sqlalchemy.exc import ProgrammingError
 
 from lakebase_provider.core import LakebaseClient
@@ -87,9 +88,33 @@ def by_executemany(connection: LakebaseConnection) -> None:
     connection.cursor().executemany("INSERT INTO altered VALUES (%s)", [[1], [2]])
 
 
+def by_libpq(connection: LakebaseConnection) -> None:
+    connection.pgconn.exec_(b"PREPARE secret AS SELECT 4")
+
+
+def by_libpqs_own(connection: LakebaseConnection) -> None:
+    connection.pgconn.prepare(b"secret", b"SELECT 5")
+
+
+def by_libpq_step_by_step(connection: LakebaseConnection) -> None:
+    connection.execute("SELECT 1")
+    connection.pgconn.send_query_params(b"PREPARE secret AS SELECT 6", None)
+    while connection.pgconn.get_result() is not None:
+        pass
+
+
+def by_a_cursors_libpq(connection: LakebaseConnection) -> None:
+    kept = connection.cursor()
+    kept._pgconn.exec_params(b"PREPARE secret AS SELECT 7", None)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
+        by_libpq,
+        by_libpqs_own,
+        by_libpq_step_by_step,
+        by_a_cursors_libpq,
         by_statement,
         in_a_transaction,
         in_a_failed_transaction,
@@ -133,6 +158,40 @@ async def test_nor_for_the_next_one_of_asyncio(async_client: LakebaseClient) -> 
                 await connection.execute(statement)
             assert await (await connection.execute(PREPARED)).fetchone() != (0,)
             await connection.close()
+
+
+async def test_nor_for_the_next_one_of_asyncio_by_libpq(async_client: LakebaseClient) -> None:
+    pool = await async_client.apool()
+    for _ in range(2):
+        connection = await pool.getconn()
+        assert connection.pgconn.exec_(b"PREPARE secret AS SELECT 1").status == ExecStatus.COMMAND_OK
+        await connection.close()
+
+
+def test_nor_for_the_next_one_of_an_engine_by_libpq(client: LakebaseClient) -> None:
+    engine = client.engine(pool_size=1, max_overflow=0)
+    try:
+        for _ in range(2):
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql(PREPARED).scalar() == 0
+            with engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                assert driver.pgconn.prepare(b"secret", b"SELECT 1").status == ExecStatus.COMMAND_OK
+    finally:
+        engine.dispose()
+
+
+def test_no_handler_of_libpqs_hears_the_next_borrower(client: LakebaseClient) -> None:
+    heard: list[object] = []
+    with closing(client.pool.getconn()) as connection:
+        connection.pgconn.notify_handler = heard.append
+        connection.pgconn.notice_handler = heard.append
+    with closing(client.pool.getconn()) as connection:
+        connection.autocommit = True
+        connection.execute("LISTEN gossip")
+        connection.execute("NOTIFY gossip")
+        connection.execute("DO $$ BEGIN RAISE NOTICE 'psst'; END $$")
+    assert not heard
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces for psycopg on Linux alone")

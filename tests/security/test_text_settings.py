@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from typing import Any
 
 import pytest
@@ -186,7 +187,7 @@ def test_white_space_that_came_with_a_paste_is_dropped_and_said_once(
             config = LakebaseConfig.from_mapping(mapping_with(name, f"canary-secret{end}"))
             assert getattr(config, name) == Secret("canary-secret")
     assert [record.message for record in caplog.records] == [
-        f"White space at the end of setting '{name}' is ignored"
+        f"Ignoring white space at the end of setting '{name}'"
     ]
 
 
@@ -212,3 +213,16 @@ def test_a_native_password_may_be_any_plain_text(lakebase_env: LocalLakebase) ->
         LakebaseClient(config.replace(password=word.rstrip())).connect(timeout=3)
     with LakebaseClient(config).connect(timeout=5) as connection:
         assert connection.info.user == "plain_text"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[("token", "canary-secret")], "token=canary-secret", b"canary-secret"],
+    ids=["pairs", "text", "bytes"],
+)
+def test_settings_that_are_no_mapping_are_not_shown(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"are a {type(wrong).__name__}, no mapping") as caught:
+        LakebaseConfig.from_mapping(wrong)
+    # Without this test's own frame.
+    for frame, _ in [*traceback.walk_tb(caught.tb)][1:]:
+        assert "canary-secret" not in repr(frame.f_locals)

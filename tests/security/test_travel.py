@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import gzip
 import json
-from collections.abc import Iterator
+import logging
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,7 @@ from lakebase_provider.core.errors import ConfigError, LakebaseError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 
-from .hostile_workspace import DISCOVERY, ENDPOINT, OAUTH_SERVER, HostileWorkspace
+from .hostile_workspace import DISCOVERY, ENDPOINT, OAUTH_SERVER, SECRET, TOKEN, HostileWorkspace, reply
 
 SECRETS = ("dose-of-the-victim", "dapi-of-the-victim", "azure-of-the-victim", "oidc-of-the-victim")
 
@@ -153,7 +159,7 @@ def test_nor_does_a_connections_password(lakebase_env: LocalLakebase) -> None:
         password="native",
         extra=json.dumps({"auth": "password"}),
     )
-    with pytest.raises(ConfigError, match="'host' is overridden, and 'password' belongs"):
+    with pytest.raises(ConfigError, match="'host' is overridden, but 'password' belongs"):
         LakebaseHook("stored", connection=stored, host=lakebase_env.host).get_first("select 1")
 
 
@@ -172,9 +178,100 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
         config = LakebaseConfig(
             endpoint=ENDPOINT, workspace_host=workspace.url, client_id="i", client_secret="dose-mine"
         )
-        with pytest.raises(LakebaseError, match=f"(?s)leads elsewhere for its OAuth .* {status}"):
+        with pytest.raises(LakebaseError, match=f"(?s)redirects elsewhere for its OAuth .* {status}"):
             LakebaseClient(config).tokens.get(5)
         assert foreign.seen == []
+
+
+Answering = Callable[[Any], None]
+
+
+def at_the_second_look(first: tuple[int, Any], then: Answering) -> Answering:
+    """What makes the package go on by databricks-sdk, and what that finds."""
+    looks: list[object] = []
+
+    def answer(handler: Any) -> None:
+        looks.append(handler)
+        if len(looks) == 1:
+            reply(handler, *first)
+        else:
+            then(handler)
+
+    return answer
+
+
+@pytest.fixture(params=[(400, {"error_code": "X", "message": "no"}), (404, {}), (200, [])])
+def first(request: pytest.FixtureRequest) -> tuple[int, Any]:
+    found: tuple[int, Any] = request.param
+    return found
+
+
+@pytest.mark.parametrize("how", ["redirect", "oidc_endpoint"])
+def test_the_discovery_of_the_sdk_is_followed_nowhere(
+    workspace: HostileWorkspace, first: tuple[int, Any], how: str
+) -> None:
+    with HostileWorkspace() as foreign:
+
+        def elsewhere(handler: Any) -> None:
+            if how == "redirect":
+                reply(handler, 307, {}, Location=f"{foreign.url}{DISCOVERY}")
+            else:
+                reply(handler, 200, {"oidc_endpoint": f"{foreign.url}/oidc", "workspace_id": "1"})
+
+        workspace.answers[DISCOVERY] = at_the_second_look(first, elsewhere)
+        client = LakebaseClient(workspace.config())
+        with suppress(LakebaseError):
+            client.tokens.get(5)
+        assert foreign.seen == []
+        if how == "oidc_endpoint":
+            with pytest.raises(LakebaseError, match="'oidc_endpoint'"):
+                client.tokens.get(5)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_of_the_sdks_sign_in_is_shown_the_secret(
+    workspace: HostileWorkspace, status: int
+) -> None:
+    with HostileWorkspace() as foreign:
+        honest = workspace.answers[DISCOVERY]
+        workspace.answers[DISCOVERY] = at_the_second_look(
+            (404, {}), lambda handler: reply(handler, 200, honest)
+        )
+        workspace.answers[TOKEN] = lambda handler: reply(
+            handler, status, {}, Location=f"{foreign.url}{TOKEN}"
+        )
+        with pytest.raises(LakebaseError, match="leads elsewhere"):
+            LakebaseClient(workspace.config()).tokens.get(5)
+        assert foreign.seen == []
+
+
+@pytest.mark.parametrize("path", [DISCOVERY, OAUTH_SERVER, TOKEN])
+def test_a_bomb_for_the_sdk_is_not_unpacked(workspace: HostileWorkspace, path: str) -> None:
+    bomb = gzip.compress(b'{"a":"' + b"x" * (64 << 20) + b'"}', 1)
+    sent = partial(reply, status=200, answer=bomb, Content_Encoding="gzip")
+    honest = workspace.answers[DISCOVERY]
+    workspace.answers[DISCOVERY] = at_the_second_look((404, {}), lambda handler: reply(handler, 200, honest))
+    if path == DISCOVERY:
+        workspace.answers[path] = at_the_second_look((404, {}), sent)
+    else:
+        workspace.answers[path] = sent
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(LakebaseError):
+        LakebaseClient(workspace.config()).tokens.get(5)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 32 << 20
+
+
+def test_what_the_sdk_logs_is_redacted(workspace: HostileWorkspace, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    repeated = {"error_code": SECRET, "message": f"is {SECRET} right?"}
+    workspace.answers[DISCOVERY] = lambda handler: reply(handler, 400, repeated)
+    with suppress(LakebaseError):
+        LakebaseClient(workspace.config()).tokens.get(5)
+    assert "databricks.sdk" in {record.name for record in caplog.records}
+    assert SECRET not in caplog.text
+    logging.getLogger("databricks.sdk.oauth").warning("child: %s", SECRET)
+    assert "child" in caplog.text
+    assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -188,11 +285,19 @@ def test_discovery_is_followed_nowhere(workspace: HostileWorkspace, path: str, s
         "passfile",
         "sslcert",
         "conninfo",
+        "hostaddr",
+        # Of libpq 18; and one that libpq lists nowhere, and takes for sslmode=prefer.
+        "scram_client_key",
+        "scram_server_key",
+        "requiressl",
+        "of_a_libpq_to_come",
     ],
 )
 def test_what_is_kept_from_libpq_is_given_by_no_caller(lakebase_env: LocalLakebase, parameter: str) -> None:
     with LakebaseClient(lakebase_env.config()) as client:
-        with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
+        with pytest.raises(ConfigError, match=f"{parameter} cannot be passed to connect"):
             client.connect(**{parameter: "x"})
+        with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
+            asyncio.run(client.aconnect(**{parameter: "x"}))
         with pytest.raises(ConfigError, match=parameter):
             client.engine(connect_args={parameter: "x"}).connect()

@@ -1,4 +1,4 @@
-"""What a hook is connected by: the Airflow connection, the process's client, the pool."""
+"""How a hook is connected: the Airflow connection, the process's client, the pool."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HOOK_ARGUMENTS = (
     "escape_word_format",
     "escape_column_names",
 )
-#: Characters of a test's answer that Airflow stores.
+#: How many characters of a connection test's answer Airflow stores.
 _ANSWER = 2000
 
 
@@ -77,9 +77,9 @@ class ConnectedHook(DbApiHook):
         self.enable_log_db_messages = enable_log_db_messages
         self._overrides = with_secrets_hidden(overrides)
         self._lent: ref[LakebaseConnection] | None = None
-        #: What each connection works on alone: an earlier session that works on it is ended.
+        #: The key that each connection fences: an earlier session that is working on it is ended.
         self.fence_key: str | None = None
-        #: Called with each connection that is borrowed, before it runs a statement.
+        #: Called with each borrowed connection before it runs a statement.
         self.adapt: Callable[[LakebaseConnection], None] | None = None
         self.read_only = read_only
         self._client: LakebaseClient | None = None
@@ -88,9 +88,9 @@ class ConnectedHook(DbApiHook):
 
     @classmethod
     def _conn_id(cls, given: str | None, overrides: dict[str, Any]) -> str:
-        """Which connection is meant, in each of the ways in which DbApiHook lets a subclass be told."""
+        """Which connection is meant, in each of the ways that DbApiHook offers its subclasses."""
         found: str | None = given
-        # The operators' name for it, too.
+        # Also the operators' name for it.
         for name in (cls.conn_name_attr, "conn_id"):
             named = overrides.pop(name, None)
             if found is not None and named is not None and found != named:
@@ -102,14 +102,14 @@ class ConnectedHook(DbApiHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """What becomes of the connection form's own fields; asked for by Airflow 3.1 alone."""
+        """Which of the connection form's own fields are hidden or renamed; only Airflow 3.1 calls this."""
         from lakebase_provider._airflow.connection.form import field_behaviour
 
         return field_behaviour()
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The connection form's further fields; asked for by Airflow 3.1 alone."""
+        """The connection form's further fields; only Airflow 3.1 calls this."""
         from lakebase_provider._airflow.connection.form import widgets
 
         return widgets()
@@ -126,12 +126,12 @@ class ConnectedHook(DbApiHook):
         for name in ("config", "_settings", "inspector", "dialect", "_default_schema"):
             self.__dict__.pop(name, None)
 
-    #: What Airflow's operators call the database where they know a hook to be of Postgres.
+    #: What Airflow's operators call the database if they know that the hook is for Postgres.
     database = schema
 
     @property  # type: ignore[misc] # nobody is to set it, and the setter of common-sql sets nothing
     def connection(self) -> Connection:  # type: ignore[override] # Airflow 3.1 has another class
-        """The Airflow connection, read anew each time: kept, it would show its password with the hook."""
+        """The Airflow connection, read anew each time: if kept, it would show its password with the hook."""
         return self.get_connection(self.get_conn_id()) if self._given is None else self._given.connection()
 
     @cached_property
@@ -158,7 +158,7 @@ class ConnectedHook(DbApiHook):
         return config
 
     def _configured(self, databricks: StoredConnection | None) -> LakebaseConfig:
-        row_factory(self._settings.cursor)  # an error of the connection is told before the network is asked
+        row_factory(self._settings.cursor)  # a connection's error is raised before any network call
         # It is in pg_stat_activity that somebody looks for the task that holds a lock.
         return self._settings.config(databricks, application_name=task_name())
 
@@ -197,7 +197,7 @@ class ConnectedHook(DbApiHook):
                 await amask(secret.reveal())
             self.__dict__["config"] = config
             client = shared_client(config, self._stored.shown_name)
-            # In a thread, for a token that is there is masked at once, and the loop has its part in that.
+            # In a thread, since a token that exists is masked at once, which needs the loop.
             await asyncio.to_thread(client.tokens.on_mint, mask_token)
             self._client = client
         return self.client
@@ -210,7 +210,7 @@ class ConnectedHook(DbApiHook):
             LakebaseError: No connection could be opened; the driver's error is its cause.
         """
         connection = self.client.pool.getconn()
-        # Not a reference that would keep it lent when the borrower drops it.
+        # Not a strong reference, which would keep it lent after the borrower drops it.
         self._lent = ref(connection)
         try:
             if self.fence_key is not None:
@@ -232,7 +232,7 @@ class ConnectedHook(DbApiHook):
         return None if lent is None or lent.closed else lent
 
     def backend_pids(self) -> list[int]:
-        """The server's process that serves this hook's latest connection; none when it is handed back."""
+        """The server process behind this hook's latest connection; None once it is returned."""
         lent = self._still_lent()
         return [] if lent is None else [lent.info.backend_pid]
 
@@ -259,26 +259,26 @@ class ConnectedHook(DbApiHook):
         """Cancel the statement that this hook's latest connection runs, if any; safe in a signal handler.
 
         Args:
-            timeout: Seconds to wait at most for the server to take the request; Airflow kills a task for good
-                5 seconds after it asked it to end.
+            timeout: Seconds to wait at most for the server to take the request; Airflow kills a task 5
+                seconds after asking it to end.
         """
         lent = self._still_lent()
-        # No lock is taken here: the statement that the signal interrupted may hold it. What has been handed
-        # back reaches nothing, and somebody else's statement is none of this hook's.
+        # No lock is taken here: the statement that the signal interrupted may hold it. A returned connection
+        # does nothing here, and other borrowers' statements must not be cancelled.
         if lent is not None:
             lent.cancel_safe(timeout=timeout)
 
     def get_db_log_messages(self, conn: Any) -> None:
-        """Log nothing: with `enable_log_db_messages`, notices are logged when they come."""
+        """Log nothing: with `enable_log_db_messages`, notices are logged as they arrive."""
 
     def _log_notice(self, notice: Diagnostic) -> None:
-        self.log.info("%s: %s", notice.severity, (notice.message_primary or "").strip())
+        self.log.info("%s: %s", notice.severity, redacted(notice.message_primary or "").strip())
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override] # common-sql annotates it not
         """Check every stage from the name to a write; what the "Test" button of the connection shows.
 
         Returns:
-            Whether all is well, and one line: the web interface would run the lines of a table together.
+            Whether all is well, and one line, because the web interface would join the lines of a table.
         """
         try:
             report = self.client.health()

@@ -9,9 +9,9 @@ from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config.environment import PRINCIPALS
 from lakebase_provider.core.errors import ConfigError
 
-#: What a connection says itself about the workspace, and so not together with another that says it.
+#: A connection's own settings for the workspace, which exclude another connection that has them.
 _OWN = ("workspace_host", "auth_type", *(name for principal in PRINCIPALS for name in principal))
-#: Ways of the Databricks provider to authenticate that need a cloud's or Kubernetes' own library.
+#: The Databricks provider's ways to authenticate that need a library of a cloud or of Kubernetes.
 _FOREIGN = (
     "use_azure_managed_identity",
     "use_default_azure_credential",
@@ -22,7 +22,7 @@ _FOREIGN = (
 
 
 def check_clash(found: Mapping[str, object], password: Secret | None, conn_id: str) -> None:
-    """Refuse a connection that names another for what it also says itself.
+    """Refuse a connection that refers to another one for settings that it also has itself.
 
     Args:
         found: Its settings.
@@ -37,8 +37,8 @@ def check_clash(found: Mapping[str, object], password: Secret | None, conn_id: s
         clash = "a password"
     if clash is not None:
         raise ConfigError(
-            f"'databricks_conn_id' is set, and {clash} too.",
-            remedy=f"Keep one: connection '{conn_id}' says who asks which workspace, or this one.",
+            f"Both 'databricks_conn_id' and {clash} are set.",
+            remedy=f"Keep one: either connection '{conn_id}' or this one provides workspace and credentials.",
         )
 
 
@@ -50,8 +50,8 @@ def workspace_credentials(connection: StoredConnection) -> dict[str, object]:
             principal's client id and secret, of Databricks or of Entra.
 
     Raises:
-        ConfigError: Its extra is no JSON object, it is of another type, has no host, or authenticates in a
-            way that is not offered here.
+        ConfigError: Its extra is not a JSON object, its type is different, it has no host, or it
+            authenticates in a way that is not supported here.
     """
     name = f"Connection '{connection.conn_id}', which 'databricks_conn_id' names,"
     if connection.conn_type != "databricks":
@@ -62,8 +62,9 @@ def workspace_credentials(connection: StoredConnection) -> dict[str, object]:
     foreign = next((key for key in _FOREIGN if extras.get(key)), None)
     if foreign is not None:
         raise ConfigError(
-            f"{name} authenticates by '{foreign}'.",
-            remedy="Drop 'databricks_conn_id' and set workspace_host and auth_type, such as azure-msi, here.",
+            f"{name} authenticates with '{foreign}'.",
+            remedy="Remove 'databricks_conn_id' and set workspace_host and auth_type, such as azure-msi, "
+            "here.",
         )
     host = connection.host or extras.get("host")
     if not host:
@@ -99,12 +100,12 @@ def _principal(name: str, connection: StoredConnection, extras: Mapping[str, obj
         )
     if login and login != "token":
         raise ConfigError(
-            f"{name} has a user's name and password, which workspaces take no more.",
+            f"{name} has a user's name and password, which workspaces no longer accept.",
             remedy="Set extra service_principal_oauth to true for a service principal, or login 'token'.",
         )
     return {"token": secret}
 
 
 def _is_true(value: object) -> bool:
-    # A URI's extras are text.
+    # Extras in a URI are text.
     return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "1"))

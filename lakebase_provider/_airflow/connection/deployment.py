@@ -1,9 +1,9 @@
-"""What a deployment says for all its connections: below the connection, above the defaults.
+"""A deployment's settings for all its connections; a connection takes precedence, defaults come last.
 
-It is the section ``[lakebase]`` of Airflow's configuration (``AIRFLOW__LAKEBASE__MAX_SIZE`` and so on), and
-below that the variables of :mod:`lakebase_provider.core` that begin with ``LAKEBASE_``. The variables that
-libpq and the Databricks SDK read stay without effect here: they say to what to connect and as whom, and
-may have been set for something else.
+They are the section ``[lakebase]`` of Airflow's configuration (``AIRFLOW__LAKEBASE__MAX_SIZE`` and so on),
+then the variables of :mod:`lakebase_provider.core` that begin with ``LAKEBASE_``. Variables that libpq and
+the Databricks SDK read have no effect here: they say what to connect to and as whom, and may have been set
+for something else.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _BY_VARIABLE = [
 
 @dataclass(frozen=True)
 class Said:
-    """A setting's value, and where the deployment says it."""
+    """A setting's value, and where the deployment sets it."""
 
     value: object
     where: str
 
 
 def deployment_settings() -> dict[str, Said]:
-    """The settings that the deployment says, by name; each has been looked at.
+    """The deployment's settings, by name, each validated.
 
     Raises:
-        ConfigError: One is malformed, unknown, or none that may be said for all connections.
+        ConfigError: One is malformed, unknown, or cannot be set for all connections.
     """
     found = {
         name: Said(value, " or ".join(setting(name).env))
@@ -47,7 +47,7 @@ def deployment_settings() -> dict[str, Said]:
     for name in sorted(_options()):
         where = f"{_PREFIX}{name.upper()} (or {name} in [{_SECTION}] of airflow.cfg)"
         _require_known(name, where)
-        # By Airflow, which knows what goes before what.
+        # Read through Airflow, which knows the precedence.
         value = conf.get(_SECTION, name, fallback=None)
         if value is not None and value.strip():
             found[name] = Said(value.strip(), where)
@@ -55,7 +55,7 @@ def deployment_settings() -> dict[str, Said]:
 
 
 def _options() -> set[str]:
-    # Not each setting in turn: a task that comes here has said nothing, mostly, and need not pay for that.
+    # Not setting by setting: mostly nothing is set, and a task should not pay for that.
     options = {name[len(_PREFIX) :].lower() for name in os.environ if name.startswith(_PREFIX)}
     return options | set(conf.options(_SECTION)) if conf.has_section(_SECTION) else options
 
@@ -65,13 +65,15 @@ def _require_known(name: str, where: str) -> None:
         return
     if any(row.name == name for row in settings()):
         raise ConfigError(
-            f"Setting '{name}' cannot be set for all connections, as {where} does.",
-            remedy="Put it into the connection.",
+            f"Setting '{name}' cannot be set for all connections, as in {where}.",
+            remedy="Put it in the connection.",
         )
     close = difflib.get_close_matches(name, _ROWS, n=1)
     raise ConfigError(
-        f"Unknown setting '{name}', which {where} sets for all connections.",
-        remedy=f"Did you mean '{close[0]}'?" if close else f"Settings for all are: {', '.join(_ROWS)}.",
+        f"Unknown setting '{name}', set for all connections in {where}.",
+        remedy=f"Did you mean '{close[0]}'?"
+        if close
+        else f"The settings for all connections are: {', '.join(_ROWS)}.",
     )
 
 
@@ -83,11 +85,11 @@ def _parsed(name: str, said: Said) -> Said:
 
 
 def told_where(error: ConfigError, said: dict[str, Said]) -> ConfigError:
-    """The error, with the place to correct where it is about a setting of the deployment's."""
+    """The error, with the place to correct if it is about one of the deployment's settings."""
     for name, one in said.items():
         if f"'{name}'" in error.message:
             return ConfigError(
-                f"{error.message} The deployment says so for all connections.",
+                f"{error.message} The deployment sets it for all connections.",
                 remedy=f"Correct {one.where}, or set '{name}' in the connection.",
             )
     return error

@@ -1,6 +1,6 @@
 """The connection's form for Airflow 3.1, which asks the hook's class for it.
 
-Since Airflow 3.2 the provider's description says it all; this is made of that description.
+Since Airflow 3.2 the provider's description is enough; this is generated from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BEHAVIOUR = {"hidden-fields": "hidden_fields", "relabeling": "relabeling", "pla
 
 
 def field_behaviour() -> dict[str, Any]:
-    """What becomes of the form's own fields: which are hidden, and by which names the others go."""
+    """Which of the form's own fields are hidden, and what the others are called."""
     described = _description()["ui-field-behaviour"]
     return {name: described[key] for key, name in _BEHAVIOUR.items()}
 
@@ -34,7 +34,7 @@ def _description() -> dict[str, Any]:
 
 
 def _widget(row: dict[str, Any]) -> Any:
-    # No dependency of this package: only a process that shows forms has it.
+    # Not a dependency of this package: only a process that shows forms has it.
     from wtforms import IntegerField, PasswordField, StringField  # type: ignore[import-untyped] # has none
     from wtforms.validators import Optional, any_of  # type: ignore[import-untyped] # has none
 
@@ -48,5 +48,5 @@ def _widget(row: dict[str, Any]) -> Any:
         make = PasswordField
     elif kind == "integer":
         make = IntegerField
-    # Airflow's forms know no fractions; a text that is a number is taken for one.
+    # Airflow's forms have no fractions; text that is a number is accepted as one.
     return make(row["label"], validators=validators, description=row["description"])

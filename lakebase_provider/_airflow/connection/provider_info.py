@@ -1,4 +1,4 @@
-"""What Airflow is told of this provider: its modules, its connection form, its section of the configuration.
+"""What Airflow learns about this provider: its modules, connection form and section of the configuration.
 
 Airflow asks at every start, so nothing but the standard library and the table of settings is imported.
 """
@@ -15,23 +15,23 @@ _INTEGRATION = "Databricks Lakebase"
 #: Settings that the connection form's own columns carry; the other settings are its extra fields.
 _COLUMNS = ("host", "port", "database", "user", "password")
 
-#: Fields of the form that are no settings of the core, as Airflow alone knows what they speak of.
+#: Fields of the form that are not settings of the core, since they concern only Airflow.
 _OF_AIRFLOW = {
     "databricks_conn_id": {
         "label": "Databricks connection",
-        "description": "Id of a connection of type databricks whose workspace and credentials are used.",
+        "description": "Id of a databricks connection whose workspace and credentials are used.",
         "schema": {"type": ["string", "null"]},
     },
     "cursor": {
         "label": "Rows",
-        "description": "dictcursor for dicts, namedtuplecursor for named tuples; tuples when left out.",
+        "description": "dictcursor for dicts, namedtuplecursor for named tuples; tuples if left out.",
         "schema": {"type": ["string", "null"], "enum": ["dictcursor", "namedtuplecursor"]},
     },
 }
 
 
 def get_provider_info() -> dict[str, Any]:
-    """What Airflow needs to know of this provider, its connection form included.
+    """What Airflow needs to know about this provider, including its connection form.
 
     The form's extra fields and the options of ``[lakebase]`` are generated from the table of settings, so
     that a setting is added in one place.
@@ -101,7 +101,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "lakebase": {
-                "description": "Settings for all connections of type lakebase; a connection's own go first.",
+                "description": "Settings for all connections of type lakebase; a connection's own settings "
+                "take precedence.",
                 "options": {
                     row.name: {
                         "description": row.description,

@@ -11,32 +11,33 @@ from lakebase_provider._airflow.connection.deployment import deployment_settings
 from lakebase_provider._airflow.connection.stored_connection import StoredConnection, with_secrets_hidden
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
-from lakebase_provider.core.config.environment import require_same_host
+from lakebase_provider.core.config.environment import read_environment, require_same_host
+from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, secrets_used
 from lakebase_provider.core.errors import ConfigError
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
 _COLUMNS = {"host": "host", "port": "port", "schema": "database", "login": "user"}
 _SECRETS = tuple(row.name for row in settings() if row.kind == "secret")
 _NAME = setting("application_name").default
-#: What the form once stored of a connection of which nobody had touched these fields.
+#: What the form once stored for a connection whose fields nobody had edited.
 _UNTOUCHED = {
     row.name: row.default
     for row in settings()
     if row.default is not None and row.name not in _COLUMNS.values()
 }
-#: Postgres cuts names off after this many characters of ASCII.
+#: Postgres truncates names after this many ASCII characters.
 _NAME_BYTES = 63
-#: As many as a date with a time of day takes.
+#: As many as a date with a time needs.
 _RUN_BYTES = 19
 #: Settings that say how to authenticate at the workspace without a client secret.
 _OTHER_CREDENTIALS = ("token", "profile", "auth_type", "azure_client_secret")
 
 
 class ConnectionSettings:
-    """What a connection and the hook's arguments say together, before it is known to be right.
+    """What a connection and the hook's arguments say together, not validated yet.
 
-    An override goes before an extra, and an extra before a column of the form. A blank field is not set. What
-    is not set is as the deployment says (:mod:`.deployment`), or else the default.
+    An override takes precedence over an extra, and an extra over a column of the form. A blank field is not
+    set. What is not set has the deployment's value (:mod:`.deployment`), or else the default.
 
     Args:
         connection: The connection; its password is the service principal's client secret, or with
@@ -44,12 +45,12 @@ class ConnectionSettings:
         overrides: Settings by name, ``cursor`` and ``databricks_conn_id`` among them.
 
     Raises:
-        ConfigError: The extra is no JSON object; or a host is overridden alone, to which the connection's
-            secret would go.
+        ConfigError: The extra is not a JSON object; or only the host is overridden, which would get the
+            connection's secret.
 
     Attributes:
-        cursor: What rows are: the name of a cursor, or None for tuples.
-        databricks_conn_id: The connection that says what the workspace and its credentials are, or None.
+        cursor: The form of rows: the name of a cursor, or None for tuples.
+        databricks_conn_id: The connection that provides the workspace and its credentials, or None.
     """
 
     def __init__(self, connection: StoredConnection, overrides: Mapping[str, object]) -> None:
@@ -58,10 +59,12 @@ class ConnectionSettings:
         with _naming(connection):
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
             extras = connection.require_extras()
-            stored = {**_set(columns), **_set(extras)}
-            self._found = {**stored, **_set(overrides)}
+            self._stored = {**_set(columns), **_set(extras)}
+            self._found = {**self._stored, **_set(overrides)}
             self._drop_untouched(extras, overrides)
-            require_same_host(_with_password(stored, connection.password), overrides)
+            whole = _with_password(self._stored, connection.password)
+            # An operator of common-sql gives the hook all that its connection holds once more, secrets too.
+            require_same_host(whole, {k: v for k, v in overrides.items() if v != whole.get(k)})
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
@@ -72,7 +75,7 @@ class ConnectionSettings:
 
         Args:
             databricks: The connection of that id, if one is named.
-            application_name: What ``pg_stat_activity`` shows where the connection says nothing of its own.
+            application_name: What ``pg_stat_activity`` shows unless the connection sets its own.
 
         Raises:
             ConfigError: A setting is unknown, missing, malformed or contradicts another; the message names
@@ -86,23 +89,54 @@ class ConnectionSettings:
             _add_password(found, self._connection.password)
             if found.get("application_name", _NAME) == _NAME:
                 found.pop("application_name", None)
-            said = {name: one for name, one in deployment_settings().items() if name not in found}
+            deployment = deployment_settings()
+            said = {name: one for name, one in deployment.items() if name not in found}
             found.update({name: one.value for name, one in said.items()})
             if application_name is not None:
                 found.setdefault("application_name", application_name)
             try:
-                return LakebaseConfig.from_mapping(found)
+                config = LakebaseConfig.from_mapping(found)
             except ConfigError as error:
                 raise told_where(error, said) from None
+            self._require_trusted_place(found, {name: one.value for name, one in deployment.items()})
+            return config
+
+    def _require_trusted_place(self, found: Mapping[str, object], deployment: Mapping[str, object]) -> None:
+        """Refuse what leads a secret, or the token that it mints, elsewhere than those say who gave it."""
+        used = [name for name in secrets_used(found) if name in found]
+        # Whether the column is a password or a client secret an argument may say.
+        stored = _with_password({**self._stored, "auth": found.get("auth")}, self._connection.password)
+        if used and all(name in self._found and self._found[name] != stored.get(name) for name in used):
+            # Whoever gives the hook a secret says to where it goes.
+            return
+        own = next((name for name in used if name in stored), None)
+        if own is not None:
+            name = led_elsewhere(found, {**deployment, **self._stored})
+            if name is not None:
+                raise ConfigError(
+                    f"Setting '{name}' is overridden, and '{own}' belongs to what the connection says.",
+                    remedy=f"Override '{own}' too, or set '{name}' in the connection or in another one.",
+                )
+            return
+        environment = read_environment(map(setting, DATABASE_PLACE), None)
+        # A connection that names a Databricks one beside which no server is named: the workspace says which.
+        names = DATABASE_PLACE if self.databricks_conn_id is None or "host" in found else ("sslmode",)
+        name = led_elsewhere(found, deployment, environment, names=names)
+        if name is not None:
+            raise ConfigError(
+                f"Setting '{name}' is set, and the secret that logs in there is not the connection's own.",
+                remedy=f"Drop '{name}', or put a secret beside it; or set {setting(name).env[0]} to the same "
+                "in the environment of Airflow's processes.",
+            )
 
     def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         """Forget the defaults that the form stored with every connection until it left its fields empty.
 
-        They are all there then, which nobody does by hand, and none of them tells what somebody wanted.
+        Then all of them are there, which nobody does by hand, and none of them is a choice.
         """
         if not all(name in _set(extras) for name in _UNTOUCHED):
             return
-        # common-sql's own operators give the hook all extras once more, as arguments.
+        # common-sql's own operators also pass all extras to the hook as arguments.
         merged = extras.keys() <= overrides.keys()
         for name, default in _UNTOUCHED.items():
             repeated = merged and overrides[name] == extras[name]
@@ -128,11 +162,11 @@ def _naming(connection: StoredConnection) -> Iterator[None]:
 
 
 def task_name() -> str | None:
-    """Dag, task and run, as far as they fit; in pg_stat_activity somebody reads it."""
+    """Dag, task and run, as far as they fit, for a person who reads pg_stat_activity."""
     dag, task, run = (os.environ.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "TASK_ID", "DAG_RUN_ID"))
     if not dag or not task:
         return None
-    # Of scheduled__2026-01-01T00:00:00+00:00 the moment, which tells runs apart.
+    # The time in scheduled__2026-01-01T00:00:00+00:00, which distinguishes runs.
     tail = f"@{(run.partition('__')[2] or run)[:_RUN_BYTES]}" if run else ""
     return f"{dag}.{task}"[: _NAME_BYTES - len(tail)] + tail
 
@@ -156,7 +190,7 @@ def _is_default(value: object, default: object) -> bool:
 
 
 def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:
-    """With the column that holds a native password, or else a client secret."""
+    """Adds the column that holds a native password or else a client secret."""
     name = "password" if found.get("auth", "oauth") == "password" else "client_secret"
     return {**found, **({} if password is None else {name: password})}
 

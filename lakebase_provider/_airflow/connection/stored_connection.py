@@ -1,4 +1,4 @@
-"""An Airflow connection as it is stored, its secrets opaque: what may stand in the frames of an error.
+"""An Airflow connection as stored, with secrets opaque, so that an error's frames may hold it.
 
 Airflow's own ``Connection`` shows its password in its ``repr``, and so does every tool that shows the
 variables of a traceback. It is read here, once, by functions that raise nothing.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FIELDS = ("conn_id", "conn_type", "host", "port", "schema", "login", "password", "extra")
 _SETTINGS = {row.name: row for row in settings()}
-#: Extras that are no settings of the core, and no secrets either.
+#: Extras that are neither settings of the core nor secrets.
 _PLAIN_EXTRAS = {"cursor", "databricks_conn_id", "host", "service_principal_oauth"}
 
 
@@ -31,7 +31,7 @@ class StoredConnection:
 
     Attributes:
         extras: The extra's fields; empty if there is none, or if it is malformed.
-        malformed: Why the extra is none, and what to do; None if it is one.
+        malformed: Why the extra is malformed, and what to do; None if it is not.
     """
 
     conn_id: str
@@ -63,14 +63,14 @@ class StoredConnection:
 
     @property
     def shown_name(self) -> str | None:
-        """What errors call it; None for one without an id."""
+        """What errors call it; None if it has no id."""
         return None if self.conn_id == "None" else f"Airflow connection '{self.conn_id}'"
 
     def require_extras(self) -> Mapping[str, object]:
         """The extra's fields.
 
         Raises:
-            ConfigError: The extra is no JSON object.
+            ConfigError: The extra is not a JSON object.
         """
         if self.malformed is not None:
             raise ConfigError(self.malformed[0], remedy=self.malformed[1])
@@ -79,7 +79,7 @@ class StoredConnection:
 
 @dataclass(frozen=True)
 class GivenConnection:
-    """An Airflow connection that somebody gave as an object, kept without showing itself."""
+    """An Airflow connection given as an object, kept without showing itself."""
 
     kind: type[Connection]
     fields: Secret
@@ -91,12 +91,12 @@ class GivenConnection:
         return cls(type(connection), Secret(json.dumps(fields)))
 
     def connection(self) -> Connection:
-        """A connection like the one that was given."""
+        """A connection equal to the given one."""
         return self.kind(**json.loads(self.fields.reveal()))
 
 
 def with_secrets_hidden(values: Mapping[str, object]) -> dict[str, object]:
-    """A copy to be kept where it may be shown: opaque is a secret, and what has a name that nobody knows."""
+    """A copy that may be shown: secrets are opaque, and so are values with unknown names."""
     return {str(name): _hidden(str(name), value) for name, value in values.items()}
 
 

@@ -1,1 +1,1 @@
-"""Rows on their way between Python and a table."""
+"""Rows between Python and a table."""

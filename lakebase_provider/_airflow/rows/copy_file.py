@@ -22,30 +22,30 @@ _STREAM = re.compile(r"\b(?P<direction>from\s+stdin|to\s+stdout)\b", re.IGNORECA
 def copy_between(
     cursor: psycopg.Cursor[tuple[object, ...]], sql: str, filename: str | os.PathLike[str]
 ) -> int:
-    """Run a COPY with a file at this end.
+    """Run a COPY with a local file.
 
     Args:
-        cursor: Of the connection to run it on.
+        cursor: A cursor of the connection to run it on.
         sql: A COPY with FROM STDIN, which reads the file, or with TO STDOUT, which writes it: all of it, or
             nothing if the COPY fails.
-        filename: The file, of this machine.
+        filename: The local file.
 
     Returns:
         The number of rows.
 
     Raises:
-        ConfigError: The statement has neither, or both; or it is no file of this machine.
+        ConfigError: The statement has neither or both; or it is not a local file.
         FileNotFoundError: There is no file to read. The server was not asked.
     """
     found = {match["direction"].split()[0].lower() for match in _STREAM.finditer(without_quotes(sql))}
     if len(found) != 1:
         raise ConfigError(
-            "The statement is no COPY with either FROM STDIN or TO STDOUT.",
-            remedy="Write COPY … FROM STDIN to load the file, COPY … TO STDOUT to write it.",
+            "The statement is not a COPY with FROM STDIN or TO STDOUT.",
+            remedy="Use COPY … FROM STDIN to load the file, or COPY … TO STDOUT to write it.",
         )
     path = locate(filename, "filename").local
     if path is None:
-        raise ConfigError("filename is no file of this machine.", remedy="Give a local path.")
+        raise ConfigError("filename is not a local file.", remedy="Give a local path.")
     if found == {"from"}:
         _load(cursor, sql, path)
     else:
@@ -60,7 +60,7 @@ def _load(cursor: psycopg.Cursor[tuple[object, ...]], sql: str, path: Path) -> N
 
 
 def _dump(cursor: psycopg.Cursor[tuple[object, ...]], sql: str, path: Path) -> None:
-    # Beside the target, so that it takes the target's place in one step: nobody sees half of it.
+    # Next to the target, so that it replaces the target atomically: nobody sees half of it.
     target = NewFile(path, "filename")
     try:
         with cursor.copy(sql) as copy:

@@ -1,4 +1,4 @@
-"""Rows as data frames: what a cursor holds becomes one of pandas, whole or in chunks.
+"""Rows as data frames: turns a cursor's result into a pandas frame, whole or in chunks.
 
 Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True`` makes floats).
 """
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 Cursor = HookCursor | HookServerCursor
 
-#: What the server says when a statement cannot be read by a cursor of its own; nothing has run then.
+#: What the server says if a statement cannot be read through a server-side cursor; nothing has run then.
 _NO_CURSOR = (errors.SyntaxError, errors.FeatureNotSupported, errors.InvalidCursorDefinition)
 
 
 def executed(
     connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None
 ) -> HookCursor:
-    """A cursor that holds the result, the last statement's of several.
+    """A cursor that holds the result, the last one if there are several statements.
 
     Args:
         connection: The connection to run them on.
@@ -46,10 +46,10 @@ def executed(
 
 
 def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None) -> Cursor:
-    """As :func:`executed`, with the rows left on the server until they are fetched, where it can.
+    """Like :func:`executed`, with the rows left on the server until they are fetched, if possible.
 
-    It can for one query. The rows of several statements, of ``INSERT … RETURNING`` and the like are held in
-    memory.
+    It is possible for a single query. The rows of several statements, ``INSERT … RETURNING`` and the like are
+    held in memory.
     """
     statements = [sql] if isinstance(sql, str) else sql
     if len(statements) > 1:
@@ -64,7 +64,7 @@ def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: 
 
 
 class _Ready:
-    """What pandas takes for a connection, with one cursor that has its result already."""
+    """A connection for pandas, with a single cursor that already has its result."""
 
     def __init__(self, connection: LakebaseConnection, cursor: Cursor) -> None:
         self._connection = connection
@@ -74,7 +74,7 @@ class _Ready:
         return self
 
     def execute(self, *_statement: object) -> None:
-        """It ran before, by the hook's own rules for placeholders."""
+        """It has run already, under the hook's rules for placeholders."""
 
     def fetchall(self) -> Any:
         return self._fetched(self._cursor.fetchall)
@@ -105,7 +105,7 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
         options: Those of ``pandas.read_sql``.
 
     Raises:
-        LoadError: A column, which it names, holds a value that Python has none for, such as infinity.
+        LoadError: A column, which it names, holds a value that Python cannot represent, such as infinity.
     """
     import warnings
 
@@ -113,14 +113,14 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
 
     options.setdefault("coerce_float", False)
     with warnings.catch_warnings():
-        # pandas reads from any DB-API connection and warns that it has tested SQLAlchemy's alone.
+        # pandas reads from any DB-API connection, and warns that it has tested only SQLAlchemy's.
         warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
         ready: Any = _Ready(connection, cursor)
         return pandas_sql.read_sql("", con=ready, **options)
 
 
 def _of_a_column(cursor: Cursor) -> LoadError | None:
-    """Why what the cursor got last cannot be read, found by reading it column by column."""
+    """Why the rows that the cursor fetched last cannot be read, found by reading them column by column."""
     result = cursor.pgresult
     if result is None:
         return None
@@ -138,7 +138,7 @@ def _of_a_column(cursor: Cursor) -> LoadError | None:
 
 
 def unreadable(name: str, kind: str, *, has_months: bool) -> LoadError:
-    """The error of a column that holds a value for which Python has none.
+    """The error of a column that holds a value that Python cannot represent.
 
     Args:
         name: The column's name.
@@ -146,12 +146,12 @@ def unreadable(name: str, kind: str, *, has_months: bool) -> LoadError:
         has_months: Whether it is an interval of months.
     """
     what = (
-        f"a value of type {kind} that Python has no value for, such as infinity, 24:00 or what is beyond "
-        "the years 1 to 9999"
+        f"a value of type {kind} that Python cannot represent, such as infinity, 24:00 or a year outside 1 "
+        "to 9999"
     )
     return LoadError(
         f"Column {name!r} holds {NO_FIXED_LENGTH if has_months else what}.",
-        remedy="Cast the column in the query, to text or to what has a value.",
+        remedy="Cast the column in the query, to text or to values that Python has.",
     )
 
 
@@ -162,9 +162,9 @@ def kind_of(column: psycopg.Column) -> tuple[str, bool]:
 
 
 def as_pandas_takes_them(connection: LakebaseConnection) -> None:
-    """Let the connection refuse months, which would become 30 days.
+    """Make the connection refuse months, which would become 30 days.
 
     Args:
-        connection: Borrowed for this read alone.
+        connection: Borrowed only for this read.
     """
     connection.adapters.register_loader("interval", ExactIntervalLoader)

@@ -1,8 +1,8 @@
-"""Rows from Python into a table, batch by batch: many of them by COPY, few of them as statements.
+"""Rows from Python into a table, batch by batch: large batches with COPY, small ones as statements.
 
-COPY writes what INSERT would write, or is not used: the table has nothing that only INSERT runs (rules, row
-security, triggers of a statement), the session reads times as COPY does, in UTC, and all values are of plain
-types. A value that COPY cannot take as it is, which INSERT may round or cast, leaves its batch to INSERT.
+COPY is used only if it writes what INSERT would: the table has nothing that only INSERT runs (rules, row
+security, statement triggers), the session reads times as COPY does, in UTC, and all values have plain types.
+If COPY cannot take a value unchanged, which INSERT may round or cast, INSERT writes its batch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -29,6 +26,7 @@ from lakebase_provider.core.bulk.load.copy_in import bad_row, copy_in
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.sources.seen import read_once
 from lakebase_provider.core.bulk.types import json_text
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, JSONS, PYTHON_TYPES
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table, require_width
@@ -41,32 +39,20 @@ if TYPE_CHECKING:
     from lakebase_provider._airflow.statements.dialect import LakebaseDialect
     from lakebase_provider.core.connect.connection import LakebaseConnection
 
-#: Rows that are held at most, however many belong to one transaction: as statements, and by COPY.
+#: Maximum number of rows held, however many belong to one transaction: as statements, and with COPY.
 _BATCH = 1000
 _BIG_BATCH = 10_000
-#: Rows from which COPY is faster: a few more round trips, and for a replacement a temporary table.
+#: Number of rows from which COPY is faster: it takes a few more round trips, and to replace rows a temporary
+#: table.
 _COPY_FROM = 700
 _STAGE_FROM = 2000
-_JSON = ("json", "jsonb")
 _NULL = frozenset({type(None)})
-#: Types of values that COPY knows; of a subclass psycopg may know another form.
-_PLAIN = _NULL | {int, float, str, bool, Decimal, datetime, date, time, timedelta, bytes, UUID, dict, list}
-#: Of those, the ones that INSERT writes as COPY does, by the column's type; text alone for other types. What
-#: COPY refuses, INSERT decides. COPY would take a few that INSERT refuses, and digits of a float that the
-#: cast to numeric leaves out; json keeps its text, whose blanks differ.
-_ALIKE: dict[str, frozenset[type]] = {
-    **dict.fromkeys(("int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar"), _PLAIN),
-    **dict.fromkeys(("bool", "date", "timestamp", "timestamptz", "bytea", "uuid"), _PLAIN),
-    "jsonb": frozenset({str, dict, list}),
-    "numeric": frozenset({int, Decimal, str}),
-    "time": frozenset({time}),
-    "timetz": frozenset({time}),
-    "interval": frozenset({timedelta, str}),
-}
-#: Names of the zone in which COPY reads times that have none.
+#: Types of values that COPY supports; psycopg may write a subclass differently.
+_PLAIN = _NULL | PYTHON_TYPES
+#: Names of the zone in which COPY reads times without a zone.
 _UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 
-# Of triggers, those that fire once for each statement: 1 is a row's, 4 is INSERT's.
+# Triggers that fire once per statement: 1 is a row's, 4 is INSERT's.
 _ONLY_INSERT_RUNS = """
 SELECT c.relkind NOT IN ('r', 'p') OR c.relhasrules OR c.relrowsecurity
     OR EXISTS (SELECT FROM pg_catalog.pg_trigger t
@@ -80,12 +66,12 @@ Row = Sequence[Any]
 def batches(
     rows: Iterable[Row], commit_every: int, size: Callable[[], int]
 ) -> Iterator[tuple[list[Row], bool]]:
-    """Rows in lists, each with whether a transaction ends after it.
+    """Rows in lists, each with a flag whether a transaction ends after it.
 
     Args:
-        rows: The rows, consumed as they are needed.
-        commit_every: Rows of one transaction; 0 for all in one.
-        size: Tells how many rows a list may hold, each time anew.
+        rows: The rows, consumed as needed.
+        commit_every: Rows per transaction; 0 for all in one.
+        size: Called for each list; returns how many rows it may hold.
     """
     rows = iter(rows)
     left = commit_every
@@ -103,17 +89,17 @@ def batches(
 
 
 class RowWriter:
-    """Runs a statement with the values of each row, as the columns' types want them, or its like by COPY.
+    """Runs a statement with each row's values in the form that the column types need, or an equivalent COPY.
 
-    A mapping becomes JSON. A list becomes an array, or JSON where its column is ``json`` or ``jsonb``. All
-    else psycopg knows.
+    A mapping becomes JSON. A list becomes an array, or JSON if its column is ``json`` or ``jsonb``. psycopg
+    handles everything else.
 
     Args:
         connection: The connection to write on.
         table: Name of the table.
-        columns: Names of the columns of each row, as the catalog has them; all of the table's if empty.
-        statement: The statement for rows of that many values.
-        commit_every: Rows of one transaction, and so of one batch at most; 0 for any number.
+        columns: Names of the columns of each row, as in the catalog; all of the table's if empty.
+        statement: Returns the statement for rows with that many values.
+        commit_every: Rows per transaction, and so at most per batch; 0 for any number.
     """
 
     def __init__(
@@ -138,7 +124,7 @@ class RowWriter:
         self.refusal: LakebaseError | None = None
 
     def batch_size(self) -> int:
-        """How many rows are best written at once."""
+        """How many rows to write at once."""
         return _BIG_BATCH if self._copies else _BATCH
 
     def write(self, rows: list[Row]) -> None:
@@ -146,9 +132,9 @@ class RowWriter:
 
         Raises:
             ColumnMismatchError: One has more values than a table can have columns.
-            BadRowError: One of them is no row, has more or fewer values than there are columns or than the
-                first one has, or a value that cannot be sent.
-            psycopg.Error: The server refused one; the transaction is lost.
+            BadRowError: One of them is not a row, has more or fewer values than there are columns or than the
+                first one has, or has a value that cannot be sent.
+            psycopg.Error: The server refused one; the transaction has failed.
         """
         self.refusal = None
         rows = as_rows(rows, self._begun)
@@ -165,7 +151,7 @@ class RowWriter:
             with plain_cursor(self._connection) as cursor:
                 cursor.executemany(self._statement(len(rows[0])), adapted)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            # Of a value that has no form; the server's own errors and psycopg's are none of these.
+            # Raised for a value that has no form; the server's errors and psycopg's are not among these.
             bad = self._bad_value(adapted)
             if bad is None:
                 raise
@@ -190,11 +176,11 @@ class RowWriter:
             return self._columns[place]
         try:
             return self._read().columns[place].name
-        except (psycopg.Error, LakebaseError, IndexError):  # such as in a transaction that is lost
+        except (psycopg.Error, LakebaseError, IndexError):  # such as in a failed transaction
             return None
 
     def _around_values(self, width: int) -> tuple[str, str, str]:
-        """The statement before its values, they, and what follows: where rows replace others, how."""
+        """The statement before its values, the values, and what follows, such as how rows replace others."""
         before, values, after = self._statement(width).partition(f"VALUES ({','.join(['%s'] * width)})")
         return before, values, after.strip()
 
@@ -229,7 +215,7 @@ class RowWriter:
         )
 
     def _copied(self, rows: list[Row]) -> bool:
-        """Whether COPY wrote the rows; nothing of them is written where it did not."""
+        """Whether COPY wrote the rows; if not, none of them are written."""
         width = len(rows[0])
         before, values, after = self._around_values(width)
         if not values or (after and len(rows) < _STAGE_FROM):
@@ -246,11 +232,11 @@ class RowWriter:
                         columns=[column.name for column in self._targets(width)],
                     )
         except (psycopg.DataError, psycopg.errors.CardinalityViolation):
-            # What the server's INSERT makes of it is the answer; as of one row that comes twice.
+            # INSERT's result on the server is the answer, such as for a row that occurs twice.
             return False
         except LakebaseError as error:
             if isinstance(error, psycopg.Error):
-                # The server's own: it ended the statement or the session.
+                # The server itself ended the statement or the session.
                 raise
             self.refusal = error
             self._copies = False
@@ -262,7 +248,7 @@ class RowWriter:
         stage = TableName(f"lakebase_rows_{secrets.token_hex(6)}", "pg_temp")
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         cursor = plain_cursor(self._connection)
-        # Of the table's types, and without its constraints: they are checked when rows reach the table.
+        # With the table's types but without its constraints, which are checked when rows reach the table.
         cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
                 sql.Identifier(stage.table), columns, table.name.sql()
@@ -270,13 +256,13 @@ class RowWriter:
         )
         copy_in(self._connection, rows, table, into=stage, columns=names)
         select = sql.SQL("SELECT {} FROM {}").format(columns, stage.sql()).as_string(self._connection)
-        # With parameters, though there are none: names in the statement have their percent signs doubled.
+        # With (empty) parameters, since percent signs in names in the statement are doubled.
         cursor.execute(f"{before}{select.replace('%', '%%')} {after}".encode(), ())
         cursor.execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """What is done within is undone on an error, and the transaction goes on; or is one of its own."""
+        """Undo the block's work on an error and keep the transaction; outside one, the block is one."""
         connection = self._connection
         if connection.autocommit:
             with connection.transaction():
@@ -311,7 +297,7 @@ class RowWriter:
     def _adapted(self, row: Row) -> Row:
         if not any(isinstance(value, (list, dict)) for value in row):
             return row
-        # The catalog is asked for lists alone: a mapping is JSON whatever its column is.
+        # The catalog is needed only for lists: a mapping is JSON whatever its column is.
         lists = any(isinstance(value, list) for value in row)
         wanted = self._json_columns(len(row)) if lists else [False] * len(row)
         return [
@@ -331,27 +317,26 @@ class RowWriter:
 
 def _is_json(table: Table, name: str) -> bool:
     column = table.column(name)
-    return column is not None and column.base_name in _JSON
+    return column is not None and column.base_name in JSONS
 
 
 def _alike(column: Column) -> frozenset[type]:
-    """The types of values that COPY and INSERT write alike into a column, beside NULL."""
+    """The types of values that COPY and INSERT write identically into a column, besides NULL."""
     name = column.base_name
-    return (
-        _ALIKE.get(name.removeprefix("_"), frozenset({str})) | _NULL | ({list} if name[:1] == "_" else set())
-    )
+    kind = BY_NAME.get(name.removeprefix("_"))
+    return frozenset((kind.alike if kind else {str}) | _NULL | ({list} if name[:1] == "_" else set()))
 
 
 def _is_flat(column: Column, rows: list[Row], place: int) -> bool:
-    """Whether a column's lists are JSON, or arrays of one dimension of values that are written alike."""
-    if column.base_name in _JSON:
+    """Whether a column's lists are JSON, or one-dimensional arrays of values that are written identically."""
+    if column.base_name in JSONS:
         return True
     lists = (row[place] for row in rows if type(row[place]) is list)
     return set(map(type, chain.from_iterable(lists))) <= _alike(column) - {list}
 
 
 def _dumped(value: Any) -> str | bytes:
-    """JSON as psycopg writes it, or as a load does where Python's own json knows no form."""
+    """JSON as psycopg writes it, or as a load does if Python's json has no form."""
     try:
         return json.dumps(value)
     except TypeError:
@@ -360,9 +345,10 @@ def _dumped(value: Any) -> str | bytes:
 
 def _reason(value: Any, error: Exception) -> BadValueError:
     if isinstance(value, Json):
-        return BadValueError("in which something has no form in JSON", kind=type(value.obj).__name__)
+        return BadValueError("in which a value has no JSON form", kind=type(value.obj).__name__)
     text = isinstance(error, UnicodeError)
-    reason = "text that is no Unicode, such as half of a surrogate pair" if text else "which cannot be sent"
+    invalid = "text that is not valid Unicode, such as half of a surrogate pair"
+    reason = invalid if text else "which cannot be sent"
     return BadValueError(reason, kind=type(value).__name__)
 
 
@@ -370,7 +356,7 @@ def check_commit_every(commit_every: object) -> int:
     """The number of rows of a transaction.
 
     Raises:
-        ConfigError: It is no whole number of 0 or more.
+        ConfigError: It is not a whole number of at least 0.
     """
     if isinstance(commit_every, bool) or not isinstance(commit_every, int) or commit_every < 0:
         raise ConfigError(
@@ -397,7 +383,7 @@ def insert_rows(
     items, reading = read_once(rows)
     with closing(reading):
         fields, items = named(items, fields, dialect.unquoted)
-        # Before a connection is borrowed: what the catalog has to say needs no second one then.
+        # Before a connection is borrowed, so that the catalog needs no second one.
         if replace and not options.get("replace_index"):
             options["replace_index"] = dialect.get_primary_keys(table)
         if not fields and replace:
@@ -434,7 +420,7 @@ def _insert(
         for batch, ends in batches(rows, commit_every, writer.batch_size):
             try:
                 writer.write(batch)
-            except Exception:  # whichever it is, it is raised again, when the log says how far it went
+            except Exception:  # whatever it is, it is raised again after the log says how far it got
                 hook.log.error("Failed after %s rows were loaded into %s: %s", done, table, text)
                 if writer.refusal is not None:
                     hook.log.error("Counted from there: %s", writer.refusal)

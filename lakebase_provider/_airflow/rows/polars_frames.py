@@ -1,8 +1,8 @@
-"""Rows as Polars frames: a column has the type that the server's has, or a typed error names it.
+"""Rows as Polars frames: a column has the server's type, or a typed error names it.
 
 Exactness: ``numeric`` arrives as ``Decimal`` of the column's precision and scale; without declared ones, of
-38 digits with as many behind the point as the values have. What Polars has no type for (json, uuid, inet,
-ranges, enums, …) is the text that Postgres writes for it, and a list of such texts for an array.
+38 digits with as many after the point as the values have. Types that Polars does not have (json, uuid, inet,
+ranges, enums, …) are Postgres' text, and arrays of them lists of texts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import psycopg
 from psycopg.types.string import TextLoader
 
 from lakebase_provider._airflow.rows.frames import Cursor, kind_of, unreadable
-from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
+from lakebase_provider._airflow.statements.loaders import replace_unreadable
 from lakebase_provider.core.bulk.read.to_frames import require_distinct_names
 from lakebase_provider.core.bulk.types.decimals import digits_of
 from lakebase_provider.core.bulk.types.intervals import ExactIntervalLoader, has_months
+from lakebase_provider.core.bulk.types.postgres_types import KINDS, TEMPORAL
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.connect.connection import LakebaseConnection
 
-#: Digits that Polars' decimals have at most.
+#: Maximum number of digits of Polars' decimals.
 _DIGITS = 38
-#: Digits behind the point that later chunks may have, if the first has fewer: what avg() and division give
-#: for values between 0.0001 and 1, and more than they give for larger ones.
+#: Digits after the point that later chunks may have, if the first has fewer: as many as avg() and division
+#: give for values between 0.0001 and 1, and more than for larger ones.
 _LEAST_SCALE_OF_CHUNKS = 20
-_REMEDY = "Cast the column in the query, to text or to another type, or name a type in schema_overrides."
+_REMEDY = "Cast the column in the query, to text or another type, or set a type in schema_overrides."
 
 
 def as_polars_takes_them(connection: LakebaseConnection) -> None:
-    """Let the connection hand out as text what Polars has no type for.
+    """Make the connection return as text the types that Polars does not have.
 
     Args:
-        connection: Borrowed for this read alone.
+        connection: Borrowed only for this read.
     """
-    native = {"numeric", *_plain_types()}
+    native = {"numeric", *(kind.name for kind in KINDS if kind.polars)}
     for info in connection.adapters.types:
         if info.name not in native:
             connection.adapters.register_loader(info.oid, TextLoader)
@@ -49,7 +50,7 @@ def as_polars_takes_them(connection: LakebaseConnection) -> None:
 
 
 class _Unreadable:
-    """In the place of a value until its column is known: why the value is refused, and not the value."""
+    """Stands for a value until its column is known: why the value is refused, but not the value."""
 
     def __init__(self, text: str) -> None:
         self.has_months = has_months(text.encode())
@@ -65,8 +66,8 @@ def to_polars(
 
     Args:
         cursor: It holds the result.
-        schema_overrides: Types by column, in place of the server's.
-        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+        schema_overrides: Types by column, instead of the server's.
+        infer_schema_length: Accepted, as by ``polars.read_database``, but nothing is inferred.
 
     Raises:
         LoadError: Two columns have one name, or a value does not fit its column's Polars type.
@@ -81,43 +82,43 @@ def to_polars_by_chunks(
     schema_overrides: Mapping[str, Any] | None = None,
     infer_schema_length: int | None = None,
 ) -> Iterator[polars.DataFrame]:
-    """The result as frames of at most `chunksize` rows, all of the same column types; of no rows one frame.
+    """The result as frames of at most `chunksize` rows with the same column types; at least one frame.
 
-    What the server does not declare, the first chunk decides: an array has the dimensions of its values, a
-    numeric the digits behind the point that they need, and at least 20.
+    The first chunk decides what the server does not declare: an array has the dimensions of its values, a
+    numeric as many digits after the point as they need, and at least 20.
 
     Args:
         cursor: It holds the result.
         chunksize: Rows of a frame.
-        schema_overrides: Types by column, in place of the server's.
-        infer_schema_length: Taken, as ``polars.read_database`` takes it; nothing is inferred.
+        schema_overrides: Types by column, instead of the server's.
+        infer_schema_length: Accepted, as by ``polars.read_database``, but nothing is inferred.
 
     Raises:
         LoadError: Two columns have one name, or a value does not fit its column's Polars type.
     """
     columns = _Columns(cursor, schema_overrides, least_scale=_LEAST_SCALE_OF_CHUNKS)
     rows = cursor.fetchmany(chunksize)
-    # The first one also where there are no rows, as of pandas: it has the columns.
+    # The first one even without rows, as in pandas: it has the columns.
     yield columns.frame(rows)
     while rows and (rows := cursor.fetchmany(chunksize)):
         yield columns.frame(rows)
 
 
 class _Columns:
-    """The columns of a result and their types, which the first rows complete."""
+    """The columns of a result and their types, completed by the first rows."""
 
     def __init__(self, cursor: Cursor, overrides: Mapping[str, Any] | None, least_scale: int = 0) -> None:
         self._columns = list(cursor.description or ())
         self._overrides = dict(overrides or {})
         self._least_scale = least_scale
-        #: Of arrays, by position; the server does not declare them.
+        #: Dimensions of arrays, by position; the server does not declare them.
         self._dimensions: dict[int, int] = {}
         require_distinct_names([column.name for column in self._columns])
         import polars
 
-        plain = _plain_types()
+        plain = {kind.name: kind.polars(polars) for kind in KINDS if kind.polars}
         self._kinds = [kind_of(column) for column in self._columns]
-        #: None for a numeric whose digits the values tell.
+        #: None for a numeric whose digits depend on the values.
         self._types = [
             _declared(column) if kind == "numeric" else plain.get(kind, polars.String)
             for column, (kind, _) in zip(self._columns, self._kinds, strict=True)
@@ -157,7 +158,7 @@ class _Columns:
 
         if not all(map(Decimal.is_finite, numbers)):
             raise LoadError(
-                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot.",
+                f"Column {name!r} holds NaN or an infinity, which Polars' decimals cannot hold.",
                 remedy=f"Cast it to float8 in the query, or use schema_overrides={{{name!r}: pl.Float64}}.",
             )
         whole, scale = digits_of(numbers)
@@ -166,8 +167,8 @@ class _Columns:
             declared = polars.Decimal(_DIGITS, max(scale, min(self._least_scale, room)))
         if scale > declared.scale or whole > declared.precision - declared.scale:
             raise LoadError(
-                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} "
-                f"behind it, which {declared} cannot.",
+                f"Column {name!r} holds a numeric of {whole} digits before the point and {scale} after it, "
+                f"which {declared} cannot hold.",
                 remedy=f"Round it in the query, or use schema_overrides={{{name!r}: pl.String}}.",
             )
         return declared
@@ -185,9 +186,9 @@ def _made(name: str, values: list[Any], dtype: Any) -> polars.Series:
 
     try:
         return polars.Series(name, values, dtype=dtype, strict=True)
-    # A panic is no Exception. The values stand in the texts of both.
+    # A panic is not an Exception. The texts of both contain values.
     except (Exception, polars.exceptions.PanicException):
-        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot.", remedy=_REMEDY) from None
+        raise LoadError(f"Column {name!r} holds a value that {dtype} cannot hold.", remedy=_REMEDY) from None
 
 
 def _cast(series: polars.Series, dtype: Any) -> polars.Series:
@@ -197,8 +198,8 @@ def _cast(series: polars.Series, dtype: Any) -> polars.Series:
         cast: polars.Series = series.cast(dtype)
     except (Exception, polars.exceptions.PanicException):
         raise LoadError(
-            f"Column {series.name!r} is {series.dtype}, and a value of it is no {dtype}.",
-            remedy="Name another type in schema_overrides, or cast the column in the query.",
+            f"Column {series.name!r} is {series.dtype}, and one of its values is not of type {dtype}.",
+            remedy="Set another type in schema_overrides, or cast the column in the query.",
         ) from None
     return cast
 
@@ -222,27 +223,3 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 def _dimensions(value: list[Any]) -> int:
     return 1 + max((_dimensions(item) for item in value if isinstance(item, list)), default=0)
-
-
-def _plain_types() -> dict[str, Any]:
-    import polars
-
-    return {
-        "bool": polars.Boolean,
-        "int2": polars.Int16,
-        "int4": polars.Int32,
-        "int8": polars.Int64,
-        "oid": polars.Int64,
-        "float4": polars.Float32,
-        "float8": polars.Float64,
-        "text": polars.String,
-        "varchar": polars.String,
-        "bpchar": polars.String,
-        "name": polars.String,
-        "bytea": polars.Binary,
-        "date": polars.Date,
-        "time": polars.Time,
-        "timestamp": polars.Datetime("us"),
-        "timestamptz": polars.Datetime("us", "UTC"),
-        "interval": polars.Duration("us"),
-    }

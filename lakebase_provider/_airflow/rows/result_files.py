@@ -1,4 +1,4 @@
-"""Rows of a query as a file, where they are too many for XCom: an unload, by the end of a path."""
+"""Rows of a query as a file, if they are too many for XCom: an unload in the format of the path's suffix."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FORMATS: dict[str, Format] = {
 
 
 def check_path(path: str) -> None:
-    """Refuse a path whose format is unknown, or to which nothing may be written.
+    """Refuse a path whose format is unknown, or that cannot be written.
 
     Args:
-        path: A path or URL; of a template of one it is the end that counts.
+        path: A path or URL, or a template of one, whose suffix decides.
 
     Raises:
-        ConfigError: The path ends in none of the known formats, or is of a protocol that is not allowed.
+        ConfigError: The path's suffix is unknown, or its protocol is not allowed.
     """
     if "{{" not in path and "{%" not in path:
         protocol_of(path, "output_path")
@@ -49,14 +49,15 @@ def write_rows(
     """Write what a query returns to a path that Airflow's object storage knows; return the number of rows.
 
     Args:
-        connection: In whose transaction the query runs.
+        connection: The connection in whose transaction the query runs.
         query: The query.
         params: Its parameters.
-        path: A local path, or a URL as ``s3://connection@bucket/key.csv``; its end says which format.
-        commit: Ends the transaction, when the file is whole and has not its name yet.
+        path: A local path, or a URL such as ``s3://connection@bucket/key.csv``; its suffix decides the
+            format.
+        commit: Ends the transaction once the file is complete but not yet renamed.
 
     Raises:
-        Exception: As :func:`.unload_within` does; what was there stays.
+        Exception: As :func:`.unload_within` does; an existing file stays.
     """
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
     from airflow.sdk import ObjectStoragePath
@@ -64,12 +65,12 @@ def write_rows(
     from lakebase_provider.core.bulk.unload.destination import Destination
     from lakebase_provider.core.bulk.unload.unload import unload_within
 
-    protocol_of(path, "output_path")  # before Airflow has it, whose object looks for a file system at once
+    protocol_of(path, "output_path")  # before Airflow gets it, whose object looks up a file system at once
     format = _format_of(path)
     told_as = ObjectStoragePath(path)
     destination = Destination(told_as, "output_path")
     rows = unload_within(connection, query, destination, format=format, params=params, commit=commit)
-    # As Airflow tells of a file that is written through its object storage.
+    # As Airflow reports a file that is written through its object storage.
     collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call] # not annotated
     collector.add_output_asset(context=told_as, uri=str(told_as))
     return rows
@@ -81,6 +82,6 @@ def _format_of(path: str) -> Format:
         if name.endswith(suffix):
             return format
     raise ConfigError(
-        f"output_path {shown(path)!r} ends in no known format.",
+        f"output_path {shown(path)!r} does not end in a known format.",
         remedy=f"End it in one of: {', '.join(_FORMATS)}.",
     )

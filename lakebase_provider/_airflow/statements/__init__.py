@@ -1,1 +1,1 @@
-"""Statements that the hook runs, and what comes of them."""
+"""Statements that the hook runs, and their results."""

@@ -1,4 +1,4 @@
-"""The statements of one call of the hook, and what came of them."""
+"""The statements of one call of the hook, and their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Parameters = Iterable[Any] | Mapping[str, Any]
 
 
 class StatementBatch:
-    """What :meth:`LakebaseHook.run` and its async shell share: which statements, and what came of them."""
+    """What :meth:`LakebaseHook.run` and its async shell share: the statements and their results."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class StatementBatch:
         hook.descriptions = []
 
     def autocommit(self, asked: bool) -> bool:
-        """Whether no transaction is begun: as the caller asked, or because it would have no effect."""
+        """Whether no transaction is begun: because the caller asked, or because it would have no effect."""
         if asked or self._read_only or len(self.statements) > 1:
             return asked
         return leaves_no_trace(self.statements[0])
@@ -58,21 +58,21 @@ class StatementBatch:
             self._hook.log.info("Running statement: %s, parameters: %s", statement, self.parameters)
 
     def note(self, statement: str, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Tell Airflow's lineage, and the log, what has run."""
+        """Report what has run to Airflow's lineage and the log."""
         send_sql_hook_lineage(context=self._hook, sql=statement, sql_parameters=self.parameters, cur=cursor)
-        # A query affects no rows, and to log how many it found costs as much as to ask for them.
+        # A query affects no rows, and logging how many it found costs as much as fetching them.
         if cursor.rowcount >= 0 and not (cursor.statusmessage or "").startswith(("SELECT", "SHOW")):
             self._hook.log.info("Rows affected: %s", cursor.rowcount)
 
     def keep(self, result: Any, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Keep a handler's result, and of which columns it is."""
+        """Keep a handler's result and its columns."""
         if self._single:
             self._results, self._hook.descriptions = [], []
         self._results.append(result)
         self._hook.descriptions.append(cursor.description)
 
     def result(self, handler: object) -> Any:
-        """What the caller gets."""
+        """The result for the caller."""
         if handler is None:
             return None
         return self._results[-1] if self._single else self._results

@@ -18,7 +18,7 @@ from lakebase_provider.core.errors import ConfigError
 class HookCursor(LakebaseCursor[Any]):
     """psycopg's cursor with the rules of :mod:`lakebase_provider.core.connect.parameters.placeholders`.
 
-    Of several statements in one text the last one's result is there to fetch, as psycopg 2 has it.
+    Of several statements in one text, the last one's result can be fetched, as in psycopg 2.
     """
 
     def execute(self, query: Query, params: Params | None = None, **options: Any) -> HookCursor:
@@ -55,15 +55,15 @@ class AsyncHookCursor(AsyncLakebaseCursor[Any]):
 def single_statements(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], sql: str, params: Params | None
 ) -> list[tuple[Any, Params | None]]:
-    """The statements of a text with their parameters, as psycopg takes each.
+    """The statements of a text with their parameters, each in psycopg's form.
 
     Args:
-        connection: Says how to write values.
-        sql: One statement or several, which share the parameters as in one call of a cursor.
+        connection: Determines how values are written.
+        sql: One or more statements, which share the parameters as in one cursor call.
         params: The values, or none.
 
     Raises:
-        psycopg.ProgrammingError: The values do not fit the placeholders.
+        psycopg.ProgrammingError: The values do not match the placeholders.
     """
     text, values = bound(connection, sql, params)
     return [(one, values) for one in statements(text, placeholders=values is not None)]
@@ -76,11 +76,11 @@ def require_query(sql: str) -> None:
         sql: The statement.
 
     Raises:
-        ConfigError: It is no SELECT, VALUES, TABLE or WITH … SELECT, or it changes data.
+        ConfigError: It is not a SELECT, VALUES, TABLE or WITH … SELECT, or it changes data.
     """
     if not is_query(sql):
         raise ConfigError(
-            "Argument 'output_path' needs a query, whose rows are written; the last statement is "
+            "Argument 'output_path' needs a query whose rows to write; the last statement is "
             f"{first_word(sql) or 'nothing'}.",
             remedy="End 'sql' with a SELECT, VALUES, TABLE or WITH … SELECT that changes no data, or leave"
             " output_path out.",
@@ -92,11 +92,11 @@ def bound(
     query: Query,
     params: Params | None,
 ) -> tuple[Any, Params | None]:
-    """A query and its parameters as psycopg takes them.
+    """A query and its parameters in psycopg's form.
 
     Args:
-        connection: Says how to quote, where the values of several statements are written into their text.
-        query: The query, as users of the hook write it.
+        connection: Determines quoting if the values of several statements are written into their text.
+        query: The query, as the hook's users write it.
         params: Its parameters.
     """
     if not params:

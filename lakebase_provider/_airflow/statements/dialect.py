@@ -1,4 +1,4 @@
-"""How rows are inserted and replaced in Postgres: common-sql asks a dialect for the statement."""
+"""How rows are inserted and replaced in Postgres: common-sql gets the statement from a dialect."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _CAPITALS = re.compile("[A-Z]+")
 
 
 class LakebaseDialect(Dialect):
-    """Postgres' statements, without the Postgres provider being installed.
+    """Postgres' statements, without the Postgres provider.
 
-    Names are taken as SQL takes them: a plain one is folded to lower case, one in double quotes is as it
-    stands. What is neither a plain name nor quoted becomes a quoted name, never SQL.
+    Names follow SQL's rules: a plain one is folded to lower case, one in double quotes is kept. What is
+    neither plain nor quoted becomes a quoted name, never SQL.
     """
 
     @property
     def name(self) -> str:
-        """The dialect's name, as SQLAlchemy has it."""
+        """The dialect's name in SQLAlchemy."""
         return "postgresql"
 
     def escape_word(self, word: str) -> str:
-        """The name as it stands in a statement with placeholders, quoted where it has to be.
+        """The name for a statement with placeholders, quoted if necessary.
 
         Args:
             word: Name of a column, in quotes or not.
@@ -48,14 +48,14 @@ class LakebaseDialect(Dialect):
 
     @staticmethod
     def unquoted(word: str) -> str:
-        """The name that the catalog has for a name as SQL writes it."""
+        """The catalog's form of a name in SQL's form."""
         if len(word) > 1 and word[0] == word[-1] == '"':
             return word[1:-1].replace('""', '"')
         return _folded(word)
 
     @staticmethod
     def is_table_name(table: str) -> bool:
-        """Whether it is a table's name as SQL writes it: of plain words, or in quotes where it must be.
+        """Whether it is a table name in SQL's form: of plain words, or quoted if necessary.
 
         Args:
             table: The name, with its schema or without.
@@ -64,23 +64,23 @@ class LakebaseDialect(Dialect):
 
     @staticmethod
     def table_name(table: str, schema: str | None = None) -> TableName:
-        """A table's name as the catalog has it.
+        """A table's name in the catalog's form.
 
         Args:
-            table: The name as SQL writes it, with its schema or without.
-            schema: Name of the schema, where the table's name has none.
+            table: The name in SQL's form, with or without its schema.
+            schema: Name of the schema, if the table's name has none.
 
         Raises:
-            ConfigError: It is no table's name.
+            ConfigError: It is not a table name.
         """
-        # Of the machinery of loads, which a task that only runs SQL has no use for.
+        # Part of loading, which a task that only runs SQL does not need.
         from lakebase_provider.core.database.catalog import TableName
 
         parts = re.findall(r'"(?:[^"]|"")*"|[^".]+', table)
         if schema is not None:
             parts = [schema, *parts]
         if ".".join(parts) != (table if schema is None else f"{schema}.{table}") or not 0 < len(parts) < 3:
-            # Tells what is wrong with it.
+            # Raises with what is wrong with it.
             return TableName.parse(table)
         names = [LakebaseDialect.unquoted(part) for part in parts]
         return TableName(names[-1], names[0] if len(names) == 2 else None)
@@ -89,8 +89,8 @@ class LakebaseDialect(Dialect):
         """Columns of the primary key, in its order; None without one.
 
         Args:
-            table: Name of the table, with its schema or found by the search path.
-            schema: Name of the schema, where the table's name has none.
+            table: Name of the table, with its schema or found in the search path.
+            schema: Name of the schema, if the table's name has none.
 
         Raises:
             TableNotFoundError: There is no such table.
@@ -103,22 +103,22 @@ class LakebaseDialect(Dialect):
         schema: str | None = None,
         predicate: Callable[[Any], bool] = lambda column: True,
     ) -> list[str] | None:
-        """Names of the columns, in their order.
+        """Names of the columns, in order.
 
         Args:
-            table: Name of the table, with its schema or found by the search path.
-            schema: Name of the schema, where the table's name has none.
-            predicate: Which of them; it is given what PostgresDialect would give it.
+            table: Name of the table, with its schema or found in the search path.
+            schema: Name of the schema, if the table's name has none.
+            predicate: Selects columns; it gets what PostgresDialect would pass.
         """
         columns = self._read(table, schema).columns
         return [column.name for column in columns if predicate(_as_postgres_has_it(column))]
 
     def get_target_fields(self, table: str, schema: str | None = None) -> list[str] | None:
-        """Names of the columns that take a value: neither an identity nor computed.
+        """Names of the columns that accept a value: neither identity nor computed columns.
 
         Args:
-            table: Name of the table, with its schema or found by the search path.
-            schema: Name of the schema, where the table's name has none.
+            table: Name of the table, with its schema or found in the search path.
+            schema: Name of the schema, if the table's name has none.
         """
         found = self._read(table, schema)
         return [column.name for column in found.writable if not column.identity]
@@ -139,7 +139,7 @@ class LakebaseDialect(Dialect):
             table: Name of the table.
             values: A row.
             target_fields: Names of the columns; all by default.
-            kwargs: Without effect.
+            kwargs: Have no effect.
         """
         name = _in_statement(self.table_name(table).sql())
         return super().generate_insert_sql(name, values, target_fields)
@@ -154,18 +154,18 @@ class LakebaseDialect(Dialect):
             values: A row.
             target_fields: Names of the columns.
             kwargs: ``replace_index`` names the unique column or columns, the primary key by default;
-                ``replace_target`` the columns that are updated, all others by default, none if empty.
+                ``replace_target`` the columns to update, all others by default, none if empty.
 
         Raises:
             ConfigError: There are no `target_fields`, or neither a primary key nor a `replace_index`.
         """
         if not target_fields:
-            raise ConfigError("Replacing rows needs the columns' names.", remedy="Give target_fields.")
+            raise ConfigError("Replacing rows needs the column names.", remedy="Give target_fields.")
         index = kwargs.get("replace_index") or self.get_primary_keys(table)
         if not index:
             raise ConfigError(
-                f"Table {table} has no primary key to replace rows by.",
-                remedy="Give replace_index, the unique column or columns.",
+                f"Table {table} has no primary key by which to replace rows.",
+                remedy="Set replace_index to the unique column or columns.",
             )
         unique = [index] if isinstance(index, str) else list(index)
         target = kwargs.get("replace_target")
@@ -181,12 +181,12 @@ class LakebaseDialect(Dialect):
 
 
 def _in_statement(name: sql.Composable) -> str:
-    # Beside placeholders psycopg takes a percent sign for the beginning of one.
+    # In a statement with placeholders, psycopg takes a percent sign as the beginning of one.
     return name.as_string().replace("%", "%%")
 
 
 def _folded(name: str) -> str:
-    # Postgres folds ASCII alone, and only what needs no quotes.
+    # Postgres folds only ASCII, and only what needs no quotes.
     return _CAPITALS.sub(lambda match: match.group().lower(), name) if _PLAIN.fullmatch(name) else name
 
 

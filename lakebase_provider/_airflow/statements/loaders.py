@@ -1,4 +1,4 @@
-"""Loaders of values for which Python has nothing: what stands in their place, rather than psycopg's error."""
+"""Loaders of values that Python cannot represent: a stand-in instead of psycopg's error."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
 
-#: Types of which Postgres has values beyond Python's: infinities, 24:00, years before 1 and after 9999.
-TEMPORAL = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
-
 
 def replace_unreadable(adapters: AdaptersMap, names: Iterable[str], instead: Callable[[str], Any]) -> None:
-    """Have another value stand for each one that a type's loader cannot read, in arrays too.
+    """Replace each value that a type's loader cannot read by another one, in arrays too.
 
     Args:
-        adapters: A connection's, before it runs the statement.
+        adapters: The connection's, before it runs the statement.
         names: The types.
-        instead: Makes the other value of the one that Postgres wrote.
+        instead: Makes the replacement from what Postgres wrote.
     """
     for name in names:
         oid = adapters.types[name].oid
@@ -32,7 +29,7 @@ def _guarded(inner: Any, instead: Callable[[str], Any]) -> type[Loader]:
     class Guarded(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
-            # Not by inheritance: psycopg calls its loaders in C by a way that passes by a subclass.
+            # Not by inheritance: psycopg calls its C loaders in a way that bypasses a subclass.
             self._load: Callable[[Buffer], Any] = inner(oid, context).load
 
         def load(self, data: Buffer) -> Any:

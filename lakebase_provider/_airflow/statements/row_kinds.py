@@ -1,4 +1,4 @@
-"""What a row is: a tuple, or what the connection's `cursor` says."""
+"""The form of a row: a tuple, or what the connection's `cursor` sets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lakebase_provider.core.errors import ConfigError
 
 
 def row_factory(cursor: str | None) -> Any:
-    """How rows are made, by the name that PostgresHook has for it.
+    """How rows are made, by PostgresHook's name for it.
 
     Args:
         cursor: ``dictcursor`` or ``namedtuplecursor``; None for tuples.
 
     Raises:
-        ConfigError: It is another.
+        ConfigError: It has another value.
     """
     try:
         return _ROW_FACTORIES[cursor.lower() if cursor else None]
@@ -39,7 +39,7 @@ _of_call: ContextVar[Any] = ContextVar("lakebase_row_factory", default=None)
 
 
 class _Row(dict[Any, Any]):
-    """A dict whose values can be had by their positions too."""
+    """A dict whose values can also be accessed by position."""
 
     def __missing__(self, key: object) -> Any:
         if isinstance(key, int):
@@ -54,13 +54,13 @@ def _row_by_both(cursor: psycopg.Cursor[Any]) -> Any:
 
 @contextmanager
 def rows_as_taken_by(module: str) -> Iterator[None]:
-    """Give common-sql the rows that its own code takes, whatever `cursor` says.
+    """Give common-sql the rows that its own code expects, whatever `cursor` is set to.
 
-    Its checks and transfers take values in their order, of which a dict has none and of a dict's keys the
-    checks would make nonsense. Its sensor hands the row to a function that may be the user's.
+    Its checks and transfers take values in order, which a dict does not have, and the checks would misread a
+    dict's keys. Its sensor passes the row to a function that may be the user's.
 
     Args:
-        module: Name of the module that asks for rows.
+        module: Name of the module that requests rows.
     """
     if not module.startswith("airflow.providers.common.sql."):
         yield
@@ -73,7 +73,7 @@ def rows_as_taken_by(module: str) -> Iterator[None]:
 
 
 def row_factory_of_call(configured: Any) -> Any:
-    """The configured way of making rows, or the one that the caller in common-sql needs."""
+    """The configured way to make rows, or the one that the caller in common-sql needs."""
     kind = _of_call.get()
     if kind is None:
         return configured

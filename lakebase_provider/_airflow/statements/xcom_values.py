@@ -1,7 +1,7 @@
-"""What a statement returned, as XCom takes it: known before the commit, so that no retry writes again.
+"""What a statement returned, in a form for XCom: found before the commit, so that no retry writes again.
 
-Airflow stores JSON, and numbers, dates and UUIDs beside what JSON has. A value of Postgres for which it has
-nothing, or which would come back as another value, is handed on as text, such as Postgres reads it.
+Airflow stores JSON, and also numbers, dates and UUIDs beyond JSON. A Postgres value that it cannot store, or
+that would come back changed, is passed on as text that Postgres can read.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from psycopg.types.json import JsonLoader
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from lakebase_provider._airflow.statements.loaders import TEMPORAL, replace_unreadable
+from lakebase_provider._airflow.statements.loaders import replace_unreadable
 from lakebase_provider.core.bulk.read.rows import register_json
 from lakebase_provider.core.bulk.types.intervals import has_months
+from lakebase_provider.core.bulk.types.postgres_types import TEMPORAL
 from lakebase_provider.core.errors import StatementError
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connect.connection import LakebaseConnection
 
-#: Beyond these a number does not get from the task to its supervisor.
+#: Larger numbers do not get from the task to its supervisor.
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
-#: Of a range's bound, what would be taken for the range's own.
+#: Characters in a range's bound that would be read as the range's own.
 _QUOTED = frozenset('(),[]"\\ \t\n\r\f\v')
 
 
 class _Written:
-    """Python's value for a handler to work with, and the text of the one that it stands for."""
+    """A Python value for a handler to work with, and the text of the value that it stands for."""
 
     text: str
 
@@ -55,7 +56,7 @@ class _Months(_Written, timedelta):
 
 
 class _Digits(_Written, float):
-    """A number in JSON that has more digits than a float."""
+    """A JSON number with more digits than a float."""
 
 
 class _IntervalLoader(IntervalLoader):
@@ -80,10 +81,10 @@ class _JsonLoader(JsonLoader):
 
 
 def keep_texts(connection: LakebaseConnection) -> None:
-    """Have values that Python's types do not hold remembered as text, or come as text, for XCom.
+    """Keep values that Python's types cannot hold as text, or return them as text, for XCom.
 
     Args:
-        connection: Borrowed for these statements alone.
+        connection: Borrowed only for these statements.
     """
     connection.adapters.register_loader("interval", _IntervalLoader)
     replace_unreadable(connection.adapters, TEMPORAL, str)
@@ -91,13 +92,13 @@ def keep_texts(connection: LakebaseConnection) -> None:
 
 
 def as_xcom_takes(result: Any) -> Any:
-    """What a handler made of a statement's rows, with text in the place of what XCom has nothing for.
+    """What a handler made of a statement's rows, with text for values that XCom cannot store.
 
     Args:
         result: Rows or anything else.
 
     Raises:
-        StatementError: It holds something else that Airflow cannot store; no retry helps.
+        StatementError: It holds something else that Airflow cannot store; a retry would not help.
     """
     try:
         from airflow.sdk.serde import serialize
@@ -109,9 +110,9 @@ def as_xcom_takes(result: Any) -> Any:
         json.dumps(serialize(taken), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StatementError(
-            f"XCom cannot take what the statement returned: {error}",
-            remedy="Select what JSON can say, as by a cast to text; or write the rows to a file by"
-            " output_path, return something else by handler, or set do_xcom_push=False.",
+            f"XCom cannot store what the statement returned: {error}",
+            remedy="Select values that JSON has, such as after a cast to text; or write the rows to a file "
+            "with output_path, return something else from handler, or set do_xcom_push=False.",
             retryable=False,
         ) from error
     return taken

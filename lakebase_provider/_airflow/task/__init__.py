@@ -1,1 +1,1 @@
-"""What the package has to do with the task that it runs in."""
+"""How the package deals with the task that it runs in."""

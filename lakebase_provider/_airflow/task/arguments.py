@@ -1,7 +1,7 @@
 """Arguments that operators, sensors and triggers share: which connection, and values that are known.
 
-They are looked at when the DAG is parsed, where an author sees at once what is wrong, and without the driver.
-What a template or another task's output says is known only when the task runs, and is looked at then.
+They are checked when the DAG is parsed, so that an author sees at once what is wrong, and without the driver.
+The value of a template or another task's output is known only when the task runs, and is checked then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 DEFAULT_CONN_ID = "lakebase_default"
 
-#: Arguments of the hook that are no settings.
+#: Arguments of the hook that are not settings.
 _OF_THE_HOOK = (
     *("schema", "log_sql", "read_only", "enable_log_db_messages", "cursor", "databricks_conn_id"),
     *("insert_statement_format", "replace_statement_format", "escape_word_format", "escape_column_names"),
@@ -20,16 +20,16 @@ _OF_THE_HOOK = (
 
 
 class LakebaseArguments:
-    """What all operators and sensors of this package take and check alike; stands before Airflow's class.
+    """What all operators and sensors of this package accept and check alike; precedes Airflow's class.
 
-    A subclass sets `conn_id`, a template field, to what :func:`conn_id_of` says.
+    A subclass sets `conn_id`, a template field, to the result of :func:`conn_id_of`.
     """
 
     conn_id: Any  # text, which is annotated in different ways by Airflow's classes
 
     @property
     def lakebase_conn_id(self) -> str:
-        """Another name of `conn_id`."""
+        """An alias of `conn_id`."""
         conn_id: str = self.conn_id
         return conn_id
 
@@ -39,10 +39,10 @@ class LakebaseArguments:
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """As Airflow's, with a look at what is given before it is mapped.
+        """Like Airflow's, but checks the given values before mapping.
 
         Raises:
-            ConfigError: A value is none that there is.
+            ConfigError: A value is unknown.
         """
         # What is not given here may be given by expand().
         conn_id_of(kwargs.get("conn_id"), kwargs.get("lakebase_conn_id"), kwargs.get("default_args"))
@@ -51,10 +51,10 @@ class LakebaseArguments:
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
-        """Raise a ConfigError where what is known of the arguments cannot work."""
+        """Raise a ConfigError if the known arguments cannot work."""
 
     def _check_own_arguments(self, names: Iterable[str], **others: Any) -> None:
-        """Look at arguments that were set as attributes of the same name, and at others."""
+        """Check arguments that were set as attributes of the same name, and others."""
         given = {**{name: getattr(self, name) for name in names}, **others}
         self._check_arguments(known(given, _template_fields(type(self))))
 
@@ -66,14 +66,14 @@ def conn_id_of(
     *,
     default: Any = DEFAULT_CONN_ID,
 ) -> Any:
-    """The connection, by whichever of its two names it was given.
+    """The connection, by either of its two names.
 
     Args:
-        conn_id: The argument of that name, which is the one that is documented.
+        conn_id: The argument of that name, the documented one.
         lakebase_conn_id: The argument of that name.
-        default_args: The defaults that Airflow has filled in already, of the DAG and of the task; an argument
-            of the task's own goes before them, by whichever name.
-        default: What is meant where neither is given.
+        default_args: The DAG's and the task's defaults, already filled in by Airflow; the task's own argument
+            takes precedence over them, under either name.
+        default: Used if neither is given.
 
     Raises:
         ConfigError: Both are given, and differ; or one is no text, or an empty one.
@@ -94,20 +94,20 @@ def conn_id_of(
             from lakebase_provider.core.errors import ConfigError
 
             raise ConfigError(
-                f"Two connections are named: {conn_id!r} by conn_id, and {lakebase_conn_id!r}"
-                " by lakebase_conn_id.",
-                remedy="Name one, by conn_id.",
+                f"Two connections are named: {conn_id!r} by conn_id, and {lakebase_conn_id!r} by "
+                "lakebase_conn_id.",
+                remedy="Name only one, with conn_id.",
             )
         given = own
     return next(iter(given.values()), default)
 
 
 def known(given: Mapping[str, Any], template_fields: Collection[str]) -> dict[str, Any]:
-    """The arguments whose values are there when the DAG is parsed.
+    """The arguments whose values are known when the DAG is parsed.
 
     Args:
         given: Arguments by name.
-        template_fields: Names of those that Airflow renders; a template elsewhere is text like any other.
+        template_fields: Names of those that Airflow renders; elsewhere, a template is plain text.
     """
     return {
         name: value
@@ -117,10 +117,10 @@ def known(given: Mapping[str, Any], template_fields: Collection[str]) -> dict[st
 
 
 def require_seconds(given: Mapping[str, Any], *names: str) -> None:
-    """See to it that arguments are numbers of seconds, or None.
+    """Make sure that arguments are numbers of seconds, or None.
 
     Raises:
-        ConfigError: One is no finite number above 0.
+        ConfigError: One is not a finite number above 0.
     """
     for name in names:
         value = given.get(name)
@@ -133,13 +133,13 @@ def require_seconds(given: Mapping[str, Any], *names: str) -> None:
 
 
 def require_hook_params(params: Any) -> None:
-    """See to it that each of `hook_params` is an argument of the hook, and each setting one that works.
+    """Make sure that each of `hook_params` is an argument of the hook, and each setting valid.
 
     Args:
         params: A mapping, or None.
 
     Raises:
-        ConfigError: It is no mapping, a name is unknown, or a setting's value is none.
+        ConfigError: It is not a mapping, a name is unknown, or a setting's value is invalid.
     """
     if params is None:
         return
@@ -163,8 +163,8 @@ def require_hook_params(params: Any) -> None:
         elif name not in _OF_THE_HOOK:
             close = difflib.get_close_matches(str(name), [*rows, *_OF_THE_HOOK], n=1)
             raise ConfigError(
-                f"hook_params hold {name!r}, which is no setting.",
-                remedy=f"Did you mean '{close[0]}'?" if close else f"Settings are: {', '.join(rows)}.",
+                f"hook_params contain {name!r}, which is not a setting.",
+                remedy=f"Did you mean '{close[0]}'?" if close else f"The settings are: {', '.join(rows)}.",
             )
 
 

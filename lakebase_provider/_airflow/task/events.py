@@ -1,4 +1,4 @@
-"""What a trigger tells its task: plain JSON, of failures too."""
+"""What a trigger tells its task, in plain JSON, failures included."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def succeeded(**result: Any) -> TriggerEvent:
-    """The event of a trigger that has got what it was there for."""
+    """The event of a trigger that succeeded."""
     return _event({"status": "success", **result})
 
 
 def failed(error: Exception) -> TriggerEvent:
-    """The event that tells of an error, without its traceback, whose frames may hold secrets.
+    """The event of an error, without its traceback, whose frames may hold secrets.
 
     Args:
         error: What the trigger met.
@@ -25,12 +25,12 @@ def failed(error: Exception) -> TriggerEvent:
 
 
 def error_of(event: dict[str, Any]) -> Exception | None:
-    """The error that an event's payload tells of, of the kind that the trigger met; None if of none."""
+    """The error in an event's payload, of the same kind as the trigger's; None if there is none."""
     return from_plain(event) if event["status"] == "error" else None
 
 
 def _event(payload: dict[str, Any]) -> TriggerEvent:
-    # Importing it takes a worker's time, which tells of nothing.
+    # Importing it takes a worker's time, unneeded without an error.
     from airflow.triggers.base import TriggerEvent
 
     return TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow annotates it not

@@ -1,4 +1,4 @@
-"""Which failures a retry cannot help, and how a task ends by them."""
+"""Which failures a retry cannot help with, and how they end a task."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def failing_fast() -> Iterator[None]:
-    """End the task without retries when only a change of settings, rights or SQL helps.
+    """End the task without retries when only a change of settings, privileges or SQL helps.
 
-    What fails in a process that was asked to end may succeed in the next one, whichever error says so.
+    A failure in a process that was asked to end may not recur in the next one, whatever the error.
 
     Raises:
-        AirflowFailException: In place of a `LakebaseError` that is not retryable, or of the server's word
-            that the statement cannot succeed; that is its cause.
+        AirflowFailException: Instead of a `LakebaseError` that is not retryable, or of a server error after
+            which the statement cannot succeed, which is its cause.
     """
     try:
         yield
     except Exception as error:
-        # Not needed to parse a DAG, which Airflow does again and again.
+        # Not needed to parse a DAG, which happens again and again.
         from lakebase_provider.core.connect.cancel import ASKED_TO_END, asked_to_end
         from lakebase_provider.core.errors import CommitUnknownError
         from lakebase_provider.core.errors.sqlstates import retry_helps, told_as_final
 
-        # Whether something was written does not depend on why nobody could be asked.
+        # Whether something was written does not depend on why the server could not be asked.
         may_pass = asked_to_end() and not isinstance(error, CommitUnknownError)
         if not may_pass and retry_helps(error) is False:
             raise AirflowFailException(told_as_final(error)) from error
         if asked_to_end():
-            logger.warning("The task ends since %s; it is tried again as its retries say.", ASKED_TO_END)
+            logger.warning("The task is ending because %s; its retries apply.", ASKED_TO_END)
         raise
 
 
 def raise_as_sensor(error: Exception) -> NoReturn:
-    """Fail a sensor as its trigger did.
+    """Fail a sensor with its trigger's error.
 
     Raises:
-        AirflowFailException: No retry helps; the error is its cause.
-        AirflowException: Of Airflow's kind, so that `soft_fail` and `never_fail` take effect, in place of any
-            other; that is its cause.
+        AirflowFailException: A retry would not help; the error is its cause.
+        AirflowException: Instead of any other error, which is its cause, so that `soft_fail` and `never_fail`
+            take effect.
     """
     from lakebase_provider.core.errors.sqlstates import retry_helps
 

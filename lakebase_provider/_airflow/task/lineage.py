@@ -1,4 +1,4 @@
-"""What OpenLineage is told of tables, files and queries that rows move between."""
+"""What OpenLineage learns about the tables, files and queries between which rows move."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 def table_dataset(
     target: Target, default_schema: Callable[[], str | None], table: str, result: LoadResult | None = None
 ) -> OutputDataset:
-    """A table that is written, named as in SQL's lineage.
+    """A table that is written, named as in SQL lineage.
 
     Args:
         target: Where the database is.
-        default_schema: Asks for the schema of a name without one.
-        table: Its name, with its schema or found by the search path.
-        result: What was loaded, where that is known: its rows are told too.
+        default_schema: Returns the schema for a name without one.
+        table: Its name, with its schema or found in the search path.
+        result: What was loaded, if known: its row count is reported too.
     """
     from lakebase_provider.core.database.catalog import TableName
 
@@ -49,7 +49,7 @@ def file_dataset(path: str) -> Dataset:
     """A file as OpenLineage names it: ``s3://bucket`` and the key, ``file`` and the path.
 
     Args:
-        path: A local path or a URI, in which the name of an Airflow connection is left out.
+        path: A local path or a URI; an Airflow connection's name in it is left out.
     """
     parts = urlsplit(path) if "://" in path else None
     if parts is None or parts.scheme in ("", "file"):
@@ -60,10 +60,10 @@ def file_dataset(path: str) -> Dataset:
 
 
 def query_lineage(hook: DbApiHook, conn_id: str, sql: str) -> OperatorLineage[Any, Any]:
-    """What a query reads, where its hook tells OpenLineage of its database; nothing otherwise.
+    """What a query reads, if its hook tells OpenLineage its database; otherwise nothing.
 
     Args:
-        hook: Of the connection that the query runs on.
+        hook: The hook of the connection that the query runs on.
         conn_id: Id of that connection.
         sql: The query.
     """

@@ -1,4 +1,4 @@
-"""Secrets on their way into Airflow's list of what no log line may show."""
+"""Adds secrets to Airflow's list of what no log line may show."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _loop: ref[asyncio.AbstractEventLoop] | None = None
 
 
 def mask_from_loop() -> None:
-    """Have tokens masked by the running event loop from now on.
+    """Mask tokens through the running event loop from now on.
 
-    Airflow's way to the supervisor belongs to the loop in a triggerer and in an async task: a message that
-    another thread sends may meet one under way there, and before Airflow 3.3 it breaks the triggerer's.
+    In a triggerer and in an async task, Airflow's channel to the supervisor belongs to the loop: a message
+    from another thread may collide with one under way, and before Airflow 3.3 breaks the triggerer's.
     """
     global _loop
     _loop = ref(asyncio.get_running_loop())
@@ -36,8 +36,8 @@ def mask_token(token: Token) -> None:
     try:
         masking.result(_LOOP_SECONDS)
     except FutureTimeoutError:
-        # Somebody waits on the loop's own thread, perhaps for this token. Masking is the first thing that the
-        # loop does afterwards.
+        # Something blocks the loop's own thread, perhaps waiting for this token. Masking is the first thing
+        # that the loop does afterwards.
         return
 
 
@@ -46,7 +46,7 @@ async def amask(secret: str) -> None:
     try:
         from airflow.sdk.log import amask_secret
     except ImportError:
-        # Airflow 3.1 has but the blocking one, which finds its way back to the loop from asgiref's threads.
+        # Airflow 3.1 has only the blocking one, which gets back to the loop from asgiref's threads.
         from asgiref.sync import sync_to_async
 
         await sync_to_async(mask_secret)(secret)

@@ -1,14 +1,14 @@
-"""What a poll is after, and how long a session may lie idle for the sake of the next one."""
+"""What a poll looks for, and how long a session may sit idle for the next one."""
 
 from __future__ import annotations
 
-#: Seconds between two polls from which on each poll connects anew. A compute that is to be suspended must see
-#: no session for a minute at least; polls that follow each other faster than this keep it awake anyway.
+#: Seconds between polls from which each poll connects anew. A compute is suspended only after at least a
+#: minute without sessions; more frequent polls keep it awake anyway.
 SELDOM = 5.0
 
 
 def keeps_session(poke_interval: float) -> bool:
-    """Whether the session of a poll is kept for the next one.
+    """Whether a poll's session is kept for the next one.
 
     Args:
         poke_interval: Seconds between the end of a poll and the next.
@@ -17,5 +17,5 @@ def keeps_session(poke_interval: float) -> bool:
 
 
 def is_true(cell: object) -> bool:
-    """Whether a query's cell is neither null, zero, empty nor the text ``0``, as SqlSensor documents it."""
+    """Whether a query's cell is not null, zero, empty or the text ``0``, as documented for SqlSensor."""
     return bool(cell) and cell != "0"

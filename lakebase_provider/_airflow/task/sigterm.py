@@ -1,4 +1,4 @@
-"""A task that is asked to end: its statements end with it, whichever operator it is."""
+"""When a task is asked to end, its statements end too, whatever its operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lakebase_provider.core.connect.cancel import (
 
 
 class _CancelStatements:
-    """A handler of SIGTERM that goes before another."""
+    """A SIGTERM handler that runs before another one."""
 
     def __init__(self, then: Callable[[int, FrameType | None], Any]) -> None:
         self._then = then
@@ -26,7 +26,7 @@ class _CancelStatements:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         try:
             if os.getpid() == self._pid:
-                # First, lest one begins while others are cancelled.
+                # First, so that none begins while others are being cancelled.
                 refuse_next_statement()
                 cancel_running_statements()
         finally:
@@ -34,17 +34,17 @@ class _CancelStatements:
 
 
 def cancel_statements_on_sigterm() -> None:
-    """Let SIGTERM cancel this task's statements on the server before it does what it did so far.
+    """Make SIGTERM cancel this task's statements on the server before its previous handler runs.
 
-    Airflow answers the signal by the operator's ``on_kill`` alone, and goes on waiting for the statement; a
-    ``@task`` function has none. A signal that comes between two statements ends the later one. Nothing is
-    done outside of a task, nor where nobody handles the signal: then it ends the process, and with it the
-    connection, whose end the server notices within a second.
+    Airflow only calls the operator's ``on_kill`` on the signal, and keeps waiting for the statement; a
+    ``@task`` function has none. A signal between two statements ends the later one. Nothing is done outside a
+    task, or if nothing handles the signal: then it ends the process and its connection, which the server
+    notices within a second.
     """
     if "AIRFLOW_CTX_TASK_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
         return
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler) and not isinstance(handler, _CancelStatements):
-        # Airflow sets its handler for each task, so this is one that nobody has asked to end yet.
+        # Airflow sets its handler for each task, so this task has not been asked to end yet.
         forget_request_to_end()
         signal.signal(signal.SIGTERM, _CancelStatements(handler))

@@ -1,7 +1,7 @@
-"""The end of a task: the connections that it used are closed, whatever became of it.
+"""The end of a task: the connections that it used are closed, whatever the outcome.
 
-A task mostly has a process of its own, which ends with it. Under ``dag.test()`` all tasks share one, and
-callbacks and listeners of the task run on before a process ends.
+A task usually has its own process, which ends with it. Under ``dag.test()`` all tasks share one, and the
+task's callbacks and listeners still run before a process ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lakebase_provider.core.shared import close_shared_clients
 
 
 class _TaskEnd:
-    """A listener of Airflow's; it is told last, and of every end: success, failure, retry, skip, deferral."""
+    """An Airflow listener, called last and at every end: success, failure, retry, skip, deferral."""
 
     @hookimpl
     def before_stopping(self, component: object) -> None:
@@ -29,9 +29,9 @@ _listens = False
 
 
 def close_pools_when_the_task_ends() -> None:
-    """Have the shared pools closed when this process's task ends; nothing outside of a task.
+    """Close the shared pools when this process's task ends; does nothing outside a task.
 
-    Not a plugin: Airflow would load it in each of its processes, and by default looks for no provider's.
+    Not a plugin: Airflow would load it in each of its processes, and by default ignores providers' plugins.
     """
     global _listens
     if _listens or "AIRFLOW_CTX_TASK_ID" not in os.environ:
@@ -44,6 +44,6 @@ def _listener_manager() -> Any:
     try:
         from airflow.sdk import listener
     except ImportError:
-        # Before Airflow 3.2 the whole of Airflow had one.
+        # Before Airflow 3.2 there was one for all of Airflow.
         return import_module("airflow.listeners.listener").get_listener_manager()
     return listener.get_listener_manager()

@@ -1,4 +1,4 @@
-"""What may travel to the triggerer: JSON, and no secrets."""
+"""What may be sent to the triggerer: JSON, and no secrets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 
 def require_json(parameters: Any) -> Any:
-    """The parameters of a statement, unchanged but for a tuple of them, which becomes a list.
+    """The parameters of a statement, unchanged except that a tuple becomes a list.
 
     Args:
-        parameters: A mapping, a list or a tuple; or what Airflow makes one of later, which is passed on.
+        parameters: A mapping, a list or a tuple; or something that Airflow resolves later, which is passed
+            on.
 
     Raises:
-        ConfigError: A value would not arrive as what it is; the message names it and its type.
+        ConfigError: A value would not arrive unchanged; the message names it and its type.
     """
     if isinstance(parameters, Mapping):
         return {name: _checked(f"'{name}'", value) for name, value in parameters.items()}
@@ -24,10 +25,10 @@ def require_json(parameters: Any) -> Any:
 
 
 def require_no_secrets(hook_params: Any) -> None:
-    """See to it that no secret is stored with a trigger.
+    """Make sure that no secret is stored with a trigger.
 
     Raises:
-        ConfigError: `hook_params` hold a secret setting.
+        ConfigError: `hook_params` contain a secret setting.
     """
     if not isinstance(hook_params, Mapping):
         return
@@ -38,8 +39,8 @@ def require_no_secrets(hook_params: Any) -> None:
     for name in hook_params:
         if name in secret:
             raise ConfigError(
-                f"hook_params hold the secret '{name}', which would be stored with the trigger.",
-                remedy="Put it into the Airflow connection.",
+                f"hook_params contain the secret '{name}', which would be stored with the trigger.",
+                remedy="Put it in the Airflow connection.",
             )
 
 
@@ -48,7 +49,7 @@ def _checked(name: str, value: Any) -> Any:
         return [_checked(name, one) for one in value]
     if isinstance(value, Mapping):
         return {key: _checked(name, one) for key, one in value.items()}
-    # Airflow resolves another task's output before the task runs; it is looked at again then.
+    # Airflow resolves another task's output before the task runs; it is checked again then.
     if hasattr(value, "resolve") and hasattr(value, "iter_references"):
         return value
     if value is None or isinstance(value, str | bool | int):
@@ -59,8 +60,8 @@ def _checked(name: str, value: Any) -> Any:
 
     remedy = "Pass its text and let the server convert it, such as %(name)s::timestamptz or ::numeric."
     if isinstance(value, tuple):
-        remedy = "Pass a list; IN %(name)s takes one, too."
+        remedy = "Pass a list; IN %(name)s accepts one too."
     raise ConfigError(
-        f"Parameter {name} holds a {type(value).__name__}, which does not travel to the triggerer as JSON.",
+        f"Parameter {name} holds a {type(value).__name__}, which cannot be sent to the triggerer as JSON.",
         remedy=remedy,
     )

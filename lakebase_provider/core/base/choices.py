@@ -1,4 +1,4 @@
-"""Arguments whose values are known: one way to refuse another one, whoever takes the argument."""
+"""Arguments with a fixed set of values: one way to refuse any other value."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LONGEST_SHOWN = 60
 
 
 def require_choice(argument: str, value: object, allowed: Iterable[str | None]) -> None:
-    """Refuse a value that an argument does not take.
+    """Refuse a value that an argument does not accept.
 
     Args:
         argument: The argument's name, for the error.
         value: What was given.
-        allowed: The values that there are; None where it may be left out.
+        allowed: The allowed values, including None if it may be left out.
 
     Raises:
-        ConfigError: The value is another one.
+        ConfigError: The value is not among them.
     """
     allowed = tuple(allowed)
     if value not in allowed:

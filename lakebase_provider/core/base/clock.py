@@ -1,4 +1,4 @@
-"""Time as an argument: what policy, backoff and deadlines read, so that tests can turn the clock."""
+"""Time as an argument: policy, backoff and deadlines read it, so that tests can set the clock."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Deadline:
         self._end = clock.elapsed() + seconds
 
     def now(self) -> float:
-        """The present moment, by the clock's elapsed time."""
+        """The current moment, by the clock's elapsed time."""
         return self._clock.elapsed()
 
     def remaining(self) -> float:
@@ -75,8 +75,8 @@ class Backoff:
     Attributes:
         first: Upper bound of the first wait, in seconds.
         most: Upper bound of any wait, in seconds.
-        floor: Lower bound of any wait, in seconds, so that a lucky draw does not hammer. Waits are spread
-            evenly above it.
+        floor: Lower bound of any wait, in seconds, so that a small random value does not hammer the server.
+            Waits are spread evenly above it.
     """
 
     first: float

@@ -1,8 +1,8 @@
-"""Which texts are one plain line: what a setting, a resolved value or a token has to be.
+"""Which texts are one plain line, as a setting, a resolved value or a token must be.
 
 libpq's connection strings are C strings: a NUL in a host, a user or a password ends the whole string there,
-and the TLS mode and all else that stands behind it is gone. A line break ends a header of HTTP, and lone
-surrogates cannot be encoded at all.
+and the TLS mode and everything else after it is lost. A line break ends an HTTP header, and lone surrogates
+cannot be encoded at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def flaw(text: str) -> str | None:
 
 
 def flaw_in_header(text: str) -> str | None:
-    """What keeps the text from standing in a header of HTTP, without the text; None if nothing does.
+    """What keeps the text from being an HTTP header, without the text; None if nothing does.
 
     Bearer tokens and client secrets are printable ASCII without blanks (RFC 6750, section 2.1).
     """
@@ -30,5 +30,5 @@ def flaw_in_header(text: str) -> str | None:
 def _told(found: re.Match[str] | None) -> str | None:
     if found is None:
         return None
-    # The code point is no secret, and often says it all: U+000A is a line break that came with a paste.
+    # The code point is not secret, and often explains it: U+000A is a line break from a paste.
     return f"the character U+{ord(found[0]):04X} at position {found.start() + 1}"

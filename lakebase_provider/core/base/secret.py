@@ -9,11 +9,11 @@ from lakebase_provider.core.errors.redaction import STRUCK_OUT, look_for
 class Secret:
     """An opaque string: hidden in ``repr``, ``str`` and formatting, left behind by pickling and copying.
 
-    Two secrets are equal when their values are. A pickled secret comes back without its value, so that
-    a configuration that travels to another process carries none; revealing it there raises
+    Two secrets are equal when their values are. A pickled secret comes back without its value, so that a
+    configuration sent to another process carries none; revealing it there raises
     :class:`~lakebase_provider.core.errors.ConfigError`.
 
-    For as long as it is alive, :func:`~lakebase_provider.core.errors.redaction.redacted` knows its value.
+    For as long as it is alive, the texts of errors are searched for its value.
     """
 
     __slots__ = ("__weakref__", "_value")
@@ -29,11 +29,11 @@ class Secret:
         return self._value is not None
 
     def reveal(self) -> str:
-        """The value itself. Keep it in the narrowest scope there is."""
+        """The value itself. Keep it in the narrowest possible scope."""
         if self._value is None:
             raise ConfigError(
-                "A secret was left behind when this configuration was pickled.",
-                remedy="Read the configuration again in the process that connects, such as by from_env().",
+                "A secret was removed when this configuration was pickled.",
+                remedy="Read the configuration again in the process that connects, such as with from_env().",
             )
         return self._value
 
@@ -53,4 +53,4 @@ class Secret:
         return (Secret, (None,))
 
     def __getstate__(self) -> None:
-        """Nothing: who serializes by state gets none."""
+        """Nothing: serialization by state gets no value."""

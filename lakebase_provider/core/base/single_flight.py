@@ -1,4 +1,4 @@
-"""One question for many callers: whoever asks while it is being asked waits for the same answer."""
+"""One request for many callers: whoever asks while it is under way waits for the same answer."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lakebase_provider.core.errors import (
 
 _Result = TypeVar("_Result")
 
-#: Seconds after which a question is given up and the next caller asks anew. More than one takes that is held
-#: to the limits of core/limits.py, and that waits for the lock of the shared store before.
+#: Seconds after which a question is abandoned and the next caller asks again. More than one needs within the
+#: limits of its HTTP request, including the wait for the shared store's lock.
 LONGEST_ATTEMPT = 45.0
-#: Threads that may still be at what was given up. Who would need one more is refused at once, so that a
-#: workspace that keeps every thread which asks it gets no more than these.
+#: Threads that may still be busy with abandoned questions. A caller that would need one more is refused at
+#: once, so that a workspace that never answers ties up no more than these.
 MOST_ABANDONED = 3
 
 
 class Stragglers:
-    """Counts the threads that work on what was given up. Whoever uses it holds a lock meanwhile.
+    """Counts the threads busy with abandoned questions. The caller holds a lock meanwhile.
 
     Args:
         most: How many there may be.
@@ -41,7 +41,7 @@ class Stragglers:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether nothing further may be given up."""
+        """Whether no more may be abandoned."""
         return self._count >= self._most
 
     def add(self) -> None:
@@ -52,12 +52,12 @@ class Stragglers:
         """
         if self.are_too_many:
             raise ControlPlaneTimeoutError(
-                f"The workspace has not answered {self._count + 1} earlier requests, which are still open."
+                f"The workspace has not answered {self._count + 1} earlier requests, which are still pending."
             )
         self._count += 1
 
     def remove(self) -> None:
-        """One has come to its end."""
+        """One has ended."""
         self._count -= 1
 
 
@@ -70,15 +70,15 @@ class _Flight(Generic[_Result]):
 
 
 class SingleFlight(Generic[_Result]):
-    """Asks a question on a thread of its own, once at a time, for as many callers as there are.
+    """Asks a question on its own thread, one at a time, for any number of callers.
 
-    A forked child begins without what its parent is asking.
+    A forked child starts without its parent's question.
 
     Args:
-        ask: The question; it may take its time. It ends with a result or a :class:`.LakebaseError`.
+        ask: The question, which may block. It ends with a result or a :class:`.LakebaseError`.
         thread_name: What its threads are called.
         clock: Where the time comes from.
-        longest: Seconds after which a question is given up.
+        longest: Seconds after which a question is abandoned.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class SingleFlight(Generic[_Result]):
         Raises:
             FutureTimeoutError: It did not come in time.
             ControlPlaneTimeoutError: Too many earlier questions have not been answered.
-            LakebaseError: The answer is this.
+            LakebaseError: The question failed with it.
         """
         deadline = self._clock.elapsed() + timeout
         while True:
@@ -143,10 +143,11 @@ class SingleFlight(Generic[_Result]):
         try:
             start_for_caller(self._fly, flight, name=self._thread_name)
         except RuntimeError as error:
-            # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
+            # The interpreter is shutting down, or the machine has no thread left: nobody must wait for this
+            # one.
             self._land(flight, self._stragglers)
             flight.result.set_exception(
-                ControlPlaneUnavailableError(f"No thread to ask the workspace: {error}.")
+                ControlPlaneUnavailableError(f"Cannot start a thread to ask the workspace: {error}.")
             )
         return flight
 

@@ -1,16 +1,16 @@
-"""Spans and metrics by OpenTelemetry, where the process uses it; next to nothing where it does not.
+"""Spans and metrics with OpenTelemetry if the process uses it; next to no cost if it does not.
 
 Five steps are recorded: ``mint``, ``resolve``, ``connect``, ``checkout`` and ``load``. Each is a span
 ``lakebase.<step>`` and a histogram ``lakebase.<step>.duration`` of seconds, both with ``lakebase.outcome``:
-``ok``, or the code of the error. The seconds that the token had left to live are on the span as
+``ok``, or the code of the error. The token's remaining seconds of life are on the span as
 ``lakebase.token.seconds_left``, and in a histogram of that name.
 
 A checkout that finds a connection that was used a moment ago is not recorded: it takes microseconds.
 
 Loads count what they send in ``lakebase.load.rows`` and ``lakebase.load.bytes``.
 
-Nothing here imports OpenTelemetry. Who wants telemetry configures it, and who configures it has imported it;
-so a process without it pays neither its import nor more than a look-up per step.
+Nothing here imports OpenTelemetry. A process that wants telemetry configures it, and so has imported it; one
+without pays for no import and only one look-up per step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Step = Literal["mint", "resolve", "connect", "checkout", "load"]
 #: What is counted, with its unit.
 Count = Literal["load.rows", "load.bytes"]
-#: What an attribute may be; never a secret, and never a text that somebody else wrote.
+#: What an attribute may be; never a secret, and never text from other software.
 Attribute = str | bool | int | float
 
 _NAME = "lakebase-provider"
@@ -46,8 +46,8 @@ class Span:
         """Add what became known on the way.
 
         Args:
-            token_seconds_left: Seconds that the token had left to live when it was used.
-            attributes: Further ones; ``lakebase.`` is put before each name.
+            token_seconds_left: The token's remaining seconds of life when it was used.
+            attributes: Further attributes; each name is prefixed with ``lakebase.``.
         """
 
     def __enter__(self) -> Span:
@@ -77,7 +77,7 @@ class _RecordedSpan(Span):
 
     def set(self, *, token_seconds_left: float | None = None, **attributes: Attribute) -> None:
         self._set(attributes)
-        # A native password lives for ever, which is no number that a backend can show.
+        # A native password never expires, which is not a number that a backend can show.
         if token_seconds_left is not None and token_seconds_left != float("inf"):
             self._span.set_attribute(_LIFE, token_seconds_left)
             self._instruments.life.record(token_seconds_left, {"lakebase.step": self._step})
@@ -85,7 +85,7 @@ class _RecordedSpan(Span):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Neither message nor traceback: a driver's text is not ours to vouch for.
+        # Neither message nor traceback: we cannot vouch for a driver's text.
         outcome = "ok"
         if error is not None:
             outcome = error.code if isinstance(error, LakebaseError) else type(error).__name__
@@ -97,7 +97,7 @@ class _RecordedSpan(Span):
 
 
 class _Instruments:
-    """What OpenTelemetry records with; its proxies follow a provider that is configured later."""
+    """OpenTelemetry's tracer and instruments; its proxies follow a provider that is configured later."""
 
     def __init__(self) -> None:
         from opentelemetry import metrics, trace
@@ -114,7 +114,9 @@ class _Instruments:
             "load.rows": meter.create_counter("lakebase.load.rows", "{row}", "Rows sent by loads."),
             "load.bytes": meter.create_counter("lakebase.load.bytes", "By", "Bytes sent by loads."),
         }
-        self.life: Histogram = meter.create_histogram(_LIFE, "s", "Seconds that a used token had to live.")
+        self.life: Histogram = meter.create_histogram(
+            _LIFE, "s", "Seconds of life that a used token had left."
+        )
 
 
 _NOTHING = Span()
@@ -126,7 +128,7 @@ def span(step: Step, **attributes: Attribute) -> Span:
 
     Args:
         step: Which one.
-        attributes: What is known of it beforehand; ``lakebase.`` is put before each name. No secrets.
+        attributes: What is known beforehand; each name is prefixed with ``lakebase.``. No secrets.
 
     Example:
         >>> with span("connect") as step:

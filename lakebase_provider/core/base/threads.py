@@ -1,4 +1,4 @@
-"""Threads that work for a caller, in a copy of its context: its log lines and spans are of its task."""
+"""Threads that work for a caller in a copy of its context, so that log lines and spans belong to its task."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _Result = TypeVar("_Result")
 
 
 def in_this_context(work: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The same, run in a copy of the present context wherever it is called; once at a time.
+    """The same function, run in a copy of the current context wherever it is called; one call at a time.
 
-    Airflow, Dagster and structlog keep in context variables which task a line of a log is of.
+    Airflow, Dagster and structlog keep in context variables which task a log line belongs to.
     """
     context = contextvars.copy_context()
 
@@ -27,7 +27,7 @@ def start_for_caller(work: Callable[..., object], *arguments: object, name: str)
     """Start a daemon thread that works for the caller, in a copy of its context.
 
     Raises:
-        RuntimeError: The interpreter is ending, or the machine has no thread left.
+        RuntimeError: The interpreter is shutting down, or the machine has no thread left.
     """
     thread = threading.Thread(target=in_this_context(work), args=arguments, name=name, daemon=True)
     thread.start()

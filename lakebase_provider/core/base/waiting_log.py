@@ -1,4 +1,4 @@
-"""What a log says of a wait: why, at once; that it goes on, now and then; what helps, once."""
+"""What the log says about a wait: the reason at once, the remedy once, and now and then that it continues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ QUIET = 15.0
 
 
 class WaitingLog:
-    """Says of one wait at most what somebody wants to read.
+    """Logs no more about one wait than somebody wants to read.
 
     Args:
-        logger: Where to.
+        logger: Where to log.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -23,12 +23,12 @@ class WaitingLog:
         self._said_at = 0.0
 
     def say(self, now: float, error: LakebaseError, line: str, *arguments: object) -> None:
-        """Log that an attempt has failed and another one will follow, unless that has just been said.
+        """Log that an attempt has failed and another will follow, unless that was just logged.
 
         Args:
             now: When it failed, in seconds since any fixed moment.
-            error: Why. What is another kind of failure than the last is said at once, with its remedy.
-            line: What to say, the reason first, with placeholders as :mod:`logging` takes them.
+            error: Why. A different kind of failure from the last is logged at once, with its remedy.
+            line: The message, beginning with the reason, with :mod:`logging`'s placeholders.
             arguments: Their values.
         """
         is_first = self._kind is not type(error)
@@ -37,9 +37,9 @@ class WaitingLog:
         self._kind, self._said_at = type(error), now
         self._logger.warning(line, *arguments)
         if is_first:
-            # A line of its own: behind a long one it would be beyond the edge of who reads the log.
+            # On a line of its own: at the end of a long one it would be cut off where a log viewer ends.
             self._logger.warning("Remedy: %s", error.remedy)
 
     def is_over(self) -> None:
-        """What was waited for has come: the next wait is another one."""
+        """The wait is over: the next one is a new one."""
         self._kind = None

@@ -1,11 +1,11 @@
 """What a host is, and to which hosts a secret may be sent.
 
-Anybody who can edit a connection could otherwise have a token sent to a host of theirs (CVE-2026-81930 in
-another provider). Every host is read by the one grammar here, wherever it comes from: a setting, the
-environment, a URI or an answer of the workspace. A URL is built from the parts that were checked and is never
-passed on as it was written, since two parsers of one text may see two hosts in it.
+Otherwise anybody who can edit a connection could have a token sent to their own host (CVE-2026-81930 in
+another provider). Every host is parsed by this one grammar, wherever it comes from: a setting, the
+environment, a URI or an answer of the workspace. A URL is built from the checked parts and never passed on as
+written, since two parsers may see two different hosts in one text.
 
-Only a deployment widens what is allowed, by its environment; a connection cannot.
+Only a deployment can allow more, through its environment; a connection cannot.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lakebase_provider.core.config.field import Setting
 from lakebase_provider.core.errors import ConfigError
 
 HOST_SUFFIXES = (".databricks.com", ".azuredatabricks.net")
-#: Further suffixes, comma-separated: ``corp.example`` for that host and those below it, ``.corp.example``
-#: for those below it alone, or an IP address.
+#: More suffixes, comma-separated: ``corp.example`` for that host and those below it, ``.corp.example`` only
+#: for those below it, or an IP address.
 MORE_HOST_SUFFIXES = "LAKEBASE_ALLOWED_HOST_SUFFIXES"
-#: ``1`` lets hosts be loopback addresses and workspaces be reached by http there, as a local Lakebase is.
+#: ``1`` allows hosts that are loopback addresses, and workspaces there over http, as a local Lakebase needs.
 ALLOW_LOOPBACK = "LAKEBASE_ALLOW_LOOPBACK"
 
 #: Characters of a name, and of one of its labels (RFC 1035, section 2.3.4).
@@ -31,26 +31,26 @@ _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
 #: RFC 1123, section 2.1.
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-#: What inet_aton, and so a resolver, takes for a number.
+#: What inet_aton, and so a resolver, accepts as a number.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _URL = re.compile(
     r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?:[/?#].*)?", re.IGNORECASE | re.DOTALL
 )
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*)(?::(?P<port>[0-9]{1,5}))?")
-#: A text that an error may repeat: nothing of it is a user's name or password, or acts upon a terminal.
+#: A text that an error may repeat: it holds no user name, password or terminal control characters.
 _SHOWN = re.compile(r"[A-Za-z0-9._-]{1,260}")
 
 _servers_here: set[object] = set()
 
 
 class HostRefusedError(ValueError):
-    """A text is no host, or a host to which no secret is sent.
+    """A text is not a host, or a host to which no secret may be sent.
 
-    Whoever knows where the text came from makes a :class:`.LakebaseError` of it.
+    The caller, which knows where the text came from, turns it into a :class:`.LakebaseError`.
 
     Attributes:
-        problem: What is wrong, to be put after the setting's or the field's name; it repeats no user name.
-        remedy: What to do; None for what is usual in that place.
+        problem: What is wrong, to follow the setting's or the field's name; it repeats no user name.
+        remedy: What to do; None for the caller's usual remedy.
     """
 
     def __init__(self, problem: str, remedy: str | None = None) -> None:
@@ -64,7 +64,7 @@ class Host:
     """A host that follows the grammar.
 
     Attributes:
-        name: In lower case without a dot at the end; of an IPv6 address the shortest form, without brackets.
+        name: In lower case without a trailing dot; an IPv6 address in its shortest form, without brackets.
         is_address: Whether it is an IP address.
         is_loopback: Whether it is ``localhost`` or a loopback address.
     """
@@ -78,7 +78,7 @@ class Host:
 
     @property
     def in_url(self) -> str:
-        """The form that a URL takes: an IPv6 address in brackets."""
+        """Its form in a URL: an IPv6 address in brackets."""
         return f"[{self.name}]" if ":" in self.name else self.name
 
 
@@ -109,7 +109,7 @@ def parse_host(text: str) -> Host:
         raise HostRefusedError(
             f"has a part of {longest} characters, {len(name)} in all; DNS allows {_LONGEST_LABEL} in a part, "
             f"{_LONGEST_NAME} in all",
-            "Leave 'host' out: it is resolved from the endpoint.",
+            "Leave out 'host': it is resolved from the endpoint.",
         )
     if not all(_LABEL.fullmatch(label) for label in labels):
         raise HostRefusedError(f"{_shown(text)}, which is not one host name")
@@ -122,21 +122,23 @@ def allowed_host(text: str) -> Host:
     """The host that a text names, if a secret may be sent there.
 
     Raises:
-        HostRefusedError: It is no host, or one that is not allowed.
+        HostRefusedError: It is not a host, or not an allowed one.
         ConfigError: The deployment's own list is malformed.
     """
     host = parse_host(text)
     if host.is_loopback:
         if not loopback_is_allowed():
             raise HostRefusedError(
-                f"is {host.name!r}, this machine, which only a local Lakebase is on",
-                f"Correct it; for a local Lakebase a deployment sets the variable {ALLOW_LOOPBACK}=1, "
+                f"is {host.name!r}, this machine, which is allowed for a local Lakebase only",
+                "Correct it; for a local Lakebase a deployment sets the environment variable "
+                f"{ALLOW_LOOPBACK}=1, "
                 'as `eval "$(lakebase local env)"` does.',
             )
     elif not any(_falls_under(host, suffix) for suffix in (*HOST_SUFFIXES, *_more_suffixes())):
         raise HostRefusedError(
-            f"is {host.name!r}, outside of {', '.join(HOST_SUFFIXES)}",
-            f"Correct it; a deployment allows further suffixes by the variable {MORE_HOST_SUFFIXES}.",
+            f"is {host.name!r}, which is not under {', '.join(HOST_SUFFIXES)}",
+            "Correct it; a deployment allows more suffixes with the environment variable "
+            f"{MORE_HOST_SUFFIXES}.",
         )
     return host
 
@@ -145,19 +147,19 @@ def allowed_origin(url: str) -> Origin:
     """Scheme, host and port of a URL, if a secret may be sent there. What follows them is dropped.
 
     Args:
-        url: With or without the scheme, which is then https.
+        url: The URL; without a scheme, https is assumed.
 
     Raises:
-        HostRefusedError: It is no URL, or names a host or a scheme that is not allowed.
+        HostRefusedError: It is not a URL, or its host or scheme is not allowed.
         ConfigError: The deployment's own list is malformed.
     """
     parts = _URL.fullmatch(url)
     assert parts is not None  # every text matches
     if "@" in parts["authority"]:
-        raise HostRefusedError("contains a user name", "Use https://<workspace>.databricks.com alone.")
+        raise HostRefusedError("contains a user name", "Use only https://<workspace>.databricks.com.")
     authority = _AUTHORITY.fullmatch(parts["authority"])
     if authority is None or not authority["host"]:
-        raise HostRefusedError(f"{_shown(url)}, which is no URL")
+        raise HostRefusedError(f"{_shown(url)}, which is not a URL")
     host = allowed_host(authority["host"])
     port = None if authority["port"] is None else int(authority["port"])
     if port is not None and not 1 <= port <= 65535:
@@ -184,7 +186,7 @@ def workspace_url(row: Setting, url: str) -> str:
     """The workspace's URL in a setting, without a path.
 
     Raises:
-        ConfigError: It is no URL to which a client secret may be sent.
+        ConfigError: It is not a URL to which a client secret may be sent.
     """
     try:
         return str(allowed_origin(url))
@@ -193,7 +195,7 @@ def workspace_url(row: Setting, url: str) -> str:
 
 
 def is_on_this_machine(url: str) -> bool:
-    """Whether a URL leads to a loopback host, to which no proxy of the environment leads."""
+    """Whether a URL points to a loopback host, for which the environment's proxies are not used."""
     try:
         return parse_host(urlsplit(url).hostname or "").is_loopback
     except (HostRefusedError, ValueError):
@@ -201,7 +203,7 @@ def is_on_this_machine(url: str) -> bool:
 
 
 def loopback_is_allowed() -> bool:
-    """Whether the deployment says that a Lakebase may be on this machine, or one was started here."""
+    """Whether the deployment allows a Lakebase on this machine, or one was started in this process."""
     return bool(_servers_here) or os.environ.get(ALLOW_LOOPBACK, "").strip().lower() in ("1", "true", "yes")
 
 
@@ -217,7 +219,7 @@ def server_is_gone(server: object) -> None:
 
 def _address(name: str, text: str) -> Host:
     try:
-        # An interface ("%eth0") is none of a name's business.
+        # An interface ("%eth0") is not part of a name.
         address = ipaddress.ip_address(name) if "%" not in name else None
     except ValueError:
         address = None
@@ -232,7 +234,7 @@ def _falls_under(host: Host, suffix: str) -> bool:
 
 
 def _more_suffixes() -> list[str]:
-    """The suffixes that the deployment allows besides."""
+    """The additional suffixes that the deployment allows."""
     found = []
     for entry in os.environ.get(MORE_HOST_SUFFIXES, "").split(","):
         suffix = entry.strip()
@@ -247,7 +249,7 @@ def _suffix(text: str) -> str:
         return parse_host(text).name
     except HostRefusedError as refused:
         raise ConfigError(
-            f"An entry of the variable {MORE_HOST_SUFFIXES} {refused.problem}.",
+            f"An entry of the environment variable {MORE_HOST_SUFFIXES} {refused.problem}.",
             remedy="Use host names, such as corp.example or .corp.example, separated by commas.",
         ) from None
 
@@ -256,4 +258,4 @@ def _shown(text: str) -> str:
     """The text, if an error may repeat it."""
     if not text:
         return "is empty"
-    return f"is {text!r}" if _SHOWN.fullmatch(text) else f"is a text of {len(text)} characters"
+    return f"is {text!r}" if _SHOWN.fullmatch(text) else f"is a string of {len(text)} characters"

@@ -1,4 +1,4 @@
-"""To what, and as whom: the settings of a connection, and the one parser of them.
+"""What to connect to, and as whom: the settings of a connection, and their only parser.
 
 :class:`LakebaseConfig` is the table of the settings: each field carries its label, description, kind,
 limits and environment variables. The parser, Airflow's connection form, the Dagster resource and the
@@ -48,8 +48,8 @@ class LakebaseConfig:
 
     Build it with :meth:`from_env`, :meth:`from_mapping` or :meth:`from_uri`, or directly with native values.
     What is missing is resolved at the first connect: the host from the endpoint, the user from the client id
-    or else from the workspace's current user. Without explicit workspace credentials databricks-sdk looks
-    for them where it always does (profile, environment, notebook).
+    or else from the workspace's current user. Without explicit workspace credentials, databricks-sdk looks
+    for them in the usual places (profile, environment, notebook).
 
     Raises:
         ConfigError: A field is malformed or contradicts another. No network call has been made.
@@ -64,7 +64,7 @@ class LakebaseConfig:
     instance: str | None = field(
         None,
         "Instance",
-        "Lakebase Provisioned instance, in place of an endpoint.",
+        "Lakebase Provisioned instance, instead of an endpoint.",
         env=("LAKEBASE_INSTANCE",),
     )
     database: str = field(
@@ -73,20 +73,20 @@ class LakebaseConfig:
     user: str | None = field(
         None,
         "User",
-        "Postgres role: a service principal's client id or a user's e-mail address. Resolved when left out.",
+        "Postgres role: a service principal's client id or a user's e-mail address. Resolved if left out.",
         env=("PGUSER",),
     )
     host: str | None = field(
         None,
         "Host",
-        "Host of the database. Resolved from the endpoint when left out.",
+        "Host of the database. Resolved from the endpoint if left out.",
         env=("PGHOST",),
         is_host=True,
     )
     access: Access = field(
         "read_write",
         "Access",
-        "read_only: the endpoint's or instance's host for reading alone, which answers from its secondaries.",
+        "read_only: the endpoint's or instance's read-only host, which its secondaries serve.",
         env=("LAKEBASE_ACCESS",),
         choices=get_args(Access),
     )
@@ -128,7 +128,7 @@ class LakebaseConfig:
     token: Secret | None = field(
         None,
         "Workspace token",
-        "Personal access token, in place of a client id and secret.",
+        "Personal access token, instead of a client id and secret.",
         kind="secret",
         in_header=True,
         env=("DATABRICKS_TOKEN",),
@@ -139,7 +139,7 @@ class LakebaseConfig:
     auth_type: str | None = field(
         None,
         "Workspace authentication",
-        "A databricks-sdk authentication, such as azure-cli, where the automatic choice does not fit.",
+        "A databricks-sdk auth type, such as azure-cli, if the automatic choice does not fit.",
         env=("DATABRICKS_AUTH_TYPE",),
     )
     azure_client_id: str | None = field(
@@ -167,7 +167,7 @@ class LakebaseConfig:
     credential_ttl: float | None = field(
         None,
         "Token lifetime",
-        "Seconds that a token lives; the workspace's 60 minutes when left out.",
+        "Lifetime of a token in seconds; the workspace's 60 minutes if left out.",
         kind="number",
         minimum=300,
         maximum=3600,
@@ -184,7 +184,7 @@ class LakebaseConfig:
     sslmode: SslMode = field(
         "verify-full",
         "SSL mode",
-        "verify-full checks who the server is before the token is sent.",
+        "verify-full verifies the server's identity before the token is sent.",
         env=("PGSSLMODE",),
         choices=get_args(SslMode),
         of_deployment=True,
@@ -192,7 +192,7 @@ class LakebaseConfig:
     sslrootcert: str | None = field(
         None,
         "SSL root certificates",
-        "File of trusted certificates; certifi's bundle of public ones when left out.",
+        "File of trusted certificates; certifi's bundle of public ones if left out.",
         env=("PGSSLROOTCERT",),
         of_deployment=True,
     )
@@ -208,7 +208,7 @@ class LakebaseConfig:
     max_size: int = field(
         4,
         "Pool maximum",
-        "Connections that a process opens at most.",
+        "Maximum number of connections that a process opens.",
         kind="integer",
         minimum=1,
         maximum=1000,
@@ -226,7 +226,7 @@ class LakebaseConfig:
     max_idle: float = field(
         900.0,
         "Maximum idle time",
-        "Seconds after which an unused pooled connection is closed; the server does it after 24 hours.",
+        "Seconds after which an unused pooled connection is closed; the server closes it after 24 hours.",
         kind="number",
         minimum=1,
         maximum=86_400,
@@ -235,7 +235,7 @@ class LakebaseConfig:
     connect_budget: float = field(
         60.0,
         "Connect budget",
-        "Seconds that obtaining a connection may take, token and waking of the compute included.",
+        "Seconds that getting a connection may take, including the token and waking the compute.",
         kind="number",
         minimum=1,
         maximum=3600,
@@ -260,7 +260,7 @@ class LakebaseConfig:
     application_name: str = field(
         "lakebase-provider",
         "Application name",
-        "What pg_stat_activity shows.",
+        "Name that pg_stat_activity shows.",
         env=("PGAPPNAME",),
         of_deployment=True,
     )
@@ -269,7 +269,7 @@ class LakebaseConfig:
         # Secrets are opaque already: see _hide_secrets_at_once.
         for row in settings():
             value = getattr(self, row.name)
-            # A default is as it has to be, and most settings are left at theirs.
+            # Defaults are valid, and most settings keep theirs.
             if value is not row.default:
                 object.__setattr__(self, row.name, row.default if value is None else row.parse(value))
         self._check_target()
@@ -284,7 +284,7 @@ class LakebaseConfig:
             )
         check_floors(self)
         if self.sslrootcert is not None and not Path(self.sslrootcert).is_file():
-            raise setting("sslrootcert").error(f"names no file: {self.sslrootcert!r}")
+            raise setting("sslrootcert").error(f"is not a file: {self.sslrootcert!r}")
 
     def _check_target(self) -> None:
         if self.endpoint is not None and self.instance is not None:
@@ -297,7 +297,7 @@ class LakebaseConfig:
         if self.access == "read_only" and self.host is not None:
             raise setting("access").error(
                 "is 'read_only' although 'host' is given",
-                remedy="Drop 'host': it is resolved from the endpoint.",
+                remedy="Remove 'host': it is resolved from the endpoint.",
             )
         if self.auth == "oauth":
             if self.endpoint is None and self.instance is None:
@@ -307,12 +307,12 @@ class LakebaseConfig:
             if self.password is not None:
                 raise setting("password").error(
                     "is set although auth is 'oauth'",
-                    remedy="Drop it, or use auth='password' for a native Postgres password.",
+                    remedy="Remove it, or use auth='password' for a native Postgres password.",
                 )
             if self.host is not None and self.host.split(".")[0].endswith("-pooler"):
                 raise setting("host").error(
-                    "names a pooled host, which takes no OAuth token",
-                    remedy="Drop 'host' (it is resolved from the endpoint), or use auth='password'.",
+                    "is a pooled host, which does not accept OAuth tokens",
+                    remedy="Remove 'host' (it is resolved from the endpoint), or use auth='password'.",
                 )
 
     def _check_name(self, name: str, check: Callable[[str], str]) -> None:
@@ -351,8 +351,8 @@ class LakebaseConfig:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> LakebaseConfig:
         """Read the variables that the Lakebase documentation names.
 
-        An override that names another target or another principal leaves out what the variables say of
-        theirs, so that a token never goes to the host of another endpoint.
+        An override of the target or the principal ignores the variables of the other one, so that a token
+        never goes to another endpoint's host.
 
         Args:
             environ: Variables to read; the process's own by default.
@@ -368,7 +368,7 @@ class LakebaseConfig:
         for name in left_out(found, overrides):
             found.pop(name, None)
         found.update(overrides)
-        # psql's own variable; it says nothing about Lakebase as long as OAuth is asked for.
+        # psql's own variable; it does not apply to Lakebase with OAuth.
         if found.get("auth", "oauth") == "oauth" and "password" not in overrides:
             found.pop("password", None)
         return cls.from_mapping(found)
@@ -382,25 +382,29 @@ class LakebaseConfig:
         Raises:
             ConfigError: A key is unknown, or a setting is missing, malformed or contradicts another.
         """
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(f"The settings are a {type(mapping).__name__}, no mapping.")
-        mapping = opaque(settings(), mapping)
-        for key in mapping:
+        found = _settings_in(mapping)
+        # It may hold secrets, and a traceback may show this frame.
+        del mapping
+        if isinstance(found, str):
+            raise ConfigError(f"The settings are a {found}, not a mapping.", remedy="Give them by name.")
+        for key in found:
             if key not in _BY_NAME:
                 known = list(_BY_NAME)
                 close = difflib.get_close_matches(str(key), known, n=1)
                 raise ConfigError(
                     f"Unknown setting '{key}'.",
-                    remedy=f"Did you mean '{close[0]}'?" if close else f"Settings are: {', '.join(known)}.",
+                    remedy=f"Did you mean '{close[0]}'?"
+                    if close
+                    else f"The settings are: {', '.join(known)}.",
                 )
-        return cls(**{key: value for key, value in mapping.items() if value is not None and value != ""})  # type: ignore[arg-type] # each value is parsed in __post_init__
+        return cls(**{key: value for key, value in found.items() if value is not None and value != ""})  # type: ignore[arg-type] # each value is parsed in __post_init__
 
     @classmethod
     def from_uri(cls, uri: str) -> LakebaseConfig:
         """Read ``lakebase://user@host:port/database?endpoint=…``; each part and the query are optional.
 
         Raises:
-            ConfigError: As in :meth:`from_mapping`, or the scheme is another.
+            ConfigError: As in :meth:`from_mapping`, or the scheme is a different one.
         """
         found = _uri_settings(uri)
         # It may hold a password, and errors pass through here.
@@ -410,15 +414,15 @@ class LakebaseConfig:
         return cls.from_mapping(found)
 
     def credential_key(self) -> tuple[object, ...]:
-        """What a token depends on: two configurations with equal keys may share one, others never."""
+        """What a token depends on: two configurations with equal keys may share one, others must not."""
         return tuple(getattr(self, name) for name in _CREDENTIAL_SETTINGS)
 
     def replace(self, **changes: object) -> LakebaseConfig:
-        """A copy with other settings, checked anew.
+        """A copy with other settings, validated again.
 
         Raises:
-            ConfigError: A setting is malformed or contradicts another; or a host is changed alone, to which
-                the secrets for the other host would go.
+            ConfigError: A setting is malformed or contradicts another; or only a host is changed, so that the
+                old host's secrets would be sent to the new one.
         """
         changes = opaque(settings(), changes)
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
@@ -426,7 +430,7 @@ class LakebaseConfig:
         return LakebaseConfig.from_mapping({**unchanged, **changes})
 
 
-#: The endpoint alone would not do: two principals on one endpoint must never share a token.
+#: The endpoint alone is not enough: two principals on one endpoint must never share a token.
 _CREDENTIAL_SETTINGS = (
     *("endpoint", "instance", "auth", "password", "workspace_host"),
     *("auth_type", "credential_ttl", "credential_store"),
@@ -434,13 +438,18 @@ _CREDENTIAL_SETTINGS = (
 )
 
 
+def _settings_in(mapping: object) -> dict[str, object] | str:
+    """The settings, secrets opaque; or of what is no mapping the type's name."""
+    return opaque(settings(), mapping) if isinstance(mapping, Mapping) else type(mapping).__name__
+
+
 def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
-    """The settings in a URI, secrets opaque, or what is wrong with it, returned and not raised from here."""
+    """The settings in a URI, with secrets opaque, or an error, which is returned and not raised here."""
     if not isinstance(uri, str):
-        return ConfigError(f"The URI is a {type(uri).__name__}, no text.", remedy="Use lakebase://….")
+        return ConfigError(f"The URI is a {type(uri).__name__}, not text.", remedy="Use lakebase://….")
     found_flaw = flaw(uri)
     if found_flaw is not None:
-        return ConfigError(f"The URI holds {found_flaw}.", remedy="Percent-encode what is no plain text.")
+        return ConfigError(f"The URI holds {found_flaw}.", remedy="Percent-encode such characters.")
     try:
         parts = urlsplit(uri)
         query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True))
@@ -451,11 +460,11 @@ def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
     if parts.scheme not in ("lakebase", "postgresql", "postgres") or not uri.partition(":")[2].startswith(
         "//"
     ):
-        return ConfigError("The URI's scheme is none of Lakebase.", remedy="Use lakebase://….")
+        return ConfigError("The URI's scheme is not one of Lakebase's.", remedy="Use lakebase://….")
     try:
         port = parts.port
     except ValueError:
-        return setting("port").error("of the URI is no number between 0 and 65535")
+        return setting("port").error("of the URI is not a number between 0 and 65535")
     found: dict[str, object] = {
         "host": parts.hostname,
         "port": port,
@@ -469,7 +478,7 @@ def _uri_settings(uri: object) -> dict[str, object] | ConfigError:
 
 
 def _hide_secrets_at_once(config: type[LakebaseConfig]) -> None:
-    """Make secrets opaque before the generated constructor has them, through whose frame errors pass."""
+    """Make secrets opaque before the generated constructor gets them, since errors pass through its frame."""
     generated: Callable[..., None] = config.__init__
 
     @functools.wraps(generated)

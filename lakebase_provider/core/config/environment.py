@@ -1,4 +1,4 @@
-"""What the environment says, as far as it belongs to what the caller asks for."""
+"""Settings from the environment, if they belong to the target and principal that the caller asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowe
 from lakebase_provider.core.config.field import Setting, Unreadable
 from lakebase_provider.core.errors import ConfigError
 
-#: Ways to authenticate at the workspace; what belongs to one says nothing about another.
+#: Ways to authenticate at the workspace; the settings of one do not apply to another.
 PRINCIPALS = (
     ("client_id", "client_secret"),
     ("token",),
@@ -34,15 +34,19 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
     if "access" in given:
         left_out |= {"host"}
     if "workspace_host" in given and _leads_elsewhere(found, overrides, "workspace_host"):
-        # A secret that belongs to one workspace is not told to another.
+        # A secret for one workspace is not sent to another.
         left_out |= {"user"}.union(*PRINCIPALS)
-    if "host" in given and _leads_elsewhere(found, overrides, "host"):
-        left_out |= {"password"}
+    for host in given & _SECRETS_OF_HOST.keys():
+        if not found.get(host):
+            # Nor is one whose host the environment does not name. A profile names its own.
+            left_out |= _SECRETS_OF_HOST[host] - {"profile"}
+        elif _leads_elsewhere(found, overrides, host):
+            left_out |= _SECRETS_OF_HOST[host]
     for mine in PRINCIPALS:
         if given.isdisjoint(mine):
             continue
         left_out |= set().union(*(other for other in PRINCIPALS if other != mine))
-        # The identity comes first in each: another one has another secret and another role.
+        # Each begins with the identity: another identity has another secret and another role.
         identity = mine[0]
         if identity in given and found.get(identity) != overrides[identity]:
             left_out |= {"user"}
@@ -51,27 +55,27 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
 
 
 def require_same_host(found: Mapping[str, object], overrides: Mapping[str, object]) -> None:
-    """Refuse an override of a host alone, to which the secrets beside the other host would travel.
+    """Refuse an override of only a host, which would get the other host's secrets.
 
     Args:
         found: The settings that are overridden.
         overrides: Settings by name.
 
     Raises:
-        ConfigError: They name another host, and no secret for it.
+        ConfigError: They name another host but no secret for it.
     """
     given = {name for name, value in overrides.items() if value is not None and value != ""}
     for host, secrets in _SECRETS_OF_HOST.items():
         kept = [name for name in secrets - given if found.get(name)]
         if host in given and kept and _leads_elsewhere(found, overrides, host):
             raise ConfigError(
-                f"Setting '{host}' is overridden, and '{min(kept)}' belongs to the host that it had.",
-                remedy=f"Override '{min(kept)}' too, or configure the other host by itself.",
+                f"Setting '{host}' is overridden, but '{min(kept)}' belongs to the previous host.",
+                remedy=f"Override '{min(kept)}' too, or configure the other host separately.",
             )
 
 
 def _leads_elsewhere(found: Mapping[str, object], overrides: Mapping[str, object], name: str) -> bool:
-    """Whether the environment names a host, and the override another one, however they are written."""
+    """Whether the environment and the override name different hosts, however they are written."""
     mine, other = found.get(name), overrides[name]
     if not isinstance(mine, str) or not isinstance(other, str):
         return mine is not None
@@ -97,9 +101,9 @@ def read_environment(rows: Iterable[Setting], environ: Mapping[str, str] | None)
 
 
 def opaque(rows: Iterable[Setting], mapping: Mapping[str, object]) -> dict[str, object]:
-    """A copy in which secrets are opaque, for a traceback may show the frame that holds it."""
+    """A copy in which secrets are opaque, since a traceback may show the frame that holds it."""
     by_name = {row.name: row for row in rows}
-    # What stands under an unknown name may be a secret under a name that was misspelt.
+    # The value of an unknown name may be a secret with a misspelt name.
     return {
         name: by_name[name].hidden(value) if name in by_name else Unreadable(type(value).__name__)
         for name, value in mapping.items()
@@ -107,5 +111,5 @@ def opaque(rows: Iterable[Setting], mapping: Mapping[str, object]) -> dict[str, 
 
 
 def _variable(environ: Mapping[str, str] | None, name: str) -> str | None:
-    # A function of its own: no frame that an error passes through holds the whole environment.
+    # A separate function, so that no frame that an error passes through holds the whole environment.
     return (os.environ if environ is None else environ).get(name)

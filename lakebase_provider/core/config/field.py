@@ -1,4 +1,4 @@
-"""What is known about one setting: the rows of which :class:`LakebaseConfig` is the table."""
+"""What is known about one setting: the rows of the table that :class:`LakebaseConfig` is."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Kind = Literal["string", "integer", "number", "secret"]
 class Setting:
     """What is known about one field of :class:`LakebaseConfig` (a row of the table).
 
-    `in_header` says that it goes into a header of HTTP, whose grammar is stricter; `is_host`, that it is a
-    host or a URL, in which somebody may have put a password; `of_deployment`, that it says how to connect
-    and not to what or as whom, so that it may be said once for all connections.
+    `in_header` means that it goes into an HTTP header, whose grammar is stricter; `is_host`, that it is a
+    host or a URL, in which somebody may have put a password; `of_deployment`, that it says how to connect,
+    not to what or as whom, so that it may be set once for all connections.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Setting:
         """Turn a text or a native value into the field's type.
 
         Args:
-            value: The value; that of a secret as :meth:`hidden` gives it, since a traceback may show it.
+            value: The value; a secret in the form that :meth:`hidden` returns, since a traceback may show it.
 
         Raises:
             ConfigError: It does not fit; the message names the field and the value's kind, never the value
@@ -57,7 +57,7 @@ class Setting:
             return self._parse_secret(value)
         if self.kind == "string":
             if isinstance(value, Unreadable):
-                raise self.error(f"is a {value.kind}", remedy="Use the host alone, such as w.databricks.com.")
+                raise self.error(f"is a {value.kind}", remedy="Use only the host, such as w.databricks.com.")
             if not isinstance(value, str):
                 raise self.error(f"must be text, not {type(value).__name__}")
             self._refuse(flaw_in_header(value) if self.in_header else flaw(value))
@@ -69,7 +69,7 @@ class Setting:
     def hidden(self, value: object) -> object:
         """The value, opaque if it is a secret or a host with one: what may be kept in a frame's variables.
 
-        White space at the end of a workspace's secret, which came with copying it, is dropped, and said once.
+        White space at the end of a workspace's secret, left by copying it, is dropped and reported once.
         """
         if self.is_host and isinstance(value, str) and "@" in value:
             return Unreadable("text that contains a user name")
@@ -78,7 +78,7 @@ class Setting:
         if not isinstance(value, str):
             return Unreadable(type(value).__name__)
         if self.in_header and value != value.rstrip():
-            _say_once(f"White space at the end of setting '{self.name}' is ignored")
+            _say_once(f"Ignoring white space at the end of setting '{self.name}'")
             value = value.rstrip()
         return Secret(value) if value else value
 
@@ -94,12 +94,12 @@ class Setting:
 
     def _refuse(self, found: str | None) -> None:
         if found is not None:
-            raise self.error(f"holds {found}", remedy=f"Enter '{self.name}' anew, without it.")
+            raise self.error(f"holds {found}", remedy=f"Enter '{self.name}' again, without it.")
 
     def _parse_number(self, value: object) -> int | float:
         number_type = int if self.kind == "integer" else float
         a_number = "a whole number" if self.kind == "integer" else "a number"
-        # bool is an int to Python; a flag where a number belongs is a mistake all the same.
+        # bool is an int to Python; a flag in place of a number is still a mistake.
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise self.error(f"must be {a_number}, not {type(value).__name__}")
         try:
@@ -124,7 +124,7 @@ class Setting:
         )
 
     def json_schema(self) -> dict[str, Any]:
-        """The field as a JSON-schema fragment, as Airflow's connection form takes it.
+        """The field as a JSON-schema fragment for Airflow's connection form.
 
         It has no default: the form would store it with every connection, and it would look like a choice.
         """
@@ -141,7 +141,7 @@ class Setting:
         return schema
 
     def help(self) -> str:
-        """The description, and what holds where the field is left blank."""
+        """The description, and what applies if the field is left blank."""
         if self.default is None:
             return self.description
         if self.of_deployment:
@@ -151,13 +151,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What is kept of a secret that is no text: the name of its type."""
+    """What is kept of a secret that is not text: the name of its type."""
 
     kind: str
 
 
 def _flaw_of(secret: Secret, look: Callable[[str], str | None]) -> str | None:
-    # A function of its own, for its frame is gone when the error is raised.
+    # A separate function, whose frame is gone when the error is raised.
     return look(secret.reveal())
 
 
@@ -185,7 +185,7 @@ def field(
     is_host: bool = False,
     of_deployment: bool = False,
 ) -> Any:
-    """A dataclass field that carries its row of the table, apart from name and default."""
+    """A dataclass field with its row of the table, except name and default."""
     row = {
         "kind": kind,
         "label": label,

@@ -1,7 +1,7 @@
-"""What a deployment asks of every connection, and no connection lowers.
+"""What a deployment demands of every connection, and no connection can lower.
 
-Who may edit a connection, a DAG's parameters or a run's configuration is not always who may say how safe
-connections have to be. These variables of the environment say that; unset ones ask for nothing.
+Somebody who may edit a connection, a DAG's parameters or a run's configuration may not be entitled to decide
+how safe connections must be. These environment variables decide that; unset ones demand nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from lakebase_provider.core.errors import ConfigError
 
-#: The weakest `sslmode` that is allowed: ``require``, ``verify-ca`` or ``verify-full``.
+#: The weakest allowed `sslmode`: ``require``, ``verify-ca`` or ``verify-full``.
 LEAST_SSLMODE = "LAKEBASE_LEAST_SSLMODE"
 #: Ways to authenticate that are allowed, comma-separated, as databricks-sdk names them (``oauth-m2m``,
 #: ``pat``, ``azure-client-secret``, …); ``password`` for a native password, ``default`` for the SDK's choice.
@@ -19,11 +19,12 @@ ALLOWED_AUTH_TYPES = "LAKEBASE_ALLOWED_AUTH_TYPES"
 #: Profiles of the Databricks configuration file that are allowed, comma-separated.
 ALLOWED_PROFILES = "LAKEBASE_ALLOWED_PROFILES"
 
-_FROM_WEAKEST = ("require", "verify-ca", "verify-full")
+#: Values of `sslmode`.
+FROM_WEAKEST = ("require", "verify-ca", "verify-full")
 
 
 class _Config(Protocol):
-    """What is looked at of a :class:`.LakebaseConfig`."""
+    """The parts of a :class:`.LakebaseConfig` that are checked."""
 
     @property
     def auth(self) -> str: ...
@@ -42,15 +43,15 @@ class _Config(Protocol):
 
 
 def check_floors(config: _Config) -> None:
-    """Raise a ConfigError when the configuration lies below what the deployment asks for."""
+    """Raise a ConfigError if the configuration falls below what the deployment demands."""
     least = os.environ.get(LEAST_SSLMODE, "").strip()
     if least:
-        if least not in _FROM_WEAKEST:
+        if least not in FROM_WEAKEST:
             raise ConfigError(
-                f"The variable {LEAST_SSLMODE} holds none of {', '.join(_FROM_WEAKEST)}.",
+                f"The environment variable {LEAST_SSLMODE} is not one of {', '.join(FROM_WEAKEST)}.",
                 remedy=f"Correct {LEAST_SSLMODE} in the deployment's environment.",
             )
-        if _FROM_WEAKEST.index(config.sslmode) < _FROM_WEAKEST.index(least):
+        if FROM_WEAKEST.index(config.sslmode) < FROM_WEAKEST.index(least):
             raise _below("sslmode", config.sslmode, LEAST_SSLMODE, f"at least {least}")
     for name, value, variable in (
         ("auth_type", auth_type(config), ALLOWED_AUTH_TYPES),
@@ -62,7 +63,7 @@ def check_floors(config: _Config) -> None:
 
 
 def auth_type(config: _Config) -> str:
-    """How the configuration authenticates, as databricks-sdk names it; ``default`` if that is to choose."""
+    """How the configuration authenticates, by databricks-sdk's name; ``default`` if the SDK chooses."""
     if config.auth == "password":
         return "password"
     if config.auth_type is not None:
@@ -77,5 +78,5 @@ def auth_type(config: _Config) -> str:
 def _below(name: str, value: str, variable: str, asked: str) -> ConfigError:
     return ConfigError(
         f"Setting '{name}' is {value!r}, which this deployment does not allow.",
-        remedy=f"Use {asked}; the deployment's variable {variable} says so.",
+        remedy=f"Use {asked}, as the deployment's environment variable {variable} demands.",
     )

@@ -1,7 +1,7 @@
-"""The grammar of the names that the workspace gives its resources: what may stand in a path of a request.
+"""The grammar of the workspace's resource names: what a request's path may contain.
 
-A name becomes part of a URL. One with ``..``, ``/``, ``?`` or ``#`` in it would ask another path, such as a
-file of the workspace, whose author could then say where the database is.
+A name becomes part of a URL. One with ``..``, ``/``, ``?`` or ``#`` in it would request another path, such as
+a workspace file, whose author could then say where the database is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 ENDPOINT_FORMAT = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
 
-# Ids that people choose are lower case, the ones that are made may begin with a digit, as a UUID may.
+# Ids that people choose are lower case; generated ones may begin with a digit, as a UUID may.
 _ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 #: Name of a Lakebase Autoscaling endpoint. Match it as a whole.
 ENDPOINT_NAME = re.compile(f"projects/{_ID}/branches/{_ID}/endpoints/{_ID}")
@@ -22,11 +22,10 @@ INSTANCE_NAME = re.compile(_ID)
 class NameRefusedError(ValueError):
     """A text is not the name of a resource.
 
-    Whoever knows where the text came from makes a :class:`.LakebaseError` of it.
+    The caller, which knows where the text came from, turns it into a :class:`.LakebaseError`.
 
     Attributes:
-        problem: What is wrong, to be put after the setting's name; it repeats nothing of the text that a
-            terminal would act upon.
+        problem: What is wrong, to follow the setting's name; it repeats no terminal control characters.
         remedy: What to do.
     """
 
@@ -37,7 +36,7 @@ class NameRefusedError(ValueError):
 
 
 def endpoint_path(name: str) -> str:
-    """The name of an endpoint, as a path of a URL takes it.
+    """The name of an endpoint, in the form for a URL's path.
 
     Raises:
         NameRefusedError: It is not ``projects/<project>/branches/<branch>/endpoints/<endpoint>``.
@@ -46,19 +45,19 @@ def endpoint_path(name: str) -> str:
 
 
 def instance_path(name: str) -> str:
-    """The name of an instance, as a path of a URL takes it.
+    """The name of an instance, in the form for a URL's path.
 
     Raises:
         NameRefusedError: It is not an id.
     """
-    remedy = "Use the instance's name alone: up to 63 letters, digits, '-' and '_'."
+    remedy = "Use only the instance's name: up to 63 letters, digits, '-' and '_'."
     return _checked(name, INSTANCE_NAME, remedy)
 
 
 def _checked(name: str, grammar: re.Pattern[str], remedy: str) -> str:
     if not grammar.fullmatch(name):
         raise NameRefusedError(_shown(name), remedy)
-    # By the grammar nothing is left to quote; should that widen, the path must not.
+    # The grammar leaves nothing to quote; if it ever allows more, the path must not.
     return quote(name, safe="/")
 
 
@@ -66,4 +65,4 @@ def _shown(text: str) -> str:
     if not text:
         return "is empty"
     readable = text.isascii() and text.isprintable() and len(text) <= 300
-    return f"is {text!r}" if readable else f"is a text of {len(text)} characters"
+    return f"is {text!r}" if readable else f"is a string of {len(text)} characters"

@@ -1,4 +1,4 @@
-"""What to do after a failed attempt to connect: decisions alone, for a loop of either kind to carry out."""
+"""What to do after a failed attempt to connect: only decisions, for a sync or async loop to carry out."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from lakebase_provider.core.tokens.token import Token
 
 logger = logging.getLogger(__name__)
 
-#: A compute that has woken is noticed within a second; one that takes long is asked less often.
+#: An awake compute is noticed within a second; one that takes long is tried less often.
 _WAKING = Backoff(first=0.25, most=1.0, floor=0.05)
 _WAKING_LONG = Backoff(first=5.0, most=5.0, floor=2.0)
-#: Seconds after which a compute takes long to wake.
+#: Seconds after which waking counts as long.
 _LONG = 10.0
-#: Room on a full server comes when somebody leaves, and many wait: a refused login is work for it, too.
+#: A full server has room once somebody leaves, and many wait: refusing a login is work for it too.
 _FULL = Backoff(first=10.0, most=10.0, floor=5.0)
-#: Seconds that an attempt needs to be worth beginning.
+#: Seconds that must be left for an attempt to be worthwhile.
 _LEAST_ATTEMPT = 0.1
-#: The part of what is left of a deadline after which a last attempt is made, where the pause is longer.
+#: The share of the remaining deadline after which a last attempt is made, if the pause is longer.
 _LAST_ATTEMPT_AT = (0.5, 0.8)
-#: What passes by itself, within seconds, and how a log says it.
+#: Errors that pass by themselves within seconds, and how the log describes them.
 _PASSES: dict[type[LakebaseError], str] = {
     EndpointWakingError: "The compute is not up yet",
     TooManyConnectionsError: "The server is full",
@@ -44,8 +44,8 @@ _RNG = random.SystemRandom()
 
 
 def tell_waits_once() -> None:
-    """Keep psycopg's pools from logging each failed attempt at what passes by itself: we tell it."""
-    # Adding it again does nothing.
+    """Keep psycopg's pools from logging each failed attempt that is transient: we log it."""
+    # Adding it again has no effect.
     logging.getLogger("psycopg.pool").addFilter(_is_news)
 
 
@@ -58,15 +58,15 @@ class Attempts:
     """The attempts at one connection. Nothing here blocks.
 
     Args:
-        deadline: The caller's.
-        tokens: What is told of a token that a login refused.
-        targets: What is told of a host that was not reached.
-        waiting: What the log is told by; one of its own by default.
+        deadline: The caller's deadline.
+        tokens: Notified of a token that a login refused.
+        targets: Notified of a host that was not reached.
+        waiting: Logs the wait; its own by default.
 
     Attributes:
-        deadline: The caller's.
-        token: What the last login was tried with.
-        resolver_failed: Whether the system did not resolve the host's name, so that another way is due.
+        deadline: The caller's deadline.
+        token: The token of the last login.
+        resolver_failed: Whether the system could not resolve the host's name, so that another way is next.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Attempts:
             self._said = error
         pause = self._pause(error)
         if pause is None:
-            # What the server said tells more than that there was no time left to ask it again.
+            # The server's error says more than that there was no time left to ask it again.
             told = self._said or error
             raise _with_budget(told, self.deadline.seconds) from told.__cause__
         self._pauses += 1
@@ -124,7 +124,7 @@ class Attempts:
         return pause
 
     def _pause(self, error: LakebaseError) -> float | None:
-        """Seconds until the next attempt; None where it would come too late."""
+        """Seconds until the next attempt; None if it would come too late."""
         left = self.deadline.remaining()
         if isinstance(error, TooManyConnectionsError):
             backoff = _FULL
@@ -135,7 +135,7 @@ class Attempts:
             return pause
         if self._is_last or left <= 2 * _LEAST_ATTEMPT:
             return None
-        # Not yet: what comes free, or up, until the deadline is the caller's.
+        # Not yet: until the deadline, room or a waking compute may still come.
         self._is_last = True
         return min(left * _RNG.uniform(*_LAST_ATTEMPT_AT), left - _LEAST_ATTEMPT)
 
@@ -153,7 +153,7 @@ class Attempts:
         )
 
     def _may_mint_again(self) -> bool:
-        # A native password does not expire: it is as wrong the second time.
+        # A native password does not expire: it would be just as wrong the second time.
         if self._reminted or self.token is None or self.token.expires_at is None:
             return False
         self._reminted = True

@@ -1,4 +1,4 @@
-"""Ending what this process runs on the server, when the process itself is asked to end."""
+"""Ends what this process runs on the server when the process itself is asked to end."""
 
 from __future__ import annotations
 
@@ -10,35 +10,53 @@ from weakref import ref
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+from psycopg.pq.misc import PGnotify
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.errors.sqlstates import timed_out
 
-#: What is said of a statement that ended for that reason.
+#: The reason given for a statement that ended because of it.
 ASKED_TO_END = "this process was asked to end (SIGTERM)"
 
 _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 
 class Holder:
-    """Which connection has a session at the moment: each loan of it is another one."""
+    """Which connection currently has a session: each loan is a different one."""
 
-    __slots__ = ("__weakref__", "connection")
+    __slots__ = ("__weakref__", "connection", "in_steps")
 
     def __init__(self, connection: object) -> None:
         self.connection: ref[Any] = ref(connection)
+        #: Whether the connection's `wait` is at steps of psycopg's, of which it knows what they are.
+        self.in_steps = False
+
+    def tell_notice(self, result: PGresult) -> None:
+        """Hand a notice to who has the session."""
+        psycopg.BaseConnection._notice_handler(self.connection, result)
+
+    def tell_notify(self, notify: PGnotify) -> None:
+        """Hand a notification to who has the session."""
+        psycopg.BaseConnection._notify_handler(self.connection, notify)
+
+    def note_raw_use(self) -> None:
+        """libpq's object was used past psycopg, and the session may not be what it was."""
+        connection = self.connection()
+        if connection is not None:
+            connection._touched = connection._used = True
 
 
 # A dictionary's values are copied in one step; a WeakSet is not, and another thread may add to it meanwhile.
 _opened: dict[int, ref[Holder]] = {}
-#: Whether the next statement of this process is not to begin.
+#: Whether this process's next statement must not start.
 _next_is_refused = False
-#: Whether the process is on its way out: what is cancelled from then on has no other reason.
+#: Whether the process is ending: from then on, that is the reason for every cancellation.
 _asked_to_end = False
 
 
 def remember(holder: Holder) -> None:
-    """Let :func:`cancel_running_statements` know a session that was opened; it does not keep it alive."""
+    """Register an opened session with :func:`cancel_running_statements`, without keeping it alive."""
     key = id(holder)
     _opened[key] = ref(holder, lambda _: _opened.pop(key, None))
 
@@ -46,14 +64,14 @@ def remember(holder: Holder) -> None:
 def cancel_running_statements(timeout: float = 3.0) -> int:
     """Cancel the statements of all connections of this process; they raise ``QueryCanceled``.
 
-    Safe in a signal handler: it waits for no lock, which the interrupted code might hold. A statement of
-    asyncio's is cancelled by the running loop, as soon as the handler has returned.
+    Safe in a signal handler: it waits for no lock, which the interrupted code might hold. The running loop
+    cancels an asyncio statement as soon as the handler has returned.
 
     Args:
-        timeout: Seconds that it may take altogether.
+        timeout: Seconds that it may take in total.
 
     Returns:
-        How many statements were to be cancelled.
+        How many statements it tried to cancel.
     """
     deadline = Deadline(timeout)
     holders = [reference() for reference in list(_opened.values())]
@@ -68,31 +86,31 @@ def cancel_running_statements(timeout: float = 3.0) -> int:
 
 
 def refuse_next_statement() -> None:
-    """Let one statement of this process end: the one that runs if it is cancelled, or else the next to begin.
+    """End one statement of this process: the running one if it gets cancelled, or else the next to start.
 
-    Whoever is asked to end between two statements has nothing to cancel, and a request to cancel that meets
-    a statement at its end is lost. Safe in a signal handler, before :func:`cancel_running_statements`.
+    A process asked to end between two statements has nothing to cancel, and a request to cancel that arrives
+    as a statement ends is lost. Safe in a signal handler, before :func:`cancel_running_statements`.
     """
     global _next_is_refused, _asked_to_end
     _next_is_refused = _asked_to_end = True
 
 
 def asked_to_end() -> bool:
-    """Whether this process was asked to end, and whatever fails from then on may succeed in another one."""
+    """Whether this process was asked to end, so that what fails from then on may succeed in another one."""
     return _asked_to_end
 
 
 def forget_request_to_end() -> None:
-    """Begin anew: for a task that nobody has asked to end, in the process of one that somebody did."""
+    """Start afresh: for a task that was not asked to end, in the process of one that was."""
     global _next_is_refused, _asked_to_end
     _next_is_refused = _asked_to_end = False
 
 
 def statement_was_canceled(error: psycopg.errors.QueryCanceled) -> None:
-    """What was asked for has happened: the next statement may begin, and the error says why this one ended.
+    """The request is fulfilled: the next statement may start, and the error says why this one ended.
 
     Args:
-        error: What the server says of a statement that it has cancelled, for whatever reason.
+        error: The server's error for a cancelled statement, whatever the reason.
     """
     global _next_is_refused
     _next_is_refused = False
@@ -110,19 +128,20 @@ def require_may_begin() -> None:
     """Called before each statement.
 
     Raises:
-        psycopg.errors.QueryCanceled: It was refused; what the server says of one that it has cancelled.
+        psycopg.errors.QueryCanceled: It was refused, with the error that the server gives for a cancelled
+            one.
     """
     global _next_is_refused
     if _next_is_refused:
         _next_is_refused = False
-        raise psycopg.errors.QueryCanceled(f"canceling statement before it begins: {ASKED_TO_END}")
+        raise psycopg.errors.QueryCanceled(f"canceling statement before it starts: {ASKED_TO_END}")
 
 
 def _cancel_later(connection: psycopg.AsyncConnection[Any], timeout: float) -> None:
-    # Without a running loop nothing of asyncio's can be running either.
+    # Without a running loop, no asyncio statement can be running either.
     with suppress(RuntimeError):
         loop = asyncio.get_running_loop()
-        # The loop sleeps until something is there to read, and a signal alone does not wake it.
+        # The loop sleeps until there is something to read, and a signal alone does not wake it.
         loop.call_soon_threadsafe(lambda: _keep(loop.create_task(connection.cancel_safe(timeout=timeout))))
 
 
@@ -130,7 +149,7 @@ _cancelling: set[asyncio.Task[None]] = set()
 
 
 def _keep(task: asyncio.Task[None]) -> None:
-    # A loop alone does not keep a task from being collected.
+    # A loop alone does not keep a task from being garbage-collected.
     _cancelling.add(task)
     task.add_done_callback(_cancelling.discard)
 

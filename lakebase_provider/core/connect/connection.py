@@ -1,4 +1,4 @@
-"""The connections that users hold: psycopg's own, which remember a little more."""
+"""The connections that users hold: psycopg's own, with a little more state."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
-from psycopg import generators, sql
 from psycopg.abc import ConnDict, Params, Query
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn, PGresult
-from psycopg.pq.misc import PGnotify
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import Row, TupleRow, tuple_row
 
 from lakebase_provider.core.connect.cancel import Holder, require_may_begin, statement_was_canceled
@@ -32,16 +29,18 @@ from lakebase_provider.core.connect.pools.lending import (
     closed_connection,
     forget_session,
 )
-from lakebase_provider.core.errors.server_ends import typed_end
+from lakebase_provider.core.connect.pools.sessions import (
+    RESET_SESSION,
+    exchange,
+    interrupted,
+    name_statement,
+    noting,
+    set_silently,
+)
+from lakebase_provider.core.errors.server_ends import strike_out, typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: What a borrower may have left behind in the session. DISCARD ALL does not run beside a ROLLBACK.
-_RESET_SESSION = (
-    b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;"
-    b" SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL"
-)
 
 #: What a borrower may have set on a connection without a word to the server, and what it was before.
 _SETTINGS: dict[str, Any] = {
@@ -52,7 +51,7 @@ _SETTINGS: dict[str, Any] = {
     "_lender": None,
     "_pool": None,
 }
-#: And what becomes of it otherwise.
+#: And what it becomes otherwise.
 _WORK: dict[str, Any] = {
     "_begin_statement": b"",
     "_deferrable": None,
@@ -65,23 +64,23 @@ _WORK: dict[str, Any] = {
     "_tpc": None,
     "_used": False,
 }
-#: Seconds for the server to answer; after them the connection is not worth keeping.
+#: Seconds for the server to answer; after that, the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
-#: Seconds; Airflow kills a task for good 5 seconds after it asked it to end.
+#: Seconds; Airflow kills a task 5 seconds after asking it to end.
 _CANCEL_TIMEOUT = 3.0
-#: Until when the connect under way in this thread may take, on the monotonic clock.
+#: Deadline of the connect under way in this thread, on the monotonic clock.
 _connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
 
 class _Reading(InertComments):
-    """A cursor whose `execute` tells the connection when it only reads; by nothing else it is harmless."""
+    """A cursor whose `execute` tells the connection when it only reads; nothing else counts as harmless."""
 
     __slots__ = ()
 
     def _execute_gen(
         self, query: Query, params: Params | None = None, **kwargs: Any
     ) -> Generator[Any, Any, None]:
-        # execute() makes these steps and hands them to wait() while it holds the connection's lock.
+        # execute() makes these steps and passes them to wait() while it holds the connection's lock.
         connection = self._conn  # type: ignore[attr-defined]
         if not isinstance(connection, _Tracked):
             return self._steps(query, params, **kwargs)
@@ -97,10 +96,10 @@ class _Reading(InertComments):
     def _again_if_stale(
         self, connection: _Tracked, query: Query, *args: Any, **kwargs: Any
     ) -> Generator[Any, Any, None]:
-        """The statement's steps, and once more if it is a read whose prepared form the server refuses.
+        """The statement's steps, run again if it is a read whose prepared form the server refuses.
 
-        That is so after somebody has altered what it reads. Only the first statement of a transaction is run
-        again, for what was done before it would be lost.
+        It does so after what it reads was altered. Only the first statement of a transaction is run again,
+        since earlier work would be lost.
         """
         first = (
             connection.pgconn.transaction_status == TransactionStatus.IDLE and connection._pipeline is None
@@ -113,46 +112,46 @@ class _Reading(InertComments):
                 raise
         connection._prepared.clear()
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            # It has begun with this statement.
+            # It began with this statement.
             yield from psycopg.BaseConnection._rollback_gen(connection)
         yield from self._steps(query, *args, **kwargs)
 
 
 class LakebaseCursor(_Reading, psycopg.Cursor[Row]):
-    """psycopg's cursor, which spares its connection the reset after statements that leave no trace."""
+    """psycopg's cursor, which saves its connection the reset after statements that leave no trace."""
 
     __slots__ = ()
 
 
 class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
-    """psycopg's cursor for asyncio, which spares its connection needless resets, too."""
+    """psycopg's cursor for asyncio, which also saves its connection needless resets."""
 
     __slots__ = ()
 
 
 class _Tracked(psycopg.BaseConnection[TupleRow]):
-    """What the connections of both kinds share: whether anything may have changed the session.
+    """What both kinds of connections share: whether anything may have changed the session.
 
-    All that talks to the server goes through ``wait``, as steps. Those that are not known to leave the
-    session as it was make it a used one.
+    All that talks to the server goes through ``wait``, as steps, or past it, by libpq's object itself. What
+    is not known to leave the session as it was makes it a used one.
     """
 
     last_used: float = 0.0
-    #: Seconds to wait at most for any answer of the server; None for as long as it takes.
+    #: Seconds to wait at most for any answer from the server; None for no limit.
     answer_timeout: float | None
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
     _harmless: Generator[Any, Any, None] | None = None
-    #: The pool that lent it, if one did; whether it has been handed back; how many `with` blocks it is in.
+    #: The pool that lent it, if any; whether it has been returned; how many `with` blocks it is in.
     _lender: Any = None
     _ended = False
     _blocks = 0
-    #: Statements for what whoever opened it has set for all of its borrowers, each after a semicolon.
+    #: Statements for what its opener has set for all of its borrowers, each after a semicolon.
     _restored: bytes = b""
-    #: The same for all connections that have the session one after another.
+    #: Shared by all connections that have the session one after another.
     _holder: Holder
-    #: libpq's object of the connection that opened the session, if that was another one.
-    _opened_with: PGconn | None
+    #: libpq's object that the session was opened with.
+    _opened_with: PGconn
     _settings: ClassVar[dict[str, Any]]
     _state_size: ClassVar[int]
     lock: Any
@@ -160,11 +159,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._holder = Holder(self)
-        self._opened_with = self.answer_timeout = self._lender = self._harmless = None
+        self.answer_timeout = self._lender = self._harmless = None
         self._touched = self._used = False
         self._blocks = 0
-        pgconn.notice_handler = partial(_tell_notice, self._holder)
-        pgconn.notify_handler = partial(_tell_notify, self._holder)
+        pgconn.notice_handler = self._holder.tell_notice
+        pgconn.notify_handler = self._holder.tell_notify
+        # libpq tells notices to the object that the session was opened with, which has it no more.
+        self.pgconn, self._opened_with = noting(pgconn, self._holder), pgconn
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -177,19 +178,28 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         self._harmless = steps
         return steps
 
-    def _note(self, steps: Generator[Any, Any, Any]) -> None:
+    def _note(self, steps: Generator[Any, Any, Any]) -> Holder:
         self._require_lent()
         self._touched = True
         if steps is self._harmless:
             self._harmless = None
         else:
             self._used = True
+        return self._holder
 
     def _start_query(self) -> Generator[Any, Any, None]:
-        # By which every cursor of every kind begins a statement, and nothing ends a transaction.
+        # Every cursor starts a statement through this, but nothing ends a transaction through it.
         self._require_lent()
         require_may_begin()
         return super()._start_query()
+
+    def _exec_command(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # psycopg logs some of these errors itself, and raises them not.
+        try:
+            return (yield from super()._exec_command(*args, **kwargs))
+        except psycopg.Error as error:
+            strike_out(error)
+            raise
 
     # What ends a transaction, or sets how the next one begins, changes the session no further.
 
@@ -212,18 +222,19 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         return self._without_trace(super()._set_deferrable_gen(value))
 
     def _statements_to_reset(self) -> bytes:
-        """What undoes what a borrower did; nothing if he left no trace."""
+        """Statements that undo what a borrower did; empty if there is no trace."""
         statements = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else [b"ROLLBACK"]
         if self._used:
-            statements.append(_RESET_SESSION + self._restored)
+            statements.append(RESET_SESSION + self._restored)
         elif self._prepared._names or self._prepared._to_flush:
-            # Of a statement that he read with often. To the next borrower it would be of no use but for that
-            # one statement, and whoever alters what it reads would break it in the middle of a transaction.
+            # Prepared because the borrower read with it often. For the next borrower it would only help with
+            # that one statement, and altering what it reads would break it in the middle of a transaction.
             statements.append(b"DEALLOCATE ALL")
         return b"; ".join(statements)
 
     def _told(self, error: psycopg.Error) -> psycopg.Error | None:
         """What to raise in place of the server's error; None for the error itself."""
+        strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
             statement_was_canceled(error)
         elif isinstance(error, psycopg.errors.FeatureNotSupported):
@@ -231,12 +242,12 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         return typed_end(error)
 
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
-        # psycopg would go on with the same prepared statement, and fail for ever.
+        # psycopg would keep using the same prepared statement, and keep failing.
         if is_stale(error):
             self._prepared.clear()
 
     def _forget_additions(self, state: dict[str, Any]) -> None:
-        """Make the object as psycopg does, for the next borrower: what few of them set, or add."""
+        """Restore psycopg's initial state for the next borrower: attributes that are rarely set."""
         prepared = state["_prepared"]
         prepared.prepare_threshold, prepared.prepared_max = PREPARE_THRESHOLD, PREPARED_MAX
         state.update(_notice_handlers=[], _notify_handlers=[])
@@ -244,7 +255,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             del state[name]
 
     def _forget_work(self, state: dict[str, Any]) -> None:
-        """And what comes of talking to the server, which has forgotten it, too."""
+        """And state from talking to the server, which has forgotten it too."""
         state.update(_WORK)
         forget_session(self)
 
@@ -254,14 +265,15 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _forget_notifies(self) -> None:
         if self._used:
-            # What came for the borrower's channels, and waits to be asked for.
+            # Notifications on the borrower's channels that wait to be fetched.
             while self.pgconn.notifies() is not None:
                 pass
+            set_silently(self.pgconn, "notify_handler", self._holder.tell_notify)
 
     # The end of a loan.
 
     def lent_at(self) -> str | None:
-        """Where it was borrowed, as file and line; None if it is not lent, or not any more."""
+        """Where it was borrowed, as file and line; None if it is not lent, or no longer."""
         where: str | None = None if self._ended or self._lender is None else self._lender.lent_at(self)
         return where
 
@@ -272,12 +284,12 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     def _require_lent(self) -> None:
         if self._ended:
             raise psycopg.OperationalError(
-                "the connection is closed: it was handed back to its pool.\n"
-                "Remedy: borrow another one, or hand it back later."
+                "the connection is closed: it was returned to its pool.\n"
+                "Remedy: borrow another one, or return it later."
             )
 
     def __getattr__(self, name: str) -> Any:
-        # Of a connection that is handed back nothing is left. It looks as one that was closed.
+        # Nothing is left of a returned connection. It looks like a closed one.
         if not vars(self).get("_ended") or name.startswith("__"):
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
@@ -291,7 +303,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         if self._lender is None or not self._lender._note_dropped(self):
             super().__del__()
             return
-        # Known to nobody, its session goes back all the same, by somebody who may wait.
+        # Nobody knows of it, but its session still goes back, through a thread that may wait.
         self._lender._take_back_dropped(self)
 
 
@@ -299,7 +311,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
     """A psycopg connection that knows whether its session may have changed since it was lent.
 
     Attributes:
-        last_used: When it was handed back, on the monotonic clock, in seconds.
+        last_used: When it was returned, on the monotonic clock, in seconds.
     """
 
     _settings: ClassVar[dict[str, Any]] = {
@@ -327,20 +339,20 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         finally:
             _connect_end.reset(reset)
         assert isinstance(connection, cls)
-        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+        if kwargs.get("context") is not None:  # whose adapters it copied
             register(connection)
         return connection
 
     @classmethod
     def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> ConnDict:
-        # Without a connection string libpq need not be asked what an empty one means.
+        # Without a connection string, libpq need not be asked what an empty one means.
         if conninfo:
             return super()._get_connection_params(conninfo, **kwargs)
         return {name: value for name, value in kwargs.items() if value is not None}
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        # psycopg's own limit is in whole seconds, two at least, and for each address anew.
+        # psycopg's own limit is in whole seconds, at least two, and applies to each address separately.
         steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
         answer = None
         while time.monotonic() < _connect_end.get():
@@ -354,9 +366,10 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._note(gen)
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -364,9 +377,11 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     def set_autocommit(self, value: bool) -> None:
-        """psycopg's ``set_autocommit``, at once where there is no transaction."""
+        """psycopg's ``set_autocommit``, without waiting if there is no transaction."""
         if self.pgconn.transaction_status == TransactionStatus.IDLE and self._pipeline is None:
             self._autocommit = bool(value)
         else:
@@ -379,7 +394,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        """End the block as psycopg does; a borrowed connection is returned with the outermost one."""
         self._blocks -= 1
         try:
             if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -391,9 +406,9 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
                 self.close()
 
     def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+        """Return a borrowed connection, even a broken one, since it counts in its pool; close any other.
 
-        A second time does nothing.
+        A second call does nothing.
         """
         if self._lender is not None:
             self._lender.putconn(self)
@@ -401,18 +416,18 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             super().close()
 
     def check(self, timeout: float) -> None:
-        """Ask the server for a sign of life; nothing of it stays in the session.
+        """Ask the server for a sign of life, without leaving a trace in the session.
 
         Args:
-            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+            timeout: Seconds to wait at most; without a limit, a silent link would block forever.
 
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     def name_session(self, name: str) -> None:
-        """Let pg_stat_activity show a name until the connection is handed back.
+        """Make pg_stat_activity show a name until the connection is returned.
 
         No transaction begins, and nothing is sent if it is shown already.
 
@@ -423,10 +438,10 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     def reset_session(self) -> None:
-        """Undo what a borrower did to the session, in one round trip at most.
+        """Undo what a borrower did to the session, in at most one round trip.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -435,15 +450,15 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         if status == TransactionStatus.UNKNOWN:
             return
         if status == TransactionStatus.ACTIVE:
-            # psycopg cancels the statement for Ctrl-C, not for what else a signal handler raises, such as
-            # Airflow's task timeout; waiting for the statement's end here could take hours.
+            # psycopg cancels the statement for Ctrl-C, but not for other exceptions from a signal handler,
+            # such as Airflow's task timeout; waiting here for the statement to end could take hours.
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -452,7 +467,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
     """A psycopg connection for asyncio that knows whether its session may have changed since it was lent.
 
     Attributes:
-        last_used: When it was handed back, on the monotonic clock, in seconds.
+        last_used: When it was returned, on the monotonic clock, in seconds.
     """
 
     _settings: ClassVar[dict[str, Any]] = {
@@ -474,15 +489,16 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return await opener()
         connection = await super().connect(conninfo, **kwargs)
         assert isinstance(connection, cls)
-        if kwargs.get("context") is not None:  # whose adapters it has a copy of
+        if kwargs.get("context") is not None:  # whose adapters it copied
             register(connection)
         return connection
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
-        self._note(gen)
+        holder = self._note(gen)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
+        holder.in_steps = True
         try:
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
@@ -490,6 +506,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             if told is None:
                 raise
             raise told from error
+        finally:
+            holder.in_steps = False
 
     async def __aenter__(self) -> Self:
         """Begin a block at whose end the connection is committed or rolled back, and closed."""
@@ -498,7 +516,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        """End the block as psycopg does; a borrowed connection is handed back with the outermost one."""
+        """End the block as psycopg does; a borrowed connection is returned with the outermost one."""
         self._blocks -= 1
         try:
             if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -510,9 +528,9 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
                 await self.close()
 
     async def close(self) -> None:
-        """Hand a borrowed connection back, be it broken, for it counts in its pool; close another one.
+        """Return a borrowed connection, even a broken one, since it counts in its pool; close any other.
 
-        A second time does nothing.
+        A second call does nothing.
         """
         if self._lender is not None:
             await self._lender.putconn(self)
@@ -520,18 +538,18 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             await super().close()
 
     async def check(self, timeout: float) -> None:
-        """Ask the server for a sign of life; nothing of it stays in the session.
+        """Ask the server for a sign of life, without leaving a trace in the session.
 
         Args:
-            timeout: Seconds to wait at most, which a silent link would otherwise make forever.
+            timeout: Seconds to wait at most; without a limit, a silent link would block forever.
 
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        await self.wait(self._without_trace(_exchange(self, b"")), timeout=timeout)
+        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
 
     async def name_session(self, name: str) -> None:
-        """Let pg_stat_activity show a name until the connection is handed back.
+        """Make pg_stat_activity show a name until the connection is returned.
 
         No transaction begins, and nothing is sent if it is shown already.
 
@@ -542,10 +560,10 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            await self.wait(_exchange(self, _name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
 
     async def reset_session(self) -> None:
-        """Undo what a borrower did to the session, in one round trip at most.
+        """Undo what a borrower did to the session, in at most one round trip.
 
         Raises:
             psycopg.OperationalError: The connection is broken.
@@ -555,22 +573,14 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return
         if status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            raise _interrupted()
+            raise interrupted()
         if self._touched:
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                await self.wait(_exchange(self, statements), timeout=_RESET_TIMEOUT)
+                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
             self._forget_notifies()
         self.last_used = time.monotonic()
-
-
-def _tell_notice(holder: Holder, result: PGresult) -> None:
-    psycopg.BaseConnection._notice_handler(holder.connection, result)
-
-
-def _tell_notify(holder: Holder, notify: PGnotify) -> None:
-    psycopg.BaseConnection._notify_handler(holder.connection, notify)
 
 
 #: What belongs to a session, whoever has it: what psycopg and its pool know of a connection, and what we do.
@@ -582,19 +592,3 @@ _STATE = frozenset(vars(closed_connection(LakebaseConnection))) | {
     *_WORK,
 }
 _Tracked._state_size = len(_STATE)
-
-
-def _interrupted() -> psycopg.OperationalError:
-    return psycopg.OperationalError("a statement was interrupted and is cancelled")
-
-
-def _exchange(connection: _Tracked, statements: bytes) -> Generator[Any, Any, None]:
-    """Statements past psycopg's transaction handling, as a generator that ``wait`` of either kind drives."""
-    connection.pgconn.send_query(statements)
-    for result in (yield from generators.execute(connection.pgconn)):
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.OperationalError(result.get_error_message())
-
-
-def _name_statement(connection: _Tracked, name: str) -> bytes:
-    return sql.SQL("SET application_name = {}").format(name).as_bytes(connection)

@@ -23,8 +23,8 @@ from lakebase_provider.core.connect.cancel import remember
 from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
 from lakebase_provider.core.connect.network import (
     neutral_parameters,
+    refused_parameters,
     resolve,
-    surroundings,
     tls_parameters,
     warn_of_session_variables,
 )
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Seconds for the server's word that it has ended a statement to arrive.
+#: Seconds for the server's confirmation that it has ended a statement.
 _ANSWER_GRACE = 5.0
-#: Seconds for name servers to answer, where the system's resolver did not.
+#: Seconds for name servers to answer if the system's resolver did not.
 _NAME_SERVER_TIMEOUT = 5.0
-#: Seconds after which it is worth a line that connecting took them: a compute woke, or a link is bad.
+#: Seconds after which the duration of connecting is worth a log line: a compute woke, or a link is bad.
 _SLOW = 1.0
-#: Settings that a session starts with where the server takes them. The interval, in milliseconds, ends the
+#: Settings with which a session starts if the server accepts them. The interval, in milliseconds, ends the
 #: statement of a killed task; Postgres < 14, some of its platforms and some poolers refuse it.
 _OPTIONAL_SETTINGS = {"client_connection_check_interval": "1000"}
-#: What a failed login raises. On Python 3.10 a timeout of asyncio is no OSError.
+#: What a failed login raises. On Python 3.10, asyncio's timeout is not an OSError.
 _DRIVER_ERRORS = (psycopg.Error, OSError, UnicodeError, asyncio.TimeoutError)
 
 
@@ -105,12 +105,12 @@ class Connector:
         self._failures = 0
         self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
-        #: What its users call it.
+        #: Its users' names for it.
         self.names = Names()
 
     @property
     def settled(self) -> frozenset[str]:
-        """Names of the arguments of ``psycopg.connect`` that the configuration settles."""
+        """Names of the arguments of ``psycopg.connect`` that the configuration sets."""
         return _SETTLED | tls_parameters(self._config).keys()
 
     def connect(
@@ -121,11 +121,11 @@ class Connector:
         Args:
             timeout: Seconds for token, resolution, connecting and waking together; the configuration's
                 `connect_budget` by default.
-            waiting: Where the log is told of a wait; one of this call's own by default.
+            waiting: Logs a wait; this call's own by default.
             parameters: Further arguments of ``psycopg.connect``, such as ``autocommit``.
 
         Raises:
-            LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
+            LakebaseError: It could not be opened, or not in time; the driver's error is its cause.
         """
         attempts = self._attempts(timeout, waiting)
         while True:
@@ -142,7 +142,7 @@ class Connector:
                 return connection
 
     async def aconnect(self, timeout: float | None = None, **parameters: Any) -> AsyncLakebaseConnection:
-        """A new physical connection for asyncio; the event loop runs on while it is opened.
+        """A new physical connection for asyncio; the event loop keeps running while it is opened.
 
         Args:
             timeout: Seconds for token, resolution, connecting and waking together; the configuration's
@@ -150,7 +150,7 @@ class Connector:
             parameters: Further arguments of ``psycopg.AsyncConnection.connect``, such as ``autocommit``.
 
         Raises:
-            LakebaseError: It could not be had in time, or never will; the driver's error is its cause.
+            LakebaseError: It could not be opened, or not in time; the driver's error is its cause.
         """
         attempts = self._attempts(timeout)
         while True:
@@ -180,8 +180,9 @@ class Connector:
         self.names.tell(error)
         self.last_error = error.again()
         if isinstance(error, SessionSettingError) and self._optional_settings:
-            # Not worth a connection. Should it be another setting that is refused, this will show at once.
-            logger.info("Going on without %s: %s", ", ".join(self._optional_settings), error.message)
+            # Not worth losing a connection. If a different setting is refused, the next attempt shows it at
+            # once.
+            logger.info("Continuing without %s: %s", ", ".join(self._optional_settings), error.message)
             self._optional_settings = {}
             return 0.0
         return attempts.pause_after(error)
@@ -198,15 +199,15 @@ class Connector:
         connection.last_used = time.monotonic()
         remember(connection._holder)
         if self._config.statement_timeout is not None:
-            # The server ends the statement; on a silent link nobody hears of it.
+            # The server ends the statement; on a silent link its answer never arrives.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE
         seconds = attempts.deadline.seconds - attempts.deadline.remaining()
-        # A line for each would fill the log of who connects often, such as a sensor.
+        # A line for each would fill the log of frequent connects, such as a sensor's.
         level = logging.DEBUG if seconds < _SLOW else logging.INFO
         logger.log(level, "Connected to %s in %.0f ms", location, seconds * 1000)
 
     def _locate(self, attempts: Attempts) -> _Location:
-        """Where to connect, for this attempt alone, since an address may move. Blocks."""
+        """Where to connect, for this attempt only, since an address may move. Blocks."""
         target = self._targets.resolve(attempts.deadline.remaining())
         if attempts.resolver_failed:
             seconds = min(_NAME_SERVER_TIMEOUT, attempts.deadline.remaining())
@@ -219,7 +220,7 @@ class Connector:
             return await _within(seconds, asyncio.to_thread(self._locate, attempts))
         except asyncio.TimeoutError:
             raise ControlPlaneTimeoutError(
-                f"The workspace did not say within {seconds:.1f} s where the database is."
+                f"The workspace did not return the database's host within {seconds:.1f} s."
             ) from None
 
     def _login(
@@ -233,7 +234,7 @@ class Connector:
         except _DRIVER_ERRORS as error:
             raise _typed(error, location) from without_locals(error)
         except BaseException as error:
-            # Such as a task's timeout or its cancellation, which somebody may log with the frames' variables.
+            # Such as a task's timeout or cancellation, which may be logged with the frames' variables.
             raise without_locals(error) from error.__cause__
 
     async def _alogin(
@@ -252,22 +253,22 @@ class Connector:
     def _arguments(
         self, location: _Location, attempts: Attempts, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What psycopg's ``connect`` is given: of libpq's parameters all that its surroundings could set."""
+        """Arguments for psycopg's ``connect``: all of libpq's parameters that the environment could set."""
         warn_of_session_variables()
         ours = self._own_arguments(location, attempts)
         assert ours.keys() == self.settled
-        twice = (self.settled | surroundings()) & parameters.keys()
-        if twice:
+        refused = refused_parameters(parameters)
+        if refused:
             raise ConfigError(
-                f"The connection's {', '.join(sorted(twice))} cannot be given to connect().",
-                remedy="Set it in the configuration.",
+                f"The connection's {', '.join(refused)} cannot be given to connect().",
+                remedy="Set it in the configuration, if it is a setting.",
             )
         arguments = {**neutral_parameters(), **parameters, **ours}
         for name, value in arguments.items():
-            # Once more, whatever was checked before: a NUL would end libpq's connection string.
+            # Checked again, whatever was checked before: a NUL would end libpq's connection string.
             found = flaw(value) if isinstance(value, str) else None
             if found is not None:
-                raise ConfigError(f"The connection's {name} holds {found}; nothing has been sent.")
+                raise ConfigError(f"The connection's {name} holds {found}; nothing was sent.")
         return arguments
 
     def _own_arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:
@@ -282,19 +283,19 @@ class Connector:
             **location.parameters(),
             **tls_parameters(config),
             "password": attempts.token.reveal(),
-            # In whole seconds, two at least: more than is left, which limits it besides.
+            # In whole seconds, at least two: more than is left, which is a limit of its own.
             "connect_timeout": math.ceil(attempts.deadline.remaining()) + 2,
             "application_name": config.application_name,
-            # Statements given as bytes are in it, as binary COPY is: PGCLIENTENCODING must not take effect.
+            # Statements as bytes and binary COPY use this encoding: PGCLIENTENCODING must not take effect.
             "client_encoding": "UTF8",
-            # Given even when empty: PGOPTIONS of the environment must not take effect.
+            # Set even if empty: PGOPTIONS of the environment must not take effect.
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         }
 
 
 @dataclass(frozen=True)
 class _Location:
-    """A target, and its addresses where the system's resolver does not know them."""
+    """A target, and its addresses if the system's resolver does not know them."""
 
     target: Target
     addresses: tuple[str, ...] = ()
@@ -303,11 +304,11 @@ class _Location:
         return str(self.target)
 
     def parameters(self) -> dict[str, Any]:
-        # The host stays beside the address: it is what the certificate must be for.
+        # The host is kept with the address: the certificate must be for it.
         hosts = [self.target.host] * max(1, len(self.addresses))
         return {
             "host": ",".join(hosts),
-            # Given even when empty: PGHOSTADDR of the environment must not take effect.
+            # Set even if empty: PGHOSTADDR of the environment must not take effect.
             "hostaddr": ",".join(self.addresses),
             "port": self.target.port,
             "dbname": self.target.database,
@@ -321,8 +322,8 @@ def _typed(error: BaseException, location: _Location) -> LakebaseError:
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
-    # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes with the result, and
-    # whoever cancelled waits on.
+    # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that coincides with the result, and
+    # the canceller keeps waiting.
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -338,7 +339,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result
 
 
 def _discard(task: asyncio.Task[Any]) -> None:
-    """Nobody waits for the result any more; a connection that came in the same moment is closed."""
+    """Nobody waits for the result any more; a connection that arrives at that moment is closed."""
     if (
         not task.cancelled()
         and task.exception() is None

@@ -1,4 +1,4 @@
-"""psycopg's cursors with comments that are comments, and the one of the package's own queries."""
+"""psycopg's cursors with comments treated as comments, and the cursor of the package's own queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lakebase_provider.core.base.sql.sql_text import with_inert_comments
 
 
 class _Statement(PostgresQuery):
-    """psycopg's statement, whose comments neither ask for a value nor hold a bad placeholder."""
+    """psycopg's statement, whose comments neither need a value nor contain a bad placeholder."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ class _Statement(PostgresQuery):
 
 
 class InertComments:
-    """A cursor all of whose ways to run a statement leave alone what stands in its comments."""
+    """A cursor that ignores a statement's comments in every way of running it."""
 
     __slots__ = ()
 
@@ -41,13 +41,13 @@ class InertComments:
 
 
 class LakebaseServerCursor(InertComments, psycopg.ServerCursor[Row]):
-    """psycopg's cursor of the server's."""
+    """psycopg's server-side cursor."""
 
     __slots__ = ()
 
 
 class AsyncLakebaseServerCursor(InertComments, psycopg.AsyncServerCursor[Row]):
-    """psycopg's cursor of the server's, for asyncio."""
+    """psycopg's server-side cursor, for asyncio."""
 
     __slots__ = ()
 
@@ -59,10 +59,10 @@ class PlainCursor(InertComments, psycopg.Cursor[TupleRow]):
 
     @property
     def has_sent(self) -> bool:
-        """Whether a statement went to the server, rather than psycopg refused its placeholders."""
+        """Whether a statement was sent to the server, not refused by psycopg for its placeholders."""
         return self._last_query is not None
 
 
 def plain_cursor(connection: psycopg.Connection[Any]) -> PlainCursor:
-    """A cursor of psycopg's own kind that gives tuples, whatever the connection's cursors are and give."""
+    """A plain psycopg cursor that returns tuples, whatever the connection's cursors are and return."""
     return PlainCursor(connection, row_factory=tuple_row)

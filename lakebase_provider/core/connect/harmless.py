@@ -1,4 +1,4 @@
-"""Which statements leave a session as they found it, told from their text alone."""
+"""Which statements leave a session unchanged, judged only by their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psycopg.abc import Query
 
 from lakebase_provider.core.base.sql.sql_text import tokens
 
-#: Characters. A longer text is not read: it carries data with it and costs more than a round trip anyway.
+#: Characters. A longer text is not analysed: it contains data and costs more than a round trip anyway.
 _LONGEST = 20_000
 
 
@@ -20,11 +20,11 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: A number without the letters that Postgres would refuse right behind it.
+#: A number without the letters that Postgres would refuse right after it.
 _NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][0-9]*)?", re.ASCII)
 #: After a parenthesis: it holds a query, and so no function is called.
 _QUERY = re.compile(r"[ \t\r\n\f\v]*(?:select|with)(?![^\x00-\#%-/:-@\[-^`{-\x7f])", re.IGNORECASE | re.ASCII)
-#: The name of a parameter that is not a plain word could hold a quote, which psycopg takes away with it.
+#: A parameter name that is not a plain word could hold a quote, which psycopg removes with it.
 _ODD_PARAMETER = re.compile(r"%\((?![A-Za-z0-9_]+\))")
 
 _READS = frozenset({"select", "values", "table", "show", "with"})
@@ -35,11 +35,11 @@ _EXPLAIN_OPTIONS = _words(
     binary false json none off on text true xml yaml
     """
 )
-#: Words that write, or lock, or make a table of a query.
+#: Words that write, lock, or make a table from a query.
 _WRITES = frozenset({"insert", "update", "delete", "merge", "into"})
 _LOCKS = frozenset({"update", "share", "key", "no"})
 
-#: Words before a parenthesis with which Postgres' grammar lets no function be called unless it is qualified.
+#: Words before a parenthesis that Postgres' grammar does not allow as a function name unless qualified.
 _SYNTAX = _words(
     """
     all and any array as asymmetric case cast current_time current_timestamp distinct else except from group
@@ -60,7 +60,7 @@ _SYNTAX_AFTER = {
 #: After these a name is an alias or a query's name, and the parenthesis lists its columns.
 _NAMING = frozenset({"as", "with", "recursive"})
 
-#: Functions of pg_catalog that change nothing but their result.
+#: Functions of pg_catalog without side effects.
 _FUNCTIONS = _words(
     """
     array_agg avg bit_and bit_or bool_and bool_or corr count covar_pop covar_samp every json_agg
@@ -106,19 +106,19 @@ _FUNCTIONS = _words(
 
 
 def leaves_no_trace(sql: str) -> bool:
-    """Whether a statement only reads, and leaves the session that runs it as it was.
+    """Whether a statement only reads, and leaves its session unchanged.
 
     It does if the text is one SELECT, VALUES, TABLE, SHOW or WITH … SELECT, or an EXPLAIN of one, that
-    neither writes nor locks rows, and that calls no function but those of Postgres that are known to do no
-    harm. In doubt it does not: that costs a round trip, never correctness.
+    neither writes nor locks rows, and that calls only Postgres functions known to be harmless. In doubt, the
+    answer is no: that costs a round trip, never correctness.
 
-    Only the text is seen. A function that the database calls for a view, an operator, a cast, a row security
-    policy, a foreign table or a column in attribute notation (``t.f`` for ``f(t)``) is not, nor one that
-    somebody has given the name of one of Postgres' own. Such a function that changes the session, by
-    ``set_config`` or an advisory lock, makes this answer wrong.
+    Only the text is examined. It does not show a function that the database calls for a view, an operator, a
+    cast, a row security policy, a foreign table or a column in attribute notation (``t.f`` for ``f(t)``), nor
+    a user's function with the name of a Postgres one. If such a function changes the session, with
+    ``set_config`` or an advisory lock, this answer is wrong.
 
     Args:
-        sql: The text, as psycopg takes it: with placeholders, unless it has no parameters.
+        sql: The text in psycopg's form: with placeholders, unless it has no parameters.
     """
     return len(sql) <= _LONGEST and _leaves_no_trace(sql)
 
@@ -126,7 +126,7 @@ def leaves_no_trace(sql: str) -> bool:
 @lru_cache(maxsize=256)
 def _leaves_no_trace(sql: str) -> bool:
     if "%" in sql and ("$" in sql or _ODD_PARAMETER.search(sql)):
-        # psycopg writes $1 for a placeholder; what follows it could become, or cease to be, a dollar quote.
+        # psycopg writes $1 for a placeholder; what follows it could become, or stop being, a dollar quote.
         return False
     started = explains = selects_distinct_on = has_clause_after_call = False
     seen = ["", "", ""]
@@ -137,7 +137,7 @@ def _leaves_no_trace(sql: str) -> bool:
         if kind == "open" or not _is_plain(kind, part):
             return False
         if kind == "word":
-            # Postgres folds ASCII alone: a Kelvin sign is no k.
+            # Postgres folds only ASCII: a Kelvin sign is not a k.
             part = part.lower() if part.isascii() else '"'
         elif kind == "name":
             part = '"'
@@ -170,9 +170,9 @@ def _leaves_no_trace(sql: str) -> bool:
 
 
 def _is_plain(kind: str, part: str) -> bool:
-    """Whether it is what it looks like, for any server and setting of it."""
+    """Whether it is what it looks like, for any server and its settings."""
     if kind in ("string", "name"):
-        # A name in code points could be anyone's, and a setting may give a backslash a meaning everywhere.
+        # A name in code points could be any name, and a setting may give a backslash a meaning everywhere.
         backslashes = "\\" in part and part[0] not in ("e", "E", "$")
         return part[0] not in ("u", "U") and part != '""' and not backslashes
     if kind == "symbol":
@@ -196,15 +196,15 @@ def only_reads(query: Query, connection: psycopg.BaseConnection[Any]) -> bool:
     """Whether a query certainly leaves no trace.
 
     Args:
-        query: As psycopg takes it; of bytes nothing is certain.
-        connection: Says how to quote.
+        query: In psycopg's form; nothing is certain about bytes.
+        connection: Determines quoting.
     """
     text = query.as_string(connection) if isinstance(query, sql.Composable) else query
-    # Nothing is no read, but what SQLAlchemy asks to see whether a connection lives.
+    # An empty statement is not a read, but SQLAlchemy's check whether a connection is alive.
     return isinstance(text, str) and (text == ";" or leaves_no_trace(text))
 
 
 def is_stale(error: psycopg.errors.FeatureNotSupported) -> bool:
-    """Whether the server refuses a prepared statement whose result would have other columns by now."""
-    # By the place in the server: the message may be in any language.
+    """Whether the server refuses a prepared statement because its result columns have changed."""
+    # By the place in the server's source: the message may be in any language.
     return error.diag.source_function == "RevalidateCachedQuery"

@@ -1,4 +1,4 @@
-"""What a session is set to while rows move, whatever its user has set it to."""
+"""Settings of a session while rows move, whatever its user has set."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from lakebase_provider.core.connect.cursor import plain_cursor
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-#: COPY's text in the binary format, as that of statements given as bytes, is in the session's encoding.
+#: Text in binary COPY, like statements as bytes, is in the session's encoding.
 UTF8 = {"client_encoding": "UTF8"}
 
 
 @contextmanager
 def settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> Iterator[None]:
-    """Give settings other values until the context is left, or the transaction ends.
+    """Change settings until the context is left or the transaction ends.
 
-    Settings that the server reports to libpq take no round trip where they are as wanted.
+    Settings that the server reports to libpq take no round trip if they already have the wanted value.
 
     Args:
-        connection: Whose session it is.
+        connection: The session's connection.
         wanted: Values of settings, by name.
     """
     before = {name: _value(connection, name) for name in wanted}
     changed = {name: value for name, value in before.items() if value != wanted[name]}
-    # In a transaction only for that one: else what the user has SET LOCAL would, once set back, outlive it.
+    # In a transaction only for that transaction: otherwise a user's SET LOCAL, once restored, would outlive
+    # it.
     alone = connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
     scope, usable = ("SESSION", TransactionStatus.IDLE) if alone else ("LOCAL", TransactionStatus.INTRANS)
     _set(connection, scope, {name: wanted[name] for name in changed})
@@ -55,6 +56,6 @@ def _value(connection: psycopg.Connection[Any], name: str) -> str:
 def _set(connection: psycopg.Connection[Any], scope: LiteralString, values: Mapping[str, str]) -> None:
     for name, value in values.items():
         with plain_cursor(connection) as cursor:
-            # A statement that takes no snapshot: it may come before SET TRANSACTION.
+            # A statement that takes no snapshot, so it may precede SET TRANSACTION.
             statement = sql.SQL("SET " + scope + " {} TO {}")
             cursor.execute(statement.format(sql.Identifier(name), sql.Literal(value)))

@@ -37,16 +37,16 @@ class Target:
 
 
 class TargetResolver:
-    """Asks the workspace for the host and the user where the configuration leaves them out.
+    """Asks the workspace for the host and the user if the configuration leaves them out.
 
-    Callers share one question, and each waits until its own deadline. What the workspace says is read as the
-    settings in its place are: a host to which no password may be sent is an error.
+    Callers share one question, and each waits until its own deadline. The workspace's answer is validated
+    like the settings that it replaces: a host to which no password may be sent is an error.
 
     Args:
         config: The configuration.
-        control_plane: None where nothing needs to be asked (a native password with host and user given).
+        control_plane: None if nothing needs to be asked (a native password with host and user).
         clock: Where the time comes from.
-        longest: Seconds after which a question is given up, and the next caller asks anew.
+        longest: Seconds after which a question is abandoned, and the next caller asks again.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class TargetResolver:
 
     def _ask_in_time(self, timeout: float) -> Target:
         try:
-            # On a thread of its own, whatever the workspace does, each caller keeps its deadline.
+            # On its own thread, so that each caller keeps its deadline whatever the workspace does.
             return self._question.get(timeout)
         except FutureTimeoutError:
             raise ControlPlaneTimeoutError(
-                f"The workspace did not say within {timeout:.1f} s where the database is."
+                f"The workspace did not return the database's host within {timeout:.1f} s."
             ) from None
 
     def _resolve(self) -> Target:
@@ -95,10 +95,10 @@ class TargetResolver:
         return Target(host, self._config.port, self._config.database, user)
 
     def forget_host(self) -> bool:
-        """Ask anew next time, after a failed connect: an endpoint can move.
+        """Ask again next time, after a failed connect: an endpoint can move.
 
         Returns:
-            False where the host was given by hand and stays.
+            False if the host was set explicitly and stays.
         """
         if self._config.host is not None:
             return False
@@ -107,7 +107,9 @@ class TargetResolver:
 
     def _required_control_plane(self, missing: str) -> ControlPlane:
         if self._control_plane is None:
-            raise ConfigError(f"Setting '{missing}' is missing, and there is no workspace to ask.")
+            raise ConfigError(
+                f"Setting '{missing}' is missing, and no workspace is configured to look it up."
+            )
         return self._control_plane
 
     def _ask_host(self) -> str:
@@ -121,7 +123,7 @@ class TargetResolver:
             host, state = self._ask_instance(control_plane, self._config.instance or "", read_only)
         if not host and read_only and state in ("ACTIVE", "IDLE", "DEGRADED", "AVAILABLE"):
             raise EndpointNotFoundError(
-                f"{name} has no host for reading alone.",
+                f"{name} has no read-only host.",
                 remedy="Enable readable secondaries on it, or use access=read_write.",
             )
         if not host:

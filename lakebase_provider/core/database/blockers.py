@@ -1,4 +1,4 @@
-"""Who holds the lock that a statement waits for: asked while it waits, since afterwards nobody knows."""
+"""Finds who holds the lock that a statement waits for, while it waits: afterwards nobody knows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from lakebase_provider.core.errors import LakebaseError, LockTimeoutError
 
 logger = logging.getLogger(__name__)
 
-#: The part of `lock_timeout` after which the server is asked, and the seconds before its end at most.
+#: The share of `lock_timeout` after which the server is asked, and at most so many seconds before its end.
 _ASK_AFTER, _ASK_BEFORE_END = 0.5, 2.0
-# The first word alone of what they run: the rest may hold data. Of another role Postgres shows not even that.
+# Only the first word of what they run: the rest may hold data. Of another role Postgres does not show even
+# that.
 _BLOCKERS = """
     SELECT a.pid, a.usename, a.application_name, a.state,
            extract(epoch FROM now() - a.xact_start)::float8,
@@ -29,7 +30,7 @@ _BLOCKERS = """
 
 
 class Connect(Protocol):
-    """Opens a connection that nobody else has, as :meth:`.LakebaseClient.connect` does."""
+    """Opens a connection that nobody else uses, as :meth:`.LakebaseClient.connect` does."""
 
     def __call__(self, timeout: float | None = None, /, *, autocommit: bool) -> psycopg.Connection[Any]:
         """A connection, within so many seconds."""
@@ -41,16 +42,16 @@ def naming_blockers(
 ) -> Iterator[None]:
     """Turn a lock timeout within the block into an error that says who held the lock.
 
-    A statement that is done before half of `lock_timeout` costs nothing; for a later one a second connection
-    is opened.
+    A statement that ends within half of `lock_timeout` costs nothing; for a slower one a second connection is
+    opened.
 
     Args:
         connect: Where to ask.
-        lock_timeout: Seconds that the session waits for a lock; without it nothing is done.
+        lock_timeout: Seconds that the session waits for a lock; if None, nothing is done.
         pids: The backends that may be waiting, by their process ids; called while they wait.
 
     Raises:
-        LockTimeoutError: In place of ``psycopg.errors.LockNotAvailable``, which is its cause.
+        LockTimeoutError: Instead of ``psycopg.errors.LockNotAvailable``, which is its cause.
     """
     if lock_timeout is None:
         yield
@@ -64,9 +65,10 @@ def naming_blockers(
         yield
     except psycopg.errors.LockNotAvailable as error:
         asker.join(_ASK_BEFORE_END)
-        held = f"It was held by {'; '.join(found)}." if found else "Who held it is not known."
+        held = f"It was held by {'; '.join(found)}." if found else "It is not known who held it."
         line = str(error).partition("\n")[0]
-        raise LockTimeoutError(f"The lock was not had within {lock_timeout:g} s: {line}. {held}") from error
+        message = f"The lock was not acquired within {lock_timeout:g} s: {line}. {held}"
+        raise LockTimeoutError(message) from error
     finally:
         asker.cancel()
 
@@ -76,7 +78,7 @@ def _ask(connect: Connect, pids: list[int]) -> list[str]:
         with connect(_ASK_BEFORE_END, autocommit=True) as connection:
             rows = connection.execute(_BLOCKERS, (pids,)).fetchall()
     except (LakebaseError, psycopg.Error) as error:
-        logger.info("Who holds the lock could not be asked: %s", error)
+        logger.info("Cannot find out who holds the lock: %s", error)
         return []
     return [_described(*row) for row in rows]
 
@@ -85,6 +87,4 @@ def _described(
     pid: int, user: str, name: str | None, state: str | None, age: float | None, command: str | None
 ) -> str:
     since = "" if age is None else f", its transaction {age:.0f} s old"
-    return (
-        f"pid {pid} ({name or 'without a name'}, role {user}, {state or 'unknown'}, {command or '?'}{since})"
-    )
+    return f"pid {pid} ({name or 'unnamed'}, role {user}, {state or 'unknown'}, {command or '?'}{since})"

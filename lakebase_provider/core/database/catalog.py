@@ -1,4 +1,4 @@
-"""The table that rows go to or come from: its name, and what the catalog says of its columns."""
+"""The table that rows go to or come from: its name, and what the catalog says about its columns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from lakebase_provider.core.base.sql.names import identifier, split_name
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
 
-#: Columns that Postgres gives a table at most.
+#: Maximum number of columns of a Postgres table.
 MAX_COLUMNS = 1600
+#: The first key of the advisory locks, so that they meet only their like: "lkbs" as a number.
+_LOCK_SPACE = 0x6C6B6273
 
 
 def require_width(columns: int, what: str) -> None:
-    """Refuse what has more columns than a table can have, before work is done for each of them.
+    """Refuse more columns than a table can have, before doing work for each of them.
 
     Args:
         columns: How many there are.
@@ -29,8 +31,8 @@ def require_width(columns: int, what: str) -> None:
     """
     if columns > MAX_COLUMNS:
         raise ColumnMismatchError(
-            f"{what} has {columns:,} columns; a table of Postgres has {MAX_COLUMNS:,} at most.",
-            remedy="Name those that are to be loaded, or put the others into one column of JSON.",
+            f"{what} has {columns:,} columns; a Postgres table has at most {MAX_COLUMNS:,}.",
+            remedy="Name the ones to load, or put the rest into one JSON column.",
         )
 
 
@@ -55,8 +57,8 @@ class TableName:
     def parse(cls, name: str | tuple[str, str] | TableName) -> TableName:
         """A name as users write it.
 
-        It is taken as it stands: upper case stays, and whatever stands in it is a name and never SQL. A dot
-        separates schema and table; a part in double quotes may hold dots (and quotes, doubled).
+        It is taken literally: upper case is kept, and it is always a name, never SQL. A dot separates schema
+        and table; a part in double quotes may hold dots (and quotes, doubled).
 
         Args:
             name: ``"table"``, ``"schema.table"``, ``'"odd.schema"."a ""b"" table"'``, or (schema, table).
@@ -99,7 +101,7 @@ class Column:
     Attributes:
         name: Its name.
         type_name: Its declared type as SQL writes it, such as ``numeric(10,2)`` or a domain's name.
-        type_oid: OID of its type; of the type below it where it is a domain.
+        type_oid: OID of its type; for a domain, of its underlying type.
         base_name: Name of the type of `type_oid` in the catalog, such as ``int4`` or ``vector``.
         typmod: The type's modifier (length, precision and scale), -1 for none.
         element_oid: OID of an array's elements, else 0.
@@ -108,7 +110,7 @@ class Column:
         generated: Whether the server computes it.
         not_null: Whether it refuses NULL.
         has_default: Whether it has a default, identity included.
-        binary: Whether its type has an input function for binary COPY, which the server looks for whether or
+        binary: Whether its type has an input function for binary COPY, which the server looks up whether or
             not COPY fills the column.
     """
 
@@ -136,7 +138,7 @@ class Table:
 
     Attributes:
         name: Its name, with the schema in which it was found.
-        columns: Its columns in their order.
+        columns: Its columns in order.
         primary_key: Names of the primary key's columns, in its order; empty without one.
         oid: OID of the table.
         kind: The catalog's letter: ``r`` table, ``p`` partitioned, ``f`` foreign, ``v`` view, ``m``
@@ -155,7 +157,7 @@ class Table:
 
     @property
     def text_only(self) -> str | None:
-        """Why COPY into the table has to be in text, whichever columns it fills; None where it has not."""
+        """Why COPY into the table must use text, whichever columns it fills; None if it need not."""
         found = next((column for column in self.columns if not column.binary), None)
         if found is None:
             return None
@@ -163,7 +165,7 @@ class Table:
 
     @property
     def writable(self) -> tuple[Column, ...]:
-        """The columns that take values: those that the server does not compute."""
+        """The columns that accept values: those that the server does not compute."""
         return tuple(column for column in self.columns if not column.generated)
 
 
@@ -209,14 +211,22 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
         name: The table's name, as :meth:`TableName.parse` takes it.
 
     Raises:
-        ConfigError: It is no table's name.
+        ConfigError: It is not a table name.
         TableNotFoundError: There is no such table.
     """
     table = TableName.parse(name)
-    with plain_cursor(connection) as cursor:
-        rows = cursor.execute(_COLUMNS, (table.sql().as_string(connection),)).fetchall()
-    if not rows:
+    found = find_table(connection, table)
+    if found is None:
         raise _not_found(connection, table)
+    return found
+
+
+def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | None:
+    """As :func:`read_table`, but None if there is no such table; the transaction goes on in either case."""
+    with plain_cursor(connection) as cursor:
+        rows = cursor.execute(_COLUMNS, (name.sql().as_string(connection),)).fetchall()
+    if not rows:
+        return None
     relname, schema, oid, kind = rows[0][12:16]
     present = [row for row in rows if row[0] is not None]
     key = sorted((row[11], row[0]) for row in present if row[11] is not None)
@@ -245,6 +255,24 @@ def read_table(connection: psycopg.Connection[Any], name: str | tuple[str, str] 
     )
 
 
+def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    """Create the schema if it is not there; a role that may not create one needs no right if it is."""
+    query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    if plain_cursor(connection).execute(query, [name]).fetchone() is None:
+        lock(connection, f"schema {name}")
+        identifier(name, what="schema")
+        plain_cursor(connection).execute(
+            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name))
+        )
+
+
+def lock(connection: psycopg.Connection[Any], what: str) -> None:
+    """Wait until no other transaction of this package does the same; the lock ends with the transaction."""
+    plain_cursor(connection).execute(
+        "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))", [_LOCK_SPACE, what]
+    )
+
+
 def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableName:
     """The name with its schema: where the table is found, or would be created.
 
@@ -265,7 +293,7 @@ def resolve_name(connection: psycopg.Connection[Any], name: TableName) -> TableN
 
 
 def _not_found(connection: psycopg.Connection[Any], table: TableName) -> TableNotFoundError:
-    """The error of a missing table, with the name that was probably meant."""
+    """The error for a missing table, with the name that was probably meant."""
     query = (
         "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"

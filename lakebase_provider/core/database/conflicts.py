@@ -1,4 +1,4 @@
-"""A transaction that another's has cost its life is run again as a whole."""
+"""Runs a whole transaction again when it was undone by another one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Serialization failure and deadlock: nothing of the transaction has taken place, by the server's own word.
+#: Serialization failure and deadlock: the server guarantees that nothing of the transaction took place.
 _CONFLICTS = ("40001", "40P01")
 _BACKOFF = Backoff(first=0.1, most=2.0, floor=0.005)
-# Seeded by the system: those who collided must not wait in step.
+# Seeded by the system: transactions that collided must not wait in step.
 _RNG = random.SystemRandom()
 
 
@@ -30,19 +30,19 @@ def again_on_conflict(
     clock: Clock = SYSTEM_CLOCK,
     rng: random.Random = _RNG,
 ) -> _Result:
-    """Run a whole transaction, and again when the server undid it for another one's sake.
+    """Run a whole transaction, and run it again if the server undid it because of another one.
 
-    Nothing else is tried again: after a lost connection nobody knows what was committed.
+    Nothing else is retried: after a lost connection nobody knows what was committed.
 
     Args:
-        work: Begins a transaction, does everything and commits; whatever else it does must bear repetition.
-        attempts: How often it is run at most.
+        work: Begins a transaction, does everything and commits; whatever else it does must be safe to repeat.
+        attempts: How many times it is run at most.
         clock: Where the time comes from.
-        rng: Draws the pauses, 0.1 s at most after the first conflict, 2 s after later ones.
+        rng: Draws the pauses: at most 0.1 s after the first conflict, 2 s after later ones.
 
     Raises:
         TransactionConflictError: Each attempt was undone; the last one's error is its cause.
-        IdleInTransactionError: The server ended the session for doing nothing too long.
+        IdleInTransactionError: The server ended the session because it sat idle too long.
     """
     for attempt in range(attempts):
         try:
@@ -51,12 +51,12 @@ def again_on_conflict(
             if error.sqlstate not in _CONFLICTS:
                 raise
             if attempt + 1 >= attempts:
-                told = f"undone {attempts} times for another one's sake: {_first_line(error)}"
+                told = f"undone {attempts} times by other transactions: {_first_line(error)}"
                 raise TransactionConflictError(f"The transaction was {told}") from error
             pause = _BACKOFF.seconds(attempt, rng)
-            logger.warning("The transaction is run again in %.2f s: %s", pause, _first_line(error))
+            logger.warning("Running the transaction again in %.2f s: %s", pause, _first_line(error))
             clock.sleep(pause)
-    raise AssertionError("attempts must be 1 at least")
+    raise AssertionError("attempts must be at least 1")
 
 
 def _first_line(error: psycopg.Error) -> str:

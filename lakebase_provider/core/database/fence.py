@@ -1,8 +1,8 @@
-"""One session at a time for a piece of work: a retry ends the session of a try that it cannot see.
+"""One session at a time for a piece of work: a retry ends the session of an earlier attempt.
 
-A task that has lost its heartbeat may run on while its retry begins. What makes a load happen once is its
-ledger (:mod:`lakebase_provider.core.bulk`), which survives everything; this lock only saves the time and the
-locks of the one that is late, and goes with the compute when that is suspended.
+A task that has lost its heartbeat may still be running when its retry starts. A load's ledger
+(:mod:`lakebase_provider.core.bulk`), which survives everything, makes sure that it happens once; this lock
+only saves the time and the locks of the late attempt, and is gone when the compute is suspended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lakebase_provider.core.errors import FenceError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks whether the lock is free.
+#: Seconds between two checks whether the lock is free.
 _PAUSE = 0.1
 _HOLDERS = """
     SELECT a.pid, a.application_name, extract(epoch FROM now() - a.backend_start)::float8,
@@ -36,7 +36,7 @@ class Fenced:
     Attributes:
         pid: Its backend on the server.
         application_name: What it called itself, such as ``dag.task``.
-        age: Seconds since it had connected; None where only its own role may know.
+        age: Seconds since it connected; None if only its own role may know.
     """
 
     pid: int
@@ -45,22 +45,22 @@ class Fenced:
 
     def __str__(self) -> str:
         age = "" if self.age is None else f", {self.age:.0f} s old"
-        return f"pid {self.pid} ({self.application_name or 'without a name'}{age})"
+        return f"pid {self.pid} ({self.application_name or 'unnamed'}{age})"
 
 
 def fence(
     connection: LakebaseConnection, key: str, *, timeout: float = 10.0, clock: Clock = SYSTEM_CLOCK
 ) -> list[Fenced]:
-    """Make a connection the only one that works under a key, by ending whichever else does.
+    """Make a connection the only one that works under a key, by ending any other that does.
 
-    An earlier session of the same role is terminated: its transaction is rolled back, and its next answer is
-    an error. The lock lasts until the connection is handed back or closed, whatever is committed or rolled
-    back meanwhile.
+    An earlier session of the same role is terminated: its transaction is rolled back, and its next statement
+    fails. The lock lasts until the connection is returned or closed, whatever is committed or rolled back
+    meanwhile.
 
     Args:
-        connection: The connection that will do the work, outside of a transaction.
-        key: What the work is, the same for each try of it, such as ``"dag/task/run/-1"``.
-        timeout: Seconds until the lock must be had.
+        connection: The connection that will do the work, outside a transaction.
+        key: What the work is, the same for each attempt, such as ``"dag/task/run/-1"``.
+        timeout: Seconds within which to get the lock.
         clock: Where the time comes from.
 
     Returns:
@@ -76,15 +76,15 @@ def fence(
         for pid, name, age, ours in holders:
             session = Fenced(pid, name or "", age)
             if not ours:
-                raise FenceError(f"Another role works on '{key}': {session}.")
+                raise FenceError(f"A session of another role is working on '{key}': {session}.")
             if pid not in fenced:
-                logger.warning("Ending an earlier session that works on '%s': %s", key, session)
+                logger.warning("Ending an earlier session that is working on '%s': %s", key, session)
                 fenced[pid] = session
             connection.execute("SELECT pg_catalog.pg_terminate_backend(%s)", (pid,))
             connection.commit()
         if deadline.remaining() <= 0:
-            held = ", ".join(map(str, fenced.values())) or "a session that nobody sees"
-            raise FenceError(f"'{key}' is still worked on after {timeout:.1f} s, by {held}.")
+            held = ", ".join(map(str, fenced.values())) or "a session that is not visible"
+            raise FenceError(f"After {timeout:.1f} s '{key}' is still held by {held}.")
         clock.sleep(_PAUSE)
     return list(fenced.values())
 
@@ -98,6 +98,6 @@ def _try_lock(connection: LakebaseConnection, number: int) -> bool:
 
 
 def _lock_number(key: str) -> int:
-    """A key as Postgres wants it: 64 bits with a sign."""
+    """A key in Postgres' form: a signed 64-bit integer."""
     digest = hashlib.sha256(b"lakebase-fence\0" + key.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

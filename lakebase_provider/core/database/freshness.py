@@ -1,4 +1,4 @@
-"""When tables were last written: what Postgres can honestly tell."""
+"""When tables were last written, as far as Postgres can tell."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def last_updated(
 ) -> dict[str, datetime | None]:
     """When each table was last written.
 
-    The catalog has no such time. A column that each write sets tells it, in one look at an index if it has
-    one. Without a column, the time of the newest row's commit does, where the server keeps these times
-    (``track_commit_timestamp``): this reads the whole table, does not see rows that were only deleted, and
-    forgets what is older than the server's horizon.
+    The catalog has no such time. It is read from a column that every write sets, with one index look-up if it
+    is indexed. Without a column, it is the newest row's commit time, if the server keeps these times
+    (``track_commit_timestamp``): this reads the whole table, does not see deletions, and forgets what is
+    older than the server's horizon.
 
     Args:
         connection: Reads only.
@@ -71,7 +71,7 @@ def _require_commit_times(connection: psycopg.Connection[Any]) -> None:
         raise ConfigError(
             "This server does not record when transactions were committed (track_commit_timestamp is off), "
             "so it cannot tell when a table was last written.",
-            remedy="Name a column that each write sets, as timestamp_column.",
+            remedy="Set timestamp_column to a column that every write updates.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the server refuses, as errors of this package: without values, with the row's number and a remedy."""
+"""The server's refusals as this package's errors: without values, with the row's number and a remedy."""
 
 from __future__ import annotations
 
@@ -21,42 +21,43 @@ from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.errors.server_ends import SessionIdled, TransactionIdled, typed_end
 from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
 
-#: The server's place of an error in a COPY: "COPY orders, line 3, column total: ...".
+#: Where the server says that an error in a COPY is: "COPY orders, line 3, column total: ...".
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-#: What reading a value or a name raises that is not of its form: psycopg's loaders hand on what int(),
-#: Decimal, datetime, json and struct raise, and a loader without a form for a value NotImplementedError.
+#: What reading a malformed value or name raises: psycopg's loaders pass on what int(), Decimal, datetime,
+#: json and struct raise, and a loader that cannot represent a value raises NotImplementedError.
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, NotImplementedError)
 
-#: Classes of SQLSTATEs of values that do not fit, and of broken constraints.
+#: Classes of SQLSTATEs for values that do not fit, and for violated constraints.
 _OF_ROWS = frozenset({"22", "23"})
 #: SQLSTATEs after which the same load may succeed, and what to do.
 _TRANSIENT = {
     "40001": "Load again: another transaction changed the same rows.",
-    "40P01": "Load again: another transaction held what this one needed, and the reverse.",
+    "40P01": "Load again: this transaction and another one held locks that the other needed (deadlock).",
     "55P03": "Load again later, or raise lock_timeout: another session holds a lock on the table.",
 }
 _REMEDIES = {
     "42501": "Grant the role what the message names, or load as the table's owner.",
-    CANCELED: "Raise statement_timeout, or load less at once.",  # what else cancels is no end for good
+    CANCELED: "Raise statement_timeout, or load less at once.",  # other cancellations are not final
     "53100": "Free disk space, or use a larger endpoint.",
 }
-#: Of a feature that is not supported (0A000), where it is COPY into a table whose policies hold for the role.
+#: For an unsupported feature (0A000): COPY into a table whose row security applies to the role.
 _ROW_SECURITY = Remedy(
-    "Use mode='merge', which copies into a temporary table; with delete='missing' it replaces.",
+    "Use mode='merge', which copies into a temporary table; with delete='missing' it also replaces the rows.",
     options=("mode", "delete"),
-    otherwise="Write by upsert, which copies into a temporary table, or as a role without the policies.",
+    otherwise="Write with upsert, which copies into a temporary table, or use a role that is exempt from "
+    "the policies.",
 )
 
 
 @contextmanager
 def typed_errors(what: str, *, of_a_value: str | None = None) -> Iterator[None]:
-    """Raise what psycopg raises inside as a :class:`~lakebase_provider.core.errors.LoadError`.
+    """Raise psycopg's errors in the block as a :class:`~lakebase_provider.core.errors.LoadError`.
 
     Args:
         what: What was under way, such as ``"Load into sales.orders"``.
-        of_a_value: The remedy for a value that its column does not take.
+        of_a_value: The remedy for a value that its column does not accept.
     """
     try:
         yield
@@ -67,7 +68,7 @@ def typed_errors(what: str, *, of_a_value: str | None = None) -> Iterator[None]:
 
 
 def quotable(error: psycopg.Error) -> psycopg.Error | None:
-    """The error as a cause to show, or None where its text quotes values, which may be private."""
+    """The error as a cause to show, or None if its text quotes values, which may be private."""
     quotes = (error.sqlstate or "")[:2] in _OF_ROWS or _PLACE.search(error.diag.context or "")
     return None if quotes else error
 
@@ -91,26 +92,26 @@ def interrupted_reads() -> Iterator[None]:
 
 
 def _is_ours(error: psycopg.Error) -> bool:
-    """Whether it says all there is to say, though it is psycopg's, too: as of an exhausted pool."""
+    """Whether it is one of this package's own, though also psycopg's, such as that of an exhausted pool."""
     return isinstance(error, LakebaseError) and error.sqlstate is None
 
 
 def _end(error: psycopg.Error) -> LakebaseError | None:
-    """What the server says of a session or a statement that it ended of its own accord."""
+    """The error for a session or a statement that the server itself ended."""
     found = typed_end(error) or error
     return found if isinstance(found, LakebaseError) else None
 
 
 def _if_it_idled(end: LakebaseError | None) -> str | None:
-    # Else it was restarted, or told to, and the same will do.
+    # Otherwise the server restarted or somebody ended the session, and a plain retry will do.
     return end.remedy if isinstance(end, (SessionIdled, TransactionIdled)) else None
 
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Raise what psycopg's loaders, Python or Arrow say of something unreadable as a LoadError.
+    """Raise as a LoadError what psycopg's loaders, Python or Arrow raise for something unreadable.
 
-    Theirs are of many kinds, and most of them quote the value, which may be private.
+    Their errors are of many kinds, and most of them quote the value, which may be private.
 
     Args:
         what: What is read, such as ``"a value of the result"``.
@@ -122,13 +123,13 @@ def readable(what: str) -> Iterator[None]:
     except _UNREADABLE as error:
         raise LoadError(
             f"The server sent {what} in a form that cannot be read ({type(error).__name__}).",
-            remedy="Cast the column to text in the query; if it is of that type, something between here and "
-            "the server changes what it sends.",
+            remedy="Cast the column to text in the query; if it is text already, something between here and "
+            "the server alters the data.",
         ) from None
 
 
 def connection_lost(error: psycopg.Error) -> bool:
-    """Whether the session is gone: the server ended it, or the link to it is broken."""
+    """Whether the session is gone: the server ended it, or the connection broke."""
     state = error.sqlstate
     if state is None:
         return isinstance(error, psycopg.OperationalError)
@@ -136,7 +137,7 @@ def connection_lost(error: psycopg.Error) -> bool:
 
 
 def load_error(error: psycopg.Error, what: str, of_a_value: str | None = None) -> LoadError:
-    """The error of this package that a psycopg error stands for; raise it from :func:`quotable`."""
+    """This package's error for a psycopg error; raise it from :func:`quotable`."""
     found = _load_error(error, what, of_a_value)
     found.sqlstate = error.sqlstate
     return found
@@ -145,7 +146,7 @@ def load_error(error: psycopg.Error, what: str, of_a_value: str | None = None) -
 def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> LoadError:
     end = _end(error)
     if isinstance(end, StatementTimeoutError):
-        # In a load a statement is as long as what is loaded.
+        # In a load, a statement takes as long as the data is large.
         shorter = (
             "Raise statement_timeout, or load less at once." if error.sqlstate == "57014" else end.remedy
         )
@@ -153,7 +154,7 @@ def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> Load
     if connection_lost(error):
         told = f" {end.message}" if end else ""
         return LoadInterruptedError(
-            f"{what}: the connection was lost, the server rolls back.{told}", remedy=_if_it_idled(end)
+            f"{what}: the connection was lost, and the server rolls back.{told}", remedy=_if_it_idled(end)
         )
     state = error.sqlstate or ""
     if state == CANCELED and not timed_out(error):
@@ -170,11 +171,11 @@ def _canceled(error: psycopg.Error, what: str) -> LoadInterruptedError:
     if ended_by_request(error):
         return LoadInterruptedError(
             f"{what}: cancelled, since {ASKED_TO_END}; the server rolls back.",
-            remedy="Let the task be tried again; where it has no retries, give it some.",
+            remedy="Let the task be retried; if it has no retries, give it some.",
         )
     return LoadInterruptedError(
         f"{what}: {_text(error)}; the server rolls back.",
-        remedy="Load again, unless whoever cancelled it (pg_cancel_backend) has a reason that lasts.",
+        remedy="Load again, unless the reason for cancelling it (pg_cancel_backend) still holds.",
     )
 
 
@@ -182,7 +183,7 @@ def _bad_row(error: psycopg.Error, what: str, of_a_value: str | None) -> BadRowE
     place = _PLACE.search(error.diag.context or "")
     row = int(place.group(1)) if place else None
     column = error.diag.column_name or (place.group(2) if place else None)
-    # The text of a data exception quotes the value; that of a broken constraint names the constraint.
+    # The text of a data exception quotes the value; that of a violated constraint names the constraint.
     broken = (error.sqlstate or "").startswith("23")
     text = _text(error) if broken else _kind(error)
     remedy = constraint_remedy(error.sqlstate or "", text) if broken else of_a_value

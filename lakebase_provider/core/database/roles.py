@@ -1,4 +1,4 @@
-"""Postgres roles for the principals of a workspace, as the Lakebase documentation sets them up in SQL."""
+"""Postgres roles for a workspace's principals, set up in SQL as in the Lakebase documentation."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def create_role(
     grants: Sequence[TablePrivilege] = APPLICATION_PRIVILEGES,
     schema: str = "public",
 ) -> bool:
-    """Let a principal log in, and grant it rights on the tables of a schema, present and future.
+    """Let a principal log in, and grant it privileges on a schema's tables, present and future.
 
-    May be repeated: what is there stays. The caller commits.
+    May be repeated: existing roles and grants stay. The caller commits.
 
     Args:
-        connection: As a role that may create roles, such as the project's owner.
-        name: The service principal's client id, the user's e-mail address or the group's name; its case
-            matters.
+        connection: Connected as a role that may create roles, such as the project's owner.
+        name: The service principal's client id, the user's e-mail address or the group's name;
+            case-sensitive.
         identity_type: What `name` is.
         grants: Privileges on tables; none for a role that may only connect.
         schema: The schema whose tables it may use.
 
     Returns:
-        True if the role was created, False if it was there.
+        True if the role was created, False if it existed.
 
     Raises:
         ConfigError: `identity_type` or a privilege is unknown.

@@ -1,4 +1,4 @@
-"""What to do about a row that is refused: by the SQLSTATE of a broken constraint, or by what is wrong."""
+"""What to do about a refused row, by the SQLSTATE of a violated constraint or by what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ def _or_reject(text: str) -> Remedy:
     return Remedy(f"{text}, or load with on_error='reject'.", options=("on_error",), otherwise=f"{text}.")
 
 
-#: Of constraints, which the server checks: nothing can put such a row aside before it is sent.
+#: For constraints, which the server checks: such a row cannot be set aside before it is sent.
 _BY_CONSTRAINT: dict[str, str] = {
-    "23502": "Give the column a value, or let it be NULL (ALTER TABLE ... DROP NOT NULL); a DEFAULT of the "
-    "column counts where the column is left out.",
-    "23503": "Load the rows that are referred to first, or leave out those that refer to none.",
+    "23502": "Give the column a value, or let it be NULL (ALTER TABLE ... DROP NOT NULL); a column's "
+    "DEFAULT applies only if the source leaves the column out.",
+    "23503": "Load the referenced rows first, or leave out the rows that reference a missing one.",
     "23505": Remedy(
-        "Load each key once, or use mode='merge' with keys= for rows that are there already.",
+        "Load each key once, or use mode='merge' with keys= to update existing rows.",
         options=("mode", "keys"),
-        otherwise="Write each key once; upsert is for rows that are there already.",
+        otherwise="Write each key once; use upsert to update existing rows.",
     ),
-    "23514": "Correct the value in the source, or the constraint by ALTER TABLE.",
-    "23P01": "Leave out the rows that exclude each other, or change the constraint by ALTER TABLE.",
+    "23514": "Correct the value in the source, or change the constraint with ALTER TABLE.",
+    "23P01": "Leave out the rows that exclude each other, or change the constraint with ALTER TABLE.",
 }
 _OF_A_CONSTRAINT = "Correct the rows in the source, or the constraint that the message names."
-#: And by texts that tell more than their SQLSTATE.
+#: By texts that say more than their SQLSTATE.
 _STILL_REFERRED_TO = Remedy(
-    "Delete the rows that refer to these first, or keep these by mode='merge'.",
+    "Delete the rows that reference these first, or keep these with mode='merge'.",
     options=("mode",),
-    otherwise="Delete the rows that refer to these first.",
+    otherwise="Delete the rows that reference these first.",
 )
 _NO_PARTITION = "Create the partition that the rows belong to, or a DEFAULT partition."
 
-#: Of a value that a look at it refuses, by what is said of it. The first that is found.
+#: For a value that a check before sending refuses, by the reason given. First match wins.
 _BY_REASON: tuple[tuple[str, Remedy], ...] = (
     (
         r"^timestamp\[ns.*does not fit",
         _or_reject(
-            "Round the source's times to microseconds, which Postgres keeps; of Parquet's INT96 dates after "
-            "2262 come out wrong, so write the file with timestamps of 64 bits (TIMESTAMP_MICROS)"
+            "Round the source's times to microseconds, which Postgres stores; dates after 2262 in Parquet's "
+            "INT96 are read wrongly, so write the file with 64-bit timestamps (TIMESTAMP_MICROS)"
         ),
     ),
     (
         r"digits of a second|fraction of a microsecond",
-        _or_reject("Round the times in the source, or give the column more digits by ALTER TABLE"),
+        _or_reject("Round the times in the source, or give the column more digits with ALTER TABLE"),
     ),
     (
         r"does not fit",
@@ -59,7 +59,9 @@ _BY_REASON: tuple[tuple[str, Remedy], ...] = (
     ),
     (
         r"a time zone, for",
-        _or_reject("Make the column timestamptz, or drop the zone in the source once the times are in one"),
+        _or_reject(
+            "Make the column timestamptz, or convert the times in the source to one zone and drop the zone"
+        ),
     ),
     (
         r"which the column refuses",
@@ -67,13 +69,13 @@ _BY_REASON: tuple[tuple[str, Remedy], ...] = (
     ),
     (
         r"\bno jsonb?\b",
-        _or_reject("Convert it in the source to what JSON can say, such as a text, a list or null"),
+        _or_reject("Convert it in the source to a value that JSON has, such as a string, a list or null"),
     ),
 )
 
 
 def constraint_remedy(sqlstate: str, text: str) -> str:
-    """What to do about a broken constraint.
+    """What to do about a violated constraint.
 
     Args:
         sqlstate: Of class 23.
@@ -87,7 +89,7 @@ def constraint_remedy(sqlstate: str, text: str) -> str:
 
 
 def value_remedy(kind: str, reason: str) -> str | None:
-    """What to do about a value; None where nothing is better than what the error's class says.
+    """What to do about a value; None if there is nothing better than the remedy of the error's class.
 
     Args:
         kind: The value's kind.

@@ -1,4 +1,4 @@
-"""What its users call a client: the errors that it meets say so."""
+"""What a client's users call it, for its errors to say."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Names:
         self._names: tuple[str, ...] = ()
 
     def add(self, name: str) -> None:
-        """Note one more name; one that is known already stays where it is."""
+        """Add a name, unless it is known already."""
         if name not in self._names:
             self._names = (*self._names, name)
 
     def tell(self, error: LakebaseError) -> None:
-        """Have the error's message say whose it is, unless it does."""
+        """Add the client's names to the error's message, unless they are there."""
         if not self._names:
             return
         whose = f" ({' or '.join(self._names)})"
@@ -35,7 +35,7 @@ class Names:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Have the errors of a block say whose they are."""
+        """Add the client's names to the errors of a block."""
         try:
             yield
         except LakebaseError as error:

@@ -6,45 +6,46 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     LakebaseError
     ├── ConfigError                      what the caller wrote cannot work
     │   └── ForkedPoolError              an inherited pool was used in a forked child
-    ├── ControlPlaneError                the workspace did not give what was asked
-    │   ├── NotAuthenticatedError        it does not know the caller
-    │   ├── PermissionDeniedError        it knows the caller and refuses
+    ├── ControlPlaneError                the workspace refused a request, or did not answer it
+    │   ├── NotAuthenticatedError        it does not accept the credentials
+    │   ├── PermissionDeniedError        it knows the caller but refuses the request
     │   ├── EndpointNotFoundError        no such endpoint or instance
     │   ├── ControlPlaneThrottledError   429
     │   ├── ControlPlaneUnavailableError 5xx, or not reachable
     │   └── ControlPlaneTimeoutError     no answer within the caller's deadline
-    ├── LakebaseConnectionError          the database was not reached
+    ├── LakebaseConnectionError          the database could not be reached
     │   ├── DnsError                     its name does not resolve
-    │   ├── TlsError                     it could not prove who it is, or speaks no TLS
+    │   ├── TlsError                     its certificate is not trusted, or it does not speak TLS
     │   ├── EndpointWakingError          the compute is starting, or did not answer
     │   ├── EndpointDisabledError        the endpoint is switched off
     │   ├── LoginRejectedError           it refuses the role or the password
     │   ├── DatabaseMissingError         no such database
-    │   ├── SessionSettingError          it refuses a setting that the session starts with
+    │   ├── SessionSettingError          it refuses a setting with which the session starts
     │   └── TooManyConnectionsError      the server is full
     ├── PoolExhaustedError               no pooled connection became free in time
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
     ├── HealthCheckError                 a health report has a failed stage
     ├── StatementError                   a statement failed on the server
-    │   ├── LockTimeoutError             a lock was not had in time
-    │   ├── StatementTimeoutError        the server ended what took longer than it may
-    │   ├── SessionEndedError            the server ended the session: idle, restarted, or told to
+    │   ├── LockTimeoutError             a lock was not acquired in time
+    │   ├── StatementTimeoutError        the server ended what took longer than its timeout
+    │   ├── SessionEndedError            the server ended the session: idle, restart, or an administrator
     │   ├── IdleInTransactionError       the server ended a session that idled in a transaction
-    │   └── TransactionConflictError     each attempt was undone for another transaction's sake
-    ├── FenceError                       another session works on the same, and did not end
+    │   └── TransactionConflictError     each attempt was undone by a conflict with another transaction
+    ├── FenceError                       another session is working on the same key, and did not end
     ├── ResultTooLargeError              a statement returned more rows than were allowed
     └── LoadError                        data was not moved
         ├── TableNotFoundError           no such table
-        ├── ColumnMismatchError          the source's columns are not those of the table
-        ├── BadRowError                  a row holds what its column cannot
-        ├── LoadInterruptedError         it was cancelled, or its connection lost; nothing was written
-        └── CommitUnknownError           whether the commit took place cannot be known
+        ├── ColumnMismatchError          the source's columns do not match the table's
+        ├── BadRowError                  a row holds a value that its column cannot hold
+        ├── LoadInterruptedError         it was cancelled, or lost its connection; nothing was written
+        └── CommitUnknownError           it is unknown whether the commit took place
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.remedy import Remedy, offered
 
 
@@ -75,6 +76,8 @@ class LakebaseError(Exception):
         retry_after: float | None = None,
         retryable: bool | None = None,
     ) -> None:
+        # Whatever of it a server or a library said may repeat a secret.
+        message = redacted(message)
         super().__init__(message)
         if retryable is not None:
             self.retryable = retryable
@@ -83,7 +86,7 @@ class LakebaseError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        # On a line of its own: at the end of a long one it would be beyond the edge of who reads a log.
+        # On a line of its own: at the end of a long one it would be cut off where a log viewer ends.
         return f"{self.message} [{self.code}]\nRemedy: {self.remedy}"
 
     def again(self) -> LakebaseError:
@@ -93,7 +96,7 @@ class LakebaseError(Exception):
         return copy
 
     def details(self) -> dict[str, object]:
-        """What it knows besides, by attribute: what a copy in another process has to be given."""
+        """Its further attributes, by name, which a copy in another process must be given too."""
         return {}
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -104,7 +107,7 @@ class LakebaseError(Exception):
 def rebuild(
     kind: type[LakebaseError], message: str, remedy: str, retry_after: float | None, retryable: bool
 ) -> LakebaseError:
-    """An error as it was, without its :meth:`LakebaseError.details`."""
+    """The error restored, without its :meth:`LakebaseError.details`."""
     return kind(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
 
 
@@ -126,7 +129,7 @@ class ControlPlaneError(LakebaseError):
     """The workspace answered with an error that has no class of its own."""
 
     code = "control_plane"
-    default_remedy = "Check the request's settings against the message of the workspace."
+    default_remedy = "Compare the settings with what the workspace's message says."
 
 
 class NotAuthenticatedError(ControlPlaneError):
@@ -158,7 +161,7 @@ class ControlPlaneThrottledError(ControlPlaneError):
 
     code = "control_plane_throttled"
     retryable = True
-    default_remedy = "Retry later; fewer processes that start at the same second ask less at once."
+    default_remedy = "Retry later; start fewer processes at the same moment."
 
 
 class ControlPlaneUnavailableError(ControlPlaneError):
@@ -166,7 +169,7 @@ class ControlPlaneUnavailableError(ControlPlaneError):
 
     code = "control_plane_unavailable"
     retryable = True
-    default_remedy = "Retry; if it lasts, check the workspace's URL, the network path and the status page."
+    default_remedy = "Retry; if it persists, check the workspace's URL, the network path and the status page."
 
 
 class ControlPlaneTimeoutError(ControlPlaneError):
@@ -175,21 +178,21 @@ class ControlPlaneTimeoutError(ControlPlaneError):
     code = "control_plane_timeout"
     retryable = True
     default_remedy: ClassVar[str] = Remedy(
-        "Retry; if it lasts, check the network path to the workspace, or raise connect_budget.",
+        "Retry; if it persists, check the network path to the workspace, or raise connect_budget.",
         options=("connect_budget",),
-        otherwise="Retry; if it lasts, check the network path to the workspace.",
+        otherwise="Retry; if it persists, check the network path to the workspace.",
     )
 
 
 class LakebaseConnectionError(LakebaseError):
-    """The database was not reached, for a reason that has no class of its own."""
+    """The database could not be reached, for a reason that has no class of its own."""
 
     code = "connection"
     retryable = True
     default_remedy: ClassVar[str] = Remedy(
-        "Retry; if it lasts, run `lakebase doctor` to see which stage fails.",
+        "Retry; if it persists, run `lakebase doctor` to see which stage fails.",
         options=("doctor",),
-        otherwise="Retry; if it lasts, check host and port, and the network path to them.",
+        otherwise="Retry; if it persists, check host and port, and the network path to them.",
     )
 
 
@@ -205,17 +208,17 @@ class TlsError(LakebaseConnectionError):
 
     code = "tls"
     retryable = False
-    default_remedy = "Check host and sslrootcert; a proxy that rewrites TLS needs its CA in sslrootcert."
+    default_remedy = "Check host and sslrootcert; if a proxy intercepts TLS, add its CA to sslrootcert."
 
 
 class EndpointWakingError(LakebaseConnectionError):
-    """The compute is starting after scale to zero, or does not answer yet."""
+    """The compute is starting after scaling to zero, or does not answer yet."""
 
     code = "endpoint_waking"
     default_remedy: ClassVar[str] = Remedy(
         "Retry; raise connect_budget if the compute needs longer to start.",
         options=("connect_budget",),
-        otherwise="Retry: a suspended compute needs seconds to start; if it lasts, check host and port.",
+        otherwise="Retry: a suspended compute takes seconds to start; if it persists, check host and port.",
     )
 
 
@@ -247,11 +250,11 @@ class DatabaseMissingError(LakebaseConnectionError):
 
 
 class SessionSettingError(LakebaseConnectionError):
-    """The server, or a pooler before it, refuses a setting that the session was to start with."""
+    """The server, or a pooler in front of it, refuses a setting with which the session was to start."""
 
     code = "session_setting"
     retryable = False
-    default_remedy = "Leave the setting that the message names out, or set it by SQL once connected."
+    default_remedy = "Remove the setting that the message names, or set it in SQL once connected."
 
 
 class TooManyConnectionsError(LakebaseConnectionError):
@@ -271,7 +274,7 @@ class PoolExhaustedError(LakebaseError):
 
     code = "pool_exhausted"
     retryable = True
-    default_remedy = "Hand connections back sooner (use `with`), or raise max_size."
+    default_remedy = "Return connections sooner (use `with`), or raise max_size."
 
 
 class ClockSkewError(LakebaseError):
@@ -285,25 +288,25 @@ class StatementError(LakebaseError):
     """A statement failed on the server, for a reason that has no class of its own."""
 
     code = "statement"
-    default_remedy = "Correct what the server's message names; retry if it was the server's own trouble."
+    default_remedy = "Correct what the server's message names; retry if the server itself was at fault."
 
 
 class LockTimeoutError(StatementError):
-    """A lock was not had within `lock_timeout`; the message says who held it."""
+    """A lock was not acquired within `lock_timeout`; the message says who held it."""
 
     code = "lock_timeout"
     retryable = True
-    default_remedy = "Retry; if it lasts, end the session that the message names, or raise lock_timeout."
+    default_remedy = "Retry; if it persists, end the session that the message names, or raise lock_timeout."
 
 
 class IdleInTransactionError(StatementError):
-    """The server ended a session that did nothing for too long inside a transaction; that is rolled back."""
+    """The server ended a session that sat idle too long in a transaction, which is rolled back."""
 
     code = "idle_in_transaction"
     retryable = True
     default_remedy = (
         "Commit before work that needs no database, or raise the server's "
-        "idle_in_transaction_session_timeout by SQL (SET, or ALTER ROLE ... SET)."
+        "idle_in_transaction_session_timeout in SQL (SET, or ALTER ROLE ... SET)."
     )
 
 
@@ -312,47 +315,47 @@ class StatementTimeoutError(StatementError):
 
     code = "statement_timeout"
     default_remedy = (
-        "Do less in one statement, or raise statement_timeout, in the configuration or by SQL (SET)."
+        "Do less in one statement, or raise statement_timeout, in the configuration or in SQL (SET)."
     )
 
 
 class SessionEndedError(StatementError):
-    """The server ended the session, for it idled, or the server was restarted or told to; work is undone."""
+    """The server ended the session: it idled, the server restarted, or somebody ended it; work is undone."""
 
     code = "session_ended"
     retryable = True
-    default_remedy = "Run the whole transaction again, on a new connection; what was not committed is undone."
+    default_remedy = "Run the whole transaction again on a new connection; uncommitted work is undone."
 
 
 class TransactionConflictError(StatementError):
-    """Each attempt at a transaction was undone for another's sake: deadlock or serialization failure."""
+    """Each attempt at a transaction was undone by another one: deadlock or serialization failure."""
 
     code = "transaction_conflict"
     retryable = True
-    default_remedy = "Retry; let all transactions take their locks in the same order, or fewer run at once."
+    default_remedy = "Retry; make all transactions take their locks in the same order, or run fewer at once."
 
 
 class FenceError(LakebaseError):
-    """Another session works on the same, and could not be ended."""
+    """Another session is working on the same key, and could not be ended."""
 
     code = "fence"
     retryable = True
-    default_remedy = "Retry; if it lasts, end the session that the message names."
+    default_remedy = "Retry; if it persists, end the session that the message names."
 
 
 class ResultTooLargeError(LakebaseError):
     """A statement returned more rows than the caller allowed."""
 
     code = "result_too_large"
-    default_remedy = "Select fewer rows, or write them to a file."
+    default_remedy = "Select fewer rows, or write the rows to a file."
 
 
 class HealthCheckError(LakebaseError):
-    """At least one stage of a health report failed, or a limit of its figures is passed."""
+    """At least one stage of a health report failed, or one of its figures exceeds a limit."""
 
     code = "health_check"
     retryable = True
-    default_remedy = "Do what the failed stage's remedy says."
+    default_remedy = "Follow the remedy of the failed stage."
 
 
 class LoadError(LakebaseError):
@@ -364,7 +367,7 @@ class LoadError(LakebaseError):
     """
 
     code = "load"
-    default_remedy = "Do what the server's message says; nothing of the load has been written."
+    default_remedy = "Correct what the server's message names; nothing of the load was written."
     sqlstate: str | None = None
 
     def details(self) -> dict[str, object]:
@@ -377,25 +380,25 @@ class TableNotFoundError(LoadError):
 
     code = "table_not_found"
     default_remedy: ClassVar[str] = Remedy(
-        "Check schema and name (upper case counts), or load with create=True.",
+        "Check schema and name (they are case-sensitive), or load with create=True.",
         options=("create",),
-        otherwise="Check schema and name (upper case counts), or create the table first.",
+        otherwise="Check schema and name (they are case-sensitive), or create the table first.",
     )
 
 
 class ColumnMismatchError(LoadError):
-    """The source's columns and those of the table do not fit."""
+    """The source's columns do not match the table's."""
 
     code = "column_mismatch"
     default_remedy: ClassVar[str] = Remedy(
-        "Name the source's columns as the table's, or give them as columns=.",
+        "Give the source's columns the table's names, or list the table's columns in columns=.",
         options=("columns",),
-        otherwise="Name the source's columns as the table's.",
+        otherwise="Give the source's columns the table's names.",
     )
 
 
 class BadRowError(LoadError):
-    """A row holds a value that its column cannot; nothing was written.
+    """A row holds a value that its column cannot hold; nothing was written.
 
     Args:
         message: What happened, without the value.
@@ -441,16 +444,16 @@ class LoadInterruptedError(LoadError):
     default_remedy: ClassVar[str] = Remedy(
         "Load again, with the same load_id if it has one.",
         options=("load_id",),
-        otherwise="Run it again: nothing stays of the first attempt.",
+        otherwise="Run it again: the first attempt left nothing behind.",
     )
 
 
 class CommitUnknownError(LoadError):
-    """The connection was lost while the commit was under way, and nothing tells whether it took place."""
+    """The connection was lost while the commit was under way, and it is unknown whether it took place."""
 
     code = "commit_unknown"
     default_remedy: ClassVar[str] = Remedy(
-        "Look whether the rows are there before you load again; give loads a load_id.",
+        "Check whether the rows are there before you load again; give loads a load_id.",
         options=("load_id",),
-        otherwise="Look whether the rows are there before you run it again.",
+        otherwise="Check whether the rows are there before you run it again.",
     )

@@ -1,4 +1,4 @@
-"""Errors as values of JSON and back: how one crosses from the triggerer to a task."""
+"""Errors as JSON values and back: how an error gets from the triggerer to a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lakebase_provider.core.errors.sqlstates import retry_helps
 
 
 def to_plain(error: Exception) -> dict[str, Any]:
-    """What is needed to raise the same error elsewhere; nothing of its frames, which may hold secrets.
+    """What is needed to raise the same error elsewhere, without its frames, which may hold secrets.
 
     Args:
         error: A `LakebaseError`, a psycopg error or any other.
@@ -61,7 +61,7 @@ def from_plain(plain: Mapping[str, Any]) -> Exception:
 
 
 def _ours(name: str, code: str | None) -> type[LakebaseError] | None:
-    """The class of that name; where the module that has it is not imported here, the one of its code."""
+    """The class of that name, or of that code if the module that defines the class is not imported here."""
     kinds: list[type[LakebaseError]] = [LakebaseError, *_below(LakebaseError)]
     of_name = (kind for kind in kinds if kind.__name__ == name)
     of_code = (kind for kind in kinds if code is not None and kind.code == code)
@@ -75,7 +75,7 @@ def _below(kind: type[LakebaseError]) -> Iterator[type[LakebaseError]]:
 
 
 def _foreign(name: str) -> type[Exception] | None:
-    # It is the driver, which a task that went well has no need of.
+    # This imports the driver, which a task that succeeded does not need.
     import psycopg
 
     for module, base in ((psycopg.errors, psycopg.Error), (builtins, OSError)):

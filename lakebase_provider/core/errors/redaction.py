@@ -1,14 +1,18 @@
-"""Secrets struck out of texts that others wrote."""
+"""Strikes secrets out of texts that other software wrote."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import weakref
 from typing import Protocol
+from urllib.parse import quote, quote_plus
 
-#: Characters; a shorter secret is not looked for, or every text that holds a "1" would be struck through.
+#: Characters; a shorter secret is not searched for, or every "1" in a text might be struck out.
 _LEAST_LOOKED_FOR = 6
 STRUCK_OUT = "***"
+_URLSAFE = str.maketrans("+/", "-_")
 #: What is a secret by its form: a JWT, a workspace token, an OAuth secret, credentials in a header or a URL.
 _BY_FORM = re.compile(
     r"eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|\bd(?:api|ose|kea)[0-9a-f]{16,}(?:-\d+)?"
@@ -38,12 +42,26 @@ def look_for(secret: _Secret, length: int) -> None:
 
 
 def redacted(text: str) -> str:
-    """A text of somebody else's (a driver, the workspace, a library) without secrets.
+    """A text of other software (a driver, the workspace, a library) without secrets.
 
-    Struck out are the values of all secrets that are alive in this process, and what is a secret by its form.
+    This strikes out the values of all secrets alive in this process, and whatever looks like a secret.
     """
+    values = {written for secret in list(_alive.values()) for written in _as_written(secret.reveal())}
     # The longest first: one secret may be a part of another.
-    values = sorted((secret.reveal() for secret in list(_alive.values())), key=len, reverse=True)
-    for value in values:
+    for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, STRUCK_OUT)
     return _BY_FORM.sub(STRUCK_OUT, text)
+
+
+def _as_written(value: str) -> tuple[str, ...]:
+    """A secret as it is, as a URL, a form or JSON has it, and within base64, such as of ``id:secret``."""
+    plain = value.encode(errors="replace")
+    # What stands before it moves it by no, one or two bytes against the groups of three. Those at its ends
+    # share characters with their neighbours.
+    inner = [
+        base64.b64encode(b"\0" * moved + plain).decode()[(0, 2, 3)[moved] :][: (len(plain) * 8 - 16) // 6]
+        for moved in range(3)
+    ]
+    coded = (quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], *inner)
+    urlsafe = (text.translate(_URLSAFE) for text in inner)
+    return (value, *(text for text in (*coded, *urlsafe) if len(text) >= _LEAST_LOOKED_FOR))

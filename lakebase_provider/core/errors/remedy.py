@@ -1,8 +1,8 @@
-"""What an error advises, in words that hold where it is raised.
+"""What an error advises, in words that apply where it is raised.
 
-The core raises one error for many callers, and not each of them has each option: an I/O manager of Dagster
-loads rows, and takes no ``on_error``. So a remedy that names an option says what to do without it, too, and
-whoever has no such option says so (:func:`without_options`).
+The core raises the same error for many callers, not all of which have every option: Dagster's I/O manager
+loads rows but takes no ``on_error``. So a remedy that names an option also says what to do without it, and a
+caller without that option says so (:func:`without_options`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Remedy(str):
     Args:
         text: What to do, with the options.
         options: Their names.
-        otherwise: What to do where one of them is missing.
+        otherwise: What to do if one of them is missing.
     """
 
     __slots__ = ("options", "otherwise")
@@ -37,7 +37,7 @@ class Remedy(str):
 
 @contextmanager
 def without_options(*names: str) -> Iterator[None]:
-    """Let errors that are made within advise none of these options, which the caller does not have."""
+    """Keep errors that are made in this block from advising these options, which the caller does not have."""
     reset = _missing.set(_missing.get() | frozenset(names))
     try:
         yield
@@ -46,7 +46,7 @@ def without_options(*names: str) -> Iterator[None]:
 
 
 def offered(remedy: str) -> str:
-    """The remedy in the words that hold here."""
+    """The remedy in the words that apply here."""
     if isinstance(remedy, Remedy):
         # A plain str: errors are pickled, and read elsewhere.
         return remedy.otherwise if remedy.options & _missing.get() else str.__str__(remedy)

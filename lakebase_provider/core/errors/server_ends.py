@@ -1,12 +1,12 @@
-"""What the server ends of its own accord: a statement that takes too long, a session that idles or must go.
+"""What the server itself ends: a statement that takes too long, a session that is idle or is terminated.
 
-psycopg has a class for each, and its text names neither who said so nor what to do. These are of psycopg's
-class and of this package's at once, for code that expects either.
+psycopg has a class for each, but its text says neither who ended it nor what to do. These belong to both
+psycopg's class and this package's, for code that expects either.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -16,6 +16,7 @@ from lakebase_provider.core.errors import (
     SessionEndedError,
     StatementTimeoutError,
 )
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
 
 
@@ -45,28 +46,47 @@ class _End(NamedTuple):
     remedy: str | None = None
 
 
-#: By SQLSTATE. That of a cancelled statement stands for other events, too.
+#: By SQLSTATE. The one of a cancelled statement stands for other events too.
 ENDS: dict[str, _End] = {
     CANCELED: _End(StatementTimedOut, "The server ended the statement"),
     "25P04": _End(
         TransactionTimedOut,
         "The server ended the transaction, and the session with it",
-        "Do less in one transaction, or raise the server's transaction_timeout by SQL (SET, or "
+        "Do less in one transaction, or raise the server's transaction_timeout in SQL (SET, or "
         "ALTER ROLE ... SET).",
     ),
     "25P03": _End(TransactionIdled, "The server ended the session, and the transaction with it"),
     "57P05": _End(
         SessionIdled,
         "The server ended the session",
-        "Borrow a connection when there is work for it, or raise the server's idle_session_timeout by SQL "
-        "(SET, or ALTER ROLE ... SET).",
+        "Borrow a connection only when there is work for it, or raise the server's idle_session_timeout in "
+        "SQL (SET, or ALTER ROLE ... SET).",
     ),
     "57P01": _End(SessionTerminated, "The server ended the session"),
 }
 
 
+def strike_out(error: psycopg.Error) -> None:
+    """Take secrets that the server repeats out of its error: out of the text, and of what `diag` tells.
+
+    An error that holds none stays as it is, with its result.
+    """
+    text = str(error)
+    shown = redacted(text)
+    if shown != text:
+        error.args = (shown, *error.args[1:])
+    if error._info is None:
+        return
+    fields: Any = psycopg.errors._info_to_dict(error._info)
+    held = {field: value for field, value in fields.items() if value}
+    texts = {field: redacted(value.decode("utf-8", "surrogateescape")) for field, value in held.items()}
+    clean = {field: text.encode("utf-8", "surrogateescape") for field, text in texts.items()}
+    if clean != held:
+        error._info = {**fields, **clean}
+
+
 def typed_end(error: psycopg.Error) -> psycopg.Error | None:
-    """The error of this package that says the same, if the server ended something of its own accord.
+    """This package's form of the error, if the server itself ended something.
 
     Raise it from the other one.
     """
@@ -78,6 +98,6 @@ def typed_end(error: psycopg.Error) -> psycopg.Error | None:
     text = error.diag.message_primary or str(error).partition("\n")[0]
     found = end.kind(f"{end.what}: {text}.", remedy=end.remedy)
     assert isinstance(found, psycopg.Error)
-    # What psycopg tells by `diag`.
+    # What psycopg's `diag` reads.
     found._info, found._encoding = error._info, error._encoding
     return found

@@ -1,4 +1,4 @@
-"""Which text of a driver or of the workspace means which error.
+"""Which error a text of the driver or of the workspace means.
 
 Patterns come from the public documentation's troubleshooting tables, public issue trackers and the
 open-source Neon proxy, from which Lakebase descends. They are data: add a row, do not add a branch.
@@ -81,7 +81,7 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     _Pattern(
         r"definition of service|service file",
         ConfigError,
-        "Unset PGSERVICE where this runs: libpq looks for it first, though nothing of it would take effect.",
+        "Unset PGSERVICE where this runs: libpq looks it up first, though none of it would take effect.",
     ),
     _Pattern(
         r"failed to resolve host|could not translate host name|nodename nor servname"
@@ -106,10 +106,10 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     _Pattern(
         r"Unauthorized network access to workspace",
         PermissionDeniedError,
-        "The workspace is private: reach it by its front-end PrivateLink (Service-Direct included).",
+        "The workspace is private: reach it through its front-end PrivateLink (Service-Direct included).",
     ),
     _Pattern(r"field 'endpoint' is required", ConfigError, "Set endpoint (or instance)."),
-    # What databricks-sdk makes of a workspace whose discovery fails, unreachable ones included.
+    # databricks-sdk says this if a workspace's discovery fails, also if it is unreachable.
     _Pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
     _Pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
     _Pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
@@ -129,7 +129,7 @@ _BY_STATUS: dict[int, type[LakebaseError]] = {
 
 
 def _first_match(text: str, patterns: tuple[_Pattern, ...]) -> _Pattern | None:
-    # Compiled now, and kept by the module `re`: most processes never see such an error.
+    # Compiled only now, and cached by the module `re`: most processes never see such an error.
     return next((p for p in patterns if re.search(p.regex, text, re.IGNORECASE)), None)
 
 
@@ -153,8 +153,8 @@ def classify_control_plane(
 
     Args:
         text: The error's code and message as the workspace gave them.
-        status: HTTP status, or None where no answer came.
-        what: What was asked for, such as ``"a database credential"``.
+        status: HTTP status, or None if no answer came.
+        what: What was requested, such as ``"a database credential"``.
         retry_after: Seconds of the Retry-After header.
     """
     line = " ".join(redacted(text).split())
@@ -167,7 +167,7 @@ def classify_control_plane(
     else:
         kind = _BY_STATUS.get(status, ControlPlaneError)
     return kind(
-        f"The workspace did not give {what}: {line}",
+        f"The workspace did not return {what}: {line}",
         remedy=match.remedy if match else None,
         retry_after=retry_after,
     )

@@ -1,4 +1,4 @@
-"""Errors of others without what they could show of secrets: their frames, their texts, what they hold."""
+"""Errors of other libraries, stripped of what could show secrets: frames, texts and attributes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 def without_locals(error: _Error) -> _Error:
     """The error without its frames, whose local variables hold secrets that a traceback could print.
 
-    Its text and its attributes go through :func:`.redacted`, and what it
-    holds besides plain values goes: the connection of a psycopg error knows its password, the request of a
-    ``requests`` error its headers. So for its causes.
+    Its text and attributes go through :func:`.redacted`, and whatever is not a plain value is removed: the
+    connection of a psycopg error knows its password, the request of a ``requests`` error its headers. The
+    same is done to its causes.
     """
     seen: set[int] = set()
     steps: list[BaseException | None] = [error]

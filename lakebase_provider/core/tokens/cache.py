@@ -31,14 +31,14 @@ from lakebase_provider.core.tokens.token import Token, TokenPolicy, TokenState
 logger = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=1.0, most=60.0, floor=0.05)
-#: Seconds for which a refusal that no retry will change is remembered, so that 200 threads do not hammer.
+#: Seconds for which a permanent refusal is remembered, so that 200 threads do not hammer the workspace.
 _REFUSAL_SECONDS = 30.0
-#: Seconds of a Retry-After that are believed: one wrong header must not keep a process out for a day.
+#: Maximum Retry-After that is believed, in seconds: one wrong header must not lock a process out for a day.
 _MOST_RETRY_AFTER = 600.0
-#: Fingerprints of refused tokens that are remembered; a workspace hands out the latest again, if any.
+#: Number of refused tokens whose fingerprints are remembered; a workspace may only return the latest again.
 _REFUSED_TOKENS = 16
 _NEVER = float("-inf")
-#: Token, and until when it is fresh by the wall clock and by elapsed time: all that the common case needs.
+#: Token, and until when it is fresh by wall clock and elapsed time: all that the common case needs.
 _NOTHING_FRESH: tuple[Token | None, float, float] = (None, 0.0, 0.0)
 
 
@@ -46,7 +46,7 @@ class Minter(Protocol):
     """Who mints (:mod:`lakebase_provider.core.tokens.minters`)."""
 
     def mint(self, clock: Clock) -> Token:
-        """Another token than before, or a :class:`.LakebaseError`. It may take its time."""
+        """A different token from the last, or a :class:`.LakebaseError`. It may block."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TokenStats:
         mints: Tokens obtained.
         failures: Attempts that failed.
         served: Calls that got a token.
-        invalidations: Tokens thrown away because a login refused them.
+        invalidations: Tokens discarded because a login refused them.
     """
 
     mints: int
@@ -67,26 +67,26 @@ class TokenStats:
 
 
 class TokenProvider:
-    """Hands out a token that is alive, and mints as rarely as that allows.
+    """Provides a valid token, and mints as rarely as that allows.
 
-    A fresh token is returned at once. A stale one too, while one background thread renews it. Without a
-    usable token callers wait, each until its own deadline, for one mint that they share; it runs on a thread
-    of its own and no lock is held while it does. A valid token is served for as long as renewing it fails.
+    A fresh token is returned at once. A stale one is too, while a background thread renews it. Without a
+    usable token, callers wait, each until its own deadline, for one mint that they share; it runs on its own
+    thread, without holding a lock. A valid token is served for as long as renewing it fails.
 
-    A mint that failed is tried again with exponential backoff and full jitter, not before the server's
-    Retry-After, for as long as a caller can still use the outcome. A caller whose deadline ends before the
-    next attempt is allowed gets the real cause at once. A refusal that no retry will change is remembered for
-    30 seconds. A forked child keeps the token and nothing else.
+    A failed mint is retried with exponential backoff and full jitter, not before the server's Retry-After,
+    for as long as a caller can still use the outcome. A caller whose deadline ends before the next attempt is
+    allowed gets the real cause at once. A permanent refusal is remembered for 30 seconds. A forked child
+    keeps only the token.
 
-    An attempt that takes too long is given up, and one begun anew. Its thread cannot be ended: what it brings
-    later is dropped, and beyond three of that kind callers get the timeout at once.
+    An attempt that takes too long is abandoned, and a new one started. Its thread cannot be stopped: its late
+    result is dropped, and with more than three such threads callers get the timeout at once.
 
     Args:
         minter: Who mints.
         policy: When a token is stale or unusable.
         clock: Where the time comes from.
         rng: Source of jitter.
-        longest_attempt: Seconds after which an attempt is given up.
+        longest_attempt: Seconds after which an attempt is abandoned.
     """
 
     def __init__(
@@ -115,22 +115,22 @@ class TokenProvider:
         _providers.add(self)
 
     def _reset_process_state(self) -> None:
-        """Drop what a forked child has no part in: a lock that another thread held, a thread's work."""
+        """Drop what a forked child cannot use: a lock that another thread held, a thread's work."""
         self._lock = threading.Lock()
         self._flight: MintFlight | None = None
         self._stragglers = Stragglers()
         self._failure: LakebaseError | None = None
         self._failures_in_a_row = 0
-        # Nobody asks the workspace before the first of these; the second binds the background alone.
+        # Nobody asks the workspace before the first of these; the second applies only to the background.
         self._not_before = _NEVER
         self._renew_not_before = _NEVER
         self._waiting = WaitingLog(logger)
 
     def on_mint(self, listener: Callable[[Token], None]) -> None:
-        """Have `listener` called with each new token before anybody gets it, such as to mask it in logs.
+        """Call `listener` with each new token before anybody gets it, such as to mask it in logs.
 
-        A listener that is added late is called at once with the token that is there. One that raises keeps
-        the token from being used.
+        A listener that is added late is called at once with the existing token. If it raises, the token is
+        not used.
         """
         with self._lock:
             if listener in self._listeners:
@@ -141,14 +141,14 @@ class TokenProvider:
             listener(token)
 
     def get(self, timeout: float = 60.0) -> Token:
-        """A token that is alive.
+        """A valid token.
 
         Args:
             timeout: Seconds to wait at most for a mint.
 
         Raises:
             ControlPlaneTimeoutError: The workspace did not answer in time.
-            LakebaseError: The workspace refused, or will not have been asked again before the timeout.
+            LakebaseError: The workspace refused, or would not be asked again before the timeout.
         """
         token, until_wall, until_elapsed = self._fresh
         if token is not None and self._clock.elapsed() < until_elapsed and self._clock.wall() < until_wall:
@@ -182,17 +182,17 @@ class TokenProvider:
         return token
 
     def seconds_left(self, token: Token) -> float:
-        """Seconds that `token` has to live, by this provider's clock."""
+        """Seconds of life that `token` has left, by this provider's clock."""
         return token.seconds_left(wall=self._clock.wall(), elapsed=self._clock.elapsed())
 
     def invalidate(self, fingerprint: str) -> bool:
-        """Throw away the token of that fingerprint because a login refused it.
+        """Discard the token with that fingerprint because a login refused it.
 
-        Compare and swap: of many callers whose logins were refused only the first throws it away, and a
-        newer token stays. The token is not served again, even if the workspace hands it out once more.
+        Compare and swap: of many callers whose logins were refused, only the first discards it, and a newer
+        token stays. The token is not served again, even if the workspace returns it once more.
 
         Returns:
-            True if it was the current token. A native password stays, for there is no other.
+            True if it was the current token. A native password stays, since there is no other.
         """
         with self._lock:
             token = self._token
@@ -202,7 +202,7 @@ class TokenProvider:
             self._fresh = _NOTHING_FRESH
             self._refused.append(fingerprint)
             self._stats["invalidations"] += 1
-        logger.warning("Token %s was refused at login and is thrown away", fingerprint)
+        logger.warning("Token %s was refused at login; discarding it", fingerprint)
         return True
 
     def stats(self) -> TokenStats:
@@ -210,7 +210,7 @@ class TokenProvider:
         return TokenStats(served=self._served, **self._stats)
 
     def _usable(self) -> Token | None:
-        """The present token unless it is about to expire; a stale one is renewed in the background."""
+        """The current token unless it is about to expire; a stale one is renewed in the background."""
         token = self._token
         if token is None:
             return None
@@ -234,7 +234,7 @@ class TokenProvider:
             ):
                 return
             if self._token is not stale:
-                # Somebody is at it, or has been since this thread looked.
+                # Another thread is renewing it, or has done so since this thread looked.
                 return
             if now < max(self._not_before, self._renew_not_before):
                 return
@@ -242,10 +242,10 @@ class TokenProvider:
         self._launch(flight)
 
     def _join(self, deadline: float) -> MintFlight | None:
-        """The mint under way, or a new one, of which an attempt begins before `deadline`.
+        """The mint under way, or a new one, with an attempt that starts before `deadline`.
 
         Returns:
-            None if a token has come since the caller looked.
+            None if a token has arrived since the caller looked.
         """
         with self._lock:
             if self._token is not None and self._state(self._token) != "unusable":
@@ -270,7 +270,7 @@ class TokenProvider:
             if flight is None:
                 flight = self._flight = MintFlight(next_try, self._longest_attempt)
                 if next_try > now:
-                    # What the pause is for is what to tell should the deadline pass.
+                    # The reason for the pause is what to report if the deadline passes.
                     flight.last_error = failure
             flight.last_deadline = max(flight.last_deadline, deadline)
         if starting:
@@ -281,8 +281,11 @@ class TokenProvider:
         try:
             start_for_caller(self._fly, flight, self._stragglers, name="lakebase-mint")
         except RuntimeError as error:
-            # The interpreter is ending, or the machine has no thread left: nobody must wait for this one.
-            self._give_up(flight, ControlPlaneUnavailableError(f"No thread to mint a token: {error}."), 1.0)
+            # The interpreter is shutting down, or the machine has no thread left: nobody must wait for this
+            # one.
+            self._give_up(
+                flight, ControlPlaneUnavailableError(f"Cannot start a thread to mint a token: {error}."), 1.0
+            )
 
     def _fly(self, flight: MintFlight, stragglers: Stragglers) -> None:
         try:
@@ -306,18 +309,18 @@ class TokenProvider:
                     self._land(flight, token)
                 return
             except LakebaseError as error:
-                # Below, frames hold the answer with the token in it.
+                # The frames below hold the answer with the token in it.
                 if not self._goes_on(flight, without_locals(error)):
                     return
             except BaseException as error:
-                # Whatever it was, waiters must not wait for a thread that has died.
+                # Whatever the error, waiters must not wait for a dead thread.
                 self._give_up(flight, without_locals(error), _BACKOFF.first)
                 return
 
     def _land(self, flight: MintFlight, token: Token) -> None:
         with self._lock:
             if flight.given_up:
-                # Whoever needed it has asked again, and may have another one by now.
+                # Callers have asked again, and may have another one by now.
                 return
             self._check_worth(token)
             self._token = token
@@ -329,26 +332,26 @@ class TokenProvider:
             self._not_before = self._renew_not_before = _NEVER
             self._stats["mints"] += 1
         self._waiting.is_over()
-        logger.info("Minted token %s, which lives for %.0f s", token.fingerprint, token.lifetime)
+        logger.info("Minted token %s, valid for %.0f s", token.fingerprint, token.lifetime)
         flight.result.set_result(token)
 
     def _check_worth(self, token: Token) -> None:
-        """Raise unless the new token serves anybody. The lock is held: a login may just be refusing it."""
+        """Raise unless the new token is usable. The lock is held: a login may be refusing it right now."""
         if token.fingerprint in self._refused:
-            raise LoginRejectedError("The workspace gave the token again that a login has refused.")
+            raise LoginRejectedError("The workspace returned the token that a login refused.")
         if token.expires_at is None:
             return
         present = self._token
         if present is not None and present.fingerprint == token.fingerprint:
-            # Believing it to be new would start its life anew.
-            raise ControlPlaneUnavailableError("The workspace gave the same token again.")
+            # Treating it as new would restart its lifetime.
+            raise ControlPlaneUnavailableError("The workspace returned the same token again.")
         if self._state(token) == "unusable":
-            # The machine was suspended meanwhile, for one.
+            # For example, the machine was suspended meanwhile.
             left = self.seconds_left(token)
-            raise ControlPlaneUnavailableError(f"The new token arrived with {left:.0f} s left to live.")
+            raise ControlPlaneUnavailableError(f"The new token arrived with only {left:.0f} s left.")
 
     def _goes_on(self, flight: MintFlight, error: LakebaseError) -> bool:
-        """Note a failed attempt; True if another one, after a pause, is of use to somebody."""
+        """Record a failed attempt; True if another one, after a pause, would help somebody."""
         with self._lock:
             if flight.given_up:
                 return False
@@ -374,7 +377,7 @@ class TokenProvider:
         return goes_on
 
     def _give_up(self, flight: MintFlight, error: BaseException, pause: float) -> None:
-        """End a flight without a token, and let `pause` seconds pass before the next one."""
+        """End a flight without a token, and wait `pause` seconds before the next one."""
         with self._lock:
             if flight.given_up:
                 return
@@ -382,15 +385,15 @@ class TokenProvider:
             self._flight = None
             self._renew_not_before = not_before
             if isinstance(error, LakebaseError):
-                # The background's own backoff is not for somebody who needs a token now; what the server
-                # asked for, and what somebody who needed one has just been told, is.
+                # The background's own backoff does not apply to a caller who needs a token now; the server's
+                # Retry-After, and an error that such a caller has just got, do.
                 needed = flight.last_deadline > _NEVER
                 if needed or error.retry_after is not None or not error.retryable:
                     self._failure, self._not_before = error, not_before
             self._stats["failures"] += 1
             still_valid = self._token is not None
         if still_valid:
-            logger.warning("Renewing the token failed, the present one is used on: %s", error)
+            logger.warning("Renewing the token failed; still using the present one: %s", error)
         flight.result.set_exception(error)
 
 

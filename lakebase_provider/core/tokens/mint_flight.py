@@ -1,4 +1,4 @@
-"""A mint under way, as those who wait for it see it."""
+"""A mint under way, from its waiters' point of view."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class MintFlight:
 
     Args:
         next_try: When the first attempt begins.
-        longest_attempt: Seconds after which an attempt is given up.
+        longest_attempt: Seconds after which an attempt is abandoned.
 
     Attributes:
-        next_try: When the present attempt began or the next one begins, by elapsed time in seconds.
-        last_deadline: Until when somebody waits; an attempt that begins later would help nobody.
+        next_try: When the current attempt began or the next one begins, by elapsed time in seconds.
+        last_deadline: The latest deadline of a waiter; an attempt that begins later would help nobody.
         last_error: Why the last attempt failed.
-        given_up: Whether its attempt took so long that nobody waits for it any more.
+        given_up: Whether its attempt took so long that it was abandoned.
         result: The token, or why there is none.
     """
 
@@ -41,24 +41,24 @@ class MintFlight:
 
     @property
     def overdue_at(self) -> float:
-        """When the present attempt will be given up, by elapsed time in seconds."""
+        """When the current attempt will be abandoned, by elapsed time in seconds."""
         return self.next_try + self._longest_attempt
 
     def patience(self, deadline: float, now: float) -> tuple[float, bool]:
-        """For how many seconds to wait for it, and whether the caller's own deadline is what ends that."""
+        """How many seconds to wait for it, and whether the caller's own deadline is what limits that."""
         overdue_at = self.overdue_at
         return max(0.0, min(deadline, overdue_at) - now), deadline <= overdue_at
 
     def gave_up(self, now: float, stragglers: Stragglers) -> bool:
-        """Whether it hangs, and the next one may begin: from now on its thread is one of the stragglers.
+        """Whether it hangs, so that the next one may begin: its thread then counts as a straggler.
 
         Raises:
-            ControlPlaneTimeoutError: There are too many of those already.
+            ControlPlaneTimeoutError: There are too many stragglers already.
         """
         if not self.given_up and now >= self.overdue_at:
             stragglers.add()
             self.given_up = True
-            logger.warning("Minting a token has taken %.0f s, and is begun anew", now - self.next_try)
+            logger.warning("Minting a token has taken %.0f s; starting again", now - self.next_try)
         return self.given_up
 
     def explain(self, timeout: float, is_last_chance: bool) -> None:
@@ -73,4 +73,6 @@ class MintFlight:
         if cause is not None:
             raise cause
         if not done:
-            raise ControlPlaneTimeoutError(f"The workspace gave no token within {timeout:.1f} s.") from None
+            raise ControlPlaneTimeoutError(
+                f"The workspace returned no token within {timeout:.1f} s."
+            ) from None

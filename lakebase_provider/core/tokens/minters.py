@@ -1,4 +1,4 @@
-"""Who mints the password: one small class for each way of obtaining one."""
+"""Who mints the password: one small class for each way to get one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from lakebase_provider.core.workspace.workspace import ControlPlane
 logger = logging.getLogger(__name__)
 
 
-#: Seconds by which the clocks may differ before it is worth a warning.
+#: Seconds by which the clocks may differ without a warning.
 _NOTABLE_SKEW = 60.0
-#: Characters of a time, such as 2026-11-22T10:11:12.123456789+00:00.
+#: Maximum number of characters in a time, such as 2026-11-22T10:11:12.123456789+00:00.
 _LONGEST_TIMESTAMP = 64
-#: Seconds that a token lives at most, by the documentation, and so unless it says otherwise itself.
+#: Maximum lifetime of a token in seconds, by the documentation, unless the token says otherwise.
 _LONGEST_LIFE = 3600.0
 
 
@@ -37,8 +37,8 @@ class AutoscalingOAuth:
     Args:
         control_plane: The workspace.
         endpoint: Name of the endpoint's resource.
-        ttl: Seconds that a token shall live, from 300 to 3600; the workspace's default if None.
-        claims: What a token shall be good for, as the REST API takes it; everything if empty.
+        ttl: Requested lifetime of a token in seconds, from 300 to 3600; the workspace's default if None.
+        claims: What a token may be used for, in the REST API's form; everything if empty.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class AutoscalingOAuth:
         self._reader = _AnswerReader("expire_time", ttl or _LONGEST_LIFE)
 
     def mint(self, clock: Clock) -> Token:
-        """A new token, alive for up to 60 minutes.
+        """A new token, valid for up to 60 minutes.
 
         Raises:
-            ClockSkewError: It is dead on arrival.
-            LakebaseError: The workspace gave none.
+            ClockSkewError: It is already expired.
+            LakebaseError: The workspace returned none.
         """
         before = _Moment.now(clock)
         answer = self._control_plane.endpoint_credential(self._endpoint, **self._wishes)
@@ -69,7 +69,7 @@ class ProvisionedOAuth:
     Args:
         control_plane: The workspace.
         instance: Name of the instance.
-        claims: What a token shall be good for, as the REST API takes it; everything if empty.
+        claims: What a token may be used for, in the REST API's form; everything if empty.
     """
 
     def __init__(self, control_plane: ControlPlane, instance: str, *, claims: Claims = ()) -> None:
@@ -79,11 +79,11 @@ class ProvisionedOAuth:
         self._reader = _AnswerReader("expiration_time", _LONGEST_LIFE)
 
     def mint(self, clock: Clock) -> Token:
-        """A new token, alive for up to 60 minutes.
+        """A new token, valid for up to 60 minutes.
 
         Raises:
-            ClockSkewError: It is dead on arrival.
-            LakebaseError: The workspace gave none.
+            ClockSkewError: It is already expired.
+            LakebaseError: The workspace returned none.
         """
         before = _Moment.now(clock)
         request_id = str(uuid.uuid4())
@@ -92,7 +92,7 @@ class ProvisionedOAuth:
 
 
 class NativePassword:
-    """Hands out a native Postgres password, which does not expire."""
+    """Provides a native Postgres password, which does not expire."""
 
     def __init__(self, password: Secret) -> None:
         self._password = password
@@ -105,15 +105,15 @@ class NativePassword:
 
 
 def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claims: Claims = ()) -> Minter:
-    """The minter that the configuration asks for.
+    """The minter for the configuration.
 
     Args:
         config: The configuration.
         control_plane: The workspace; None with a native password.
-        claims: What tokens shall be good for; everything if empty.
+        claims: What tokens may be used for; everything if empty.
 
     Raises:
-        ConfigError: A setting does not go with the way to mint.
+        ConfigError: A setting does not fit the way to mint.
     """
     if config.auth == "password":
         if config.password is None:
@@ -127,7 +127,7 @@ def minter_for(config: LakebaseConfig, control_plane: ControlPlane | None, claim
         assert config.instance is not None
         if config.credential_ttl is not None:
             raise setting("credential_ttl").error(
-                "is set beside 'instance'", remedy="Drop it: Lakebase Provisioned takes no lifetime."
+                "is set together with 'instance'", remedy="Remove it: Lakebase Provisioned takes no lifetime."
             )
         minter = ProvisionedOAuth(control_plane, config.instance, claims=claims)
     if config.credential_store == "shared":
@@ -150,11 +150,11 @@ class _Moment:
 
 
 class _AnswerReader:
-    """Makes a token of the workspace's answer, and notices when the two clocks disagree.
+    """Makes a token from the workspace's answer, and notices if the two clocks disagree.
 
     Args:
-        expiry_field: Where the answer says when the token expires.
-        longest_life: Seconds that a token lives at most, for one that does not say when it was issued.
+        expiry_field: The answer's field for the token's expiry.
+        longest_life: Maximum lifetime in seconds of a token that does not say when it was issued.
     """
 
     def __init__(self, expiry_field: str, longest_life: float) -> None:
@@ -163,9 +163,10 @@ class _AnswerReader:
         self._warned = False
 
     def token(self, answer: Mapping[str, Any], before: _Moment, clock: Clock) -> Token:
-        """The token in an answer that was asked for at `before`.
+        """The token in an answer to a request made at `before`.
 
-        Its life is counted from before the request, as if it had been issued at once: never too long.
+        Its lifetime is counted from before the request, as if it had been issued at once, so it is never too
+        long.
         """
         fields = Answer(answer, "a database credential")
         value = fields.token("token")
@@ -188,30 +189,30 @@ class _AnswerReader:
         return token
 
     def _skew(self, expires_at: float, issued_at: float | None, wall: float) -> float:
-        """Seconds to add to this host's clock when the token is judged."""
+        """Seconds to add to this host's clock when judging the token."""
         if issued_at is None:
-            # One that would live longer than any lives because this host's clock is behind.
+            # A token that would live longer than possible because this host's clock is behind.
             return max(0.0, expires_at - wall - self._longest_life)
         if issued_at >= wall or expires_at - wall < (expires_at - issued_at) / 2:
             return issued_at - wall
-        # Issued in this host's past: its clock is ahead, or the workspace hands out an earlier token again.
-        # Then its remaining life by this host's clock is the shorter one, so right in either case; but not
-        # to be believed when little or nothing is left of it, or every token would be renewed at once.
+        # Issued in this host's past: its clock is ahead, or the workspace returned an earlier token again.
+        # Then its remaining life by this host's clock is the shorter one, so it is right in either case; but
+        # it is not believed if little or nothing is left, or every token would be renewed at once.
         return 0.0
 
     def _warn_of_skew(self, expires_at: float, issued_at: float | None, before: float, after: float) -> None:
         if issued_at is None:
             ahead = max(0.0, expires_at - after - self._longest_life)
         else:
-            # Issued at some moment in between, so anything in between agrees.
+            # Issued at some moment in between, so the clocks may agree.
             ahead = issued_at - min(max(issued_at, before), after)
         if abs(ahead) <= _NOTABLE_SKEW:
             self._warned = False
         elif not self._warned:
             self._warned = True
             logger.warning(
-                "This host's clock is %.0f s %s the workspace's, by the token that it gave. Tokens are judged"
-                " by the workspace's clock.\nRemedy: synchronise this host's clock (NTP).",
+                "This host's clock is %.0f s %s the workspace's, according to the new token. Tokens expire "
+                "by the workspace's clock.\nRemedy: synchronise this host's clock (NTP).",
                 abs(ahead),
                 "behind" if ahead > 0 else "ahead of",
             )
@@ -220,7 +221,7 @@ class _AnswerReader:
 def _issued_at(token: str) -> float | None:
     """The claim ``iat`` of a JWT, in seconds since the epoch by its issuer's clock; None without one.
 
-    The signature is the server's to verify: a wrong claim costs a mint, and opens nothing.
+    Verifying the signature is the server's job: a wrong claim costs a mint, and grants nothing.
     """
     try:
         payload = token.split(".")[1]
@@ -234,16 +235,23 @@ def _timestamp(fields: Answer, name: str) -> float:
     text = fields.text(name)
     if text is None:
         raise fields.error(name, "is missing")
-    try:
-        # Digits of ASCII alone, and not so many that they take time to read.
-        if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
-            raise ValueError
-        # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
-        head, dot, tail = text.replace("Z", "+00:00").partition(".")
-        if dot:
-            digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
-            tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
-        moment = datetime.fromisoformat(head + dot + tail)
-    except ValueError:
-        raise fields.error(name, "is no readable time") from None
+    moment = _moment(text)
+    if moment is None:
+        # Not within the handling of Python's error, which repeats the text and would be the context.
+        raise fields.error(name, "is no readable time")
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _moment(text: str) -> datetime | None:
+    # Digits of ASCII alone, and not so many that they take time to read.
+    if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
+        return None
+    # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
+    head, dot, tail = text.replace("Z", "+00:00").partition(".")
+    if dot:
+        digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+        tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
+    try:
+        return datetime.fromisoformat(head + dot + tail)
+    except ValueError:
+        return None

@@ -1,10 +1,10 @@
 """Tokens shared by the processes of one user on one host (setting ``credential_store``).
 
-Tasks that start by the hundred need one mint between them instead of one each. The token lies in a file that
+Tasks that start by the hundred need one mint between them instead of one each. The token is in a file that
 only its user can read, in ``$XDG_RUNTIME_DIR`` (memory, gone at logout) or else in the user's cache folder.
-It is not encrypted: the key would have to lie beside it.
+It is not encrypted: the key would have to be next to it.
 
-Nothing depends on the store: where it cannot be used, each process mints for itself.
+Nothing depends on the store: if it cannot be used, each process mints for itself.
 """
 
 from __future__ import annotations
@@ -30,25 +30,24 @@ from lakebase_provider.core.tokens.token import Claims, Token, TokenPolicy
 
 logger = logging.getLogger(__name__)
 
-#: Of the files' format and of the key: processes of another version neither read nor overwrite them.
+#: Version of the files' format and the key: processes of another version neither read nor overwrite them.
 _VERSION = 1
-#: Seconds to wait for another process's mint before minting beside it.
+#: Seconds to wait for another process's mint before minting in parallel.
 _LOCK_TIMEOUT = 10.0
-#: Bytes; a file that is larger is none of ours.
+#: Bytes; a larger file is not ours.
 _LARGEST = 65_536
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SharedTokens:
-    """A minter that looks first whether another process has minted, and mints under a file lock if not.
+    """A minter that first checks whether another process has minted, and otherwise mints under a file lock.
 
-    It takes being asked again as a sign that what it gave last is no longer wanted, being stale or refused,
-    and so gives no token twice.
+    A new request means that the last token is stale or refused, so it returns no token twice.
 
     Args:
         minter: Who mints.
-        key: Hexadecimal digest of all that a token depends on.
-        folder: Where the files lie.
+        key: Hexadecimal digest of everything that a token depends on.
+        folder: The folder of the files.
         lock_timeout: Seconds to wait for another process that is minting.
     """
 
@@ -63,10 +62,10 @@ class SharedTokens:
         self._warned = False
 
     def mint(self, clock: Clock) -> Token:
-        """Another token than before, from the store or else new.
+        """A different token from the last, from the store or else new.
 
         Raises:
-            LakebaseError: The workspace gave none.
+            LakebaseError: The workspace returned none.
         """
         token = self._stored(clock) or self._mint_under_lock(clock)
         self._given.append(token.fingerprint)
@@ -75,27 +74,27 @@ class SharedTokens:
     def _mint_under_lock(self, clock: Clock) -> Token:
         lock = self._locked()
         try:
-            # Who waited for the lock finds what its last holder minted.
+            # After waiting for the lock, the token of its last holder is there.
             token = self._stored(clock) if lock is not None else None
             if token is None:
                 token = self._minter.mint(clock)
                 self._store(token)
             return token
         finally:
-            # The end of a process lets go of it too, however it ends.
+            # The end of a process also releases it, however it ends.
             if lock is not None:
                 lock.release()
 
     def _locked(self) -> filelock.BaseFileLock | None:
-        """The lock, held; None where it cannot be had, for then minting twice is better than not at all."""
+        """The lock, held; None if it cannot be acquired, since minting twice is better than not at all."""
         try:
             self._file.prepare_folder()
-            # One for each time: a forked child has no part in its parent's.
+            # A new one each time: a forked child must not share its parent's.
             lock = filelock.FileLock(self._lock_path, timeout=self._lock_timeout, mode=0o600)
             lock.acquire()
         except filelock.Timeout:
             logger.warning(
-                "Another process has been minting for %.0f s; minting beside it", self._lock_timeout
+                "Another process has been minting for %.0f s; minting here too", self._lock_timeout
             )
             return None
         except OSError as error:
@@ -124,14 +123,14 @@ class SharedTokens:
             self._warn(error)
 
     def _warn(self, error: Exception) -> None:
-        # Once: it stays like that, and there is a way without.
+        # Only once: the problem persists, and minting works without the store.
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
-        logger.log(level, "The token store is not used: %s", error)
+        logger.log(level, "Not using the token store: %s", error)
 
 
 class _TokenFile:
-    """A token on disk, of which only its owner may know."""
+    """A token on disk, which only its owner may read."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
@@ -139,7 +138,7 @@ class _TokenFile:
         self._temporary_prefix = f"{key}."
 
     def prepare_folder(self) -> None:
-        """Have the folder, or raise an OSError where it is not this user's alone."""
+        """Create the folder, or raise an OSError if it is not private to this user."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(self._folder.lstat(), stat.S_ISDIR, self._folder)
 
@@ -149,9 +148,9 @@ class _TokenFile:
         Raises:
             FileNotFoundError: There is none.
             OSError: It cannot be read, or others could have read or written it.
-            ValueError: The file holds something else, or a token of before the machine's last start.
+            ValueError: The file holds something else, or a token from before the machine's last start.
         """
-        # A symbolic link is not followed, and a named pipe not waited for.
+        # A symbolic link is not followed, and a named pipe does not block.
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -172,17 +171,17 @@ class _TokenFile:
             boot = found["boot"]
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{self._path} holds no token") from None
-        # Elapsed time starts anew with the machine, and says nothing about a token of before.
+        # Elapsed time restarts with the machine, and says nothing about an earlier token.
         if boot != _boot_id() or token.minted_elapsed > clock.elapsed():
             raise FileNotFoundError(f"{self._path} is from before the machine was started")
         return token
 
     def write(self, token: Token) -> None:
-        """Replace the token at once: a reader sees the old one or the new one, whole."""
+        """Replace the token atomically: a reader sees the old one or the new one, complete."""
         assert token.expires_at is not None
         self.prepare_folder()
         self._remove_remains()
-        # Made with mode 0600, under a name that is not there yet.
+        # Created with mode 0600, under an unused name.
         descriptor, temporary = tempfile.mkstemp(
             prefix=self._temporary_prefix, suffix=".tmp", dir=self._folder
         )
@@ -205,15 +204,17 @@ class _TokenFile:
             raise
 
     def _remove_remains(self) -> None:
-        # Of a process that was killed while it wrote. Should one still be at it, beside the lock, its token
-        # serves it all the same.
+        # Left by a process that was killed while writing. If one is still writing, without the lock, it can
+        # use its token anyway.
         for left_behind in self._folder.glob(f"{self._temporary_prefix}*.tmp"):
             left_behind.unlink(missing_ok=True)
 
 
 def _check_private(status: os.stat_result, is_kind: Any, path: Path) -> None:
     if not is_kind(status.st_mode):
-        raise PermissionError(f"{path} is not what it should be: its mode is {stat.filemode(status.st_mode)}")
+        raise PermissionError(
+            f"{path} is not the expected kind of file: its mode is {stat.filemode(status.st_mode)}"
+        )
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
     if status.st_mode & 0o077:
@@ -224,12 +225,12 @@ def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
-        # Not Linux. The comparison of elapsed times has to do.
+        # Not Linux. Comparing elapsed times must be enough.
         return ""
 
 
 def default_folder() -> Path:
-    """Where the tokens lie: in the user's runtime folder, or else in the cache folder."""
+    """Where the tokens are: in the user's runtime folder, or else in the cache folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_absolute() and Path(runtime).is_dir():
         return Path(runtime) / "lakebase-provider"
@@ -237,21 +238,21 @@ def default_folder() -> Path:
 
 
 def shared_between_processes(minter: Minter, config: LakebaseConfig, claims: Claims = ()) -> Minter:
-    """The minter with the store before it, where the configuration says as whom it mints.
+    """The minter behind the store, if the configuration says as whom it mints.
 
     Credentials that databricks-sdk finds on its own (a profile, ``az login``, a notebook) may change between
     two processes, and two principals must never share a token: there each process mints for itself.
     """
     if not any((config.client_secret, config.token, config.azure_client_secret)):
         logger.warning(
-            "The token store is not used: it needs client_id and client_secret, or token, in the settings"
+            "Not using the token store: it needs client_id and client_secret, or token, in the settings"
         )
         return minter
     return SharedTokens(minter, store_key(config, claims), default_folder())
 
 
 def store_key(config: LakebaseConfig, claims: Claims = ()) -> str:
-    """Digest of all that a token depends on; it names a file, and nothing can be read from it."""
+    """Digest of everything that a token depends on; it names a file and reveals nothing."""
     parts = [
         hashlib.sha256(part.reveal().encode()).hexdigest() if isinstance(part, Secret) else part
         for part in config.credential_key()

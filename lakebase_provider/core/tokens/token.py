@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lakebase_provider.core.base.secret import Secret
 
-#: What the `claims` of a request for a credential are: permission sets, and the tables that they are for.
+#: The `claims` of a credential request: permission sets, and the tables that they apply to.
 Claims = Sequence[Mapping[str, Any]]
 TokenState = Literal["fresh", "stale", "unusable"]
 
@@ -23,8 +23,8 @@ class Token:
             clock; None for never.
         minted_at: When minting it began, in seconds since the epoch by this host's clock.
         minted_elapsed: The same moment on the suspend-aware clock, in seconds.
-        skew: Seconds by which the server's clock is taken to be ahead of this host's; negative if behind.
-        fingerprint: The first 12 hexadecimal digits of the value's SHA-256: names it without showing it.
+        skew: Seconds by which the server's clock is assumed to be ahead of this host's; negative if behind.
+        fingerprint: The first 12 hexadecimal digits of the value's SHA-256: identifies it without showing it.
     """
 
     value: InitVar[str]
@@ -33,7 +33,7 @@ class Token:
     minted_elapsed: float
     skew: float = 0.0
     fingerprint: str = field(init=False)
-    #: Opaque, so that whoever serializes the fields of a dataclass gets nothing.
+    #: Opaque, so that serializing a dataclass's fields reveals nothing.
     _secret: Secret = field(init=False, repr=False)
 
     def __post_init__(self, value: str) -> None:
@@ -42,11 +42,11 @@ class Token:
         object.__setattr__(self, "_secret", Secret(value))
 
     def reveal(self) -> str:
-        """The value itself, for the driver alone."""
+        """The value itself, only for the driver."""
         return self._secret.reveal()
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("A token is not pickled: mint one in the process that connects.")
+        raise TypeError("A token cannot be pickled: mint one in the process that connects.")
 
     @property
     def lifetime(self) -> float:
@@ -54,10 +54,10 @@ class Token:
         return float("inf") if self.expires_at is None else self.expires_at - self.minted_at - self.skew
 
     def seconds_left(self, *, wall: float, elapsed: float) -> float:
-        """Seconds until it expires, by the clock that says the least.
+        """Seconds until it expires, by whichever clock says less.
 
-        Two clocks must agree that it is alive: the wall clock may have been set back, and the elapsed time
-        alone would trust a token that was minted with a wrong idea of now.
+        Two clocks must agree that it is valid: the wall clock may have been set back, and elapsed time alone
+        would trust a token that was minted with a wrong clock.
         """
         if self.expires_at is None:
             return float("inf")
@@ -68,16 +68,16 @@ class Token:
 class TokenPolicy:
     """When a token is fresh (use it), stale (use it and renew it) or unusable (wait for a new one).
 
-    An early renewal leaves more time in which failing renewals do no harm, a late one mints less. The default
-    lets a token of 60 minutes go stale after 46.5 to 49.5: a day then takes at most 31 mints, however often
-    somebody connects, and 8.5 minutes remain at least for renewals to fail in before anybody has to wait.
+    An early renewal leaves more time in which failing renewals do no harm, a late one mints less. By default
+    a token of 60 minutes becomes stale after 46.5 to 49.5: a day then takes at most 31 mints, however often
+    somebody connects, and renewals may fail for at least 8.5 minutes before anybody has to wait.
 
     Attributes:
-        min_left: No login uses a token with fewer seconds to live. A token that lives for less than four
-            times that is unusable in its last quarter instead.
-        refresh_at: The part of its life after which a token is stale. A short-lived one is stale earlier, so
-            that renewing it has as long as the time in which it is unusable.
-        jitter: The part of its life by which that moment varies, earlier or later, so that a fleet does not
+        min_left: No login uses a token with fewer seconds left. A token that lives for less than four times
+            that is unusable in its last quarter instead.
+        refresh_at: The share of its life after which a token is stale. A short-lived one is stale earlier, so
+            that the time for renewing it is as long as the time in which it is unusable.
+        jitter: The share of its life by which that moment varies, earlier or later, so that a fleet does not
             renew in step.
     """
 
@@ -115,7 +115,7 @@ class TokenPolicy:
         return token.minted_at + fresh, token.minted_elapsed + fresh
 
     def state(self, token: Token, *, seconds_left: float, chance: float) -> TokenState:
-        """What the token is good for when it has that many seconds to live."""
+        """What the token may be used for with that many seconds left."""
         if token.expires_at is None:
             return "fresh"
         if seconds_left < self.usable_seconds(token):

@@ -1,8 +1,8 @@
-"""What the workspace answers, read as settings are: each field by its type and its grammar before it is used.
+"""The workspace's answers, validated like settings: each field by type and grammar before it is used.
 
-An answer says where a password goes and what becomes a header, a role or a password. Whoever could forge one,
-or one field of one, would otherwise be sent a secret. A field that is not as it should be is a
-:class:`.ControlPlaneError` that names it and repeats nothing of a secret.
+An answer decides where a password goes and what becomes a header, a role or a password. Otherwise anybody who
+could forge one, or a single field, would be sent a secret. An invalid field is a :class:`.ControlPlaneError`
+that names it and repeats nothing of a secret.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from lakebase_provider.core.config.allowed_hosts import (
 )
 from lakebase_provider.core.errors import ControlPlaneError
 
-#: Seconds that a token of any kind lives at most; the documentation says 3600.
+#: Maximum lifetime in seconds of a token of any kind; the documentation says 3600.
 LONGEST_LIFE = 86_400.0
-#: Characters of an error's text that are shown, and searched for what it means.
+#: How many characters of an error's text are shown, and searched for its meaning.
 _LONGEST_TEXT = 500
-#: Digits of a whole number: more than 64 bits need, fewer than take time to read.
+#: Maximum number of digits of a whole number: more than 64 bits need, too few to take time to parse.
 _LONGEST_NUMBER = 40
 
-#: Printable ASCII without the blank: what a header and a password can carry. 64 KiB, as the token store.
+#: Printable ASCII without the blank: what a header and a password can hold. 64 KiB, as in the token store.
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _WORKSPACE_ID = re.compile(r"[0-9]{1,20}")
 _STATE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _LONGEST_USER_NAME = 320
-#: No segment begins with a dot, so that none leads upwards. ``{account_id}`` is for who fills it in.
+#: No segment begins with a dot, so that none leads upwards. ``{account_id}`` is for the caller to fill in.
 _SEGMENT = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 _URL = re.compile(
     rf"(?P<origin>https?://[^/?#]+)(?P<path>(?:/(?:{_SEGMENT}|\{{account_id\}}))*)/?", re.IGNORECASE
@@ -44,18 +44,18 @@ _URL = re.compile(
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 _ALLOWING = (
-    "Nothing was sent there. If the host is right, a deployment allows it by the variable "
-    f"{MORE_HOST_SUFFIXES}, and hosts of this machine by {ALLOW_LOOPBACK}=1."
+    "Nothing was sent there. If the host is right, allow it with the environment variable "
+    f"{MORE_HOST_SUFFIXES}, or this machine's hosts with {ALLOW_LOOPBACK}=1."
 )
 _UNEXPECTED = "Check that 'workspace_host' is a Databricks workspace, and that no proxy answers in its place."
 
 
 def parse_json(text: bytes | str) -> Any:
-    """The value of a JSON text, by RFC 8259 alone.
+    """The value of a JSON text, strictly by RFC 8259.
 
     Raises:
-        ValueError: It is none, or one that no workspace sends: a key twice in an object, NaN, a number of
-            more digits than any number needs, brackets nested too deep.
+        ValueError: It is not JSON, or not what a workspace sends: duplicate keys in an object, NaN, a number
+            with more digits than any number needs, brackets nested too deep.
     """
     try:
         return json.loads(
@@ -71,7 +71,7 @@ def parse_json(text: bytes | str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        # Two parsers could see two answers.
+        # Two parsers could see different answers.
         raise ValueError("a key occurs twice")
     return found
 
@@ -83,13 +83,13 @@ def _integer(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def shown(text: object) -> str:
-    """Of a text that somebody else wrote what an error can carry: printable, and not too long.
+    """The part of another system's text that an error can carry: printable, and not too long.
 
-    What is searched for an error's patterns has to be short too, since some take long on megabytes.
+    Text that is searched for error patterns must be short too, since some take long on megabytes.
     """
     if not isinstance(text, (str, int, Exception)):
         return f"a value of type {type(text).__name__}"
@@ -98,7 +98,7 @@ def shown(text: object) -> str:
 
 
 def token_text(value: object) -> str | None:
-    """The value, if a header or a password can carry it as a token."""
+    """The value, if it is valid as a token in a header or a password."""
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
 
 
@@ -123,9 +123,9 @@ class Answer:
     """An answer, or an object within one.
 
     Attributes:
-        fields: Its fields, as they came.
+        fields: Its fields, as received.
         what: What it is about, such as ``"endpoint projects/p/branches/b/endpoints/e"``.
-        where: What is put before the names of its fields.
+        where: The prefix of its field names.
     """
 
     fields: Mapping[str, Any]
@@ -133,46 +133,46 @@ class Answer:
     where: str = ""
 
     def error(self, name: str, problem: str, remedy: str = _UNEXPECTED) -> ControlPlaneError:
-        """An error that names a field; ``problem`` is put after its name."""
+        """An error that names a field; ``problem`` follows its name."""
         return ControlPlaneError(
             f"In the workspace's answer about {self.what} the field '{self.where}{name}' {problem}.",
             remedy=remedy,
         )
 
     def object(self, name: str) -> Answer:
-        """An object in it; one without fields where there is none."""
+        """An object in it; one without fields if there is none."""
         value = self.fields.get(name)
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise self.error(name, f"is no object but of type {type(value).__name__}")
+            raise self.error(name, f"is not an object but of type {type(value).__name__}")
         return Answer(value, self.what, f"{self.where}{name}.")
 
     def flag(self, name: str) -> bool:
-        """True or False, and False where there is none."""
+        """True or False; False if there is none."""
         value = self.fields.get(name)
         if value is not None and not isinstance(value, bool):
-            raise self.error(name, f"is of type {type(value).__name__}, where true or false belongs")
+            raise self.error(name, f"is of type {type(value).__name__}, not true or false")
         return bool(value)
 
     def text(self, name: str) -> str | None:
-        """A text; None where there is none, or an empty one."""
+        """A text; None if there is none or it is empty."""
         value = self.fields.get(name)
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise self.error(name, f"is no text but of type {type(value).__name__}")
+            raise self.error(name, f"is not text but of type {type(value).__name__}")
         return value
 
     def state(self, name: str) -> str | None:
         """The name of a state, such as ``"ACTIVE"``."""
         value = self.text(name)
         if value is not None and not _STATE.fullmatch(value):
-            raise self.error(name, f"is a text of {len(value)} characters, and no name of a state")
+            raise self.error(name, f"is a string of {len(value)} characters that is not the name of a state")
         return value
 
     def host(self, name: str) -> str | None:
-        """The name of a host to which a password may be sent; None where the workspace gives none."""
+        """The name of a host to which a password may be sent; None if the workspace returns none."""
         value = self.text(name)
         if value is None:
             return None
@@ -182,51 +182,51 @@ class Answer:
             raise self.error(name, refused.problem, _ALLOWING) from None
 
     def user_name(self, name: str) -> str:
-        """The name of a user or a service principal, which a role of Postgres is called by."""
+        """The name of a user or a service principal, which is also its Postgres role's."""
         value = self.text(name)
         if value is None:
             raise self.error(name, "is missing")
         if len(value) > _LONGEST_USER_NAME or not value.isprintable():
-            raise self.error(name, f"is a text of {len(value)} characters that is no user's name")
+            raise self.error(name, f"is a string of {len(value)} characters that is not a user name")
         return value
 
     def token(self, name: str) -> str:
-        """A token; an error says nothing of it but its kind."""
+        """A token; an error says nothing about it except its kind."""
         value = self.fields.get(name)
         if not value:
             raise self.error(name, "is missing: the workspace answered without a token")
         token = token_text(value)
         if token is None:
-            kind = f"is a text of {len(value)} characters" if isinstance(value, str) else "is no text"
-            raise self.error(name, f"{kind}, and no token: printable characters of ASCII without a blank")
+            kind = f"is a string of {len(value)} characters" if isinstance(value, str) else "is not text"
+            raise self.error(name, f"{kind}, and not a token: printable ASCII characters without a blank")
         return token
 
     def seconds(self, name: str) -> float:
-        """For how long something lives, in seconds."""
+        """A lifetime in seconds."""
         value = self.fields.get(name)
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(name, f"is of type {type(value).__name__}, where a number of seconds belongs")
+            raise self.error(name, f"is of type {type(value).__name__}, not a number of seconds")
         if not (math.isfinite(value) and 0 < value <= LONGEST_LIFE):
             raise self.error(name, f"is not between 0 and {LONGEST_LIFE:.0f} seconds")
         return float(value)
 
     def workspace_id(self, name: str) -> str | None:
-        """The workspace's number, which a header carries."""
+        """The workspace's id, for a header."""
         value = self.fields.get(name)
         if value is None or value == "":
             return None
         text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
         if not _WORKSPACE_ID.fullmatch(text):
-            raise self.error(name, "is no number of a workspace")
+            raise self.error(name, "is not a workspace id")
         return text
 
     def url_at(self, origin: Origin, name: str) -> str | None:
-        """A URL at the workspace's own origin, built from what was checked; None where there is none.
+        """A URL at the workspace's own origin, built from checked parts; None if there is none.
 
         Args:
-            origin: The workspace's, where a client secret may be sent.
+            origin: The workspace's origin, to which a client secret may be sent.
             name: Name of the field.
         """
         value = self.text(name)
@@ -238,8 +238,8 @@ class Answer:
         except HostRefusedError as refused:
             raise self.error(name, refused.problem, _ALLOWING) from None
         if parts is None or there is None:
-            raise self.error(name, f"is a text of {len(value)} characters that is no plain URL")
+            raise self.error(name, f"is a string of {len(value)} characters that is not a plain URL")
         if not _same(there, origin):
             remedy = "No secret was sent there. Check that 'workspace_host' is the workspace's own URL."
-            raise self.error(name, f"leads to {there}, not to the workspace at {origin}", remedy)
+            raise self.error(name, f"points to {there}, not to the workspace at {origin}", remedy)
         return f"{origin}{parts['path']}"

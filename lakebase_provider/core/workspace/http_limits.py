@@ -1,7 +1,8 @@
-"""What one exchange over HTTP may cost at most: seconds for all of it, and bytes of the answer.
+"""Limits of one HTTP exchange: total seconds, and bytes of the answer.
 
-urllib3's timeouts are for one wait each: an answer that comes by the byte never exceeds one. Here the sockets
-themselves know until when, and how much, from connecting to the last byte, so nothing above them has to.
+urllib3's timeouts each apply to one wait: an answer that arrives byte by byte never exceeds one. Here the
+sockets themselves know the deadline and the size, from connecting to the last byte, so nothing above them has
+to.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-#: Bytes of an answer, headers included. The longest, a token, has some thousand.
+#: Bytes of an answer, headers included. The longest, a token, has a few thousand.
 LARGEST_ANSWER = 1_048_576
-#: Seconds to connect to one address, and to shake hands by TLS.
+#: Seconds to connect to one address, and for the TLS handshake.
 CONNECT_SECONDS = 5.0
 
 
@@ -44,7 +45,7 @@ class Limit:
         """Seconds that are left.
 
         Raises:
-            TimeoutError: None are.
+            TimeoutError: None are left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -62,11 +63,11 @@ class Limit:
 
     @property
     def is_full(self) -> bool:
-        """Whether more bytes came than may."""
+        """Whether more bytes arrived than allowed."""
         return self._bytes_left < 0
 
     def spend(self, size: int) -> None:
-        """Note bytes that have come.
+        """Record bytes that have arrived.
 
         Raises:
             OSError: They are too many.
@@ -81,7 +82,7 @@ _current = threading.local()
 
 @contextmanager
 def within(limit: Limit) -> Iterator[None]:
-    """Hold what this thread exchanges to a limit, as far as it goes over sockets of this module."""
+    """Apply a limit to this thread's exchanges over this module's sockets."""
     before, _current.limit = current_limit(), limit
     try:
         yield
@@ -90,7 +91,7 @@ def within(limit: Limit) -> Iterator[None]:
 
 
 def current_limit() -> Limit | None:
-    """What this thread is held to."""
+    """This thread's limit."""
     found: Limit | None = getattr(_current, "limit", None)
     return found
 
@@ -111,13 +112,13 @@ class _Socket(socket.socket):
 
 
 class _TlsSocket(ssl.SSLSocket):
-    # Python holds a handshake, and a read of a record that comes by the byte, to the timeout as a whole.
+    # Python applies the timeout to a handshake, and to a record that arrives byte by byte, as a whole.
     def recv_into(self, *arguments: Any) -> int:
         return _receive(self, super().recv_into, arguments)
 
 
 def _connected(connection: HTTPConnection) -> socket.socket:
-    """A socket to the first address that answers; all of them have one time between them."""
+    """A socket to the first address that answers; all of them share one time limit."""
     try:
         addresses = socket.getaddrinfo(connection._dns_host, connection.port, 0, socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -166,6 +167,6 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 def limit_sockets(manager: urllib3.PoolManager) -> urllib3.PoolManager:
-    """Have a pool manager, which has no connections yet, open them as sockets of this module."""
+    """Make a pool manager without connections open them as this module's sockets."""
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
     return manager

@@ -1,8 +1,8 @@
-"""Requests to the workspace by plain HTTPS, for a service principal's secret or a workspace token.
+"""Requests to the workspace over plain HTTPS, with a service principal's secret or a workspace token.
 
-These are the REST calls that the Lakebase documentation gives for languages without an SDK. They take
-milliseconds, where importing databricks-sdk takes seconds of CPU; anything that they do not cover, and any
-surprise in discovery, is left to the SDK (:class:`NotForRest`).
+These are the REST calls in the Lakebase documentation for languages without an SDK. They take milliseconds,
+while importing databricks-sdk takes seconds of CPU; anything that they do not cover, and any surprise in
+discovery, is left to the SDK (:class:`NotForRest`).
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from lakebase_provider.core.workspace.http_limits import (
 )
 from lakebase_provider.version import __version__
 
-#: Seconds for all that one call of :meth:`RestTransport.send` does, from discovery to the answer's last byte.
-#: A workspace takes milliseconds. Callers have deadlines of their own, and do not wait longer than those.
+#: Seconds for one call of :meth:`RestTransport.send`, from discovery to the answer's last byte. A workspace
+#: takes milliseconds. Callers have their own deadlines, and do not wait longer.
 _TIMEOUT = 20.0
-#: Requests at once: one that mints and one that asks where the database is, and of each kind those that were
-#: given up but have not ended.
+#: Concurrent requests: one that mints and one that looks up the database's host, plus abandoned ones of each
+#: kind that have not ended.
 _MOST_AT_ONCE = 2 * (1 + MOST_ABANDONED)
-#: A workspace token with fewer seconds to live is not used any more.
+#: A workspace token with fewer seconds left is no longer used.
 _LEAST_LIFE = 60.0
-#: Where requests, which databricks-sdk builds on, looks for the trusted certificates.
+#: Where the library requests, used by databricks-sdk, looks for trusted certificates.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -87,7 +87,7 @@ class RestTransport:
 
     @staticmethod
     def can_serve(config: LakebaseConfig) -> bool:
-        """Whether the credentials are of the two kinds, and nothing stands between here and the workspace."""
+        """Whether the credentials are of the two kinds, and no proxy is in between."""
         kind = (
             "pat" if config.token is not None else "oauth-m2m" if config.client_secret is not None else None
         )
@@ -97,7 +97,7 @@ class RestTransport:
             and host is not None
             and config.auth_type in (None, kind)
             and config.profile is None
-            # Proxies, and their credentials, are read by the SDK. None of them leads to this machine.
+            # The SDK handles proxies and their credentials. None of them is used for this machine.
             and (
                 is_on_this_machine(host)
                 or urlsplit(host).scheme not in urllib.request.getproxies()
@@ -112,7 +112,8 @@ class RestTransport:
             urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout),
                 retries=False,
-                # As many as ask at once at most; one more would be closed after use, with a warning.
+                # The maximum number of concurrent requests; one more would be closed after use, with a
+                # warning.
                 maxsize=_MOST_AT_ONCE,
                 cert_reqs="CERT_REQUIRED",
                 ca_certs=next(
@@ -121,7 +122,7 @@ class RestTransport:
                 headers={
                     "User-Agent": f"lakebase-provider/{__version__}",
                     "Accept": "application/json",
-                    # What is not compressed cannot be a thousand times as long as it came.
+                    # An uncompressed answer cannot expand a thousandfold.
                     "Accept-Encoding": "identity",
                 },
             )
@@ -135,17 +136,17 @@ class RestTransport:
         """The decoded answer to a request.
 
         Args:
-            what: What is asked for, as an error names it.
+            what: What is requested, for errors.
             method: HTTP method.
             path: Path below the workspace's URL.
             body: What to send as JSON.
 
         Raises:
-            LakebaseError: The workspace refused or was not reached.
-            NotForRest: Discovery did not go as documented.
+            LakebaseError: The workspace refused or could not be reached.
+            NotForRest: Discovery did not work as documented.
         """
         if self._pid != os.getpid():
-            # Sockets of the parent are not for a forked child.
+            # A forked child must not use its parent's sockets.
             self._reset_process_state()
         try:
             with within(Limit(self._timeout)):
@@ -164,7 +165,7 @@ class RestTransport:
                 cached, self._access_token = self._access_token, None
             if cached is None:
                 raise
-            # The workspace token was revoked before its time: once more with a new one.
+            # The workspace token was revoked early: try once more with a new one.
             return self._send(what, method, path, body)
 
     def _send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
@@ -178,12 +179,12 @@ class RestTransport:
         if self._config.token is not None:
             token = token_text(self._config.token.reveal())
             if token is None:
-                raise setting("token").error("has a character that no token has, such as a line's end")
+                raise setting("token").error("has a character that tokens cannot have, such as a line break")
             return token
         with self._lock:
             if self._access_token and self._clock.elapsed() < self._access_token_until:
                 return self._access_token.reveal()
-        # Without the lock, for it is I/O; two threads at once ask twice, which does no harm.
+        # Without the lock, since it is I/O; two threads may ask at the same time, which is harmless.
         return self._sign_in(self._discover_token_endpoint())
 
     def _sign_in(self, endpoint: str) -> str:
@@ -215,11 +216,11 @@ class RestTransport:
             oidc = found.url_at(self._origin, "oidc_endpoint") or f"{self._origin}/oidc"
             self._workspace_id = found.workspace_id("workspace_id")
             if "{account_id}" in oidc:
-                raise NotForRest("the OAuth server is an account's")
+                raise NotForRest("the OAuth server belongs to an account")
             server = self._discover(f"{oidc}/.well-known/oauth-authorization-server")
             endpoint = server.url_at(self._origin, "token_endpoint")
             if endpoint is None:
-                raise NotForRest("discovery names no token endpoint")
+                raise NotForRest("discovery returned no token endpoint")
             self._token_endpoint = endpoint
         return self._token_endpoint
 
@@ -232,12 +233,12 @@ class RestTransport:
         if error.retryable:
             raise error
         if 300 <= reply.status < 400:
-            # databricks-sdk would follow it, to whatever host it names.
+            # databricks-sdk would follow it to any host.
             raise ControlPlaneError(
-                f"The workspace leads elsewhere for {what} (HTTP status {reply.status}).",
+                f"The workspace redirects elsewhere for {what} (HTTP status {reply.status}).",
                 remedy="Set 'workspace_host' to the workspace's own URL.",
             )
-        raise NotForRest("discovery was refused, or answered with something else than an object")
+        raise NotForRest("discovery was refused, or did not return an object")
 
     def _request(self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Any:
         reply = self._exchange(what, method, url, headers, body)
@@ -266,16 +267,16 @@ class RestTransport:
             cause = without_locals(error)
             raise _broken_off(what, limit, error) from cause
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise ControlPlaneError(f"The workspace compressed {what}, which it was not asked to.")
+            raise ControlPlaneError(f"The workspace compressed {what} although it was not asked to.")
         return _Reply(response.status, _content(response.data), response.headers.get("Retry-After", ""))
 
 
 class _Reply(NamedTuple):
-    """What came back.
+    """What was received.
 
     Attributes:
         status: HTTP status.
-        content: The body's JSON; None where it is none.
+        content: The body's JSON; None if it is not JSON.
         retry_after: The header of that name.
     """
 
@@ -284,7 +285,7 @@ class _Reply(NamedTuple):
     retry_after: str
 
     def error(self, what: str) -> LakebaseError:
-        """What it says, as an error."""
+        """The answer as an error."""
         seconds = float(self.retry_after[:10]) if self.retry_after.isdecimal() else None
         text = _error_text(self.status, self.content)
         return classify_control_plane(text, status=self.status, what=what, retry_after=seconds)
@@ -299,18 +300,18 @@ def _content(body: bytes) -> Any:
 
 def _as_answer(content: Any, what: str) -> Answer:
     if not isinstance(content, dict):
-        raise ControlPlaneError(f"The workspace answered with no object about {what}.")
+        raise ControlPlaneError(f"The workspace's answer about {what} is not an object.")
     return Answer(content, what)
 
 
 def _broken_off(what: str, limit: Limit, error: Exception) -> LakebaseError:
     if limit.is_over:
         return ControlPlaneTimeoutError(
-            f"The workspace did not give {what} within {limit.seconds:.1f} s, or not all of it."
+            f"The workspace did not return all of {what} within {limit.seconds:.1f} s."
         )
     if limit.is_full:
         return ControlPlaneError(
-            f"The workspace's answer about {what} was broken off after {limit.size} bytes.",
+            f"The workspace's answer about {what} was cut off after {limit.size} bytes.",
             remedy="Check that 'workspace_host' is a Databricks workspace.",
         )
     return classify_control_plane(f"{type(error).__name__}: {shown(error)}", status=None, what=what)

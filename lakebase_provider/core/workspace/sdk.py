@@ -1,20 +1,18 @@
-"""Requests to the workspace by databricks-sdk: every authentication that it knows.
+"""Requests to the workspace through databricks-sdk, with every authentication that it supports.
 
-It costs about two seconds of CPU to import, so it is imported at the first request. It is asked by path
+It costs about two seconds of CPU to import, so it is imported at the first request. It is called by path
 (`ApiClient.do`) because ``WorkspaceClient.postgres`` does not exist below 0.79, and dagster-databricks pins
 an SDK below 0.61.
 
-What it finds by itself is checked before a secret leaves: its host, which may come from a profile, the
-environment or a notebook, is one that a secret may be sent to; the OAuth server that discovery names is at
-that host (a client secret, an id token and a browser's sign-in go there). An answer is held to
-the limits of :mod:`.http_limits`, and no redirect is followed, for a redirect would take the
-request, and belief in its answer, elsewhere.
+What it finds by itself is checked before a secret is sent: its host, which may come from a profile, the
+environment or a notebook, must be one to which a secret may be sent; the OAuth server from discovery must be
+at that host (a client secret, an id token and a browser's sign-in go there). Answers are subject to the
+limits of :mod:`.http_limits`, and no redirect is followed, since it would move the request, and trust in its
+answer, elsewhere.
 
 Not in our hands is what some authentications send to servers of others, whose addresses are built into the
-SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli).
-Nor is how long and how large the answers of discovery and sign-in are: the SDK asks for those by functions
-that take no session. Callers are kept from waiting for them by the deadlines of
-:mod:`lakebase_provider.core.tokens.cache` and :mod:`lakebase_provider.core.connect.target`.
+SDK or set by the deployment (azure-client-secret, azure-cli, google-id, metadata-service, databricks-cli);
+the limits hold for it, too.
 """
 
 from __future__ import annotations
@@ -35,10 +33,13 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     NotAuthenticatedError,
 )
+from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.texts import classify_control_plane
 from lakebase_provider.core.errors.tracebacks import without_locals
 from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.http_limits import Limit, limit_sockets, within
+from lakebase_provider.core.workspace.limited_requests import limited_requests
+from lakebase_provider.core.workspace.surroundings import BY_WORKSPACE, environment_is_for
 from lakebase_provider.version import __version__
 
 if TYPE_CHECKING:
@@ -49,16 +50,16 @@ if TYPE_CHECKING:
 
 #: Seconds for one HTTP request; the SDK's own default of 60 would use up a whole connect budget.
 _HTTP_TIMEOUT = 20
-#: Seconds in which the SDK retries on its own. It reads 0 as 300; the TokenProvider does the retrying.
+#: Seconds for the SDK's own retries. It reads 0 as 300; the TokenProvider does the retrying.
 _SDK_RETRY_SECONDS = 1
 
-#: What the SDK says when no authentication that it knows has all that it needs.
+#: What the SDK says if no authentication has everything that it needs.
 _NO_CREDENTIALS = re.compile("cannot configure default credentials", re.IGNORECASE)
 _STATUS_LINE = re.compile(r"< \d{3} ")
 
 
 class SdkTransport:
-    """Sends requests by databricks-sdk.
+    """Sends requests through databricks-sdk.
 
     Args:
         config: Where the workspace is and how to authenticate there.
@@ -75,51 +76,44 @@ class SdkTransport:
         """The decoded answer to a request.
 
         Args:
-            what: What is asked for, as an error names it.
+            what: What is requested, for errors.
             method: HTTP method.
             path: Path below the workspace's URL.
             body: What to send as JSON.
 
         Raises:
-            LakebaseError: The workspace refused or was not reached.
+            LakebaseError: The workspace refused or could not be reached.
         """
-        with _classified(what, self._config):
+        with _classified(what, self._config), limited_requests(_limited_adapter()(self._timeout)):
             return self._api_client().do(method, path, body=dict(body) if body else None)
 
     def _api_client(self) -> ApiClient:
-        # The SDK's token refresher does not survive a fork: a child builds a client of its own.
+        # The SDK's token refresher does not survive a fork: a child builds its own client.
         if self._api is None or self._pid != os.getpid():
             from databricks.sdk.core import ApiClient
 
-            # Adding it again does nothing.
-            logging.getLogger("databricks.sdk").addFilter(_without_bodies)
+            _filter_logs()
+            checked = _checked_config(self._config)
+            # In a thread of the SDK's own, signing in again would be held to nothing.
+            sync: dict[str, Any] = {}
+            if hasattr(checked, "disable_async_token_refresh"):
+                sync["disable_async_token_refresh"] = True
             fresh = ApiClient(
-                _checked_config(self._config)(
+                checked(
                     **_sdk_arguments(self._config),
+                    **sync,
                     http_timeout_seconds=self._timeout,
                     retry_timeout_seconds=_SDK_RETRY_SECONDS,
                     product="lakebase-provider",
                     product_version=__version__,
                 )
             )
-            _limit_session(fresh, self._timeout)
             self._api, self._pid = fresh, os.getpid()
         return self._api
 
 
-def environment_is_of_another_workspace(config: LakebaseConfig) -> bool:
-    """Whether the environment names a workspace, and the configuration another one."""
-    theirs = os.environ.get("DATABRICKS_HOST")
-    if config.workspace_host is None or not theirs:
-        return False
-    try:
-        return str(allowed_origin(theirs)) != config.workspace_host
-    except HostRefusedError:
-        return True
-
-
 def _checked_config(config: LakebaseConfig) -> type[Config]:
-    """The SDK's configuration, with a look at where it leads before a secret goes there."""
+    """The SDK's configuration, with its host checked before a secret is sent there."""
     from databricks.sdk.core import Config
 
     # The class collects its attributes once, and would find none in a class derived from it.
@@ -128,13 +122,17 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
         for attribute in Config.attributes()
         if getattr(attribute, "auth", None) and attribute.env
     }
-    given = _sdk_arguments(config).keys()
+    # Names another workspace's secrets.
+    credentials["profile"] = "DATABRICKS_CONFIG_PROFILE"
     # They are of another workspace, whatever this one is authenticated by.
-    foreign = credentials.keys() - given if environment_is_of_another_workspace(config) else set()
+    foreign = set() if environment_is_for(config) else credentials.keys() - _sdk_arguments(config).keys()
+    if config.auth_type in BY_WORKSPACE:
+        # They say which identity of this machine it is, and are no secret.
+        foreign -= {"azure_use_msi", "azure_client_id", "azure_tenant_id"}
 
     class CheckedConfig(Config):
         def _load_from_env(self) -> None:
-            # The SDK passes over what is set already.
+            # The SDK skips what is already set.
             self._inner.update(dict.fromkeys(foreign))
             super()._load_from_env()  # type: ignore[no-untyped-call] # the SDK gives it no types
             for name in foreign:
@@ -149,12 +147,17 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
                     )
             self._check_host()
             super().init_auth()  # type: ignore[no-untyped-call] # the SDK gives it no types
-            # An Azure resource id and a notebook say only now where the workspace is.
+            # Only now do an Azure resource id and a notebook say where the workspace is.
             self._check_host()
 
         def _resolve_host_metadata(self) -> None:
             self._check_host()
+            given = self.discovery_url
             super()._resolve_host_metadata()
+            if self.host and self.discovery_url != given:
+                # Nobody asks a server that another one names.
+                url = {"oidc_endpoint": str(self.discovery_url).split("/.well-known/")[0]}
+                Answer(url, "its OAuth server").url_at(allowed_origin(self.host), "oidc_endpoint")
 
         def _check_host(self) -> None:
             if self.host:
@@ -166,7 +169,7 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
 
         @property
         def oidc_endpoints(self) -> OidcEndpoints | None:
-            # Below 0.102 the only one there is. With an Entra client id it leads to Microsoft.
+            # Below 0.102 the only one. With an Entra client id it points to Microsoft.
             found = super().oidc_endpoints
             if self.is_azure and self.azure_client_id and not self.client_secret:
                 return found
@@ -200,15 +203,6 @@ def _checked_endpoints(host: str, found: OidcEndpoints | None) -> OidcEndpoints 
     return endpoints
 
 
-def _limit_session(api: ApiClient, timeout: float) -> None:
-    """Hold the requests of a client to the limits, and keep them where they were sent."""
-    session: requests.Session = api._api_client._session
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, _limited_adapter()(timeout))
-    # The first redirect is one too many.
-    session.max_redirects = 0
-
-
 def _limited_adapter() -> Callable[[float], HTTPAdapter]:
     from requests.adapters import HTTPAdapter
 
@@ -237,30 +231,40 @@ def _limited_adapter() -> Callable[[float], HTTPAdapter]:
                     response = super().send(request, *arguments, **keywords)
                     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                         response.close()
-                        raise ControlPlaneError("The workspace compressed what it was not asked to.")
-                    # Read here, where it is limited; it is kept.
+                        raise ControlPlaneError(
+                            "The workspace compressed its answer although it was not asked to."
+                        )
+                    # Read here, under the limits, and kept.
                     _ = response.content
                 return response
             except OSError as error:
                 if limit.is_full:
                     raise ControlPlaneError(
-                        f"The workspace's answer was broken off after {limit.size} bytes."
+                        f"The workspace's answer was cut off after {limit.size} bytes."
                     ) from without_locals(error)
                 if limit.is_over:
                     raise ControlPlaneTimeoutError(
-                        f"The workspace did not answer within {limit.seconds:.1f} s, or not in full."
+                        f"The workspace did not answer in full within {limit.seconds:.1f} s."
                     ) from without_locals(error)
                 raise
 
     return LimitedAdapter
 
 
-def _without_bodies(record: logging.LogRecord) -> bool:
-    """Keep bodies out of the SDK's DEBUG log: it cuts a token off only after its first 96 bytes."""
+def _filter_logs() -> None:
+    # A logger's filter does not see what its children are told. Adding it again does nothing.
+    for name in ["databricks.sdk", *logging.root.manager.loggerDict]:
+        if name == "databricks.sdk" or name.startswith("databricks.sdk."):
+            logging.getLogger(name).addFilter(_told)
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Keep secrets out of the SDK's log, and bodies: it cuts a token off only after its first 96 bytes."""
     lines = record.getMessage().splitlines()
     kept = [line for line in lines if not line.startswith(("> ", "< ")) or _STATUS_LINE.match(line)]
-    if len(kept) < len(lines):
-        record.msg, record.args = "\n".join(kept), ()
+    record.msg, record.args = redacted("\n".join(kept)), ()
+    # The frames of its errors hold its arguments, and the errors what the workspace said.
+    record.exc_info = record.exc_text = None
     return True
 
 
@@ -278,7 +282,7 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
     }
     secrets = {"client_secret", "token", "azure_client_secret"}
     found = {sdk: getattr(config, ours) for ours, sdk in names.items() if getattr(config, ours) is not None}
-    # The SDK reads the environment too and refuses two methods at once: what was given explicitly wins.
+    # The SDK reads the environment too and refuses two methods at once: explicit settings take precedence.
     if "auth_type" not in found and "token" in found:
         found["auth_type"] = "pat"
     elif "auth_type" not in found and "client_secret" in found:
@@ -300,7 +304,7 @@ def _classified(what: str, config: LakebaseConfig) -> Iterator[None]:
 
 
 def _ours(error: BaseException) -> LakebaseError | None:
-    """The error of this module that the SDK has put into one of its own."""
+    """This module's error that the SDK has wrapped in its own."""
     step: BaseException | None = error
     while step is not None and not isinstance(step, LakebaseError):
         step = step.__cause__
@@ -308,15 +312,15 @@ def _ours(error: BaseException) -> LakebaseError | None:
 
 
 def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
-    """What to raise where the SDK has tried all that it knows: which secret is missing."""
+    """What to raise if the SDK has tried everything: which secret is missing."""
     if not _NO_CREDENTIALS.search(str(error)):
         return None
     for identity, secret in (("client_id", "client_secret"), ("azure_client_id", "azure_client_secret")):
         if getattr(config, identity) is not None and getattr(config, secret) is None:
             return NotAuthenticatedError(
                 f"Setting '{secret}' is missing although '{identity}' is set, and databricks-sdk found no "
-                "credentials that need none.",
-                remedy=f"Set '{secret}', or the variable {setting(secret).env[0]}.",
+                "other credentials.",
+                remedy=f"Set '{secret}', or the environment variable {setting(secret).env[0]}.",
             )
     return None
 
@@ -333,7 +337,7 @@ def _classify(error: Exception, what: str) -> LakebaseError:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error of the SDK, as far as it can be told."""
+    """The HTTP status behind an SDK error, if known."""
     from databricks.sdk import errors as sdk
     from databricks.sdk.errors.base import DatabricksError
 

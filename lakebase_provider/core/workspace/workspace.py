@@ -1,33 +1,24 @@
-"""What connecting asks of the workspace, and the way: plain REST where it will do, else databricks-sdk."""
+"""What connecting asks the workspace, and how: plain REST if possible, otherwise databricks-sdk."""
 
 from __future__ import annotations
 
-import configparser
 import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
 from lakebase_provider.core.config.resource_names import NameRefusedError, endpoint_path, instance_path
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
-from lakebase_provider.core.workspace.sdk import SdkTransport, environment_is_of_another_workspace
+from lakebase_provider.core.workspace.sdk import SdkTransport
+from lakebase_provider.core.workspace.surroundings import config_file, require_own_workspace
 
 logger = logging.getLogger(__name__)
 
-#: Variables of databricks-sdk that say where, not who.
+#: databricks-sdk's variables that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
-
-#: What a configuration has to hold itself to authenticate so; databricks-sdk looks for it elsewhere, too.
-_OWN_SECRET = {"pat": "token", "oauth-m2m": "client_secret", "azure-client-secret": "azure_client_secret"}
-#: Authentications that keep a secret for each workspace, or take it from where it is for none.
-_BY_WORKSPACE = ("databricks-cli", "external-browser", "azure-cli", "azure-msi")
-#: Keys of a profile, one of which says how to authenticate.
-_PROFILE_SECRETS = ("token", "client_secret", "azure_client_secret", "password", "auth_type")
 
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
@@ -41,7 +32,7 @@ class Transport(Protocol):
 
 
 class ControlPlane:
-    """The requests that connecting needs, as whatever the configuration says.
+    """The requests that connecting needs, with the configuration's credentials.
 
     Args:
         config: Where the workspace is and how to authenticate there.
@@ -58,12 +49,12 @@ class ControlPlane:
         )
 
     def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
-        """``{"token", "expire_time"}`` for a Lakebase Autoscaling endpoint; wishes are `ttl` and `claims`."""
+        """``{"token", "expire_time"}`` for an Autoscaling endpoint; options are `ttl` and `claims`."""
         body = {"endpoint": endpoint, **wishes}
         return self._do("a database credential", "POST", f"{_POSTGRES}/credentials", body=body)
 
     def instance_credential(self, instance: str, request_id: str, **wishes: Any) -> Mapping[str, Any]:
-        """``{"token", "expiration_time"}`` for a Lakebase Provisioned instance; a wish is `claims`."""
+        """``{"token", "expiration_time"}`` for a Provisioned instance; an option is `claims`."""
         body = {"instance_names": [instance], "request_id": request_id, **wishes}
         return self._do("a database credential", "POST", f"{_DATABASE}/credentials", body=body)
 
@@ -88,18 +79,18 @@ class ControlPlane:
         try:
             answer = self._transport.send(what, method, path, body)
         except NotForRest as reason:
-            logger.info("Going on by databricks-sdk: %s", reason)
+            logger.info("Continuing with databricks-sdk: %s", reason)
             self._transport = SdkTransport(self._config)
             answer = self._transport.send(what, method, path, body)
         if not isinstance(answer, dict):
             raise ControlPlaneError(
-                f"The workspace's answer about {what} is a {type(answer).__name__}, no object."
+                f"The workspace's answer about {what} is a {type(answer).__name__}, not an object."
             )
         return answer
 
 
 def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
-    """The last guard of a path, behind the settings' own."""
+    """The last check of a path, after the settings' own."""
     try:
         return checked(name)
     except NameRefusedError as refused:
@@ -107,68 +98,19 @@ def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
 
 
 def require_workspace_credentials(config: LakebaseConfig) -> None:
-    """Raise a ConfigError when neither the configuration nor the surroundings hold workspace credentials.
+    """Raise a ConfigError if neither the configuration nor the environment holds workspace credentials.
 
-    Those of the surroundings do not count where they belong to another workspace: databricks-sdk would send
-    the environment's secret to whatever host the configuration names.
+    The environment's do not count if they belong to another workspace: databricks-sdk would send the
+    environment's secret to whatever host the configuration names.
     """
-    if environment_is_of_another_workspace(config) and not _brings_its_own(config):
-        raise ConfigError(
-            "The environment's credentials are for DATABRICKS_HOST, which is not 'workspace_host'.",
-            remedy="Set client_id and client_secret, token or profile beside workspace_host; no auth_type.",
-        )
-    if config.profile is not None and not _profile_is_for(config.profile, config.workspace_host):
-        raise ConfigError(
-            f"The profile {config.profile!r} is for another workspace than 'workspace_host'.",
-            remedy="Drop workspace_host: the profile names its own.",
-        )
+    require_own_workspace(config)
     if any(
         (config.client_secret, config.token, config.profile, config.auth_type, config.azure_client_secret)
     ):
         return
     ambient = any(name.startswith(("DATABRICKS_", "ARM_")) for name in os.environ.keys() - _NO_CREDENTIALS)
-    if not ambient and not _config_file().is_file():
+    if not ambient and not config_file().is_file():
         raise ConfigError(
             "There are no workspace credentials: 'client_id' and 'client_secret' are missing.",
             remedy="Set client_id and client_secret of a service principal, or token, or profile.",
         )
-
-
-def _config_file() -> Path:
-    return Path(os.environ.get("DATABRICKS_CONFIG_FILE", "~/.databrickscfg")).expanduser()
-
-
-def _brings_its_own(config: LakebaseConfig) -> bool:
-    """Whether the configuration authenticates by what it holds itself."""
-    if config.auth_type is None:
-        own = any(getattr(config, name) for name in _OWN_SECRET.values())
-        return own or (config.profile is not None and _profile_has_secret(config.profile))
-    if config.auth_type in _OWN_SECRET:
-        own = getattr(config, _OWN_SECRET[config.auth_type]) is not None
-        return own or (config.profile is not None and _profile_has_secret(config.profile))
-    return config.auth_type in _BY_WORKSPACE
-
-
-def _profile_has_secret(profile: str) -> bool:
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(_config_file())
-        return any(parser.get(profile, key, fallback="") for key in _PROFILE_SECRETS)
-    except (configparser.Error, OSError, UnicodeError):
-        return False
-
-
-def _profile_is_for(profile: str, workspace_host: str | None) -> bool:
-    """Whether the secrets of a profile may go to that host: it is the profile's own, if it names one."""
-    if workspace_host is None:
-        return True
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(_config_file())
-        host = parser.get(profile, "host", fallback=workspace_host)
-        return str(allowed_origin(host)) == workspace_host
-    except HostRefusedError:
-        return False
-    except (configparser.Error, OSError, UnicodeError):
-        # The SDK cannot read it either, and says so.
-        return True

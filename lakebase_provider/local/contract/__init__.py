@@ -1,1 +1,1 @@
-"""What whoever starts a local Lakebase and its server agree on."""
+"""What a local Lakebase's server and its starter agree on."""

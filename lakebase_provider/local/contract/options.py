@@ -1,4 +1,4 @@
-"""What the server is told, and what it answers, each as one JSON line."""
+"""What the server is told and what it answers, each as one JSON line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options:
         token_lifetime: Seconds.
         max_connections: Postgres' setting.
         authority_folder: Where the certificate authority is kept for the next run; None for one that ends
-            with this.
+            with this run.
         detach: True to outlive the parent.
     """
 
@@ -56,7 +56,7 @@ class Running:
     folder: str
 
     def env(self) -> dict[str, str]:
-        """Environment variables for clients; no PGSSLMODE, for some accept only a part of its values."""
+        """Environment variables for clients; no PGSSLMODE, since some accept only part of its values."""
         return {
             "DATABRICKS_HOST": f"http://127.0.0.1:{self.http_port}",
             "DATABRICKS_CLIENT_ID": self.client_id,
@@ -91,5 +91,5 @@ class Running:
         return json.dumps(connection)
 
     def airflow_env(self) -> dict[str, str]:
-        """Environment variables for Airflow: the connection, and the deployment's leave to reach loopback."""
+        """Environment variables for Airflow: the connection, and permission to use loopback."""
         return {"AIRFLOW_CONN_LAKEBASE_DEFAULT": self.airflow_connection(), ALLOW_LOOPBACK: "1"}

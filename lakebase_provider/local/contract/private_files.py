@@ -1,4 +1,4 @@
-"""Files and folders that another user could have put something in the place of."""
+"""Files and folders that another user might have replaced."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file of ours that nobody else can read, creating it where it is missing.
+    """Open our own file that nobody else can read, creating it if it is missing.
 
     Returns:
         Its descriptor, which the caller closes.
 
     Raises:
-        LocalLakebaseError: Something else lies there: a link, a device, or somebody else's file.
+        LocalLakebaseError: Something else is there: a link, a device, or somebody else's file.
     """
     return _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, owner=os.geteuid())
 
 
 def read(path: Path, *, owner: int | None = None, limit: int, private: bool = False) -> bytes:
-    """Read a regular file, of which a link or a FIFO in its place is none.
+    """Read a regular file, refusing a link or a FIFO in its place.
 
     Args:
         path: The file; only its last part is guarded, so its folder is one that others cannot write to.
@@ -42,7 +42,7 @@ def read(path: Path, *, owner: int | None = None, limit: int, private: bool = Fa
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if private and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise LocalLakebaseError(f"{path} can be read by others.", remedy=f"Remove {path}.")
+            raise LocalLakebaseError(f"{path} is readable by other users.", remedy=f"Remove {path}.")
         file.seek(max(0, found.st_size - limit))
         return file.read(limit)
 
@@ -60,17 +60,17 @@ def _open(path: Path, flags: int, *, owner: int) -> int:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
         os.close(descriptor)
         raise LocalLakebaseError(
-            f"{path} is not a file of user {owner}.", remedy=f"Remove {path}, and see who has made it."
+            f"{path} is not a file of user {owner}.", remedy=f"Remove {path}, and find out who created it."
         )
     return descriptor
 
 
 def own_folder(folder: Path, *, remedy: str) -> None:
-    """Make sure that a folder is there, and ours.
+    """Make sure that a folder exists and is ours.
 
     Args:
-        folder: Created for us alone where it is missing.
-        remedy: What to do where it is somebody else's.
+        folder: Created only for us if it is missing.
+        remedy: What to do if it is somebody else's.
 
     Raises:
         LocalLakebaseError: Somebody else could change what is put there.
@@ -82,7 +82,7 @@ def own_folder(folder: Path, *, remedy: str) -> None:
         folder.chmod(0o700)
     # A user's own folders are theirs to judge, but root may have been lent a home (`sudo -E`).
     if not ours or (os.geteuid() == 0 and not only_ours_to_change(folder.resolve())):
-        raise LocalLakebaseError(f"{folder} belongs to somebody else.", remedy=remedy)
+        raise LocalLakebaseError(f"{folder} belongs to another user.", remedy=remedy)
 
 
 def only_ours_to_change(folder: Path) -> bool:
@@ -101,7 +101,7 @@ def only_ours_to_change(folder: Path) -> bool:
 
 
 def give_tree(folder: Path, uid: int, gid: int) -> None:
-    """Let a folder and all in it belong to somebody; links themselves are given, never what they lead to."""
+    """Let a folder and all in it belong to somebody; links themselves are changed, never their targets."""
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

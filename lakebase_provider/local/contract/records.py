@@ -1,4 +1,4 @@
-"""What the server tells whoever started it: principals, requests, counters."""
+"""What the server tells its starter: principals, requests, counters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass
 class Counters:
-    """What happened since the start or the last reset; `open_connections` is the present number.
+    """What happened since the start or the last reset; `open_connections` is the current number.
 
     Attributes:
         workspace_tokens: OAuth tokens issued for the control plane.
@@ -66,7 +66,7 @@ class Counters:
     open_connections: int = 0
 
     def reset(self) -> None:
-        """Set all to zero but the open connections."""
+        """Set everything to zero except the open connections."""
         for item in fields(self):
             if item.name != "open_connections":
                 setattr(self, item.name, 0)

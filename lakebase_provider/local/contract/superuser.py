@@ -16,7 +16,8 @@ _CONNECT_SECONDS = 60
 def dsn(folder: str, port: int, database: str) -> str:
     """Connection string for programs that may use the socket.
 
-    What every libpq knows is said, lest PGHOSTADDR or PGOPTIONS lead to another server or session.
+    It sets every parameter that libpq knows, so that PGHOSTADDR or PGOPTIONS cannot lead to another server or
+    session.
 
     Args:
         folder: The socket's.
@@ -47,7 +48,7 @@ def execute(
 
     neutral: dict[str, Any] = dict(neutral_parameters())
     if "require_auth" in neutral:
-        # The socket's folder decides who may come; nobody is asked for anything.
+        # The socket's folder decides who may connect; no credentials are needed.
         neutral["require_auth"] = ""
     try:
         connection = psycopg.connect(dsn, dbname=database, autocommit=True, **neutral)

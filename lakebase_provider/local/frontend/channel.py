@@ -6,7 +6,7 @@ import asyncio
 
 #: Bytes that may wait for a slow reader before the faster side is paused.
 _HIGH_WATER = 1 << 20
-#: Bytes that a client may send ahead of being asked.
+#: Bytes that a client may send unasked.
 _LOGIN_LIMIT = 1 << 17
 
 
@@ -45,7 +45,7 @@ class Channel(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send, unless the connection is on its way down."""
+        """Send, unless the connection is closing."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
@@ -54,7 +54,7 @@ class Channel(asyncio.Protocol):
         self.transport.close()
 
     def relay_to(self, peer: Channel) -> None:
-        """From now on pass everything on to `peer`, beginning with what was read ahead."""
+        """From now on forward everything to `peer`, beginning with what was read ahead."""
         self._peer = peer
         if self._buffer:
             peer.write(bytes(self._buffer))

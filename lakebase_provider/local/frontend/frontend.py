@@ -1,7 +1,7 @@
-"""The TLS front end: lets in who holds a valid token, then relays bytes to Postgres.
+"""The TLS front end: admits clients with a valid token, then relays bytes to Postgres.
 
-Postgres itself trusts whoever reaches its unix socket. It cannot do this part: portable builds lack
-OpenSSL, and a role has one password at a time where Lakebase accepts every unexpired token.
+Postgres itself trusts every client of its unix socket. It cannot do this part: portable builds lack OpenSSL,
+and a role has one password at a time where Lakebase accepts every unexpired token.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Frontend:
             if client is not None:
                 await self._session(client)
         except (OSError, EOFError, ValueError):
-            # The client hung up, or spoke something else than Postgres.
+            # The client hung up, or did not speak Postgres' protocol.
             pass
         except asyncio.CancelledError:
             if client is not None and not client.admitted:
@@ -187,7 +187,7 @@ class Frontend:
         return role, startup
 
     def _route(self, client: Channel, role: str) -> None:
-        """Find the endpoint by the host that the client named; a password has no business elsewhere."""
+        """Find the endpoint by the host that the client named; a password must not go elsewhere."""
         self._play_fault(role, before_password=True)
         endpoint, branch = self._workspace.endpoint, self._workspace.branch
         if endpoint.removed or branch.state in ("ARCHIVED", "DELETED"):
@@ -260,7 +260,7 @@ class Frontend:
         try:
             client.relay_to(backend)
             backend.relay_to(client)
-            # Either end is the end: a client that lets a closed session lie about takes half a minute to go.
+            # If either side ends, both do: a client that keeps a closed session takes half a minute to leave.
             await asyncio.wait({client.closed, backend.closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._workspace.counters.open_connections -= 1

@@ -1,1 +1,1 @@
-"""Who may log in, and by what it is known."""
+"""Who may log in, and with which credentials."""

@@ -1,4 +1,4 @@
-"""A certificate authority that can sign for this machine's names and for nobody else's."""
+"""A certificate authority that can sign only for this machine's names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _LIFETIME = timedelta(days=3650)
-#: One that is about to expire is made anew.
+#: One that is about to expire is replaced.
 _LEAST_LEFT = timedelta(days=30)
 #: All addresses that lead to this machine alone.
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 def create(names: Sequence[str]) -> trustme.CA:
-    """Create an authority whose certificates hold for loopback addresses and a few names only.
+    """Create an authority whose certificates are valid only for loopback addresses and a few names.
 
-    Whoever trusts it for the local Lakebase, or in a whole system, trusts it for nothing else, even where
-    its key is stolen.
+    Trusting it for the local Lakebase, or system-wide, means trusting it for nothing else, even if its key is
+    stolen.
 
     Args:
         names: Host names and addresses.
@@ -39,7 +39,7 @@ def create(names: Sequence[str]) -> trustme.CA:
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "lakebase-provider"),
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "local Lakebase"),
-            # Two authorities of one name are mistaken for each other where both are trusted.
+            # Two authorities with one name are confused if both are trusted.
             x509.NameAttribute(NameOID.COMMON_NAME, f"local Lakebase {secrets.token_hex(4)}"),
         ]
     )

@@ -113,7 +113,7 @@ def issue(folder: Path, host: str, *, keep: bool) -> Certificates:
 
 
 def _kept_authority(folder: Path, names: tuple[str, ...]) -> trustme.CA:
-    private_files.own_folder(folder, remedy="Set XDG_DATA_HOME to a folder of yours.")
+    private_files.own_folder(folder, remedy="Set XDG_DATA_HOME to a folder that you own.")
     key_file = folder / "authority.pem"
     kept = _read_authority(key_file)
     if kept is None or not authorities.is_good_for(kept, names):

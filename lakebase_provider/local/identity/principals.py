@@ -13,7 +13,7 @@ WORKSPACE_TOKEN_LIFETIME = 3600
 
 
 class Directory:
-    """All principals of the workspace, found by what they present."""
+    """All principals of the workspace, found by their credentials."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Principal] = {}
@@ -45,7 +45,7 @@ class Directory:
         return principal
 
     def authenticate(self, client_id: str, client_secret: str) -> Principal | None:
-        """Return the service principal, or None where id and secret do not fit."""
+        """Return the service principal, or None if id and secret do not match."""
         principal = self._by_name.get(client_id)
         if principal is None or principal.client_secret is None:
             return None
@@ -53,7 +53,7 @@ class Directory:
         return principal if same else None
 
     def issue_workspace_token(self, principal: Principal) -> str:
-        """Issue a bearer token for the control plane; it is no JWT, so Postgres refuses it as a password."""
+        """Issue a bearer token for the control plane; not a JWT, so Postgres refuses it as a password."""
         token = "local-" + secrets.token_urlsafe(48)
         self._by_bearer[token] = principal
         return token

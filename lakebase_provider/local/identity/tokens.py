@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 _ALGORITHM = "ES256"
 _ISSUER = "https://lakebase.local"
-#: Random bytes in a claim of their own: a real token is longer than a kilobyte, and clients must take that.
+#: Random bytes in a separate claim: a real token is longer than a kilobyte, and clients must handle that.
 _PADDING = 700
 
 
@@ -21,7 +21,7 @@ class TokenRefusedError(Exception):
 
     Attributes:
         reason: Key of :data:`lakebase_provider.local.identity.login_errors.REFUSALS`.
-        expiry: The token's `exp`, where it got as far as that.
+        expiry: The token's `exp`, if it could be read.
     """
 
     def __init__(self, reason: str, expiry: float = 0.0) -> None:
@@ -96,7 +96,7 @@ class TokenAuthority:
                 token,
                 self._key.public_key(),
                 algorithms=[_ALGORITHM],
-                # The times are ours to judge, by the clock that the tests can set.
+                # We check the times, by the clock that the tests can set.
                 options={"verify_exp": False, "verify_iat": False},
             )
         except jwt.InvalidTokenError:

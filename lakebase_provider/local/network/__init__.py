@@ -1,1 +1,1 @@
-"""Sockets on loopback, what they take from strangers, and links that misbehave."""
+"""Sockets on loopback, what they accept from strangers, and links that misbehave."""

@@ -22,7 +22,7 @@ Direction = Literal["to_server", "to_client"]
 T = TypeVar("T")
 
 _CHUNK = 1 << 16
-#: Closing a socket that lingers for 0 seconds sends RST in place of FIN.
+#: Closing a socket that lingers for 0 seconds sends RST instead of FIN.
 _RST = struct.pack("ii", 1, 0)
 
 
@@ -35,7 +35,7 @@ class ProxyCounters:
         open_connections: Those that are open now.
         bytes_to_server: Bytes passed on to the server.
         bytes_to_client: Bytes passed on to clients.
-        bytes_swallowed: Bytes taken and passed to nobody.
+        bytes_swallowed: Bytes received and not passed on.
         cuts: Connections that :meth:`FaultProxy.reset` and :meth:`FaultProxy.cut_after` ended.
     """
 
@@ -48,10 +48,10 @@ class ProxyCounters:
 
 
 class FaultProxy:
-    """Passes connections on to a server until told to misbehave; works for any protocol over TCP.
+    """Forwards connections to a server until told to misbehave; works for any protocol over TCP.
 
-    It runs in a thread of its own and listens on loopback. Methods may be called from any thread; each has
-    taken effect when it returns. Faults stay until :meth:`heal`.
+    It runs in its own thread and listens on loopback. Methods may be called from any thread; each has taken
+    effect when it returns. Faults stay until :meth:`heal`.
 
     Args:
         host: The server's host.
@@ -115,40 +115,40 @@ class FaultProxy:
         return self._do(lambda: replace(self._counters, open_connections=len(self._links)))
 
     def delay(self, seconds: float) -> None:
-        """Hold all that is sent, each way, for this long; a round trip takes twice that."""
+        """Delay everything that is sent, each way, for this long; a round trip takes twice that."""
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def swallow(self, *, existing: bool = True, new: bool = True) -> None:
-        """Go silent: take all bytes and pass none on, as a network does that drops packets.
+        """Go silent: take all bytes and pass none on, like a network that drops packets.
 
         Args:
             existing: Silence the connections that are open.
-            new: Silence those to come; they are accepted, and the server never hears of them.
+            new: Silence future ones; they are accepted, but the server never sees them.
         """
         self._do(lambda: self._swallow(existing, new))
 
     def reset(self) -> None:
-        """End all open connections by RST, to client and server; new ones are welcome."""
+        """End all open connections with RST, to client and server; new ones are accepted."""
         self._await(self._reset())
 
     def cut_after(self, size: int, *, direction: Direction = "to_server") -> None:
-        """Let this many more bytes pass, of all connections together, then end the connection by RST.
+        """Let this many more bytes pass, over all connections, then end the connection with RST.
 
-        What would go beyond is passed to nobody. With 0 bytes `to_client` the server's next answer is lost,
-        such as the acknowledgement of a COMMIT that was carried out. It happens once; later connections pass.
+        Anything beyond is dropped. With 0 bytes `to_client` the server's next answer is lost, such as the
+        acknowledgement of a COMMIT that took place. It happens once; later connections are not affected.
 
         Args:
             size: Bytes that still pass.
-            direction: Which way they are counted: `to_server` or `to_client`.
+            direction: In which direction they are counted: `to_server` or `to_client`.
         """
         self._do(lambda: setattr(self, "_cut", _Cut(direction, size)))
 
     def refuse(self) -> None:
-        """Refuse new connections ("connection refused"); open ones go on."""
+        """Refuse new connections ("connection refused"); open ones continue."""
         self._await(self._stop_listening())
 
     def heal(self) -> None:
-        """End all faults. A connection that has lost bytes cannot go on, and is ended by RST."""
+        """Clear all faults. A connection that has lost bytes cannot continue, and is ended with RST."""
         self._await(self._heal())
 
     # In the loop's thread.
@@ -179,7 +179,7 @@ class FaultProxy:
         try:
             await link.run()
         except (OSError, _CutError):
-            # Either side is gone, or is to be gone: the other one learns it by the closed connection.
+            # Either side is gone, or is to be gone: the other one notices the closed connection.
             pass
         finally:
             link.close()
@@ -320,7 +320,7 @@ class _Link:
     async def run(self) -> None:
         """Pass bytes on until either side has hung up."""
         if self.silent:
-            # Nothing of it reaches the server, not even that somebody came.
+            # Nothing reaches the server, not even the connection itself.
             await self._pump(self._client, self._client, "to_server")
             return
         self._server = await self._proxy.connect()

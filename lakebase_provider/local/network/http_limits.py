@@ -1,4 +1,4 @@
-"""What the HTTP side takes from a stranger: requests to its own names, of sensible size, in sensible time."""
+"""What the HTTP side accepts from a stranger: requests to its own names, of limited size and duration."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 class Guard:
     """ASGI middleware before everything else.
 
-    A web page can let its own name lead to this machine (DNS rebinding), and a browser then takes the
-    answers for that page's; but it sends the page's name as `Host`.
+    A web page can make its own name resolve to this machine (DNS rebinding), and a browser then treats the
+    answers as that page's; but it sends the page's name as `Host`.
 
     Args:
         app: What is guarded.
-        names: Host names under which it is known beside `localhost` and the loopback addresses.
+        names: Its host names besides `localhost` and the loopback addresses.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
@@ -47,7 +47,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The parser refuses a long head only where it comes in pieces.
+        # The parser refuses a long head only if it arrives in pieces.
         if _head_size(scope) > LARGEST_HEAD:
             await _error(431, "REQUEST_TOO_LARGE", "The request's head is too large.")(scope, receive, send)
             return
@@ -81,12 +81,12 @@ def _head_size(scope: Scope) -> int:
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:
-    # Closed: what is left of the body is nobody's.
+    # Closed: nobody reads the rest of the body.
     return JSONResponse({"error_code": code, "message": message}, status, {"Connection": "close"})
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for ever for a request to arrive."""
+    """uvicorn's HTTP/1.1, which would otherwise wait forever for a request to arrive."""
 
     #: Of the one server that a process runs.
     _room = WaitingRoom(_SEATS)
@@ -126,6 +126,6 @@ class LimitedProtocol(H11Protocol):
 LIMITS: dict[str, Any] = {
     "http": LimitedProtocol,
     "h11_max_incomplete_event_size": LARGEST_HEAD,
-    # Nobody stands before it who could say for whom he asks.
+    # There is no proxy in front that could say for whom it asks.
     "proxy_headers": False,
 }

@@ -1,4 +1,4 @@
-"""Listening sockets on the loopback addresses, and on nothing else."""
+"""Listening sockets, only on the loopback addresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ATTEMPTS = 20
 
 
 def bind_loopback(port: int, *, what: str) -> list[socket.socket]:
-    """Listen on 127.0.0.1, and where the machine has it on ::1, with the same port.
+    """Listen on 127.0.0.1 and, if the machine has it, on ::1, with the same port.
 
     Args:
         port: The port, or 0 for a free one.
@@ -56,7 +56,7 @@ def _listen(family: socket.AddressFamily, address: str, port: int, *, what: str)
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise LocalLakebaseError(
-                f"Port {port} may not be opened by this user.", remedy=f"Choose a {what} above 1023."
+                f"This user may not open port {port}.", remedy=f"Choose a {what} above 1023."
             ) from None
         raise
     return listener

@@ -1,4 +1,4 @@
-"""Connections of which nobody knows yet whom they belong to: so many at a time, and each for so long."""
+"""Connections that have not authenticated yet: a limited number, each for a limited time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable
 
 
 class WaitingRoom:
-    """Ends who waits too long, and in a full room who has waited longest.
+    """Ends a connection that waits too long, and if the room is full the one that has waited longest.
 
-    So neither many connections nor slow ones keep others out: who is quick has left before it is full.
-    Belongs to one event loop.
+    So neither many connections nor slow ones keep others out: quick ones have left before it is full. Belongs
+    to one event loop.
 
     Args:
         seats: Connections at a time.
@@ -21,7 +21,7 @@ class WaitingRoom:
         self._guests: dict[Hashable, tuple[asyncio.TimerHandle, Callable[[], object]]] = {}
 
     def enter(self, guest: Hashable, end: Callable[[], object], *, patience: float) -> None:
-        """Wait, or wait anew.
+        """Start waiting, or restart the wait.
 
         Args:
             guest: Who.
@@ -35,7 +35,7 @@ class WaitingRoom:
         self._guests[guest] = timer, end
 
     def leave(self, guest: Hashable) -> None:
-        """Wait no longer, whether it does or not."""
+        """Stop waiting, if it is waiting."""
         timer, _ = self._guests.pop(guest, (None, None))
         if timer is not None:
             timer.cancel()

@@ -15,7 +15,7 @@ from lakebase_provider.local.contract.errors import LocalLakebaseError
 if TYPE_CHECKING:
     from lakebase_provider.local.contract.records import Counters, Principal, Request
 
-#: Seconds. Nothing here takes long, except on a machine that is busy with a whole test run.
+#: Seconds. Nothing here takes long, except on a machine busy with a whole test run.
 _TIMEOUT = 60.0
 
 
@@ -23,27 +23,27 @@ class Admin:
     """Controls one local Lakebase over its admin API; usable from any thread and any process.
 
     Args:
-        port: Of the control plane.
+        port: The control plane's port.
         key: The run's admin key.
         superuser_dsn: For :meth:`execute`.
     """
 
     def __init__(self, port: int, key: str, superuser_dsn: str) -> None:
         self._port = port
-        # Opaque, for these errors show up in the tracebacks of tests and of tools around them.
+        # Opaque, since these errors appear in the tracebacks of tests and of tools around them.
         self._key = Secret(key)
         self._superuser_dsn = Secret(superuser_dsn)
 
     def set_token_lifetime(self, seconds: float) -> None:
-        """Let database tokens minted from now on live this long at most."""
+        """Limit the lifetime of database tokens minted from now on."""
         self._call("set", name="token_lifetime", value=seconds)
 
     def set_clock_skew(self, seconds: float) -> None:
-        """Set the workspace's clock wrong, ahead where positive."""
+        """Offset the workspace's clock; positive values set it ahead."""
         self._call("set", name="clock_skew", value=seconds)
 
     def expire_tokens(self) -> None:
-        """Let every database token minted so far count as expired at the next login."""
+        """Treat every database token minted so far as expired at the next login."""
         self._call("expire_tokens")
 
     def revoke_tokens(self) -> None:
@@ -54,16 +54,16 @@ class Admin:
         """Choose the text that refuses an expired token.
 
         Args:
-            style: A key of :data:`lakebase_provider.local.identity.login_errors.EXPIRED_STYLES`.
+            style: A key of ``lakebase_provider.local.identity.login_errors.EXPIRED_STYLES``.
         """
         self._call("set", name="login_error_style", value=style)
 
     def suspend(self) -> None:
-        """Scale to zero: close every session and let the next connection wake the endpoint."""
+        """Scale to zero: close every session; the next connection wakes the endpoint."""
         self._call("suspend")
 
     def set_wake_delay(self, seconds: float) -> None:
-        """Let a wake take this long; connections are held meanwhile."""
+        """Set how long waking takes; connections are held meanwhile."""
         self._call("set", name="wake_delay", value=seconds)
 
     def set_wake_mode(self, mode: str) -> None:
@@ -79,8 +79,8 @@ class Admin:
         """Put the endpoint into a state.
 
         Args:
-            state: `ACTIVE`; `IDLE`, as :meth:`suspend`; `DEGRADED`, which the API alone shows; or `INIT`: it
-                has no host yet, and logins are refused as those of a paused one.
+            state: `ACTIVE`; `IDLE`, as by :meth:`suspend`; `DEGRADED`, which only the API shows; or `INIT`:
+                it has no host yet, and logins are refused as for a paused one.
         """
         self._call("endpoint_state", state=state)
 
@@ -96,25 +96,25 @@ class Admin:
         """Put the endpoint's branch into a state.
 
         Args:
-            state: `READY`, `INIT`, `IMPORTING` or `RESETTING`, which the API alone shows; `ARCHIVED`, whose
+            state: `READY`, `INIT`, `IMPORTING` or `RESETTING`, which only the API shows; `ARCHIVED`, whose
                 endpoints are gone; or `DELETED`, which is gone itself.
         """
         self._call("branch_state", state=state)
 
     def move_endpoint(self, host: str, *, former_host_says: str = "endpoint_missing") -> None:
-        """Give the endpoint another host name: sessions are closed, and logins at the former are refused.
+        """Give the endpoint another host name: sessions are closed, and logins at the old one are refused.
 
-        Which host a client means is known by TLS (SNI), so `localhost` and the two loopback addresses
+        The server learns the client's host from TLS (SNI), so `localhost` and the two loopback addresses
         together count as two hosts.
 
         Args:
-            host: The new name, as the API tells it from now on.
-            former_host_says: Name of a refusal in :data:`.login_errors.REFUSALS`.
+            host: The new name, which the API returns from now on.
+            former_host_says: Name of a refusal in ``lakebase_provider.local.identity.login_errors.REFUSALS``.
         """
         self._call("move_endpoint", host=host, former_host_says=former_host_says)
 
     def crash_postgres(self, *, downtime: float = 0.0) -> None:
-        """End Postgres as `pg_ctl stop -m immediate` does, and start it again: data stay, sessions do not.
+        """Stop Postgres as `pg_ctl stop -m immediate` does, and restart it: data is kept, sessions are not.
 
         Args:
             downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
@@ -122,10 +122,10 @@ class Admin:
         self._call("crash_postgres", downtime=downtime)
 
     def set_certificate(self, kind: str) -> None:
-        """Choose the certificate that the next connections are shown.
+        """Choose the certificate that the next connections get.
 
         Args:
-            kind: One of :data:`lakebase_provider.local.identity.certificates.KINDS`: `valid`, `expired`,
+            kind: One of ``lakebase_provider.local.identity.certificates.KINDS``: `valid`, `expired`,
                 `other_host` or `other_authority`.
         """
         self._call("set_certificate", kind=kind)
@@ -134,9 +134,9 @@ class Admin:
         """Refuse logins, whatever their password.
 
         Args:
-            text: What the client is to read, or the name of a known text, one of
-                :data:`.login_errors.NAMES`. A text of your own goes on in a second
-                line after `DETAIL:`.
+            text: The text for the client, or the name of a known text, one of
+                ``lakebase_provider.local.identity.login_errors.NAMES``.
+                Your own text may have a second line after `DETAIL:`.
             times: How many logins to refuse; None for all, until :meth:`clear_faults`.
             before_password: True to refuse before the client has sent its password.
         """
@@ -158,17 +158,17 @@ class Admin:
         hang: float | None = None,
         times: int | None = None,
     ) -> None:
-        """Let the control plane misbehave on a route; of several faults that fit, the first one counts.
+        """Make the control plane misbehave on a route; if several faults match, the first one applies.
 
         Args:
             method: HTTP method, or `*`.
             path: Path of the route; `*` and `?` as in file names.
-            status: Answer with this status; None for the true answer, after `hang`.
+            status: Answer with this status; None for the real answer, after `hang`.
             error_code: Code in the error's body.
             message: Text in the error's body.
             retry_after: Seconds for a Retry-After header.
             hang: Seconds to wait before answering, ended early by :meth:`clear_faults`.
-            times: How many requests to spoil; None for all.
+            times: How many requests to affect; None for all.
         """
         self._call(
             "fault",
@@ -183,7 +183,7 @@ class Admin:
         )
 
     def clear_faults(self) -> None:
-        """Forget all faults, and let requests that hang go on."""
+        """Clear all faults, and let hanging requests continue."""
         self._call("clear_faults")
 
     def requests(self) -> list[Request]:
@@ -203,13 +203,13 @@ class Admin:
         self._call("reset_counters")
 
     def reset(self) -> None:
-        """Undo faults, states, settings, native passwords, counters and log; principals and data stay."""
+        """Undo faults, states, settings, native passwords, counters and log; principals and data are kept."""
         self._call("reset")
 
     def add_principal(
         self, name: str | None = None, type: str = "SERVICE_PRINCIPAL", create_role: bool = True
     ) -> Principal:
-        """Add an identity with credentials of its own to the workspace.
+        """Add an identity with its own credentials to the workspace.
 
         Args:
             name: Client id or e-mail address; None for a random one.
@@ -245,14 +245,14 @@ class Admin:
         return int(self._call("ping"))
 
     def stop_server(self) -> None:
-        """Tell the server to end; returns before it has."""
+        """Tell the server to stop; returns before it has."""
         self._call("stop")
 
     def _headers(self) -> dict[str, str]:
         return {"X-Local-Admin-Key": self._key.reveal(), "Content-Type": "application/json"}
 
     def _call(self, command: str, **arguments: Any) -> Any:
-        # http.client, for it knows nothing of the environment's proxies.
+        # http.client, since it ignores the environment's proxies.
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT)
         try:
             connection.request("POST", f"/_local/{command}", json.dumps(arguments), self._headers())
@@ -261,7 +261,7 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             raise LocalLakebaseError(
                 f"The local Lakebase on port {self._port} does not answer: {error}.",
-                remedy="Start it again; it ends with the process that started it.",
+                remedy="Start it again; it stops with the process that started it.",
             ) from without_locals(error)
         finally:
             connection.close()

@@ -15,7 +15,7 @@ from lakebase_provider.local.parent import run_file
 from lakebase_provider.local.parent.launch import Server
 from lakebase_provider.local.parent.run_file import RunFile
 
-#: Seconds that a server may take to end.
+#: Seconds that a server may take to stop.
 _DOWN_TIMEOUT = 20.0
 
 
@@ -26,7 +26,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
     start = actions.add_parser(
         "up",
-        help="start it, print its environment, and keep it up until Ctrl-C",
+        help="start it, print its environment, and keep it running until Ctrl-C",
         description="Starts a local Lakebase and prints shell lines that point clients to it.",
     )
     start.add_argument("--port", type=int, default=0, help="of the database; default: a free one")
@@ -34,7 +34,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     start.add_argument(
         "--token-lifetime", type=float, default=3600.0, metavar="SECONDS", help="of database tokens"
     )
-    start.add_argument("--detach", action="store_true", help="return as soon as it answers")
+    start.add_argument("--detach", action="store_true", help="return as soon as it is ready")
     start.set_defaults(run=up)
 
     show = actions.add_parser("env", help='print its environment again: eval "$(lakebase local env)"')
@@ -47,7 +47,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     end.set_defaults(run=down)
 
     for action in (start, show, end):
-        action.add_argument("--name", default="default", help="tells several of one user apart")
+        action.add_argument("--name", default="default", help="distinguishes several instances of one user")
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -55,8 +55,8 @@ def up(arguments: argparse.Namespace) -> int:
     note = RunFile(arguments.name)
     if note.alive():
         raise LocalLakebaseError(
-            f"The local Lakebase {note.name!r} is already up.",
-            remedy="See `lakebase local env`, stop it by `lakebase local down`, or give another --name.",
+            f"The local Lakebase {note.name!r} is already running.",
+            remedy="See `lakebase local env`, stop it with `lakebase local down`, or use another --name.",
         )
     options = Options(
         host="localhost",
@@ -75,7 +75,7 @@ def up(arguments: argparse.Namespace) -> int:
         if arguments.detach:
             server.leave()
             return 0
-        _say("The local Lakebase is up; Ctrl-C stops it.")
+        _say("The local Lakebase is running; Ctrl-C stops it.")
         server.wait()
     except KeyboardInterrupt:
         pass
@@ -99,7 +99,7 @@ def down(arguments: argparse.Namespace) -> int:
     running = _running(note)
     run_file.admin(running).stop_server()
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    # Removing its folder is the last thing that a server does.
+    # A server removes its folder last of all.
     while Path(running.folder).exists():
         if time.monotonic() > deadline:
             raise LocalLakebaseError(
@@ -107,7 +107,7 @@ def down(arguments: argparse.Namespace) -> int:
             )
         time.sleep(0.02)
     note.remove()
-    _say(f"The local Lakebase {note.name!r} is down.")
+    _say(f"The local Lakebase {note.name!r} has stopped.")
     return 0
 
 
@@ -115,7 +115,7 @@ def _running(note: RunFile) -> Running:
     running = note.alive()
     if running is None:
         raise LocalLakebaseError(
-            f"No local Lakebase {note.name!r} is up.", remedy="Start one with `lakebase local up`."
+            f"No local Lakebase {note.name!r} is running.", remedy="Start one with `lakebase local up`."
         )
     return running
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class LocalLakebase:
     """A Lakebase on this machine: real Postgres, TLS with tokens as passwords, and a control plane.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Nothing outlives it, not even when
-    this process is killed: the server and its data go with it.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. Nothing outlives it, even if this
+    process is killed: the server and its data are removed with it.
 
     Args:
-        token_lifetime: Seconds that a database token lives.
+        token_lifetime: Lifetime of a database token in seconds.
         port: Port of the database; 0 for a free one. Some clients insist on 5432.
         http_port: Port of the control plane; 0 for a free one.
-        host: Name that clients connect to; it must lead to this machine.
+        host: Name that clients connect to; it must point to this machine.
         max_connections: Postgres' setting, of which 3 are reserved for the superuser. 104 is the smallest
             compute's.
 
@@ -96,7 +96,9 @@ class LocalLakebase:
             LocalLakebaseError: It is not started.
         """
         if self._server is None:
-            raise LocalLakebaseError("The local Lakebase is not started.", remedy="Use it in a `with` block.")
+            raise LocalLakebaseError(
+                "The local Lakebase has not been started.", remedy="Use it in a `with` block."
+            )
         return self._server.running
 
     @property

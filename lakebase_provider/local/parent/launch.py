@@ -86,7 +86,7 @@ def _handshake(process: subprocess.Popen[bytes], options: Options, stderr: IO[by
         stderr.seek(0)
         said = stderr.read().decode(errors="replace").strip().splitlines()
         raise LocalLakebaseError(
-            f"The local Lakebase ended while starting: {said[-1] if said else 'it said nothing'}"
+            f"The local Lakebase exited while starting: {said[-1] if said else 'it printed nothing'}"
         )
     answer = json.loads(line)
     if "error" in answer:

@@ -32,7 +32,7 @@ class RunFile:
     def __init__(self, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
             raise LocalLakebaseError(
-                f"--name {name!r} does not do.", remedy="Use letters, digits, - and _, 63 at most."
+                f"--name {name!r} is not valid.", remedy="Use at most 63 letters, digits, - and _."
             )
         self.name = name
         self._path = _runtime_folder() / f"local-{name}.json"
@@ -80,20 +80,20 @@ def authority_folder() -> Path:
 
 
 def _runtime_folder() -> Path:
-    remedy = "Set XDG_RUNTIME_DIR to a folder of yours."
+    remedy = "Set XDG_RUNTIME_DIR to a folder that you own."
     with warnings.catch_warnings():
         # Without a session it falls back to a folder below /tmp, and warns; what that needs is checked below.
         warnings.simplefilter("ignore")
         try:
             folder = platformdirs.user_runtime_path(_APP)
         except PermissionError as error:
-            raise LocalLakebaseError(f"There is no place for the note: {error}", remedy=remedy) from None
+            raise LocalLakebaseError(f"Cannot create the run file: {error}", remedy=remedy) from None
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # In a shared place somebody else may have been first.
     parent = folder.parent.lstat()
     shared = parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
     if not stat.S_ISDIR(parent.st_mode) or parent.st_uid not in (os.geteuid(), 0) or shared:
-        raise LocalLakebaseError(f"{folder.parent} belongs to somebody else.", remedy=remedy)
+        raise LocalLakebaseError(f"{folder.parent} belongs to another user.", remedy=remedy)
     private_files.own_folder(folder, remedy=remedy)
     folder.chmod(0o700)
     return folder

@@ -1,4 +1,4 @@
-"""The account that Postgres runs as: the caller's, or one that nobody else has where the caller is root."""
+"""The account that Postgres runs as: the caller's or, if the caller is root, one that nobody else uses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def choose_account() -> Iterator[Account]:
         entry = pwd.getpwnam(name) if name else pwd.getpwuid(uid)
     except KeyError:
         raise LocalLakebaseError(
-            f"This machine knows no user {name or uid}, so Postgres cannot run as it.",
+            f"This machine has no user {name or uid}, so Postgres cannot run as that user.",
             remedy="Add the user to /etc/passwd (in a container: useradd, or an image that has it).",
         ) from None
     if uid != 0:
@@ -75,7 +75,7 @@ def _claim_number(claims: contextlib.ExitStack) -> int:
                 _claim(number, claims)
                 return number
     raise LocalLakebaseError(
-        "Root has no user id to spare for Postgres here.", remedy="Start it as another user than root."
+        "Root has no spare user id for Postgres here.", remedy="Start it as a user other than root."
     )
 
 

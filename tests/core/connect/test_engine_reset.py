@@ -9,6 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader, PyFormat
+from psycopg.pq import Format
+from psycopg.rows import dict_row, namedtuple_row
+from psycopg.types.string import StrDumper
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
@@ -224,3 +229,87 @@ def test_a_session_that_cannot_be_reset_is_not_handed_on(client: LakebaseClient)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != pid
     engine.dispose()
+
+
+class Shout(StrDumper):
+    """What a borrower may register."""
+
+    def dump(self, obj: str) -> bytes:
+        return obj.upper().encode()
+
+
+class Evil(Loader):
+    """The same for results."""
+
+    def load(self, data: Buffer) -> str:
+        return "evil"
+
+
+def by_attributes(driver: Any) -> None:
+    # What the setters of either kind of connection come to, without a coroutine.
+    driver._autocommit, driver._isolation_level = True, psycopg.IsolationLevel.SERIALIZABLE
+    driver._read_only = driver._deferrable = True
+    driver.row_factory = dict_row
+    driver.cursor_factory = driver.server_cursor_factory = None
+    driver.prepare_threshold, driver.prepared_max = 0, 3
+    driver.mine = driver.execute = None
+
+
+def by_adapters(driver: Any) -> None:
+    driver.adapters.register_dumper(str, Shout)
+    driver.adapters.register_loader("text", Evil)
+    driver.adapters.types.add(psycopg.types.TypeInfo("evil", 25, 0))
+
+
+def by_handlers(driver: Any) -> None:
+    driver.add_notice_handler(print)
+    driver.add_notify_handler(print)
+
+
+def object_of(driver: Any) -> Any:
+    names = ("row_factory", "cursor_factory", "server_cursor_factory", "autocommit", "isolation_level")
+    names += ("read_only", "deferrable", "prepare_threshold", "prepared_max")
+    registered = driver.adapters
+    return (
+        {name: getattr(driver, name) for name in names},
+        set(vars(driver)),
+        (list(driver._notice_handlers), list(driver._notify_handlers)),
+        registered.get_dumper(str, PyFormat.AUTO),
+        registered.get_loader(25, Format.TEXT),
+        registered.types[25].name,
+    )
+
+
+@pytest.mark.parametrize("dirt", [by_attributes, by_adapters, by_handlers])
+@pytest.mark.parametrize("statement", [True, False], ids=["used", "unused"])
+async def test_what_a_borrower_sets_on_the_object_is_gone(
+    make: Callable[..., Front], dirt: Callable[[Any], None], statement: bool
+) -> None:
+    front = make()
+    heard: list[object] = []
+
+    @event.listens_for(front.engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        driver = getattr(connection, "driver_connection", connection)
+        driver.row_factory = namedtuple_row
+        driver.prepare_threshold = 9
+        driver.add_notice_handler(heard.append)
+        driver.adapters.register_loader("int4", Evil)
+
+    seen: list[Any] = []
+    await front.with_driver(lambda driver: seen.append(object_of(driver)))
+    assert heard.append in seen[0][2][0]
+    for _ in range(2):
+        if statement:
+            await front.run("CREATE TEMP TABLE mess (i int)")
+        await front.with_driver(dirt)
+        await front.with_driver(lambda driver: seen.append(object_of(driver)))
+        assert seen[-1] == seen[0]
+        assert tuple(await front.run("SELECT 1")) == ("evil",)
+
+
+async def test_the_isolation_level_of_an_engine_stays(make: Callable[..., Front]) -> None:
+    front = make(isolation_level="SERIALIZABLE")
+    for _ in range(3):
+        assert await front.run("SHOW transaction_isolation") == ("serializable",)
+        await front.with_driver(by_attributes)

@@ -41,13 +41,13 @@ BROKEN: dict[str, tuple[str, Any, dict[str, Any], str]] = {
         {"columns": ["id", "v"], "mode": "merge", "keys": ["v"]},
         "Load each key once",
     ),
-    "check": ("items", [(2, -1)], {"columns": ["id", "v"]}, "constraint by ALTER TABLE"),
-    "foreign key": ("lines", [(7,)], {}, "that are referred to first"),
+    "check": ("items", [(2, -1)], {"columns": ["id", "v"]}, "constraint with ALTER TABLE"),
+    "foreign key": ("lines", [(7,)], {}, "the referenced rows first"),
     "still referred to": (
         "items",
         [(9, 9)],
         {"columns": ["id", "v"], "mode": "replace", "where": "true"},
-        "refer to these",
+        "reference these",
     ),
     "exclusion": ("lines", [(1,), (1,)], {}, "exclude each other"),
     "no partition": ("parts", [(1,)], {}, "Create the partition"),
@@ -145,7 +145,7 @@ def test_a_transfer_advises_the_query(tables: LakebaseClient) -> None:
 def test_what_json_cannot_say_is_told_by_its_key(tables: LakebaseClient, value: Any, where: str) -> None:
     with pytest.raises(BadRowError, match=rf"row 2, column 'j': \w+, no jsonb: {where}\.") as caught:
         tables.load([{"id": 4, "v": 1, "j": {}}, {"id": 5, "v": 1, "j": value}], "items")
-    assert "what JSON can say" in caught.value.remedy
+    assert "a value that JSON has" in caught.value.remedy
 
 
 def test_a_pipeline_names_no_option_of_a_load(tables: LakebaseClient) -> None:

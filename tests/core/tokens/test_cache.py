@@ -359,7 +359,7 @@ def test_a_refused_token_is_not_served_again_even_if_it_is_minted_again(clock: F
     minter.entered.acquire()
     assert tokens.invalidate(fingerprint)
     minter.gate.set()
-    with pytest.raises(LoginRejectedError, match="again that a login has refused"):
+    with pytest.raises(LoginRejectedError, match="returned the token that a login refused"):
         tokens.get()
     with pytest.raises(LoginRejectedError):
         tokens.get()

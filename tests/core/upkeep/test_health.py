@@ -80,5 +80,5 @@ def test_the_summary_is_one_line_with_the_remedy_or_the_time_of_each_stage() -> 
     failed = StageResult("credential", "failed", ms=3.0, detail="Refused.", remedy="Ask for a secret.")
     assert HealthReport((ok,)).summary() == "All is well: resolve 12 ms."
     assert HealthReport((ok, failed)).summary() == (
-        "Stage credential failed: Refused. Remedy: Ask for a secret. Well: resolve 12 ms."
+        "Stage credential failed: Refused. Remedy: Ask for a secret. Passed: resolve 12 ms."
     )

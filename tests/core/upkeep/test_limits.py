@@ -4,7 +4,7 @@ import pytest
 
 from lakebase_provider.core import HealthReport, LakebaseClient, StageResult
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
-from lakebase_provider.core.upkeep.health.limits import HealthThresholds
+from lakebase_provider.core.upkeep.health.limits import HealthLimits
 from lakebase_provider.core.upkeep.health.stages import FIGURES
 from lakebase_provider.local import LocalLakebase
 
@@ -25,34 +25,34 @@ TOO_STRICT = {
 
 
 def test_a_limit_that_is_just_met_is_kept() -> None:
-    thresholds = HealthThresholds(**LIMITS)
-    assert thresholds.breaches(REPORT) == ()
-    thresholds.enforce(REPORT)
+    limits = HealthLimits(**LIMITS)
+    assert limits.breaches(REPORT) == ()
+    limits.enforce(REPORT)
 
 
 @pytest.mark.parametrize("name", TOO_STRICT)
 def test_each_limit_is_held(name: str) -> None:
-    thresholds = HealthThresholds(**{**LIMITS, name: TOO_STRICT[name]})
-    (breach,) = thresholds.breaches(REPORT)
-    assert breach.threshold == name
+    limits = HealthLimits(**{**LIMITS, name: TOO_STRICT[name]})
+    (breach,) = limits.breaches(REPORT)
+    assert breach.name == name
     assert breach.limit == TOO_STRICT[name]
     assert breach.remedy in str(breach)
     assert breach.to_dict()["found"] == {**LIMITS, "max_connections_used": 0.5}[name]
-    thresholds.enforce(REPORT, fail_on="error")
+    limits.enforce(REPORT, fail_on="error")
     with pytest.raises(HealthCheckError, match=name) as caught:
-        thresholds.enforce(REPORT)
+        limits.enforce(REPORT)
     assert caught.value.retryable
-    (line,) = [line for line in thresholds.to_text(REPORT).splitlines() if "warn" in line]
+    (line,) = [line for line in limits.to_text(REPORT).splitlines() if "warn" in line]
     assert line.startswith(name)
 
 
 def test_what_was_not_measured_breaks_no_limit() -> None:
     failed = HealthReport((StageResult("login", "failed", code="login_rejected", detail="no", remedy="do"),))
-    thresholds = HealthThresholds(**TOO_STRICT)
-    assert thresholds.breaches(failed) == ()
-    assert thresholds.to_text(failed).count("skipped") == 4
+    limits = HealthLimits(**TOO_STRICT)
+    assert limits.breaches(failed) == ()
+    assert limits.to_text(failed).count("skipped") == 4
     with pytest.raises(HealthCheckError, match="login_rejected"):
-        thresholds.enforce(failed, fail_on="error")
+        limits.enforce(failed, fail_on="error")
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_what_was_not_measured_breaks_no_limit() -> None:
 )
 def test_a_limit_that_cannot_work_is_refused(limits: dict[str, float], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        HealthThresholds(**limits)
+        HealthLimits(**limits)
     assert named in str(caught.value)
 
 
 def test_a_limit_of_what_is_not_measured_is_refused() -> None:
-    HealthThresholds(max_connect_ms=1).require_stages(None)
-    HealthThresholds(min_token_seconds=60).require_stages(["query"])
+    HealthLimits(max_connect_ms=1).require_stages(None)
+    HealthLimits(min_token_seconds=60).require_stages(["query"])
     with pytest.raises(ConfigError, match="needs the stage 'login'"):
-        HealthThresholds(max_connect_ms=1).require_stages(["tls", "credential"])
+        HealthLimits(max_connect_ms=1).require_stages(["tls", "credential"])
     with pytest.raises(ConfigError, match="'tsl'"):
-        HealthThresholds(max_connect_ms=1).require_stages(["tsl"])
+        HealthLimits(max_connect_ms=1).require_stages(["tsl"])
 
 
 def test_the_check_measures_what_the_limits_are_for(lakebase_env: LocalLakebase) -> None:

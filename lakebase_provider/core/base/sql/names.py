@@ -1,4 +1,4 @@
-"""Names of columns, tables and schemas, as Postgres takes them; a DAG file asks too, without the driver."""
+"""Names of columns, tables and schemas that Postgres accepts; DAG files check them too."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 from lakebase_provider.core.errors import ConfigError
 
-#: Postgres cuts longer names off without a word, so that two of them may become one.
+#: Postgres silently truncates longer names, so that two of them may become one.
 MAX_NAME_BYTES = 63
 _PART = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^".][^.]*)')
 
 
 def identifier(name: str, *, what: str = "column") -> str:
-    """A name that Postgres takes as it stands.
+    """A name that Postgres accepts unchanged.
 
     Args:
         name: The name, without quotes around it.
@@ -43,7 +43,7 @@ def split_name(name: object) -> list[str]:
         name: ``"table"`` or ``"schema.table"``; a part in double quotes may hold dots (and quotes, doubled).
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not one.
     """
     if not isinstance(name, str):
         raise ConfigError(
@@ -64,7 +64,7 @@ def split_name(name: object) -> list[str]:
             break
         at += 1
     raise ConfigError(
-        f"{name!r} is no table's name.",
+        f"{name!r} is not a table name.",
         remedy="Give 'table' or 'schema.table', with double quotes around a part that holds a dot; "
         "or the tuple (schema, table).",
     )

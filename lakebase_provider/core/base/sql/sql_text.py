@@ -1,8 +1,8 @@
 """Where the pieces of a statement begin and end: Postgres' lexical rules, and psql's rule for semicolons.
 
-This is the one place that knows what is a quote, a comment, a name or the end of a statement. It holds for
-``standard_conforming_strings=on``, as servers have it since 9.1, and for Postgres from 15 on, where a letter
-right after a number is an error. One pass takes time and memory in proportion to the text.
+This is the only place that knows what is a quote, a comment, a name or the end of a statement. It is correct
+for ``standard_conforming_strings=on``, as servers have it since 9.1, and for Postgres from 15 on, where a
+letter right after a number is an error. One pass takes time and memory proportional to the text.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-#: What Postgres takes for space; Python strips more, such as a no-break space, which is part of a name here.
+#: What Postgres treats as space; Python strips more, such as a no-break space, which is part of a name here.
 SPACE = " \t\n\r\f\v"
 
-# Postgres takes everything beyond ASCII for letters. Classes that name ASCII alone compile in no time.
+# Postgres treats everything beyond ASCII as letters. Classes that name only ASCII compile fast.
 _START = r"[^\x00-@\[-^`{-\x7f]"
 _WITHIN_TAG = r"[^\x00-/:-@\[-^`{-\x7f]"
 _WITHIN = r"[^\x00-\#%-/:-@\[-^`{-\x7f]"
@@ -35,11 +35,11 @@ _TOKEN = rf"""
     | (?P<operator>(?:(?!--|/\*)[-~!@\#^&|`?+*/<>=PERCENT])+)
     | (?P<symbol>.)
     """
-#: No name is as long as that: with one that may end anywhere, ``%(`` again and again takes time squared.
+#: No name is that long: without a limit, repeated ``%(`` would take quadratic time.
 _PLACEHOLDER = r"%(?:\([^)]{1,1000}\))?[sbt]|%%?"
 _COMMENT_EDGE = r"/\*|\*/"
-#: Each matches whatever follows, so that none is tried again from elsewhere; without the quote, which is the
-#: group, the text ends there.
+#: Each matches whatever follows, so that none is retried from elsewhere; if the quote, which is the group, is
+#: missing, the text ends there.
 _ENDS = {
     "string": r"[^']*(?:''[^']*)*(?:(')|\Z)",
     "escaped": r"[^'\\]*(?:(?:''|\\(?:.|\Z))[^'\\]*)*(?:(')|\Z)",
@@ -60,13 +60,13 @@ _COMPLETE = frozenset({"space", "word", "placeholder", "number", "parameter", "o
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # Compiling takes a task's time, which may have nothing to scan.
+    # Compiling takes time, and a task may have nothing to scan.
     return re.compile(pattern, re.DOTALL)
 
 
 @cache
 def _token(placeholders: bool) -> re.Pattern[str]:
-    # With parameters psycopg takes a percent sign wherever it stands, in the midst of an operator too.
+    # With parameters, psycopg interprets a percent sign anywhere, even inside an operator.
     pattern = _TOKEN.replace("PLACEHOLDER", _PLACEHOLDER if placeholders else "(?!)")
     return re.compile(pattern.replace("PERCENT", "" if placeholders else "%"), re.VERBOSE | re.DOTALL)
 
@@ -75,15 +75,15 @@ def tokens(sql: str, *, placeholders: bool = False) -> Iterator[Token]:
     """The pieces of a text, which put together are the text.
 
     Args:
-        sql: The text. Bytes in any encoding that leaves ASCII alone do as well, decoded as latin-1.
+        sql: The text. Bytes in any ASCII-compatible encoding work too, decoded as latin-1.
         placeholders: Whether psycopg is to be given parameters with it, so that ``%s`` and ``%(name)s``
-            outside of quotes and comments stand for values.
+            outside quotes and comments stand for values.
     """
     token = _token(placeholders).match
     at, length = 0, len(sql)
     while at < length:
         match = token(sql, at)
-        assert match is not None  # the last alternative takes any character
+        assert match is not None  # the last alternative matches any character
         kind, end = match.lastgroup or "", match.end()
         if kind in _COMPLETE:
             yield kind, at, end
@@ -122,17 +122,17 @@ def _end_of_quote(sql: str, at: int, kind: str) -> int:
         assert closed is not None
         if closed[1] is None:
             return -1
-        # A part on another line is of the first one's kind: backslashes count in it, or do not.
+        # A part on another line has the first one's kind: backslashes escape in it, or do not.
         if kind == "name" or (again := further.match(sql, closed.end())) is None:
             return closed.end()
         at = again.end()
 
 
 def statements(sql: str, *, placeholders: bool = False, keep_semicolons: bool = False) -> list[str]:
-    """The statements of a text, each with the comments that stand in and before it.
+    """The statements of a text, each with the comments in and before it.
 
     Semicolons end a statement where they do for psql: not within parentheses (``CREATE RULE``), nor in the
-    body of a function or procedure (``BEGIN ATOMIC … END``). What holds comments alone is no statement.
+    body of a function or procedure (``BEGIN ATOMIC … END``). Text with only comments is not a statement.
 
     Args:
         sql: The text.
@@ -174,7 +174,7 @@ def statements(sql: str, *, placeholders: bool = False, keep_semicolons: bool = 
     return found
 
 
-#: As many as tell that a statement makes a function or procedure.
+#: Enough words to tell that a statement creates a function or procedure.
 _FIRST_WORDS = 4
 
 
@@ -189,10 +189,10 @@ _CHANGES = frozenset({"insert", "update", "delete", "merge"})
 
 
 def is_query(sql: str) -> bool:
-    """Whether a statement certainly is a query that can stand in another one's FROM.
+    """Whether a statement is certainly a query that another one's FROM can contain.
 
     Args:
-        sql: One statement. Bytes do as well, as for :func:`tokens`.
+        sql: One statement. Bytes work too, as for :func:`tokens`.
     """
     first = before = ""
     for kind, at, end in tokens(sql):
@@ -222,10 +222,10 @@ def first_word(sql: str) -> str:
 
 
 def without_end(sql: str) -> str:
-    """A statement without the semicolon at its end, and what space and comments stand there.
+    """A statement without the semicolon, space and comments at its end.
 
     Args:
-        sql: The statement. Bytes do as well, as for :func:`tokens`.
+        sql: The statement. Bytes work too, as for :func:`tokens`.
     """
     sql = sql.rstrip(SPACE)
     if ";" not in sql:
@@ -238,7 +238,7 @@ def _says(kind: str, piece: str) -> bool:
 
 
 def without_quotes(sql: str) -> str:
-    """The text with a space in the place of each quote and comment: what is left is words and symbols.
+    """The text with each quote and comment replaced by a space, which leaves words and symbols.
 
     Args:
         sql: A statement without parameters.
@@ -250,13 +250,13 @@ _QUOTED = frozenset({"comment", "string", "name", "open"})
 
 
 def with_inert_comments(query: Any, params: object) -> Any:
-    """A statement, for psycopg, with nothing in its comments that asks for a value.
+    """A statement, for psycopg, without placeholders in its comments.
 
-    psycopg sees placeholders in comments too: a condition that is commented out would ask for its parameter,
-    and a percent sign would be an error.
+    psycopg sees placeholders in comments too: a commented-out condition would require its parameter, and a
+    percent sign would be an error.
 
     Args:
-        query: The statement with its placeholders; what is neither text nor bytes is left alone.
+        query: The statement with its placeholders; anything other than text or bytes is left alone.
         params: The parameters; without any psycopg leaves percent signs alone.
     """
     if params is None or not isinstance(query, (str, bytes)):

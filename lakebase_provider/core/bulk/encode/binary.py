@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg.adapt import PyFormat, Transformer
 
+from lakebase_provider.core.bulk.types.postgres_types import TEXTS, of_family
 from lakebase_provider.core.bulk.types.target_columns import Target
 
 _EPOCH_DAY = date(2000, 1, 1).toordinal()
@@ -77,19 +78,13 @@ def _time(value: time) -> bytes:
 
 
 _SCALARS: dict[str, Dump] = {
-    "bool": struct.Struct(">?").pack,
-    "int2": struct.Struct(">h").pack,
-    "int4": struct.Struct(">i").pack,
-    "int8": struct.Struct(">q").pack,
-    "float4": struct.Struct(">f").pack,
-    "float8": struct.Struct(">d").pack,
-    "bytea": bytes,
-    "uuid": lambda value: bytes(value.bytes),
-    "json": str.encode,
-    "jsonb": lambda value: b"\x01" + value.encode(),
-    "date": lambda value: struct.pack(">i", value.toordinal() - _EPOCH_DAY),
-    "time": _time,
-    "timestamp": lambda value: struct.pack(">q", (value - _EPOCH) // _MICROSECOND),
-    "timestamptz": lambda value: struct.pack(">q", (value - _EPOCH_UTC) // _MICROSECOND),
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", "enum"), str.encode),
+    kind.name: struct.Struct(kind.form).pack for kind in of_family("boolean", "integer", "float")
 }
+_SCALARS |= dict.fromkeys((*TEXTS, "json"), str.encode)
+_SCALARS["bytea"] = bytes
+_SCALARS["uuid"] = lambda value: bytes(value.bytes)
+_SCALARS["jsonb"] = lambda value: b"\x01" + value.encode()
+_SCALARS["date"] = lambda value: struct.pack(">i", value.toordinal() - _EPOCH_DAY)
+_SCALARS["time"] = _time
+_SCALARS["timestamp"] = lambda value: struct.pack(">q", (value - _EPOCH) // _MICROSECOND)
+_SCALARS["timestamptz"] = lambda value: struct.pack(">q", (value - _EPOCH_UTC) // _MICROSECOND)

@@ -27,14 +27,8 @@ from lakebase_provider.core.bulk.types.arrow import (
     to_float4,
 )
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
-from lakebase_provider.core.bulk.types.target_columns import (
-    INTEGERS,
-    JSONS,
-    OTHER,
-    TEXTS,
-    BadValueError,
-    Target,
-)
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, FLOATS, INTEGERS, JSONS, TEXTS
+from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
 from lakebase_provider.core.bulk.types.values import check
 from lakebase_provider.core.errors import ColumnMismatchError
 
@@ -44,8 +38,6 @@ if TYPE_CHECKING:
 #: Days and microseconds since 1970 of Postgres' first day; pgpq lets smaller ones become -infinity.
 _FIRST_DAY = -2_440_588
 _FIRST_MOMENT = -210_866_803_200_000_000
-#: Elements whose arrays pgpq writes with the OID that the server expects.
-_LISTABLE = frozenset({"bool", "int2", "int4", "int8", "float8", "text"})
 
 
 def _of_intervals(value: Any, index: int) -> Any:
@@ -259,7 +251,7 @@ class Caster:
         equal = value_type == canonical(element) or (is_text(value_type) and element.kind == "text")
         # What is encoded within a list, Arrow decodes value by value alone.
         plain = value_type == self._kind.value_type
-        if self._text or self._strict or not (equal and plain) or element.kind not in _LISTABLE:
+        if self._text or self._strict or not (equal and plain) or not BY_NAME[element.kind].listable:
             return self._by_values
         if is_text(value_type) and not pa.types.is_string(value_type):
             return to(pa.list_(pa.string()))
@@ -271,7 +263,7 @@ class Caster:
         import pyarrow as pa
 
         kind = self._target.kind
-        if kind in INTEGERS or kind in ("float4", "float8"):
+        if kind in INTEGERS or kind in FLOATS:
             return to(canonical(self._target))
         if kind == "numeric":
             whole = to(pa.decimal128(20, 0))
@@ -311,7 +303,7 @@ class Caster:
         kind = self._target.kind
         if kind in INTEGERS:
             return to(canonical(self._target))
-        if kind in ("float4", "float8"):
+        if kind in FLOATS:
             return self._by_values
         if kind != "numeric":
             return None

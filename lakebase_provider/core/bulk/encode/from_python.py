@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timezone
-from decimal import Decimal
+from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 
 from lakebase_provider.core.bulk.encode import binary
 from lakebase_provider.core.bulk.types import json_text
-from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, to_float4
+from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, canonical, to_float4
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
-from lakebase_provider.core.bulk.types.target_columns import (
-    BOX_ARRAY,
-    INTEGERS,
-    JSONS,
-    OTHER,
-    TEXTS,
-    BadValueError,
-    Target,
-)
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, JSONS, TEXTS, ByName
+from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
 from lakebase_provider.core.bulk.types.values import bad, check_column
 from lakebase_provider.core.connect.parameters.adaptation import text_dumper
 
@@ -40,24 +32,9 @@ _MAX_TEXT = 1 << 31
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
-#: Types whose values need no look of ours: what does not fit makes Arrow raise.
-_PLAIN: dict[str, frozenset[type]] = {
-    "bool": frozenset({bool}),
-    "float4": frozenset({float}),
-    "float8": frozenset({float}),
-    "numeric": frozenset({Decimal, int}),
-    "bytea": frozenset({bytes}),
-    "uuid": frozenset({UUID}),
-    "date": frozenset({date}),
-    "time": frozenset({time}),
-    "timestamp": frozenset({datetime}),
-    "timestamptz": frozenset({datetime}),
-    "enum": frozenset({str}),
-    "array": frozenset(),
-    **dict.fromkeys(INTEGERS, frozenset({int})),
-    **dict.fromkeys(TEXTS, frozenset({str})),
-    **dict.fromkeys(JSONS, frozenset({dict, list, str})),
-}
+_Build = Callable[[Any, Sequence[Any]], "pa.Array"]
+#: From an encoder and its values; of other types than these the values go to Arrow's type as they are.
+_BUILDERS = ByName[_Build]()
 
 
 class ValuesEncoder:
@@ -73,10 +50,11 @@ class ValuesEncoder:
         self._target = target
         self._text = text
         self._strict = strict
-        self._plain = _PLAIN.get(target.kind, frozenset())
+        # What of these does not fit makes Arrow raise.
+        self._plain = BY_NAME[target.kind].takes if target.kind in BY_NAME else frozenset()
         self._text_of = text_dumper()
         self._dump = None if target.kind == OTHER else binary.dumper(target)
-        self._build = self._builder()
+        self._build = partial(_BUILDERS.get(target.kind, type(self)._of_its_type), self)
 
     def encode(self, values: Sequence[Any]) -> pa.Array:
         """The values as an array.
@@ -118,31 +96,12 @@ class ValuesEncoder:
                 raise
         return found
 
-    def _builder(self) -> Callable[[Sequence[Any]], pa.Array]:
+    def _of_its_type(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
-        kind = self._target.kind
-        if kind in INTEGERS:
-            return _of_type(getattr(pa, f"int{INTEGERS[kind]}")())
-        if kind in TEXTS:
-            return _of_type(pa.string())
-        if kind == "time":
-            return self._times
-        plain = {"bool": pa.bool_, "float8": pa.float64, "bytea": pa.binary, "date": pa.date32}
-        if kind in plain:
-            return _of_type(plain[kind]())
-        return {
-            "numeric": self._numerics,
-            "uuid": _uuids,
-            "float4": _float4s,
-            "timestamp": _timestamps,
-            "timestamptz": _timestamptzs,
-            "json": self._jsons,
-            "jsonb": self._jsons,
-            "array": self._arrays,
-            OTHER: self._others,
-        }[kind]
+        return pa.array(values, type=canonical(self._target))
 
+    @_BUILDERS.of("time")
     def _times(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
@@ -150,6 +109,7 @@ class ValuesEncoder:
             raise ValueError("time zone")
         return pa.array(values, type=pa.time64("us"))
 
+    @_BUILDERS.of("numeric")
     def _numerics(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
@@ -173,6 +133,7 @@ class ValuesEncoder:
         # Integers among the decimals become such, too.
         return self._payloads(values if target.precision else self._checked(values))
 
+    @_BUILDERS.of(*JSONS)
     def _jsons(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
 
@@ -182,6 +143,7 @@ class ValuesEncoder:
         # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
         return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
 
+    @_BUILDERS.of("array")
     def _arrays(self, values: Sequence[Any]) -> pa.Array:
         return self._others(values) if self._text else self._payloads(values)
 
@@ -192,6 +154,7 @@ class ValuesEncoder:
         dump = self._dump
         return pa.array([None if value is None else dump(value) for value in values], type=pa.binary())
 
+    @_BUILDERS.of(OTHER)
     def _others(self, values: Sequence[Any]) -> pa.Array:
         """Texts for the type's input function, as psycopg writes them."""
         import pyarrow as pa
@@ -209,14 +172,14 @@ class ValuesEncoder:
     def _literal(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):
             return value
-        if self._target.oid == BOX_ARRAY and isinstance(value, list):
+        if self._target.delimiter == ";" and isinstance(value, list):
             return _boxes(value)
         dumped = self._text_of(value)
         return None if dumped is None else dumped.decode()
 
 
 def _boxes(items: list[Any]) -> str:
-    """An array of boxes, parted by semicolons; psycopg parts all arrays by commas."""
+    """An array of boxes, which semicolons separate; psycopg separates those of all arrays by commas."""
     return "{" + ";".join(_boxes(item) if isinstance(item, list) else _box(item) for item in items) + "}"
 
 
@@ -224,14 +187,8 @@ def _box(item: Any) -> str:
     if item is None:
         return "NULL"
     if not isinstance(item, str) or set('"\\{};') & set(item):
-        raise ValueError("no box")
+        raise ValueError("not a box")
     return f'"{item}"'
-
-
-def _of_type(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
-    import pyarrow as pa
-
-    return lambda values: pa.array(values, type=kind)
 
 
 def _split(lines: bytes, count: int) -> pa.Array:
@@ -243,13 +200,15 @@ def _split(lines: bytes, count: int) -> pa.Array:
     return pc.split_pattern(text, "\n").values.slice(0, count)  # nothing comes after the last line feed
 
 
-def _uuids(values: Sequence[Any]) -> pa.Array:
+@_BUILDERS.of("uuid")
+def _uuids(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array([None if value is None else value.bytes for value in values], type=pa.binary(16))
 
 
-def _timestamps(values: Sequence[Any]) -> pa.Array:
+@_BUILDERS.of("timestamp")
+def _timestamps(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     """An aware datetime raises, for it cannot be subtracted from a naive one; so in the next function."""
     import pyarrow as pa
 
@@ -257,7 +216,8 @@ def _timestamps(values: Sequence[Any]) -> pa.Array:
     return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us"))
 
 
-def _timestamptzs(values: Sequence[Any]) -> pa.Array:
+@_BUILDERS.of("timestamptz")
+def _timestamptzs(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     # A third of the time that Arrow needs for aware datetimes.
@@ -284,7 +244,8 @@ def _common_scale(texts: pa.Array) -> int | None:
     return int(scales["min"]) - 1 if scales["min"] == scales["max"] <= MAX_DECIMAL128 else None
 
 
-def _float4s(values: Sequence[Any]) -> pa.Array:
+@_BUILDERS.of("float4")
+def _float4s(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     return to_float4(pa.array(values, type=pa.float64()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lakebase_provider.core.bulk.types.postgres_types import KINDS
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
 from lakebase_provider.core.bulk.types.values import check, limited, refuse_cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_OF_FRACTIONS = frozenset(kind.name for kind in KINDS if kind.modifier == "fraction")
 #: A zone after a time of day, which timestamp and time ignore.
 _ZONE = r":[0-9.,]+\s*([zZ]|[-+][0-9:]+|[A-Za-z_/]{3,})\s*$"
 
@@ -84,7 +86,7 @@ def check_parsed(array: pa.Array, *, target: Target, strict: bool) -> pa.Array:
             except BadValueError as error:
                 error.index, error.kind = index, "text"
                 raise
-    if target.kind in ("time", "timestamp", "timestamptz"):
+    if target.kind in _OF_FRACTIONS:
         reason = f"more digits of a second than {target.type_name} keeps"
         forbid(rf"[.,][0-9]{{{target.fraction}}}[0-9]*[1-9]", reason)
     if target.kind in ("time", "timestamp"):

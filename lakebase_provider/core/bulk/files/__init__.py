@@ -1,1 +1,1 @@
-"""Files wherever they lie: found, opened, and named in errors."""
+"""Files, local or remote: found, opened, and named in errors."""

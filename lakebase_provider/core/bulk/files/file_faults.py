@@ -1,6 +1,6 @@
-"""What is wrong with a file's bytes, in words that name the file and help there.
+"""What is wrong with a file's bytes, in words that name the file and help.
 
-What Arrow says of them may quote what the file holds, and names no file.
+Arrow's own messages may quote the file's content, and do not name the file.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _MARKS = {"Parquet": b"PAR1", "Arrow": b"ARROW1"}
 HEAD = 64
 #: What no text has, and the beginning of any other file; that alone may be a column's name, such as ORCID.
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
-_GET_AGAIN = "Write or copy the file again: it has to be whole."
+_GET_AGAIN = "Write or copy the file again: it is incomplete or damaged."
 
 
 def kind_of(head: bytes) -> str | None:
-    """What a file is whose beginning is known, in words; None for text, or what is not known."""
+    """What a file is, judged by its beginning, in words; None for text or an unknown kind."""
     found = next((kind for mark, kind in _BEGINNINGS if head.startswith(mark)), None)
     if found is None and b"\0" in head[:2] and head.strip(b"\0"):
         return "UTF-16 text"
@@ -54,7 +54,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> None:
-    """Refuse a file that is no text, by its beginning.
+    """Refuse a file that is not text, judged by its beginning.
 
     Args:
         name: The file's name.
@@ -74,7 +74,7 @@ def require_text(name: str, kind: str, head: bytes, encoding: str = "utf-8") -> 
         encoding = "utf-32" if found.startswith("UTF-32") else _utf16(head)
         remedy = f"Load it with encoding={encoding!r}." if kind == "CSV" else "Write the file in UTF-8."
     else:
-        remedy = "Give the file a suffix that says what it is, or give another file."
+        remedy = "Give the file the suffix of its format, or give another file."
     raise ConfigError(f"The file {name!r} cannot be read as {kind}: it begins like {found}.", remedy=remedy)
 
 
@@ -86,7 +86,7 @@ def _utf16(head: bytes) -> str:
 
 @contextmanager
 def naming(place: Location, kind: str, packed: str | None = None) -> Iterator[None]:
-    """Raise what is found to be wrong with a file as it is opened, by whatever reads it, as a ConfigError.
+    """Raise as a ConfigError whatever the reader of a file finds wrong when opening it.
 
     Args:
         place: The file.
@@ -103,7 +103,7 @@ def naming(place: Location, kind: str, packed: str | None = None) -> Iterator[No
         if isinstance(error, BadValueError):
             raise ConfigError(
                 f"The file {place.name!r} cannot be read as {kind}: {error.reason}.",
-                remedy=error.remedy or f"Give a file of {kind}.",
+                remedy=error.remedy or f"Give a {kind} file.",
             ) from None
         what, remedy = _wrong(place, kind, packed, error)
         raise ConfigError(
@@ -121,23 +121,23 @@ def _wrong(place: Location, kind: str, packed: str | None, error: Exception) -> 
         if found is not None and found.lower().startswith(_LIBRARY[packed]):
             return f"its {packed} data {_cut_or_damaged(error)}", _GET_AGAIN
         return (
-            f"it is not packed by {packed}, but begins like {found or 'something else'}",
-            "Leave the last suffix out where the file is not packed, or give another file.",
+            f"it is not compressed with {packed}, but begins like {found or 'something else'}",
+            "Leave out the last suffix if the file is not compressed, or give another file.",
         )
     if mark is None:
-        return f"its bytes are none of that kind ({type(error).__name__})", "Give a file of that kind."
+        return f"its content is not of that kind ({type(error).__name__})", "Give a file of that kind."
     if head.startswith(mark):
         if not tail.endswith(mark):
-            return "it begins as such and does not end as one, so it is cut", _GET_AGAIN
+            return "it begins as such but does not end as one, so it is truncated", _GET_AGAIN
         return "its footer is damaged", _GET_AGAIN
     if found == "a stream of Arrow's IPC format" and kind == "Arrow":
         return (
-            f"it is {found}, not a file of it",
-            "Give pyarrow.ipc.open_stream(path) as the source, or write it by pyarrow.ipc.new_file.",
+            f"it is {found}, not a file in that format",
+            "Give pyarrow.ipc.open_stream(path) as the source, or write it with pyarrow.ipc.new_file.",
         )
     return (
         f"it begins like {found or 'text, or something else'}",
-        "Give the file a suffix that says what it is, or give another file.",
+        "Give the file the suffix of its format, or give another file.",
     )
 
 
@@ -157,16 +157,16 @@ def _ends(place: Location) -> tuple[bytes, bytes]:
 def read_on(
     batches: Iterator[pa.RecordBatch], name: str, kind: str, packed: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of a file, and an error that names it where it cannot be read to its end.
+    """The batches of a file, and an error that names the file if it cannot be read to its end.
 
     Args:
-        batches: They.
+        batches: The batches.
         name: The file's name.
         kind: What it is.
         packed: How it is packed, if it is.
 
     Raises:
-        LoadError: The file is cut or damaged.
+        LoadError: The file is truncated or damaged.
     """
     rows = 0
     try:
@@ -180,18 +180,19 @@ def read_on(
             raise
         what = f"its {packed or kind} data {_cut_or_damaged(error)}"
         raise LoadError(
-            f"The file {name!r} cannot be read from row {rows + 1:,} on: {what}.", remedy=_GET_AGAIN
+            f"The file {name!r} cannot be read from row {rows + 1:,} onwards: {what}.", remedy=_GET_AGAIN
         ) from None
 
 
 def _cut_or_damaged(error: Exception) -> str:
-    # Arrow's words of gzip and Zstandard, and of bzip2.
+    # Arrow's words for gzip and Zstandard, and for bzip2.
     words = str(error).lower()
-    return "end too early: it is cut" if "truncated" in words or "unexpected" in words else "are damaged"
+    cut = "truncated" in words or "unexpected" in words
+    return "end too early: it is truncated" if cut else "are damaged"
 
 
 def is_content(error: Exception) -> bool:
-    """Whether an error is of the bytes that were read, and not of reading them."""
+    """Whether an error is about the bytes that were read, not about reading them."""
     import pyarrow as pa
 
     if isinstance(error, OSError):  # Arrow's own of what it unpacks has no number
@@ -203,13 +204,13 @@ def not_utf8(error: UnicodeDecodeError, before: int, line: int) -> BadValueError
     """The error of a text that is not in UTF-8.
 
     Args:
-        error: Says where, among the bytes that were looked at.
+        error: Tells the position among the bytes that were checked.
         before: How many bytes of the file came before those.
         line: Number of the line in which those begin, from 1.
     """
     line += error.object[: error.start].count(b"\n")
     return BadValueError(
-        f"byte {before + error.start + 1:,}, in line {line:,}, is no UTF-8",
+        f"byte {before + error.start + 1:,}, in line {line:,}, is not UTF-8",
         kind="CSV",
         remedy="Give the file's encoding, such as encoding='cp1252' (Windows, Excel) or 'latin-1', "
         "or write the file in UTF-8.",

@@ -1,8 +1,7 @@
-"""The files that a folder holds, or that a pattern of names stands for: which they are, and in which order.
+"""The files that a folder holds or that a pattern matches, and their order.
 
-What writes files beside the data, or has not finished them, marks their names; those are left out. Anything
-else that is no file of data is refused: to load less than what is meant, or some of it twice, would show to
-nobody.
+Files other than data, or unfinished ones, have marked names, and are left out. Anything else that is not a
+data file is refused: loading less than intended, or some of it twice, would go unnoticed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from lakebase_provider.core.errors import ConfigError
 #: Beginnings and ends of names that are left out: hidden files, markers such as _SUCCESS, unfinished files.
 _LEFT_OUT = (".", "_")
 _LEFT_OUT_ENDS = (".tmp", ".crc", "~", "_$folder$")
-#: Folders in which table formats keep which of the other files count, and what reads such a table.
+#: Folders in which table formats keep which of the other files are current, and what reads such a table.
 _OF_TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}
 #: How Hive and Spark name the folder of NULL.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -37,7 +36,7 @@ class Part:
 
     Attributes:
         place: Where it lies.
-        keys: Names and values of the folders ``key=value`` on the way to it; the value None stands for NULL.
+        keys: Names and values of the folders ``key=value`` in its path; the value None means NULL.
         size: Its bytes, where known.
     """
 
@@ -48,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files of a folder or pattern, of which there is one at least, in the order of their names.
+    """The files of a folder or pattern, at least one, sorted by name.
 
     Attributes:
         name: The folder's or pattern's name, for errors.
@@ -78,11 +77,11 @@ def found_files(place: Location) -> FoundFiles | None:
         place: Where the name leads.
 
     Returns:
-        None where it is that of a file, or of nothing.
+        None if it is a file's name, or nothing has it.
 
     Raises:
-        ConfigError: There are none, or among them are other things than files: symbolic links, folders that
-            are not named ``key=value``, those of a table format; or not all lie in folders of the same keys.
+        ConfigError: There are none, or some are not files: symbolic links, folders that are not named
+            ``key=value``, those of a table format; or they are in folders with different keys.
     """
     if place.local is None and place.fs is None:
         return None
@@ -109,7 +108,7 @@ def found_files(place: Location) -> FoundFiles | None:
         if kind == "folder":
             message = f"{place.argument}: the folder {place.name!r} holds no file to load."
         else:
-            message = f"{place.argument}: there is no file {place.name!r}, nor one that matches it."
+            message = f"{place.argument}: there is no file {place.name!r}, and none matches it as a pattern."
         raise ConfigError(message, remedy="Check the path.")
     return _of_one_shape(place, [folder.part(names, found[names]) for names in sorted(found)])
 
@@ -120,15 +119,15 @@ def _of_one_shape(place: Location, parts: list[Part]) -> FoundFiles:
     for part in parts:
         if tuple(key for key, _ in part.keys) != keys:
             raise ConfigError(
-                f"{place.argument}: {first.place.name!r} and {part.place.name!r} lie in folders of different"
-                " keys.",
-                remedy="Name those of one kind by a pattern, such as 'folder/day=*/*.parquet'.",
+                f"{place.argument}: {first.place.name!r} and {part.place.name!r} are in folders with "
+                "different keys.",
+                remedy="Select those of one kind with a pattern, such as 'folder/day=*/*.parquet'.",
             )
     return FoundFiles(place.name, tuple(parts), keys)
 
 
 def _kind(place: Location) -> str:
-    """``"file"``, ``"folder"``, or ``"nothing"`` where nothing has this name."""
+    """``"file"``, ``"folder"``, or ``"nothing"`` if nothing has this name."""
     try:
         if place.local is not None:
             return "folder" if stat.S_ISDIR(place.local.stat().st_mode) else "file"
@@ -173,7 +172,7 @@ class _Folder:
                 raise self._refused(
                     names,
                     f"holds the folder {entry.name!r}, which is not named key=value",
-                    "Name the files that are meant by a pattern, such as 'folder/**/*.csv'.",
+                    "Select the files with a pattern, such as 'folder/**/*.csv'.",
                 )
             yield from self.files(below)
 
@@ -197,13 +196,13 @@ class _Folder:
                 yield below, entry.size
 
     def _entries(self, names: tuple[str, ...], pattern: str = "*") -> Iterator[_Entry]:
-        """What a folder holds of such names, but for what is left out."""
+        """A folder's entries with matching names, except those that are left out."""
         for entry in self._listed(names):
             if entry.is_folder and entry.name in _OF_TABLES:
                 raise self._refused(
                     names,
-                    f"is {_OF_TABLES[entry.name]}, not all of whose files count",
-                    "Read it by a library of that format, and give the frame or Arrow data as source.",
+                    f"is {_OF_TABLES[entry.name]}, in which not every file is current",
+                    "Read it with a library for that format, and give the frame or Arrow data as source.",
                 )
             if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
@@ -213,7 +212,7 @@ class _Folder:
                 raise self._refused(
                     (*names, entry.name),
                     "is a symbolic link, which is not followed in a folder or pattern",
-                    "Name the file itself as the source, or put the file in place of the link.",
+                    "Name the file itself as the source, or replace the link by the file.",
                 )
             yield entry
 
@@ -230,8 +229,8 @@ class _Folder:
         except PermissionError:
             raise self._refused(
                 names,
-                "may not be listed by this process",
-                "Grant its user, or the identity that it has at the store, the right to list it.",
+                "cannot be listed by this process (permission denied)",
+                "Let the process's user, or its identity at the store, list it.",
             ) from None
         return sorted(found, key=lambda entry: entry.name)
 
@@ -241,7 +240,7 @@ class _Folder:
     def _place(self, names: tuple[str, ...]) -> Location:
         base = self._base
         if base.local is not None:
-            # What comes to lie there meanwhile is not followed either.
+            # What appears there meanwhile is not followed either.
             path = base.local.joinpath(*names)
             return replace(base, name=self._shown(names), local=path, given=None, follows=not names)
         text = "/".join((base.path.rstrip("/"), *names))

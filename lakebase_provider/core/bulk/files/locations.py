@@ -1,8 +1,8 @@
-"""Where files lie: the one place that reads the name of a file or folder, whoever gave it.
+"""Where files are: the only place that parses the name of a file or folder.
 
-A name may come from a template, a DAG's parameter or a run's configuration. fsspec takes far more for a name
-than a file's: ``github://``, ``ssh://``, an archive in a cache of a web page. What may be read and written is
-therefore a list, which the deployment extends.
+A name may come from a template, a DAG's parameter or a run's configuration. fsspec accepts far more than file
+names: ``github://``, ``ssh://``, an archive in a cache of a web page. So only a list of protocols may be read
+and written, which the deployment can extend.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lakebase_provider.core.bulk.files.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.redaction import redacted
 
-#: Variable of the environment that names further protocols, comma-separated.
+#: Environment variable with more protocols, comma-separated.
 ALLOWED_FILE_PROTOCOLS = "LAKEBASE_ALLOWED_FILE_PROTOCOLS"
 
 _LOCAL = frozenset(("file", "local"))
@@ -28,15 +28,15 @@ _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*")
 
 @dataclass(frozen=True)
 class Location:
-    """Where a file or folder lies.
+    """Where a file or folder is.
 
     Attributes:
-        argument: Name of the argument that said so.
+        argument: Name of the argument that gave it.
         name: The name as it was given, for logs and errors.
-        local: Path on this machine; None if it lies elsewhere.
+        local: Local path; None if it is elsewhere.
         fs: The fsspec file system it lies on; None if it has none.
         path: Its path there.
-        given: The path object that it comes from, which opens it in its own way; None for a text.
+        given: The path object that it comes from, which opens it in its own way; None for text.
         follows: Whether a symbolic link of that name is followed.
     """
 
@@ -52,8 +52,8 @@ class Location:
         """Open the file to read it.
 
         Raises:
-            ConfigError: There is none, or this process may not read it; on this machine: it is a folder,
-                pipe, socket or device, or a link that is not followed.
+            ConfigError: It does not exist, or this process may not read it; if local, it is a folder, pipe,
+                socket or device, or a link that is not followed.
             OSError: It cannot be opened.
         """
         try:
@@ -68,28 +68,29 @@ class Location:
             ) from None
         except PermissionError:
             raise ConfigError(
-                f"{self.argument}: the file {self.name!r} may not be read by this process.",
-                remedy="Grant its user, or the identity that it has at the store, the right to read it.",
+                f"{self.argument}: the file {self.name!r} cannot be read by this process (permission "
+                "denied).",
+                remedy="Let the process's user, or its identity at the store, read it.",
             ) from None
 
 
 def locate(given: Any, argument: str) -> Location:
-    """Where a file or folder lies.
+    """Where a file or folder is.
 
     Args:
-        given: Local path, fsspec URI, or a path object with a file system of its own, such as Airflow's
+        given: Local path, fsspec URI, or a path object with its own file system, such as Airflow's
             ObjectStoragePath or a UPath.
         argument: Name of the argument that it comes from, for errors.
 
     Raises:
-        ConfigError: It is no path, chains file systems (``::``), has a control character, is of a protocol
-            that is not allowed, or of one whose library is missing.
+        ConfigError: It is not a path, chains file systems (``::``), has a control character, or its protocol
+            is not allowed or lacks its library.
     """
     if isinstance(given, PurePath) and not getattr(given, "protocol", ""):
-        # By the operating system alone, to which "::" means nothing.
+        # Only through the operating system, to which "::" means nothing.
         _require_plain(str(given), argument)
         return Location(argument, str(given), Path(given))
-    # Of a UPath the file system, not the text, which would be without its credentials.
+    # For a UPath its file system, not its text, which lacks the credentials.
     if hasattr(given, "protocol") or hasattr(type(given), "fs"):
         return _of_object(given, argument)
     if hasattr(given, "open"):  # a library's path, such as into an archive, that the caller's code has made
@@ -123,7 +124,7 @@ def protocol_of(text: str, argument: str) -> str:
     _require_plain(text, argument)
     if "::" in text:
         raise ConfigError(
-            f"{argument} chains file systems ('::').", remedy="Name the file itself, by one protocol."
+            f"{argument} chains file systems ('::').", remedy="Name the file itself, with a single protocol."
         )
     protocol, separator, _ = text.partition("://")
     if separator:
@@ -171,8 +172,8 @@ def _opened(uri: str, argument: str) -> tuple[Any, str]:
 
 def _unusable(argument: str, protocol: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{argument}: no file system is there for {protocol or 'file'}://: {redacted(str(error))}.",
-        remedy="Install the library of that file system, or give a local path.",
+        f"{argument}: there is no file system for {protocol or 'file'}://: {redacted(str(error))}.",
+        remedy="Install the library for that file system, or give a local path.",
     )
 
 
@@ -181,11 +182,11 @@ def _require_plain(text: str, argument: str) -> None:
         raise ConfigError(f"{argument} is empty.", remedy="Give a path or a URI of a file.")
     found = flaw(text)
     if found is not None:
-        raise ConfigError(f"{argument} has {found}, which is no part of a name.", remedy="Remove it.")
+        raise ConfigError(f"{argument} has {found}, which a name cannot contain.", remedy="Remove it.")
 
 
 def _require_allowed(protocols: tuple[str, ...], argument: str) -> None:
-    """Refuse the protocol of a file system; of several names for one, one has to be allowed."""
+    """Refuse a file system's protocol unless one of its names is allowed."""
     further = [
         entry.strip().lower()
         for entry in os.environ.get(ALLOWED_FILE_PROTOCOLS, "").split(",")
@@ -193,13 +194,13 @@ def _require_allowed(protocols: tuple[str, ...], argument: str) -> None:
     ]
     if wrong := [entry for entry in further if not _PROTOCOL.fullmatch(entry)]:
         raise ConfigError(
-            f"The variable {ALLOWED_FILE_PROTOCOLS} holds {wrong[0]!r}, which is no protocol.",
+            f"The environment variable {ALLOWED_FILE_PROTOCOLS} holds {wrong[0]!r}, which is not a protocol.",
             remedy=f"Correct {ALLOWED_FILE_PROTOCOLS} in the deployment's environment.",
         )
     if _LOCAL.union(_OF_STORES, further).isdisjoint(protocols):
-        named = repr(protocols[0]) if _PROTOCOL.fullmatch(protocols[0]) else "none that is one"
+        named = repr(protocols[0]) if _PROTOCOL.fullmatch(protocols[0]) else "malformed"
         raise ConfigError(
             f"{argument}: the protocol is {named}, which this deployment does not allow.",
-            remedy=f"Use a local path, or one of: {', '.join(_OF_STORES)}; the deployment's variable "
-            f"{ALLOWED_FILE_PROTOCOLS} allows further ones.",
+            remedy=f"Use a local path, or one of: {', '.join(_OF_STORES)}; the deployment's environment "
+            f"variable {ALLOWED_FILE_PROTOCOLS} allows more.",
         )

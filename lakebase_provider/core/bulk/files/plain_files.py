@@ -1,9 +1,8 @@
-"""Local files, opened as what they seem to be: no pipe or device taken for a file, no link written through.
+"""Local files, opened as what they appear to be: no pipe or device as a file, no writing through a link.
 
-A look at a path says what lay there then. What counts is asked of the file that was opened, so nobody gains
-by putting something else there in between; and a file is written under a new name beside its own, which
-it takes in the end by a rename, which follows no link. Folders on the way to it may be links: that is how
-a deployment lays out its disks.
+Checking a path says what was there then. The opened file itself is checked, so nobody gains by replacing it
+in between; and a file is written under a new name next to its own and renamed in the end, which follows no
+link. Folders in its path may be links, as deployments lay out their disks like that.
 """
 
 from __future__ import annotations
@@ -37,10 +36,11 @@ def open_to_read(path: Path, argument: str, *, follow: bool = True) -> io.FileIO
         follow: Whether a link to a file is followed.
 
     Raises:
-        ConfigError: It is no file but a folder, pipe, socket or device, or a link that is not followed.
-        OSError: There is none, or it cannot be opened.
+        ConfigError: It is not a file but a folder, pipe, socket or device, or a link that is not followed.
+        OSError: It does not exist, or cannot be opened.
     """
-    # Before it is opened, for to open a device may do something; after, for it may be another one by then.
+    # Before it is opened, since opening a device may have effects; and after, since it may be a different one
+    # by then.
     _require_file(path.stat() if follow else path.lstat(), path, argument)
     # A pipe that nobody writes to would keep the call waiting; for a file the flag means nothing.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
@@ -61,14 +61,14 @@ def open_to_read(path: Path, argument: str, *, follow: bool = True) -> io.FileIO
 
 
 def require_replaceable(path: Path, argument: str) -> int | None:
-    """Refuse to write where something else is than a file.
+    """Refuse to write where something other than a file is.
 
     Args:
         path: Where a file is to be written.
         argument: Name of the argument that gave the path, for errors.
 
     Returns:
-        The permissions of the file that is there; None if there is none.
+        The permissions of the existing file; None if there is none.
 
     Raises:
         ConfigError: A folder, pipe, socket, device or symbolic link is there.
@@ -86,12 +86,12 @@ def open_new(path: Path, permissions: int | None = None) -> io.BufferedWriter:
     """Make a file and open it to write to it.
 
     Args:
-        path: Where nothing is.
-        permissions: Those of the file; None for the process's default.
+        path: A path where nothing exists.
+        permissions: The file's permissions; None for the process's default.
 
     Raises:
-        FileExistsError: Something is there, be it a link that leads nowhere.
-        OSError: It cannot be made.
+        FileExistsError: Something is there, even a dangling link.
+        OSError: It cannot be created.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666 if permissions is None else permissions)
@@ -105,15 +105,15 @@ def open_new(path: Path, permissions: int | None = None) -> io.BufferedWriter:
 
 
 class NewFile:
-    """A file under another name until it is whole, with the permissions of the one that it replaces.
+    """A file under another name until it is complete, with the permissions of the one that it replaces.
 
     Args:
-        path: Where it is to be.
+        path: Its final path.
         argument: Name of the argument that gave the path, for errors.
 
     Raises:
-        ConfigError: Something else than a file is there.
-        OSError: It cannot be made.
+        ConfigError: Something other than a file is there.
+        OSError: It cannot be created.
 
     Attributes:
         file: To write to.
@@ -132,13 +132,13 @@ class NewFile:
 
     def discard(self) -> None:
         """Remove it; what had its name before stays."""
-        with suppress(OSError):  # such as for a disk that is full
+        with suppress(OSError):  # such as if the disk is full
             self.file.close()
         self._unfinished.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
-    """A new name beside a file's own, for the time in which it is written."""
+    """A temporary name next to a file's own, while it is being written."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
 
 

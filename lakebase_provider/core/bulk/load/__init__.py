@@ -1,1 +1,1 @@
-"""From a source to a table: all of it once, or nothing."""
+"""From a source to a table: all rows exactly once, or none."""

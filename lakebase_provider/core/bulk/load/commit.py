@@ -12,12 +12,12 @@ import psycopg
 from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.bulk.load.ledger import STALLED_AFTER, Ledger
 from lakebase_provider.core.bulk.load.ledger import TABLE as LEDGER
-from lakebase_provider.core.bulk.load.load import load_rows, rejects_of
+from lakebase_provider.core.bulk.load.load import load_rows, named, rejects_of
 from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.load.rejects import Rejects
 from lakebase_provider.core.bulk.load.result import LoadResult
 from lakebase_provider.core.connect.cursor import plain_cursor
-from lakebase_provider.core.database.catalog import TableName, resolve_name
+from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.database.refusals import connection_lost, load_error, quotable, typed_errors
 from lakebase_provider.core.errors import CommitUnknownError, LakebaseError, LoadInterruptedError
 
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 #: Lends a connection.
 Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
-#: Seconds between two looks at a transaction that is still under way.
+#: Seconds between two checks of a transaction that is still under way.
 _POLL = 0.25
 
-# The server ends the session of a client that is gone only when it notices; nobody else has this transaction.
+# The server ends a lost client's session only once it notices the loss; nobody else uses this transaction.
 _END = """
 SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity
 WHERE backend_xid = (%s::xid8)::xid
@@ -46,10 +46,10 @@ def load_and_commit(
     clock: Clock = SYSTEM_CLOCK,
     **options: Unpack[LoadOptions],
 ) -> LoadResult:
-    """:func:`~lakebase_provider.core.bulk.load.load.load` in a transaction of its own.
+    """:func:`~lakebase_provider.core.bulk.load.load.load` in its own transaction.
 
-    If the connection is lost while the commit is under way, the server is asked over another one whether it
-    took place: the ledger for a load that has an id, the transaction's status for others.
+    If the connection is lost while the commit is under way, the server is asked through another one whether
+    it took place: from the ledger if the load has an id, otherwise from the transaction's status.
 
     Args:
         connections: Lends a connection, at most two.
@@ -59,7 +59,7 @@ def load_and_commit(
         options: The fields of :class:`~lakebase_provider.core.bulk.load.plan.LoadPlan`.
 
     Raises:
-        ConfigError: Options contradict each other; nothing has been sent.
+        ConfigError: Options contradict each other; nothing was sent.
         LoadInterruptedError: The connection was lost, and nothing was written.
         CommitUnknownError: The connection was lost during the commit, and the server could not be asked.
         LoadError: The load failed, and nothing was written.
@@ -95,7 +95,9 @@ def _load_and_commit(
             lost = error
         else:
             return result
-    logger.warning("The connection was lost during the commit of a load into %s: asking.", result.table)
+    logger.warning(
+        "The connection was lost while committing a load into %s: asking the server.", result.table
+    )
     try:
         with connections() as connection:
             committed = _took_place(connection, result, transaction, plan, clock)
@@ -121,16 +123,16 @@ def _remedy_of_doubt(plan: LoadPlan) -> str | None:
         return "Load again with the same load_id."
     if plan.load_id is None:
         return None
-    return "Look whether the rows are there before you load again; give forced loads forced_by."
+    return "Check whether the rows are there before you load again; give forced loads forced_by."
 
 
 def _create_ledger(
     connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, plan: LoadPlan
 ) -> None:
-    """Create a missing ledger in a transaction of its own: nobody shall wait a whole load's time for it."""
+    """Create a missing ledger in its own transaction, so that nobody waits for a whole load to get it."""
     if plan.load_id is not None:
         with typed_errors(f"Create the ledger {LEDGER}"):
-            name = resolve_name(connection, TableName.parse(table))
+            name = named(connection, table, plan)
             if Ledger.of(connection, name, plan.ledger_schema).ensure():
                 connection.commit()
 
@@ -148,7 +150,7 @@ def _took_place(
     clock: Clock,
 ) -> bool:
     name = TableName.parse(result.table)
-    # A forced load's id may be that of an earlier one.
+    # A forced load's id may be an earlier one's.
     if result.load_id is not None and not plan.force:
         ledger = Ledger.of(connection, name, plan.ledger_schema, clock=clock)
         ledger.wait(name, result.load_id)

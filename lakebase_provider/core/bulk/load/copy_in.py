@@ -1,4 +1,4 @@
-"""Rows of any source into a table by one COPY, inside the caller's transaction."""
+"""Rows from any source into a table with one COPY, inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ from lakebase_provider.core.bulk.encode.encoder import BadColumnError, BatchEnco
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy
-from lakebase_provider.core.bulk.types.target_columns import (
-    OTHER,
-    BadValueError,
-    Target,
-    array_delimiter,
-    target_of,
-)
+from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
@@ -33,9 +27,9 @@ from lakebase_provider.core.errors.remedy import Remedy, without_options
 
 logger = logging.getLogger(__name__)
 
-#: Bytes given to libpq at once.
+#: Bytes passed to libpq at once.
 _WRITE = 1 << 20
-#: Seconds for the server to take a request to cancel.
+#: Seconds for the server to accept a request to cancel.
 _CANCEL_TIMEOUT = 3.0
 
 
@@ -49,8 +43,8 @@ class CopyResult:
         format: ``"binary"`` or ``"text"``.
         encoder: What encoded them: ``"pgpq"``, ``"pyarrow"`` or ``"psycopg"``.
         reason: Why that format and encoder.
-        columns: The table's columns that took values, in the order of COPY.
-        rejected: Rows that were handed to `reject` instead of being written.
+        columns: The table's columns that got values, in COPY's order.
+        rejected: Rows that were passed to `reject` instead of being written.
     """
 
     rows: int
@@ -68,7 +62,7 @@ class RejectedRow:
 
     Attributes:
         number: Its number in the source, from 1.
-        column: Name of the column whose value is at fault.
+        column: Name of the column with the bad value.
         reason: What is wrong, without the value.
         row: Its values, in the order of the columns.
     """
@@ -93,40 +87,38 @@ def copy_in(
 ) -> CopyResult:
     """Copy all rows of a source into a table, in constant memory.
 
-    No value is changed to make it fit: a number is not rounded, a text not cut, a time zone not dropped; what
-    a column cannot hold as it is raises, and nothing is written. Two readings are fixed: a time without a
-    zone is UTC where the column has one, and text for json and jsonb is JSON. A float4 takes the nearest
-    value.
+    No value is changed to make it fit: a number is not rounded, a text not cut, a time zone not dropped; a
+    value that a column cannot hold unchanged raises, and nothing is written. Two rules are fixed: a time
+    without a zone is UTC if the column has one, and text for json and jsonb is JSON. A float4 gets the
+    nearest value.
 
     Args:
         connection: The connection whose transaction it becomes part of.
-        source: Rows as :func:`.open_source` takes them, or what it gave.
+        source: Rows that :func:`.open_source` accepts.
         table: The table as the catalog describes it.
         into: Another relation with the same columns, such as a temporary table.
-        columns: The columns to fill; by name where the source's columns have names, else by position. None
-            for all of the source's, or all that the table takes.
-        csv: How CSV files are written, where the source is not opened yet.
-        whole: Whether a source that gives its rows once must give some, and all of them.
+        columns: The columns to fill; by name if the source's columns have names, otherwise by position. None
+            for all of the source's, or all that the table accepts.
+        csv: The format of CSV files, if the source is not opened yet.
+        whole: Whether a source that can be read only once must have rows, and all of them.
         progress: Called with the rows and bytes sent so far, after each batch.
-        reject: Called with each row that a look at its values shows to be bad, which is then left out. What
-            only the server can tell (a broken constraint) raises all the same.
+        reject: Called with each row whose values are found to be bad, which is then left out. What only the
+            server detects (a violated constraint) still raises.
 
     Raises:
         BadRowError: A row has a value that its column cannot hold; the error names row and column.
-        ColumnMismatchError: The source's columns are not those of the table, or of types that go nowhere.
-        ConfigError: The source is none.
+        ColumnMismatchError: The source's columns do not match the table's, or have types that cannot be
+            converted.
+        ConfigError: It is not a source.
         psycopg.Error: The server refused the rows.
     """
-    opened = source if isinstance(source, Source) else open_source(source, columns, csv, whole=whole)
-    with opened:
+    with open_source(source, columns, csv, whole=whole) as opened:
         chosen = target_columns(opened, table, columns)
         targets = [target_of(column) for column in chosen]
         method = choose_method(opened, targets, table.text_only)
         logger.info("COPY into %s: %s by %s: %s", table.name, method.format, method.encoder, method.reason)
         encoder = BatchEncoder(method, targets, opened.batch_schema, strict=reject is not None)
-        run = _Run(
-            targets, encoder, progress, reject, opened.row_name, [array_delimiter(one) for one in chosen]
-        )
+        run = _Run(targets, encoder, progress, reject, opened.row_name)
         statement = copy_from(into or table.name, chosen, method.format)
         with settings(connection, _wanted_settings(method, targets)), plain_cursor(connection) as cursor:
             try:
@@ -141,7 +133,7 @@ def copy_in(
 
 
 class _Run:
-    """The rows of one COPY on their way."""
+    """The rows of one COPY under way."""
 
     def __init__(
         self,
@@ -150,9 +142,7 @@ class _Run:
         progress: Callable[[int, int], None] | None,
         reject: Callable[[RejectedRow], None] | None,
         row_name: Callable[[int], str] | None,
-        delimiters: Sequence[str],
     ) -> None:
-        self._delimiters = delimiters
         self._row_name = row_name
         self._targets = targets
         self._encoder = encoder
@@ -175,7 +165,7 @@ class _Run:
                 if self._progress is not None:
                     self._progress(self.rows, self.bytes)
         except BadValueError as error:
-            # The source's own, such as a row of another shape, which cannot be put aside.
+            # Raised by the source itself: a row with a different shape, which cannot be set aside.
             with without_options("on_error"):
                 raise self._bad_row(error, error.index, None) from None
         self._send(copy, self._encoder.finish())
@@ -189,7 +179,7 @@ class _Run:
         begun = 0
         for batch in source.batches():
             try:
-                found = with_array_literals(batch, self._delimiters)
+                found = with_array_literals(batch, self._targets)
             except BadValueError as error:
                 error.index += begun
                 raise
@@ -197,7 +187,7 @@ class _Run:
             begun += batch.rows
 
     def _encoded(self, batch: Batch, begun: int) -> Iterator[tuple[memoryview, int]]:
-        """A batch's data; where bad rows may be left out, the data before, between and after them."""
+        """A batch's data; if bad rows may be left out, the data before, between and after them."""
         while batch.rows:
             try:
                 yield self._encoder.encode(batch), batch.rows
@@ -207,7 +197,7 @@ class _Run:
                 if self._reject is None:
                     raise self._bad_row(error.cause, number - 1, name) from None
                 if error.index:
-                    # Another column may have a bad value further up.
+                    # Another column may have a bad value in an earlier row.
                     yield from self._encoded(batch.slice(0, error.index), begun)
                 self.rejected.append(number)
                 self._reject(RejectedRow(number, name, error.cause.reason, batch.row(error.index)))
@@ -225,7 +215,7 @@ class _Run:
         return bad_row(error, index + 1 if index >= 0 else None, column, where)
 
     def renumbered(self, error: psycopg.Error, what: str) -> Exception:
-        """The error with the row's number in the source, and what file it is in.
+        """The error with the row's number in the source and its file.
 
         The server counts without the rejected rows.
         """
@@ -253,7 +243,7 @@ def bad_row(
         error: What is wrong.
         number: The row's number in the source.
         column: The column's name.
-        row: What the row is called, where its number alone does not say which it is.
+        row: What the row is called, if its number alone is ambiguous.
     """
     place = [row or (f"row {number:,}" if number else ""), f"column {column!r}" if column else ""]
     where = ", ".join(part for part in place if part) or "the source"
@@ -264,7 +254,7 @@ def bad_row(
 
 
 def target_columns(source: Source, table: Table, columns: Sequence[str] | None) -> list[Column]:
-    """The table's columns that a source's columns go to, in the source's order.
+    """The table's columns that take a source's columns, in the source's order.
 
     Args:
         source: The source, of the chosen columns.
@@ -282,9 +272,9 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
         names = tuple(column.name for column in table.writable)
     if source.width is not None and source.width != len(names):
         raise ColumnMismatchError(
-            f"The rows have {source.width} values, for {len(names)} columns of {table.name}.",
+            f"The rows have {source.width} values for {len(names)} columns of {table.name}.",
             remedy=Remedy(
-                "Name the columns that the values go to: columns=(...).",
+                "Name the columns for the values: columns=(...).",
                 options=("columns",),
                 otherwise="Give each row as many values as the table has columns.",
             ),
@@ -304,7 +294,9 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
             )
         found.append(column)
     if len(set(names)) < len(names) or not names:
-        raise ColumnMismatchError("No column, or one of them twice.", remedy="Name each column once.")
+        raise ColumnMismatchError(
+            "No column is named, or one of them twice.", remedy="Name each column once."
+        )
     return found
 
 
@@ -312,13 +304,13 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
 def cancelled_when_interrupted(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """End the COPY on the server when a signal handler raises, such as for a task's timeout.
 
-    psycopg only tells the server that no more comes, and waits until it has read that: a server that waits
-    for a lock reads nothing.
+    psycopg only tells the server that no more data follows, and waits until the server has read that: a
+    server that waits for a lock reads nothing.
     """
     try:
         yield
     except Exception:
-        # Of a row or of the link: to the server psycopg tells why the COPY ends.
+        # An error of a row or of the connection: psycopg tells the server why the COPY ends.
         raise
     except BaseException:
         with suppress(psycopg.Error):
@@ -337,8 +329,8 @@ def copy_from(name: TableName, columns: Sequence[Column], form: str) -> sql.Comp
 
 
 def _wanted_settings(method: Method, targets: Sequence[Target]) -> dict[str, str]:
-    """With which settings the server reads the data as they are meant."""
-    wanted = {**UTF8, "standard_conforming_strings": "on"}  # the latter changes what psycopg makes of bytes
+    """The settings with which the server reads the data correctly."""
+    wanted = {**UTF8, "standard_conforming_strings": "on"}  # the latter changes how psycopg reads bytes
     kinds = {(target.element or target).kind for target in targets}
     if method.format == "text" and not kinds.isdisjoint(("timestamptz", OTHER)):
         # Texts of times without a zone are in UTC, and each part of an interval has its own sign.

@@ -1,8 +1,8 @@
 """The ledger: which loads have taken place, written by each load in its own transaction.
 
-A row of ``lakebase_load`` commits with the rows that it tells of, or not at all: that is the guarantee. An
-advisory lock on the same id, held until the transaction ends, orders those who come at the same time, and
-tells who holds things up: a backend that has waited for its client without progress is a zombie's, and is
+A row of ``lakebase_load`` commits together with the rows that it describes, or not at all: that is the
+guarantee. An advisory lock on the same id, held until the transaction ends, serializes concurrent loads, and
+shows which one blocks: a backend that has waited for its client without progress belongs to a zombie, and is
 ended by the load that waits for it.
 """
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 TABLE = "lakebase_load"
 #: Seconds that the backend of another load of the same id may wait for its client before it is ended.
 STALLED_AFTER = 15.0
-#: Seconds between two looks at a load that is waited for.
+#: Seconds between two checks of a load that is waited for.
 _POLL = 0.25
 
 _CREATE = """
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS {} (
 )
 """
 
-# Statistics are a snapshot of the transaction unless it is thrown away.
+# Statistics are a snapshot within the transaction unless it is discarded.
 _TRY_LOCK = """
 SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0)),
     pg_catalog.pg_stat_clear_snapshot()
@@ -74,8 +74,8 @@ class Ledger:
     """The ledger of one schema, in the transaction of one connection.
 
     Args:
-        connection: The connection whose transaction the load is.
-        schema: The schema that the ledger lies in.
+        connection: The connection in whose transaction the load runs.
+        schema: The ledger's schema.
         clock: Where the time comes from.
     """
 
@@ -85,7 +85,7 @@ class Ledger:
         self._connection = connection
         self._clock = clock
         self.name = TableName(TABLE, schema)
-        # As part of a query with parameters, in which a percent sign is one of those.
+        # For use in a query with parameters, where a percent sign begins one.
         self._quoted = sql.SQL(self.name.sql().as_string(connection).replace("%", "%%"))
 
     @classmethod
@@ -97,11 +97,11 @@ class Ledger:
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Ledger:
-        """The ledger of a table: in its schema, where no other is given."""
+        """The ledger of a table: in the table's schema, unless another is given."""
         return cls(connection, schema or table.schema or "public", clock=clock)
 
     def ensure(self) -> bool:
-        """Create the ledger where it is missing; who does so at the same time waits for this transaction.
+        """Create the ledger if it is missing; others who do so at the same time wait for this transaction.
 
         Returns:
             Whether it was missing.
@@ -114,10 +114,10 @@ class Ledger:
         return True
 
     def claim(self, table: TableName, load_id: str, mode: Mode) -> LoadResult | None:
-        """Enter a load, or tell of the earlier one; waits for one that is under way.
+        """Enter a load, or return the earlier one; waits for one that is under way.
 
         Returns:
-            None if the load is entered and to be done; otherwise what the earlier one did.
+            None if the load is entered and should run; otherwise what the earlier one did.
         """
         self.wait(table, load_id)
         query = sql.SQL(
@@ -130,16 +130,16 @@ class Ledger:
     def claim_anew(
         self, table: TableName, load_id: str, mode: Mode, forced_id: str | None
     ) -> LoadResult | None:
-        """Enter a load in the place of an earlier one of its id, unless `forced_id` was loaded already.
+        """Enter a load in place of an earlier one with its id, unless `forced_id` was loaded already.
 
         Returns:
-            None if the load is entered and to be done; otherwise what the earlier one did.
+            None if the load is entered and should run; otherwise what the earlier one did.
         """
         self.wait(table, load_id)
         earlier = None if forced_id is None else self.find(table, forced_id)
         if earlier is not None:
             return replace(earlier, load_id=load_id)
-        # Not DELETE, to which a role that may load need have no right.
+        # Not DELETE, for which a role that loads may have no privilege.
         query = sql.SQL(
             "INSERT INTO {} (table_name, load_id, mode) VALUES (%s, %s, %s)"
             " ON CONFLICT (table_name, load_id) DO UPDATE SET mode = excluded.mode"
@@ -149,7 +149,7 @@ class Ledger:
         return None
 
     def record(self, result: LoadResult, forced_id: str | None = None) -> None:
-        """Enter what the load did, by its id and by the one that tells who forced it."""
+        """Enter what the load did, under its id and under the one that tells who forced it."""
         query = sql.SQL(
             "UPDATE {} SET loaded_at = clock_timestamp(), rows = %s, inserted = %s, updated = %s,"
             " deleted = %s, unchanged = %s, rejected = %s WHERE table_name = %s AND load_id = ANY(%s)"
@@ -158,7 +158,7 @@ class Ledger:
         self._execute(query, (*counts, result.rejected, result.table, [result.load_id, forced_id]))
 
     def find(self, table: TableName, load_id: str) -> LoadResult | None:
-        """What the ledger says of a load, or None where it says nothing."""
+        """What the ledger says about a load, or None."""
         query = sql.SQL(
             "SELECT mode, loaded_at, rows, inserted, updated, deleted, unchanged, rejected FROM {}"
             " WHERE table_name = %s AND load_id = %s"
@@ -181,10 +181,10 @@ class Ledger:
         )
 
     def wait(self, table: TableName, load_id: str) -> None:
-        """Wait until no other transaction is at this load, then keep others out until this one ends.
+        """Wait until no other transaction runs this load, then keep others out until this one ends.
 
         Raises:
-            LoadInterruptedError: It lasted longer than the session's lock_timeout.
+            LoadInterruptedError: It took longer than the session's lock_timeout.
         """
         key = f"{self.name} {table} {load_id}"
         setting = "SELECT setting::float / 1000 FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'"
@@ -210,8 +210,8 @@ class Ledger:
 
     def _end(self, holder: _Holder, table: TableName, load_id: str) -> None:
         logger.warning(
-            "The load of %s with load_id %r in backend %d has heard nothing of its client for %.0f s:"
-            " it is ended, its rows are rolled back.",
+            "The load of %s with load_id %r in backend %d has heard nothing from its client for %.0f s: "
+            "ending it; its rows are rolled back.",
             table,
             load_id,
             holder.pid,

@@ -1,10 +1,10 @@
-"""Loading: all of it in one transaction, by the load's plan."""
+"""Loading: everything in one transaction, according to the load's plan."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,25 +20,35 @@ from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.load.progress import Progress
 from lakebase_provider.core.bulk.load.rejects import Rejects
 from lakebase_provider.core.bulk.load.result import LoadResult
-from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, copy_between, create_for
-from lakebase_provider.core.bulk.tables.create import ensure_table
+from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, columns_of, copy_between
+from lakebase_provider.core.bulk.sources.open import open_source
+from lakebase_provider.core.bulk.tables.create import columns_for, create_table
+from lakebase_provider.core.bulk.tables.evolve import alter, needed_changes
 from lakebase_provider.core.bulk.tables.merge import Counts, Merge
-from lakebase_provider.core.bulk.tables.replace import delete_rows
+from lakebase_provider.core.bulk.tables.replace import delete_rows, lock_rows
 from lakebase_provider.core.bulk.tables.swap import swap_in
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
-from lakebase_provider.core.database.catalog import Table, TableName, read_table, resolve_name
+from lakebase_provider.core.database.catalog import (
+    Table,
+    TableName,
+    ensure_schema,
+    find_table,
+    lock,
+    read_table,
+    resolve_name,
+)
 from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
 from lakebase_provider.core.errors.remedy import without_options
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import LiteralString, Unpack
 
 logger = logging.getLogger(__name__)
 
-#: What to do about a value of another Postgres, which is right there.
-_IN_THE_QUERY = "Convert the value in the query to what the table's column takes, or leave the row out there."
+#: What to do about a value from another Postgres, which is valid there.
+_IN_THE_QUERY = "Convert the value in the query to what the table's column accepts, or leave the row out."
 
 
 def load(
@@ -51,9 +61,9 @@ def load(
 ) -> LoadResult:
     """Load into a table as part of the connection's transaction, which the caller commits.
 
-    With an autocommit connection it is a transaction of its own. A load that fails leaves nothing; what the
-    transaction did before stays. A file of rejected rows is there when this returns: if the caller then rolls
-    back, it tells of rows of no load.
+    With an autocommit connection it is its own transaction. A failed load leaves nothing behind; what the
+    transaction did before stays. A file of rejected rows exists when this returns: if the caller then rolls
+    back, its rows belong to no load.
 
     Args:
         connection: The connection whose transaction it becomes part of.
@@ -63,8 +73,8 @@ def load(
         options: The fields of :class:`~lakebase_provider.core.bulk.load.plan.LoadPlan`.
 
     Raises:
-        ConfigError: Options contradict each other; nothing has been sent.
-        LoadError: The load failed, and nothing of it stays.
+        ConfigError: Options contradict each other; nothing was sent.
+        LoadError: The load failed and left nothing behind.
     """
     plan = LoadPlan(**options)
     with rejects_of(plan) as rejects:
@@ -72,7 +82,7 @@ def load(
 
 
 def rejects_of(plan: LoadPlan) -> AbstractContextManager[Rejects | None]:
-    """What collects the rejected rows, where the plan has them put aside; left after the commit."""
+    """The collector of rejected rows, if the plan sets them aside; exit it after the commit."""
     return nullcontext() if plan.reject_to is None else Rejects(plan.reject_to)
 
 
@@ -85,15 +95,15 @@ def load_rows(
     *,
     clock: Clock,
 ) -> LoadResult:
-    """:func:`load` by a plan, with :func:`rejects_of` it in the hands of who commits."""
+    """:func:`load` with a plan, where whoever commits holds its :func:`rejects_of`."""
     name = TableName.parse(table)
     with (
         telemetry.span("load", mode=plan.mode),
-        # Where rows are put aside, what is refused all the same could not be.
+        # If rows are set aside, a row that is still refused could not be.
         without_options(*(() if rejects is None else ("on_error",))),
         typed_errors(f"Load into {name}"),
         _transaction(connection),
-        settings(connection, UTF8),  # for the catalog's names, which psycopg gives as bytes in SQL_ASCII
+        settings(connection, UTF8),  # for the catalog's names, which psycopg returns as bytes in SQL_ASCII
         Progress(str(name), clock=clock) as progress,
     ):
         return _Load(connection, source, plan, rejects, progress, clock).run(name)
@@ -101,17 +111,27 @@ def load_rows(
 
 @contextmanager
 def _transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """All or nothing: not even an entry of the ledger may outlive a load that fails, whoever commits."""
+    """All or nothing: not even a ledger entry may outlive a failed load, whoever commits."""
     if connection.autocommit or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        with connection.transaction():  # a savepoint, where a transaction is under way
+        with connection.transaction():  # a savepoint, if a transaction is under way
             yield
         return
     try:
         yield
     except BaseException:
-        with suppress(psycopg.Error):  # what went wrong first is what the caller is told
+        with suppress(psycopg.Error):  # the caller gets the first error
             connection.rollback()
         raise
+
+
+def named(
+    connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, plan: LoadPlan
+) -> TableName:
+    """The table's name with its schema, which is created where the plan has the table created."""
+    name = resolve_name(connection, TableName.parse(table))
+    if plan.create and name.schema not in (None, "pg_temp"):
+        ensure_schema(connection, str(name.schema))
+    return name
 
 
 @dataclass
@@ -124,11 +144,17 @@ class _Load:
     rejects: Rejects | None
     progress: Progress
     clock: Clock
-    #: Whether the source must give rows, where it gives them once.
+    #: Whether a source that can be read only once must have rows.
     whole: bool = False
+    #: What was changed about the table.
+    changes: tuple[str, ...] = ()
+    #: Rows that were deleted before the table was changed; None where they are still there.
+    deleted: int | None = None
+    #: Rows outside of the slice.
+    outside: int = 0
 
-    def run(self, name: TableName) -> LoadResult:
-        name = resolve_name(self.connection, name)
+    def run(self, table: TableName) -> LoadResult:
+        name = named(self.connection, table, self.plan)
         ledger = None
         if self.plan.load_id is not None:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
@@ -155,21 +181,24 @@ class _Load:
         return ledger.claim(name, load_id, self.plan.mode)
 
     def _moved(self, name: TableName) -> LoadResult:
-        # A load that is skipped never asks for what it would have loaded.
+        # A skipped load never asks for what it would have loaded.
         resolve = getattr(self.source, "as_load_source", None)
         # What begins with the load itself was read by nobody else.
         self.whole = self.plan.removes and not self.plan.allow_empty and resolve is None
         if resolve is not None:
             self.source = resolve()
         if not isinstance(self.source, PostgresQuery):
-            return self._move(self._table(name))
-        self.plan.csv.require_unused("a query on another Postgres")
+            if not self.plan.needs_columns:
+                return self._move(self._table(name))
+            with open_source(self.source, self.plan.columns, self.plan, whole=self.whole) as self.source:
+                return self._move(self._table(name))
+        self.plan.require_unused("a query on another Postgres")
         if self.rejects is not None:
             raise ConfigError(
-                "on_error='reject' puts rows of Python aside; rows that come from Postgres never are such.",
-                remedy="Leave on_error out, and leave bad rows out or convert them in the query.",
+                "on_error='reject' works on rows that Python encodes, which rows from Postgres are not.",
+                remedy="Leave out on_error, and convert bad rows in the query or leave them out.",
             )
-        # Its rows are never put aside.
+        # Its rows are never set aside.
         with (
             closing(self.source),
             without_options("on_error"),
@@ -178,30 +207,46 @@ class _Load:
             return self._move(self._table(name))
 
     def _table(self, name: TableName) -> Table:
-        if self.plan.create and isinstance(self.source, PostgresQuery):
-            return create_for(
-                self.connection, name, self.source, columns=self.plan.columns, keys=self.plan.keys or ()
-            )
-        if self.plan.create:
-            table, self.source = ensure_table(
-                self.connection,
-                name,
-                self.source,
-                columns=self.plan.columns,
-                keys=self.plan.keys or (),
-                csv=self.plan.csv,
-                whole=self.whole,
-            )
+        """The table, with the columns that the rows need as far as the plan allows."""
+        policy = self.plan.schema_evolution
+        table = (find_table if self.plan.create else read_table)(self.connection, name)
+        if table is not None:
+            if table.kind not in {"r", "p", "f"}:
+                raise LoadError(f"{name} is a view.", remedy="Load into the table behind it.")
+            # Of no width is what gives no row, and tells no columns.
+            if policy is None or getattr(self.source, "width", 0) is None:
+                return table
+        wanted = self._wanted()
+        if table is None:
+            # Two loads into a new table often take place at the same time.
+            lock(self.connection, f"table {name}")
+            table = find_table(self.connection, name)
+        if table is None:
+            self.changes, self.deleted = ("CREATE TABLE",), 0
+            return create_table(self.connection, name, wanted, self.plan.keys or ())
+        changes = [] if policy is None else needed_changes(table, wanted, policy)
+        if policy is None or not changes:
             return table
-        table = read_table(self.connection, name)
-        if table.kind not in {"r", "p", "f"}:
-            raise LoadError(f"{name} is a view.", remedy="Load into the table below it.")
-        return table
+        if self.plan.mode == "replace":
+            # First, so that what is changed holds no rows that nobody will see.
+            self.deleted = delete_rows(self.connection, table, self._slice(table))
+        self.changes = tuple(changes)
+        logger.info("Table %s: %s", table.name, ", ".join(changes))
+        return alter(self.connection, table, changes, policy)
+
+    def _wanted(self) -> dict[str, str]:
+        """The columns that the rows need, by name with their types."""
+        if isinstance(self.source, PostgresQuery):
+            return columns_of(self.connection, self.source, self.plan.columns)
+        wanted, self.source = columns_for(self.source, self.plan.columns)
+        return wanted
+
+    def _slice(self, table: Table) -> sql.Composable | None:
+        return self.plan.slice(self.connection, table)
 
     def _move(self, table: Table) -> LoadResult:
         if self.plan.mode == "append":
-            copied = self._copy(table, None)
-            counts = Counts(inserted=copied.rows)
+            copied, counts = self._append(table)
         elif self.plan.mode == "replace":
             copied, counts = self._replace(table)
         else:
@@ -218,6 +263,8 @@ class _Load:
             deleted=counts.deleted,
             unchanged=copied.rows - counts.inserted - counts.updated,
             rejected=copied.rejected,
+            outside=self.outside,
+            changes=self.changes,
             bytes=copied.bytes,
             seconds=self.progress.seconds,
             format=copied.format,
@@ -243,7 +290,7 @@ class _Load:
             table,
             into=into,
             columns=self.plan.columns,
-            csv=self.plan.csv,
+            csv=self.plan,
             whole=self.whole,
             progress=self.progress,
             reject=self.rejects,
@@ -252,50 +299,100 @@ class _Load:
         self.progress(copied.rows, copied.bytes)
         return copied
 
+    def _append(self, table: Table) -> tuple[CopyResult, Counts]:
+        if not self.plan.count_outside:
+            copied = self._copy(table, None)
+            return copied, Counts(inserted=copied.rows)
+        # By way of a temporary table, for after a COPY nothing tells the rows from those beside them; and
+        # RETURNING sees what the server computes, too, by which the slice may be told.
+        where = self._slice(table)
+        with self._staged(table) as (stage, copied):
+            self.outside = self._count(
+                "WITH written AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+                " SELECT {columns} FROM {stage} RETURNING ({where}) IS TRUE AS inside)"
+                " SELECT count(*) FROM written WHERE NOT inside",
+                table=table.name.sql(),
+                columns=_listed(copied.columns),
+                stage=stage.sql(),
+                where=where,
+            )
+        return copied, Counts(inserted=copied.rows)
+
     def _replace(self, table: Table) -> tuple[CopyResult, Counts]:
-        where = self.plan.slice(self.connection)
-        if where is None:
+        where = self._slice(table)
+        if where is None and self.deleted is None:
             with swap_in(self.connection, table) as new:
                 if new is not None:
                     copied = self._copy(table, new.name)
                     self.progress.phase("swap")
                     return copied, Counts(copied.rows, 0, new.replaced_rows())
-        self.progress.phase("delete")
-        deleted = delete_rows(self.connection, table, where)
+        if self.deleted is None:
+            self.progress.phase("delete")
+            self.deleted = delete_rows(self.connection, table, where)
         copied = self._copy(table, None)
-        return copied, Counts(copied.rows, 0, deleted)
+        if self.plan.count_outside:
+            # What was there is deleted, so that what is there now is of this load.
+            query = "SELECT count(*) FROM {table} WHERE {where}"
+            self.outside = copied.rows - self._count(query, table=table.name.sql(), where=where)
+        return copied, Counts(copied.rows, 0, self.deleted)
 
     def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
-        keys = self.plan.merge_keys(table)
-        stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
-        columns = sql.SQL(", ").join(column.sql() for column in table.writable)
-        # Of the table's types, and without its constraints: they are checked when rows reach the table.
-        self._execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-                sql.Identifier(stage.table), columns, table.name.sql()
-            )
-        )
-        copied = self._copy(table, stage)
-        needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
-        missing = [name for name in needed if name not in copied.columns]
+        keys, where = self.plan.merge_keys(table), self._slice(table)
+        missing = self.plan.delete == "missing"
         if missing:
-            raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
-        self.progress.phase("merge")
-        merge = Merge(
-            table,
-            stage,
-            copied.columns,
-            keys,
-            version_column=self.plan.version_column,
-            delete_missing=self.plan.delete == "missing",
-            slice=self.plan.slice(self.connection),
-        )
-        counts = merge.run(self.connection, copied.rows)
-        self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+            lock_rows(self.connection, table, where)
+        with self._staged(table) as (stage, copied):
+            needed = keys if self.plan.version_column is None else (*keys, self.plan.version_column)
+            if absent := [name for name in needed if name not in copied.columns]:
+                raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, absent))}.")
+            self.progress.phase("merge")
+            merge = Merge(
+                table,
+                stage,
+                copied.columns,
+                keys,
+                version_column=self.plan.version_column,
+                delete_missing=missing,
+                slice=where,
+            )
+            counts = merge.run(self.connection, copied.rows)
+            if self.plan.count_outside:
+                # Of the table and not of the stage: the server may compute what tells the slice.
+                self.outside = self._count(
+                    "SELECT count(*) FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {stage})"
+                    " AND ({where}) IS NOT TRUE",
+                    table=table.name.sql(),
+                    keys=_listed(keys),
+                    stage=stage.sql(),
+                    where=where,
+                )
         return copied, counts
 
-    def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
-        return plain_cursor(self.connection).execute(query, parameters)
+    @contextmanager
+    def _staged(self, table: Table) -> Iterator[tuple[TableName, CopyResult]]:
+        """The rows in a temporary table."""
+        stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
+        # With the table's types but without its constraints, which are checked when rows reach the table.
+        self._execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+                sql.Identifier(stage.table),
+                _listed([column.name for column in table.writable]),
+                table.name.sql(),
+            )
+        )
+        yield stage, self._copy(table, stage)
+        self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
+
+    def _count(self, query: LiteralString, **parts: Any) -> int:
+        row = self._execute(sql.SQL(query).format(**parts)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _execute(self, query: Any) -> psycopg.Cursor[Any]:
+        return plain_cursor(self.connection).execute(query)
+
+
+def _listed(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def _log(result: LoadResult) -> None:

@@ -33,8 +33,8 @@ def executemany_pipeline(
         How many rows the server changed in all.
 
     Raises:
-        ConfigError: `rows` gives its items once, and an earlier attempt took them.
-        LoadError: A statement failed; the transaction is to be rolled back.
+        ConfigError: An earlier attempt consumed `rows`, which can be read only once.
+        LoadError: A statement failed; the transaction must be rolled back.
     """
     items, reading = read_once(rows)
     with (
@@ -44,6 +44,6 @@ def executemany_pipeline(
         plain_cursor(connection) as cursor,
     ):
         register(cursor)  # the connection may be the caller's own
-        # psycopg's executemany has the server prepare the statement, and queues without waiting.
+        # psycopg's executemany makes the server prepare the statement, and queues without waiting.
         cursor.executemany(query, items)
         return cursor.rowcount

@@ -1,147 +1,143 @@
-"""What a load shall do: its options, checked before anything is sent."""
+"""What a load is to do: its options, checked before anything is sent."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.base.sql.sql_text import with_inert_comments
-from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
-from lakebase_provider.core.bulk.load.result import Mode
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat, CsvOptions
+from lakebase_provider.core.bulk.load.result import Delete, Mode, OnError
+from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
-# What a load needs besides its options comes with the driver, without which a DAG file is parsed.
+# Whatever else a load needs comes with the driver, which parsing a DAG file must not import.
 if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
     from lakebase_provider.core.database.catalog import Table, TableName
 
-#: A condition: SQL of the caller's own, SQL with its parameters, or columns with their values.
-Where: TypeAlias = "str | sql.Composable | tuple[str, Any] | Mapping[str, Any]"
+#: A condition: the caller's SQL, SQL with parameters, columns with their values, or a function that returns
+#: SQL for the table once it has the columns that the rows need.
+Where: TypeAlias = (
+    "str | sql.Composable | tuple[str, Any] | Mapping[str, Any] | Callable[[Table], sql.Composable]"
+)
 #: Where rejected rows go: a table's name, or a file's path as a :class:`~pathlib.Path`.
 RejectTo: TypeAlias = "str | tuple[str, str] | TableName | os.PathLike[str]"
 
 _CHOICES = {
     "mode": get_args(Mode),
-    "delete": ("none", "missing"),
-    "on_error": ("fail", "reject"),
+    "delete": get_args(Delete),
+    "schema_evolution": (None, *SCHEMA_EVOLUTIONS),
+    "on_error": get_args(OnError),
 }
 
 
-class LoadOptions(TypedDict, total=False):
-    """The options of a load by name; :class:`LoadPlan` says what they mean."""
+class LoadOptions(CsvOptions, total=False):
+    """The options of a load by name; :class:`LoadPlan` explains them."""
 
     mode: Mode
     keys: Sequence[str] | None
     columns: Sequence[str] | None
     version_column: str | None
-    delete: Literal["none", "missing"]
+    delete: Delete
     where: Where | None
+    count_outside: bool
     load_id: str | None
     force: bool
     forced_by: str | None
     create: bool
     allow_empty: bool
-    on_error: Literal["fail", "reject"]
+    schema_evolution: SchemaEvolution | None
+    on_error: OnError
     reject_to: RejectTo | None
     ledger_schema: str | None
-    delimiter: str | None
-    encoding: str
-    null: str | Sequence[str]
-    header: bool
-    quote: str | None
 
 
-#: Their names, for who has none of them.
+#: Their names, for callers that have none of them.
 LOAD_OPTIONS = tuple(LoadOptions.__annotations__)
 
 
 @dataclass(frozen=True)
-class LoadPlan:
-    """How rows go into a table.
+class LoadPlan(CsvFormat):
+    """How rows go into a table. For CSV files the fields of :class:`.CsvFormat` are its own, too.
 
     Attributes:
-        mode: ``"append"`` adds them; ``"merge"`` changes rows of the same key and adds the others;
-            ``"replace"`` leaves no other rows than these, in the whole table or where `where` holds.
+        mode: ``"append"`` adds them; ``"merge"`` updates rows with the same key and adds the others;
+            ``"replace"`` removes all other rows, in the whole table or where `where` holds.
         keys: For merge: names of the columns that identify a row; the primary key by default.
-        columns: The table's columns that the source's columns go to, in the source's order; by default
-            those of the source's names, or all that the server does not compute for rows without names.
-        version_column: For merge: a row is only changed by one whose value here is not smaller.
-        delete: For merge: ``"missing"`` removes rows whose key the source does not have.
+        columns: The table's columns that take the source's columns, in the source's order; by default matched
+            by name, or for rows without names all that the server does not compute.
+        version_column: For merge: the column that versions a row; a row with a smaller value does not update
+            it.
+        delete: For merge: ``"missing"`` removes rows whose key is not in the source.
         where: For replace: the slice that is replaced. For ``delete="missing"``: the slice in which rows may
-            be removed. SQL, ``(SQL, parameters)``, or a mapping of columns to values.
-        load_id: What makes two attempts the same load: the second one is skipped. None to load every time.
-        force: Whether to load although one of that `load_id` took place; this one is then the one that the
-            ledger knows.
-        forced_by: Who forces it, such as a run's id: of the same one a second forced load is skipped, so that
-            an attempt whose success nobody heard of is not made twice. None to load at each forced attempt.
-        create: Whether to create a missing table, with the types of the source's columns; `keys` become
-            its primary key.
-        allow_empty: Where rows are removed (``mode="replace"``, ``delete="missing"``), whether an iterator, a
-            stream or a cursor may give no rows. Without it that is an error: these give their rows once, and
-            one that was used up before looks the same. Lists, frames, tables and files may always be empty.
-        on_error: ``"reject"`` puts rows aside that cannot be encoded, and loads the others.
-        reject_to: Where they are put: a table, created if missing, or a file of JSON lines.
-        ledger_schema: Schema of the ledger; that of the table by default.
-        delimiter: For CSV files, as the following, which :class:`CsvFormat` explains: the character between
-            two fields; a comma by default, in a ``.tsv`` file a tab.
-        encoding: The file's encoding, such as ``"cp1252"``.
-        null: What stands, without quotes, for NULL: a text, or a list of texts; by default an empty field.
-        header: Whether the first row holds the columns' names; without it, `columns` gives them.
-        quote: The character around a field; None where quotes mean nothing.
+            be removed. SQL, ``(SQL, parameters)``, a mapping of columns to values, or a function that
+            returns SQL for the table, called once the table has the columns that the rows need; if those
+            change while rows are replaced, before that as well.
+        count_outside: Whether to count the source's rows for which `where` does not hold; in every mode.
+        load_id: Identifies a load: a second attempt with the same id is skipped. None to load every time.
+        force: Whether to load even if one with that `load_id` took place; the ledger then records this one.
+        forced_by: Who forces it, such as a run's id: a second load forced by the same one is skipped, so that
+            an attempt whose success went unnoticed is not repeated. None to load at each forced attempt.
+        create: Whether to create a missing table, and its schema, with the types of the source's columns;
+            `keys` become its primary key.
+        schema_evolution: What may happen to a table whose columns are not the source's: ``"error"`` refuses
+            them, ``"add"`` adds columns, ``"widen"`` also makes types wider, ``"recreate"`` gives a table
+            whose rows are all replaced the source's columns. By default the table stays as it is, and a
+            column that the source lacks gets its default.
+        allow_empty: If rows are removed (``mode="replace"``, ``delete="missing"``), whether an iterator, a
+            stream or a cursor may have no rows. Without it that is an error: these can be read only once, and
+            one that was consumed before looks the same. Lists, frames, tables and files may always be empty.
+        on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
+        reject_to: Where they go: a table, created if missing, or a file of JSON lines.
+        ledger_schema: Schema of the ledger; the table's by default.
 
     Raises:
-        ConfigError: Options contradict each other, or a name is none.
+        ConfigError: Options contradict each other, or a name is invalid.
     """
 
     mode: Mode = "append"
     keys: Sequence[str] | None = None
     columns: Sequence[str] | None = None
     version_column: str | None = None
-    delete: Literal["none", "missing"] = "none"
+    delete: Delete = "none"
     where: Where | None = None
+    count_outside: bool = False
     load_id: str | None = None
     force: bool = False
     forced_by: str | None = None
     create: bool = False
     allow_empty: bool = False
-    on_error: Literal["fail", "reject"] = "fail"
+    schema_evolution: SchemaEvolution | None = None
+    on_error: OnError = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    null: str | Sequence[str] = ""
-    header: bool = True
-    quote: str | None = '"'
 
     def __post_init__(self) -> None:
         check_load_options(vars(self))
 
     @property
-    def csv(self) -> CsvFormat:
-        """How CSV files are written.
-
-        Raises:
-            ConfigError: It cannot be.
-        """
-        return CsvFormat(self.delimiter, self.encoding, self.null, self.header, self.quote)
-
-    @property
     def removes(self) -> bool:
-        """Whether rows are removed that the source does not have."""
+        """Whether rows that are not in the source are removed."""
         return self.mode == "replace" or self.delete == "missing"
 
     @property
     def forced_id(self) -> str | None:
-        """The entry of the ledger that tells of a forced load; None where each forced attempt is to load."""
+        """The ledger entry of a forced load; None if each forced attempt should load."""
         if not self.force or self.load_id is None or self.forced_by is None:
             return None
         return f"{self.load_id} (forced by {self.forced_by})"
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether it has to be known which columns the source's rows need, before they come."""
+        return self.create or self.schema_evolution is not None
 
     @property
     def bears_repetition(self) -> bool:
@@ -152,14 +148,14 @@ class LoadPlan:
         """The columns that identify a row of a table.
 
         Raises:
-            ConfigError: None are given, and the table has no primary key.
+            ConfigError: None are given and the table has no primary key.
             ColumnMismatchError: The table has no such column.
         """
         keys = tuple(self.keys or table.primary_key)
         if not keys:
             raise ConfigError(
-                f"{table.name} has no primary key, and no keys are given.",
-                remedy="Give keys= the columns that identify a row.",
+                f"{table.name} has no primary key, and no keys were given.",
+                remedy="Set keys= to the columns that identify a row.",
             )
         wanted = keys if self.version_column is None else (*keys, self.version_column)
         missing = [name for name in wanted if table.column(name) is None]
@@ -167,15 +163,17 @@ class LoadPlan:
             raise ColumnMismatchError(f"{table.name} has no column {', '.join(map(repr, missing))}.")
         return keys
 
-    def slice(self, connection: psycopg.Connection[Any]) -> sql.Composable | None:
+    def slice(self, connection: psycopg.Connection[Any], table: Table) -> sql.Composable | None:
         """`where` as SQL, or None."""
         import psycopg
         from psycopg import sql
 
         if self.where is None or isinstance(self.where, sql.Composable):
             return self.where
+        if callable(self.where):
+            return self.where(table)
         if isinstance(self.where, str):
-            return sql.SQL(self.where + "\n")  # what ends in a comment must not swallow what follows
+            return sql.SQL(self.where + "\n")  # SQL that ends in a comment must not swallow what follows
         if isinstance(self.where, tuple):
             condition, *values = self.where
             text = psycopg.ClientCursor(connection).mogrify(with_inert_comments(condition, *values), *values)
@@ -197,14 +195,14 @@ def _equals(name: str, value: Any) -> sql.Composable:
 
 
 def check_load_options(given: Mapping[str, Any]) -> None:
-    """Look at the options that are known, before there is a connection, and without the driver.
+    """Check the known options, before there is a connection and without the driver.
 
     Args:
-        given: Options by name, as :class:`LoadPlan` has them. What is not known yet, such as a template, is
-            left out, and nothing is said of what depends on it.
+        given: Options by name, as in :class:`LoadPlan`. What is not known yet, such as a template, is left
+            out, and nothing that depends on it is checked.
 
     Raises:
-        ConfigError: Options contradict each other, have values that there are not, or a name is none.
+        ConfigError: Options contradict each other, have unknown values, or a name is invalid.
     """
     for name, allowed in _CHOICES.items():
         if name in given:
@@ -219,20 +217,18 @@ def check_load_options(given: Mapping[str, Any]) -> None:
     if {"on_error", "reject_to"} <= given.keys() and (given["on_error"] == "reject") != (
         given["reject_to"] is not None
     ):
-        raise ConfigError(
-            "on_error='reject' and reject_to go together.", remedy="Give both, or neither of them."
-        )
+        raise ConfigError("on_error='reject' and reject_to need each other.", remedy="Give both or neither.")
     if given.get("on_error") == "reject" and given.get("delete") == "missing":
         raise ConfigError(
-            "on_error='reject' and delete='missing' exclude each other: a row that is put aside would"
-            " count as missing, and its predecessor be deleted.",
-            remedy="Load with on_error='fail', or delete='none'.",
+            "on_error='reject' and delete='missing' cannot be combined: a rejected row would count as "
+            "missing, and the table's row be deleted.",
+            remedy="Load with on_error='fail' or delete='none'.",
         )
     _check_id("load_id", given.get("load_id"))
     _check_id("forced_by", given.get("forced_by"))
     for name in ("force", "allow_empty"):
         if not isinstance(given.get(name, False), bool):
-            # A text such as "false" would count as true.
+            # A string such as "false" would count as true.
             raise ConfigError(f"{name} is a {type(given[name]).__name__}.", remedy="Give True or False.")
     CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
 
@@ -252,7 +248,7 @@ def _check_merge(given: Mapping[str, Any]) -> None:
     only = {
         "version_column": given.get("version_column"),
         "delete": None if given.get("delete", "none") == "none" else given["delete"],
-        # A table that is created has them for its primary key.
+        # A created table has them as its primary key.
         "keys": None if given.get("create", True) else given.get("keys"),
     }
     for name, value in only.items():
@@ -266,11 +262,17 @@ def _check_merge(given: Mapping[str, Any]) -> None:
 def _check_where(given: Mapping[str, Any]) -> None:
     where = given.get("where")
     if where is None:
+        if given.get("count_outside") and "where" in given:
+            raise ConfigError(
+                "count_outside= has no meaning without where=.", remedy="Give both, or neither."
+            )
         return
     if not where:
         raise ConfigError(
-            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it holds for."
+            "where= is empty.", remedy="Leave it out for the whole table, or say which rows it covers."
         )
+    if given.get("count_outside"):
+        return
     if given.get("mode", "replace") != "replace" and given.get("delete", "missing") != "missing":
         raise ConfigError(
             f"where= has no meaning with mode={given['mode']!r}.",
@@ -282,5 +284,5 @@ def _check_id(field: str, value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value or "\0" in value):
         raise ConfigError(
             f"{field} is {value!r}."[:200],
-            remedy="Give a text that is the same at each attempt, such as dag/task/run/map index.",
+            remedy="Give a string that is the same at each attempt, such as dag/task/run/map index.",
         )

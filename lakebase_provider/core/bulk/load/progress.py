@@ -24,7 +24,7 @@ class Progress:
         table: The table's name, for the log.
         clock: Where the time comes from.
         interval: Seconds between two lines of the log.
-        bar: Whether to draw a bar; by default where standard error is a terminal and rich is installed.
+        bar: Whether to draw a bar; by default if standard error is a terminal and rich is installed.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Progress:
             from rich.progress import Progress as Bar
             from rich.progress import SpinnerColumn, TextColumn
 
-            # A total is not known of a stream: what moves is the count.
+            # A stream's total is unknown: only the count moves.
             columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
@@ -72,13 +72,13 @@ class Progress:
         return self._clock.elapsed() - self._began
 
     def phase(self, name: str) -> None:
-        """Say what is done from now on, such as ``"copy"``."""
+        """Set what is done from now on, such as ``"copy"``."""
         self._phase = name
         self._phase_began = self._clock.elapsed()
         self._show()
 
     def __call__(self, rows: int, size: int) -> None:
-        """Say how many rows and bytes have been sent."""
+        """Set how many rows and bytes have been sent."""
         self.rows, self.bytes = rows, size
         telemetry.count("load.rows", rows - self._counted[0])
         telemetry.count("load.bytes", size - self._counted[1])

@@ -1,4 +1,4 @@
-"""Rows that cannot be loaded, put aside with the reason: into a table or a file."""
+"""Rows that cannot be loaded, set aside with the reason in a table or a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Bytes of rejected rows that are kept in memory; more go to a temporary file.
 _IN_MEMORY = 1 << 20
 
-# json, not jsonb: a text with NUL is a row's most common fault, and json can hold it.
+# json, not jsonb: text with NUL is the most common fault, and json can hold it.
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
     rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -46,14 +46,14 @@ CREATE TABLE IF NOT EXISTS {} (
 class Rejects:
     """Collects the rejected rows of one load; called with each.
 
-    A file of them gets its name when the ``with`` block ends, in which the load is committed: it tells of no
-    load that did not take place, and what it held before stays until then.
+    Their file gets its name when the ``with`` block ends, in which the load is committed: it never describes
+    a load that did not take place, and its previous content stays until then.
 
     Args:
         to: A table's name, or a file's path.
 
     Raises:
-        ConfigError: The path is another thing's than a file's, or in a folder that does not exist.
+        ConfigError: The path is not a regular file's, or is in a folder that does not exist.
     """
 
     def __init__(self, to: RejectTo) -> None:
@@ -62,7 +62,7 @@ class Rejects:
         self._spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 # closed with this object
             _IN_MEMORY, mode="w+", encoding="utf-8"
         )
-        #: The file that is to get its name.
+        #: The file that is yet to get its name.
         self._unnamed: Path | None = None
 
     def __enter__(self) -> Rejects:
@@ -81,10 +81,10 @@ class Rejects:
         try:
             self._unnamed.replace(self._path)
         except OSError as failed:  # an error would say that the load failed
-            logger.warning("The rejected rows stay in %s: %s.", self._unnamed, failed)
+            logger.warning("The rejected rows remain in %s: %s.", self._unnamed, failed)
 
     def __call__(self, rejected: RejectedRow) -> None:
-        """Put one row aside."""
+        """Set one row aside."""
         values = [_plain(value) for value in rejected.row]
         entry = [rejected.number, rejected.column, rejected.reason, values]
         self._spool.write(json.dumps(entry, default=str) + "\n")
@@ -96,7 +96,7 @@ class Rejects:
         columns: Sequence[str],
         load_id: str | None,
     ) -> None:
-        """Write them to where they go, a table in the load's own transaction.
+        """Write them to their destination, a table within the load's own transaction.
 
         Args:
             connection: The load's connection.
@@ -151,12 +151,10 @@ class Rejects:
 
 
 def _writable(to: Any) -> Path:
-    """The path, where a file may have it: better known before the rows are moved than after."""
+    """The path, if a file may be written there: better checked before the rows are moved than after."""
     path = locate(to, "reject_to").local
     if path is None:
-        raise ConfigError(
-            "reject_to is no file of this machine.", remedy="Give a local path, or a table's name."
-        )
+        raise ConfigError("reject_to is not a local file.", remedy="Give a local path, or a table's name.")
     require_replaceable(path, "reject_to")
     if not path.parent.is_dir():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a load is to do, in a word, and what it did."""
+"""The mode of a load, and what it did."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 Mode = Literal["append", "replace", "merge"]
+Delete = Literal["none", "missing"]
+OnError = Literal["fail", "reject"]
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load did, or what the load of the same id had done before.
+    """What a load did, or what an earlier load with the same id had done.
 
     Attributes:
         table: The table's name, with its schema.
         mode: ``"append"``, ``"replace"`` or ``"merge"``.
-        load_id: The id under which the ledger knows it, if it has one.
-        skipped: Whether an earlier load of that id had already done it; the counts are then that one's.
-        rows: Rows that the source gave and that were not rejected.
+        load_id: Its id in the ledger, if it has one.
+        skipped: Whether an earlier load with that id had already done it; the counts are then its.
+        rows: Rows from the source that were not rejected.
         inserted: Rows that are new in the table.
-        updated: Rows of the table that got other values.
+        updated: Rows of the table whose values changed.
         deleted: Rows that were removed from the table.
-        unchanged: Rows that the table had already, or had in a newer version.
-        rejected: Rows that were put aside.
+        unchanged: Rows that the table had already, or in a newer version.
+        rejected: Rows that were set aside.
+        outside: Rows outside the slice `where`, if the load counts them.
+        changes: What was changed about the table, one line each, such as ``ADD COLUMN "note" text``.
         bytes: Bytes of COPY data sent.
         seconds: Seconds from the first statement to the last.
         format: ``"binary"`` or ``"text"`` COPY; empty when skipped.
@@ -39,6 +43,8 @@ class LoadResult:
     deleted: int = 0
     unchanged: int = 0
     rejected: int = 0
+    outside: int = 0
+    changes: tuple[str, ...] = ()
     bytes: int = 0
     seconds: float = 0.0
     format: str = ""

@@ -15,6 +15,7 @@ from lakebase_provider.core.bulk.read.statement import Parameters
 from lakebase_provider.core.bulk.types.decimals import MOST_DIGITS, Numeric, decimal_for, digits_of
 from lakebase_provider.core.bulk.types.decimals import REMEDY as DECIMALS_REMEDY
 from lakebase_provider.core.bulk.types.intervals import ExactIntervalLoader
+from lakebase_provider.core.bulk.types.postgres_types import of_family
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.refusals import readable
 from lakebase_provider.core.errors import LoadError
@@ -24,12 +25,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Query
 
 #: Types that psycopg would make Python objects of, for which Arrow has no type: they come as their text.
-_AS_TEXT = (
-    *("json", "jsonb", "uuid", "inet", "cidr"),
-    *("int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange"),
-    *("int4multirange", "int8multirange", "nummultirange"),
-    *("datemultirange", "tsmultirange", "tstzmultirange"),
-)
+_AS_TEXT = tuple(kind.name for kind in of_family("json", "uuid", "network", "range"))
 
 
 @contextmanager

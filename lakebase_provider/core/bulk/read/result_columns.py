@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from lakebase_provider.core.bulk.types.decimals import Numeric, undeclared
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
 from lakebase_provider.core.connect.cursor import plain_cursor
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-#: Types whose binary form is their text, or nearly.
-_TEXT = ("text", "varchar", "bpchar", "name", "json", "jsonb", "uuid")
 
 _ARRAYS = """
 SELECT t.oid FROM pg_catalog.pg_type t
@@ -109,24 +107,8 @@ def _native(name: str, column: psycopg.Column) -> pa.DataType | None:
 
     if name == "numeric":
         return decimal_type(column.precision, column.scale)
-    if name in _TEXT:
-        return pa.string()
-    plain: Mapping[str, pa.DataType] = {
-        "bool": pa.bool_(),
-        "int2": pa.int16(),
-        "int4": pa.int32(),
-        "int8": pa.int64(),
-        "oid": pa.int64(),
-        "float4": pa.float32(),
-        "float8": pa.float64(),
-        "date": pa.date32(),
-        "time": pa.time64("us"),
-        "timestamp": pa.timestamp("us"),
-        "timestamptz": pa.timestamp("us", tz="UTC"),
-        "interval": pa.duration("us"),
-        "bytea": pa.binary(),
-    }
-    return plain.get(name)
+    kind = BY_NAME.get(name)
+    return None if kind is None or kind.arrow is None else kind.arrow(pa)
 
 
 def decimal_type(precision: int | None, scale: int | None) -> pa.DataType:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+#: Bytes of a row, at most; of a line of JSON, too.
+LONGEST_ROW = 1 << 28
 _LINE_ENDS = b"\r\n"
 #: Bytes of which the pieces between quotes, however many, may be held at once.
 _AT_ONCE = 1 << 22

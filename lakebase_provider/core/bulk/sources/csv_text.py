@@ -1,8 +1,8 @@
 """CSV files as sources: every value as the text that the server's input functions read.
 
-The file is read here, a piece of whole rows at a time, and Arrow gets each piece in memory. Given the file to
-read from, Arrow would read ahead in a thread of its own, by calls of Python: one that is under way when the
-interpreter ends aborts the process, or never returns. And a row longer than what it reads at once would fail.
+The file is read here, a piece of whole rows at a time, and Arrow gets each piece in memory. Given the file
+itself, Arrow would read ahead in its own thread by calling Python: a call under way when the interpreter
+shuts down aborts the process or never returns. And a row longer than one read would fail.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.csv_format import CsvFormat
 from lakebase_provider.core.bulk.files.file_faults import HEAD, not_utf8, require_text
-from lakebase_provider.core.bulk.sources.csv_rows import RowEnds
+from lakebase_provider.core.bulk.sources.csv_rows import LONGEST_ROW, RowEnds
 from lakebase_provider.core.bulk.sources.source import Source, arrow_source
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
+from lakebase_provider.core.database.catalog import require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bytes that are parsed at once, where no row is longer.
+#: Bytes parsed at once, unless a row is longer.
 _BLOCK = 1 << 20
-#: Bytes of a row, at most.
-LONGEST_ROW = 1 << 28
 #: Bytes of a header, at most: many times those of the longest that Postgres has columns for.
 _HEADER = 1 << 22
+#: Columns of whose names few may be asked for.
+_NAMES = 1 << 18
 _MARK = b"\xef\xbb\xbf"
-_QUOTES = "Close the quote there, or give quote=None where quotes mean nothing in the file."
+_QUOTES = "Close the quote there, or set quote=None if quotes have no meaning in the file."
 
 
 def open_csv(
@@ -47,14 +48,14 @@ def open_csv(
     Args:
         stream: The file, opened in binary and unpacked; closed with the source.
         name: Its name, for errors.
-        form: How it is written.
+        form: Its format.
         suffix: The name's suffix.
         columns: Names of its columns, for one without a header.
         reading: Goes over its batches.
 
     Raises:
-        ConfigError: It has no header where it should have one, or is of another kind.
-        ColumnMismatchError: It has no header, and not as many columns as `columns`.
+        ConfigError: It lacks a header that it should have, or is of another kind.
+        ColumnMismatchError: It has no header, and a different number of columns from `columns`.
         BadValueError: It is not in its encoding.
     """
     import pyarrow as pa
@@ -69,9 +70,9 @@ def open_csv(
         if columns is not None and width:
             if width != len(columns):
                 raise ColumnMismatchError(
-                    f"The first row of {name!r} has {width} fields, for the {len(columns)} columns "
+                    f"The first row of {name!r} has {width} fields for the {len(columns)} columns "
                     f"{', '.join(map(repr, columns))}.",
-                    remedy="Name each field's column, or give the delimiter that parts them.",
+                    remedy="Name each field's column, or set the delimiter that separates the fields.",
                 )
             names = list(columns)
         if not width:
@@ -87,7 +88,7 @@ class _Text:
     """A file's text in UTF-8, without a byte order mark.
 
     Attributes:
-        bytes: How many of its bytes were passed, for who tells where something stands; the reader counts on.
+        bytes: How many of its bytes were passed, to say where something is; the reader advances it.
     """
 
     def __init__(self, stream: Any, form: CsvFormat, name: str) -> None:
@@ -130,9 +131,9 @@ class _Text:
             except UnicodeError as error:
                 place = self._read - held + getattr(error, "start", 0) + 1
                 raise BadValueError(
-                    f"byte {place:,} of the file is no {self._form.encoding}",
+                    f"byte {place:,} of the file is not {self._form.encoding}",
                     kind="CSV",
-                    remedy="Give the encoding that the file is in; its last character may also be cut.",
+                    remedy="Set encoding= to the file's; its last character may also be cut off.",
                 ) from None
             self._read += len(data)
             if text or not data:
@@ -160,8 +161,8 @@ class _Rows:
         row = self._first_row()
         if row is None:
             raise ConfigError(
-                f"The file {name!r} begins with no line of column names: it has no end, or a name is too"
-                " long.",
+                f"The file {name!r} does not begin with a line of column names: the line has no end, or a "
+                "name is too long.",
                 remedy="Give a CSV file with a line of column names.",
             )
         if not row:
@@ -169,11 +170,16 @@ class _Rows:
                 f"The file {name!r} is empty.",
                 remedy="Give a CSV file with a line of column names, or header=False.",
             )
+        # Counted before they are made: millions of them take hundreds of megabytes.
+        mark = self._delimiter.encode()
+        width = 1 + sum(row.count(mark, *piece) for piece in self._ends.outside(row))
+        if width > _NAMES:
+            require_width(width, f"The file {name!r}")
         try:
             names = self._fields(row)
         except csv.Error:  # its text says that a field is larger than the module takes
             raise ConfigError(
-                f"The file {name!r} begins with no line of column names: a name is too long.",
+                f"The file {name!r} does not begin with a line of column names: a name is too long.",
                 remedy="Give a CSV file with a line of column names.",
             ) from None
         if not names:
@@ -230,7 +236,7 @@ class _Rows:
         """The rows behind the header.
 
         Raises:
-            BadValueError: One of them is none of such a file, or not in its encoding.
+            BadValueError: One of them is not a row of such a file, or not in its encoding.
         """
         parse = _parser(names, self._form, self._delimiter)
         for block in self._blocks():
@@ -263,10 +269,10 @@ class _Rows:
     def _endless(self) -> BadValueError:
         opened = self._ends.open_quote(self._kept)
         if opened < 0:
-            reason = f"a row without an end within {LONGEST_ROW >> 20} MiB"
+            reason = f"a row that does not end within {LONGEST_ROW >> 20} MiB"
             return BadValueError(reason, kind="CSV", index=self._row)
         line = self._line + self._kept[:opened].count(b"\n")
-        reason = f"the quote that begins a field in line {line:,} is not closed, or the file is cut"
+        reason = f"the quote that opens a field in line {line:,} is not closed, or the file is truncated"
         return BadValueError(reason, kind="CSV", index=-1, remedy=_QUOTES)
 
     def _require_no_blank_line(self, block: bytes, batch: pa.RecordBatch) -> None:
@@ -276,7 +282,7 @@ class _Rows:
         before = self._ends.blank_line(block)
         if before >= 0:
             reason = (
-                f"line {self._line + before:,} of the file is blank, where {_first_of(self._form)} has "
+                f"line {self._line + before:,} of the file is blank, but {_first_of(self._form)} has "
                 f"{batch.num_columns} columns"
             )
             raise BadValueError(reason, kind="CSV", remedy="Remove the line.")
@@ -284,7 +290,7 @@ class _Rows:
     def _wrong(self, block: bytes) -> BadValueError:
         """What makes Arrow refuse a block, where it is not the number of fields."""
         self._decoded(block)
-        return BadValueError("no valid CSV", kind="CSV")
+        return BadValueError("not valid CSV", kind="CSV")
 
 
 _Wrong = Callable[[bytes], BadValueError]
@@ -338,7 +344,7 @@ def _parser(names: Sequence[str], form: CsvFormat, delimiter: str) -> _Parser:
             raise invalid
         row = faults[0]
         raise BadValueError(
-            f"{row.actual_columns} fields, where {_first_of(form)} has {row.expected_columns}",
+            f"{row.actual_columns} fields, but {_first_of(form)} has {row.expected_columns}",
             kind="CSV",
             index=-1 if row.number is None else before + row.number - 1,
             remedy=_fields_remedy(row.expected_columns),
@@ -353,8 +359,8 @@ def _first_of(form: CsvFormat) -> str:
 
 def _fields_remedy(expected: int) -> str:
     if expected == 1:
-        return "Give the delimiter that parts the fields, such as delimiter=';', or correct the row."
-    return "Correct the row: a field that holds the delimiter or a line's end has to be in quotes."
+        return "Set the delimiter that separates the fields, such as delimiter=';', or correct the row."
+    return "Correct the row: a field that holds the delimiter or a line break must be in quotes."
 
 
 def _has_null_row(batch: pa.RecordBatch) -> bool:

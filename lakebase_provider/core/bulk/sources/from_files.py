@@ -25,19 +25,19 @@ def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = 
     """A CSV file, a file of JSON lines, a Parquet file, or one of Arrow's IPC format; or many of one kind.
 
     All columns of a CSV file are text, which the server's input functions read. An empty field is NULL, and
-    an empty text where it is in quotes, as in Postgres' own CSV; where there is one column, so is a blank
-    line. The values of JSON lines are such text, too: numbers, objects and arrays as they stand there.
+    an empty string if quoted, as in Postgres' own CSV; with a single column, a blank line is NULL too. The
+    values of JSON lines are such text too: numbers, objects and arrays as written.
 
     Args:
-        path: Local path, fsspec URI, or a path object with ``open``; its suffix says what it is. A folder's
-            files, or those of a pattern (``*.csv``), are one source, in the order of their names.
-        columns: The columns to take; for CSV without a header the names of its columns.
-        csv: How CSV is written.
+        path: Local path, fsspec URI, or a path object with ``open``; its suffix gives its format. The files
+            of a folder or a pattern (``*.csv``) are one source, sorted by name.
+        columns: The columns to take; for CSV without a header, the names of its columns.
+        csv: The format of CSV.
 
     Raises:
-        ConfigError: The suffix says neither, a library is missing, it is no file that may be read, or none of
-            that kind; or a folder or pattern has no files, or files of several kinds.
-        ColumnMismatchError: CSV without a header has not as many columns as `columns`.
+        ConfigError: The suffix is unknown, a library is missing, the file may not be read or is not of that
+            kind; or a folder or pattern has no files, or files of several kinds.
+        ColumnMismatchError: CSV without a header does not have as many columns as `columns`.
     """
     place = locate(path, "source")
     found = found_files(place)
@@ -51,8 +51,8 @@ def open_file(path: Any, columns: Sequence[str] | None = None, csv: CsvFormat = 
     if len(kinds) > 1:
         (one, first), (other, second), *_ = kinds.items()
         raise ConfigError(
-            f"{place.name!r} has files of several kinds: {first!r} ({one}) and {second!r} ({other}).",
-            remedy="Name those of one kind by a pattern, such as 'folder/*.parquet'.",
+            f"{place.name!r} holds files of several kinds: {first!r} ({one}) and {second!r} ({other}).",
+            remedy="Select those of one kind with a pattern, such as 'folder/*.parquet'.",
         )
     return open_parts(found, columns, partial(_open_one, csv=csv))
 
@@ -112,7 +112,7 @@ def _arrow(stream: Any, reading: Any) -> Source:
 def _parquet(stream: Any, reading: Any) -> Source:
     from pyarrow import parquet
 
-    # Pages are read as they are needed, not whole row groups ahead.
+    # Pages are read as needed, not whole row groups ahead.
     file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_PARQUET_BUFFER)
     batches = file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False)
     return arrow_source(file.schema_arrow, reading(batches), "Parquet file", stream.close)

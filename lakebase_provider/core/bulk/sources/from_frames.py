@@ -12,7 +12,7 @@ from lakebase_provider.core.bulk.sources.source import (
     no_such_column,
     rows_at_once,
 )
-from lakebase_provider.core.bulk.types.arrow import require_known
+from lakebase_provider.core.bulk.types.arrow import inferred_type, require_known
 from lakebase_provider.core.database.catalog import MAX_COLUMNS, require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -42,7 +42,9 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
     import pyarrow as pa
 
     if frame.columns.nlevels > 1:
-        raise ConfigError("The DataFrame's columns have several levels.", remedy="Give each column one name.")
+        raise ConfigError(
+            "The DataFrame's columns have several levels.", remedy="Give each column a single name."
+        )
     names = tuple(map(str, frame.columns))
     if columns is None:
         require_width(len(names), "The source (pandas DataFrame)")
@@ -80,9 +82,19 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
     places = [kind is not None and _is_void(frame.iloc[:, place]) for place, kind in enumerate(types)]
     void = frozenset(name for name, is_void in zip(names, places, strict=True) if is_void)
     source = Source("pandas DataFrame", batches, column_names=names, width=len(names), void=void)
+
+    def describe(wanted: Sequence[str]) -> pa.Schema:
+        return pa.schema([(name, type_of(names.index(name))) for name in wanted])
+
+    def type_of(place: int) -> pa.DataType:
+        kind, values = types[place], frame.iloc[:, place]
+        return inferred_type(names[place], values.dropna().tolist(), "its objects") if kind is None else kind
+
     # Types of object columns show only as they come.
-    if None not in types:
-        source.schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, types, strict=True)])
+    if None in types:
+        source.describe = describe
+    else:
+        source.schema = describe(names)
     return source
 
 
@@ -104,8 +116,9 @@ def pandas_types(frame: Any) -> list[pa.DataType | None]:
             kind = pa.array(empty, from_pandas=True).type
         except pa.ArrowException:
             raise ColumnMismatchError(
-                f"Column {name!r} of the data frame is of pandas' type {dtype}, which Postgres has not.",
-                remedy="Cast it to a type that says what is meant, such as str.",
+                f"Column {name!r} of the data frame is of pandas' type {dtype}, which Postgres does not "
+                "have.",
+                remedy="Cast it to a standard type, such as str.",
             ) from None
         require_known(pa.schema([pa.field(str(name), kind)]))
         found.append(kind)
@@ -143,7 +156,7 @@ def polars_schema(schema: Any) -> pa.Schema:
         if kind.is_object():
             raise ColumnMismatchError(
                 f"Column {name!r} of the data frame holds Python objects, which have no columnar form.",
-                remedy="Cast it to a type of Polars, such as by map_elements with return_dtype.",
+                remedy="Cast it to a Polars type, for example by map_elements with return_dtype.",
             )
         if name in wide:
             fields.append(pa.field(name, pa.decimal256(_WIDE_DIGITS, 0)))
@@ -152,8 +165,8 @@ def polars_schema(schema: Any) -> pa.Schema:
             fields.append(pa.RecordBatchReader.from_stream(pl.DataFrame(schema={name: kind})).schema.field(0))
         except pa.ArrowException:
             raise ColumnMismatchError(
-                f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow has not.",
-                remedy="Cast it to a type that says what is meant, such as pl.Decimal or pl.String.",
+                f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow does not have.",
+                remedy="Cast it to a standard type, such as pl.Decimal or pl.String.",
             ) from None
     return pa.schema(fields)
 

@@ -10,19 +10,18 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # in the modul
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.file_faults import HEAD, require_text
+from lakebase_provider.core.bulk.sources.csv_rows import LONGEST_ROW
 from lakebase_provider.core.bulk.sources.source import ROWS, Batch, Source, arrow_source
-from lakebase_provider.core.bulk.types.target_columns import BadValueError
+from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Bytes of a line, at most: the server takes no value of more.
-_LINE = 1 << 30
 #: Characters after which a batch ends before it has its rows.
 _BATCH = 1 << 20
 _BUFFER = 1 << 18
-_ONE_OBJECT = "Write a whole JSON object in each line."
-# What a line looks like is no matter of one value, and such a line cannot be put aside.
+_ONE_OBJECT = "Write one complete JSON object in each line."
+# Remedies for a line as a whole, which cannot be set aside as a row with a bad value can.
 _SAME_KEYS = "Give each line the keys of the first one, with null for a value that is missing."
 _WHOLE_CHARACTERS = "Write the character in UTF-8, or as both halves of its pair."
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -68,9 +67,10 @@ def open_json_lines(
 
 def _lines(file: io.BufferedReader) -> Iterator[str]:
     number = before = 0
-    while line := file.readline(_LINE):
-        if len(line) == _LINE:
-            raise BadValueError("a line without an end", kind="JSON", index=number)
+    while line := file.readline(LONGEST_ROW + 1):
+        if len(line) > LONGEST_ROW:
+            reason = f"a line without an end within {LONGEST_ROW >> 20} MiB"
+            raise BadValueError(reason, kind="JSON", index=number)
         try:
             yield line.decode("utf-8-sig" if number == 0 else "utf-8")
         except UnicodeDecodeError as error:
@@ -78,7 +78,7 @@ def _lines(file: io.BufferedReader) -> Iterator[str]:
                 f"a line that is not UTF-8, from byte {before + error.start + 1:,} of the file",
                 kind="JSON",
                 index=number,
-                remedy="Write the file in UTF-8, which JSON is in.",
+                remedy="Write the file in UTF-8, as JSON requires.",
             ) from None
         number += 1
         before += len(line)
@@ -101,7 +101,7 @@ def _batches(
         except UnicodeEncodeError:
             index = next(place for place, row in enumerate(rows) if not all(map(_has_utf8, row)))
             raise BadValueError(
-                "half a surrogate pair", kind="JSON", index=begun + index, remedy=_WHOLE_CHARACTERS
+                "half of a surrogate pair", kind="JSON", index=begun + index, remedy=_WHOLE_CHARACTERS
             ) from None
 
     line: str | None = first
@@ -131,7 +131,9 @@ def _row(line: str, index: int, names: tuple[str, ...]) -> list[str | None]:
             remedy=_SAME_KEYS,
         )
     if len(found) > len(names):
-        raise BadValueError("a key that the first line has not", kind="JSON", index=index, remedy=_SAME_KEYS)
+        raise BadValueError(
+            "a key that the first line does not have", kind="JSON", index=index, remedy=_SAME_KEYS
+        )
     return [found[name] for name in names]
 
 
@@ -178,16 +180,16 @@ def _members(line: str, index: int) -> list[tuple[str, str | None]]:
         except _NestedError:
             found = _taken_apart(line)
     except (ValueError, RecursionError, IndexError):
-        reason = "no JSON object" if line.strip() else "a blank line, where an object is expected"
+        reason = "not a JSON object" if line.strip() else "a blank line instead of an object"
         if line.strip() and not line.endswith("\n"):
-            reason = "no JSON object, and the file ends without a line's end: it may be cut"
+            reason = "not a JSON object, and the file ends without a line break: it may be truncated"
         raise BadValueError(reason, kind="JSON", index=index, remedy=_ONE_OBJECT) from None
     if not isinstance(found, list) or line.lstrip()[:1] != "{":
-        raise BadValueError("no JSON object", kind="JSON", index=index, remedy=_ONE_OBJECT)
+        raise BadValueError("not a JSON object", kind="JSON", index=index, remedy=_ONE_OBJECT)
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise BadValueError(
-            "an object with twice the same key", kind="JSON", index=index, remedy="Write each key once."
+            "an object with a duplicate key", kind="JSON", index=index, remedy="Write each key once."
         )
     return found
 
@@ -231,19 +233,19 @@ def _after(line: str, place: int, mark: str = "") -> int:
     return _after(line, found.end() + 1)
 
 
-def with_array_literals(batch: Batch, delimiters: Sequence[str]) -> Batch:
+def with_array_literals(batch: Batch, targets: Sequence[Target]) -> Batch:
     """The batch with JSON's arrays as Postgres writes arrays, where they go to such columns.
 
     Args:
         batch: Columns of texts.
-        delimiters: For each column what parts the elements of the array that it goes to; empty for others.
+        targets: What they go to.
 
     Raises:
         BadValueError: An array holds an object.
     """
     columns = tuple(
-        _converted(column, delimiter) if delimiter else column
-        for column, delimiter in zip(batch.columns, delimiters, strict=True)
+        _converted(column, target.delimiter) if target.delimiter else column
+        for column, target in zip(batch.columns, targets, strict=True)
     )
     return Batch(columns, batch.rows)
 
@@ -258,7 +260,7 @@ def _converted(column: Any, delimiter: str) -> Any:
             try:
                 texts[index] = _literal(_WITHIN(text)[0], delimiter)
             except (ValueError, RecursionError):
-                raise BadValueError("an array that is no list of values", kind="JSON", index=index) from None
+                raise BadValueError("an array that is not a plain list", kind="JSON", index=index) from None
     return pa.array(texts, column.type)
 
 

@@ -1,4 +1,4 @@
-"""Whatever gives rows, opened as a source: which kind it is, and the rows of Python."""
+"""Opens anything that yields rows as a source: finds its kind, and reads Python rows."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def open_source(
     Args:
         source: Rows (tuples, lists or dicts) in any iterable; a pandas DataFrame (its index is left out; NaN
             and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
-            RecordBatch, RecordBatchReader or iterable of batches; whatever has ``__arrow_c_stream__``; the
+            RecordBatch, RecordBatchReader or iterable of batches; anything with ``__arrow_c_stream__``; the
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
             ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
-            DB-API cursor that has run its query.
+            DB-API cursor that has run its query; or what this function gave.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
-        csv: How CSV files are written.
-        whole: Whether what gives its rows once must give some, and all of them.
+        csv: The format of CSV files.
+        whole: Whether what can be read only once must have rows, and all of them.
 
     Raises:
-        ConfigError: It is none of these, or gives its rows once and an earlier attempt took them, or there
-            are none where some are needed; or `csv` is given for something else.
+        ConfigError: It is none of these, or can be read only once and an earlier attempt consumed it, or it
+            has no rows and some are needed; or `csv` is given for something else.
         ColumnMismatchError: It lacks one of `columns`, or two of its columns share a name; or there are more
             columns than a table can have.
     """
@@ -68,14 +68,16 @@ def _chosen(found: Source, columns: Sequence[str] | None) -> Source:
         return found.select(columns)
     if found.width is not None and found.width != len(columns):
         raise ColumnMismatchError(
-            f"The first row has {found.width} values, for the {len(columns)} columns "
+            f"The first row has {found.width} values for the {len(columns)} columns "
             f"{', '.join(map(repr, columns))}."
         )
     return found
 
 
 def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat, whole: bool) -> Source:
-    # Types of libraries are known by their modules' names: none is imported that is not there already.
+    if isinstance(source, Source):
+        return source
+    # Library types are recognised by their modules' names, so that no library is imported for it.
     module = type(source).__module__.partition(".")[0]
     kind = type(source).__name__
     if isinstance(source, (bytes, bytearray, Mapping, set, frozenset)):
@@ -87,7 +89,7 @@ def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat, whole: boo
     csv.require_unused(f"{module} {kind}")
     if kind in ("Series", "Index") and hasattr(source, "to_frame"):
         raise ConfigError(
-            f"A {module} {kind} is one column, and no rows of a table.",
+            f"A {module} {kind} is one column, not rows of a table.",
             remedy="Give a data frame: source.to_frame('the column's name').",
         )
     if module == "pandas" and kind == "DataFrame":
@@ -124,7 +126,7 @@ def _table_of(source: Any, description: str) -> pa.Table:
 
 def _unknown(source: Any) -> ConfigError:
     return ConfigError(
-        f"A {type(source).__name__} is no source of rows.",
+        f"A {type(source).__name__} is not a source of rows.",
         remedy="Give rows (tuples or dicts), a data frame, Arrow data, the path of a file, "
         "or a DB-API cursor.",
     )
@@ -132,7 +134,7 @@ def _unknown(source: Any) -> ConfigError:
 
 def _open_cursor(cursor: Any, whole: bool) -> Source:
     if cursor.description is None:
-        raise ConfigError("The cursor has no rows to give.", remedy="Execute a query with it first.")
+        raise ConfigError("The cursor has no result.", remedy="Execute a query with it first.")
     names = tuple(column[0] for column in cursor.description)
 
     def chunks() -> Iterator[Sequence[Any]]:
@@ -149,7 +151,7 @@ def _open_cursor(cursor: Any, whole: bool) -> Source:
         yield from _transposed(itertools.chain([first], found), names, named=named)
         reading.ended()
 
-    # Where the cursor does not count its rows, another statement shows by another description.
+    # If the cursor does not count its rows, another statement shows in a different description.
     number = getattr(cursor, "rownumber", None)
     counts = isinstance(number, int)
     reading = Reading(
@@ -223,7 +225,7 @@ def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named:
     for index, row in enumerate(chunk, begun):
         kind = type(row).__name__
         if not isinstance(row, shape) or isinstance(row, (str, bytes)):
-            return BadValueError("no row like the first one", kind=kind, index=index)
+            return BadValueError("not a row like the first one", kind=kind, index=index)
         if named:
             missing = [name for name in names if name not in row]
             if missing:
@@ -233,4 +235,4 @@ def _bad_row(chunk: Sequence[Any], begun: int, names: tuple[str, ...], *, named:
         if len(row) != len(names):
             reason = f"{len(row)} values, where the first row has {len(names)}"
             return BadValueError(reason, kind=kind, index=index)
-    return BadValueError("no row like the first one", kind="row", index=begun)
+    return BadValueError("not a row like the first one", kind="row", index=begun)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Opens one of the files; the names are those of its columns, where it has none itself.
 OpenOne = Callable[["Location", Sequence[str] | None], Source]
-_ONE_SHAPE = "Write all files with the same columns, or load each kind by a pattern of its own."
+_ONE_SHAPE = "Write all files with the same columns, or load each kind with its own pattern."
 
 
 def open_parts(found: FoundFiles, columns: Sequence[str] | None, open_one: OpenOne) -> Source:
@@ -52,8 +52,8 @@ def _source(parts: _Parts, first: Source, found: FoundFiles) -> Source:
     if found.keys:
         if column_names is None:
             raise ConfigError(
-                f"The files of {found.name!r} have no names for their columns, and their folders have.",
-                remedy="Name all of the columns: columns=[...].",
+                f"The files of {found.name!r} have no column names, but their folders have keys.",
+                remedy="Name all columns: columns=[...].",
             )
         column_names = (*column_names, *found.keys)
     keys = [pa.field(key, pa.string()) for key in found.keys]
@@ -182,15 +182,15 @@ def _aligned(source: Source, first: Source, part: Part) -> Source:
         source = source.select(first.column_names)
     elif source.width != first.width:
         raise ColumnMismatchError(
-            f"The file {name!r} has {source.width} columns, and those before it have {first.width}.",
+            f"The file {name!r} has {source.width} columns, but those before it have {first.width}.",
             remedy=_ONE_SHAPE,
         )
     assert source.schema is not None
     for own, wanted in zip(source.schema, first.schema, strict=True):
         if own.type != wanted.type and not pa.types.is_null(own.type):
             raise ColumnMismatchError(
-                f"The column {wanted.name!r} of the file {name!r} is of the type {own.type}, and in the files"
-                f" before it {wanted.type}.",
+                f"The column {wanted.name!r} of the file {name!r} is of type {own.type}, but {wanted.type} "
+                "in the files before it.",
                 remedy=_ONE_SHAPE,
             )
     return source

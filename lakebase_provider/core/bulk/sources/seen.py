@@ -1,8 +1,8 @@
 """What can be read once, and has been: an iterator, a stream of record batches, a cursor.
 
-To whoever reads it a second time it looks like a source without rows, and a replacement by it empties the
-table. So what has been read is remembered for as long as it lives. Who else has read it shows by a generator,
-which knows whether it has begun; and where it is wrapped, by what the wrapper holds.
+Read a second time, it looks like a source without rows, and replacing by it would empty the table. So what
+has been read is remembered for as long as it lives. Whether other code has read it shows in a generator,
+which knows whether it has started, and for a wrapper in what it wraps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _held: deque[object] = deque()
 
 
 class Reading:
-    """One attempt to read a source that may be one to be read once.
+    """One attempt to read a source that can perhaps be read only once.
 
     Args:
         source: What is read; known again by its identity.
@@ -48,9 +48,9 @@ class Reading:
             is the same object as at an earlier attempt has the contents of that attempt.
         anew: Whether nothing of its contents has been read, whatever was at an earlier attempt.
         remembered: Whether later attempts are to know of this one.
-        whole: Whether what gives its items once must give some, and all of them: rows are removed for what
-            it gives, and one that somebody else has used up looks like one without rows.
-        moved: Whether some of its items were taken before.
+        whole: Whether what can be read only once must have items, and all of them: rows are removed in favour
+            of these, and a source that other code has consumed looks like one without rows.
+        moved: Whether some of its items were read before.
 
     Raises:
         ConfigError: An earlier attempt read a part of it and failed.
@@ -83,8 +83,8 @@ class Reading:
         """Tell whether there was a first item.
 
         Raises:
-            ConfigError: There is none, for an earlier attempt or somebody else read them; or, where all of
-                them are needed, there is none whatever the reason, or some were taken before.
+            ConfigError: There is none because an earlier attempt or other code read them; or, if all of them
+                are needed, there is none for whatever reason, or some were read before.
         """
         if not empty:
             if self._whole and self._moved:
@@ -95,14 +95,14 @@ class Reading:
             raise self._used("has been read to its end by an earlier attempt")
         if self._begun:
             self._set("ended")
-            raise self._used("gives none, and was read before, or reads from what was")
-        # Who finds nothing the second time has lost nothing.
+            raise self._used("is empty: it, or what it reads from, was read before")
+        # Whoever finds nothing the second time has lost nothing.
         self._set("empty")
         if self._whole:
             raise ConfigError(
-                f"The source of rows ({type(self._source).__name__}) gives none, and would remove those of"
-                " the table. It gives its rows only once, and may have been read before.",
-                remedy="Make it anew, or set allow_empty=True where there may be no rows.",
+                f"The source of rows ({type(self._source).__name__}) is empty, and would remove the table's "
+                "rows. Its rows can be read only once, and may have been read before.",
+                remedy="Create it anew, or set allow_empty=True if there may be no rows.",
             )
 
     def ended(self) -> None:
@@ -120,8 +120,9 @@ class Reading:
 
     def _used(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The source of rows ({type(self._source).__name__}) {what}, and gives these rows only once.",
-            remedy="Make it anew for each attempt, or give what can be read again, such as a list.",
+            f"The source of rows ({type(self._source).__name__}) {what}, and its rows can be read only once.",
+            remedy="Create it anew for each attempt, or give something that can be read again, such as a "
+            "list.",
         )
 
 
@@ -130,13 +131,13 @@ def read_once(rows: Iterable[_Item], *, whole: bool = False) -> tuple[Iterator[_
 
     Args:
         rows: Any iterable.
-        whole: Whether it is an error if it gives its items once, and gives none.
+        whole: Whether it is an error if it can be read only once and is empty.
 
     Raises:
-        ConfigError: It gives its items once, and an earlier attempt took them, or there are none.
+        ConfigError: It can be read only once, and an earlier attempt consumed it, or it has no rows.
     """
     iterator = iter(rows)
-    # A list's new iterator is nobody's but ours, and not worth a memory.
+    # A list's new iterator is only ours, and not worth remembering.
     reading = Reading(
         iterator,
         remembered=iterator is rows or _weakly(iterator) is not None,

@@ -1,4 +1,4 @@
-"""A source of rows as batches of columns: what it is called, and how it is read in constant memory."""
+"""A source of rows as batches of columns: its name, and how it is read in constant memory."""
 
 from __future__ import annotations
 
@@ -61,13 +61,15 @@ class Source:
 
     Attributes:
         description: What it is, for logs, such as ``"Polars LazyFrame"``.
-        column_names: Names of its columns; None for rows that have positions alone.
-        schema: Arrow schema; None for Python rows, whose types show only as they come.
-        void: Names of columns that hold nothing but NULL and go into a column of any type.
+        column_names: Names of its columns; None for rows that only have positions.
+        schema: Arrow schema; None for Python rows, whose types show only as they arrive.
+        describe: Returns the schema that a table for the named columns needs, found in their values; None if
+            `schema` has it, or if nothing shows it before the rows arrive.
+        void: Names of columns that hold only NULL and fit a column of any type.
         width: How many columns, where known before the first batch.
-        json: Whether texts that go to arrays may be JSON's.
-        row_name: Of a row's index its name for errors, such as ``"row 3 of 'orders.csv'"``; of -1 that of
-            what is being read. None where a row's number says it all.
+        json: Whether text for array columns may be JSON.
+        row_name: Returns a row's name for errors from its index, such as ``"row 3 of 'orders.csv'"``; for -1,
+            the name of what is being read. None if a row's number is enough.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Source:
         void: frozenset[str] = frozenset(),
         json: bool = False,
         row_name: Callable[[int], str] | None = None,
+        describe: Callable[[Sequence[str]], pa.Schema] | None = None,
     ) -> None:
+        self.describe = describe
         self.void = void
         self.json = json
         self.row_name = row_name
@@ -99,7 +103,7 @@ class Source:
         """The rows; can be asked for once.
 
         Raises:
-            BadValueError: A row is no row of this source; its index is that in the source.
+            BadValueError: A row does not fit this source; its index is the one in the source.
         """
         return self._batches()
 
@@ -127,6 +131,7 @@ class Source:
             void=self.void,
             json=self.json,
             row_name=self.row_name,
+            describe=self.describe,
         )
 
     @property
@@ -139,9 +144,10 @@ class Source:
         return pa.schema([pa.field(f.name, pa.null()) if f.name in self.void else f for f in self.schema])
 
     def close(self) -> None:
-        """Close what opening it opened; a cursor or file that the caller opened stays open."""
-        if self._close is not None:
-            self._close()
+        """Close what opening it opened, if it is open; a cursor or file of the caller's own stays open."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
     def __enter__(self) -> Source:
         return self
@@ -153,7 +159,7 @@ class Source:
 def one_column(description: str) -> ConfigError:
     """The error of Arrow data that is no table."""
     return ConfigError(
-        f"{description} holds one column, and no rows of a table.",
+        f"{description} holds one column, not rows of a table.",
         remedy="Give a table: pyarrow.table({'name of the column': source}).",
     )
 
@@ -167,7 +173,7 @@ def open_stream(
         source: Anything with ``__arrow_c_stream__``.
         description: What it is.
         close: Closes what it reads from.
-        whole: Whether a reader, which gives its batches once, must give some.
+        whole: Whether a reader, which can be read only once, must have rows.
     """
     try:
         import pyarrow as pa
@@ -227,7 +233,7 @@ def arrow_source(
         number = 0
         for batch in found:
             if not batch.schema.equals(schema):
-                raise BadValueError("a batch of another schema", kind="record batch", index=number)
+                raise BadValueError("a batch with a different schema", kind="record batch", index=number)
             number += batch.num_rows
             for piece in (batch,) if small else _pieces(batch):
                 yield Batch(tuple(piece.columns), piece.num_rows)
@@ -251,7 +257,7 @@ def _unique(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ColumnMismatchError(
-            f"Two columns of the source are called {twice!r}.", remedy="Rename one of them."
+            f"Two columns of the source are named {twice!r}.", remedy="Rename one of them."
         )
 
 
@@ -270,7 +276,7 @@ def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnM
 
 
 def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
-    """What helps where all of a CSV file's header seems to have been taken for one name; None elsewhere.
+    """The remedy if a CSV file's whole header seems to have been read as one name; None otherwise.
 
     Args:
         description: What the source is.
@@ -280,7 +286,8 @@ def delimiter_remedy(description: str, names: Sequence[str]) -> str | None:
     if mark is None or not description.startswith("CSV"):
         return None
     return (
-        f"If {mark!r} parts the file's fields, give delimiter={mark!r}; else name the column as the table's."
+        f"If {mark!r} separates the file's fields, set delimiter={mark!r}; else give the column the table's "
+        "name."
     )
 
 

@@ -1,66 +1,68 @@
-"""A table for what is to be loaded: the columns of an Arrow schema as those of Postgres."""
+"""A table for what is to be loaded: a source's columns as Postgres columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.sql.names import identifier
-from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
-from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Source
-from lakebase_provider.core.bulk.types.arrow import KNOWN_EXTENSIONS
+from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
-from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, TableNotFoundError
+from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 from lakebase_provider.core.errors.remedy import Remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
-_ANY_PRECISION = 76
+
+def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[dict[str, str], Source]:
+    """The columns that hold a source's rows, by name with their types as Postgres writes them.
+
+    Args:
+        source: The source; of one whose types show only as rows come, the first batch is read.
+        columns: The names of the columns that rows without names have.
+
+    Returns:
+        The columns, and the same source with all its rows.
+
+    Raises:
+        ConfigError: The source does not tell its columns, a name is none, or a type has no counterpart.
+        ColumnMismatchError: It has no columns, or its values do not show a column's type.
+    """
+    schema, source = _described(source, columns)
+    if not schema.names:
+        raise ColumnMismatchError("The source has no columns.", remedy="Give rows that have some.")
+    found = {identifier(field.name): _type_of(field.type, field.name) for field in schema}
+    return found, source
 
 
 def create_table(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    schema: pa.Schema,
-    *,
-    keys: Sequence[str] = (),
+    connection: psycopg.Connection[Any], name: TableName, columns: Mapping[str, str], keys: Sequence[str]
 ) -> Table:
-    """Create a table for an Arrow schema, if there is none of that name.
+    """Create a table.
 
     Args:
         connection: The connection whose transaction it becomes part of.
         name: The table's name.
-        schema: Names and types of its columns.
+        columns: By name of each column, its type as SQL writes it.
         keys: Names of the primary key's columns; no primary key if empty.
 
-    Returns:
-        The table as the catalog describes it; it may have been there.
-
     Raises:
-        ConfigError: A name is none, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ColumnMismatchError: A key is not among the columns.
     """
-    names = [identifier(column) for column in schema.names]
-    twice = sorted({column for column in names if names.count(column) > 1})
-    if not names or twice:
-        what = f"has {', '.join(map(repr, twice))} twice" if twice else "has no columns"
-        raise ColumnMismatchError(f"The source {what}: no table {name} can be created for it.")
-    missing = [key for key in keys if key not in names]
-    if missing:
+    if missing := [key for key in keys if key not in columns]:
         raise ColumnMismatchError(f"The source has no column {', '.join(map(repr, missing))}.")
     parts: list[sql.Composable] = [
-        sql.SQL("{} {}").format(sql.Identifier(field.name), sql.SQL(_type_of(field.type, field.name)))
-        for field in schema
+        # A type is one of the house's own words, or as the server has quoted it.
+        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_name))
+        for column, type_name in columns.items()
     ]
     if keys:
         parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
@@ -71,7 +73,7 @@ def create_table(
 
 
 def column_type(kind: pa.DataType) -> str:
-    """The type of Postgres that holds every value of an Arrow type.
+    """The type that holds every value of an Arrow type, as Postgres writes it.
 
     Raises:
         ConfigError: There is none.
@@ -87,19 +89,21 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         found = KNOWN_EXTENSIONS.get(kind.extension_name)
         if found is None:
             raise ConfigError(
-                f"Column {column!r} is of the extension type {kind.extension_name!r}, unknown here.",
-                remedy="Cast it in the source to a type that says what is meant, such as text.",
+                f"Column {column!r} is of the unknown extension type {kind.extension_name!r}.",
+                remedy="Cast it in the source to a standard type, such as text.",
             )
         return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _type_of(kind.value_type, column)
     if types.is_decimal(kind):
-        if kind.precision == _ANY_PRECISION:
+        if kind.precision == ANY_PRECISION:
             return "numeric"
         # A negative scale counts zeros before the point.
         return f"numeric({kind.precision + max(-kind.scale, 0)},{max(kind.scale, 0)})"
     if types.is_timestamp(kind):
-        return "timestamp" if kind.tz is None else "timestamptz"
+        return BY_NAME["timestamp" if kind.tz is None else "timestamptz"].sql
+    if types.is_uint64(kind):
+        return "numeric(20,0)"
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         element = _type_of(kind.value_type, column)
         return element if element.endswith("[]") else f"{element}[]"
@@ -107,7 +111,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
         if getattr(types, test)(kind):
             return name
     raise ConfigError(
-        f"Column {column!r} is of Arrow's type {kind}, for which Postgres has none.",
+        f"Column {column!r} is of Arrow's type {kind}, which has no Postgres equivalent.",
         remedy=Remedy(
             "Cast it in the source, or create the table and load without create=True.",
             options=("create",),
@@ -117,75 +121,11 @@ def _type_of(kind: pa.DataType, column: str) -> str:
 
 
 #: Arrow's tests of a type, and the type of Postgres that holds all its values.
-_TYPES = (
-    ("is_boolean", "boolean"),
-    ("is_int8", "smallint"),
-    ("is_int16", "smallint"),
-    ("is_uint8", "smallint"),
-    ("is_int32", "integer"),
-    ("is_uint16", "integer"),
-    ("is_int64", "bigint"),
-    ("is_uint32", "bigint"),
-    ("is_uint64", "numeric(20,0)"),
-    ("is_float16", "real"),
-    ("is_float32", "real"),
-    ("is_float64", "double precision"),
-    ("is_string", "text"),
-    ("is_large_string", "text"),
-    ("is_string_view", "text"),
-    ("is_binary", "bytea"),
-    ("is_large_binary", "bytea"),
-    ("is_fixed_size_binary", "bytea"),
-    ("is_binary_view", "bytea"),
-    ("is_date", "date"),
-    ("is_time", "time"),
-    ("is_duration", "interval"),
-    ("is_interval", "interval"),
-    ("is_struct", "jsonb"),
-    ("is_map", "jsonb"),
-    ("is_null", "text"),
-)
-
-
-def ensure_table(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    source: Any,
-    *,
-    columns: Sequence[str] | None = None,
-    keys: Sequence[str] = (),
-    csv: CsvFormat = PLAIN_CSV,
-    whole: bool = False,
-) -> tuple[Table, Source]:
-    """The table, created for the source where it is missing; and the source, opened.
-
-    Args:
-        connection: The connection whose transaction it becomes part of.
-        name: The table's name.
-        source: Rows, as :func:`~lakebase_provider.core.bulk.sources.open.open_source` takes them.
-        columns: The columns to take from the source; the names of those that rows without names have.
-        keys: Names of the primary key's columns.
-        csv: How CSV files are written.
-        whole: Whether a source that gives its rows once must give some, and all of them.
-
-    Raises:
-        ConfigError: The source does not tell its columns, or a type has no counterpart.
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
-    """
-    opened = open_source(source, columns, csv, whole=whole)
-    try:
-        try:
-            return read_table(connection, name), opened
-        except TableNotFoundError:
-            schema, opened = _described(opened, columns)
-            return create_table(connection, name, schema, keys=keys), opened
-    except BaseException:
-        opened.close()
-        raise
+_TYPES = tuple((f"is_{name}", kind.sql) for kind in KINDS for name in kind.holds)
 
 
 def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
-    """The source's schema, inferred from its first batch where it does not know it; and the same source."""
+    """The source's schema, inferred from its first batch if unknown; and the same source."""
     import pyarrow as pa
 
     if source.schema is not None and source.column_names is not None:
@@ -193,13 +133,24 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
     names = source.column_names or (None if columns is None else tuple(columns))
     if names is None:
         raise ConfigError(
-            "The rows have no column names to create a table with.",
-            remedy="Give columns=, or rows as dicts, or create the table first.",
+            "The rows have no column names with which to create a table.",
+            remedy=Remedy(
+                "Set columns=, give the rows as dicts, or create the table first.",
+                options=("columns",),
+                otherwise="Give rows with a schema, such as a pyarrow.RecordBatchReader.",
+            ),
         )
+    if source.describe is not None:
+        return source.describe(names), source
     batches = source.batches()
     first = next(batches, None)
     values = [()] * len(names) if first is None else first.columns
-    schema = pa.schema([(name, _inferred(name, column)) for name, column in zip(names, values, strict=True)])
+    schema = pa.schema(
+        [
+            (name, inferred_type(name, column, "the first rows"))
+            for name, column in zip(names, values, strict=True)
+        ]
+    )
     rest = batches if first is None else chain([first], batches)
     again = Source(
         source.description,
@@ -209,21 +160,3 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
         close=source.close,
     )
     return schema, again
-
-
-def _inferred(name: str, values: Any) -> pa.DataType:
-    import pyarrow as pa
-
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds == {UUID}:
-        return pa.uuid()
-    if kinds == {Decimal}:
-        # The digits of the first rows bound nothing.
-        return pa.decimal256(_ANY_PRECISION, 0)
-    try:
-        return pa.array(values).type
-    except (pa.ArrowException, OverflowError) as error:
-        raise ConfigError(
-            f"The type of column {name!r} does not show in the first rows.",
-            remedy="Create the table first, or give Arrow data, whose types are known.",
-        ) from error

@@ -1,4 +1,4 @@
-"""A table that follows the columns of what is loaded into it, as far as the user allows."""
+"""Adapts a table to the columns of what is loaded into it, as far as the user allows."""
 
 from __future__ import annotations
 
@@ -10,60 +10,47 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
-from lakebase_provider.core.database.catalog import Column, Table
+from lakebase_provider.core.bulk.types.postgres_types import of_family
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.database.catalog import Column, Table, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
-#: Integers by how much they hold, with the decimal digits that each needs.
-_INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
-_FLOATS = ("real", "double precision")
+#: Integers by size, with the decimal digits that each needs.
+_INTEGERS = {kind.sql: len(str(1 << kind.width * 8 - 1)) for kind in of_family("integer")}
+_FLOATS = tuple(kind.sql for kind in of_family("float"))
 _NUMERIC = re.compile(r"numeric(?:\((\d+),(-?\d+)\))?")
 _SHORT_TEXT = re.compile(r"(character varying|character)(?:\(\d+\))?")
-_WRITTEN = {
-    "timestamptz": "timestamp with time zone",
-    "timestamp": "timestamp without time zone",
-    "time": "time without time zone",
-}
-#: More digits than a numeric may declare: it is left undeclared then.
+#: More digits than a numeric may declare: then they are left undeclared.
 _MAX_PRECISION = 1000
 
 
-def evolve(
-    connection: psycopg.Connection[Any],
-    table: Table,
-    wanted: Mapping[str, str],
-    policy: SchemaEvolution,
-    *,
-    emptied: bool = False,
-) -> list[str]:
-    """Make a table take a source's columns, in the connection's transaction.
+def needed_changes(table: Table, wanted: Mapping[str, str], policy: SchemaEvolution) -> list[str]:
+    """What is to be changed about a table for it to take a source's columns.
 
-    * ``error``: nothing is changed. The source must have all columns of the table that the server does not
-      fill by itself, and no others.
+    * ``error``: nothing is changed. The source must have exactly those columns of the table that the server
+      does not fill itself.
     * ``add``: new columns are added; columns that the source lacks become NULL in its rows.
     * ``widen``: as ``add``, and a type becomes one that holds the old and the new values exactly, such as
-      bigint for integer. Types between which there is none stay; whether the values fit is then seen when
-      they are loaded.
-    * ``recreate``: the table becomes what the source is. Grants, comments and what else hangs on the table
-      or on a column that stays are kept. Only for a table that has just been emptied.
+      bigint for integer. If there is no such type, the column's stays, and loading shows whether the values
+      fit.
+    * ``recreate``: the table gets the source's columns. Grants, comments and anything else attached to the
+      table or to a remaining column are kept. Only for a table without rows.
 
     Args:
-        connection: The role must own the table if anything is to change.
         table: The table as the catalog describes it.
-        wanted: By column of the source, its type as Postgres writes it (``numeric(10,2)``).
+        wanted: The type of each of the source's columns, as Postgres writes it (``numeric(10,2)``).
         policy: What may be done.
-        emptied: Whether the transaction has deleted all rows.
 
     Returns:
-        What was changed, one line each, for the log; empty if nothing was.
+        Actions of ALTER TABLE; empty if the table stays as it is.
 
     Raises:
         ColumnMismatchError: The policy does not allow what would be needed.
-        ConfigError: ``recreate`` for a table whose other rows stay.
     """
     new = [name for name in wanted if table.column(name) is None]
     left_out = [column for column in table.columns if column.name not in wanted and not _filled(column)]
     if policy == "recreate":
-        return _recreate(connection, table, wanted, emptied)
+        return [f"DROP COLUMN {_quoted(column.name)}" for column in left_out] + _recreated(table, wanted)
     if policy == "error" and (new or left_out):
         raise _mismatch(table, new, left_out)
     if required := [column for column in left_out if column.not_null]:
@@ -75,18 +62,40 @@ def evolve(
                 wider = common_type(column.type_name, wanted[column.name])
                 if wider is not None and wider != column.type_name:
                     changes.append(_retype(column.name, wider))
-    return _alter(connection, table, changes)
+    return changes
 
 
-def canonical_type(name: str) -> str:
-    """A type's name as Postgres writes it, which is how types are compared here.
+def alter(
+    connection: psycopg.Connection[Any], table: Table, changes: Sequence[str], policy: SchemaEvolution
+) -> Table:
+    """Change a table, in the connection's transaction, as :func:`needed_changes` says.
 
-    Example:
-        >>> canonical_type("timestamptz[]")
-        'timestamp with time zone[]'
+    Args:
+        connection: The role must own the table.
+        table: The table as the catalog describes it.
+        changes: The actions.
+        policy: By which they are allowed.
+
+    Returns:
+        The table as it is then.
+
+    Raises:
+        ConfigError: ``recreate`` for a table that has rows.
     """
-    element = name.removesuffix("[]")
-    return _WRITTEN.get(element, element) + name[len(element) :]
+    cursor, name = plain_cursor(connection), table.name.sql()
+    if policy == "recreate":
+        # A row that comes after the look would lose its values.
+        cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
+        if cursor.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(name)).rowcount:
+            raise ConfigError(
+                f"Table {table.name} has different columns from the source, and 'recreate' would change them "
+                "for the rows that stay.",
+                remedy="Use 'add' or 'widen', or 'recreate' only when the whole table is replaced.",
+            )
+    # The names are quoted, the types are the house's own words.
+    actions = sql.SQL(", ").join(map(sql.SQL, changes))
+    cursor.execute(sql.SQL("ALTER TABLE {} {}").format(name, actions))
+    return read_table(connection, table.name)
 
 
 def common_type(current: str, wanted: str) -> str | None:
@@ -97,7 +106,7 @@ def common_type(current: str, wanted: str) -> str | None:
         wanted: The other one.
 
     Returns:
-        A type as Postgres writes it; None where there is no such type.
+        A type as Postgres writes it; None if there is no such type.
 
     Example:
         >>> common_type("integer", "numeric(6,2)")
@@ -121,7 +130,7 @@ def common_type(current: str, wanted: str) -> str | None:
 
 
 def _digits(name: str) -> tuple[int, int] | Literal["any"] | None:
-    """Digits before and after the point that a type holds; None if it is no decimal number."""
+    """Digits before and after the point that a type holds; None if it is not a decimal number."""
     if name in _INTEGERS:
         return _INTEGERS[name], 0
     match = _NUMERIC.fullmatch(name)
@@ -141,44 +150,32 @@ def _numeric(first: tuple[int, int] | Literal["any"], second: tuple[int, int] | 
 
 
 def _filled(column: Column) -> bool:
-    """Whether the server gives the column a value where the source does not."""
+    """Whether the server gives the column a value if the source does not."""
     return column.generated or column.has_default
 
 
-def _recreate(
-    connection: psycopg.Connection[Any], table: Table, wanted: Mapping[str, str], emptied: bool
-) -> list[str]:
-    changes = [
-        f"DROP COLUMN {_quoted(column.name)}"
-        for column in table.columns
-        if column.name not in wanted and not _filled(column)
-    ]
+def _recreated(table: Table, wanted: Mapping[str, str]) -> list[str]:
+    changes = []
     for name, type_name in wanted.items():
         column = table.column(name)
         if column is None:
             changes.append(_add(name, type_name))
         elif column.type_name != type_name:
-            # There are no rows whose values would have to become of the new type.
+            # There are no rows whose values would need conversion.
             changes.append(_retype(name, type_name) + f" USING NULL::{type_name}")
-    if changes and not emptied:
-        raise ConfigError(
-            f"Table {table.name} has other columns than the source, and 'recreate' would change them for the "
-            "rows that stay in it.",
-            remedy="Use 'add' or 'widen', or recreate where the whole table is replaced.",
-        )
-    return _alter(connection, table, changes)
+    return changes
 
 
 def _mismatch(table: Table, new: Sequence[str], left_out: Iterable[Column]) -> ColumnMismatchError:
     missing = [column.name for column in left_out]
     parts = []
     if new:
-        parts.append(f"the source has {_listed(new)}, which the table has not")
+        parts.append(f"the source has {_listed(new)}, which the table does not have")
     if missing:
         parts.append(f"the source lacks {_listed(missing)}")
     return ColumnMismatchError(
         f"Table {table.name}: {'; '.join(parts)}.",
-        remedy="Make the source's columns those of the table, or allow schema evolution: 'add' for new "
+        remedy="Make the source's columns match the table's, or allow schema evolution: 'add' for new "
         "columns and for nullable ones that are left out, 'recreate' for a new table.",
     )
 
@@ -197,11 +194,3 @@ def _add(name: str, type_name: str) -> str:
 
 def _retype(name: str, type_name: str) -> str:
     return f"ALTER COLUMN {_quoted(name)} TYPE {type_name}"
-
-
-def _alter(connection: psycopg.Connection[Any], table: Table, changes: list[str]) -> list[str]:
-    if changes:
-        # The names are quoted, the types are the house's own words.
-        actions = sql.SQL(", ").join(sql.SQL(change) for change in changes)
-        connection.execute(sql.SQL("ALTER TABLE {} {}").format(table.name.sql(), actions))
-    return changes

@@ -1,12 +1,11 @@
-"""Merge: staged rows change those of the same key, add the others, and may remove what is missing.
+"""Merge: staged rows update those with the same key, add the others, and may remove what is missing.
 
-The change is one MERGE, in the order of the keys: the index is read and written from one end to the other,
-which in no order takes twice as long, and two merges of the same rows as a rule do not deadlock (a hash join,
-where the server plans one, may keep another order).
-Where another session inserts one of its keys in the same moment, MERGE fails on the unique index; it is then
-undone to a savepoint and done by INSERT .. ON CONFLICT, which is slower and cannot fail so. Without a unique
-index on the keys nothing would tell of such a key: the table is then locked against other writers until the
-transaction ends.
+The change is one MERGE in key order: the index is read and written from one end to the other, which takes
+half the time of no order, and two merges of the same rows usually do not deadlock (if the server plans a hash
+join, the order may differ). If another session inserts one of its keys at the same moment, MERGE fails on the
+unique index; it is then undone to a savepoint and done with INSERT .. ON CONFLICT, which is slower but cannot
+fail like that. Without a unique index on the keys, such a key would go unnoticed: the table is then locked
+against other writers until the transaction ends.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.bulk.types.postgres_types import KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
@@ -26,12 +26,12 @@ from lakebase_provider.core.errors import BadRowError
 
 logger = logging.getLogger(__name__)
 
-# Less makes a long sort merge its runs in several passes. More sorts no faster, and lets the planner join by
-# a hash of a million keys, which the processor's cache has no room for, in place of the index.
+# With less, a long sort merges its runs in several passes. More sorts no faster, and lets the planner use a
+# hash of a million keys, which does not fit the processor's cache, instead of the index.
 _WORK_MEM = "16MB"
 
-# The server counts for each table what a transaction has done so far. MERGE tells only the sum of inserted
-# and updated rows before Postgres 17, and RETURNING a row for each costs more than reading two counters. An
+# The server counts for each table what a transaction has done so far. Before Postgres 17, MERGE returns only
+# the sum of inserted and updated rows, and RETURNING a row for each costs more than reading two counters. An
 # update that moves a row to another partition is a deletion and an insertion.
 _INSERTED = """
 SELECT coalesce(sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relid)
@@ -51,9 +51,7 @@ SELECT EXISTS (
 """
 
 # Types whose values are equal only where their images are.
-_ONE_IMAGE = frozenset(
-    {"bool", "int2", "int4", "int8", "oid", "uuid", "date", "time", "timestamp", "timestamptz"}
-)
+_ONE_IMAGE = frozenset(kind.name for kind in KINDS if kind.one_image)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Counts:
 
     Attributes:
         inserted: Rows that are new.
-        updated: Rows that got other values.
+        updated: Rows whose values changed.
         deleted: Rows that were removed.
     """
 
@@ -80,8 +78,8 @@ class Merge:
         stage: The relation that holds the rows, filled by one COPY into a table that the transaction created.
         columns: Names of the columns that the rows have.
         keys: Names of the columns that identify a row.
-        version_column: Of two rows with the same key, the one with the greater value here is kept; the later
-            one where they are equal. None to keep the later one always.
+        version_column: Of two rows with the same key, the one with the greater value here is kept, or the
+            later one if they are equal. None to always keep the later one.
         delete_missing: Whether to remove the table's rows whose key was not staged.
         slice: Limits what `delete_missing` may remove; None for no limit.
     """
@@ -106,7 +104,7 @@ class Merge:
         """
         cursor = plain_cursor(connection)
         with settings(connection, {"work_mem": _WORK_MEM}):
-            # The plan depends on their number and on the keys; statistics of all columns take twice as long.
+            # The plan depends on the row count and the keys; statistics of all columns take twice as long.
             cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), _list("{}", self.keys)))
             self._refuse_null(cursor, rows)
             deleted = self._delete(cursor) if self.delete_missing else 0
@@ -122,7 +120,7 @@ class Merge:
                 f"{without} of {rows} rows have NULL in a key ({', '.join(self.keys)}).",
                 column=self.keys[0] if len(self.keys) == 1 else None,
                 kind="NULL",
-                remedy="Give each row a key, or merge by other keys.",
+                remedy="Give each row a key, or merge on other keys.",
             )
 
     def _delete(self, cursor: psycopg.Cursor[Any]) -> int:
@@ -137,7 +135,7 @@ class Merge:
         unique = _one(cursor, _UNIQUE, (self.table.oid, len(self.keys), list(self.keys)))
         if not unique:
             logger.info(
-                "%s has no unique index on (%s): it is locked against other writers while rows are merged.",
+                "%s has no unique index on (%s): locking it against other writers while rows are merged.",
                 self.table.name,
                 ", ".join(self.keys),
             )
@@ -149,14 +147,17 @@ class Merge:
         except psycopg.errors.UniqueViolation:
             if not unique:
                 raise
-            logger.info("Another session inserted the same keys into %s: on by ON CONFLICT.", self.table.name)
+            logger.info(
+                "Another session inserted the same keys into %s: using ON CONFLICT.",
+                self.table.name,
+            )
             before = _one(cursor, _INSERTED, oid)
             total = cursor.execute(self._upsert()).rowcount
         inserted = min(int(_one(cursor, _INSERTED, oid) - before), total)
         return inserted, total - inserted
 
     def _rows(self) -> sql.Composed:
-        """Of the rows with a key the one that counts, in the order of the keys."""
+        """The effective row of each key, in key order."""
         keys = _list("{}", self.keys)
         version: sql.Composable = sql.SQL("")
         if self.version_column is not None:
@@ -198,7 +199,7 @@ class Merge:
         )
 
     def _update(self, new: str) -> tuple[sql.Composable, sql.Composable] | None:
-        """When a row of the table is changed, and to what; None where nothing but the key is loaded."""
+        """When and how a row of the table is updated; None if only the key is loaded."""
         changed = [
             name
             for name in self.columns
@@ -206,8 +207,8 @@ class Merge:
         ]
         if not changed:
             return None
-        # Images, not values: 1.0 and 1.00 differ, and types without equality, such as json, have one too.
-        # Where a type has but one image of a value, its values are compared first, as that is far cheaper.
+        # Images, not values: 1.0 and 1.00 differ, and types without equality, such as json, have one too. If
+        # a type has only one image of a value, its values are compared first, which is far cheaper.
         plain = [name for name in changed if _column(self.table, name).base_name in _ONE_IMAGE]
         other = [name for name in changed if name not in plain]
         differs = [
@@ -240,7 +241,7 @@ def _list(template: str, names: Sequence[str], separator: str = ", ") -> sql.Com
 
 
 def _one(cursor: psycopg.Cursor[Any], query: Any, parameters: Any = None) -> Any:
-    """The only value of a query that gives one row."""
+    """The only value of a query that returns one row."""
     row = cursor.execute(query, parameters).fetchone()
     assert row is not None
     return row[0]

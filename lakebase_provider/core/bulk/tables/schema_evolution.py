@@ -1,9 +1,9 @@
-"""What may become of a table's columns; a DAG file and a code location ask too, without the driver."""
+"""How a table's columns may change; also for DAG files and code locations, without the driver."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-#: What may happen to a table with other columns than the rows have.
+#: What may happen to a table whose columns differ from the rows'.
 SchemaEvolution = Literal["error", "add", "widen", "recreate"]
 SCHEMA_EVOLUTIONS: tuple[str, ...] = get_args(SchemaEvolution)

@@ -1,4 +1,4 @@
-"""A new table in the place of an old one, with all that belonged to the old one."""
+"""A new table in place of an old one, with everything that belonged to the old one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lakebase_provider.core.database.catalog import Table, TableName, read_table
 
 logger = logging.getLogger(__name__)
 
-# What CREATE TABLE .. LIKE leaves out, or what would go with the old table or hold on to it.
+# What CREATE TABLE .. LIKE leaves out, or what would be dropped with the old table or keep it.
 _OBSTACLES = """
 SELECT reason FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am m ON m.oid = c.relam,
 LATERAL (VALUES
@@ -82,10 +82,10 @@ ORDER BY i.indisprimary, i.indisunique, i.indisexclusion,
 
 @dataclass(frozen=True)
 class NewTable:
-    """The table that is filled to take the old one's place.
+    """The table that is filled to replace the old one.
 
     Attributes:
-        name: Its present name.
+        name: Its current name.
     """
 
     name: TableName
@@ -100,17 +100,17 @@ class NewTable:
 
 @contextmanager
 def swap_in(connection: psycopg.Connection[Any], table: Table) -> Iterator[NewTable | None]:
-    """Put the table that the block fills in the place of the present one.
+    """Replace the current table by the one that the block fills.
 
     Columns, defaults, constraints, indexes, comments, owner, grants and storage settings stay. Other sessions
-    read the old table until the transaction commits; they cannot write to it from here on.
+    read the old table until the transaction commits; they cannot write to it from now on.
 
     Args:
         connection: The connection whose transaction it becomes part of.
         table: The table that is replaced.
 
     Yields:
-        The table to fill; None where the present one has what a new one cannot keep, which is logged.
+        The table to fill; None if the current one has something that a new one cannot keep, which is logged.
     """
     cursor = plain_cursor(connection)
     if _has_obstacles(cursor, table):
@@ -118,7 +118,7 @@ def swap_in(connection: psycopg.Connection[Any], table: Table) -> Iterator[NewTa
         return
     # What another session wrote to the old table from now on would be lost.
     cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(table.name.sql()))
-    # Who held the lock before may have put another table in its place.
+    # The previous lock holder may have put another table in its place.
     table = read_table(connection, table.name)
     if _has_obstacles(cursor, table):
         yield None
@@ -144,7 +144,7 @@ def _has_obstacles(cursor: psycopg.Cursor[Any], table: Table) -> bool:
     found = [row[0] for row in cursor.execute(_OBSTACLES, (table.oid,))]
     if found:
         logger.info(
-            "%s is not swapped for a new table (%s): its rows are deleted and inserted.",
+            "Not swapping %s for a new table (%s): deleting and inserting its rows.",
             table.name,
             "; ".join(found),
         )
@@ -162,7 +162,7 @@ def _hand_over(cursor: psycopg.Cursor[Any], table: Table, new: TableName, oid: i
             sql.SQL("ALTER TABLE {} SET ({} = {})").format(new.sql(), sql.Identifier(key), sql.Literal(value))
         )
     grants = cursor.execute(_GRANTS, {"oid": table.oid}).fetchall()
-    # A schema may have default privileges, which the old table need not have had.
+    # A schema may have default privileges that the old table did not have.
     for grantee in {row[2] for row in cursor.execute(_GRANTS, {"oid": oid}).fetchall()}:
         cursor.execute(sql.SQL("REVOKE ALL ON {} FROM {}").format(new.sql(), _role(grantee)))
     if not any(column is None for column, *_ in grants):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 from lakebase_provider.core.errors import ColumnMismatchError
 
@@ -15,8 +18,10 @@ if TYPE_CHECKING:
 Cast = Callable[["pa.Array"], "pa.Array"]
 #: Digits that Arrow's decimal128 holds.
 MAX_DECIMAL128 = 38
+#: Precision that stands for a numeric without bounds: Arrow has none, and nobody declares all its digits.
+ANY_PRECISION = 76
 #: Extension types that mean what a type of Postgres means, with that type's name.
-KNOWN_EXTENSIONS = {"arrow.json": "jsonb", "arrow.uuid": "uuid", "arrow.bool8": "boolean"}
+KNOWN_EXTENSIONS = {kind.extension: kind.sql for kind in KINDS if kind.extension}
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -57,6 +62,36 @@ def unknown_extension(field: pa.Field) -> str | None:
     return next((name for name in within if name is not None), None)
 
 
+def inferred_type(name: str, values: Sequence[Any], where: str) -> pa.DataType:
+    """The type that shows in Python values.
+
+    Args:
+        name: Their column's name, for the error.
+        values: The values, with None for NULL.
+        where: What they are, for the error.
+
+    Raises:
+        ColumnMismatchError: There is none that holds them all.
+    """
+    import pyarrow as pa
+
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {UUID}:
+        return pa.uuid()
+    # The digits of these bound nothing.
+    unbounded = pa.decimal256(ANY_PRECISION, 0)
+    if kinds == {Decimal}:
+        return unbounded
+    try:
+        found = pa.array(values).type
+    except (pa.ArrowException, OverflowError) as error:
+        raise ColumnMismatchError(
+            f"The type of column {name!r} cannot be inferred from {where}.",
+            remedy="Give it values of one type, or give data whose types are known, such as Arrow's.",
+        ) from error
+    return unbounded if pa.types.is_decimal(found) else found
+
+
 def decoded_type(kind: pa.DataType) -> pa.DataType:
     """The type below extension, dictionary and run-end encoding."""
     import pyarrow as pa
@@ -95,20 +130,9 @@ def canonical(target: Target) -> pa.DataType:
 
     if target.kind == "numeric":
         return pa.decimal128(target.precision or MAX_DECIMAL128, target.scale)
-    return {
-        "bool": pa.bool_(),
-        "int2": pa.int16(),
-        "int4": pa.int32(),
-        "int8": pa.int64(),
-        "float4": pa.float32(),
-        "float8": pa.float64(),
-        "bytea": pa.binary(),
-        "uuid": pa.binary(16),
-        "date": pa.date32(),
-        "time": pa.time64("us"),
-        "timestamp": pa.timestamp("us"),
-        "timestamptz": pa.timestamp("us", "UTC"),
-    }.get(target.kind, pa.string())
+    kind = BY_NAME.get(target.kind)
+    make = kind and (kind.sent or kind.arrow)
+    return make(pa) if make else pa.string()
 
 
 def nulls(target: Target) -> Cast:

@@ -4,42 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakebase_provider.core.bulk.types.postgres_types import BY_OID
 from lakebase_provider.core.database.catalog import Column
 
-#: Kinds that can be encoded for binary COPY, by the OID of their type.
-_KINDS = {
-    16: "bool",
-    17: "bytea",
-    19: "name",
-    20: "int8",
-    21: "int2",
-    23: "int4",
-    25: "text",
-    114: "json",
-    700: "float4",
-    701: "float8",
-    1042: "bpchar",
-    1043: "varchar",
-    1082: "date",
-    1083: "time",
-    1114: "timestamp",
-    1184: "timestamptz",
-    1700: "numeric",
-    2950: "uuid",
-    3802: "jsonb",
-}
-#: A type of any other kind gets text, which its own input function reads.
+#: What binary COPY is not written of gets text, which the type's own input function reads.
 OTHER = "other"
-TEXTS = frozenset({"text", "varchar", "bpchar", "name", "enum"})
-JSONS = frozenset({"json", "jsonb"})
-INTEGERS = {"int2": 16, "int4": 32, "int8": 64}
 #: Bytes of a name; Postgres cuts a longer text off without a word.
 _NAME_BYTES = 63
 #: int2vector and oidvector: arrays by category, but of a format of their own.
 _VECTORS = frozenset({22, 30})
-INTERVAL, _TIMETZ = 1186, 1266
-#: The one array of Postgres' own whose elements are not parted by commas.
-BOX_ARRAY = 1020
 
 
 class BadValueError(ValueError):
@@ -76,6 +49,7 @@ class Target:
         labels: Labels of an enum.
         not_null: Whether it refuses NULL.
         element: What an array's elements are.
+        delimiter: What separates an array's elements, as text; empty if it is not an array.
     """
 
     name: str
@@ -89,6 +63,7 @@ class Target:
     labels: frozenset[str] = frozenset()
     not_null: bool = False
     element: Target | None = None
+    delimiter: str = ""
 
     @property
     def max_bytes(self) -> int:
@@ -100,6 +75,7 @@ def target_of(column: Column) -> Target:
     """Work out what a column takes."""
     if column.element_oid and column.type_oid not in _VECTORS:
         element = _scalar(column, column.element_oid)
+        known = BY_OID.get(column.element_oid)
         kind = "array" if element.kind != OTHER else OTHER
         return Target(
             column.name,
@@ -109,32 +85,27 @@ def target_of(column: Column) -> Target:
             not_null=column.not_null,
             element=element if kind == "array" else None,
             fraction=element.fraction,
+            delimiter="," if known is None else known.delimiter,
         )
     return _scalar(column, column.type_oid)
 
 
-def array_delimiter(column: Column) -> str:
-    """What parts the elements of the column's array, as text; empty for what is no array."""
-    if not column.element_oid or column.type_oid in _VECTORS:
-        return ""
-    return ";" if column.type_oid == BOX_ARRAY else ","
-
-
 def _scalar(column: Column, oid: int) -> Target:
-    kind = "enum" if column.enum_labels else _KINDS.get(oid, OTHER)
+    known = BY_OID.get(oid)
+    kind = "enum" if column.enum_labels else known.name if known is not None and known.takes else OTHER
     precision = scale = length = 0
     fraction = 6
-    if column.typmod >= 0:
-        if kind == "numeric":
-            packed = column.typmod - 4
-            precision = packed >> 16 & 0xFFFF
-            scale = (packed & 0x7FF ^ 0x400) - 0x400  # eleven bits with a sign
-        elif kind in ("varchar", "bpchar"):
-            length = column.typmod - 4
-        elif kind in ("time", "timestamp", "timestamptz") or oid == _TIMETZ:
-            fraction = column.typmod
-        elif oid == INTERVAL:
-            fraction = min(column.typmod & 0xFFFF, 6)  # the other half are the fields that it keeps
+    modifier = "" if known is None or column.typmod < 0 else known.modifier
+    if modifier == "digits":
+        packed = column.typmod - 4
+        precision = packed >> 16 & 0xFFFF
+        scale = (packed & 0x7FF ^ 0x400) - 0x400  # eleven bits with a sign
+    elif modifier == "length":
+        length = column.typmod - 4
+    elif modifier == "fraction":
+        fraction = column.typmod
+    elif modifier == "interval":
+        fraction = min(column.typmod & 0xFFFF, 6)  # the other half are the fields that it keeps
     return Target(
         column.name,
         column.type_name,

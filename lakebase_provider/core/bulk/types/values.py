@@ -23,29 +23,31 @@ from uuid import UUID
 from psycopg.types.json import Json, Jsonb
 
 from lakebase_provider.core.bulk.types import json_text, literals
-from lakebase_provider.core.bulk.types.target_columns import INTEGERS, JSONS, TEXTS, BadValueError, Target
+from lakebase_provider.core.bulk.types.postgres_types import (
+    BY_NAME,
+    BY_OID,
+    ELEMENTS,
+    FLOATS,
+    INTEGERS,
+    JSONS,
+    KINDS,
+    TEXTS,
+    ByName,
+    oids,
+)
+from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
 from lakebase_provider.core.connect.parameters.foreign_values import OWN, InexactValueError, plain
 
 _UTC = timezone.utc
 #: OIDs of types of extensions and users begin here.
 _FIRST_OID_OF_USERS = 16_384
-_MONEY = frozenset({790, 791})
-_INTERVAL = frozenset({1186, 1187})
-#: OIDs of Postgres' own types, and of their arrays, that INSERT casts a value to, by the value's type.
-_CASTS: tuple[tuple[type | tuple[type, ...], frozenset[int]], ...] = (
-    (bool, frozenset()),
-    (Integral, frozenset({26, 1028, 2205, 2210}) | _MONEY),  # oid and regclass
-    (Decimal, _MONEY),
-    (timedelta, _INTERVAL),
-    (time, frozenset({1266, 1270}) | _INTERVAL),  # timetz
-    ((Number, date, UUID, bytes, bytearray, memoryview), frozenset()),
-)
-#: "char", xml, tsvector, tsquery and jsonpath read nearly any text, and nothing is cast to them.
-_TEXT_ALONE = frozenset({18, 142, 3614, 3615, 4072})
+#: Types of values that have casts of their own, the narrower ones first.
+_GIVEN = (bool, Integral, Decimal, timedelta, time, Number, date, UUID, bytes, bytearray, memoryview)
+_READ_ALL = frozenset(kind.oid for kind in KINDS if kind.reads_all)
 #: interval and timetz skip braces, and would take an array for its only element.
-_BLIND_TO_BRACES = frozenset({1186, 1266})
+_BLIND_TO_BRACES = oids("interval", "timetz")
 #: "char" and its array: of a longer text it keeps the first byte. A byte above 127 is written in octal.
-_CHAR, _CHARS = 18, 1002
+_CHAR, _CHARS = BY_NAME["char"].oid, BY_NAME["char"].array_oid
 _ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-3][0-7]{2}")
 _OF_ONE_BYTE = re.compile(
     r"""(\[[-+0-9:\]\[]*=)?([\s{},]|"([^"\\]|\\.)?"|(?<![^\s{},])(NULL|\\.|[^\s",{}\\])(?![^\s{},]))*""",
@@ -54,6 +56,8 @@ _OF_ONE_BYTE = re.compile(
 NULL_REFUSED = "NULL, which the column refuses"
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+_CHECKS = ByName[Callable[[Any, Target], Any]]()
 
 
 def check(value: Any, target: Target) -> Any:
@@ -107,6 +111,7 @@ def bad(value: Any, reason: str) -> BadValueError:
     return BadValueError(reason, kind=type(value).__name__)
 
 
+@_CHECKS.of("bool")
 def _bool(value: Any, target: Target) -> bool:
     if isinstance(value, bool):
         return value
@@ -115,6 +120,7 @@ def _bool(value: Any, target: Target) -> bool:
     raise _mismatch(value, target)
 
 
+@_CHECKS.of(*INTEGERS)
 def _integer(value: Any, target: Target) -> int:
     if isinstance(value, bool):
         raise _mismatch(value, target)
@@ -132,6 +138,7 @@ def _integer(value: Any, target: Target) -> int:
     return number
 
 
+@_CHECKS.of(*FLOATS)
 def _float(value: Any, target: Target) -> float:
     if isinstance(value, bool):
         raise _mismatch(value, target)
@@ -154,6 +161,7 @@ def _float(value: Any, target: Target) -> float:
     return number
 
 
+@_CHECKS.of("numeric")
 def _numeric(value: Any, target: Target) -> Decimal:
     if isinstance(value, bool):
         raise _mismatch(value, target)
@@ -182,6 +190,7 @@ def _numeric(value: Any, target: Target) -> Decimal:
     return number
 
 
+@_CHECKS.of(*TEXTS)
 def _text(value: Any, target: Target) -> str:
     if isinstance(value, str):
         text = value
@@ -201,12 +210,14 @@ def _text(value: Any, target: Target) -> str:
     return text
 
 
+@_CHECKS.of("bytea")
 def _bytea(value: Any, target: Target) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise _mismatch(value, target)
 
 
+@_CHECKS.of("uuid")
 def _uuid(value: Any, target: Target) -> UUID:
     if isinstance(value, UUID):
         return value
@@ -217,6 +228,7 @@ def _uuid(value: Any, target: Target) -> UUID:
     raise _mismatch(value, target)
 
 
+@_CHECKS.of(*JSONS)
 def _json(value: Any, target: Target) -> str:
     if isinstance(value, (str, bytes)):  # JSON as text
         text = value if isinstance(value, str) else value.decode()
@@ -242,6 +254,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
+@_CHECKS.of("date")
 def _date(value: Any, target: Target) -> date:
     if isinstance(value, str):
         return literals.day(value)
@@ -254,6 +267,7 @@ def _date(value: Any, target: Target) -> date:
     raise _mismatch(value, target)
 
 
+@_CHECKS.of("time")
 def _time(value: Any, target: Target) -> time:
     moment = literals.clock(value) if isinstance(value, str) else value
     if not isinstance(moment, time):
@@ -264,6 +278,7 @@ def _time(value: Any, target: Target) -> time:
     return moment
 
 
+@_CHECKS.of("timestamp")
 def _timestamp(value: Any, target: Target) -> datetime:
     moment = _any_moment(value, target)
     if moment.tzinfo is not None:
@@ -271,6 +286,7 @@ def _timestamp(value: Any, target: Target) -> datetime:
     return moment
 
 
+@_CHECKS.of("timestamptz")
 def _timestamptz(value: Any, target: Target) -> datetime:
     moment = _any_moment(value, target)
     # Without a zone it is UTC, whatever the session's zone.
@@ -296,6 +312,7 @@ def _keeps(microsecond: int, value: Any, target: Target) -> None:
         raise bad(value, f"more digits of a second than {target.type_name} keeps")
 
 
+@_CHECKS.of("array")
 def _array(value: Any, target: Target) -> list[Any]:
     element = target.element
     assert element is not None
@@ -329,6 +346,7 @@ def _elements(value: Any, dimensions: list[int], element: Target) -> list[Any]:
     return [None if inner is None else check(inner, element) for inner in value]
 
 
+@_CHECKS.of(OTHER)
 def _other(value: Any, target: Target) -> Any:
     if isinstance(value, list):
         if target.oid in _BLIND_TO_BRACES:
@@ -379,7 +397,7 @@ def _meant(values: list[Any]) -> list[Any]:
 
 def _refuse_uncast(value: Any, target: Target) -> None:
     """Refuse what INSERT refuses for want of a cast, though the type would read its text."""
-    if target.oid in _TEXT_ALONE:
+    if target.oid in _READ_ALL:
         raise _mismatch(value, target)
     if isinstance(value, list):
         for item in value:
@@ -394,24 +412,6 @@ def _refuse_uncast(value: Any, target: Target) -> None:
 @lru_cache(maxsize=256)
 def _is_cast(kind: type, oid: int) -> bool:
     """Whether INSERT casts values of that kind to the type, or other types would refuse their text anyway."""
-    casts = next((oids for kinds, oids in _CASTS if issubclass(kind, kinds)), None)
-    return casts is None or oid in casts
-
-
-_CHECKS: dict[str, Callable[[Any, Target], Any]] = {
-    "bool": _bool,
-    "float4": _float,
-    "float8": _float,
-    "numeric": _numeric,
-    "bytea": _bytea,
-    "uuid": _uuid,
-    "date": _date,
-    "time": _time,
-    "timestamp": _timestamp,
-    "timestamptz": _timestamptz,
-    "array": _array,
-    "other": _other,
-    **dict.fromkeys(INTEGERS, _integer),
-    **dict.fromkeys(TEXTS, _text),
-    **dict.fromkeys(JSONS, _json),
-}
+    given = next((base for base in _GIVEN if issubclass(kind, base)), None)
+    known = BY_OID.get(ELEMENTS.get(oid, oid))
+    return given is None or (known is not None and given in known.casts)

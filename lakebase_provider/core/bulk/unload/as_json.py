@@ -1,4 +1,4 @@
-"""What a query returns as JSON lines: by the server, with every digit, and so that a load reads it back."""
+"""What a query returns as JSON lines, made by the server, with every digit, and readable by a load."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from psycopg import sql
 
 from lakebase_provider.core.bulk.read.statement import bare
 from lakebase_provider.core.bulk.read.stream import copy_out
+from lakebase_provider.core.bulk.types.postgres_types import of_family, oids
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.refusals import readable
 from lakebase_provider.core.errors import ColumnMismatchError
 
-# Postgres' fixed numbers of types.
 #: Booleans and numbers, which to_json writes as JSON's own, NaN and the infinities as texts.
-_PLAIN = frozenset({16, 20, 21, 23, 26, 700, 701, 1700})
-_PLAIN_ARRAYS = frozenset({1000, 1005, 1007, 1016, 1021, 1022, 1028, 1231})
-#: Texts, dates, times, intervals and uuids, whose cast to text is what their output function writes.
-_TEXT_ARRAYS = frozenset({1003, 1009, 1015, 1115, 1182, 1183, 1185, 1187, 1270, 2951})
-_JSON, _JSONB = 114, 3802
+_OWN = of_family("boolean", "integer", "oid", "float", "numeric")
+_PLAIN, _PLAIN_ARRAYS = {kind.oid for kind in _OWN}, {kind.array_oid for kind in _OWN}
+#: Whose cast to text is what their output function writes; that of a bpchar cuts blanks.
+_TEXTS = of_family("text", "temporal", "interval", "uuid")
+_TEXT_ARRAYS = {kind.array_oid for kind in _TEXTS if kind.name != "bpchar"}
+_JSON, _JSONB = oids("json", "jsonb")
 
 #: What no type's text loses anything by, as JSON's text. Of a row, IS NULL would ask for its fields.
 _TEXT = "pg_catalog.to_json(pg_catalog.concat({0}))::text"
@@ -38,13 +39,13 @@ _OF_ARRAY = (
 
 
 def write_json_lines(connection: psycopg.Connection[Any], text: bytes, file: Any, batch_rows: int) -> int:
-    """Write an object with the columns' names for each row, and return how many.
+    """Write an object with the column names for each row, and return the number of rows.
 
     Args:
-        connection: In whose transaction the query runs.
+        connection: The connection in whose transaction the query runs.
         text: A plain query.
         file: To write to.
-        batch_rows: Rows that are written at once, at most.
+        batch_rows: Maximum number of rows written at once.
 
     Raises:
         ColumnMismatchError: Two columns share a name.
@@ -64,7 +65,7 @@ def write_json_lines(connection: psycopg.Connection[Any], text: bytes, file: Any
 
 
 def require_distinct(names: Sequence[str], format: str) -> None:
-    """Refuse two columns of one name, where a file's readers find a column by its name.
+    """Refuse two columns with one name, since a file's readers find columns by name.
 
     Raises:
         ColumnMismatchError: There are two.
@@ -72,13 +73,13 @@ def require_distinct(names: Sequence[str], format: str) -> None:
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise ColumnMismatchError(
-            f"Two columns of the query are called {twice!r}, of which {format} can hold one.",
+            f"Two columns of the query are called {twice!r}, of which {format} can hold only one.",
             remedy="Give one of them another name in the query: AS ….",
         )
 
 
 def _statement(connection: psycopg.Connection[Any], text: bytes, columns: Sequence[tuple[str, int]]) -> bytes:
-    # By names of our own, which no other name can be mistaken for.
+    # Under names of our own, which cannot be mistaken for another name.
     names = [sql.Identifier(f"c{number}") for number in range(len(columns))]
     members = [
         sql.SQL(

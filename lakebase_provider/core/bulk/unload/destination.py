@@ -1,4 +1,4 @@
-"""Where an unload writes: files that get their names when all of them are whole."""
+"""Where an unload writes: files that get their names once all of them are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Format = Literal["parquet", "arrow", "csv", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _PART = re.compile(rf"part-(\d{{5,}})\.({'|'.join(FORMATS)})\Z")
-#: A file's name while it is written; two unloads to one place do not write the same one.
+#: A file's name while it is being written; two unloads to one place never write the same one.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.unfinished\Z")
 
 
@@ -25,7 +25,7 @@ class Destination:
     """A file, or a folder of numbered files, at a local path or behind a URI.
 
     Args:
-        to: Local path, fsspec URI, or a path object with a file system of its own, such as Airflow's
+        to: Local path, fsspec URI, or a path object with its own file system, such as Airflow's
             ObjectStoragePath.
         argument: Name of the argument that it comes from, for errors.
 
@@ -58,24 +58,24 @@ class Destination:
     ) -> Iterator[list[Any]]:
         """Open files for writing; on success they get their names, on failure they are removed.
 
-        What an earlier unload to the same place has left unfinished, whose process was killed, is removed
-        first. If that one still lives, it fails in the end.
+        Unfinished files of an earlier unload to the same place, whose process was killed, are removed first.
+        If it is still running, it fails in the end.
 
         Args:
-            suffix: Of the files in a folder.
-            count: How many files the folder shall have; None for a single file of the destination's name.
-            before_naming: Called when the files are whole, before they get their names; it may fail.
+            suffix: Suffix of the files in a folder.
+            count: Number of files in the folder; None for a single file with the destination's name.
+            before_naming: Called when the files are complete, before they get their names; it may fail.
 
         Raises:
-            ConfigError: The folder holds files that no unload has written, or what a file would replace is
-                none: a folder, pipe, socket, device or symbolic link.
-            LoadInterruptedError: Another unload to the same place has begun meanwhile.
+            ConfigError: The folder holds files that no unload has written, or a file would replace a folder,
+                pipe, socket, device or symbolic link.
+            LoadInterruptedError: Another unload to the same place has started meanwhile.
         """
         parent, slash, last = self._path.rstrip("/").rpartition("/")
         if count is None:
             parent = f"{parent}{slash}"
             names = [last]
-            if self._is_local:  # an object store shows a file when it is whole
+            if self._is_local:  # an object store shows a file only when it is complete
                 self._remove_unfinished(parent, last)
         else:
             parent = f"{self._path.rstrip('/')}/"
@@ -124,8 +124,8 @@ class Destination:
                 self._fs.mv(temporary, final)
         except FileNotFoundError as error:
             raise LoadInterruptedError(
-                f"Another unload to {self.name!r} has begun meanwhile, and removed what this one wrote.",
-                remedy="Write to one place by one unload at a time.",
+                f"Another unload to {self.name!r} has started meanwhile and removed what this one wrote.",
+                remedy="Run only one unload at a time to the same place.",
                 retryable=False,
             ) from error
 
@@ -146,6 +146,6 @@ class Destination:
             name = path.rstrip("/").rpartition("/")[2]
             if name and not _PART.match(name) and not _UNFINISHED.match(name):
                 raise ConfigError(
-                    f"The folder {self.name!r} holds {name!r}, which is no part of an unload.",
+                    f"The folder {self.name!r} holds {name!r}, which is not part of an unload.",
                     remedy="Unload to a folder of its own: its files are replaced.",
                 )

@@ -1,4 +1,4 @@
-"""The options of an unload, looked at before anything is read; a DAG file asks too, without the driver."""
+"""The options of an unload, checked before anything is read, also by DAG files without the driver."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lakebase_provider.core.errors import ConfigError
 
 
 def check_unload_options(given: Mapping[str, Any]) -> None:
-    """Look at the options that are known, before there is a connection.
+    """Check the known options before there is a connection.
 
     Args:
         given: ``format``, ``parallel``, ``by``, ``batch_rows`` and ``numeric``. What is not known yet is left
-            out, and nothing is said of what depends on it.
+            out, and nothing that depends on it is checked.
 
     Raises:
-        ConfigError: An option has a value that there is not, or contradicts another.
+        ConfigError: An option has an unknown value or contradicts another.
     """
     if "format" in given:
         require_choice("format", given["format"], FORMATS)
@@ -31,11 +31,11 @@ def check_unload_options(given: Mapping[str, Any]) -> None:
         _require_count("parallel", given["parallel"], "files")
         if given["parallel"] > 1 and given.get("by", "known later") is None:
             raise ConfigError(
-                "Several files are to be written, and nothing says which rows go where.",
-                remedy="Name a column by which the rows are divided, such as by='id'.",
+                "Several files are to be written, but nothing says which rows go where.",
+                remedy="Name a column by which to divide the rows, such as by='id'.",
             )
 
 
 def _require_count(name: str, value: object, what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}.", remedy=f"Give a number of {what} of 1 or more.")
+        raise ConfigError(f"{name} is {value!r}.", remedy=f"Give at least 1 as the number of {what}.")

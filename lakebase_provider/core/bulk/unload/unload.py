@@ -1,4 +1,4 @@
-"""From a query to files: streamed, whole or not at all, and of one snapshot."""
+"""From a query to files: streamed, complete or not at all, and from one snapshot."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 Connections = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
-#: Rows of a Parquet row group: what is held in memory, and what readers read at once.
+#: Rows in a Parquet row group: what is held in memory, and what readers read at once.
 _ROW_GROUP = 65_536
 #: Bytes of distinct values from which on a column is written without a dictionary: one as big as Parquet's
 #: default costs time, memory and size where most values differ.
 _DICTIONARY = 128 << 10
-#: With which settings a text says all of a value. What it says of money depends on the server's lc_monetary.
+#: The settings with which text is exact. For money it depends on the server's lc_monetary.
 _TEXT = {
     **UTF8,
     "DateStyle": "ISO",
@@ -47,7 +47,7 @@ _TEXT = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
 }
-#: Seconds that a request to cancel a query may take, and between two of them.
+#: Seconds that a request to cancel a query may take, and between two requests.
 _CANCEL_TIMEOUT = 2.0
 
 
@@ -87,21 +87,22 @@ def unload(
     Args:
         connections: Lends a connection; as many at once as `parallel` says.
         query: A SELECT, VALUES, TABLE or WITH.
-        to: As :class:`~lakebase_provider.core.bulk.unload.destination.Destination` takes it.
+        to: As for :class:`~lakebase_provider.core.bulk.unload.destination.Destination`.
         format: What to write.
         params: The query's parameters.
-        batch_rows: Rows of a row group or record batch, at most.
-        parallel: How many files are written at once; more than one into a folder.
+        batch_rows: Maximum number of rows in a row group or record batch.
+        parallel: How many files are written at once; more than one go to a folder.
         by: The column that divides the rows among them.
-        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, of any number of digits and NaN.
-        max_connections: How many connections can be had at once, where that is known.
+        numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, with any number of digits, NaN
+            included.
+        max_connections: How many connections can be open at once, if known.
         clock: Where the time comes from.
 
     Raises:
-        ConfigError: Arguments contradict each other; nothing has been read.
-        ColumnMismatchError: The result has no single column of the name `by`, or in Parquet or JSON lines
-            two of one name.
-        LoadInterruptedError: The connection was lost, or another unload to the same place has begun.
+        ConfigError: Arguments contradict each other; nothing was read.
+        ColumnMismatchError: The result does not have exactly one column named `by`, or in Parquet or JSON
+            lines has two with one name.
+        LoadInterruptedError: The connection was lost, or another unload to the same place has started.
         LoadError: A value does not fit its column's Arrow type.
         psycopg.Error: The server refuses the query, or cancels it.
         OSError: A file could not be written.
@@ -149,13 +150,13 @@ def unload_within(
     """Write what a query returns to a file, as the last part of a transaction, and return the number of rows.
 
     Args:
-        connection: In whose transaction the query runs.
+        connection: The connection in whose transaction the query runs.
         query: A SELECT, VALUES, TABLE or WITH.
         destination: The file.
         format: What to write.
         params: The query's parameters.
-        commit: Ends the transaction; called when the file is whole and has not its name. Where it fails, what
-            was there stays.
+        commit: Ends the transaction; called when the file is complete but not renamed. If it fails, an
+            existing file stays.
 
     Raises:
         Exception: As :func:`unload` does, and what `commit` raises.
@@ -171,7 +172,7 @@ class _Manner:
     """How rows are written, whatever the format.
 
     Attributes:
-        batch_rows: Rows of a row group or record batch, at most.
+        batch_rows: Maximum number of rows in a row group or record batch.
         numeric: What numerics become.
         is_part: Whether it is one of several files, which all have the same types.
     """
@@ -200,7 +201,7 @@ def _plain(connection: psycopg.Connection[Any], query: Query, params: Parameters
     text = query_text(connection, query, params)
     if not is_plain_query(text):
         raise ConfigError(
-            "The statement is no query that COPY takes.",
+            "The statement is not a query that COPY accepts.",
             remedy="Unload a SELECT, VALUES, TABLE or WITH that changes no data.",
         )
     return text
@@ -223,7 +224,7 @@ def _unload_parts(
         if found != 1:
             raise ColumnMismatchError(
                 f"The result has {found or 'no'} columns named {by!r}.",
-                remedy="Give by= the name of one of the query's columns.",
+                remedy="Set by= to the name of one of the query's columns.",
             )
         held, snapshot = [first], _export_snapshot(first)
         while len(held) < len(files):
@@ -246,7 +247,7 @@ def _unload_parts(
 
 
 def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
-    """Name of the transaction's snapshot, which others can take while it lasts."""
+    """Name of the transaction's snapshot, which others can use while it lasts."""
     with plain_cursor(connection) as cursor:
         row = cursor.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
     assert row is not None
@@ -254,7 +255,7 @@ def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
 
 
 def _end(writing: Iterable[Future[int]], connections: Sequence[psycopg.Connection[Any]]) -> None:
-    """Cancel what the others still read, until they have noticed; one may just have been about to begin."""
+    """Cancel what the others are still reading until they notice; one may be just about to start."""
     pending = set(writing)
     while pending:
         for connection in connections:
@@ -303,7 +304,7 @@ def _parquet(connection: psycopg.Connection[Any], text: bytes, file: Any, manner
         writer.write_table(pa.Table.from_batches(group))
         group.clear()
         held = 0
-        # What the encoders had would stay with the allocator, which adds to it with each row group.
+        # Otherwise the allocator would keep the encoders' memory, and more with each row group.
         pa.default_memory_pool().release_unused()
 
     with _read(connection, text, min(limit, BATCH_ROWS), manner) as batches:
@@ -338,7 +339,7 @@ def _arrow(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: 
 def _csv(connection: psycopg.Connection[Any], text: bytes, file: Any, manner: _Manner) -> int:
     # As the server writes it: an empty field is NULL, and an empty text in quotes.
     statement = b"COPY (%s\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')" % bare(text)
-    rows = -1  # the header comes as a message, too
+    rows = -1  # the header comes as a message too
     with copy_out(connection, statement) as copy:
         for data, sizes in copy.batches(manner.batch_rows or BATCH_ROWS):
             file.write(data)

@@ -125,7 +125,7 @@ def _numpy_duration(value: Any) -> Any:
     if value != value:
         return None
     if value.dtype.str.endswith(("[Y]", "[M]")):
-        raise InexactValueError("a duration of months or years, which is no fixed number of days")
+        raise InexactValueError("a duration in months or years, which has no fixed number of days")
     if not value.dtype.str.endswith("]"):
         raise InexactValueError("a duration without a unit")
     return _in_microseconds(value, "timedelta64[us]", timedelta)
@@ -144,7 +144,7 @@ def _in_microseconds(value: Any, unit: str, kind: type) -> Any:
 def _pendulum_duration(value: Any) -> timedelta:
     # The months of an interval between two moments are counted in its days already.
     if (value.years or value.months) and not hasattr(value, "start"):
-        raise InexactValueError("a duration of months or years, which is no fixed number of days")
+        raise InexactValueError("a duration in months or years, which has no fixed number of days")
     found: timedelta = value.as_timedelta()
     return found
 
@@ -159,7 +159,7 @@ def _refused(reason: str) -> Callable[[Any], Any]:
 def _member(value: Enum) -> Any:
     found = plain(value.value)
     if type(found) not in _ENUM_VALUES:
-        raise InexactValueError("a member of an enum whose value is no text, number, time or the like")
+        raise InexactValueError("a member of an enum whose value is not text, a number, a time or the like")
     return found
 
 

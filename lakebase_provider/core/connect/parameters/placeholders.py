@@ -1,17 +1,16 @@
-"""A statement's placeholders, told from its quotes, comments and percent signs.
+"""A statement's placeholders, distinguished from its quotes, comments and percent signs.
 
-psycopg takes every ``%`` of a statement that has parameters for the start of a placeholder, wherever it
-stands, and Postgres takes a list of values as one value. Who writes SQL for Airflow or for a component of
-Dagster has neither in mind.
-What is done here, and only for a statement that is given parameters:
+In a statement with parameters, psycopg takes every ``%`` anywhere as the start of a placeholder, and Postgres
+takes a list of values as one value. Authors of SQL for Airflow or a Dagster component expect neither. This
+module changes that, only for statements with parameters:
 
-* ``%s``, ``%b``, ``%t`` and ``%(name)s`` outside of quotes and comments are placeholders; ``%%`` is a percent
+* ``%s``, ``%b``, ``%t`` and ``%(name)s`` outside quotes and comments are placeholders; ``%%`` is a percent
   sign; every other ``%`` is a percent sign too.
 * ``IN %s`` with a list, tuple or set becomes ``IN (%s, %s, …)``, each value bound by the server.
 * A statement without any placeholder runs without parameters: several statements can share them.
-* What looks like a placeholder but stands in quotes is text, unless the parameters do not come out even then:
-  that is an error, for the value would silently not get there.
-* What stands in a comment is a comment: it neither takes a value nor asks for one.
+* What looks like a placeholder inside quotes is text, unless the parameters do not match then: that is an
+  error, since the value would silently be lost.
+* Text in a comment is a comment: it neither takes nor needs a value.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ class _Placeholder:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement's text, taken apart.
+    """A statement's text, parsed.
 
     Attributes:
-        parts: Its text, percent signs as they are meant, and its placeholders, in their order.
-        quoted: Names of what looks like a placeholder within quotes; None for a nameless one.
+        parts: Its text, with percent signs as intended, and its placeholders, in order.
+        quoted: Names of what looks like a placeholder inside quotes; None for a nameless one.
         several: Whether the text holds more than one statement.
     """
 
@@ -58,23 +57,23 @@ class Statement:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the values that it asks for, each once, in their order."""
+        """Names of the values that it needs, each once, in order."""
         found = [part.name for part in self.parts if isinstance(part, _Placeholder) and part.name is not None]
         return tuple(dict.fromkeys(found))
 
     def missing(self, given: Collection[str]) -> list[str]:
-        """Names of the values that it asks for and that are not given."""
+        """Names of the values that it needs and that are missing."""
         return [name for name in self.names if name not in given]
 
     def bind(self, parameters: Parameters) -> tuple[str, Parameters | None]:
-        """The text and the parameters as psycopg takes them.
+        """The text and the parameters in psycopg's form.
 
         Args:
             parameters: Values by position or by name; not empty.
 
         Raises:
-            psycopg.ProgrammingError: A value is missing or has no placeholder but one within quotes, ``IN``
-                was given no values, or placeholders of the two kinds are mixed.
+            psycopg.ProgrammingError: A value is missing or has no placeholder except inside quotes, ``IN``
+                was given no values, or both kinds of placeholders are mixed.
         """
         placeholders = [part for part in self.parts if isinstance(part, _Placeholder)]
         self._check(placeholders, parameters)
@@ -101,13 +100,13 @@ class Statement:
             lost = ["%s"] if None in self.quoted and len(placeholders) != len(parameters) else []
         if lost:
             raise _refused(
-                f"A placeholder stands within quotes ({', '.join(lost)}), where no value gets."
-                " Take it out of the quotes, such as %s || ' days'; or double its % where text is meant."
+                f"A placeholder is inside quotes ({', '.join(lost)}), where no value is inserted. Take it "
+                "out of the quotes, such as %s || ' days'; or double its % if it is plain text."
             )
 
 
 class _Values:
-    """The parameters of a statement of which some are lists after IN."""
+    """A statement's parameters, some of which are lists after IN."""
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
@@ -118,11 +117,11 @@ class _Values:
 
     @property
     def bound(self) -> Parameters:
-        # What is left over has no placeholder; psycopg counts, and says so.
+        # Parameters left over have no placeholder; psycopg counts them and raises.
         return self._mapping if self._named is not None else [*self._list, *self._positional]
 
     def take(self, placeholder: _Placeholder) -> str:
-        """Text of the placeholder, or of a list of them, with the values noted."""
+        """The text of the placeholder, or of a list of them; records the values."""
         if self._named is not None:
             name = str(placeholder.name)
             value = self._named[name]
@@ -141,7 +140,8 @@ class _Values:
     def _many(self, placeholder: _Placeholder, name: str, values: Collection[Any]) -> str:
         if not values:
             raise _refused(
-                "IN was given no values, which SQL cannot say: use = ANY(%s) with a list, which may be empty."
+                "IN was given no values, which is not valid SQL: use = ANY(%s) with a list, which may be "
+                "empty."
             )
         each = [
             self._many(placeholder, f"{name}[{i}]", value)
@@ -160,11 +160,11 @@ class _Values:
 
 
 def missing_values(names: Collection[str], given: Collection[str]) -> str:
-    """That a statement asks for values which nobody has given it, and which there are.
+    """The message that a statement lacks values, and which there are.
 
     Args:
-        names: What it asks for.
-        given: Names of the values that there are.
+        names: What it needs.
+        given: Names of the given values.
     """
     asked = ", ".join(f"%({name})s" for name in names)
     there = ", ".join(map(repr, sorted(given))) or "none"
@@ -172,7 +172,7 @@ def missing_values(names: Collection[str], given: Collection[str]) -> str:
 
 
 def _refused(reason: str) -> psycopg.ProgrammingError:
-    # Imported late: a statement is taken apart where a code location is loaded, which needs no driver.
+    # Imported late: statements are parsed when a code location is loaded, which needs no driver.
     import psycopg
 
     return psycopg.ProgrammingError(reason)
@@ -188,10 +188,10 @@ def _text(part: str | _Placeholder) -> str:
 
 @lru_cache(maxsize=256)
 def parse(sql: str) -> Statement:
-    """Take a statement apart.
+    """Parse a statement.
 
     Args:
-        sql: Its text, as one writes it when there are parameters.
+        sql: Its text, as written when there are parameters.
     """
     parts: list[str | _Placeholder] = []
     quoted: set[str | None] = set()

@@ -1,8 +1,8 @@
-"""Connections that nobody holds any more, but for a cycle of references that only the collector sees.
+"""Connections that nobody holds any more, except a reference cycle that only the garbage collector sees.
 
 An error that was kept in a local variable refers to its traceback, that to the frame, and that to the error
-and to whatever else the frame had, such as a borrowed connection. Python ends such a cycle when enough other
-objects have been made, which may be long after everybody waits.
+and to whatever else the frame had, such as a borrowed connection. Python breaks such a cycle once enough
+other objects have been made, which may be long after everybody waits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _began, _due = -_LEAST_PAUSE, 0.0
 
 
 def seconds_until_due(timeout: float) -> float:
-    """How long who may wait for `timeout` seconds does so before it looks."""
+    """How long a borrower that may wait for `timeout` seconds does so before it looks."""
     return max(min(_due - time.monotonic(), _LAST_CHANCE * timeout), min(_GRACE, timeout / 2))
 
 
 def find(left: float) -> None:
     """Let the finalizers of abandoned connections run, unless this was done a moment ago.
 
-    In a process of millions of objects a collection takes seconds. One that would keep the borrower longer
-    than he may be kept is left out.
+    In a process of millions of objects a collection takes seconds. It is skipped if it would delay the
+    borrower too long.
 
     Args:
         left: Seconds that the borrower may still wait.

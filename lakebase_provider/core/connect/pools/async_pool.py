@@ -39,14 +39,14 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
 
     * The first connection is opened in the caller's task, within the caller's deadline, so that the caller
       gets the typed error of a failed connect at once instead of a timeout. Further ones are opened while
-      their borrowers wait, who take what is handed back meanwhile. None is opened for nobody.
+      their borrowers wait, who take what is returned meanwhile. None is opened without a borrower.
     * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
       they died together when the compute was suspended.
-    * A connection that is handed back is rolled back and its session reset.
-    * What is lent is a loan of the session, which ends by ``close()``, at the end of ``async with``, or with
-      the connection's last reference.
+    * A returned connection is rolled back and its session reset.
+    * What is lent is a loan of the session, which ends with ``close()``, at the end of ``async with``, or
+      with the connection's last reference.
 
-    Make it anywhere; :meth:`open` binds it to the running event loop, which alone may use it.
+    Make it anywhere; :meth:`open` binds it to the running event loop, the only one that may use it.
 
     Args:
         config: Sizes and lifetimes.
@@ -189,7 +189,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         try:
             await connection.reset_session()
         except (psycopg.Error, asyncio.CancelledError) as error:
-            logger.info("A connection is discarded on return: %s", error or "the event loop ends")
+            logger.info("Discarding a returned connection: %s", error or "the event loop is ending")
             connection.pgconn.finish()
         heir = hand_over(connection)
         if heir.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -211,7 +211,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
     async def close_idle(self) -> None:
         """End the sessions that lie idle, but for `min_size`; what is lent stays.
 
-        For whoever comes back after a while only.
+        Only for callers that come back after a while.
         """
         async with self._lock:
             spare = max(0, self._nconns - self._min_size)
@@ -249,7 +249,7 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         task.add_done_callback(self._returning.discard)
 
     async def _tell_the_waiting(self, error: BaseException) -> None:
-        """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
+        """Nobody is opening a connection any more for those who wait: fail them, or continue for them."""
         if isinstance(error, LakebaseError) and not error.retryable:
             await self._fail_the_waiting(error)
         elif self._waiting:
@@ -288,13 +288,13 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         if now - connection.last_used < TRUSTED_IDLE:
             return
         if connection._expire_at <= now:
-            # psycopg's pool looks at the age of what is handed back, not of what lies idle.
-            raise psycopg.OperationalError("the connection has reached its maximum life")
-        # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
+            # psycopg's pool checks the age of returned connections, not of idle ones.
+            raise psycopg.OperationalError("the connection has reached its maximum lifetime")
+        # Half of the borrower's remaining time: if the link is silent, the rest is for a new connection.
         try:
             await connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
-            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
+            logger.info("A pooled connection is dead; dropping all idle ones: %s", error)
             await self.drain()
             raise
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-#: As the Lakebase documentation's sample has it: a connection is replaced after that many seconds.
+#: As in the Lakebase documentation's sample: a connection is replaced after that many seconds.
 _ARGUMENTS: dict[str, Any] = {"pool_recycle": 3600, "pool_pre_ping": True}
 
 
 def sqlalchemy_url(target: Target | LakebaseConfig) -> URL:
-    """The address of a target as SQLAlchemy writes it, without a password."""
+    """The address of a target in SQLAlchemy's form, without a password."""
     from sqlalchemy.engine import URL
 
     return URL.create(
@@ -32,16 +32,16 @@ def sqlalchemy_url(target: Target | LakebaseConfig) -> URL:
 
 
 def create_engine(connector: Connector, target: Target, **arguments: Any) -> Engine:
-    """An engine whose physical connections are opened by `connector`, each with a token that is alive.
+    """An engine whose physical connections are opened by `connector`, each with a valid token.
 
     Args:
         connector: Opens the connections.
         target: What the engine's URL shows.
-        arguments: Further arguments of ``sqlalchemy.create_engine``. Of ``connect_args`` and what a listener
-            of ``do_connect`` adds, psycopg is given what the configuration does not settle. A ``pool`` or a
+        arguments: Further arguments of ``sqlalchemy.create_engine``. psycopg gets those of ``connect_args``
+            and of a ``do_connect`` listener's additions that the configuration does not set. A ``pool`` or a
             ``creator`` opens its connections itself. With ``pool_reset_on_return=None`` borrowers find the
-            session as the one before left it. Otherwise it is reset to what listeners of ``connect`` set; a
-            setting of one's own, with a dot in its name, is for a listener of ``checkout``.
+            session as the previous one left it. Otherwise it is reset to what ``connect`` listeners set; set
+            a custom setting, with a dot in its name, in a ``checkout`` listener.
 
     Raises:
         ConfigError: An argument contradicts the configuration.
@@ -60,11 +60,11 @@ def create_engine(connector: Connector, target: Target, **arguments: Any) -> Eng
 
 
 def create_async_engine(connector: Connector, config: LakebaseConfig, **arguments: Any) -> AsyncEngine:
-    """As :func:`create_engine`, for asyncio: neither this call nor a connect blocks the event loop.
+    """Like :func:`create_engine`, for asyncio: neither this call nor connecting blocks the event loop.
 
     Args:
         connector: Opens the connections.
-        config: What the engine's URL shows; to ask the workspace for what it leaves out would block.
+        config: What the engine's URL shows; asking the workspace for what it leaves out would block.
         arguments: Further arguments of ``sqlalchemy.ext.asyncio.create_async_engine`` (SQLAlchemy 2.0.16 or
             newer, with greenlet: ``sqlalchemy[asyncio]``), as for :func:`create_engine`.
 
@@ -87,8 +87,8 @@ def create_async_engine(connector: Connector, config: LakebaseConfig, **argument
 
 
 def _opened_by(connect: Any, engine: Engine) -> None:
-    # What SQLAlchemy comes to when no listener of do_connect has returned a connection of its own. A listener
-    # of ours would keep users' from being asked.
+    # SQLAlchemy calls this if no do_connect listener has returned a connection. A listener of ours would keep
+    # users' listeners from being called.
     engine.dialect.connect = connect  # type: ignore[method-assign]
 
 
@@ -96,16 +96,16 @@ def _checked(connector: Connector, arguments: dict[str, Any]) -> dict[str, Any]:
     refused = connector.settled & (arguments.get("connect_args") or {}).keys()
     if refused:
         raise ConfigError(
-            f"The connection's {', '.join(sorted(refused))} cannot be given by connect_args.",
+            f"The connection's {', '.join(sorted(refused))} cannot be set through connect_args.",
             remedy="Set it in the configuration.",
         )
     encoding = arguments.get("client_encoding")
     if encoding is not None and not _is_utf8(encoding):
         raise ConfigError(
-            f"client_encoding={encoding!r} is not UTF8, in which all connections are.",
-            remedy="Leave it out; the server converts what tables hold in another encoding.",
+            f"client_encoding={encoding!r} is not UTF8, which all connections use.",
+            remedy="Leave it out; the server converts data stored in another encoding.",
         )
-    # A pool that is given has been told already how it keeps its connections.
+    # A given pool already has its own settings for keeping connections.
     return arguments if arguments.get("pool") is not None else {**_ARGUMENTS, **arguments}
 
 
@@ -114,7 +114,7 @@ def _is_utf8(encoding: object) -> bool:
 
 
 class _Further:
-    """What of a connection's arguments is SQLAlchemy's and its users', not the configuration's."""
+    """The connection arguments that belong to SQLAlchemy and its users, not to the configuration."""
 
     def __init__(self, connector: Connector, engine: Engine) -> None:
         self._connector = connector
@@ -128,13 +128,13 @@ class _Further:
         """The arguments for the connector.
 
         Raises:
-            ConfigError: A listener has changed what the configuration settles.
+            ConfigError: A listener has changed what the configuration sets.
         """
         settled = self._connector.settled & parameters.keys()
         changed = [name for name in settled if parameters[name] != self._of_url.get(name)]
         if changed:
             raise ConfigError(
-                f"The connection's {', '.join(sorted(changed))} cannot be given by a listener of do_connect.",
+                f"The connection's {', '.join(sorted(changed))} cannot be set by a do_connect listener.",
                 remedy="Set it in the configuration, or return a connection from the listener.",
             )
         return {name: value for name, value in parameters.items() if name not in settled}

@@ -1,7 +1,8 @@
-"""What one borrower of a SQLAlchemy engine did to a session is not there for the next one.
+"""Keeps what one borrower of a SQLAlchemy engine did to a session from the next one.
 
 SQLAlchemy rolls back what is handed back to its pool, and leaves the rest: prepared statements, temporary
-tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does.
+tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does, and so is
+what psycopg's object knows of it: isolation levels, row factories, adapters, handlers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from psycopg import OperationalError, generators
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
@@ -19,8 +21,21 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import PoolResetState
 
-#: Where SQLAlchemy keeps what belongs to a connection: what the listeners of `connect` have set.
+#: Where SQLAlchemy keeps data of a connection: what `connect` listeners have set.
 _OF_LISTENERS = "lakebase_set_at_connect"
+#: The same of psycopg's object.
+_OBJECT = "lakebase_object_at_connect"
+#: What a borrower may set on it.
+_SET = (
+    "_autocommit",
+    "_deferrable",
+    "_isolation_level",
+    "_read_only",
+    "answer_timeout",
+    "cursor_factory",
+    "row_factory",
+    "server_cursor_factory",
+)
 #: Statements that set again what is set, one for each setting; RESET ALL goes back to what the server had.
 _ASK_SETTINGS = b"""
 SELECT pg_catalog.string_agg(
@@ -36,19 +51,19 @@ FROM (
 
 
 def reset_on_return(engine: Engine) -> None:
-    """Let an engine reset its sessions between borrowers, in one round trip, where anything was done.
+    """Make an engine reset its sessions between borrowers, in one round trip, if anything was done.
 
-    What listeners of ``connect`` have set by ``SET`` or ``SET ROLE`` stays. Settings of one's own,
-    with a dot in their names, are for listeners of ``checkout``, for the server lists none.
-    Connections that are not the package's are left alone, and so are all of an engine that was made with
-    ``pool_reset_on_return=None``, which is how SQLAlchemy is told not to.
+    What ``connect`` listeners have set with ``SET`` or ``SET ROLE`` stays. Custom settings, with a dot in
+    their names, belong in ``checkout`` listeners, since the server does not list them. Other packages'
+    connections are left alone, and so are all of an engine made with ``pool_reset_on_return=None``,
+    SQLAlchemy's way to turn it off.
     """
     from sqlalchemy import event
     from sqlalchemy.pool import NullPool, reset_commit, reset_none
     from sqlalchemy.util import await_only
 
     how = engine.pool._reset_on_return
-    # The other one closes what it is handed back.
+    # The other one closes what is returned to it.
     if how is reset_none or isinstance(engine.pool, NullPool):
         return
 
@@ -58,8 +73,9 @@ def reset_on_return(engine: Engine) -> None:
     def checkout(connection: Any, record: Any, _fairy: object) -> None:
         driver = _ours(connection)
         if driver is not None and _OF_LISTENERS not in record.info:
-            # The first time, when nobody but the listeners has used it.
+            # The first time, when only the listeners have used it.
             record.info[_OF_LISTENERS] = b""
+            record.info[_OBJECT] = _restorer(driver)
             if driver._used and driver.pgconn.transaction_status in (
                 TransactionStatus.IDLE,
                 TransactionStatus.INTRANS,
@@ -69,7 +85,12 @@ def reset_on_return(engine: Engine) -> None:
 
     def reset(connection: Any, record: Any, state: PoolResetState) -> None:
         driver = _ours(connection)
-        if driver is None or not state.asyncio_safe or not driver._touched:
+        if driver is None or not state.asyncio_safe:
+            return
+        restore = record.info.get(_OBJECT)
+        if not driver._touched:
+            if restore is not None:
+                restore()
             return
         if how is reset_commit:
             finish(driver, driver.commit)
@@ -80,6 +101,8 @@ def reset_on_return(engine: Engine) -> None:
             driver._restored = b""
         if driver.pgconn.transaction_status == TransactionStatus.IDLE:
             forget_session(driver)
+            if restore is not None:
+                restore()
             # Should it be a loan of the package's pool, that resets what is restored for the engine, too.
             driver._touched = driver._used = driver._lender is not None
 
@@ -90,6 +113,26 @@ def reset_on_return(engine: Engine) -> None:
 def _ours(connection: Any) -> LakebaseConnection | AsyncLakebaseConnection | None:
     driver = getattr(connection, "driver_connection", connection)
     return driver if isinstance(driver, (LakebaseConnection, AsyncLakebaseConnection)) else None
+
+
+def _restorer(driver: LakebaseConnection | AsyncLakebaseConnection) -> Callable[[], None]:
+    """What makes psycopg's object of a session as it is now."""
+    state = vars(driver)
+    names = set(state)
+    values = {name: state[name] for name in _SET}
+    # Copies share what they hold until somebody registers something.
+    adapters = AdaptersMap(driver.adapters)
+    handlers = (tuple(driver._notice_handlers), tuple(driver._notify_handlers))
+    prepared = (driver._prepared.prepare_threshold, driver._prepared.prepared_max)
+
+    def restore() -> None:
+        state.update(values, _begin_statement=b"", _adapters=AdaptersMap(adapters))
+        driver._notice_handlers[:], driver._notify_handlers[:] = handlers
+        driver._prepared.prepare_threshold, driver._prepared.prepared_max = prepared
+        for name in state.keys() - names:
+            del state[name]
+
+    return restore
 
 
 def _settings(driver: LakebaseConnection | AsyncLakebaseConnection) -> Generator[Any, Any, bytes]:

@@ -1,14 +1,13 @@
-"""What a pool lends is a loan of a session: whatever refers to it after its end reaches nothing.
+"""What a pool lends is a loan of a session: after its end, remaining references have no effect.
 
-A borrower may keep the connection, a cursor of it, a transaction, a copy, a generator, or libpq's own object,
-and use them when the session has long been somebody else's. So the session itself moves on: when it is handed
-back, a new connection takes it over, and all that refers to the old one finds it closed.
+A borrower may keep the connection, a cursor, a transaction, a copy, a generator, or libpq's own object, and
+use them when the session already belongs to somebody else. So the session itself moves: on return, a new
+connection takes it over, and everything that refers to the old one finds it closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import sys
 import threading
@@ -21,10 +20,11 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 from weakref import ref
 
-from psycopg import BaseConnection, pq
+from psycopg import BaseConnection
 from psycopg_pool import PoolTimeout
 from psycopg_pool.base import BasePool
 
+from lakebase_provider.core.connect.pools.sessions import closed_session, moved
 from lakebase_provider.core.errors import LakebaseError, PoolExhaustedError
 from lakebase_provider.core.errors.client_names import Names
 
@@ -35,7 +35,7 @@ _Lent = TypeVar("_Lent", bound=BaseConnection[Any])
 #: The code, and the index of the instruction in it.
 Place = tuple[CodeType, int]
 
-#: Modules that borrow for somebody else.
+#: Modules that borrow on behalf of others.
 _GO_BETWEENS = (
     "lakebase_provider.",
     "dagster_lakebase.",
@@ -43,19 +43,17 @@ _GO_BETWEENS = (
     "contextlib",
     "airflow.providers.common.",
 )
-#: Whether psycopg reaches libpq by ctypes, and not by its compiled module.
-_IN_PYTHON: bool = pq.__impl__ == "python"
 _KEPT_BY_ERRORS = "An error that is kept keeps its frames, and these the connections that they borrowed."
 #: psycopg's defaults: a statement that is executed more often than this is prepared, up to so many of them.
 PREPARE_THRESHOLD, PREPARED_MAX = 5, 100
-#: As many places are named as help to find out who keeps connections.
+#: Name enough places to find out who keeps connections.
 _MOST_PLACES = 3
 
 
 class PoolExhaustedTimeout(PoolExhaustedError, PoolTimeout):  # noqa: N818 # the other half of its name
-    """:class:`PoolExhaustedError` as it is raised: psycopg_pool's error for the same, too.
+    """:class:`PoolExhaustedError` as raised: also psycopg_pool's error for it.
 
-    Here, for the errors' own module is imported where the driver is not.
+    Defined here, since the errors' own module must not import the driver.
     """
 
 
@@ -63,7 +61,7 @@ class Lender(BasePool):
     """What the pools for threads and for asyncio share: which connections are lent, and where."""
 
     _loans: dict[int, Place]
-    #: Names of the client; the pool's connector has them.
+    #: The client's names, from the pool's connector.
     _names: Names
 
     def _lend(self, connection: _Lent) -> _Lent:
@@ -78,34 +76,34 @@ class Lender(BasePool):
         return None if place is None else _told(place)
 
     def _require_lent_before(self, connection: Any) -> None:
-        """For a connection that is handed back but is not lent: its loan has ended.
+        """For a returned connection that is not lent: its loan has ended.
 
         Raises:
             ValueError: The connection was not lent by this pool. It is left alone.
         """
         if getattr(connection, "_lender", None) is not self:
             raise ValueError(
-                f"The pool {self.name!r} is handed a connection that it did not lend: {connection!r}.\n"
-                "Remedy: close it by its own close()."
+                f"The pool {self.name!r} was given a connection that it did not lend: {connection!r}.\n"
+                "Remedy: close it with its own close()."
             )
 
     def _note_dropped(self, connection: Any) -> bool:
-        """What the garbage collector tells of a connection: whether it was lent still. Takes no locks."""
+        """Report a garbage-collected connection that was still lent. Takes no locks."""
         place = self._loans.pop(id(connection), None)
         if place is None:
             return False
         told = (
-            f"A connection that was lent at {_told(place)} was dropped without being handed back; "
-            "what it had not committed is rolled back.\nRemedy: use `with`, or close it."
+            f"A connection that was lent at {_told(place)} was dropped without being returned; its "
+            "uncommitted work is rolled back.\nRemedy: use `with`, or close it."
         )
         logger.warning("%s", told)
-        # Nobody can catch what is raised in a finalizer; it is in the log.
+        # Nobody can catch an exception from a finalizer; it is logged.
         with suppress(ResourceWarning):
             warnings.warn(told, ResourceWarning, stacklevel=2)
         return True
 
     def _may_be_abandoned(self) -> bool:
-        """Whether somebody waits for what is lent, for there is no room for another connection."""
+        """Whether somebody waits for a lent connection because there is no room for another."""
         return bool(self._loans) and self._nconns >= self._max_size
 
     def _in_use(self) -> str:
@@ -115,10 +113,10 @@ class Lender(BasePool):
         return f"{len(self._loans)} of at most {self.max_size} are in use{at}"
 
     def _not_had(self, seconds: float, last_error: LakebaseError | None) -> LakebaseError:
-        """Why a borrower who has waited gets none: others hold all of them, or none could be opened."""
+        """Why a waiting borrower gets none: others hold all of them, or none could be opened."""
         if last_error is not None and len(self._loans) < self.max_size:
             return last_error.again()
-        opening = "" if len(self._loans) >= self.max_size else "; another one was still being opened"
+        opening = "" if len(self._loans) >= self.max_size else "; another one was still opening"
         error = PoolExhaustedTimeout(
             f"No connection became free within {seconds:.1f} s: {self._in_use()}{opening}.",
             remedy=f"{PoolExhaustedTimeout.default_remedy} {_KEPT_BY_ERRORS}",
@@ -128,14 +126,14 @@ class Lender(BasePool):
 
 
 def place() -> Place:
-    """Where the code that borrows stands: the first frame that is none of a library's between."""
+    """Where the borrowing code is: the first frame that does not belong to a library in between."""
     frame = sys._getframe(2)
     code = frame.f_code
     if _between.get(code.co_filename) is not False:
         while _is_between(frame) and (further := frame.f_back) is not None:
             frame = further
         code = frame.f_code
-    # To find the line takes as long as all of this; it is asked for when something went wrong.
+    # Finding the line takes as long as all of this; it is done only if something went wrong.
     return code, frame.f_lasti
 
 
@@ -147,7 +145,7 @@ def _is_between(frame: FrameType) -> bool:
     return known
 
 
-#: Whether a file is one of a library's between.
+#: Whether a file belongs to a library in between.
 _between: dict[str, bool] = {}
 
 
@@ -158,7 +156,7 @@ def _told(place: Place) -> str:
 
 
 def hand_over(connection: _Lent) -> _Lent:
-    """A new connection that has the session of `connection`, which is closed from then on.
+    """A new connection that takes over the session of `connection`, which is closed from then on.
 
     The new one is as psycopg makes them: it knows nothing of the old one's cursors, adapters, handlers and
     prepared statements.
@@ -168,13 +166,10 @@ def hand_over(connection: _Lent) -> _Lent:
     connection.__dict__ = {"_ended": True, "_lender": state["_lender"]}
     heir.__dict__ = state
     if state["_pipeline"] is not None:
-        # Its block, which goes on, wants to find it.
+        # Its block, which continues, must find it.
         connection._pipeline = state["_pipeline"]
     if sys.getrefcount(state["pgconn"]) > _ALONE:
-        old = state["pgconn"]
-        state["pgconn"] = _moved(old)
-        # libpq tells notices to the object that the session was opened with, alive or not. It is kept.
-        state["_opened_with"] = state["_opened_with"] or old
+        state["pgconn"] = moved(state["pgconn"])
     if state["_touched"]:
         heir._forget_work(state)
     state.update(heir._settings)
@@ -192,24 +187,24 @@ def hand_over(connection: _Lent) -> _Lent:
 
 
 def forget_session(connection: Any) -> None:
-    """Forget of a session what its server has forgotten: prepared statements, what came for its channels."""
+    """Clear what a session's server has forgotten: prepared statements, notifications."""
     prepared = connection._prepared
     if prepared._counts or prepared._names or prepared._to_flush:
-        # The names of statements are not used again: behind a pooler that lends its sessions by the
-        # transaction, another one may know them still.
+        # Statement names are not reused: behind a pooler in transaction mode, another session may still know
+        # them.
         fresh = connection._prepared = type(prepared)()
         fresh._prepared_idx = prepared._prepared_idx
         fresh.prepare_threshold, fresh.prepared_max = prepared.prepare_threshold, prepared.prepared_max
     if connection._notifies_backlog is None or connection._notifies_backlog:
         connection._notifies_backlog = deque()
     if connection.lock.locked():
-        # By what the borrower left behind, such as a generator.
+        # Referenced by what the borrower left behind, such as a generator.
         locked_by_task = isinstance(connection.lock, asyncio.Lock)
         connection.lock = asyncio.Lock() if locked_by_task else threading.Lock()
 
 
 def _alone() -> int:
-    """How many references an object has that is in one dictionary alone, counted as above."""
+    """The reference count of an object that is in only one dictionary, counted as above."""
     state = {"pgconn": object()}
     return sys.getrefcount(state["pgconn"])
 
@@ -217,54 +212,7 @@ def _alone() -> int:
 _ALONE = _alone()
 
 
-def closed_pgconn() -> Any:
-    """An object of libpq's that has no session."""
-    if not _IN_PYTHON:
-        return pq.PGconn.__new__(pq.PGconn)
-    closed: Any = object.__new__(pq.PGconn)
-    closed._pgconn_ptr = closed.notice_handler = closed.notify_handler = None
-    closed._procpid = 0
-    return closed
-
-
 @lru_cache
 def closed_connection(kind: Callable[[Any], Any]) -> Any:
     """A connection of that class that has no session."""
-    return kind(closed_pgconn())
-
-
-def _moved(pgconn: Any) -> Any:
-    """The same session of libpq in a new object; the old one is as if it had been finished."""
-    session = pgconn.pgconn_ptr
-    if session is None:
-        return pgconn
-    heir = closed_pgconn()
-    if _IN_PYTHON:
-        heir = type(pgconn)(pgconn._pgconn_ptr)
-        pgconn._pgconn_ptr = None
-    # psycopg's compiled class has no way to make one of a session that is there, only where it keeps it.
-    elif not _swap(pgconn, heir, session):
-        # A psycopg of another build. Nobody gets the session then, which is dear but safe.
-        logger.warning("This build of psycopg (%s) cannot move a session; it is closed.", pq.__impl__)
-        pgconn.finish()
-        return pgconn
-    heir.notice_handler, heir.notify_handler = pgconn.notice_handler, pgconn.notify_handler
-    return heir
-
-
-def _swap(pgconn: Any, heir: Any, session: int) -> bool:
-    before, after = _words(pgconn), _words(heir)
-    kept_at = [index for index, word in enumerate(before) if word == session]
-    if len(kept_at) != 1 or after[kept_at[0]]:
-        return False
-    after[kept_at[0]], before[kept_at[0]] = session, None
-    found = (heir.pgconn_ptr, pgconn.pgconn_ptr)
-    if found != (session, None):
-        after[kept_at[0]], before[kept_at[0]] = None, session
-    return found == (session, None)
-
-
-def _words(pgconn: Any) -> Any:
-    """What a compiled object consists of, to read and write."""
-    size = type(pgconn).__basicsize__ // ctypes.sizeof(ctypes.c_void_p)
-    return (ctypes.c_void_p * size).from_address(id(pgconn))
+    return kind(closed_session())

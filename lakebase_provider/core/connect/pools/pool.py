@@ -1,4 +1,4 @@
-"""The pool: few connections, opened late, checked when they have been idle, handed back clean."""
+"""The pool: few connections, opened late, checked after being idle, returned clean."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
 
 logger = logging.getLogger(__name__)
 
-#: A connection that was used less than this many seconds ago is not checked: a check costs a round trip.
+#: A connection used less than this many seconds ago is not checked: a check costs a round trip.
 TRUSTED_IDLE = 0.5
-#: Seconds that a check may take at most; a server that lives answers in milliseconds.
+#: Seconds that a check may take at most; a live server answers in milliseconds.
 CHECK_SECONDS = 5.0
-#: Seconds for an attempt to connect that no borrower waits for, or several do.
+#: Seconds for an attempt to connect for which no borrower or several borrowers wait.
 _BACKGROUND_SECONDS = 3.0
 _IDLE = TransactionStatus.IDLE
 
@@ -42,20 +42,20 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     """psycopg's pool with these differences.
 
     * The first connection is opened in the caller's thread, within the caller's deadline, so that the caller
-      gets the typed error of a failed connect at once instead of a timeout; others who wait get an error that
-      no retry helps at once, too. Further ones are opened while their borrowers wait, who take what is handed
-      back meanwhile. None is opened for nobody.
+      gets the typed error of a failed connect at once instead of a timeout; an error that a retry cannot help
+      also reaches other waiters at once. Further ones are opened while their borrowers wait, who take what is
+      returned meanwhile. None is opened without a borrower.
     * A connection is checked only after it has been idle; the first dead one drops all idle ones, since
       they died together when the compute was suspended.
-    * A connection that is handed back is rolled back and its session reset.
-    * What is lent is a loan of the session (:mod:`.lending`). It ends by ``close()``,
-      so that ``closing(hook.get_conn())`` works, at the end of ``with``, or with the last reference to it.
-    * Its threads start when they have something to do: one that watches for idle connections, with the first
-      that is handed back; one that replaces broken connections, with the first of these.
+    * A returned connection is rolled back and its session reset.
+    * What is lent is a loan of the session (:mod:`.lending`). It ends with ``close()``, so that
+      ``closing(hook.get_conn())`` works, at the end of ``with``, or with the last reference to it.
+    * Its threads start when they have something to do: one that watches for idle connections with the first
+      return, one that replaces broken connections with the first of these.
 
-    psycopg's pool has no hooks for these: what it counts, whom it lets wait, what it lends
-    and what it starts are its own affair. This class takes part in it by attributes and methods that begin
-    with an underscore, which is why pyproject.toml holds psycopg-pool to one minor version.
+    psycopg's pool has no hooks for these: what it counts, whom it lets wait, what it lends and what it starts
+    is internal. This class relies on attributes and methods that begin with an underscore, which is why
+    pyproject.toml pins psycopg-pool to one minor version.
 
     Args:
         config: Sizes and lifetimes.
@@ -73,7 +73,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         self._inherited: list[PGconn] = []
         self._starting = threading.Lock()
         self._scheduling = False
-        # For all attempts together: each is short, and what it finds is what the one before found.
+        # For all attempts together: each is short, and finds the same as the previous one.
         self._background_log = WaitingLog(logger)
         super().__init__(
             kwargs={"opener": self._open_in_background},
@@ -103,7 +103,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             LakebaseError: A connection was missing and could not be opened.
         """
         if self._owner != process.number:
-            raise ForkedPoolError("A pool that a parent process opened was asked for a connection.")
+            raise ForkedPoolError("A connection was requested from a pool that a parent process opened.")
         if self._dropped:
             self._collect_dropped()
         # The common case takes microseconds, less than a span does: an idle connection, used a moment ago.
@@ -145,10 +145,10 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
                 return connection
 
     def _first_free(self, seconds: float) -> LakebaseConnection | None:
-        """As psycopg's ``_getconn_unchecked``, which leaves those in the queue who wait no more.
+        """Like psycopg's ``_getconn_unchecked``, which leaves borrowers that stopped waiting in its queue.
 
-        The queue would keep their error, that their frames, and these the connections that the borrower has,
-        who would never get another one.
+        The queue would keep their error, the error their frames, and the frames their connections, so that
+        they would never get another one.
         """
         end = time.monotonic() + seconds
         with self._lock:
@@ -204,7 +204,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         Raises:
             ValueError: This pool did not lend it. It is left alone.
         """
-        # One step, so that of two threads only one hands it back.
+        # One step, so that only one of two threads returns it.
         if self._loans.pop(id(conn), None) is None:
             self._require_lent_before(conn)
             return
@@ -214,7 +214,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         if conn._touched or conn.pgconn.transaction_status != _IDLE:
             self._take_back(conn)
             return
-        # The common case without detours, as above: nothing has been sent.
+        # The common case without detours, as above: nothing was sent.
         now = conn.last_used = time.monotonic()
         expires, opened = conn._expire_at, conn._created_at
         heir = hand_over(conn)
@@ -227,7 +227,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         try:
             conn.reset_session()
         except psycopg.Error as error:
-            logger.info("A connection is discarded on return: %s", error)
+            logger.info("Discarding a returned connection: %s", error)
             conn.pgconn.finish()
         except BaseException:
             # Such as a task's timeout: nobody knows what the session does.
@@ -254,11 +254,11 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             self.run_task(AddConnection(self))
 
     def _take_back_dropped(self, connection: LakebaseConnection) -> None:
-        """What the garbage collector found, in whatever this thread was about: nothing here may wait."""
+        """What the garbage collector found, in the middle of this thread's work: nothing here may wait."""
         if self._owner != process.number:
             self._inherited.append(connection.pgconn)
             return
-        # The object that is being collected has no life left to be handed back.
+        # The object being collected cannot be returned any more.
         heir = hand_over(connection)
         heir._touched = heir._used = True
         self._dropped.append(heir)
@@ -295,7 +295,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         self._run_task(task)
 
     def _is_due(self, task: AddConnection) -> bool:
-        """Whether the connection is wanted that is to replace one, or failed to open before."""
+        """Whether a connection that replaces one, or failed to open before, is still wanted."""
         if task.growing and task.attempt is None:
             return True
         with self._lock:
@@ -330,7 +330,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def _start_initial_tasks(self) -> None:
         for _ in range(self._nconns):
             self._run_task(AddConnection(self))
-        # Due with the scheduler, which starts with the first connection that can be idle.
+        # Started with the scheduler, which starts with the first connection that can be idle.
         self._sched.enter(self.max_idle, ShrinkPool(self).tick)
 
     def _start_scheduler(self) -> None:
@@ -359,7 +359,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def _reserve_first(self) -> bool:
         """Count a connection that the caller is about to open, if the pool has none.
 
-        If it has some, those who wait get the first one that is free, be it handed back or opened.
+        If it has some, those who wait get the first free one, whether returned or opened.
         """
         with self._lock:
             if self._nconns:
@@ -393,7 +393,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             self._fail_the_waiting(error)
 
     def _tell_the_waiting(self, error: BaseException) -> None:
-        """Nobody opens a connection any more for those who wait: fail them, or go on for them."""
+        """Nobody is opening a connection any more for those who wait: fail them, or continue for them."""
         if isinstance(error, LakebaseError) and not error.retryable:
             self._fail_the_waiting(error)
             return
@@ -416,18 +416,18 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         if now - connection.last_used < TRUSTED_IDLE:
             return
         if connection._expire_at <= now:
-            # psycopg's pool looks at the age of what is handed back, not of what lies idle.
-            raise psycopg.OperationalError("the connection has reached its maximum life")
-        # Half of what the borrower has left: should the link be silent, the rest is for a new connection.
+            # psycopg's pool checks the age of returned connections, not of idle ones.
+            raise psycopg.OperationalError("the connection has reached its maximum lifetime")
+        # Half of the borrower's remaining time: if the link is silent, the rest is for a new connection.
         try:
             connection.check(min(CHECK_SECONDS, max((end - now) / 2, 0.0)))
         except psycopg.Error as error:
-            logger.info("A pooled connection is dead, all idle ones are dropped: %s", error)
+            logger.info("A pooled connection is dead; dropping all idle ones: %s", error)
             self.drain()
             raise
 
 
 def _keep_context(task: MaintenanceTask) -> None:
-    """Have a connection opened in the context of whoever waits for it, tried again by the scheduler too."""
+    """Open a connection in the waiting borrower's context, also when the scheduler retries it."""
     if isinstance(task, AddConnection) and "run" not in task.__dict__:
         task.run = in_this_context(task.run)  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
-"""Whether a reachable database is also well: limits for the figures of a health report."""
+"""Whether a reachable database is also healthy: limits for the figures of a health report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -13,12 +13,12 @@ from lakebase_provider.core.upkeep.health.stage_names import with_foundations
 if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.stages import HealthReport
 
-#: From which severity on a check fails: a stage that fails is an error, a limit that is passed a warning.
+#: The least severity that fails a check: a failed stage is an error, an exceeded limit a warning.
 FailOn = Literal["error", "warn"]
 
 
 def require_fail_on(fail_on: object) -> None:
-    """Refuse a severity that there is not.
+    """Refuse an unknown severity.
 
     Raises:
         ConfigError: It is none of :data:`FailOn`.
@@ -27,44 +27,44 @@ def require_fail_on(fail_on: object) -> None:
 
 
 class Breach(NamedTuple):
-    """A limit that a report does not keep.
+    """A limit that a report does not meet.
 
     Attributes:
-        threshold: Name of the limit, a field of :class:`HealthThresholds`.
+        name: Name of the limit, a field of :class:`HealthLimits`.
         limit: The limit, in the unit of its name.
         found: What was measured, in the same unit.
         remedy: What to do.
     """
 
-    threshold: str
+    name: str
     limit: float
     found: float
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.threshold}={self.limit:g} is not kept: found {self.found:.4g}. {self.remedy}"
+        return f"{self.name}={self.limit:g} is not met: found {self.found:.4g}. {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON or XCom."""
         found = round(self.found, 4)
-        return {"threshold": self.threshold, "limit": self.limit, "found": found, "remedy": self.remedy}
+        return {"name": self.name, "limit": self.limit, "found": found, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
-class HealthThresholds:
+class HealthLimits:
     """Limits for what a health check measures; None means no limit.
 
     Attributes:
-        max_connect_ms: Milliseconds that a connect to a compute that is awake may take.
-        max_wake_seconds: Seconds that a suspended compute may take until it lets somebody in.
-        min_token_seconds: Seconds that the token must have left to live.
+        max_connect_ms: Milliseconds that connecting to an awake compute may take.
+        max_wake_seconds: Seconds that a suspended compute may take to accept a connection.
+        min_token_seconds: Seconds of life that the token must have left.
         max_connections_used: Share of the server's connections that may be in use, above 0 and at most 1.
 
     Raises:
         ConfigError: A limit is not a number above 0, or a share above 1.
 
     Example:
-        >>> HealthThresholds(max_connections_used=0.8).breaches(client.health())
+        >>> HealthLimits(max_connections_used=0.8).breaches(client.health())
         ()
     """
 
@@ -73,24 +73,45 @@ class HealthThresholds:
     min_token_seconds: float | None = None
     max_connections_used: float | None = None
 
+    @classmethod
+    def of(cls, limits: HealthLimits | Mapping[str, Any] | None) -> HealthLimits:
+        """The limits, however they were given.
+
+        Args:
+            limits: Limits, or their values by name, or None for no limits.
+
+        Raises:
+            ConfigError: There is no limit of a name, or its value cannot work.
+        """
+        if isinstance(limits, cls):
+            return limits
+        if limits is not None and not isinstance(limits, Mapping):
+            raise ConfigError(
+                f"limits is a {type(limits).__name__}.",
+                remedy="Give limits by name, such as {'max_connect_ms': 200}.",
+            )
+        for name in limits or {}:
+            require_choice("A name in limits", name, LIMIT_NAMES)
+        return cls(**(limits or {}))
+
     def __post_init__(self) -> None:
         for name, limit in self._given():
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise ConfigError(
-                    f"Threshold '{name}' is a {type(limit).__name__} that is not a number above 0.",
+                    f"Limit '{name}' is a {type(limit).__name__}, not a number above 0.",
                     remedy=f"Give {name} a number above 0, or leave it out.",
                 )
         if self.max_connections_used is not None and self.max_connections_used > 1:
             raise ConfigError(
-                "Threshold 'max_connections_used' is above 1.",
+                "Limit 'max_connections_used' is above 1.",
                 remedy="Give a share of all connections, such as 0.8 for 80 %.",
             )
 
     def require_stages(self, checks: Iterable[str] | None) -> None:
-        """See to it that what is to be limited is measured.
+        """Make sure that what is limited is also measured.
 
         Args:
-            checks: Names of the stages that are to run; None means all. Those that they build on run too.
+            checks: Names of the stages to run; None means all. Those that they depend on run too.
 
         Raises:
             ConfigError: A limit is set whose stage does not run, or a stage is unknown.
@@ -102,15 +123,15 @@ class HealthThresholds:
             stage = _MEASURED[name].stage
             if stage not in running:
                 raise ConfigError(
-                    f"Threshold '{name}' needs the stage '{stage}', which is not among the checks.",
+                    f"Limit '{name}' needs the stage '{stage}', which is not among the checks.",
                     remedy=f"Add '{stage}' to the checks, or leave {name} out.",
                 )
 
     def breaches(self, report: HealthReport) -> tuple[Breach, ...]:
-        """The limits that the report does not keep, in the order of the fields.
+        """The limits that the report does not meet, in the order of the fields.
 
         What was not measured breaks no limit: its stage failed, as the report says, or there is nothing to
-        measure, as with a native password, which lives for ever.
+        measure, as with a native password, which never expires.
         """
         figures = report.figures
         found = [(name, limit, _MEASURED[name]) for name, limit in self._given()]
@@ -122,7 +143,7 @@ class HealthThresholds:
         )
 
     def healthy(self, report: HealthReport, fail_on: FailOn = "warn") -> bool:
-        """Whether the report is good enough: what :meth:`enforce` raises unless it is so."""
+        """Whether the report is good enough; if not, :meth:`enforce` raises."""
         return report.ok and (fail_on == "error" or not self.breaches(report))
 
     def enforce(self, report: HealthReport, fail_on: FailOn = "warn") -> None:
@@ -130,10 +151,10 @@ class HealthThresholds:
 
         Args:
             report: What the check found.
-            fail_on: ``error`` to raise for a failed stage alone, ``warn`` also for a limit that is passed.
+            fail_on: ``error`` to raise only for a failed stage, ``warn`` also for an exceeded limit.
 
         Raises:
-            HealthCheckError: A stage failed, or, with ``warn``, a limit is passed.
+            HealthCheckError: A stage failed, or, with ``warn``, a limit is exceeded.
         """
         report.raise_for_failure()
         if not self.healthy(report, fail_on):
@@ -143,7 +164,7 @@ class HealthThresholds:
             )
 
     def to_dict(self, report: HealthReport) -> dict[str, Any]:
-        """The report in plain types, with what these limits say of it: `status` and `breaches`."""
+        """The report in plain types, with these limits' verdict: `status` and `breaches`."""
         breaches = [breach.to_dict() for breach in self.breaches(report)]
         status = "error" if not report.ok else "warn" if breaches else "ok"
         return {**report.to_dict(), "status": status, "breaches": breaches}
@@ -153,8 +174,8 @@ class HealthThresholds:
         if not self._given():
             return ""
         figures = report.figures
-        broken = {breach.threshold for breach in self.breaches(report)}
-        lines = [f"{'threshold':<22}{'status':<9}{'found':>10}{'limit':>10}"]
+        broken = {breach.name for breach in self.breaches(report)}
+        lines = [f"{'limit':<22}{'status':<9}{'found':>10}{'value':>10}"]
         for name, limit in self._given():
             value = _MEASURED[name].of(figures)
             status = "skipped" if value is None else "warn" if name in broken else "ok"
@@ -165,6 +186,10 @@ class HealthThresholds:
     def _given(self) -> list[tuple[str, float]]:
         values = ((row.name, getattr(self, row.name)) for row in fields(self))
         return [(name, value) for name, value in values if value is not None]
+
+
+#: Names of the limits.
+LIMIT_NAMES: tuple[str, ...] = tuple(row.name for row in fields(HealthLimits))
 
 
 class _Measured(NamedTuple):
@@ -188,12 +213,12 @@ _MEASURED: dict[str, _Measured] = {
     "max_wake_seconds": _Measured(
         "login",
         lambda figures: figures.get("wake_seconds"),
-        "Lengthen the endpoint's suspend timeout, or allow for the wake.",
+        "Lengthen the endpoint's suspend timeout, or allow more time to wake.",
     ),
     "min_token_seconds": _Measured(
         "credential",
         lambda figures: figures.get("token_seconds"),
-        "Check what makes tokens of a shorter life: the token store, or who lends the token.",
+        "Check what shortens the token's life: the token store, or whoever supplies the token.",
     ),
     "max_connections_used": _Measured(
         "query",

@@ -1,4 +1,4 @@
-"""The stages of the health check by name; a DAG file asks for them, without the driver that they need."""
+"""The stages of the health check by name, for DAG files, without the driver that they need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lakebase_provider.core.errors import ConfigError
 
-#: Each stage with the stages that it builds on, in the order in which they run.
+#: Each stage with the stages that it depends on, in the order in which they run.
 STAGES: dict[str, tuple[str, ...]] = {
     "resolve": (),
     "credential": (),
@@ -20,13 +20,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def with_foundations(checks: Iterable[str]) -> set[str]:
-    """The stages, and those that they build on.
+    """The stages, and those that they depend on.
 
     Args:
         checks: Names of stages.
 
     Raises:
-        ConfigError: A stage is unknown, or one name is given in place of a list of them.
+        ConfigError: A stage is unknown, or a name is given instead of a list.
     """
     if isinstance(checks, str):
         raise ConfigError("checks is a str.", remedy=f"Give a list: checks=[{checks!r}].")
@@ -35,7 +35,9 @@ def with_foundations(checks: Iterable[str]) -> set[str]:
     while todo:
         name = todo.pop()
         if name not in STAGES:
-            raise ConfigError(f"Unknown health check '{name}'.", remedy=f"Use of: {', '.join(STAGES)}.")
+            raise ConfigError(
+                f"Unknown health check '{name}'.", remedy=f"Use one or more of: {', '.join(STAGES)}."
+            )
         if name not in wanted:
             wanted.add(name)
             todo.extend(STAGES[name])

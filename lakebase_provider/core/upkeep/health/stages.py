@@ -36,17 +36,17 @@ Status = Literal["ok", "failed", "skipped"]
 
 #: Each figure with the stage that measures it. A native password has no `token_seconds`.
 FIGURES: dict[str, str] = {
-    "token_seconds": "credential",  # seconds that the token has left to live
-    "connect_ms": "login",  # milliseconds of a connect to a compute that is awake
+    "token_seconds": "credential",  # seconds of life that the token has left
+    "connect_ms": "login",  # milliseconds to connect to an awake compute
     "wake_seconds": "login",  # seconds that the compute took to wake; 0 below half a second
     "connections": "query",  # sessions of all databases on the server
     "max_connections": "query",  # sessions that the server allows
 }
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-#: Seconds. A login that takes no longer did not wait for the compute, or not long enough to matter.
+#: Seconds. A faster login did not wait for the compute, or not long enough to matter.
 _WAKE_SUSPECTED = 0.5
-#: pg_stat_activity hides from a role what other roles' sessions are; this counts them without a privilege.
+#: pg_stat_activity hides other roles' sessions from a role; this counts them without a privilege.
 _WHO_AND_HOW_MANY = """
     SELECT current_user, current_database(),
         (SELECT sum(numbackends)::int FROM pg_catalog.pg_stat_database WHERE datid <> 0),
@@ -59,14 +59,14 @@ class StageResult:
     """What one stage found.
 
     Attributes:
-        name: One of :data:`STAGES`.
-        status: ``ok``, ``failed``, or ``skipped`` because a stage before it failed.
+        name: One of ``STAGES``.
+        status: ``ok``, ``failed``, or ``skipped`` because an earlier stage failed.
         ms: How long it took, in milliseconds.
         detail: What was found, in one line.
         remedy: What to do; empty unless it failed.
         code: The error's code; empty unless it failed.
         retryable: Whether it may succeed later by itself; False unless it failed.
-        figures: What it measured, by the names of :data:`FIGURES`.
+        figures: What it measured, by the names of ``FIGURES``.
     """
 
     name: str
@@ -87,7 +87,7 @@ class HealthReport:
 
     @property
     def ok(self) -> bool:
-        """True if every stage that was asked for succeeded."""
+        """True if every requested stage succeeded."""
         return all(stage.status == "ok" for stage in self.stages)
 
     @property
@@ -101,7 +101,7 @@ class HealthReport:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What the stages measured, by the names of :data:`FIGURES`; only of stages that succeeded."""
+        """What the successful stages measured, by the names of ``FIGURES``."""
         return {name: value for stage in self.stages for name, value in stage.figures.items()}
 
     def raise_for_failure(self) -> None:
@@ -142,17 +142,17 @@ class HealthReport:
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """One line, for where a table would lose its shape: what failed and its remedy, and what was well."""
+        """One line, where a table would lose its shape: what failed, its remedy, and what passed."""
         well = ", ".join(f"{s.name} {s.ms:.0f} ms" for s in self.stages if s.status == "ok")
         failed = self.first_failure
         if failed is None:
             return f"All is well: {well}."
         told = f"Stage {failed.name} failed: {failed.detail.rstrip('.')}. Remedy: {failed.remedy}"
-        return f"{told} Well: {well or 'nothing'}."
+        return f"{told} Passed: {well or 'nothing'}."
 
 
 class HealthCheck:
-    """Runs the stages, each in its own time, without a pool.
+    """Runs the stages, each with its own timeout, without a pool.
 
     Args:
         config: TLS settings and budget.
@@ -175,11 +175,11 @@ class HealthCheck:
         self._figures: dict[str, float] = {}
 
     def run(self, checks: Iterable[str] | None = None, *, timeout: float | None = None) -> HealthReport:
-        """Run the stages that are asked for and those that they build on.
+        """Run the requested stages and those that they depend on.
 
         Args:
             checks: Names of stages; all by default.
-            timeout: Seconds for each stage; the configuration's `connect_budget` by default.
+            timeout: Timeout of each stage in seconds; the configuration's `connect_budget` by default.
 
         Raises:
             ConfigError: A stage is unknown.
@@ -206,7 +206,7 @@ class HealthCheck:
         start = time.perf_counter()
         try:
             detail = stage(seconds)
-        except Exception as error:  # whatever it is, a report is what was asked for
+        except Exception as error:  # whatever it is, the caller asked for a report
             ms = (time.perf_counter() - start) * 1000
             known = error if isinstance(error, LakebaseError) else self._classify(error, name)
             self._connector.names.tell(known)
@@ -245,7 +245,7 @@ class HealthCheck:
         target = self._known_target()
         found = resolve(target.host, target.port, seconds)
         self._addresses = found.addresses
-        by = "" if found.resolver == "system" else " (by name servers; the system's resolver fails)"
+        by = "" if found.resolver == "system" else " (through name servers; the system's resolver fails)"
         return ", ".join(found.addresses) + by
 
     def _tcp(self, seconds: float) -> str:
@@ -283,7 +283,8 @@ class HealthCheck:
         self._connection = self._connector.connect(seconds, autocommit=True)
         took = time.perf_counter() - start
         detail = f"server {_version(self._connection)}"
-        # A waking compute refuses logins or holds them; a second one tells the wake from a slow network.
+        # A waking compute refuses logins or holds them; a second connect distinguishes waking from a slow
+        # network.
         if self._connector.stats().failures == failures and took < _WAKE_SUSPECTED:
             self._figures.update(connect_ms=took * 1000, wake_seconds=0.0)
             return detail
@@ -291,7 +292,7 @@ class HealthCheck:
         self._connector.connect(seconds).close()
         awake = time.perf_counter() - start
         self._figures.update(connect_ms=awake * 1000, wake_seconds=max(0.0, took - awake))
-        return f"{detail}; {max(0.0, took - awake):.1f} s more than the next one"
+        return f"{detail}; {max(0.0, took - awake):.1f} s longer than the next one"
 
     def _query(self, seconds: float) -> str:
         user, database, sessions, limit = self._rows(_WHO_AND_HOW_MANY)

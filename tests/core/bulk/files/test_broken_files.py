@@ -51,17 +51,17 @@ def zipped(data: bytes) -> bytes:
 
 #: A name, what the file holds, what the error says of it, and what of the remedy.
 CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
-    "Latin-1": ("x.csv", lambda: "a,b\n1,é\n".encode("latin-1"), "byte 7, in line 2, is no UTF-8", "cp1252"),
+    "Latin-1": ("x.csv", lambda: "a,b\n1,é\n".encode("latin-1"), "byte 7, in line 2, is not UTF-8", "cp1252"),
     "Latin-1, too many fields": (
         "x.csv",
         lambda: "a,b\n1,é,3\n".encode("latin-1"),
-        "byte 7, in line 2, is no UTF-8",
+        "byte 7, in line 2, is not UTF-8",
         "encoding=",
     ),
     "Latin-1, far behind": (
         "x.csv",
         lambda: LONG + "1,é\n".encode("latin-1"),
-        f"byte {len(LONG) + 3:,}, in line 200,002, is no UTF-8",
+        f"byte {len(LONG) + 3:,}, in line 200,002, is not UTF-8",
         "encoding=",
     ),
     "Latin-1 in the header": ("x.csv", lambda: "a,é\n".encode("latin-1"), "byte 3, in line 1", "encoding="),
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     "gzip named CSV": ("x.csv", lambda: gzip.compress(LONG), "begins like gzip data", "suffix"),
     "Excel named CSV": ("x.csv", lambda: zipped(b"..."), "Excel workbook", "suffix"),
     "Parquet named CSV": ("x.csv", parquet_file, "begins like a Parquet file", "suffix"),
-    "CSV named gzip": ("x.csv.gz", lambda: LONG, "is not packed by gzip", "Leave the last suffix out"),
+    "CSV named gzip": ("x.csv.gz", lambda: LONG, "is not compressed with gzip", "Leave out the last suffix"),
     "gzip, cut": ("x.csv.gz", lambda: gzip.compress(LONG)[:-9], "gzip data end too early", "again"),
     "gzip, cut soon": ("x.csv.gz", lambda: gzip.compress(LONG)[:20], "gzip data end too early", "again"),
     "bzip2, cut": ("x.csv.bz2", lambda: bz2.compress(LONG)[:-9], "bz2 data end too early", "again"),
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
     "too few fields": (
         "x.csv",
         lambda: b"a,b\n1,2\n3\n",
-        "row 2 of .*1 fields, where the header has 2",
+        "row 2 of .*1 fields, but the header has 2",
         "quotes",
     ),
     "too few fields, far behind": ("x.csv", lambda: LONG + b"3\n", "row 200,001 of", "quotes"),
@@ -116,11 +116,16 @@ CASES: dict[str, tuple[str, Callable[[], bytes], str, str]] = {
         "row 2 of .*from byte 15 of the file",
         "UTF-8",
     ),
-    "JSON, cut": ("x.jsonl", lambda: LINES[:-9], "row 100,000 of .*it may be cut", "whole JSON object"),
+    "JSON, cut": (
+        "x.jsonl",
+        lambda: LINES[:-9],
+        "row 100,000 of .*it may be truncated",
+        "complete JSON object",
+    ),
     "JSON in gzip, cut": (
         "x.jsonl.gz",
         lambda: gzip.compress(LINES)[:-9],
-        "from row .* on: its gzip data end too early",
+        "from row .* onwards: its gzip data end too early",
         "again",
     ),
     "a list of JSON": ("x.jsonl", lambda: b'[{"a":1},\n{"a":2}]\n', "begins with a list", "one object"),
@@ -151,8 +156,8 @@ def test_a_broken_file_is_named_and_not_tried_again(
         ("file:///no/such/file.csv", "no file 'file:///no/such/file.csv'"),
         ("memory://no-such-file.parquet", "no file 'memory://no-such-file.parquet'"),
         ("/dev/null/x.csv", "no file '/dev/null/x.csv'"),
-        ("/no/such/*.csv", "nor one that matches"),
-        ("memory://none/*.csv", "nor one that matches"),
+        ("/no/such/*.csv", "and none matches"),
+        ("memory://none/*.csv", "and none matches"),
     ],
 )
 def test_a_file_that_is_not_there(client: LakebaseClient, name: str, words: str) -> None:
@@ -217,7 +222,7 @@ def test_a_row_without_an_end_is_not_kept_for_ever(
     monkeypatch.setattr(csv_text, "LONGEST_ROW", 3 << 20)
     run(client, "CREATE TABLE t (a text, b text)")
     path = tmp_path / "x.csv"
-    for begin, words in (('1,"', "line 2 is not closed"), ("1,", "row without an end within 3 MiB")):
+    for begin, words in (('1,"', "line 2 is not closed"), ("1,", "row that does not end within 3 MiB")):
         path.write_text(f"a,b\n{begin}{'x' * (9 << 20)}")
         with pytest.raises(BadRowError, match=words):
             client.load(path, "t")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.files.csv_format import CsvFormat
-from lakebase_provider.core.bulk.load.plan import LoadPlan
+from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
+from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
 from tests.core.bulk.sample_tables import run
 
@@ -74,11 +75,11 @@ def test_encodings(table: LakebaseClient, tmp_path: Path, written: str, given: s
 def test_what_is_not_in_its_encoding_is_named_by_its_byte(table: LakebaseClient, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"a,b\n" + b"1,2\n" * 500_000 + b"1,\x81\n")
-    with pytest.raises(BadRowError, match="byte 2,000,007 of the file is no cp1252") as caught:
+    with pytest.raises(BadRowError, match="byte 2,000,007 of the file is not cp1252") as caught:
         loaded(table, path, encoding="cp1252")
     assert str(path) in str(caught.value)
     path.write_bytes("a,b\n1,2\n".encode("utf-16")[:-1])
-    with pytest.raises((BadRowError, ConfigError), match="byte 17 of the file is no utf-16"):
+    with pytest.raises((BadRowError, ConfigError), match="byte 17 of the file is not utf-16"):
         loaded(table, path, encoding="utf-16")
 
 
@@ -99,13 +100,13 @@ def test_an_empty_text_and_null(table: LakebaseClient, tmp_path: Path) -> None:
 def test_without_a_header_columns_go_by_position(table: LakebaseClient, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("1,x,y\n")
-    with pytest.raises(ColumnMismatchError, match="3 values, for 2 columns"):
+    with pytest.raises(ColumnMismatchError, match="3 values for 2 columns"):
         table.load(path, "t", header=False)
     with pytest.raises(
-        ColumnMismatchError, match=r"(?s)first row of '.*x\.csv' has 3 fields, for the 2 columns"
+        ColumnMismatchError, match=r"(?s)first row of '.*x\.csv' has 3 fields for the 2 columns"
     ):
         table.load(path, "t", header=False, columns=["a", "b"])
-    with pytest.raises(ConfigError, match="no column names to create a table with"):
+    with pytest.raises(ConfigError, match="no column names with which to create a table"):
         table.load(path, "new", header=False, create=True)
     assert table.load(path, "new", header=False, create=True, columns=["a", "b", "c"]).rows == 1
     assert run(table, "SELECT a, b, c FROM new") == [("1", "x", "y")]
@@ -181,3 +182,9 @@ def test_a_columns_name_is_not_taken_for_a_mark_of_another_format(
 def test_what_is_no_text_for_null_is_refused(null: Any) -> None:
     with pytest.raises(ConfigError, match="null is"):
         CsvFormat(null=null)
+
+
+def test_the_options_of_a_load_are_the_fields_of_its_plan() -> None:
+    annotated = {name: kind.__forward_arg__ for name, kind in LoadOptions.__annotations__.items()}
+    assert annotated == {field.name: field.type for field in fields(LoadPlan)}
+    assert set(CSV_OPTIONS) == {field.name for field in fields(CsvFormat)}

@@ -152,7 +152,7 @@ def test_a_load_whose_client_is_silent_is_ended(
         load(zombie, [(1,)], "t", load_id="x")
         result = load_and_commit(client.connection, [(7,)], "t", clock=clock, load_id="x")
         assert not result.skipped
-        assert f"heard nothing of its client for {ledger.STALLED_AFTER:.0f} s" in caplog.text
+        assert f"heard nothing from its client for {ledger.STALLED_AFTER:.0f} s" in caplog.text
         with pytest.raises(Exception, match="terminating connection"):
             zombie.commit()
     assert run(client, "SELECT id FROM t") == [(7,)]

@@ -96,10 +96,13 @@ def test_a_table_is_created_for_the_source(client: LakebaseClient) -> None:
         (pa.uint8(), "smallint"), (pa.uint16(), "integer"), (pa.uint32(), "bigint"),
         (pa.uint64(), "numeric(20,0)"), (pa.float16(), "real"), (pa.decimal128(10, 2), "numeric(10,2)"),
         (pa.decimal128(5, -3), "numeric(8,0)"), (pa.dictionary(pa.int8(), pa.string()), "text"),
-        (pa.timestamp("ns", "UTC"), "timestamptz"), (pa.timestamp("s"), "timestamp"),
+        (pa.timestamp("ns", "UTC"), "timestamp with time zone"),
+        (pa.timestamp("s"), "timestamp without time zone"),
+        (pa.list_(pa.time32("s")), "time without time zone[]"),
         (pa.list_(pa.list_(pa.int32())), "integer[]"), (pa.struct([("a", pa.int8())]), "jsonb"),
         (pa.map_(pa.string(), pa.int8()), "jsonb"), (pa.duration("us"), "interval"),
-        (pa.time64("us"), "time"), (pa.large_string(), "text"), (pa.json_(), "jsonb"), (pa.uuid(), "uuid"),
+        (pa.time64("us"), "time without time zone"), (pa.large_string(), "text"), (pa.json_(), "jsonb"),
+        (pa.uuid(), "uuid"),
     ],
 )  # fmt: skip
 def test_each_type_of_arrow_has_one_that_holds_its_values(kind: pa.DataType, name: str) -> None:

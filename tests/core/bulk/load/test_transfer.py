@@ -278,7 +278,7 @@ def test_columns_go_by_name(client: LakebaseClient, source: Any) -> None:
     for query, said in {
         "select 1 as nothing": "no column 'nothing'",
         "select 1 as twice": "computed by the server",
-        "select 1 as a, 2 as a": "Two columns of the source are called 'a'",
+        "select 1 as a, 2 as a": "Two columns of the source are named 'a'",
     }.items():
         with pytest.raises(ColumnMismatchError, match=said):
             transfer(client, source, query)
@@ -370,15 +370,15 @@ def test_amounts_of_another_currency_are_refused(
         yen = None
     if yen != (True,):
         pytest.skip("this machine knows no currency without coins")
-    with pytest.raises(ColumnMismatchError, match="money, which has other decimals"):
+    with pytest.raises(ColumnMismatchError, match="money, which has different decimals"):
         transfer(client, other, "select '100'::money as v")
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("insert into everything default values returning *", "no query that COPY takes"),
-        ("show server_version", "no query that COPY takes"),
+        ("insert into everything default values returning *", "not a query that COPY accepts"),
+        ("show server_version", "not a query that COPY accepts"),
         ("select * from no_such_table", 'Query: relation "no_such_table" does not exist'),
         ("select 1/(n - 5) as v from generate_series(1, 9) n", "Query: division by zero"),
     ],

@@ -111,7 +111,7 @@ def test_a_cursor_of_another_database() -> None:
     connection.execute("CREATE TABLE t (a, b)")
     connection.executemany("INSERT INTO t VALUES (?, ?)", ROWS)
     assert _read(connection.execute("SELECT * FROM t ORDER BY a")) == (("a", "b"), ROWS)
-    with pytest.raises(ConfigError, match="no rows to give"):
+    with pytest.raises(ConfigError, match="The cursor has no result"):
         open_source(connection.cursor())
     connection.close()
 
@@ -139,10 +139,10 @@ def test_pandas_calls_missing_what_postgres_calls_null() -> None:
         ([(1, 2), (1, 2, 3)], 1, "3 values"),
         ([{"a": 1}, {"b": 1}], 1, "no value for 'a'"),
         ([{"a": 1}, {"a": 1, "b": 2}], 1, "2 values"),
-        ([{"a": 1}, (1,)], 1, "no row like the first"),
-        ([(1, 2), "xy"], 1, "no row like the first"),
-        ([(1, 2), {"a": 1, "b": 2}], 1, "no row like the first"),
-        ([(1, 2), None], 1, "no row like the first"),
+        ([{"a": 1}, (1,)], 1, "not a row like the first"),
+        ([(1, 2), "xy"], 1, "not a row like the first"),
+        ([(1, 2), {"a": 1, "b": 2}], 1, "not a row like the first"),
+        ([(1, 2), None], 1, "not a row like the first"),
     ],
 )
 def test_a_row_of_another_shape_is_named(rows: list[Any], index: int, words: str) -> None:
@@ -163,15 +163,15 @@ def test_a_csv_row_of_another_shape_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (5, "int is no source"),
-        (b"x", "bytes is no source"),
-        ({"a": [1]}, "dict is no source"),
+        (5, "int is not a source"),
+        (b"x", "bytes is not a source"),
+        ({"a": [1]}, "dict is not a source"),
         (["a", "b"], "first row is of type str"),
         ([1], "first row is of type int"),
         ("rows.xlsx", "no known suffix"),
         ("missing.csv", "no file"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "called 'a'"),
-        (pa.table([[1], [2]], names=["a", "a"]), "called 'a'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "named 'a'"),
+        (pa.table([[1], [2]], names=["a", "a"]), "named 'a'"),
         (pd.DataFrame({("a", "b"): [1]}), "several levels"),
     ],
 )

@@ -260,7 +260,7 @@ def test_a_blank_line_among_several_columns_is_a_fault(
     path = tmp_path / "pairs.csv"
     path.write_bytes(text.encode())
     with pytest.raises(
-        BadRowError, match=f"line {line:,} of the file is blank, where the header has 2 columns"
+        BadRowError, match=f"line {line:,} of the file is blank, but the header has 2 columns"
     ):
         client.load(path, "pairs")
     assert run(client, "select * from pairs") == []
@@ -313,18 +313,18 @@ def test_json_lines_of_others(client: LakebaseClient, tmp_path: Path, end: str) 
     ("lines", "row", "reason"),
     [
         ('{"a": 1}\n\n{"a": 2}\n', 2, "a blank line"),
-        ('{"a": 1}\n{"a": NaN}\n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": [NaN]}\n', 2, "no JSON object"),
-        ('{"a": 1}\n[["a", 2]]\n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": 2} x\n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": {} } x\n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": {}, \n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": 01}\n', 2, "no JSON object"),
-        ('{"a": 1}\n{"a": 2, "a": 3}\n', 2, "twice the same key"),
+        ('{"a": 1}\n{"a": NaN}\n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": [NaN]}\n', 2, "not a JSON object"),
+        ('{"a": 1}\n[["a", 2]]\n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": 2} x\n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": {} } x\n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": {}, \n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": 01}\n', 2, "not a JSON object"),
+        ('{"a": 1}\n{"a": 2, "a": 3}\n', 2, "a duplicate key"),
         ('{"a": 1}\n{"b": 2}\n', 2, "no value for 'a'"),
-        ('{"a": 1}\n{"a": 2, "secret": 3}\n', 2, "a key that the first line has not"),
+        ('{"a": 1}\n{"a": 2, "secret": 3}\n', 2, "a key that the first line does not have"),
         ('{"a": 1}\n{"a": "\\ud800"}\n', 2, "surrogate"),
-        ('{"a": 1}\n' + '{"a": ' + "[" * 100_000, 2, "no JSON object"),
+        ('{"a": 1}\n' + '{"a": ' + "[" * 100_000, 2, "not a JSON object"),
     ],
 )
 def test_a_line_that_is_no_row_is_told(

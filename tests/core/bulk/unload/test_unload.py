@@ -158,7 +158,7 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_a_statement_that_changes_data_is_no_query(client: LakebaseClient, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no query"):
+    with pytest.raises(ConfigError, match="not a query"):
         client.unload("CREATE TABLE unloaded (i int)", tmp_path / "rows.csv", "csv")
     assert list(tmp_path.iterdir()) == []
 

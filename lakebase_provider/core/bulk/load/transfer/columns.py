@@ -10,54 +10,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS, of_family, oids
 from lakebase_provider.core.errors import ColumnMismatchError
 
 #: OIDs below are the same on every server; those from here on each server gives out itself.
 FIRST_OWN_OID = 10_000
 
-#: Types whose binary form says something of the server that sent it, or is no input: OIDs of functions,
-#: tables, types …; rows with their columns' OIDs; XML, which tells its encoding; a tsquery, of which the
-#: server does not take the empty one that it sends.
-_TEXT_ONLY = frozenset(
-    {
-        24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 3734, 3735, 3769, 3770,
-        4089, 4090, 4096, 4097, 4191, 4192,  # reg*
-        142, 143,  # xml
-        1033, 1034,  # aclitem
-        2249, 2287,  # record
-        3615, 3645,  # tsquery
-        2281, 2278, 705,
-    }
-)  # fmt: skip
-
-#: OIDs of arrays' types with those of their elements, where rules differ by the element.
+#: Types, and their arrays, whose binary form says something of the server that sent it, or is no input.
+_TEXT_ONLY = frozenset(oid for kind in KINDS if kind.text_only for oid in (kind.oid, kind.array_oid) if oid)
+#: OIDs of arrays with those of their elements, where rules differ by the element.
 _ELEMENTS = {
-    1000: 16, 1001: 17, 1002: 18, 1003: 19, 1016: 20, 1005: 21, 1007: 23, 1009: 25, 199: 114, 1028: 26,
-    1021: 700, 1022: 701, 791: 790, 1014: 1042, 1015: 1043, 1182: 1082, 1183: 1083, 1115: 1114, 1185: 1184,
-    1187: 1186, 1270: 1266, 1561: 1560, 1563: 1562, 1231: 1700, 2951: 2950, 3807: 3802, 1041: 869, 651: 650,
-    143: 142,
-}  # fmt: skip
+    kind.array_oid: kind.oid for kind in KINDS if kind.family not in ("reg", "shape", "range", "other")
+}
 
-_TEXTS = frozenset({25, 1042, 1043, 19})
-#: "char", one byte, which is cast to a number as its code.
-_CHAR = 18
-_NAMES = frozenset({18, 19})
-_INTEGERS = frozenset({20, 21, 23})
+
+def _of(*families: str) -> frozenset[int]:
+    return frozenset(kind.oid for kind in of_family(*families) if kind.oid)
+
+
+_TEXTS, _JSONS = _of("text"), _of("json")
+_INTEGERS = _of("integer")
 #: oid and the reg* types: casts between them and int4 take the bits for a number of the other kind.
-_OIDS = frozenset({26, 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191})
-_RECORDS = frozenset({2249, 2287})
+_OIDS = _of("oid", "reg")
 #: Shapes: of those that a cast makes of each other two are equal whose areas are.
-_SHAPES = frozenset({600, 601, 602, 603, 604, 628, 718})
+_SHAPES = _of("shape")
+_RECORDS = frozenset({BY_NAME["record"].oid, BY_NAME["record"].array_oid})
 #: The first server that tells itself whether keys of JSON are unique.
 _KNOWS_JSON = 160_000
-_JSONS = frozenset({114, 3802})
-_BPCHAR, _VARCHAR, _NAME = 1042, 1043, 19
-_JSON, _JSONB = 114, 3802
-_FLOAT4, _FLOAT8, _NUMERIC, _MONEY = 700, 701, 1700, 790
-_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _TIMETZ, _INTERVAL = 1082, 1083, 1114, 1184, 1266, 1186
-_BIT, _VARBIT, _INET = 1560, 1562, 869
-_ZONED = frozenset({_TIMESTAMPTZ, _TIMETZ})
-_UNZONED = frozenset({_TIMESTAMP, _DATE, _TIME})
+#: "char", one byte, is cast to a number as its code.
+_TEXT, _BPCHAR, _VARCHAR, _NAME, _CHAR = oids("text", "bpchar", "varchar", "name", "char")
+_NAMES = frozenset({_CHAR, _NAME})
+_JSON, _JSONB = oids("json", "jsonb")
+_FLOAT4, _FLOAT8, _NUMERIC, _MONEY = oids("float4", "float8", "numeric", "money")
+_DATE, _TIME, _TIMETZ = oids("date", "time", "timetz")
+_TIMESTAMP, _TIMESTAMPTZ = oids("timestamp", "timestamptz")
+_BIT, _INET = oids("bit", "inet")
+_ZONED = frozenset(kind.oid for kind in of_family("temporal") if kind.zoned)
+_UNZONED = _of("temporal") - _ZONED
 
 # ISO 8601, and what Postgres itself writes: other texts may lose a part of them.
 _DAY = r"([0-9]{4,7}-[0-9]{2}-[0-9]{2}|-?infinity)"
@@ -147,7 +136,7 @@ def mismatch(column: str, source: Typed, target: Typed) -> ColumnMismatchError:
     """The error of two types between which no value goes unchanged."""
     return ColumnMismatchError(
         f"Column {column!r} is of type {source.name} in the query, and of type {target.name} in the table.",
-        remedy=f"Convert it in the query, such as {column}::{target.name}, if that is what is meant.",
+        remedy=f"Convert it in the query, such as {column}::{target.name}, if that is intended.",
     )
 
 
@@ -193,7 +182,7 @@ def _by_text(column: str, source: Typed, target: Typed) -> Passage:
     if source.built_in and source.element in (_TIMESTAMPTZ, _MONEY):
         raise mismatch(column, source, target)  # what its text says depends on the session
     if target.built_in:
-        text = Typed(25, -1, "text")
+        text = Typed(_TEXT, -1, "text")
         return Passage(value="{c}::text", guard=_fits(text, target, "{c}::text"))
     return Passage(binary=False)
 
@@ -233,7 +222,7 @@ def _converted(column: str, source: Typed, target: Typed) -> Passage:
         # A cast adds a mask to an inet that has none.
         inet = "CASE WHEN {c} IS NOT NULL THEN pg_catalog.concat({c}) END"
         value = inet if source.oid == _INET else "{c}::text"
-        return Passage(value=value, guard=_fits(Typed(25, -1, "text"), target, value))
+        return Passage(value=value, guard=_fits(Typed(_TEXT, -1, "text"), target, value))
     if (source.oid, to) in ((_TIMESTAMP, _TIMESTAMPTZ), (_DATE, _TIMESTAMPTZ)) and target.oid == to:
         value = "({c}::timestamp AT TIME ZONE 'UTC')"
         return Passage(value=value, guard=_fits(Typed(to, -1, ""), target, value))

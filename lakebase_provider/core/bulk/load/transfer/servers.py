@@ -13,6 +13,7 @@ import psycopg
 from lakebase_provider.core.base.threads import start_for_caller
 from lakebase_provider.core.bulk.read.statement import Parameters, query_text
 from lakebase_provider.core.bulk.read.stream import copy_out
+from lakebase_provider.core.bulk.types.postgres_types import BY_OID
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import settings
 from lakebase_provider.core.errors import ConfigError
@@ -92,9 +93,9 @@ def server_of(connection: Any) -> Server:
     """
     if not gives_copy(connection):
         raise ConfigError(
-            f"A connection of {type(connection).__module__.partition('.')[0]} to this server gives no stream"
-            " of COPY.",
-            remedy="Give a connection of psycopg to Postgres 10 or newer, or a cursor as the source.",
+            f"A connection of {type(connection).__module__.partition('.')[0]} to this server cannot stream "
+            "COPY.",
+            remedy="Use a psycopg connection to Postgres 10 or newer, or give a cursor as the source.",
         )
     return _Psycopg(connection) if isinstance(connection, psycopg.Connection) else _Psycopg2(connection)
 
@@ -222,9 +223,11 @@ class _Psycopg2(Server):
 
 def _typmod(column: Any) -> int:
     """psycopg2 keeps of the modifier what DB-API has a name for."""
-    if column.type_code == 1700 and column.precision not in (None, 0xFFFF):
+    kind = BY_OID.get(column.type_code)
+    modifier = "" if kind is None else kind.modifier
+    if modifier == "digits" and column.precision not in (None, 0xFFFF):
         return int(((column.precision << 16) | ((column.scale or 0) & 0x7FF)) + 4)
-    if column.type_code in (1042, 1043) and (column.internal_size or -1) > 0:
+    if modifier == "length" and (column.internal_size or -1) > 0:
         return int(column.internal_size) + 4
     return -1
 

@@ -1,7 +1,7 @@
 """From a query on one Postgres server into a table of another: what COPY sends there is what COPY takes here.
 
-No value becomes one of Python's on the way, so that none changes. Where every column has the same meaning in
-binary on both sides it goes so; else all go as text, under settings with which it means the same on both.
+No value becomes a Python object on the way, so that none changes. If every column has the same binary form on
+both sides, binary is sent; otherwise text, under settings with which it means the same on both.
 """
 
 from __future__ import annotations
@@ -27,16 +27,12 @@ from lakebase_provider.core.bulk.load.transfer.columns import Passage, Typed, mi
 from lakebase_provider.core.bulk.load.transfer.servers import Block, Server, server_of
 from lakebase_provider.core.bulk.read.statement import Parameters, bare, is_plain_query
 from lakebase_provider.core.bulk.sources.source import Source
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
-from lakebase_provider.core.database.catalog import Column, Table, TableName, read_table
+from lakebase_provider.core.database.catalog import Column, Table, TableName
 from lakebase_provider.core.database.refusals import typed_errors
-from lakebase_provider.core.errors import (
-    BadRowError,
-    ColumnMismatchError,
-    ConfigError,
-    TableNotFoundError,
-)
+from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +40,7 @@ logger = logging.getLogger(__name__)
 _REFUSED = re.compile(r"lakebase: column (\d+) does not fit")
 #: SQLSTATEs of a conversion that does not exist: no cast, no operator, no function, several of them.
 _NO_CONVERSION = frozenset({"42846", "42883", "42725", "42804"})
-_MONEY = frozenset({790, 791})
-_XML = frozenset({142, 143})
+_MONEY = BY_NAME["money"].oid
 
 
 @dataclass(frozen=True)
@@ -62,13 +57,13 @@ class QueryColumn:
 
 
 class PostgresQuery:
-    """A query on another Postgres server, as the source of a load; asked when the load takes place.
+    """A query on another Postgres server, as the source of a load; it runs when the load does.
 
     Args:
-        connections: Lends the connection, of psycopg 3 or psycopg 2; or the connection itself. One without a
-            transaction under way has none afterwards either.
+        connections: Lends the connection, from psycopg 3 or psycopg 2; or the connection itself. One without
+            a transaction under way has none afterwards either.
         query: A SELECT, VALUES, TABLE or WITH that changes no data.
-        params: Its parameters, as the connection's driver writes them.
+        params: Its parameters, in the driver's placeholder style.
         name: What errors call it.
 
     Example:
@@ -98,7 +93,7 @@ class PostgresQuery:
         """The server, in a transaction of the query's own.
 
         Raises:
-            ConfigError: The connection is none that COPY can be had of, or the query none that COPY takes.
+            ConfigError: The connection cannot stream COPY, or the query is not one that COPY accepts.
         """
         if self._server is None:
             connection = self._opened.enter_context(self._connections())
@@ -109,14 +104,14 @@ class PostgresQuery:
                 self._text = server.text(self._query, self._params)
             if not is_plain_query(self._text):
                 raise ConfigError(
-                    "The statement is no query that COPY takes.",
+                    "The statement is not a query that COPY accepts.",
                     remedy="Transfer a SELECT, VALUES, TABLE or WITH that changes no data.",
                 )
             self._server = server
         return self._server
 
     def columns(self) -> tuple[QueryColumn, ...]:
-        """The query's columns, of which not one row is computed.
+        """The query's columns, without computing a single row.
 
         Raises:
             LoadError: The server refuses the query.
@@ -133,7 +128,7 @@ class PostgresQuery:
         return self._columns
 
     def source(self, columns: Sequence[str] | None) -> Source:
-        """What is known of it before its rows come: its columns' names, all of them or those chosen."""
+        """What is known before its rows arrive: its column names, all of them or the chosen ones."""
         source = Source("query", lambda: iter(()), column_names=tuple(c.name for c in self.columns()))
         return source if columns is None else source.select(columns)
 
@@ -153,7 +148,7 @@ class PostgresQuery:
         return b"COPY (%s) TO STDOUT (%s)" % (self.select(chosen), options)
 
     def select(self, chosen: Sequence[tuple[int, Passage]]) -> bytes:
-        """The query around the query."""
+        """The outer query around the query."""
         # By names of our own: a query may have several columns of one name. OFFSET keeps the planner from
         # computing a column once for each time that its name stands here.
         names = ", ".join(f"c{number}" for number in range(len(self._columns)))
@@ -162,7 +157,7 @@ class PostgresQuery:
         return b"%s%s\n) AS q OFFSET 0) AS q (%s)" % (head, bare(self._text), names.encode())
 
     def close(self) -> None:
-        """End the query's transaction, and hand the connection back."""
+        """End the query's transaction, and return the connection."""
         self._server = None
         self._opened.close()
 
@@ -204,8 +199,9 @@ def copy_between(
         progress: Called with the rows and bytes sent so far.
 
     Raises:
-        BadRowError: A value that its column cannot hold as it is; the error names row and column.
-        ColumnMismatchError: The query's columns are not those of the table, or of types that go nowhere.
+        BadRowError: A value that its column cannot hold unchanged; the error names row and column.
+        ColumnMismatchError: The query's columns do not match the table's, or have types that cannot be
+            converted.
         LoadInterruptedError: The connection to the query's server was lost.
         LoadError: The query failed.
         psycopg.Error: The table's server refused the rows.
@@ -253,7 +249,7 @@ _TARGET_TEXT = {
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the columns go.
+    """How the columns are sent.
 
     Attributes:
         form: ``"binary"`` or ``"text"``.
@@ -337,7 +333,7 @@ def _require_conversions(query: PostgresQuery, plan: _Plan) -> None:
 
 def _require_one_currency(connection: psycopg.Connection[Any], query: PostgresQuery, plan: _Plan) -> None:
     """An amount of money is a number of the smallest coins of each server's own currency."""
-    amounts = [(name, of) for name, of, to in plan.columns if of.oid in _MONEY and to.oid in _MONEY]
+    amounts = [(name, of) for name, of, to in plan.columns if of.element == to.element == _MONEY]
     if not amounts:
         return
     coins = "SELECT pg_catalog.encode(pg_catalog.cash_send('1'::money), 'hex')"
@@ -345,8 +341,8 @@ def _require_one_currency(connection: psycopg.Connection[Any], query: PostgresQu
         there = query.server.rows(coins)[0]
     if plain_cursor(connection).execute(coins).fetchone() != tuple(there):
         raise ColumnMismatchError(
-            f"Column {amounts[0][0]!r} is of type money, which has other decimals on the two servers"
-            " (lc_monetary).",
+            f"Column {amounts[0][0]!r} is of type money, which has different decimals on the two servers "
+            "(lc_monetary).",
             remedy="Convert it in the query and the table, such as to numeric.",
         )
 
@@ -358,7 +354,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 class _Run:
-    """The rows of one COPY on their way."""
+    """The rows of one COPY under way."""
 
     def __init__(
         self, query: PostgresQuery, plan: _Plan, progress: Callable[[int, int], None] | None
@@ -411,60 +407,38 @@ class _Run:
         name, of, to = self._plan.columns[at]
         row = self._messages + 1
         return BadRowError(
-            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold as it is.",
+            f"Bad value in row {row:,}, column {name!r}: {of.name}, which {to.name} cannot hold unchanged.",
             row=row,
             column=name,
             kind=of.name,
-            remedy=f"Convert it in the query to what {to.name} holds, or leave the row out there.",
+            remedy=f"Convert it in the query to what {to.name} can hold, or leave the row out.",
         )
 
 
-def create_for(
-    connection: psycopg.Connection[Any],
-    name: TableName,
-    query: PostgresQuery,
-    *,
-    columns: Sequence[str] | None = None,
-    keys: Sequence[str] = (),
-) -> Table:
-    """The table, created with the types of the query's columns where it is missing.
+def columns_of(
+    connection: psycopg.Connection[Any], query: PostgresQuery, columns: Sequence[str] | None = None
+) -> dict[str, str]:
+    """The columns that hold a query's rows, by name with their types as Postgres writes them.
 
     Args:
-        connection: The connection whose transaction it becomes part of.
-        name: The table's name.
+        connection: A connection to the table's server, which knows not every type of the query's.
         query: The query.
         columns: Its columns to take; None for all.
-        keys: Names of the primary key's columns.
 
     Raises:
-        ColumnMismatchError: A name stands twice, or a key is not among the columns.
+        ColumnMismatchError: It has no columns, or two of one name.
     """
-    try:
-        return read_table(connection, name)
-    except TableNotFoundError:
-        pass
     names = [identifier(column) for column in query.source(columns).column_names or ()]
-    missing = [key for key in keys if key not in names]
-    if missing or not names:
-        what = f"no column {', '.join(map(repr, missing))}" if missing else "no columns"
-        raise ColumnMismatchError(f"The query has {what}.")
+    if not names:
+        raise ColumnMismatchError("The query has no columns.")
     types = {column.name: column.type for column in query.columns()}
-    parts: list[sql.Composable] = [
-        sql.SQL("{} {}").format(sql.Identifier(column), _type_here(connection, types[column]))
-        for column in names
-    ]
-    if keys:
-        parts.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, keys))))
-    plain_cursor(connection).execute(
-        sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(name.sql(), sql.SQL(", ").join(parts))
-    )
-    return read_table(connection, name)
+    return {name: _type_here(connection, types[name]) for name in names}
 
 
-def _type_here(connection: psycopg.Connection[Any], of: Typed) -> sql.SQL:
-    """The type of a new column: the query's, or text for one that this server does not know."""
+def _type_here(connection: psycopg.Connection[Any], of: Typed) -> str:
+    """The type of a new column: the query's, or text if this server does not know it."""
     found = plain_cursor(connection).execute("SELECT pg_catalog.to_regtype(%s) IS NOT NULL", (of.plain_name,))
     known = (found.fetchone() or (False,))[0] and of.oid not in (2249, 2287)
     if not known:
-        logger.warning("This server has no type %s: its values are kept as text.", of.name)
-    return sql.SQL(of.name if known else "text")  # as format_type has quoted it
+        logger.warning("This server has no type %s: keeping its values as text.", of.name)
+    return of.name if known else "text"  # as format_type has quoted it

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.read.decoding.binary_copy import malformed, split
@@ -17,6 +18,7 @@ from lakebase_provider.core.bulk.read.decoding.fields import (
 )
 from lakebase_provider.core.bulk.read.memory import scratch_pool
 from lakebase_provider.core.bulk.types.decimals import REMEDY as DECIMALS_REMEDY
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, ByName, of_family
 from lakebase_provider.core.errors import LoadError
 
 if TYPE_CHECKING:
@@ -33,14 +35,9 @@ _INT64_MAX = 2**63 - 1
 _FIRST_DAY, _DATES_END, _TIMES_END = -2_451_545, 2_145_031_949, 106_751_983
 #: Days of an interval whose microseconds are sure to fit 64 bits.
 _INTERVAL_DAYS = 10**8
-_NUMBERS = {
-    "int2": ">i2",
-    "int4": ">i4",
-    "int8": ">i8",
-    "oid": ">u4",
-    "float4": ">f4",
-    "float8": ">f8",
-}
+
+#: From fields and the Arrow type that they become. What has none here is texts or bytes.
+_DECODERS = ByName[Callable[[Fields, "pa.DataType"], "pa.Array"]]()
 
 
 def decode_batch(
@@ -122,31 +119,39 @@ def decode(fields: Fields, kind: str, arrow_type: pa.DataType | None) -> pa.Arra
         ValueRefused: A value does not fit.
         Malformed: A field is not of that type's form.
     """
-    import numpy as np
-
-    width = _WIDTHS.get(kind)
-    if width is not None:
-        fields.refuse(fields.sizes != width, f"another size than the {width} bytes of {kind}", Malformed)
     if kind.endswith("[]"):
         return decode_list(fields, kind[:-2], arrow_type, decode)
-    if kind == "numeric":
-        return decode_numeric(fields, arrow_type)
-    if kind in _NUMBERS:
-        numbers = fields.read(_NUMBERS[kind])
-        return _fixed(fields, numbers.astype(np.int64) if kind == "oid" else numbers, arrow_type)
-    if kind == "bool":
-        flags = fields.read(">u1")
-        refuse(flags > 1, "neither true nor false", Malformed)
-        return _fixed(fields, np.packbits(flags, bitorder="little"), arrow_type)
-    if kind in _TIMES:
-        return _fixed(fields, _TIMES[kind](fields), arrow_type)
-    if kind == "uuid":
-        return _uuid(fields)
-    if kind == "jsonb":
-        fields.refuse(fields.sizes < 1, "a jsonb without its version", Malformed)
-        fields.refuse(fields.read(">u1") != 1, "another version of jsonb than 1", Malformed)
-        return _bytes(fields, arrow_type, skip=1)
-    return _bytes(fields, arrow_type)
+    width = BY_NAME[kind].width
+    if width:
+        fields.refuse(fields.sizes != width, f"another size than the {width} bytes of {kind}", Malformed)
+    return _DECODERS.get(kind, _bytes)(fields, arrow_type)
+
+
+_DECODERS["numeric"] = decode_numeric
+
+
+def _number(form: str, fields: Fields, arrow_type: pa.DataType) -> pa.Array:
+    # Of an oid, which has no sign, Arrow's type is a wider one.
+    return _fixed(fields, fields.read(form).astype(arrow_type.to_pandas_dtype(), copy=False), arrow_type)
+
+
+_DECODERS.update((kind.name, partial(_number, kind.form)) for kind in of_family("integer", "float", "oid"))
+
+
+@_DECODERS.of("bool")
+def _bool(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
+    import numpy as np
+
+    flags = fields.read(">u1")
+    refuse(flags > 1, "neither true nor false", Malformed)
+    return _fixed(fields, np.packbits(flags, bitorder="little"), arrow_type)
+
+
+@_DECODERS.of("jsonb")
+def _jsonb(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
+    fields.refuse(fields.sizes < 1, "a jsonb without its version", Malformed)
+    fields.refuse(fields.read(">u1") != 1, "another version of jsonb than 1", Malformed)
+    return _bytes(fields, arrow_type, skip=1)
 
 
 def _fixed(fields: Fields, numbers: Any, arrow_type: pa.DataType) -> pa.Array:
@@ -193,7 +198,8 @@ def _first_not_utf8(fields: Fields, skip: int) -> int | None:
     return None
 
 
-def _uuid(fields: Fields) -> pa.Array:
+@_DECODERS.of("uuid")
+def _uuid(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
     """UUIDs as their text."""
     import numpy as np
     import pyarrow as pa
@@ -209,20 +215,22 @@ def _uuid(fields: Fields) -> pa.Array:
         text[:, to : to + end - begin] = digits[:, begin:end]
     offsets = np.arange(0, 36 * (count + 1), 36, dtype=np.int32)
     buffers = [fields.validity(), pa.py_buffer(offsets), pa.py_buffer(text)]
-    return pa.Array.from_buffers(pa.string(), count, buffers, fields.null_count)
+    return pa.Array.from_buffers(arrow_type, count, buffers, fields.null_count)
 
 
-def _date(fields: Fields) -> Any:
+@_DECODERS.of("date")
+def _date(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
     import numpy as np
 
     days = fields.read(">i4")
     if days.min(initial=0) < _FIRST_DAY or days.max(initial=0) >= _DATES_END:
         refuse(np.isin(days, (2**31 - 1, -(2**31))), "an infinite date")
         raise Malformed("a date before or after those of Postgres", _outside(days, _FIRST_DAY, _DATES_END))
-    return days + np.int32(_EPOCH_DAYS)
+    return _fixed(fields, days + np.int32(_EPOCH_DAYS), arrow_type)
 
 
-def _timestamp(fields: Fields) -> Any:
+@_DECODERS.of("timestamp", "timestamptz")
+def _timestamp(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
     import numpy as np
 
     found = fields.read(">i8")
@@ -231,22 +239,24 @@ def _timestamp(fields: Fields) -> Any:
         refuse(np.isin(found, (_INT64_MAX, -(2**63))), "an infinite time")
         refuse((found < lowest) | (found >= end), "a time before or after those of Postgres", Malformed)
         refuse(found > _INT64_MAX - _EPOCH_MICROSECONDS, "a time after the year 294246")
-    return found + np.int64(_EPOCH_MICROSECONDS)
+    return _fixed(fields, found + np.int64(_EPOCH_MICROSECONDS), arrow_type)
 
 
-def _time(fields: Fields) -> Any:
+@_DECODERS.of("time")
+def _time(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
     found = fields.read(">i8")
     if found.min(initial=0) < 0 or found.max(initial=0) >= _DAY:
         refuse(found == _DAY, "the time 24:00:00")
         raise Malformed("a time before or after the day", _outside(found, 0, _DAY))
-    return found
+    return _fixed(fields, found, arrow_type)
 
 
 def _outside(found: Any, first: int, end: int) -> int:
     return int(((found < first) | (found >= end)).argmax())
 
 
-def _interval(fields: Fields) -> Any:
+@_DECODERS.of("interval")
+def _interval(fields: Fields, arrow_type: pa.DataType) -> pa.Array:
     import numpy as np
 
     found, days, months = fields.read(">i8"), fields.read(">i4", 8).astype(np.int64), fields.read(">i4", 12)
@@ -254,17 +264,4 @@ def _interval(fields: Fields) -> Any:
     whole, rest = np.divmod(found, np.int64(_DAY))
     whole += days
     refuse(np.abs(whole) >= _INTERVAL_DAYS, "an interval of more than 273,000 years")
-    return whole * _DAY + rest
-
-
-_WIDTHS = {
-    **{"bool": 1, "int2": 2, "int4": 4, "int8": 8, "oid": 4, "float4": 4, "float8": 8, "uuid": 16},
-    **{"date": 4, "time": 8, "timestamp": 8, "timestamptz": 8, "interval": 16},
-}
-_TIMES = {
-    "date": _date,
-    "time": _time,
-    "timestamp": _timestamp,
-    "timestamptz": _timestamp,
-    "interval": _interval,
-}
+    return _fixed(fields, whole * _DAY + rest, arrow_type)

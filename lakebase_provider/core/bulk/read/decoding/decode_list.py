@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.read.decoding.fields import Fields, Malformed, ValueRefused, at
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +90,6 @@ def require_counted_from_one(fields: Fields) -> None:
 def _filled(fields: Fields, kind: str) -> Any:
     """Which arrays have elements; of all the header is checked."""
     import numpy as np
-    from psycopg import postgres
 
     fields.refuse(fields.sizes < _HEADER, "an array shorter than its header", Malformed)
     dimensions = fields.read(">i4")
@@ -99,7 +99,7 @@ def _filled(fields: Fields, kind: str) -> Any:
     fields.refuse(dimensions > 1, "an array of more than one dimension")
     fields.refuse(fields.read(">u4", 4) > 1, "an array with unknown flags", Malformed)
     fields.refuse(
-        fields.read(">u4", 8) != postgres.types[kind].oid, f"an array of another type than {kind}", Malformed
+        fields.read(">u4", 8) != BY_NAME[kind].oid, f"an array of another type than {kind}", Malformed
     )
     filled = dimensions == 1
     fields.refuse(
