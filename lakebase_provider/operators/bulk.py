@@ -40,8 +40,10 @@ LOAD_ID = (
 #: How templates render conditions, in lower case.
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "none", "")
 
+#: Options that operators work out or do not have.
+_OTHERS = (*CSV_OPTIONS, "force", "forced_by", "count_outside")
 #: The options of any load that are handed to it as they are.
-_OPTIONS = tuple(name for name in LOAD_OPTIONS if name not in (*CSV_OPTIONS, "force", "forced_by"))
+_OPTIONS = tuple(name for name in LOAD_OPTIONS if name not in _OTHERS)
 
 
 class BulkOperator(LakebaseArguments, BaseOperator):
