@@ -156,7 +156,7 @@ def test_rows_without_names_need_columns_and_no_rows_need_none(orders: LakebaseC
         orders.load([(2, "two", 7)], "t", schema_evolution="add")
     orders.load([(2, "two", 7)], "t", schema_evolution="add", columns=["id", "v", "more"])
     assert run(orders, "SELECT more FROM t WHERE id = 2") == [(7,)]
-    assert orders.load(iter(()), "t", mode="replace", schema_evolution="recreate").deleted == 2
+    assert orders.load([], "t", mode="replace", schema_evolution="recreate").deleted == 2
     assert list(columns(orders)) == ["id", "v", "at", "more"]
 
 
