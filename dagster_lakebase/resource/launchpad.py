@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster import EnvVar, InitResourceContext
+from dagster._core.execution.context.init import UnboundInitResourceContext
 
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.config.environment import read_environment
@@ -76,14 +77,21 @@ def elsewhere(context: InitResourceContext) -> ConfigError | None:
 
 def _is_of_a_run(context: InitResourceContext) -> bool:
     """Whether a run's configuration can say what the resource is: not of one within another resource."""
-    schema = None if context.resource_def is None else context.resource_def.config_schema
+    schema = _schema(context)
     return "workspace_host" in getattr(getattr(schema, "config_type", None), "fields", {})
 
 
 def _defined(context: InitResourceContext) -> Mapping[str, Any] | None:
-    schema = None if context.resource_def is None else context.resource_def.config_schema
+    schema = _schema(context)
     found = schema.default_value if schema is not None and schema.default_provided else None
     return found if isinstance(found, Mapping) else None
+
+
+def _schema(context: InitResourceContext) -> Any:
+    # One that a test or a script has built is of no resource, and of no run's configuration.
+    if isinstance(context, UnboundInitResourceContext) or context.resource_def is None:
+        return None
+    return context.resource_def.config_schema
 
 
 def _resolved(value: Any) -> Any:

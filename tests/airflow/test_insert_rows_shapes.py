@@ -6,6 +6,7 @@ import asyncio
 import csv
 import enum
 import io
+import re
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from datetime import date
@@ -202,7 +203,7 @@ def test_a_row_of_another_length_is_named(
         ({"a": object()}, None),
         ([{1, object()}], None),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )
 def test_json_is_the_same_for_few_rows_and_many(
     hook: LakebaseHook, size: int, value: Any, shown: str | None
