@@ -458,7 +458,7 @@ def test_wrong_metadata_are_named_before_anything_is_sent(
         (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), ColumnMismatchError, "'o'"),
         (pa.table({"x" * 64: [1]}), ConfigError, "63"),
         (iter([1]), LoadError, "int"),
-        ({"a": 1}, dg.DagsterInvariantViolationError, "no dict"),
+        ({"a": 1}, dg.DagsterInvariantViolationError, "load dict"),
         ({"a": 1}, dg.DagsterInvariantViolationError, "Return one of these"),
     ],
 )
