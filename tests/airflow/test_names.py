@@ -51,7 +51,7 @@ def sleeping(lake: LocalLakebase) -> dict[str, Any]:
 
 
 def no_credentials(lake: LocalLakebase) -> dict[str, Any]:
-    return connection_fields(lake, password=None)
+    return connection_fields(lake, password=None, host=None, port=None, extra={"sslrootcert": None})
 
 
 CASES: dict[str, tuple[Callable[[LocalLakebase], dict[str, Any]], type[LakebaseError]]] = {
