@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
+from lakebase_provider.core.config.allowed_hosts import allowed_origin
 from lakebase_provider.core.config.places import WORKSPACE_SECRETS
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.workspace.answers import is_at
 
 #: Variables that hold a secret of databricks-sdk's, or say where one is.
 SECRET_VARIABLES = (
@@ -91,10 +92,7 @@ def _named_by_the_environment() -> str | None:
 
 
 def _is_at(url: str | None, workspace_host: str) -> bool:
-    try:
-        return url is not None and str(allowed_origin(url)) == workspace_host
-    except HostRefusedError:
-        return False
+    return url is not None and is_at(allowed_origin(workspace_host), url)
 
 
 def _brings_its_own(config: LakebaseConfig) -> bool:

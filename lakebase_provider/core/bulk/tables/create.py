@@ -39,7 +39,7 @@ def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[d
     schema, source = _described(source, columns)
     if not schema.names:
         raise ColumnMismatchError("The source has no columns.", remedy="Give rows that have some.")
-    found = {identifier(field.name): _type_of(field.type, field.name) for field in schema}
+    found = {identifier(field.name): column_type(field.type, field.name) for field in schema}
     return found, source
 
 
@@ -72,16 +72,16 @@ def create_table(
     return read_table(connection, name)
 
 
-def column_type(kind: pa.DataType) -> str:
+def column_type(kind: pa.DataType, column: str = "") -> str:
     """The type that holds every value of an Arrow type, as Postgres writes it.
+
+    Args:
+        kind: The Arrow type.
+        column: The column's name, for the error.
 
     Raises:
         ConfigError: There is none.
     """
-    return _type_of(kind, "")
-
-
-def _type_of(kind: pa.DataType, column: str) -> str:
     import pyarrow as pa
 
     types = pa.types
@@ -94,7 +94,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
             )
         return found
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _type_of(kind.value_type, column)
+        return column_type(kind.value_type, column)
     if types.is_decimal(kind):
         if kind.precision == ANY_PRECISION:
             return "numeric"
@@ -105,7 +105,7 @@ def _type_of(kind: pa.DataType, column: str) -> str:
     if types.is_uint64(kind):
         return "numeric(20,0)"
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        element = _type_of(kind.value_type, column)
+        element = column_type(kind.value_type, column)
         return element if element.endswith("[]") else f"{element}[]"
     for test, name in _TYPES:
         if getattr(types, test)(kind):
