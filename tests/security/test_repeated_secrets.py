@@ -11,6 +11,8 @@ from urllib.parse import quote, quote_plus
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.secret import Secret
@@ -78,6 +80,13 @@ def test_a_secret_in_other_words_is_struck_out(before: str) -> None:
         assert "***" in redacted(f"the text {text} ends")
     assert coded not in redacted(f"x {coded} y")
     assert core[4:16] not in redacted(core)
+    assert secret.has_value
+
+
+@given(value=st.text(st.characters(exclude_categories=()), min_size=6))
+def test_any_text_that_is_a_secret_is_struck_out_and_hinders_no_error(value: str) -> None:
+    secret = Secret(value)
+    assert value not in redacted(f"<{value}>") or value in "<***>"
     assert secret.has_value
 
 

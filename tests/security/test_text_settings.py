@@ -221,7 +221,7 @@ def test_a_native_password_may_be_any_plain_text(lakebase_env: LocalLakebase) ->
     ids=["pairs", "text", "bytes"],
 )
 def test_settings_that_are_no_mapping_are_not_shown(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match=f"are a {type(wrong).__name__}, no mapping") as caught:
+    with pytest.raises(ConfigError, match=f"are a {type(wrong).__name__}, not a mapping") as caught:
         LakebaseConfig.from_mapping(wrong)
     # Without this test's own frame.
     for frame, _ in [*traceback.walk_tb(caught.tb)][1:]:

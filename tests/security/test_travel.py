@@ -295,7 +295,7 @@ def test_what_the_sdk_logs_is_redacted(workspace: HostileWorkspace, caplog: pyte
 )
 def test_what_is_kept_from_libpq_is_given_by_no_caller(lakebase_env: LocalLakebase, parameter: str) -> None:
     with LakebaseClient(lakebase_env.config()) as client:
-        with pytest.raises(ConfigError, match=f"{parameter} cannot be passed to connect"):
+        with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
             client.connect(**{parameter: "x"})
         with pytest.raises(ConfigError, match=f"{parameter} cannot be given to connect"):
             asyncio.run(client.aconnect(**{parameter: "x"}))
