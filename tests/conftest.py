@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import dns.resolver
@@ -30,3 +32,12 @@ def no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver.nameservers = []
     monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(autouse=True)
+def empty_memory_store() -> Iterator[None]:
+    """No test finds what another one left in fsspec's store of this process (`memory://`)."""
+    yield
+    if module := sys.modules.get("fsspec.implementations.memory"):
+        module.MemoryFileSystem.store.clear()
+        module.MemoryFileSystem.pseudo_dirs[:] = [""]

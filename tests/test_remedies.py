@@ -100,9 +100,9 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/errors/kinds\.py:(PoolExhausted|LockTimeout|StatementTimeout)", (*LOADS, "io manager")),
     (r"core/errors/kinds\.py", (*LOADS, "io manager", "command line")),
     (r"core/bulk/", (*LOADS, "io manager")),
-    (r"core/database/(refusals|row_remedies|catalog)\.py", (*LOADS, "io manager")),
+    (r"core/(errors/sqlstates|database/(refusals|row_remedies|catalog))\.py", (*LOADS, "io manager")),
     # Of work on a connection that somebody has.
-    (r"core/(errors/server_ends|connect/pools/\w+|database/\w+)\.py", LOADS),
+    (r"core/(connect/pools/\w+|database/\w+)\.py", LOADS),
     (r"core/upkeep/health/", ("core",)),
     (r"core/", tuple(OPTIONS)),
     (r"_airflow/task/arguments\.py", ("load operator", "transfer operator", "sql operator")),
@@ -118,9 +118,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 #: Names of what holds remedies, in tables and in constants.
-TABLES = re.compile(
-    r"remed|PATTERNS|_TRANSIENT|_ROW_SECURITY|_BY_[A-Z]+|ENDS|_STILL|_NO_PARTITION|_OF_A", re.IGNORECASE
-)
+TABLES = re.compile(r"remed|PATTERNS|_ROW_SECURITY|_BY_[A-Z]+|_STILL|_NO_PARTITION", re.IGNORECASE)
 
 
 class Found(NamedTuple):
@@ -217,7 +215,7 @@ def test_remedies_are_found() -> None:
     assert {found.place.partition(":")[0] for found in everything} > {
         "lakebase_provider/core/errors/kinds.py",
         "lakebase_provider/core/errors/texts.py",
-        "lakebase_provider/core/errors/server_ends.py",
+        "lakebase_provider/core/errors/sqlstates.py",
         "lakebase_provider/core/database/refusals.py",
         "lakebase_provider/core/database/row_remedies.py",
         "dagster_lakebase/io_manager/partitions.py",

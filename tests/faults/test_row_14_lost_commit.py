@@ -60,7 +60,7 @@ def test_row_14_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
         with caplog.at_level(logging.WARNING, "lakebase_provider"):
             result = client.load([(1,), (2,)], "t", load_id=load_id)
         assert proxy.counters.cuts == 1
-        assert "lost during the commit" in caplog.text
+        assert "lost while committing" in caplog.text
         assert (result.skipped, result.inserted) == (False, 2)
         assert rows_of(table) == 2
         if load_id is not None:

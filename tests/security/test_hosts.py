@@ -403,7 +403,7 @@ def test_a_profiles_secrets_do_not_travel_to_another_workspace(
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(file))
     elsewhere = f"http://127.0.0.1:{listener.port}"
     config = LakebaseConfig(endpoint=ENDPOINT, workspace_host=elsewhere, profile="etl")
-    with pytest.raises(ConfigError, match="'etl' is for a workspace other than"):
+    with pytest.raises(ConfigError, match="'etl' is for another workspace than"):
         LakebaseClient(config).tokens.get(5)
     assert listener.received == []
     # Its own host, however it is written, is no other one.

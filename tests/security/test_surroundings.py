@@ -119,7 +119,7 @@ def test_what_libpq_sends_of_its_own_accord_is_told(
     for _ in range(2):
         client.connect(timeout=5).close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [line.split(" of the")[0] for line in warnings] == ["PGTZ"]
+    assert [line.split()[2] for line in warnings] == ["PGTZ"]
     monkeypatch.setenv("PGTZ", "Middle/Earth")
     with pytest.raises(SessionSettingError) as caught:
         client.connect(timeout=5)

@@ -11,13 +11,12 @@ import psycopg
 
 from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Backoff, Clock
 from lakebase_provider.core.errors import TransactionConflictError
+from lakebase_provider.core.errors.sqlstates import meaning
 
 logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Serialization failure and deadlock: the server guarantees that nothing of the transaction took place.
-_CONFLICTS = ("40001", "40P01")
 _BACKOFF = Backoff(first=0.1, most=2.0, floor=0.005)
 # Seeded by the system: transactions that collided must not wait in step.
 _RNG = random.SystemRandom()
@@ -48,7 +47,7 @@ def again_on_conflict(
         try:
             return work()
         except psycopg.Error as error:
-            if error.sqlstate not in _CONFLICTS:
+            if not meaning(error.sqlstate).is_conflict:
                 raise
             if attempt + 1 >= attempts:
                 told = f"undone {attempts} times by other transactions: {_first_line(error)}"

@@ -19,7 +19,7 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.errors.server_ends import SessionIdled, TransactionIdled, typed_end
-from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
+from lakebase_provider.core.errors.sqlstates import CANCELED, meaning, timed_out
 
 #: Where the server says that an error in a COPY is: "COPY orders, line 3, column total: ...".
 _PLACE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
@@ -31,17 +31,6 @@ _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionErr
 
 #: Classes of SQLSTATEs for values that do not fit, and for violated constraints.
 _OF_ROWS = frozenset({"22", "23"})
-#: SQLSTATEs after which the same load may succeed, and what to do.
-_TRANSIENT = {
-    "40001": "Load again: another transaction changed the same rows.",
-    "40P01": "Load again: this transaction and another one held locks that the other needed (deadlock).",
-    "55P03": "Load again later, or raise lock_timeout: another session holds a lock on the table.",
-}
-_REMEDIES = {
-    "42501": "Grant the role what the message names, or load as the table's owner.",
-    CANCELED: "Raise statement_timeout, or load less at once.",  # other cancellations are not final
-    "53100": "Free disk space, or use a larger endpoint.",
-}
 #: For an unsupported feature (0A000): COPY into a table whose row security applies to the role.
 _ROW_SECURITY = Remedy(
     "Use mode='merge', which copies into a temporary table; with delete='missing' it also replaces the rows.",
@@ -130,10 +119,9 @@ def readable(what: str) -> Iterator[None]:
 
 def connection_lost(error: psycopg.Error) -> bool:
     """Whether the session is gone: the server ended it, or the connection broke."""
-    state = error.sqlstate
-    if state is None:
+    if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
+    return meaning(error.sqlstate).lost_session
 
 
 def load_error(error: psycopg.Error, what: str, of_a_value: str | None = None) -> LoadError:
@@ -147,10 +135,10 @@ def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> Load
     end = _end(error)
     if isinstance(end, StatementTimeoutError):
         # In a load, a statement takes as long as the data is large.
-        shorter = (
-            "Raise statement_timeout, or load less at once." if error.sqlstate == "57014" else end.remedy
+        shorter = "Raise statement_timeout, or load less at once."
+        return LoadError(
+            f"{what}: {end.message}", remedy=shorter if error.sqlstate == CANCELED else end.remedy
         )
-        return LoadError(f"{what}: {end.message}", remedy=shorter)
     if connection_lost(error):
         told = f" {end.message}" if end else ""
         return LoadInterruptedError(
@@ -159,12 +147,12 @@ def _load_error(error: psycopg.Error, what: str, of_a_value: str | None) -> Load
     state = error.sqlstate or ""
     if state == CANCELED and not timed_out(error):
         return _canceled(error, what)
-    if state in _TRANSIENT:
-        return LoadInterruptedError(f"{what}: {_text(error)}.", remedy=_TRANSIENT[state])
     if state[:2] in _OF_ROWS:
         return _bad_row(error, what, of_a_value)
-    remedy = _ROW_SECURITY if "row-level security" in _text(error) else None
-    return LoadError(f"{what}: {_text(error)}.", remedy=remedy if state == "0A000" else _REMEDIES.get(state))
+    said = meaning(state)
+    kind = LoadInterruptedError if said.retry else LoadError
+    of_security = state == "0A000" and "row-level security" in _text(error)
+    return kind(f"{what}: {_text(error)}.", remedy=_ROW_SECURITY if of_security else said.remedy)
 
 
 def _canceled(error: psycopg.Error, what: str) -> LoadInterruptedError:

@@ -5,27 +5,15 @@ from __future__ import annotations
 import re
 
 from lakebase_provider.core.errors.remedy import Remedy
+from lakebase_provider.core.errors.sqlstates import meaning
 
 
 def _or_reject(text: str) -> Remedy:
     return Remedy(f"{text}, or load with on_error='reject'.", options=("on_error",), otherwise=f"{text}.")
 
 
-#: For constraints, which the server checks: such a row cannot be set aside before it is sent.
-_BY_CONSTRAINT: dict[str, str] = {
-    "23502": "Give the column a value, or let it be NULL (ALTER TABLE ... DROP NOT NULL); a column's "
-    "DEFAULT applies only if the source leaves the column out.",
-    "23503": "Load the referenced rows first, or leave out the rows that reference a missing one.",
-    "23505": Remedy(
-        "Load each key once, or use mode='merge' with keys= to update existing rows.",
-        options=("mode", "keys"),
-        otherwise="Write each key once; use upsert to update existing rows.",
-    ),
-    "23514": "Correct the value in the source, or change the constraint with ALTER TABLE.",
-    "23P01": "Leave out the rows that exclude each other, or change the constraint with ALTER TABLE.",
-}
-_OF_A_CONSTRAINT = "Correct the rows in the source, or the constraint that the message names."
-#: By texts that say more than their SQLSTATE.
+#: For constraints, which the server checks: such a row cannot be set aside before it is sent. By texts that
+#: say more than their SQLSTATE.
 _STILL_REFERRED_TO = Remedy(
     "Delete the rows that reference these first, or keep these with mode='merge'.",
     options=("mode",),
@@ -74,7 +62,7 @@ _BY_REASON: tuple[tuple[str, Remedy], ...] = (
 )
 
 
-def constraint_remedy(sqlstate: str, text: str) -> str:
+def constraint_remedy(sqlstate: str, text: str) -> str | None:
     """What to do about a violated constraint.
 
     Args:
@@ -85,7 +73,7 @@ def constraint_remedy(sqlstate: str, text: str) -> str:
         return _STILL_REFERRED_TO
     if "no partition of relation" in text:
         return _NO_PARTITION
-    return _BY_CONSTRAINT.get(sqlstate, _OF_A_CONSTRAINT)
+    return meaning(sqlstate).remedy
 
 
 def value_remedy(kind: str, reason: str) -> str | None:

@@ -6,7 +6,7 @@ psycopg's class and this package's, for code that expects either.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
@@ -17,7 +17,7 @@ from lakebase_provider.core.errors import (
     StatementTimeoutError,
 )
 from lakebase_provider.core.errors.redaction import redacted
-from lakebase_provider.core.errors.sqlstates import CANCELED, timed_out
+from lakebase_provider.core.errors.sqlstates import CANCELED, meaning, timed_out
 
 
 class StatementTimedOut(StatementTimeoutError, psycopg.errors.QueryCanceled):  # noqa: N818 # psycopg's style
@@ -40,29 +40,14 @@ class SessionTerminated(SessionEndedError, psycopg.errors.AdminShutdown):  # noq
     """The server shuts down, its compute is suspended, or somebody ended the session."""
 
 
-class _End(NamedTuple):
-    kind: type[LakebaseError]
-    what: str
-    remedy: str | None = None
-
-
-#: By SQLSTATE. The one of a cancelled statement stands for other events too.
-ENDS: dict[str, _End] = {
-    CANCELED: _End(StatementTimedOut, "The server ended the statement"),
-    "25P04": _End(
-        TransactionTimedOut,
-        "The server ended the transaction, and the session with it",
-        "Do less in one transaction, or raise the server's transaction_timeout in SQL (SET, or "
-        "ALTER ROLE ... SET).",
-    ),
-    "25P03": _End(TransactionIdled, "The server ended the session, and the transaction with it"),
-    "57P05": _End(
-        SessionIdled,
-        "The server ended the session",
-        "Borrow a connection only when there is work for it, or raise the server's idle_session_timeout in "
-        "SQL (SET, or ALTER ROLE ... SET).",
-    ),
-    "57P01": _End(SessionTerminated, "The server ended the session"),
+#: The error's class and what happened, by SQLSTATE. The one of a cancelled statement stands for other events
+#: too.
+ENDS: dict[str, tuple[type[LakebaseError], str]] = {
+    CANCELED: (StatementTimedOut, "The server ended the statement"),
+    "25P04": (TransactionTimedOut, "The server ended the transaction, and the session with it"),
+    "25P03": (TransactionIdled, "The server ended the session, and the transaction with it"),
+    "57P05": (SessionIdled, "The server ended the session"),
+    "57P01": (SessionTerminated, "The server ended the session"),
 }
 
 
@@ -95,8 +80,9 @@ def typed_end(error: psycopg.Error) -> psycopg.Error | None:
         return None
     if error.sqlstate == CANCELED and not timed_out(error):
         return None
+    kind, what = end
     text = error.diag.message_primary or str(error).partition("\n")[0]
-    found = end.kind(f"{end.what}: {text}.", remedy=end.remedy)
+    found = kind(f"{what}: {text}.", remedy=meaning(error.sqlstate).remedy)
     assert isinstance(found, psycopg.Error)
     # What psycopg's `diag` reads.
     found._info, found._encoding = error._info, error._encoding

@@ -120,7 +120,7 @@ def test_errors_that_are_kept_keep_connections_and_the_message_says_so(client: L
     for _ in range(MOST):
         work()
     with pytest.raises(
-        PoolExhaustedError, match=r"(?s)lent at .*test_abandoned.*A stored error keeps"
+        PoolExhaustedError, match=r"(?s)lent at .*test_abandoned.*An error that is kept keeps"
     ) as caught:
         client.pool.getconn(timeout=0.05)
     del caught

@@ -90,10 +90,10 @@ def test_the_catalog_tells_types_keys_and_what_the_server_fills_in(lakebase_env:
 
 def test_a_missing_table_is_told_with_the_name_that_was_meant(lakebase_env: LocalLakebase) -> None:
     with LakebaseClient(lakebase_env.config()) as client, client.connection() as connection:
-        connection.execute("CREATE SCHEMA sales")
-        connection.execute(sql.SQL("CREATE TABLE {} (a int)").format(TableName("Orders", "sales").sql()))
-        with pytest.raises(TableNotFoundError, match=r"There is a table sales\.Orders"):
-            read_table(connection, "orders")
+        connection.execute("CREATE SCHEMA meant")
+        connection.execute(sql.SQL("CREATE TABLE {} (a int)").format(TableName("Meant", "meant").sql()))
+        with pytest.raises(TableNotFoundError, match=r"There is a table meant\.Meant"):
+            read_table(connection, "meant")
         with pytest.raises(TableNotFoundError, match="create=True"):
             read_table(connection, "nothing.like_it")
         connection.rollback()

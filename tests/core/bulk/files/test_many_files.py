@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -24,14 +22,6 @@ from tests.core.bulk.sample_tables import run
 def table(client: LakebaseClient) -> LakebaseClient:
     run(client, "CREATE TABLE t (id int, name text)")
     return client
-
-
-@pytest.fixture
-def memory() -> Iterator[Any]:
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.store.clear()
-    fs.pseudo_dirs[:] = [""]
 
 
 def written(folder: Any, files: dict[str, str]) -> Any:
@@ -52,7 +42,7 @@ PARTS = {"b.csv": "name,id\nb,2\n", "a.csv": "id,name\n1,a\n", "c.csv.gz": "id,n
 ABC = [(1, "a"), (2, "b"), (3, "c")]
 
 
-def test_a_folder_a_pattern_and_their_uris(table: LakebaseClient, tmp_path: Path, memory: Any) -> None:
+def test_a_folder_a_pattern_and_their_uris(table: LakebaseClient, tmp_path: Path) -> None:
     folder = written(tmp_path / "parts", PARTS)
     written(UPath("memory://parts"), PARTS)
     for source in (
@@ -110,9 +100,7 @@ def test_the_order_is_that_of_the_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "arrow"])
 @pytest.mark.parametrize("remote", [False, True])
-def test_the_folder_of_an_unload(
-    table: LakebaseClient, tmp_path: Path, memory: Any, format: Any, remote: bool
-) -> None:
+def test_the_folder_of_an_unload(table: LakebaseClient, tmp_path: Path, format: Any, remote: bool) -> None:
     to: Any = "memory://unloaded" if remote else tmp_path / "unloaded"
     query = "SELECT i AS id, CASE WHEN i %% 7 > 0 THEN 'n' || i END AS name FROM generate_series(1, 5000) i"
     table.unload(query.replace("%%", "%"), to, format, parallel=3, by="id")
@@ -128,7 +116,7 @@ def test_the_folder_of_an_unload(
     assert rows(table, f"{to}2") == [(1, "a")]
 
 
-def test_folders_of_keys_become_columns(client: LakebaseClient, tmp_path: Path, memory: Any) -> None:
+def test_folders_of_keys_become_columns(client: LakebaseClient, tmp_path: Path) -> None:
     files = {
         "day=2024-05-01/shop=A%2FB/x.csv": "id\n1\n",
         "day=2024-05-01/shop=__HIVE_DEFAULT_PARTITION__/x.csv": "id\n2\n",

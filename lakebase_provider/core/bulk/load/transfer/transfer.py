@@ -33,13 +33,12 @@ from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
 from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError
+from lakebase_provider.core.errors.sqlstates import meaning
 
 logger = logging.getLogger(__name__)
 
 #: What the query's server says of a value that its column's guard refuses.
 _REFUSED = re.compile(r"lakebase: column (\d+) does not fit")
-#: SQLSTATEs of a conversion that does not exist: no cast, no operator, no function, several of them.
-_NO_CONVERSION = frozenset({"42846", "42883", "42725", "42804"})
 _MONEY = BY_NAME["money"].oid
 
 
@@ -320,7 +319,7 @@ def _require_conversions(query: PostgresQuery, plan: _Plan) -> None:
         server.describe(query.select([chosen for _, chosen in converted]) + b" LIMIT 0")
         return
     except Exception as error:
-        if sqlstate_of(error) not in _NO_CONVERSION or not server.end():
+        if not meaning(sqlstate_of(error)).no_conversion or not server.end():
             with query.errors():
                 raise
     for column, chosen in converted:
