@@ -148,7 +148,7 @@ class Reads(ABC):
         self,
         query: Query,
         to: Any,
-        format: Format = "parquet",
+        format: Format | None = None,
         *,
         params: Parameters = None,
         batch_rows: int | None = None,
@@ -163,7 +163,7 @@ class Reads(ABC):
             to: Local path, fsspec URI or ObjectStoragePath of the file; with `parallel`, of a folder, whose
                 files ``part-00000.parquet`` and so on are replaced.
             format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header)
-                or ``"jsonl"`` (JSON lines).
+                or ``"jsonl"`` (JSON lines); None for what a single file's suffix says, else Parquet.
             params: The query's parameters.
             batch_rows: Maximum number of rows in a Parquet row group or an Arrow record batch.
             parallel: Number of files written at once, over as many connections, all from one snapshot.

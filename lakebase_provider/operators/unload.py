@@ -31,7 +31,7 @@ class LakebaseUnloadOperator(BulkOperator):
         to: Path of the file (templated): a local one, or one of Airflow's object storage such as
             ``s3://connection@bucket/orders.parquet``; with `parallel`, of a folder.
         format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header) or
-            ``"jsonl"`` (JSON lines).
+            ``"jsonl"`` (JSON lines); None for what a single file's suffix says, else Parquet.
         parameters: Values for the query's placeholders (templated).
         batch_rows: Maximum number of rows in a Parquet row group or an Arrow record batch.
         parallel: Number of files written at once, over as many connections, all from one snapshot.
@@ -58,7 +58,7 @@ class LakebaseUnloadOperator(BulkOperator):
         *,
         sql: str,
         to: str | PathLike[str] | ObjectStoragePath,
-        format: Format = "parquet",
+        format: Format | None = None,
         parameters: Iterable[Any] | Mapping[str, Any] | None = None,
         batch_rows: int | None = None,
         parallel: int = 1,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lakebase_provider.core.bulk.files.locations import protocol_of, shown
+from lakebase_provider.core.bulk.unload.destination import SUFFIXES, format_of
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.bulk.read.statement import Parameters
     from lakebase_provider.core.bulk.unload.destination import Format
-
-_FORMATS: dict[str, Format] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
 
 
 def check_path(path: str) -> None:
@@ -77,11 +70,10 @@ def write_rows(
 
 
 def _format_of(path: str) -> Format:
-    name = urlsplit(path).path if "://" in path else path
-    for suffix, format in _FORMATS.items():
-        if name.endswith(suffix):
-            return format
-    raise ConfigError(
-        f"output_path {shown(path)!r} does not end in a known format.",
-        remedy=f"End it in one of: {', '.join(_FORMATS)}.",
-    )
+    found = format_of(urlsplit(path).path if "://" in path else path, "output_path")
+    if found is None:
+        raise ConfigError(
+            f"output_path {shown(path)!r} does not end in a known format.",
+            remedy=f"End it in one of: {', '.join(SUFFIXES)}.",
+        )
+    return found

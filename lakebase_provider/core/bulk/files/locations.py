@@ -7,6 +7,7 @@ and written, which the deployment can extend.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -71,6 +72,13 @@ class Location:
                 f"{self.argument}: the file {self.name!r} cannot be read by this process (permission "
                 "denied).",
                 remedy="Let the process's user, or its identity at the store, read it.",
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+                raise
+            raise ConfigError(
+                f"{self.argument}: {self.name!r} cannot be opened: {error.strerror}.",
+                remedy="Check the path.",
             ) from None
 
 

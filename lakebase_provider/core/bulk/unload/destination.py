@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -9,16 +10,61 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lakebase_provider.core.bulk.files.locations import locate
+from lakebase_provider.core.bulk.files.locations import locate, shown
 from lakebase_provider.core.bulk.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+}
+#: How a file's name or URI ends.
+_SUFFIX = re.compile(r"(?<=[^/])\.[A-Za-z]\w*(?=$|\?)")
+#: Reasons of the operating system that lie in the path, and are the same at the next attempt.
+_NO_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EINVAL,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 _PART = re.compile(rf"part-(\d{{5,}})\.({'|'.join(FORMATS)})\Z")
 #: A file's name while it is being written; two unloads to one place never write the same one.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.unfinished\Z")
+
+
+def format_of(name: str, argument: str) -> Format | None:
+    """The format that a file's name asks for by its suffix; None if it has no suffix.
+
+    Args:
+        name: A path or URI, or a template of one.
+        argument: Name of the argument that it comes from, for errors.
+
+    Raises:
+        ConfigError: No file with that suffix is written.
+    """
+    found = _SUFFIX.search(name)
+    if found is None:
+        return None
+    if found.group().lower() not in SUFFIXES:
+        raise ConfigError(
+            f"{argument} {shown(name)!r} does not end in a known format.",
+            remedy=f"End it in one of: {', '.join(SUFFIXES)}.",
+        )
+    return SUFFIXES[found.group().lower()]
 
 
 class Destination:
@@ -67,8 +113,8 @@ class Destination:
             before_naming: Called when the files are complete, before they get their names; it may fail.
 
         Raises:
-            ConfigError: The folder holds files that no unload has written, or a file would replace a folder,
-                pipe, socket, device or symbolic link.
+            ConfigError: The folder holds files that no unload has written, a file would replace a folder,
+                pipe, socket, device or symbolic link, or the operating system has no such place.
             LoadInterruptedError: Another unload to the same place has started meanwhile.
         """
         parent, slash, last = self._path.rstrip("/").rpartition("/")
@@ -83,13 +129,14 @@ class Destination:
             self._remove_unfinished(parent)
             names = [f"part-{number:05}.{suffix}" for number in range(count)]
         token = secrets.token_hex(4)
-        if parent:
-            self._fs.makedirs(parent, exist_ok=True)
         moves = [(f"{parent}.{name}.{token}.unfinished", f"{parent}{name}") for name in names]
         opened: list[Any] = []
         try:
-            for temporary, final in moves:
-                opened.append(self._new(temporary, final))
+            with self._place_errors():
+                if parent:
+                    self._fs.makedirs(parent, exist_ok=True)
+                for temporary, final in moves:
+                    opened.append(self._new(temporary, final))
             yield opened
             for file in opened:
                 file.close()
@@ -110,6 +157,18 @@ class Destination:
             for path in self._listed(parent):
                 if f"{parent}{path.rpartition('/')[2]}" not in wanted:
                     self._fs.rm_file(path)
+
+    @contextmanager
+    def _place_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
+            raise ConfigError(
+                f"{self._argument}: {self.name!r} cannot be written: {error.strerror}.",
+                remedy="Give a path below a folder in which this process may create files.",
+            ) from None
 
     def _new(self, temporary: str, final: str) -> Any:
         if self._is_local:

@@ -21,7 +21,7 @@ def check_unload_options(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: An option has an unknown value or contradicts another.
     """
-    if "format" in given:
+    if given.get("format") is not None:
         require_choice("format", given["format"], FORMATS)
     if "numeric" in given:
         require_numeric(given["numeric"])

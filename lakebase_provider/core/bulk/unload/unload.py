@@ -20,7 +20,7 @@ from lakebase_provider.core.bulk.read.statement import Parameters, bare, describ
 from lakebase_provider.core.bulk.read.stream import copy_out
 from lakebase_provider.core.bulk.types.decimals import Numeric
 from lakebase_provider.core.bulk.unload.as_json import require_distinct, write_json_lines
-from lakebase_provider.core.bulk.unload.destination import Destination, Format
+from lakebase_provider.core.bulk.unload.destination import Destination, Format, format_of
 from lakebase_provider.core.bulk.unload.options import check_unload_options
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
@@ -73,7 +73,7 @@ def unload(
     query: Query,
     to: Any,
     *,
-    format: Format = "parquet",
+    format: Format | None = None,
     params: Parameters = None,
     batch_rows: int | None = None,
     parallel: int = 1,
@@ -88,7 +88,7 @@ def unload(
         connections: Lends a connection; as many at once as `parallel` says.
         query: A SELECT, VALUES, TABLE or WITH.
         to: As for :class:`~lakebase_provider.core.bulk.unload.destination.Destination`.
-        format: What to write.
+        format: What to write; None for what a single file's suffix says, else Parquet.
         params: The query's parameters.
         batch_rows: Maximum number of rows in a row group or record batch.
         parallel: How many files are written at once; more than one go to a folder.
@@ -110,7 +110,6 @@ def unload(
     check_unload_options(
         {"format": format, "parallel": parallel, "by": by, "batch_rows": batch_rows, "numeric": numeric}
     )
-    _require_pyarrow(format)
     if max_connections is not None and parallel > max_connections:
         raise ConfigError(
             f"parallel is {parallel}, and the pool has at most {max_connections} connections.",
@@ -118,6 +117,9 @@ def unload(
         )
     began = clock.elapsed()
     destination = Destination(to)
+    if format is None:
+        format = (format_of(destination.name.rstrip("/"), "to") if by is None else None) or "parquet"
+    _require_pyarrow(format)
     with destination.files(format, None if by is None else parallel) as files:
         if by is None:
             with connections() as connection:

@@ -258,3 +258,37 @@ def test_of_two_unloads_to_one_file_the_later_one_counts(client: LakebaseClient,
         overtaken()
     assert not caught.value.retryable
     assert _files(tmp_path) == {"rows.csv": b"i\n1\n"}
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("rows.csv", b"a\n1\n"),
+        ("rows.CSV", b"a\n1\n"),
+        ("rows.ndjson", b'{"a":'),
+        ("rows.pq", b"PAR1"),
+        ("rows.arrow", b"ARROW1"),
+        ("v1.x/rows", b"PAR1"),
+        ("rows.2024-01-01", b"PAR1"),
+    ],
+)
+def test_a_files_suffix_says_its_format(
+    client: LakebaseClient, tmp_path: Path, name: str, begins: bytes
+) -> None:
+    client.unload("SELECT 1 AS a", tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+    client.unload("SELECT 1 AS a", tmp_path / name, "csv")
+    assert (tmp_path / name).read_bytes() == b"a\n1\n"
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.xlsx", "file/rows.csv", "x" * 300 + ".csv"])
+def test_what_cannot_be_written_is_told_before_anything_is(
+    client: LakebaseClient, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^to"):
+        client.unload("SELECT 1 AS a", tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    if not name.endswith(("gz", "xlsx")):
+        with pytest.raises(ConfigError, match=r"^source"):
+            client.load(tmp_path / name, "t", create=True)
