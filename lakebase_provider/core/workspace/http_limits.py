@@ -96,6 +96,16 @@ def current_limit() -> Limit | None:
     return found
 
 
+def at_most(seconds: float) -> float:
+    """Those seconds, or what is left of this thread's limit if that is less.
+
+    Raises:
+        TimeoutError: Nothing is left of it.
+    """
+    limit = current_limit()
+    return seconds if limit is None else min(seconds, limit.remaining())
+
+
 def _receive(sock: socket.socket, receive: Callable[..., int], arguments: tuple[Any, ...]) -> int:
     limit = current_limit()
     if limit is None:

@@ -27,7 +27,16 @@ _DATABASE = "/api/2.0/database"
 class Transport(Protocol):
     """A way to send requests to the workspace."""
 
-    def send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def send(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        verb: str = "return",
+    ) -> Any:
         """The decoded answer, or a :class:`~lakebase_provider.core.errors.LakebaseError` about `what`."""
 
 
@@ -73,20 +82,55 @@ class ControlPlane:
         what = "the current user"
         return Answer(self._do(what, "GET", "/api/2.0/preview/scim/v2/Me"), what).user_name("userName")
 
+    def request(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        verb: str = "return",
+    ) -> Mapping[str, Any]:
+        """The answer to a request about an object of Lakebase Autoscaling.
+
+        Args:
+            what: What is requested, for errors.
+            method: HTTP method.
+            path: The object's name, checked (:mod:`lakebase_provider.core.config.resource_names`).
+            body: What to send as JSON.
+            query: What follows the path: flags, numbers and text; what is None is left out.
+            verb: What the workspace is to do with it, for errors.
+
+        Raises:
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
+        return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
+
     def _do(
-        self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> Mapping[str, Any]:
         try:
-            answer = self._transport.send(what, method, path, body)
+            answer = self._transport.send(what, method, path, body, **more)
         except NotForRest as reason:
             logger.info("Continuing with databricks-sdk: %s", reason)
             self._transport = SdkTransport(self._config)
-            answer = self._transport.send(what, method, path, body)
+            answer = self._transport.send(what, method, path, body, **more)
         if not isinstance(answer, dict):
             raise ControlPlaneError(
                 f"The workspace's answer about {what} is a {type(answer).__name__}, not an object."
             )
         return answer
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _path(setting: str, name: str, checked: Callable[[str], str]) -> str:
