@@ -39,7 +39,9 @@ INSTANCE_NAME = re.compile(_ID)
 #: Uid of an endpoint, with which the name of its host begins.
 ENDPOINT_UID = re.compile("ep-[A-Za-z0-9-]{1,60}")
 # The ids of operations are Base64.
-_OPERATION = re.compile(f"(?:{'|'.join(_GRAMMARS.values())})(?:/snapshot-schedule)?/operations/[A-Za-z0-9+/=_-]{{1,512}}")
+_OPERATION = re.compile(
+    f"(?:{'|'.join(_GRAMMARS.values())})(?:/snapshot-schedule)?/operations/[A-Za-z0-9+/=_-]{{1,512}}"
+)
 
 
 class NameRefusedError(ValueError):
@@ -109,7 +111,7 @@ def id_of(name: str) -> str:
 def _checked(name: str, grammar: re.Pattern[str], remedy: str) -> str:
     if not grammar.fullmatch(name):
         raise NameRefusedError(_shown(name), remedy)
-    # The grammars leave nothing to quote but what Base64 has in it; if one ever allows more, the path must not.
+    # The grammars leave nothing to quote; if one ever allows more, the path must not.
     return quote(name, safe="/=+")
 
 

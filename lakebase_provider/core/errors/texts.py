@@ -111,7 +111,9 @@ _LIMITS = _Pattern(
     rf"|limit of \d+ (\w+ )?{_COUNTED}|QUOTA_EXCEEDED|RESOURCE_LIMIT_EXCEEDED",
     LimitError,
 )
-_MANAGE = "Grant the principal CAN MANAGE on the Lakebase project: CAN USE is enough to connect, not for this."
+_MANAGE = (
+    "Grant the principal CAN MANAGE on the Lakebase project: CAN USE is enough to connect, not for this."
+)
 
 #: Texts of the workspace's error bodies that say more than their status. First match wins.
 CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
@@ -135,7 +137,7 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     # A role or a database that exists is a 400.
     _Pattern(r"ALREADY_EXISTS|already exists", AlreadyExistsError),
     _Pattern(
-        r"protected branch|root branch|has children|cannot have child|INVALID_STATE\b|INVALID_STATE_TRANSITION",
+        r"protected branch|root branch|has children|cannot have child|INVALID_STATE(_TRANSITION)?\b",
         ObjectStateError,
     ),
     _Pattern(r"(role|database|snapshot|catalog|synced table|operation)( id)? not found", NotFoundError),
@@ -197,6 +199,4 @@ def classify_control_plane(
     remedy = match.remedy if match else None
     if kind is PermissionDeniedError and remedy is None and verb != "return":
         remedy = _MANAGE
-    return kind(
-        f"The workspace did not {verb} {what}: {line}", remedy=remedy, retry_after=retry_after
-    )
+    return kind(f"The workspace did not {verb} {what}: {line}", remedy=remedy, retry_after=retry_after)

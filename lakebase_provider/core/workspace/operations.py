@@ -1,7 +1,7 @@
 """Long-running operations of the workspace: asked for by name until they end, or a deadline passes.
 
-An operation is known by its *name*, a string that a trigger, a retry or another process can resume it by. That
-it is done does not mean that its object can be used: see ``wait_ready`` of the objects.
+An operation is known by its *name*, a string by which a trigger, a retry or another process can resume it.
+That it is done does not mean that its object can be used: see ``wait_ready`` of the objects.
 """
 
 from __future__ import annotations
@@ -73,10 +73,12 @@ class Operation:
 
         Raises:
             OperationFailedError: It ended with an error.
-            OperationTimeoutError: It did not end in time; it goes on, and can be waited for again by its name.
+            OperationTimeoutError: It did not end in time; it goes on, and can be waited for again.
             LakebaseError: The workspace refused.
         """
-        return until(self.result, f"The operation {self.name}", self.name, Deadline(timeout, self._clock), self._clock)
+        return until(
+            self.result, f"The operation {self.name}", self.name, Deadline(timeout, self._clock), self._clock
+        )
 
     async def await_(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping[str, Any]:
         """:meth:`wait` for asyncio; between its requests no thread is held."""
@@ -142,7 +144,9 @@ class _Polls:
         self._error = error
         left = self._deadline.remaining()
         if left <= 0:
-            late = OperationTimeoutError(f"{self._subject} did not end within {self._deadline.seconds:.1f} s.")
+            late = OperationTimeoutError(
+                f"{self._subject} did not end within {self._deadline.seconds:.1f} s."
+            )
             late.name = self._name
             raise late from error
         pause = _POLLS.seconds(self._attempt, _RNG)

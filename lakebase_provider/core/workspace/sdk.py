@@ -95,8 +95,9 @@ class SdkTransport:
         Raises:
             LakebaseError: The workspace refused or could not be reached.
         """
-        with _classified(what, self._config, verb), limited_requests(
-            _limited_adapter()(at_most(self._timeout))
+        with (
+            _classified(what, self._config, verb),
+            limited_requests(_limited_adapter()(at_most(self._timeout))),
         ):
             return self._api_client().do(
                 method,
@@ -318,7 +319,9 @@ def _classified(what: str, config: LakebaseConfig, verb: str) -> Iterator[None]:
         # The SDK's frames hold its arguments.
         raise without_locals(error) from error.__cause__
     except Exception as error:
-        raise _ours(error) or _missing(error, config) or _classify(error, what, verb) from without_locals(error)
+        raise _ours(error) or _missing(error, config) or _classify(error, what, verb) from without_locals(
+            error
+        )
 
 
 def _ours(error: BaseException) -> LakebaseError | None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.config.resource_names import NameRefusedError, endpoint_path, instance_path
-from lakebase_provider.core.errors import ConfigError, ControlPlaneError
-from lakebase_provider.core.workspace.answers import Answer
+from lakebase_provider.core.config.resource_names import (
+    ENDPOINT_FORMAT,
+    Kind,
+    NameRefusedError,
+    endpoint_path,
+    instance_path,
+    resource_path,
+)
+from lakebase_provider.core.errors import ConfigError, ControlPlaneError, EndpointNotFoundError
+from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
 from lakebase_provider.core.workspace.surroundings import config_file, require_own_workspace
@@ -19,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: databricks-sdk's variables that say where, not who.
 _NO_CREDENTIALS = {"DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_WORKSPACE_ID"}
+
+#: Objects that are asked for at once.
+_PAGE = 100
 
 _POSTGRES = "/api/2.0/postgres"
 _DATABASE = "/api/2.0/database"
@@ -53,14 +63,19 @@ class ControlPlane:
     def __init__(self, config: LakebaseConfig) -> None:
         require_workspace_credentials(config)
         self._config = config
+        self._endpoint_names: dict[str, str] = {}
         self._transport: Transport = (
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
         )
 
     def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
         """``{"token", "expire_time"}`` for an Autoscaling endpoint; options are `ttl` and `claims`."""
-        body = {"endpoint": endpoint, **wishes}
+        body = {"endpoint": self._endpoint_path(endpoint), **wishes}
         return self._do("a database credential", "POST", f"{_POSTGRES}/credentials", body=body)
+
+    def _endpoint_path(self, endpoint: str) -> str:
+        name = self.endpoint_name(endpoint, self._config.project, self._config.branch)
+        return _path("endpoint", name, endpoint_path)
 
     def instance_credential(self, instance: str, request_id: str, **wishes: Any) -> Mapping[str, Any]:
         """``{"token", "expiration_time"}`` for a Provisioned instance; an option is `claims`."""
@@ -69,8 +84,7 @@ class ControlPlane:
 
     def endpoint(self, endpoint: str) -> Mapping[str, Any]:
         """The endpoint's resource, hosts in ``status.hosts``."""
-        path = _path("endpoint", endpoint, endpoint_path)
-        return self._do(f"endpoint {endpoint}", "GET", f"{_POSTGRES}/{path}")
+        return self.request(f"endpoint {endpoint}", "GET", self._endpoint_path(endpoint))
 
     def instance(self, instance: str) -> Mapping[str, Any]:
         """The instance's resource, host in ``read_write_dns``."""
@@ -107,6 +121,78 @@ class ControlPlane:
         """
         texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
         return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
+
+    def pages(
+        self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None
+    ) -> Iterator[Answer]:
+        """The objects of a list, page by page.
+
+        Args:
+            what: What is requested, for errors.
+            path: The list's path, checked.
+            key: The field of a page that holds its objects.
+            query: As in :meth:`request`.
+
+        Raises:
+            LakebaseError: The workspace refused or could not be reached.
+            ControlPlaneError: Its pages do not end.
+        """
+        seen: set[str | None] = {None}
+        token: str | None = None
+        while True:
+            more = {"page_size": _PAGE, **(query or {}), "page_token": token}
+            page = Answer(self.request(what, "GET", path, query=more), what)
+            yield from page.objects(key)
+            token = page.text("next_page_token")
+            if token is None:
+                return
+            if token in seen:
+                raise page.error("next_page_token", "repeats, so that the list does not end")
+            seen.add(token)
+
+    def endpoint_name(self, text: str, project: str | None = None, branch: str | None = None) -> str:
+        """The name of the endpoint with that uid or host; a name as it is.
+
+        Args:
+            text: An endpoint's name, its uid, or one of its hosts.
+            project: Id of the project to look in; all that the principal can see by default.
+            branch: Id of the branch of that project to look in; all by default.
+
+        Raises:
+            EndpointNotFoundError: There is none that the principal can see.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        if "/" in text:
+            return text
+        if text not in self._endpoint_names:
+            for endpoint in self._endpoints(project, branch):
+                hosts = endpoint.object("status").object("hosts")
+                names = {endpoint.text("uid"), *(hosts.text(name) for name in hosts.fields)}
+                if text in names or text.lower() in names:
+                    name = _path("endpoint", endpoint.text("name") or "", endpoint_path)
+                    self._endpoint_names[text] = name
+                    break
+            else:
+                raise EndpointNotFoundError(
+                    f"No endpoint that the principal can see has the uid or the host {shown(text)!r}.",
+                    remedy=f"Set endpoint to {ENDPOINT_FORMAT}, or project and branch.",
+                )
+        return self._endpoint_names[text]
+
+    def _endpoints(self, project: str | None, branch: str | None) -> Iterator[Answer]:
+        projects = (f"projects/{project}",) if project else self._names("the projects", "projects", "project")
+        for one in projects:
+            branches = (
+                (f"{one}/branches/{branch}",)
+                if project and branch
+                else self._names(f"the branches of {one}", f"{one}/branches", "branch")
+            )
+            for place in branches:
+                yield from self.pages(f"the endpoints of {place}", f"{place}/endpoints", "endpoints")
+
+    def _names(self, what: str, path: str, kind: Kind) -> Iterator[str]:
+        for one in self.pages(what, path, path.rpartition("/")[2]):
+            yield _path(kind, one.text("name") or "", lambda name: resource_path(kind, name))
 
     def _do(
         self,
