@@ -12,7 +12,7 @@ import fnmatch
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, PROJECT
@@ -39,11 +39,13 @@ class Endpoint:
 
     Args:
         endpoint_id: Last part of its name.
-        host: Name under which clients reach it.
+        host: Name or address under which clients reach it.
+        cluster: Key of the cluster that it leads to: its branch's uid, or its own where it is a replica.
     """
 
-    def __init__(self, endpoint_id: str, host: str) -> None:
+    def __init__(self, endpoint_id: str, host: str, cluster: str) -> None:
         self.endpoint_id = endpoint_id
+        self.cluster = cluster
         self.uid = f"ep-{uuid.uuid4()}"
         self.first_host = host
         self.host = host
@@ -197,7 +199,10 @@ class Workspace:
         self._faults: list[Fault] = []
         self._login_faults: list[LoginFault] = []
         self._faults_cleared = asyncio.Event()
-        branch = Branch(BRANCH, default=True, endpoints={ENDPOINT: Endpoint(ENDPOINT, host)})
+        #: Told of each endpoint that appears (True) or goes (False).
+        self.on_endpoint: Callable[[Endpoint, bool], None] = lambda endpoint, appears: None
+        branch = Branch(BRANCH, default=True)
+        branch.endpoints[ENDPOINT] = Endpoint(ENDPOINT, host, branch.uid)
         self.projects = {PROJECT: Project(PROJECT, branches={BRANCH: branch})}
 
     def now(self) -> float:
@@ -219,6 +224,10 @@ class Workspace:
         for project in self.projects.values():
             for branch in project.branches.values():
                 yield from branch.endpoints.values()
+
+    def endpoint_at(self, host: str) -> Endpoint | None:
+        """The endpoint that clients reach at this name or address, if there is one."""
+        return next((endpoint for endpoint in self.endpoints() if endpoint.host == host), None)
 
     def add_fault(self, fault: Fault) -> None:
         """Script a fault, after those already scripted."""
