@@ -24,7 +24,7 @@ from lakebase_provider.core.workspace.rest import RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
 from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
-from tests.core.workspace import jwt
+from tests.core.fake_workspace import jwt
 from tests.security.hostile_workspace import (
     CREDENTIALS,
     DISCOVERY,

@@ -88,23 +88,22 @@ def kept_address(own: Mapping[str, object], changes: Mapping[str, object]) -> di
         return {name: value for name, value in where.items() if name == "host"}
     if all(where.get(name) == value for name, value in given.items()):
         return where
-    project, branch = _own_ids(where)
-    endpoint, other = given.get("endpoint"), given.get("branch")
-    kept: dict[str, object] = {}
-    if "project" not in given and not _is_full(endpoint) and not _is_full(other) and project is not None:
-        kept["project"] = project
-        if "branch" not in given and branch is not None and endpoint is not None:
-            kept["branch"] = branch
-    return kept
+    endpoint, branch = given.get("endpoint"), given.get("branch")
+    if "project" in given or _is_full(endpoint) or _is_full(branch):
+        return {}
+    if endpoint is not None:
+        # An id in the same branch, if that is given by a setting of its own.
+        return {name: where[name] for name in ("project", "branch") if name in where and name not in given}
+    project = _own_project(where)
+    return {} if project is None else {"project": project}
 
 
-def _own_ids(where: Mapping[str, object]) -> tuple[object, object]:
-    endpoint, branch = where.get("endpoint"), where.get("branch")
-    for name in (endpoint, branch):
+def _own_project(where: Mapping[str, object]) -> object:
+    for name in (where.get("endpoint"), where.get("branch")):
         parts = name.split("/") if isinstance(name, str) else []
         if len(parts) >= 4:
-            return parts[1], parts[3]
-    return where.get("project"), branch
+            return parts[1]
+    return where.get("project")
 
 
 def _is_full(name: object) -> bool:

@@ -316,11 +316,13 @@ class LakebaseConfig:
             )
         if self.auth == "oauth":
             if self.endpoint is None and self.instance is None:
-                raise setting("endpoint" if self.project is None else "branch").error(
-                    "is missing",
-                    remedy=f"Set endpoint to {ENDPOINT_FORMAT} (or set 'instance')."
-                    if self.project is None
-                    else "Set it: no branch is the default one, so that none is written to by mistake.",
+                if self.project is not None:
+                    raise setting("branch").error(
+                        "is missing although 'project' is set",
+                        remedy="Set it: no branch is taken by default.",
+                    )
+                raise setting("endpoint").error(
+                    "is missing", remedy=f"Set it to {ENDPOINT_FORMAT} (or set 'instance')."
                 )
             if self.password is not None:
                 raise setting("password").error(

@@ -93,10 +93,10 @@ class Endpoint(Named):
     group_max: Annotated[float | None, At("status.group.max", Answer.number)] = None
     readable_secondaries: Annotated[bool, At("status.group.enable_readable_secondaries", Answer.flag)] = False
     pg_settings: Annotated[tuple[tuple[str, str], ...], At("status.settings.pg_settings", texts)] = ()
-    host: Annotated[str | None, At("status.hosts.host", Answer.host)] = None
-    read_only_host: Annotated[str | None, At("status.hosts.read_only_host", Answer.host)] = None
-    pooled_host: Annotated[str | None, At("status.hosts.read_write_pooled_host", Answer.host)] = None
-    read_only_pooled_host: Annotated[str | None, At("status.hosts.read_only_pooled_host", Answer.host)] = None
+    host: Annotated[str | None, At("status.hosts.host", Answer.text)] = None
+    read_only_host: Annotated[str | None, At("status.hosts.read_only_host", Answer.text)] = None
+    pooled_host: Annotated[str | None, At("status.hosts.read_write_pooled_host", Answer.text)] = None
+    read_only_pooled_host: Annotated[str | None, At("status.hosts.read_only_pooled_host", Answer.text)] = None
 
     @property
     def is_settled(self) -> bool:
