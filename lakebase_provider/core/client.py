@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.plan import LoadOptions
     from lakebase_provider.core.bulk.load.result import LoadResult
     from lakebase_provider.core.database.catalog import TableName
+    from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.health.stages import HealthReport
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
@@ -336,6 +337,21 @@ class LakebaseClient(Reads):
             return create_role(connection, name, identity_type, grants=grants, schema=schema)
 
     @property
+    def branches(self) -> BranchUpkeep:
+        """What this client does with branches: wait until they accept logins, be held to one, reset, warm.
+
+        Raises:
+            ConfigError: There are no workspace credentials. No network call has been made.
+
+        Example:
+            >>> client.branches.require(branch.uid)
+        """
+        from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+
+        plane, workspace = self._needed_control_plane(), self.workspace
+        return BranchUpkeep(self.config, plane, workspace, self.connect, self._clock)
+
+    @property
     def workspace(self) -> WorkspaceObjects:
         """Branches, endpoints and the other objects of the workspace, with this client's credentials.
 
@@ -348,9 +364,13 @@ class LakebaseClient(Reads):
         if self._workspace is None:
             from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
-            plane = self._control_plane or ControlPlane(self.config)
-            self._workspace = WorkspaceObjects(self.config, plane, self._clock)
+            self._workspace = WorkspaceObjects(self.config, self._needed_control_plane(), self._clock)
         return self._workspace
+
+    def _needed_control_plane(self) -> ControlPlane:
+        # A native password with host and user needs none to connect.
+        self._control_plane = self._control_plane or ControlPlane(self.config)
+        return self._control_plane
 
     def stats(self) -> ClientStats:
         """The counters."""

@@ -137,7 +137,7 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     # A role or a database that exists is a 400.
     _Pattern(r"ALREADY_EXISTS|already exists", AlreadyExistsError),
     _Pattern(
-        r"protected branch|root branch|has children|cannot have child|INVALID_STATE(_TRANSITION)?\b",
+        r"(protected|root|default) branch|has children|child branches|INVALID_STATE(_TRANSITION)?\b",
         ObjectStateError,
     ),
     _Pattern(r"(role|database|snapshot|catalog|synced table|operation)( id)? not found", NotFoundError),

@@ -118,12 +118,14 @@ def outcome(operation: Mapping[str, Any], what: str) -> Mapping[str, Any] | None
 class _Polls:
     """When to ask again. Nothing here blocks."""
 
-    def __init__(self, subject: str, name: str, deadline: Deadline) -> None:
+    def __init__(
+        self, subject: str, name: str, deadline: Deadline, passes: Callable[[LakebaseError], bool]
+    ) -> None:
         self._subject = subject
         self._name = name
         self._deadline = deadline
+        self._passes = passes
         self._attempt = 0
-        self._error: LakebaseError | None = None
 
     def limit(self) -> Limit:
         """How long the next request may take."""
@@ -139,13 +141,13 @@ class _Polls:
             OperationTimeoutError: None is left.
             LakebaseError: The same error, which will not pass.
         """
-        if error is not None and not error.retryable:
+        if error is not None and not self._passes(error):
             raise error
-        self._error = error
         left = self._deadline.remaining()
         if left <= 0:
+            last = "" if error is None else f" Last, {error.message[:1].lower()}{error.message[1:]}"
             late = OperationTimeoutError(
-                f"{self._subject} did not end within {self._deadline.seconds:.1f} s."
+                f"{self._subject} did not end within {self._deadline.seconds:.1f} s.{last}"
             )
             late.name = self._name
             raise late from error
@@ -157,8 +159,18 @@ class _Polls:
         return min(pause, left)
 
 
+def _is_retryable(error: LakebaseError) -> bool:
+    return error.retryable
+
+
 def until(
-    ask: Callable[[], _Result | None], subject: str, name: str, deadline: Deadline, clock: Clock
+    ask: Callable[[], _Result | None],
+    subject: str,
+    name: str,
+    deadline: Deadline,
+    clock: Clock,
+    *,
+    passes: Callable[[LakebaseError], bool] = _is_retryable,
 ) -> _Result:
     """The answer to a question, asked until there is one; errors that may pass are waited out.
 
@@ -168,12 +180,13 @@ def until(
         name: What the error of a timeout carries.
         deadline: Until when.
         clock: Where the pauses are made.
+        passes: Which errors do not end the wait; those that may pass by themselves.
 
     Raises:
         OperationTimeoutError: There was none before the deadline.
         LakebaseError: The question failed for good.
     """
-    polls = _Polls(subject, name, deadline)
+    polls = _Polls(subject, name, deadline, passes)
     while True:
         try:
             with within(polls.limit()):
@@ -189,7 +202,7 @@ def until(
 
 async def auntil(ask: Callable[[], _Result | None], subject: str, name: str, deadline: Deadline) -> _Result:
     """:func:`until` for asyncio: each question is asked in a thread, and none is held in between."""
-    polls = _Polls(subject, name, deadline)
+    polls = _Polls(subject, name, deadline, _is_retryable)
 
     def ask_in_time() -> _Result | None:
         with within(polls.limit()):

@@ -53,8 +53,10 @@ def again_while_busy(send: Callable[[], _Result], deadline: Deadline, clock: Clo
         except (ProjectBusyError, ControlPlaneThrottledError) as error:
             pause = max(_BUSY.seconds(attempt, _RNG), error.retry_after or 0.0)
             left = deadline.remaining()
-            if pause >= left:
+            if left <= 0:
                 raise _with_budget(error, deadline.seconds) from error.__cause__
+            # The last attempt is made when the deadline passes.
+            pause = min(pause, left)
             waiting.say(deadline.now(), error, "Trying again in %.1f s: %s", pause, error.message)
             attempt += 1
             clock.sleep(pause)
