@@ -189,9 +189,10 @@ class Frontend:
     def _route(self, client: Channel, role: str) -> None:
         """Find the endpoint by the host that the client named; a password must not go elsewhere."""
         self._play_fault(role, before_password=True)
-        endpoint, branch = self._workspace.endpoint, self._workspace.branch
-        if endpoint.removed or branch.state in ("ARCHIVED", "DELETED"):
-            raise self._refused("endpoint_missing", role=role)
+        endpoint = self._workspace.endpoint
+        reason = self._workspace.refusal_at(endpoint)
+        if reason is not None:
+            raise self._refused(reason, role=role)
         if client.server_name in endpoint.left:
             raise self._refused(endpoint.left[client.server_name], role=role)
 

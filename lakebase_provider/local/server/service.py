@@ -27,10 +27,13 @@ from lakebase_provider.local.identity import certificates
 from lakebase_provider.local.identity.certificates import Certificates
 from lakebase_provider.local.network.http_limits import LIMITS, Guard
 from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
 from lakebase_provider.local.postgres.supervisor import Supervisor
 from lakebase_provider.local.workspace.admin_api import AdminApi
 from lakebase_provider.local.workspace.app import create_app
+from lakebase_provider.local.workspace.changes.verbs import Changes
+from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.state import Workspace
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
@@ -79,8 +82,12 @@ class Service:
         supervisor = Supervisor(self.postgres, tell_watchdog, stop.set)
         supervisor.watch()
         key = secrets.token_urlsafe(32)
-        admin = AdminApi(self.workspace, self.postgres, self.certificates, supervisor, key, stop.set)
-        app = Guard(create_app(self.workspace, self.postgres, [admin.route()]), [self.options.host])
+        clusters = Clusters(self.postgres)
+        clusters.adopt(self.workspace.branch.uid)
+        views = Views(self.workspace, clusters)
+        changes = Changes(self.workspace, views, clusters)
+        admin = AdminApi(self.workspace, changes, self.postgres, self.certificates, supervisor, key, stop.set)
+        app = Guard(create_app(self.workspace, views, changes, [admin.route()]), [self.options.host])
         server = _HttpServer(
             uvicorn.Config(
                 app,

@@ -23,6 +23,9 @@ from lakebase_provider.local.identity.login_errors import EXPIRED_STYLES, REFUSA
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
 from lakebase_provider.local.postgres.supervisor import Supervisor
+from lakebase_provider.local.workspace.changes.verbs import Changes
+from lakebase_provider.local.workspace.kinds import KINDS
+from lakebase_provider.local.workspace.operations import OperationFault
 from lakebase_provider.local.workspace.state import Fault, LoginFault, Workspace
 
 KEY_HEADER = "X-Local-Admin-Key"
@@ -47,6 +50,7 @@ class AdminApi:
 
     Args:
         workspace: What the commands change.
+        changes: Puts it back.
         postgres: For roles and for ending sessions.
         certificates: Of the front end.
         supervisor: Crashes Postgres and starts it again.
@@ -57,6 +61,7 @@ class AdminApi:
     def __init__(
         self,
         workspace: Workspace,
+        changes: Changes,
         postgres: Postgres,
         certificates: Certificates,
         supervisor: Supervisor,
@@ -64,6 +69,7 @@ class AdminApi:
         stop: Callable[[], None],
     ) -> None:
         self._workspace = workspace
+        self._changes = changes
         self._postgres = postgres
         self._certificates = certificates
         self._supervisor = supervisor
@@ -73,6 +79,9 @@ class AdminApi:
             "ping": self._ping,
             "stop": self._end,
             "set": self._set,
+            "advance": self._advance,
+            "set_error": self._set_error,
+            "operation_fault": self._operation_fault,
             "expire_tokens": self._expire_tokens,
             "revoke_tokens": self._revoke_tokens,
             "suspend": self._suspend,
@@ -126,11 +135,31 @@ class AdminApi:
         self._stop()
 
     async def _set(self, name: str, value: Any) -> None:
-        if name not in _SETTINGS:
-            raise ValueError(f"no such setting: {name}")
         if name in _CHOICES:
             _check_choice(name.replace("_", " "), value, _CHOICES[name])
-        setattr(self._workspace, name, value)
+        if name == "auth_refusal":
+            _check_choice("login refusal", value, REFUSALS)
+        if name in _SETTINGS:
+            setattr(self._workspace, name, value)
+        else:
+            self._workspace.settings.change(name, value)
+        await self._workspace.agenda.settle()
+
+    async def _advance(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError("time goes forward")
+        self._workspace.clock_skew += seconds
+        await self._workspace.agenda.settle()
+
+    async def _set_error(
+        self, name: str, status: int | None, error_code: str | None, message: str | None
+    ) -> None:
+        self._workspace.errors.change(name, status, error_code, message)
+
+    async def _operation_fault(self, **fields: Any) -> None:
+        kind = fields.get("kind", "*")
+        _check_choice("kind of resource", kind, ("*", *KINDS))
+        self._workspace.operations.add_fault(OperationFault(**fields))
 
     async def _expire_tokens(self) -> None:
         self._workspace.tokens.expire_all()
@@ -204,7 +233,7 @@ class AdminApi:
         self._workspace.log.clear()
 
     async def _reset(self) -> None:
-        self._workspace.reset()
+        await self._changes.reset()
         self._certificates.show("valid")
         await self._supervisor.settle()
 
