@@ -21,7 +21,7 @@ from lakebase_provider.local.contract import private_files
 from lakebase_provider.local.postgres import copies
 from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.binaries import Binaries
-from lakebase_provider.local.postgres.postgres import Postgres
+from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
 
 #: Many of them idle side by side.
 _SMALL = {"shared_buffers": "8MB", "max_logical_replication_workers": "0"}
@@ -34,6 +34,13 @@ _PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
 _SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
 #: Seconds after which a standby asks its stopped source again.
 _RETRY = {"wal_retrieve_retry_interval": "250ms"}
+
+
+#: Superusers are the tests' own sessions, behind the endpoint rather than on it.
+_END_SESSIONS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND usename <> %s
+"""
 
 
 class HistoryError(ValueError):
@@ -236,8 +243,12 @@ class Clusters:
             self._wake(cluster)
 
     def stop(self, key: str) -> None:
-        """Stop a cluster, unless it is the root; copies of it that are being made are finished first."""
+        """Stop a cluster, once the copies of it that are being made are finished.
+
+        The root's sessions end, but it runs on.
+        """
         if key == self._root_key:
+            self.root.execute(_END_SESSIONS, (SUPERUSER,))
             return
         cluster = self._clusters[key]
         with cluster.changed:
