@@ -106,3 +106,16 @@ def give_tree(folder: Path, uid: int, gid: int) -> None:
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
     os.chown(folder, uid, gid, follow_symlinks=False)
+
+
+def make_passage(folder: Path, gid: int | None) -> None:
+    """Create a folder that is ours, and that a group may pass through but not look into.
+
+    Args:
+        folder: It must not exist yet.
+        gid: The group; None to keep it to ourselves.
+    """
+    folder.mkdir(mode=0o700)
+    if gid is not None:
+        os.chown(folder, os.geteuid(), gid)
+        folder.chmod(0o710)

@@ -126,9 +126,22 @@ class Admin:
         """
         self._call("set", name="login_error_style", value=style)
 
-    def suspend(self) -> None:
-        """Scale to zero: close every session; the next connection wakes the endpoint."""
-        self._call("suspend")
+    def suspend(self, endpoint: str | None = None) -> None:
+        """Scale to zero: close every session; the next connection wakes the endpoint.
+
+        Args:
+            endpoint: Full name; None for the first one, whose Postgres runs on for :meth:`execute`.
+        """
+        self._call("suspend", endpoint=endpoint)
+
+    def hold_replica(self, endpoint: str, held: bool = True) -> None:
+        """Let a read replica lag until it is let go: what is written meanwhile shows only then.
+
+        Args:
+            endpoint: Full name of a READ_ONLY endpoint.
+            held: False to let it go.
+        """
+        self._call("hold_replica", endpoint=endpoint, held=held)
 
     def set_wake_delay(self, seconds: float) -> None:
         """Set how long waking takes; connections are held meanwhile."""
@@ -181,13 +194,15 @@ class Admin:
         """
         self._call("move_endpoint", host=host, former_host_says=former_host_says)
 
-    def crash_postgres(self, *, downtime: float = 0.0) -> None:
+    def crash_postgres(self, *, downtime: float = 0.0, endpoint: str | None = None) -> None:
         """Stop Postgres as `pg_ctl stop -m immediate` does, and restart it: data is kept, sessions are not.
 
         Args:
             downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
+                Of the first endpoint alone: another one's starts at its next login.
+            endpoint: Full name; None for the first one.
         """
-        self._call("crash_postgres", downtime=downtime)
+        self._call("crash_postgres", downtime=downtime, endpoint=endpoint)
 
     def set_certificate(self, kind: str) -> None:
         """Choose the certificate that the next connections get.
@@ -305,6 +320,7 @@ class Admin:
         parameters: Sequence[Any] | None = None,
         *,
         database: str = "databricks_postgres",
+        endpoint: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run SQL as Postgres' superuser, past the front end, and return the rows.
 
@@ -312,8 +328,10 @@ class Admin:
             statement: One statement with `%s` placeholders, or several without parameters.
             parameters: Values for the placeholders.
             database: Where to run it.
+            endpoint: Full name of another endpoint than the first, which must not be suspended.
         """
-        return superuser.execute(self._superuser_dsn.reveal(), statement, parameters, database=database)
+        dsn = self._call("superuser_dsn", endpoint=endpoint) if endpoint else self._superuser_dsn.reveal()
+        return superuser.execute(dsn, statement, parameters, database=database)
 
     def ping(self) -> int:
         """Return the server's process id."""

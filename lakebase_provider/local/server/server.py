@@ -17,7 +17,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,11 @@ from lakebase_provider.local.network.ports import bind_loopback
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.postgres.accounts import choose_account
 from lakebase_provider.local.postgres.binaries import find_binaries, stage_for_other_account
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
 
 #: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
-_LONGEST_FOLDER = 104 - len("/lakebase-12345678/socket/.s.PGSQL.5432.lock")
+_LONGEST_FOLDER = 104 - len("/lakebase-12345678/c/12345/socket/.s.PGSQL.5432.lock")
 
 
 class Watchdog:
@@ -48,11 +51,12 @@ class Watchdog:
             cwd="/",
             start_new_session=True,
         )
+        self._lock = threading.Lock()
 
     def say(self, line: str) -> None:
         """Send one line; a watchdog that is gone is no reason to stop."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
@@ -125,12 +129,25 @@ def run(options: Options) -> None:
         postgres = Postgres(folder, binaries, account, max_connections=options.max_connections)
         with _initdb(postgres, watchdog):
             parts = _load_service().prepare(options, folder, binaries, postgres)
+        install = partial(databricks_auth.install, owner=parts.owner.name, developer=DEVELOPER)
+        clusters = Clusters(
+            folder,
+            binaries,
+            account,
+            postgres,
+            max_connections=options.max_connections,
+            install=install,
+            tell_watchdog=watchdog.say,
+        )
+        clusters.keep_beginning()
         try:
-            watchdog.say(f"watch {postgres.begin_start()}")
+            watchdog.say(f"watch {postgres.begin_start()} {postgres.pid_file}")
             postgres.finish_start()
-            databricks_auth.install(postgres, owner=parts.owner.name, developer=DEVELOPER)
-            asyncio.run(parts.serve(database, http, _announce, watchdog.say))
+            install(postgres)
+            clusters.adopt(parts.workspace.branch.uid)
+            asyncio.run(parts.serve(database, http, _announce, clusters, watchdog.say))
         finally:
+            clusters.close()
             postgres.stop()
 
 

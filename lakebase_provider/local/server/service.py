@@ -66,6 +66,7 @@ class Service:
         database: list[socket.socket],
         http: list[socket.socket],
         announce: Callable[[dict[str, Any]], None],
+        clusters: Clusters,
         tell_watchdog: Callable[[str], None],
     ) -> None:
         """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
@@ -74,6 +75,7 @@ class Service:
             database: Listening sockets of the front end.
             http: Listening sockets of the control plane.
             announce: Receives what clients need to know, once both answer.
+            clusters: Of which production's is started.
             tell_watchdog: Told of each Postgres process that starts or ends.
         """
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -82,11 +84,9 @@ class Service:
         supervisor = Supervisor(self.postgres, tell_watchdog, stop.set)
         supervisor.watch()
         key = secrets.token_urlsafe(32)
-        clusters = Clusters(self.postgres)
-        clusters.adopt(self.workspace.branch.uid)
         views = Views(self.workspace, clusters)
         changes = Changes(self.workspace, views, clusters)
-        admin = AdminApi(self.workspace, changes, self.postgres, self.certificates, supervisor, key, stop.set)
+        admin = AdminApi(self.workspace, changes, clusters, self.certificates, supervisor, key, stop.set)
         app = Guard(create_app(self.workspace, views, changes, [admin.route()]), [self.options.host])
         server = _HttpServer(
             uvicorn.Config(
@@ -101,7 +101,7 @@ class Service:
                 **LIMITS,
             )
         )
-        frontend = Frontend(self.workspace, self.certificates, self.postgres.socket_path)
+        frontend = Frontend(self.workspace, self.certificates, clusters)
         serving = asyncio.create_task(server.serve(sockets=http))
         frontend.start(database)
         try:

@@ -21,20 +21,14 @@ from starlette.routing import Route
 from lakebase_provider.local.identity.certificates import Certificates
 from lakebase_provider.local.identity.login_errors import EXPIRED_STYLES, REFUSALS, WAKE_MODES, check_script
 from lakebase_provider.local.postgres import databricks_auth
-from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.supervisor import Supervisor
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.kinds import KINDS
 from lakebase_provider.local.workspace.operations import OperationFault
-from lakebase_provider.local.workspace.state import Fault, LoginFault, Workspace
+from lakebase_provider.local.workspace.state import Endpoint, Fault, LoginFault, Workspace
 
 KEY_HEADER = "X-Local-Admin-Key"
-
-#: Superusers are the tests' own sessions, behind the endpoint rather than on it.
-_END_SESSIONS = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND usename <> %s
-"""
 
 #: Settings that are one of a few words.
 _CHOICES: dict[str, Collection[str]] = {"login_error_style": EXPIRED_STYLES, "wake_mode": WAKE_MODES}
@@ -51,7 +45,7 @@ class AdminApi:
     Args:
         workspace: What the commands change.
         changes: Puts it back.
-        postgres: For roles and for ending sessions.
+        clusters: For roles and for ending sessions.
         certificates: Of the front end.
         supervisor: Crashes Postgres and starts it again.
         key: Secret that each request must show.
@@ -62,7 +56,7 @@ class AdminApi:
         self,
         workspace: Workspace,
         changes: Changes,
-        postgres: Postgres,
+        clusters: Clusters,
         certificates: Certificates,
         supervisor: Supervisor,
         key: str,
@@ -70,7 +64,7 @@ class AdminApi:
     ) -> None:
         self._workspace = workspace
         self._changes = changes
-        self._postgres = postgres
+        self._clusters = clusters
         self._certificates = certificates
         self._supervisor = supervisor
         self._key = key
@@ -85,6 +79,8 @@ class AdminApi:
             "expire_tokens": self._expire_tokens,
             "revoke_tokens": self._revoke_tokens,
             "suspend": self._suspend,
+            "hold_replica": self._hold_replica,
+            "superuser_dsn": self._superuser_dsn,
             "disable_endpoint": self._disable_endpoint,
             "endpoint_state": self._endpoint_state,
             "branch_state": self._branch_state,
@@ -167,13 +163,29 @@ class AdminApi:
     async def _revoke_tokens(self) -> None:
         self._workspace.tokens.revoke_all()
 
-    async def _suspend(self) -> None:
+    def _endpoint(self, name: str | None) -> Endpoint:
+        """An endpoint by its full name; the first one for None."""
+        if name is None:
+            return self._workspace.endpoint
+        found = next((endpoint for endpoint in self._workspace.endpoints() if endpoint.name == name), None)
+        if found is None:
+            raise ValueError(f"no such endpoint: {name}")
+        return found
+
+    async def _suspend(self, endpoint: str | None = None) -> None:
+        found = self._endpoint(endpoint)
         # First the state: a client that reconnects at once must find the endpoint asleep.
-        self._workspace.endpoint.sleep(self._workspace.wake_delay)
-        await self._end_sessions()
+        found.sleep(self._workspace.wake_delay)
+        await run_in_threadpool(self._clusters.stop, found.cluster)
+
+    async def _hold_replica(self, endpoint: str, held: bool) -> None:
+        await run_in_threadpool(self._clusters.hold, self._endpoint(endpoint).cluster, held)
+
+    async def _superuser_dsn(self, endpoint: str) -> str:
+        return self._clusters.cluster(self._endpoint(endpoint).cluster).dsn()
 
     async def _end_sessions(self) -> None:
-        await run_in_threadpool(self._postgres.execute, _END_SESSIONS, (SUPERUSER,))
+        await run_in_threadpool(self._clusters.stop, self._workspace.endpoint.cluster)
 
     async def _disable_endpoint(self, disabled: bool) -> None:
         self._workspace.endpoint.disabled = disabled
@@ -206,8 +218,12 @@ class AdminApi:
         self._workspace.endpoint.move(host, former_host_says)
         await self._end_sessions()
 
-    async def _crash_postgres(self, downtime: float) -> None:
-        await self._supervisor.crash(downtime)
+    async def _crash_postgres(self, downtime: float, endpoint: str | None = None) -> None:
+        found = self._endpoint(endpoint)
+        if found is self._workspace.endpoint:
+            await self._supervisor.crash(downtime)
+        else:
+            await run_in_threadpool(self._clusters.crash, found.cluster)
 
     async def _set_certificate(self, kind: str) -> None:
         self._certificates.show(kind)
@@ -240,11 +256,11 @@ class AdminApi:
     async def _add_principal(self, name: str | None, type: str, create_role: bool) -> dict[str, Any]:
         principal = self._workspace.directory.add(name, type)
         if create_role:
-            await run_in_threadpool(databricks_auth.create_role, self._postgres, principal.name, type)
+            await run_in_threadpool(databricks_auth.create_role, self._clusters.root, principal.name, type)
         return asdict(principal)
 
     async def _set_native_password(self, role: str, password: str) -> None:
-        await run_in_threadpool(databricks_auth.ensure_native_role, self._postgres, role)
+        await run_in_threadpool(databricks_auth.ensure_native_role, self._clusters.root, role)
         self._workspace.native_passwords[role] = password
 
 

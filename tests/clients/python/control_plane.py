@@ -96,8 +96,18 @@ def projects():
         AlreadyExists, "ALREADY_EXISTS", "^project with such id already exists in the workspace",
         w.create_project, api.Project(), PROJECT,
     )  # fmt: skip
-    invalid(r"^Field 'project_id' is required, expected non-default value \(not \"\"\)!", w.create_project, api.Project(), "")
-    invalid(r"^Field project_id must match pattern \^\[a-z\].*, got 'Shop'\.", w.create_project, api.Project(), "Shop")
+    invalid(
+        r"^Field 'project_id' is required, expected non-default value \(not \"\"\)!",
+        w.create_project,
+        api.Project(),
+        "",
+    )
+    invalid(
+        r"^Field project_id must match pattern \^\[a-z\].*, got 'Shop'\.",
+        w.create_project,
+        api.Project(),
+        "Shop",
+    )
     missing("project id", w.get_project, "projects/none")
 
     sizes = "spec.default_endpoint_settings"
@@ -105,7 +115,11 @@ def projects():
     for path, changed, seen in [
         ("display_name", {"display_name": "Store"}, lambda s: s.display_name == "Store"),
         ("budget_policy_id", {"budget_policy_id": "b-1"}, lambda s: s.budget_policy_id == "b-1"),
-        ("custom_tags", {"custom_tags": [api.ProjectCustomTag("a", "b")]}, lambda s: s.custom_tags[0].key == "a"),
+        (
+            "custom_tags",
+            {"custom_tags": [api.ProjectCustomTag("a", "b")]},
+            lambda s: s.custom_tags[0].key == "a",
+        ),
         ("default_branch", {"default_branch": B}, lambda s: s.default_branch == B),
         ("enable_pg_native_login", {"enable_pg_native_login": True}, lambda s: s.enable_pg_native_login),
         (
@@ -117,8 +131,16 @@ def projects():
         body = api.Project(spec=api.ProjectSpec(**changed))
         assert seen(w.update_project(P, body, mask(f"spec.{path}")).wait().status), path
     for path, changed, seen in [
-        ("autoscaling_limit_min_cu", {"autoscaling_limit_min_cu": 0.5}, lambda d: d.autoscaling_limit_min_cu == 0.5),
-        ("autoscaling_limit_max_cu", {"autoscaling_limit_max_cu": 4}, lambda d: d.autoscaling_limit_max_cu == 4),
+        (
+            "autoscaling_limit_min_cu",
+            {"autoscaling_limit_min_cu": 0.5},
+            lambda d: d.autoscaling_limit_min_cu == 0.5,
+        ),
+        (
+            "autoscaling_limit_max_cu",
+            {"autoscaling_limit_max_cu": 4},
+            lambda d: d.autoscaling_limit_max_cu == 4,
+        ),
         ("pg_settings", {"pg_settings": {"work_mem": "8MB"}}, lambda d: d.pg_settings == {"work_mem": "8MB"}),
         ("suspension", {"no_suspension": True}, lambda d: d.suspend_timeout_duration is None),
         (
@@ -140,11 +162,23 @@ def projects():
         w.update_project(P, body, mask(path)).wait()
     unknown_masks(w.update_project, P, body, "spec.ttl", "display_name", "spec.pg_version")
     field = "spec.history_retention_duration"
-    invalid(f"^Field '{field}' is in update_mask but not provided in request", w.update_project, P, body, mask(field))
+    invalid(
+        f"^Field '{field}' is in update_mask but not provided in request",
+        w.update_project,
+        P,
+        body,
+        mask(field),
+    )
     unknown = mask(field, "spec.nothing")
     invalid("^Unknown field path in update_mask: 'spec.nothing'", w.update_project, P, body, unknown)
     body = api.Project(spec=api.ProjectSpec(default_endpoint_settings=defaults(autoscaling_limit_max_cu=2)))
-    invalid(f"^Field '{sizes}.suspension' is in update_mask but not provided", w.update_project, P, body, mask(sizes))
+    invalid(
+        f"^Field '{sizes}.suspension' is in update_mask but not provided",
+        w.update_project,
+        P,
+        body,
+        mask(sizes),
+    )
 
 
 def branches():
@@ -163,16 +197,38 @@ def branches():
     w.create_branch(P, keep, "keep").wait()
     assert paged(w.list_branches, P) == [B, f"{P}/branches/short", f"{P}/branches/keep"]
 
-    refused(AlreadyExists, "ALREADY_EXISTS", "^branch with such id already exists", w.create_branch, P, keep, "keep")
+    refused(
+        AlreadyExists,
+        "ALREADY_EXISTS",
+        "^branch with such id already exists",
+        w.create_branch,
+        P,
+        keep,
+        "keep",
+    )
     invalid("^Field 'branch_id' is required", w.create_branch, P, keep, "")
     invalid("^Field branch_id must match pattern", w.create_branch, P, keep, "Not_An_Id")
     invalid("^Expiration must be specified when creating a branch", w.create_branch, P, api.Branch(), "other")
     far = api.Branch(spec=api.BranchSpec(ttl=Duration(seconds=31 * 86_400)))
     invalid("^expiration time exceeds the maximum expiration time", w.create_branch, P, far, "other")
-    foreign = api.Branch(spec=api.BranchSpec(no_expiry=True, source_branch="projects/local/branches/production"))
-    invalid("^source_branch field must point to the branch from the same Project", w.create_branch, P, foreign, "other")
+    foreign = api.Branch(
+        spec=api.BranchSpec(no_expiry=True, source_branch="projects/local/branches/production")
+    )
+    invalid(
+        "^source_branch field must point to the branch from the same Project",
+        w.create_branch,
+        P,
+        foreign,
+        "other",
+    )
     foreign = api.Branch(spec=api.BranchSpec(no_expiry=True, source_snapshot="projects/local/snapshots/s"))
-    invalid("^source_snapshot field must point to a snapshot from the same Project", w.create_branch, P, foreign, "other")
+    invalid(
+        "^source_snapshot field must point to a snapshot from the same Project",
+        w.create_branch,
+        P,
+        foreign,
+        "other",
+    )
     child = api.Branch(spec=api.BranchSpec(no_expiry=True, source_branch=f"{P}/branches/short"))
     refused(
         BadRequest, "BAD_REQUEST", "^Branches with an expiration date cannot have child branches",
@@ -191,8 +247,16 @@ def branches():
     refused(BadRequest, "BAD_REQUEST", "^cannot delete protected branch", w.delete_branch, name)
     body = api.Branch(spec=api.BranchSpec(is_protected=False))
     assert not w.update_branch(name, body, mask("spec.is_protected")).wait().status.is_protected
-    unknown_masks(w.update_branch, name, body, "spec.ttl", "spec.no_expiry", "spec.expire_time", "spec.source_branch")
-    invalid("^Field 'spec.expiration' is in update_mask but not", w.update_branch, name, body, mask("spec.expiration"))
+    unknown_masks(
+        w.update_branch, name, body, "spec.ttl", "spec.no_expiry", "spec.expire_time", "spec.source_branch"
+    )
+    invalid(
+        "^Field 'spec.expiration' is in update_mask but not",
+        w.update_branch,
+        name,
+        body,
+        mask("spec.expiration"),
+    )
 
     replaced = w.create_branch(P, keep, "keep", replace_existing=True).wait()
     assert replaced.uid == w.get_branch(name).uid
@@ -207,7 +271,9 @@ def branches():
     assert (again.uid, again.status.current_state) == (replaced.uid, api.BranchStatusState.READY)
     w.delete_branch(name, purge=True).wait()
     assert w.create_branch(P, keep, "keep").wait().uid != replaced.uid
-    managed(f"^Cannot delete root branch '{B}'. Root branches cannot be deleted independently", w.delete_branch, B)
+    managed(
+        f"^Cannot delete root branch '{B}'. Root branches cannot be deleted independently", w.delete_branch, B
+    )
 
 
 def endpoints():
@@ -251,13 +317,23 @@ def endpoints():
     body = api.Endpoint(spec=api.EndpointSpec(endpoint_type=READ_WRITE, autoscaling_limit_max_cu=4))
     status = w.update_endpoint(name, body, mask("spec")).wait().status
     assert (status.autoscaling_limit_max_cu, status.autoscaling_limit_min_cu) == (4, 1)
-    unknown_masks(w.update_endpoint, name, body, "spec.suspend_timeout_duration", "spec.endpoint_type", "spec.settings")
-    invalid("^Field 'spec.suspension' is in update_mask but not", w.update_endpoint, name, body, mask("spec.suspension"))
+    unknown_masks(
+        w.update_endpoint, name, body, "spec.suspend_timeout_duration", "spec.endpoint_type", "spec.settings"
+    )
+    invalid(
+        "^Field 'spec.suspension' is in update_mask but not",
+        w.update_endpoint,
+        name,
+        body,
+        mask("spec.suspension"),
+    )
 
     replaced = w.create_endpoint(parent, replica, "reader", replace_existing=True).wait()
     assert replaced.uid == endpoint.uid
     managed(
-        f"^Cannot delete read-write endpoint '{name}'. Read-write endpoints cannot be deleted.", w.delete_endpoint, name
+        f"^Cannot delete read-write endpoint '{name}'. Read-write endpoints cannot be deleted.",
+        w.delete_endpoint,
+        name,
     )
     w.delete_endpoint(f"{parent}/endpoints/reader").wait()
     missing("endpoint id", w.get_endpoint, f"{parent}/endpoints/reader")
@@ -275,11 +351,20 @@ def roles():
     assert (role.status.role_id, role.status.postgres_role) == ("app-role", "app_role")
     assert role.status.auth_method is api.RoleAuthMethod.PG_PASSWORD_SCRAM_SHA_256
     assert role.status.attributes.as_dict() == {"createdb": True, "createrole": False, "bypassrls": False}
-    login = api.RoleRoleSpec(postgres_role=f"{uuid.uuid4()}", identity_type=api.RoleIdentityType.SERVICE_PRINCIPAL)
+    login = api.RoleRoleSpec(
+        postgres_role=f"{uuid.uuid4()}", identity_type=api.RoleIdentityType.SERVICE_PRINCIPAL
+    )
     made = w.create_role(parent, api.Role(spec=login)).wait()
     assert made.status.auth_method is api.RoleAuthMethod.LAKEBASE_OAUTH_V1
     assert {role.name, made.name} < {*paged(w.list_roles, parent)}
-    refused(BadRequest, "BAD_REQUEST", "^role with that name already exists", w.create_role, parent, api.Role(spec=spec))
+    refused(
+        BadRequest,
+        "BAD_REQUEST",
+        "^role with that name already exists",
+        w.create_role,
+        parent,
+        api.Role(spec=spec),
+    )
     bad = "^Field 'role_id' must be 4-63 characters, start with a lowercase letter"
     invalid(bad, w.create_role, parent, api.Role(spec=spec), role_id="0x")
 
@@ -287,13 +372,18 @@ def roles():
     assert w.reveal_role_password(name).password
     for attribute in ("createdb", "createrole", "bypassrls"):
         for value in (True, False):
-            changed = api.RoleRoleSpec(postgres_role="app_role", attributes=api.RoleAttributes(**{attribute: value}))
+            changed = api.RoleRoleSpec(
+                postgres_role="app_role", attributes=api.RoleAttributes(**{attribute: value})
+            )
             path = mask(f"spec.attributes.{attribute}")
             status = w.update_role(name, api.Role(spec=changed), path).wait().status
             assert getattr(status.attributes, attribute) is value
     superuser = [api.RoleMembershipRole.DATABRICKS_SUPERUSER]
     changed = api.Role(spec=api.RoleRoleSpec(membership_roles=superuser))
-    assert w.update_role(name, changed, mask("spec.membership_roles")).wait().status.membership_roles == superuser
+    assert (
+        w.update_role(name, changed, mask("spec.membership_roles")).wait().status.membership_roles
+        == superuser
+    )
     none = api.RoleAttributes(createdb=False, createrole=False, bypassrls=False)
     changed = api.Role(spec=api.RoleRoleSpec(attributes=none, membership_roles=superuser))
     assert w.update_role(name, changed, mask("*")).wait().status.membership_roles == superuser
@@ -306,10 +396,14 @@ def roles():
     missing("role id", w.update_role, f"{parent}/roles/none", changed, mask("spec"))
 
     again = api.Role(spec=api.RoleRoleSpec(postgres_role="app_role", membership_roles=superuser))
-    assert w.create_role(parent, again, role_id="app-role", replace_existing=True).wait().status.membership_roles
+    assert (
+        w.create_role(parent, again, role_id="app-role", replace_existing=True).wait().status.membership_roles
+    )
     w.delete_role(made.name).wait()
     missing("role id", w.get_role, made.name)
-    refused(NotFound, "NOT_FOUND", 'role not found; role_id:"none"', w.delete_role, name, reassign_owned_to="none")
+    refused(
+        NotFound, "NOT_FOUND", 'role not found; role_id:"none"', w.delete_role, name, reassign_owned_to="none"
+    )
     return name
 
 
@@ -323,17 +417,27 @@ def databases(owner):
     again = api.Database(spec=spec)
     text = "^database with that name already exists"
     refused(BadRequest, "BAD_REQUEST", text, w.create_database, parent, again, database_id="other")
-    bad = re.escape("Field database_id must match pattern ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$, got 'Invalid_DB_ID'.")
+    bad = re.escape(
+        "Field database_id must match pattern ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$, got 'Invalid_DB_ID'."
+    )
     invalid(bad, w.create_database, parent, again, database_id="Invalid_DB_ID")
     invalid("^Field 'database_id' is required", w.create_database, parent, again)
     ownerless = api.Database(spec=api.DatabaseDatabaseSpec(postgres_database="other", role=""))
-    invalid("^Field 'database.spec.role' is required", w.create_database, parent, ownerless, database_id="other")
-    strange = api.Database(spec=api.DatabaseDatabaseSpec(postgres_database="other", role=f"{parent}/roles/nobody"))
+    invalid(
+        "^Field 'database.spec.role' is required", w.create_database, parent, ownerless, database_id="other"
+    )
+    strange = api.Database(
+        spec=api.DatabaseDatabaseSpec(postgres_database="other", role=f"{parent}/roles/nobody")
+    )
     text = 'role not found; role_id:"nobody"'
     refused(NotFound, "NOT_FOUND", text, w.create_database, parent, strange, database_id="other")
 
     name = database.name
-    heir = w.create_role(parent, api.Role(spec=api.RoleRoleSpec(postgres_role="heir")), role_id="heir-role").wait().name
+    heir = (
+        w.create_role(parent, api.Role(spec=api.RoleRoleSpec(postgres_role="heir")), role_id="heir-role")
+        .wait()
+        .name
+    )
     for paths, changed, seen in [
         (["spec.postgres_database"], {"postgres_database": "renamed", "role": owner}, ("renamed", owner)),
         (["spec.role"], {"role": heir}, ("renamed", heir)),
@@ -344,7 +448,9 @@ def databases(owner):
         assert (status.postgres_database, status.role) == seen
     unknown_masks(w.update_database, name, body, "spec.owner")
     body = api.Database(spec=api.DatabaseDatabaseSpec(role=heir))
-    invalid("^Field 'spec.postgres_database' is in", w.update_database, name, body, mask("spec.postgres_database"))
+    invalid(
+        "^Field 'spec.postgres_database' is in", w.update_database, name, body, mask("spec.postgres_database")
+    )
     replaced = w.create_database(parent, again, database_id="app-db", replace_existing=True).wait()
     assert w.get_database(name).status.role == replaced.status.role == owner
     w.delete_role(owner, reassign_owned_to=heir).wait()
@@ -395,7 +501,9 @@ def snapshots():
     unknown_masks(w.update_snapshot_schedule, name, body, "spec.schedule")
     # The dataclass drops an empty list.
     emptied = {"schedule": []}
-    workspace.api_client.do("PATCH", f"/api/2.0/postgres/{name}", query={"update_mask": "schedule"}, body=emptied)
+    workspace.api_client.do(
+        "PATCH", f"/api/2.0/postgres/{name}", query={"update_mask": "schedule"}, body=emptied
+    )
     assert not w.get_snapshot_schedule(name).schedule
 
 
@@ -416,6 +524,8 @@ endpoints()
 databases(roles())
 snapshots()
 the_end()
-offered = {name for name, _ in inspect.getmembers(api.PostgresAPI, inspect.isfunction) if not name.startswith("_")}
+offered = {
+    name for name, _ in inspect.getmembers(api.PostgresAPI, inspect.isfunction) if not name.startswith("_")
+}
 assert {name for name in offered - w.called if not ELSEWHERE.search(name)} == set()
 print(os.environ["PGUSER"])
