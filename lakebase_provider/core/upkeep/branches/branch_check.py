@@ -1,7 +1,7 @@
 """Whether a session is on the branch that it is meant to be on, and not on production.
 
-The same token opens every branch of a workspace, and only the host differs: a host that was kept, or set in the
-environment, sends a branch's writes to another one.
+The same token opens every branch of a workspace, and only the host differs: a host that was kept, or set in
+the environment, sends a branch's writes to another one.
 """
 
 from __future__ import annotations
@@ -44,14 +44,9 @@ def require_session_on(
         return
     host = connection.info.host.lower()
     hosts = {
-        name.lower(): endpoint.name
+        name.lower()
         for endpoint in workspace.endpoints.list(branch.name)
-        for name in (
-            endpoint.host,
-            endpoint.read_only_host,
-            endpoint.pooled_host,
-            endpoint.read_only_pooled_host,
-        )
+        for name in (endpoint.host, endpoint.read_only_host)
         if name
     }
     if host not in hosts:

@@ -1,7 +1,7 @@
 """Logins at a new branch: tried with fresh tokens until one succeeds.
 
-An operation that is done, and a branch that is ready, do not mean that logins succeed: who may log in takes up
-to a minute to reach a new branch, and a token that was minted before may be refused for good.
+An operation that is done, and a branch that is ready, do not mean that logins succeed: who may log in takes
+up to a minute to reach a new branch, and a token that was minted before may be refused for good.
 """
 
 from __future__ import annotations

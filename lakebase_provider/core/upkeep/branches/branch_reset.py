@@ -1,7 +1,7 @@
 """A branch reset from its parent: purged, and created again under the same name.
 
-The API has no reset of its own. What the new branch has no copy of is told: roles and grants that were made on
-the branch.
+The API has no reset of its own. What the new branch has no copy of is told: roles and grants that were made
+on the branch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lakebase_provider.core.workspace.objects.branches import Branch, BranchOpti
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
-#: Privileges on the objects of one database and on the database itself, but for what the server's own roles have.
+#: Privileges on a database and on what is in it, but for those of PUBLIC.
 _GRANTS = """
 SELECT kind, name, grantee::pg_catalog.regrole::text, privilege_type FROM (
     SELECT 'table' AS kind, c.oid::pg_catalog.regclass::text AS name, a.grantee, a.privilege_type

@@ -59,7 +59,8 @@ class BranchUpkeep:
 
         Raises:
             ObjectStateError: Its state is one from which it does not become ready.
-            OperationTimeoutError: It was not ready, or no login succeeded, in time; the last refusal is the cause.
+            OperationTimeoutError: It was not ready, or no login succeeded, in time; the last refusal is its
+                cause.
             LakebaseError: The workspace or the server refused for good.
         """
         deadline = Deadline(timeout, self._clock)
@@ -117,9 +118,9 @@ class BranchUpkeep:
     def reset(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> BranchReset:
         """Give a branch the data that its source has now: it is purged, and created again under its name.
 
-        Its endpoints are sized as before, and it expires when it was to. It has another uid, its endpoints have
-        other hosts, and its sessions end; whoever connects by the branch's or the endpoint's name finds it. If
-        this is killed half-way, the branch may be missing: ``client.workspace.branches.ensure`` makes it.
+        Its endpoints are sized as before, and it expires when it was to. It has another uid, its endpoints
+        have other hosts, and its sessions end; whoever connects by its name finds it. If this is killed
+        half-way, the branch may be missing: ``client.workspace.branches.ensure`` makes it.
 
         Args:
             name: Its name, or its id in the configuration's project.
@@ -170,8 +171,7 @@ class BranchUpkeep:
         with self._connect(timeout) as connection:
             connection.execute("SELECT 1")
             for name in names:
-                parts = [part for part in (name.schema, name.table) if part is not None]
-                connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*parts)))
+                connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name.sql()))
         return self._clock.elapsed() - began
 
     await_ready = in_thread(wait_ready)

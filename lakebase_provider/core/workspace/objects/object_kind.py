@@ -399,7 +399,11 @@ class Objects(Generic[Shape]):
     def _finish(self, answer: Mapping[str, Any], name: str, deadline: Deadline) -> Mapping[str, Any]:
         """What the operation has made, once it is done."""
         done = outcome(answer, f"{self.kind} {name}")
-        return done if done is not None else self._operation(answer, name).wait(deadline.remaining())
+        if done is not None:
+            return done
+        operation = self._operation(answer, name)
+        subject = f"The operation {operation.name}"
+        return until(operation.result, subject, operation.name, deadline, self._clock)
 
     def _begin_create(
         self, name: str, given: Mapping[str, Any], deadline: Deadline, **query: Any
