@@ -387,8 +387,9 @@ class LakebaseConfig:
         address = kept_address(found, overrides)
         for name in left_out(found, overrides):
             found.pop(name, None)
-        # An endpoint in the environment says the project, and the branch, that an id is in.
-        found.update({name: value for name, value in address.items() if name in ("project", "branch")})
+        if any(overrides.get(name) for name in ADDRESS):
+            # An endpoint in the environment says the project, and the branch, that an id is in.
+            found.update({name: value for name, value in address.items() if name in ("project", "branch")})
         found.update(overrides)
         # psql's own variable; it does not apply to Lakebase with OAuth.
         if found.get("auth", "oauth") == "oauth" and "password" not in overrides:

@@ -18,7 +18,6 @@ P = "projects/local"
 REPLICA = f"{P}/branches/ci-1/endpoints/reader"
 PRIMARY = f"{P}/branches/ci-1/endpoints/primary"
 
-FOREIGN = "projects/x/branches/y"
 
 Step = tuple[str, Callable[[WorkspaceObjects], Any]]
 
