@@ -171,7 +171,7 @@ class Kind:
         if self.name == "role":
             if not _ROLE_ID.fullmatch(identity):
                 raise errors.error("bad_role_id")
-        elif not _ID.fullmatch(identity):
+        elif self.name != "catalog" and not _ID.fullmatch(identity):  # Whose ids are the Unity Catalog's.
             raise errors.error("bad_id", field=f"{self.name}_id", value=identity)
 
     def check(self, body: dict[str, Any], errors: Errors, *, new: bool) -> None:

@@ -233,4 +233,4 @@ class Branches(Changing):
                 endpoint.sleep(self._workspace.wake_delay)
             self.show(branch, True)
 
-        return branch.name, Plan(settle=settle, view=lambda: self._views.view(branch))
+        return branch.name, Plan(settle=settle)

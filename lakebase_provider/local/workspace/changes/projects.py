@@ -152,4 +152,4 @@ class Projects(Changing):
                         endpoint.sleep(self._workspace.wake_delay)
                     self._branches.show(branch, True)
 
-        return project.name, Plan(settle=settle, view=lambda: self._views.view(project))
+        return project.name, Plan(settle=settle)
