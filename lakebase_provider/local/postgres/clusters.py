@@ -79,11 +79,13 @@ class _Base:
         folder: Removed with it.
         data: Data folder of a cluster that was stopped.
         segment: The log from here on is needed to go on from it.
+        packed: All of `data` but the log, in one file.
     """
 
     folder: Path
     data: Path
     segment: str
+    packed: copies.Packed | None = None
 
 
 @dataclass
@@ -145,9 +147,11 @@ class Clusters:
     def keep_beginning(self) -> None:
         """Copy the root's data folder as initdb left it: from there its whole history can be replayed."""
         home = self._folder / "0"
-        copies.copy_data(self.root.data, home, self._account)
+        home.mkdir(mode=0o700)
+        packed = copies.Packed(self.root.data, home / "data", self._account)
+        (home / "pg_wal").mkdir(mode=0o700)
         log = copies.add_log(self.root.data, home, self._account, link=False)
-        self._beginning = _Base(home, home, log[0])
+        self._beginning = _Base(home, home, log[0], packed)
 
     def adopt(self, key: str) -> None:
         """Say whose the root is."""
@@ -342,14 +346,22 @@ class Clusters:
 
     def _copy_stopped(self, new: _Cluster, base: _Base, data: Path | None = None) -> Fork:
         """Its data are those of its base, or of a cluster that is down, to the end of the log."""
-        data = data or base.data
-        copies.copy_data(data, new.postgres.data, self._account)
-        copies.add_log(data, new.postgres.data, self._account)
+        if data is None:
+            self._unfold(base, new)
+        else:
+            copies.copy_data(data, new.postgres.data, self._account)
+        copies.add_log(data or base.data, new.postgres.data, self._account)
         # No target: it replays all that there is. The command finds nothing, as it is asked about few files.
         copies.put(new.postgres.data / "recovery.signal", "", self._account)
         new.base = base
         self._begin(new, {"restore_command": "false", "hot_standby": "off"}, replays=True)
         return Fork(self._left_at(new), time.time())
+
+    def _unfold(self, base: _Base, new: _Cluster) -> None:
+        if base.packed:
+            base.packed.unpack(new.postgres.data)
+        else:
+            copies.copy_data(base.data, new.postgres.data, self._account)
 
     def _recover(self, new: _Cluster, source: str, at_time: float | None, at_lsn: str | None) -> Fork:
         """Its data are the source's of an earlier moment."""
@@ -360,7 +372,7 @@ class Clusters:
             session.execute("SELECT pg_current_xact_id()")
             ((last,),) = session.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
             base = parent.base
-            copies.copy_data(base.data, new.postgres.data, self._account)
+            self._unfold(base, new)
             log = copies.add_log(parent.postgres.data, new.postgres.data, self._account, until=last)
         if base.segment not in log:
             raise HistoryError("the branch has written more than is kept of its history")
