@@ -183,7 +183,7 @@ class Answer:
         value = self.text(name)
         if value is None:
             return None
-        found = _moment(value)
+        found = moment(value)
         if found is None:
             # Not within the handling of Python's error, which repeats the text and would be the context.
             raise self.error(name, "is no readable time")
@@ -308,7 +308,8 @@ class Answer:
         return f"{origin}{parts['path']}"
 
 
-def _moment(text: str) -> datetime | None:
+def moment(text: str) -> datetime | None:
+    """The moment that a text of RFC 3339 is; None if it is none."""
     # Digits of ASCII alone, and not so many that they take time to read.
     if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
         return None
