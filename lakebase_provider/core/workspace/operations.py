@@ -16,6 +16,7 @@ from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
 from lakebase_provider.core.config.resource_names import NameRefusedError, operation_path
 from lakebase_provider.core.errors import (
     ConfigError,
+    ControlPlaneError,
     LakebaseError,
     OperationFailedError,
     OperationTimeoutError,
@@ -49,6 +50,7 @@ class Operation:
     name: str
     _control_plane: ControlPlane = field(repr=False, compare=False)
     _clock: Clock = field(repr=False, compare=False)
+    _result: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def result(self) -> Mapping[str, Any] | None:
         """The resource that it has made or changed, in JSON; None while it runs; ``{}`` after a deletion.
@@ -58,12 +60,17 @@ class Operation:
             NotFoundError: The workspace knows no such operation.
             LakebaseError: The workspace refused or could not be reached.
         """
+        if self._result is not None:
+            return self._result
         try:
             path = operation_path(self.name)
         except NameRefusedError as refused:
             raise ConfigError(f"The operation's name {refused.problem}.", remedy=refused.remedy) from None
         what = f"operation {self.name}"
-        return outcome(self._control_plane.request(what, "GET", path), what)
+        found = _outcome(self._control_plane.request(what, "GET", path), what)
+        if isinstance(found, OperationFailedError):
+            raise found
+        return found
 
     def wait(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping[str, Any]:
         """The resource that it has made or changed, in JSON; ``{}`` after a deletion.
@@ -87,32 +94,50 @@ class Operation:
         )
 
 
-def outcome(operation: Mapping[str, Any], what: str) -> Mapping[str, Any] | None:
-    """What has become of an operation that the workspace has returned; None while it runs.
+def begun(answer: Mapping[str, Any], what: str, control_plane: ControlPlane, clock: Clock) -> Operation:
+    """The operation that the workspace has begun, which may be done already.
+
+    Args:
+        answer: The operation, in JSON.
+        what: What is changed, for errors.
+        control_plane: Asked for it later.
+        clock: Where the time comes from.
 
     Raises:
         OperationFailedError: It has ended with an error.
+        ControlPlaneError: The answer is no operation.
     """
+    found, name = _outcome(answer, what), Answer(answer, what).text("name")
+    if isinstance(found, OperationFailedError):
+        # It may quote a secret, and a traceback may show this frame.
+        del answer
+        raise found
+    if name is None:
+        raise Answer({}, what).error("name", "is missing: the workspace answered without an operation")
+    return Operation(name, control_plane, clock, found)
+
+
+def _outcome(operation: Mapping[str, Any], what: str) -> Mapping[str, Any] | OperationFailedError | None:
+    """What has become of an operation; None while it runs. The error is returned, and not raised here."""
     answer = Answer(operation, what)
-    name = answer.text("name") or ""
     if not answer.flag("done"):
         return None
-    error = operation.get("error")
-    if error is not None:
-        told = error if isinstance(error, Mapping) else {}
-        text = ": ".join(shown(told[part]) for part in ("error_code", "message") if told.get(part))
-        text += said_in(told.get("details"))
-        # Its kind says more than that something failed.
-        cause = classify_control_plane(text, status=400, what=what, verb="finish")
-        failed = OperationFailedError(
-            f"The operation {name} failed: {text or 'the workspace does not say why'}.",
-            remedy=cause.remedy if type(cause).__name__ != "ControlPlaneError" else None,
-            retryable=cause.retryable,
-        )
-        failed.name = name
-        raise failed from cause
-    response = answer.object("response").fields
-    return {key: value for key, value in response.items() if key != "@type"}
+    if operation.get("error") is None:
+        response = answer.object("response").fields
+        return {key: value for key, value in response.items() if key != "@type"}
+    told = answer.object("error")
+    text = ": ".join(shown(told.fields[p]) for p in ("error_code", "message") if told.fields.get(p))
+    text += said_in(told.fields.get("details"))
+    # Its kind says more than that something failed.
+    cause = classify_control_plane(text, status=400, what=what, verb="finish")
+    name = answer.text("name") or ""
+    failed = OperationFailedError(
+        f"The operation {name} failed: {text or 'the workspace does not say why'}.",
+        remedy=None if type(cause) is ControlPlaneError else cause.remedy,
+        retryable=cause.retryable,
+    )
+    failed.name, failed.__cause__ = name, cause
+    return failed
 
 
 class _Polls:

@@ -188,7 +188,7 @@ class Branches(Objects[Branch]):
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            return self._operation(self._begin_create(name, self._checked(options), deadline), name)
+            return self._begin_create(name, self._checked(options), deadline)
 
     def _checked(self, options: BranchOptions) -> dict[str, Any]:
         given = {name: value for name, value in options.items() if value is not None}
@@ -246,8 +246,7 @@ class Branches(Objects[Branch]):
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            answer = self._send("delete", "DELETE", name, deadline, query={"purge": purge or None})
-            return self._operation(answer, name)
+            return self._send("delete", "DELETE", name, deadline, query={"purge": purge or None})
 
     def undelete(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """Bring back a branch that was deleted and not purged.

@@ -245,7 +245,7 @@ class Endpoints(Objects[Endpoint]):
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
             given = {"endpoint_type": "READ_ONLY", **options}
-            return self._operation(self._begin_create(name, given, deadline), name)
+            return self._begin_create(name, given, deadline)
 
     def update(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **changes: Unpack[EndpointChanges]

@@ -36,7 +36,7 @@ from lakebase_provider.core.errors import (
     NotFoundError,
 )
 from lakebase_provider.core.workspace.answers import Answer
-from lakebase_provider.core.workspace.operations import DEFAULT_TIMEOUT, Operation, outcome, until
+from lakebase_provider.core.workspace.operations import DEFAULT_TIMEOUT, Operation, begun, until
 from lakebase_provider.core.workspace.workspace import ControlPlane
 from lakebase_provider.core.workspace.writes import again_while_busy, alone
 
@@ -379,35 +379,24 @@ class Objects(Generic[Shape]):
         path: str | None = None,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
-    ) -> Mapping[str, Any]:
-        """The operation that the workspace has begun, in JSON."""
+    ) -> Operation:
+        """The operation that the workspace has begun."""
+
+        what = f"{self.kind} {name}"
 
         def send() -> Mapping[str, Any]:
-            return self._control_plane.request(
-                f"{self.kind} {name}", method, path or name, body=body, query=query, verb=verb
-            )
+            return self._control_plane.request(what, method, path or name, body=body, query=query, verb=verb)
 
-        return again_while_busy(send, deadline, self._clock)
+        return begun(again_while_busy(send, deadline, self._clock), what, self._control_plane, self._clock)
 
-    def _operation(self, answer: Mapping[str, Any], name: str) -> Operation:
-        told = Answer(answer, f"{self.kind} {name}")
-        operation = told.text("name")
-        if operation is None:
-            raise told.error("name", "is missing: the workspace answered without an operation")
-        return Operation(operation, self._control_plane, self._clock)
-
-    def _finish(self, answer: Mapping[str, Any], name: str, deadline: Deadline) -> Mapping[str, Any]:
+    def _finish(self, operation: Operation, deadline: Deadline) -> Mapping[str, Any]:
         """What the operation has made, once it is done."""
-        done = outcome(answer, f"{self.kind} {name}")
-        if done is not None:
-            return done
-        operation = self._operation(answer, name)
         subject = f"The operation {operation.name}"
         return until(operation.result, subject, operation.name, deadline, self._clock)
 
     def _begin_create(
         self, name: str, given: Mapping[str, Any], deadline: Deadline, **query: Any
-    ) -> Mapping[str, Any]:
+    ) -> Operation:
         body, _ = self._body(given, creating=True)
         return self._send(
             "create",
@@ -428,7 +417,7 @@ class Objects(Generic[Shape]):
         with self._alone(name, deadline):
             while True:
                 try:
-                    answer = self._begin_create(name, given, deadline, **query)
+                    operation = self._begin_create(name, given, deadline, **query)
                     break
                 except (ControlPlaneUnavailableError, ControlPlaneTimeoutError) as error:
                     # It may have been accepted. Sent again, it would be refused in that case.
@@ -445,7 +434,7 @@ class Objects(Generic[Shape]):
                     if mine is None:
                         raise
                     return mine
-            return self._made(self._finish(answer, name, deadline), name)
+            return self._made(self._finish(operation, deadline), name)
 
     def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
         return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
@@ -466,7 +455,7 @@ class Objects(Generic[Shape]):
 
     def _begin_update(
         self, name: str, changes: Mapping[str, Any], deadline: Deadline, **required: Any
-    ) -> Mapping[str, Any]:
+    ) -> Operation:
         body, mask = self._body(changes, creating=False)
         if not mask:
             raise ConfigError(f"No change of {name} is given.", remedy="Give at least one option.")
@@ -479,15 +468,15 @@ class Objects(Generic[Shape]):
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            answer = self._begin_update(name, changes, deadline, **required)
-            return self._made(self._finish(answer, name, deadline), name)
+            operation = self._begin_update(name, changes, deadline, **required)
+            return self._made(self._finish(operation, deadline), name)
 
     def _delete(self, name: str, timeout: float, *, missing_ok: bool, **query: Any) -> None:
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         try:
             with self._alone(name, deadline):
-                self._finish(self._send("delete", "DELETE", name, deadline, query=query), name, deadline)
+                self._finish(self._send("delete", "DELETE", name, deadline, query=query), deadline)
         except NotFoundError:
             if not missing_ok:
                 raise
@@ -496,8 +485,8 @@ class Objects(Generic[Shape]):
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            answer = self._send("undelete", "POST", name, deadline, path=f"{name}/undelete", body={})
-            return self._made(self._finish(answer, name, deadline), name)
+            operation = self._send("undelete", "POST", name, deadline, path=f"{name}/undelete", body={})
+            return self._made(self._finish(operation, deadline), name)
 
     def _ensure(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:
         """Create it unless it is there; then change what differs and can be changed."""

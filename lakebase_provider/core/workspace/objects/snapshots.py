@@ -224,7 +224,7 @@ class Snapshots(Objects[Snapshot]):
         name = f"{self.full_name(branch, 'branch')}/snapshot-schedule"
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            answer = self._send(
+            operation = self._send(
                 "update",
                 "PATCH",
                 name,
@@ -232,7 +232,7 @@ class Snapshots(Objects[Snapshot]):
                 body={"schedule": [cadence.to_json() for cadence in schedule]},
                 query={"update_mask": "schedule"},
             )
-            self._finish(answer, name, deadline)
+            self._finish(operation, deadline)
         return self.schedule(branch)
 
     aget = in_thread(Objects.get)
