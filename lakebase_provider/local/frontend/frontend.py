@@ -190,8 +190,10 @@ class Frontend:
             client.write(messages.error(*error.refused))
             return
         try:
+            self._workspace.session_began(endpoint)
             await self._relay(client, backend)
         finally:
+            self._workspace.session_ended(endpoint)
             backend.close()
 
     async def _admit(self, client: Channel) -> tuple[Endpoint, str, bytes] | None:
@@ -267,7 +269,6 @@ class Frontend:
             endpoint.begin_wake(self._workspace)
             raise self._refused(reason, role=role)
         await endpoint.wake(self._workspace)
-        endpoint.last_active = self._workspace.now()
         if client.closed.done():
             raise EOFError
         try:
