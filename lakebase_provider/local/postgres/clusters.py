@@ -30,6 +30,7 @@ _SMALL_SINCE_18 = {"io_method": "sync"}
 #: A standby without a source replays the log that it was given; unlike `restore_command` it runs no program
 #: for each segment.
 _PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 #: Where a timeline left its parent's, in its history.
 _SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
 #: Seconds after which a standby asks its stopped source again.
@@ -154,8 +155,9 @@ class Clusters:
         self._beginning = _Base(home, home, log[0], packed)
 
     def adopt(self, key: str) -> None:
-        """Say whose the root is."""
-        born = Fork("0/0", time.time())
+        """Say whose the root is, whose history begins now that it is prepared."""
+        ((lsn,),) = self.root.execute("SELECT pg_current_wal_insert_lsn()::text")
+        born = Fork(lsn, time.time())
         self._clusters[key] = _Cluster(self.root, self.root.data.parent, self._beginning, born)
         self._root_key = key
 
@@ -458,6 +460,8 @@ def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str |
         if not parent.born.time <= at_time <= time.time():
             raise HistoryError(f"the time {_utc(at_time)} is not in the branch's history")
         return {"recovery_target_time": _utc(at_time), "recovery_target_inclusive": "on"}
+    if at_lsn is None or not _LSN.fullmatch(at_lsn):
+        raise HistoryError(f"{at_lsn} is no LSN")
     ((inside,),) = session.execute(
         "SELECT %s::pg_lsn BETWEEN %s AND pg_current_wal_insert_lsn()", (at_lsn, parent.born.lsn)
     ).fetchall()
