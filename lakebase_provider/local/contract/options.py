@@ -26,6 +26,7 @@ class Options:
         max_connections: Postgres' setting.
         authority_folder: Where the certificate authority is kept for the next run; None for one that ends
             with this run.
+        postgres: Major version; None for the default.
         detach: True to outlive the parent.
     """
 
@@ -35,6 +36,7 @@ class Options:
     token_lifetime: float
     max_connections: int
     authority_folder: str | None = None
+    postgres: int | None = None
     detach: bool = False
 
 

@@ -30,6 +30,7 @@ class LocalLakebase:
         host: Name that clients connect to; it must point to this machine.
         max_connections: Postgres' setting, of which 3 are reserved for the superuser. 104 is the smallest
             compute's.
+        postgres: Major version, 16, 17 or 18; None for the first one found, which is 16 as a rule.
 
     Example:
         >>> with LocalLakebase() as lake:  # doctest: +SKIP
@@ -44,6 +45,7 @@ class LocalLakebase:
         http_port: int = 0,
         host: str = "localhost",
         max_connections: int = 104,
+        postgres: int | None = None,
     ) -> None:
         self._options = Options(
             host=host,
@@ -51,6 +53,7 @@ class LocalLakebase:
             http_port=http_port,
             token_lifetime=token_lifetime,
             max_connections=max_connections,
+            postgres=postgres,
         )
         self._server: Server | None = None
         self._owner = 0

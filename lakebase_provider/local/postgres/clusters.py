@@ -309,7 +309,7 @@ class Clusters:
             self._numbers += 1
             folder = self._folder / str(self._numbers)
         private_files.make_passage(folder, self._account.gid)
-        small = _SMALL | (_SMALL_SINCE_18 if int(self._binaries.version.partition(".")[0]) >= 18 else {})
+        small = _SMALL | (_SMALL_SINCE_18 if self._binaries.major >= 18 else {})
         postgres = Postgres(
             folder, self._binaries, self._account, max_connections=self._max_connections, settings=small
         )

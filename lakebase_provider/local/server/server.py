@@ -115,7 +115,7 @@ def _initdb(postgres: Postgres, watchdog: Watchdog) -> Iterator[None]:
 
 def run(options: Options) -> None:
     """Run a local Lakebase until it is told to stop, cleaning up whatever happens."""
-    binaries = find_binaries()
+    binaries = find_binaries(version=options.postgres)
     with (
         choose_account() as account,
         _ports(options) as (database, http),

@@ -143,8 +143,7 @@ class Service:
 
 def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
     """Create what does not need Postgres: keys, certificates, principals."""
-    version = int(binaries.version.partition(".")[0])
-    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=version)
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
     kept = options.authority_folder
     issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
     owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")
