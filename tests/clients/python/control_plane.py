@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import uuid
+from functools import partial
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.common.types.fieldmask import FieldMask
@@ -44,17 +45,20 @@ def mask(*paths):
 
 def refused(kind, code, text, call, *args, **kwargs):
     """Check that a call is refused with this class (hence status), error code and text."""
+    found = None
     try:
         call(*args, **kwargs)
     except kind as error:
-        assert error.error_code == code, (error.error_code, str(error))
-        assert re.search(text, str(error)), str(error)
-        return error
-    raise AssertionError(f"not refused: {text}")
+        found = error
+    assert found is not None, f"not refused: {text}"
+    assert found.error_code == code, found
+    assert re.search(text, str(found)), found
+    return found
 
 
-def invalid(text, call, *args, **kwargs):
-    refused(InvalidParameterValue, "INVALID_PARAMETER_VALUE", text, call, *args, **kwargs)
+invalid = partial(refused, InvalidParameterValue, "INVALID_PARAMETER_VALUE")
+exists = partial(refused, AlreadyExists, "ALREADY_EXISTS")
+bad = partial(refused, BadRequest, "BAD_REQUEST")
 
 
 def unknown_masks(update, name, body, *paths):
@@ -67,7 +71,7 @@ def missing(what, call, *args, **kwargs):
 
 
 def managed(text, call, *args):
-    error = refused(BadRequest, "BAD_REQUEST", text, call, *args)
+    error = bad(text, call, *args)
     assert error.get_error_details().error_info.metadata == {"declarative_context": "MANAGED_BY_PARENT"}
 
 
@@ -92,10 +96,7 @@ def projects():
     assert (project.status.default_branch, project.spec) == (B, None)
     assert w.get_endpoint(f"{B}/endpoints/primary").status.autoscaling_limit_max_cu == 2
     assert P in paged(w.list_projects)
-    refused(
-        AlreadyExists, "ALREADY_EXISTS", "^project with such id already exists in the workspace",
-        w.create_project, api.Project(), PROJECT,
-    )  # fmt: skip
+    exists("^project with such id already exists in the workspace", w.create_project, api.Project(), PROJECT)
     invalid(
         r"^Field 'project_id' is required, expected non-default value \(not \"\"\)!",
         w.create_project,
@@ -188,7 +189,8 @@ def branches():
     assert (status.current_state, status.source_branch) == (api.BranchStatusState.READY, B)
     assert (status.default, status.is_protected, branch.parent) == (False, False, P)
     assert status.expire_time.seconds - branch.create_time.seconds == 3600
-    assert status.source_branch_lsn and status.source_branch_time
+    assert status.source_branch_lsn
+    assert status.source_branch_time
     assert w.get_branch(f"{P}/branches/short").uid == branch.uid
     endpoint = w.get_endpoint(f"{P}/branches/short/endpoints/primary")
     assert endpoint.status.endpoint_type is READ_WRITE
@@ -197,15 +199,7 @@ def branches():
     w.create_branch(P, keep, "keep").wait()
     assert paged(w.list_branches, P) == [B, f"{P}/branches/short", f"{P}/branches/keep"]
 
-    refused(
-        AlreadyExists,
-        "ALREADY_EXISTS",
-        "^branch with such id already exists",
-        w.create_branch,
-        P,
-        keep,
-        "keep",
-    )
+    exists("^branch with such id already exists", w.create_branch, P, keep, "keep")
     invalid("^Field 'branch_id' is required", w.create_branch, P, keep, "")
     invalid("^Field branch_id must match pattern", w.create_branch, P, keep, "Not_An_Id")
     invalid("^Expiration must be specified when creating a branch", w.create_branch, P, api.Branch(), "other")
@@ -230,10 +224,7 @@ def branches():
         "other",
     )
     child = api.Branch(spec=api.BranchSpec(no_expiry=True, source_branch=f"{P}/branches/short"))
-    refused(
-        BadRequest, "BAD_REQUEST", "^Branches with an expiration date cannot have child branches",
-        w.create_branch, P, child, "other",
-    )  # fmt: skip
+    bad("^Branches with an expiration date cannot have child branches", w.create_branch, P, child, "other")
     missing("project id", w.create_branch, "projects/none", keep, "other")
     missing("branch id", w.get_branch, f"{P}/branches/none")
     missing("branch id", w.get_branch, f"{P}/branches/{branch.uid}")
@@ -244,7 +235,7 @@ def branches():
     assert w.update_branch(name, body, mask("spec.expiration")).wait().status.expire_time == until
     body = api.Branch(spec=api.BranchSpec(no_expiry=True, is_protected=True))
     assert w.update_branch(name, body, mask("spec")).wait().status.expire_time is None
-    refused(BadRequest, "BAD_REQUEST", "^cannot delete protected branch", w.delete_branch, name)
+    bad("^cannot delete protected branch", w.delete_branch, name)
     body = api.Branch(spec=api.BranchSpec(is_protected=False))
     assert not w.update_branch(name, body, mask("spec.is_protected")).wait().status.is_protected
     unknown_masks(
@@ -284,34 +275,52 @@ def endpoints():
     assert (endpoint.status.endpoint_type, hosts.read_only_host) == (READ_ONLY, hosts.host)
     assert endpoint.status.group.enable_readable_secondaries
     assert paged(w.list_endpoints, parent) == [f"{parent}/endpoints/primary", f"{parent}/endpoints/reader"]
-    refused(
-        AlreadyExists, "ALREADY_EXISTS", "^endpoint with such id already exists", w.create_endpoint, parent, replica, "reader",
-    )  # fmt: skip
+    exists("^endpoint with such id already exists", w.create_endpoint, parent, replica, "reader")
     second = api.Endpoint(spec=api.EndpointSpec(endpoint_type=READ_WRITE))
-    refused(
-        AlreadyExists, "ALREADY_EXISTS", "^read_write endpoint already exists", w.create_endpoint, parent, second, "second",
-    )  # fmt: skip
+    exists("^read_write endpoint already exists", w.create_endpoint, parent, second, "second")
     invalid("^Field 'endpoint_id' is required", w.create_endpoint, parent, replica, "")
     missing("endpoint id", w.get_endpoint, f"{parent}/endpoints/none")
     missing("branch id", w.create_endpoint, f"{P}/branches/none", replica, "other")
 
     name = f"{parent}/endpoints/primary"
-    group = api.EndpointGroupSpec
+    group, idle = api.EndpointGroupSpec, api.EndpointStatusState.IDLE
+    settings = api.EndpointSettings(pg_settings={"work_mem": "8MB"})
     for path, changed, seen in [
-        ("autoscaling_limit_max_cu", {"autoscaling_limit_max_cu": 8}, lambda s: s.autoscaling_limit_max_cu == 8),
-        ("autoscaling_limit_min_cu", {"autoscaling_limit_min_cu": 1}, lambda s: s.autoscaling_limit_min_cu == 1),
+        (
+            "autoscaling_limit_max_cu",
+            {"autoscaling_limit_max_cu": 8},
+            lambda s: s.autoscaling_limit_max_cu == 8,
+        ),
+        (
+            "autoscaling_limit_min_cu",
+            {"autoscaling_limit_min_cu": 1},
+            lambda s: s.autoscaling_limit_min_cu == 1,
+        ),
         ("suspension", {"no_suspension": True}, lambda s: s.suspend_timeout_duration is None),
-        ("group", {"group": group(min=2, max=2, enable_readable_secondaries=True)}, lambda s: s.group.max == 2),
-        ("group.enable_readable_secondaries", {"group": group(min=2, max=2, enable_readable_secondaries=False)},
-         lambda s: not s.group.enable_readable_secondaries),
-        ("settings.pg_settings", {"settings": api.EndpointSettings(pg_settings={"work_mem": "8MB"})},
-         lambda s: s.settings.pg_settings == {"work_mem": "8MB"}),
-        ("disabled", {"disabled": True}, lambda s: s.disabled and s.current_state is api.EndpointStatusState.IDLE),
+        (
+            "group",
+            {"group": group(min=2, max=2, enable_readable_secondaries=True)},
+            lambda s: s.group.max == 2,
+        ),
+        (
+            "group.enable_readable_secondaries",
+            {"group": group(min=2, max=2, enable_readable_secondaries=False)},
+            lambda s: not s.group.enable_readable_secondaries,
+        ),
+        ("settings.pg_settings", {"settings": settings}, lambda s: s.settings == settings),
+        ("disabled", {"disabled": True}, lambda s: s.disabled and s.current_state is idle),
         ("disabled", {"disabled": False}, lambda s: not s.disabled),
-        ("group.min,spec.group.max", {"group": group(min=1, max=1)}, lambda s: s.group.min == s.group.max == 1),
-        ("suspension", {"suspend_timeout_duration": Duration(seconds=300)},
-         lambda s: s.suspend_timeout_duration.seconds == 300),
-    ]:  # fmt: skip
+        (
+            "group.min,spec.group.max",
+            {"group": group(min=1, max=1)},
+            lambda s: s.group.min == s.group.max == 1,
+        ),
+        (
+            "suspension",
+            {"suspend_timeout_duration": Duration(seconds=300)},
+            lambda s: s.suspend_timeout_duration.seconds == 300,
+        ),
+    ]:
         body = api.Endpoint(spec=api.EndpointSpec(endpoint_type=READ_WRITE, **changed))
         assert seen(w.update_endpoint(name, body, mask(f"spec.{path}")).wait().status), path
     body = api.Endpoint(spec=api.EndpointSpec(endpoint_type=READ_WRITE, autoscaling_limit_max_cu=4))
@@ -357,16 +366,9 @@ def roles():
     made = w.create_role(parent, api.Role(spec=login)).wait()
     assert made.status.auth_method is api.RoleAuthMethod.LAKEBASE_OAUTH_V1
     assert {role.name, made.name} < {*paged(w.list_roles, parent)}
-    refused(
-        BadRequest,
-        "BAD_REQUEST",
-        "^role with that name already exists",
-        w.create_role,
-        parent,
-        api.Role(spec=spec),
-    )
-    bad = "^Field 'role_id' must be 4-63 characters, start with a lowercase letter"
-    invalid(bad, w.create_role, parent, api.Role(spec=spec), role_id="0x")
+    bad("^role with that name already exists", w.create_role, parent, api.Role(spec=spec))
+    text = "^Field 'role_id' must be 4-63 characters, start with a lowercase letter"
+    invalid(text, w.create_role, parent, api.Role(spec=spec), role_id="0x")
 
     name = role.name
     assert w.reveal_role_password(name).password
@@ -416,11 +418,11 @@ def databases(owner):
     assert database.name in paged(w.list_databases, parent)
     again = api.Database(spec=spec)
     text = "^database with that name already exists"
-    refused(BadRequest, "BAD_REQUEST", text, w.create_database, parent, again, database_id="other")
-    bad = re.escape(
+    bad(text, w.create_database, parent, again, database_id="other")
+    text = re.escape(
         "Field database_id must match pattern ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$, got 'Invalid_DB_ID'."
     )
-    invalid(bad, w.create_database, parent, again, database_id="Invalid_DB_ID")
+    invalid(text, w.create_database, parent, again, database_id="Invalid_DB_ID")
     invalid("^Field 'database_id' is required", w.create_database, parent, again)
     ownerless = api.Database(spec=api.DatabaseDatabaseSpec(postgres_database="other", role=""))
     invalid(
@@ -461,7 +463,7 @@ def databases(owner):
     made = w.create_catalog(api.Catalog(spec=spec), catalog).wait()
     assert (made.status.branch, made.status.project) == (parent, P)
     text = "^catalog with such id already exists"
-    refused(AlreadyExists, "ALREADY_EXISTS", text, w.create_catalog, api.Catalog(spec=spec), catalog)
+    exists(text, w.create_catalog, api.Catalog(spec=spec), catalog)
     invalid("^Field 'catalog_id' is required", w.create_catalog, api.Catalog(spec=spec), "")
     assert w.get_catalog(made.name).status == made.status
     w.delete_catalog(made.name).wait()
