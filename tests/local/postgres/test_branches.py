@@ -219,6 +219,7 @@ def test_a_statement_on_a_branch_is_cancelled_there(branches: Branches) -> None:
     dev = branches.endpoint(branches.branch("dev"))
     with branches.open(dev) as session:
         pid = session.info.backend_pid
+
         def cancel() -> None:
             active = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'"
             eventually(lambda: branches.admin.execute(active, endpoint=dev) == [(1,)])
