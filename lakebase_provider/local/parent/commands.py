@@ -37,6 +37,13 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     start.add_argument(
         "--postgres", type=int, choices=(16, 17, 18), help="major version; default: 16, where it is installed"
     )
+    start.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep production's data and the credentials there, and go on from what is there; "
+        "other branches end with the run",
+    )
     start.add_argument("--detach", action="store_true", help="return as soon as it is ready")
     start.set_defaults(run=up)
 
@@ -71,6 +78,7 @@ def up(arguments: argparse.Namespace) -> int:
         authority_folder=str(run_file.authority_folder()),
         detach=arguments.detach,
         postgres=arguments.postgres,
+        keep=str(arguments.keep.absolute()) if arguments.keep else None,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     server = Server.launch(options)
