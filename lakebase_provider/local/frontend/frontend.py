@@ -190,8 +190,10 @@ class Frontend:
             client.write(messages.error(*error.refused))
             return
         try:
+            self._workspace.session_began(endpoint)
             await self._relay(client, backend)
         finally:
+            self._workspace.session_ended(endpoint)
             backend.close()
 
     async def _admit(self, client: Channel) -> tuple[Endpoint, str, bytes] | None:
@@ -249,6 +251,8 @@ class Frontend:
             if not hmac.compare_digest(native.encode(), password.encode()):
                 raise self._refused("bad_password", role=role)
             return
+        if native is None and role in endpoint.branch.passwords and not password.startswith("ey"):
+            raise self._refused("native_disabled", role=role)
         if (client.server_name or "").partition(".")[0].endswith("-pooler"):
             raise self._refused("pooled", role=role)
         try:
@@ -267,7 +271,6 @@ class Frontend:
             endpoint.begin_wake(self._workspace)
             raise self._refused(reason, role=role)
         await endpoint.wake(self._workspace)
-        endpoint.last_active = self._workspace.now()
         if client.closed.done():
             raise EOFError
         try:

@@ -30,6 +30,7 @@ _SMALL_SINCE_18 = {"io_method": "sync"}
 #: A standby without a source replays the log that it was given; unlike `restore_command` it runs no program
 #: for each segment.
 _PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 #: Where a timeline left its parent's, in its history.
 _SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
 #: Seconds after which a standby asks its stopped source again.
@@ -144,18 +145,26 @@ class Clusters:
         self._root_key: str | None = None
         private_files.make_passage(self._folder, account.gid)
 
-    def keep_beginning(self) -> None:
-        """Copy the root's data folder as initdb left it: from there its whole history can be replayed."""
-        home = self._folder / "0"
+    def keep_beginning(self, *, fresh: bool) -> None:
+        """Copy the root's data folder before its first start: from there its history can be replayed.
+
+        Args:
+            fresh: Whether it is as initdb left it.
+        """
+        self._fresh = fresh
+        data, home = self.root.data, self._folder / "0"
         home.mkdir(mode=0o700)
-        packed = copies.Packed(self.root.data, home / "data", self._account)
+        first = copies.beginning(data, self._account)
+        copies.drop_log(data, first)
+        packed = copies.Packed(data, home / "data", self._account)
         (home / "pg_wal").mkdir(mode=0o700)
-        log = copies.add_log(self.root.data, home, self._account, link=False)
-        self._beginning = _Base(home, home, log[0], packed)
+        copies.add_log(data, home, self._account, link=False)
+        self._beginning = _Base(home, home, first, packed)
 
     def adopt(self, key: str) -> None:
-        """Say whose the root is."""
-        born = Fork("0/0", time.time())
+        """Say whose the root is, whose history begins now that it is prepared."""
+        ((lsn,),) = self.root.execute("SELECT pg_current_wal_insert_lsn()::text")
+        born = Fork(lsn, time.time())
         self._clusters[key] = _Cluster(self.root, self.root.data.parent, self._beginning, born)
         self._root_key = key
 
@@ -171,7 +180,7 @@ class Clusters:
         """Create a cluster as the root was at first, with the same roles and databases, and start it."""
 
         def begin(new: _Cluster) -> Fork:
-            at = self._copy_stopped(new, self._beginning)
+            at = self._copy_stopped(new, self._beginning) if self._fresh else self._initialise(new)
             self._install(new.postgres)
             return at
 
@@ -209,12 +218,11 @@ class Clusters:
     ) -> Snapshot:
         """Keep a cluster's data, apart from its branch; arguments and errors as in :meth:`fork`."""
         at = self.fork(key, source, at_time=at_time, at_lsn=at_lsn)
-        ((segment,),) = self.cluster(key).execute("SELECT redo_wal_file FROM pg_control_checkpoint()")
         self.stop(key)
         with self._lock:
             kept = self._clusters.pop(key)
             data = kept.postgres.data
-            self._snapshots[key] = _Base(kept.folder, data, segment[8:])
+            self._snapshots[key] = _Base(kept.folder, data, copies.beginning(data, self._account))
         return Snapshot(at.lsn, at.time, copies.size(data))
 
     def standby(self, key: str, source: str) -> None:
@@ -307,7 +315,7 @@ class Clusters:
             self._numbers += 1
             folder = self._folder / str(self._numbers)
         private_files.make_passage(folder, self._account.gid)
-        small = _SMALL | (_SMALL_SINCE_18 if int(self._binaries.version.partition(".")[0]) >= 18 else {})
+        small = _SMALL | (_SMALL_SINCE_18 if self._binaries.major >= 18 else {})
         postgres = Postgres(
             folder, self._binaries, self._account, max_connections=self._max_connections, settings=small
         )
@@ -324,6 +332,23 @@ class Clusters:
         with self._lock:
             self._clusters[key] = new
         return new.born
+
+    def _initialise(self, new: _Cluster) -> Fork:
+        """Its data are what initdb makes."""
+        process = new.postgres.begin_initdb()
+        self._tell_watchdog(f"watch {process.pid}")
+        try:
+            new.postgres.finish_initdb(process)
+        finally:
+            self._tell_watchdog(f"forget {process.pid}")
+        data, first = new.postgres.data, copies.beginning(new.postgres.data, self._account)
+        # Apart from the cluster's folder, as branches of it may outlive it.
+        home = new.folder.with_name(f"{new.folder.name}-0")
+        home.mkdir(mode=0o700)
+        packed = copies.Packed(data, home / "data", self._account)
+        new.base = _Base(home, home, first, packed)
+        self._begin(new, {})
+        return Fork("0/0", time.time())
 
     def _copy(self, new: _Cluster, source: str) -> Fork:
         """Its data are the source's of now."""
@@ -373,8 +398,14 @@ class Clusters:
             ((last,),) = session.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
             base = parent.base
             self._unfold(base, new)
-            log = copies.add_log(parent.postgres.data, new.postgres.data, self._account, until=last)
-        if base.segment not in log:
+            copies.add_log(
+                parent.postgres.data,
+                new.postgres.data,
+                self._account,
+                since=base.segment,
+                until=copies.place(last),
+            )
+        if not copies.has_log(new.postgres.data, base.segment):
             raise HistoryError("the branch has written more than is kept of its history")
         copies.put(new.postgres.data / "standby.signal", "", self._account)
         new.base = base
@@ -396,7 +427,7 @@ class Clusters:
                 "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_backup_stop(wait_for_archive => false)"
             ).fetchall()
             at = Fork(lsn, time.time())
-            copies.add_log(parent.postgres.data, new.postgres.data, self._account, until=last)
+            copies.add_log(parent.postgres.data, new.postgres.data, self._account, until=copies.place(last))
         copies.put(new.postgres.data / "backup_label", label, self._account)
         copies.put(new.postgres.data / "standby.signal", "", self._account)
         return at
@@ -458,6 +489,8 @@ def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str |
         if not parent.born.time <= at_time <= time.time():
             raise HistoryError(f"the time {_utc(at_time)} is not in the branch's history")
         return {"recovery_target_time": _utc(at_time), "recovery_target_inclusive": "on"}
+    if at_lsn is None or not _LSN.fullmatch(at_lsn):
+        raise HistoryError(f"{at_lsn} is no LSN")
     ((inside,),) = session.execute(
         "SELECT %s::pg_lsn BETWEEN %s AND pg_current_wal_insert_lsn()", (at_lsn, parent.born.lsn)
     ).fetchall()

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _HISTORY = re.compile(r"[0-9A-F]{8}\.history")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAREFUL = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1 << 30
+#: Bytes of a segment of the log: small, for each copy of a cluster ends one.
+SEGMENT_SIZE = 1 << 20
 
 
 def copy_data(source: Path, target: Path, account: Account) -> None:
@@ -92,25 +95,22 @@ class Packed:
 
 
 def add_log(
-    source: Path, target: Path, account: Account, *, until: str | None = None, link: bool = True
-) -> list[str]:
+    source: Path, target: Path, account: Account, *, since: str = "", until: str = "~", link: bool = True
+) -> None:
     """Give a copy the write-ahead log of the cluster it comes from.
 
     Args:
         source: The cluster's data folder.
         target: The copy's.
         account: Owner of both.
-        until: Name of the last segment that is needed, which must be full; None for all, of a cluster that
-            has stopped and stays so until the copy has a timeline of its own.
+        since: Where in the log the first segment is that is needed.
+        until: Where the last one is, which must be full; without it the cluster has stopped, and stays so
+            until the copy has a timeline of its own.
         link: False for a copy that goes on in the same timeline.
-
-    Returns:
-        Where each segment is in the log, in order: its name without the timeline.
     """
     with _folder(source / "pg_wal") as origin, _folder(target / "pg_wal") as folder:
         found = os.listdir(origin)  # noqa: PTH208 - by its descriptor
-        # The first 8 digits are the timeline's, the others count on over all timelines.
-        log = [n for n in found if _SEGMENT.fullmatch(n) and (until is None or n[8:] <= until[8:])]
+        log = [name for name in found if _SEGMENT.fullmatch(name) and since <= place(name) <= until]
         for name in (*log, *(n for n in found if _HISTORY.fullmatch(n))):
             try:
                 if not link:
@@ -118,7 +118,33 @@ def add_log(
                 os.link(name, name, src_dir_fd=origin, dst_dir_fd=folder, follow_symlinks=False)
             except OSError:
                 _copy_file(name, origin, folder, account)
-        return sorted(name[8:] for name in log)
+
+
+def place(segment: str) -> str:
+    """Where a segment is in the log: the first 8 digits are the timeline's, the others count on over all."""
+    return segment[8:]
+
+
+def beginning(data: Path, account: Account) -> str:
+    """Where in the log the first segment is that a stopped cluster needs to start."""
+    with _folder(data / "global") as folder, _reading("pg_control", folder, account) as descriptor:
+        # Of all versions: the last checkpoint's record, and in it where its redo begins.
+        redo = int.from_bytes(os.pread(descriptor, 8, 40), sys.byteorder)
+    return f"{redo >> 32:08X}{(redo & 0xFFFFFFFF) // SEGMENT_SIZE:08X}"
+
+
+def has_log(data: Path, since: str) -> bool:
+    """Whether a cluster has the segment at that place of its log."""
+    with _folder(data / "pg_wal") as folder:
+        return any(_SEGMENT.fullmatch(n) and place(n) == since for n in os.listdir(folder))  # noqa: PTH208
+
+
+def drop_log(data: Path, before: str) -> None:
+    """Remove what a stopped cluster does not need of its log."""
+    with _folder(data / "pg_wal") as folder:
+        for name in os.listdir(folder):  # noqa: PTH208
+            if _SEGMENT.fullmatch(name) and place(name) < before:
+                os.unlink(name, dir_fd=folder)
 
 
 def put(path: Path, content: str, account: Account) -> None:

@@ -57,6 +57,7 @@ class Postgres:
         account: Who runs them.
         max_connections: Postgres' setting; 3 of them are reserved for the superuser.
         settings: More of Postgres' settings.
+        home: Where the cluster lives instead.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Postgres:
         *,
         max_connections: int,
         settings: Mapping[str, str] | None = None,
+        home: Path | None = None,
     ) -> None:
-        self._home = folder / "postgres"
+        self._home = home or folder / "postgres"
         self.data = self._home / "data"
         self._sockets = folder / "socket"
         self._log = folder / "log"

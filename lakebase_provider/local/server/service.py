@@ -141,12 +141,26 @@ class Service:
             stop.set()
 
 
-def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
-    """Create what does not need Postgres: keys, certificates, principals."""
-    version = int(binaries.version.partition(".")[0])
-    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=version)
-    kept = options.authority_folder
+def prepare(
+    options: Options, folder: Path, binaries: Binaries, postgres: Postgres, principals: list[Principal]
+) -> Service:
+    """Create what does not need Postgres: keys, certificates, principals.
+
+    Args:
+        options: What the parent asks for.
+        folder: The run's.
+        binaries: Of Postgres.
+        postgres: Production's.
+        principals: Of an earlier run, the owner and the developer first; empty for new ones.
+    """
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
+    kept = options.authority_folder or options.keep
     issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
-    owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")
-    developer = workspace.directory.add(DEVELOPER, "USER")
+    directory = workspace.directory
+    for principal in principals:
+        directory.restore(principal)
+    if not principals:
+        directory.add(None, "SERVICE_PRINCIPAL")
+        directory.add(DEVELOPER, "USER")
+    owner, developer = directory.all()[:2]
     return Service(options, folder, workspace, postgres, issued, owner, developer)

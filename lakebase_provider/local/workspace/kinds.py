@@ -403,10 +403,11 @@ SCHEDULE = Kind(
 
 KINDS = {kind.name: kind for kind in (PROJECT, BRANCH, ENDPOINT, ROLE, DATABASE, SNAPSHOT, CATALOG, SCHEDULE)}
 
-_DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
-_CADENCES: dict[str, dict[str, Check]] = {
+DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
+#: Name of a cadence → its fields.
+CADENCES: dict[str, dict[str, Check]] = {
     "daily_schedule": {"hour": _read(_number, 0, 23)},
-    "weekly_schedule": {"day_of_week": _one_of(*_DAYS), "hour": _read(_number, 0, 23)},
+    "weekly_schedule": {"day_of_week": _one_of(*DAYS), "hour": _read(_number, 0, 23)},
     "monthly_schedule": {"day": _read(_number, 1, 31), "hour": _read(_number, 0, 23)},
 }
 
@@ -416,10 +417,10 @@ def _why_no_schedule(value: Any) -> str | None:
         return "must be a list of cadences"
     retention = _read(seconds, 3600)
     for entry in value:
-        cadences = [name for name in _CADENCES if isinstance(entry.get(name), dict)]
+        cadences = [name for name in CADENCES if isinstance(entry.get(name), dict)]
         if len(cadences) != 1:
             return "must have one cadence in each entry"
-        for name, check in _CADENCES[cadences[0]].items():
+        for name, check in CADENCES[cadences[0]].items():
             # Midnight is protobuf's default, which some clients leave out.
             if why := check(entry[cadences[0]].get(name, 0 if name == "hour" else None)):
                 return f"has a cadence whose {name} {why}"

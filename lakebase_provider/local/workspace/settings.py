@@ -47,6 +47,7 @@ class Settings:
         default_min_cu: Smallest size of an endpoint in a new project.
         default_max_cu: Largest one.
         default_suspend_timeout: After which idle time such an endpoint is suspended.
+        default_branch_suspends: Whether an idle endpoint of a default branch is suspended, too.
         group_auth_method: `auth_method` of a role for a group.
     """
 
@@ -79,6 +80,7 @@ class Settings:
     default_min_cu: float = 1.0
     default_max_cu: float = 1.0
     default_suspend_timeout: float = _DAY
+    default_branch_suspends: bool = False
     group_auth_method: str = "LAKEBASE_OAUTH_V1"
 
     def change(self, name: str, value: Any) -> None:

@@ -97,6 +97,7 @@ class Endpoint(Resource):
         self.state = "ACTIVE"
         self.disabled = False
         self.removed = False
+        self.sessions = 0
         self.last_active = created
         #: Time until which a change that is done still shows as pending.
         self.pending_until = 0.0
@@ -224,6 +225,21 @@ class Branch(Resource):
         self.state, self.state_changed = state, now
 
 
+class Snapshot(Resource):
+    """What was kept of a branch.
+
+    Args:
+        id: Last part of its name.
+        project: Where it is.
+        created: Unix time.
+        scheduled: Whether a schedule has it taken.
+    """
+
+    def __init__(self, id: str, project: Project, created: float, *, scheduled: bool = False) -> None:
+        super().__init__(kinds.SNAPSHOT, id, project, created)
+        self.project, self.scheduled = project, scheduled
+
+
 class Project(Resource):
     """A project, with its branches and snapshots by id."""
 
@@ -233,7 +249,7 @@ class Project(Resource):
         self.deleted: float | None = None
         self.purged_at: float | None = None
         self.branches: dict[str, Branch] = {}
-        self.snapshots: dict[str, Resource] = {}
+        self.snapshots: dict[str, Snapshot] = {}
 
     @property
     def gone(self) -> bool:
@@ -325,6 +341,8 @@ class Workspace:
         self.new_host = new_host or (lambda: host)
         #: Told of each endpoint that appears (True) or goes (False).
         self.on_endpoint: Callable[[Endpoint, bool], None] = lambda endpoint, appears: None
+        #: Told of each endpoint that has had no sessions for its time.
+        self.on_idle: Callable[[Endpoint], None] = lambda endpoint: None
         project = Project(PROJECT, self.now())
         branch = project.branches[BRANCH] = Branch(BRANCH, project, self.now())
         endpoint = branch.endpoints[ENDPOINT] = Endpoint(ENDPOINT, branch, host, self.now())
@@ -348,7 +366,8 @@ class Workspace:
         self.branch.protected = False
         self.branch.expires_at = self.branch.deleted = self.branch.purged_at = None
         self.branch.schedule = []
-        self.endpoint.spec = {**_FIRST_SETTINGS}
+        # It has a host for reading too, so that what asks for one finds it.
+        self.endpoint.spec = {**_FIRST_SETTINGS, "group": {"enable_readable_secondaries": True}}
 
     @property
     def clock_skew(self) -> float:
@@ -405,6 +424,32 @@ class Workspace:
         if password is None and endpoint.branch.project.spec.get("enable_pg_native_login"):
             password = endpoint.branch.passwords.get(role)
         return password
+
+    def session_began(self, endpoint: Endpoint) -> None:
+        """Count one more session at an endpoint."""
+        endpoint.sessions += 1
+        endpoint.last_active = self.now()
+
+    def session_ended(self, endpoint: Endpoint) -> None:
+        """Count one session less; after the last one the endpoint falls asleep in its time."""
+        endpoint.sessions -= 1
+        endpoint.last_active = self.now()
+        self.doze(endpoint)
+
+    def doze(self, endpoint: Endpoint) -> None:
+        """Suspend an endpoint when it has had no sessions for as long as its settings say."""
+        timeout = endpoint.spec.get("suspend_timeout_duration")
+        idle_since = endpoint.last_active
+        if timeout is None or endpoint.sessions:
+            return
+
+        def suspend() -> None:
+            idle = not endpoint.sessions and endpoint.last_active == idle_since and endpoint.state == "ACTIVE"
+            exempt = endpoint.branch.default and not self.settings.default_branch_suspends
+            if idle and not exempt and endpoint.spec.get("suspend_timeout_duration") == timeout:
+                self.on_idle(endpoint)
+
+        self.agenda.at(idle_since + kinds.seconds(timeout), suspend)
 
     def add_fault(self, fault: Fault) -> None:
         """Script a fault, after those already scripted."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 from databricks.sdk.errors import (
     AlreadyExists,
@@ -287,3 +289,40 @@ def test_a_reset_leaves_what_was_there_from_the_start(plane: Plane) -> None:
     plane.admin.reset()
     assert plane.api.get_branch(PRODUCTION).uid == uid
     plane.connect().close()
+
+
+def test_a_schedule_has_snapshots_taken_which_expire_and_do_not_count(plane: Plane) -> None:
+    plane.admin.set(snapshot_limit=1)
+    cadences = [
+        {"retention": f"{2 * DAY}s", "daily_schedule": {"hour": 3}},
+        {"retention": f"{30 * DAY}s", "weekly_schedule": {"day_of_week": "MONDAY", "hour": 3}},
+    ]
+    name = f"{PRODUCTION}/snapshot-schedule"
+    plane.send("PATCH", name, {"schedule": cadences}, update_mask="schedule")
+    plane.admin.advance(7 * DAY)
+    taken = [found.create_time for found in plane.api.list_snapshots(PROJECT)]
+    # Of seven, those of the last two days are left, and Monday's, which is one of two cadences.
+    moments = [datetime.fromtimestamp(time.seconds, timezone.utc) for time in taken if time]
+    assert len(moments) == len({*moments})
+    assert len(moments) in (2, 3)
+    assert {moment.hour for moment in moments} == {3}
+    assert sum(moment.weekday() == 0 for moment in moments) == 1
+    plane.send("PATCH", name, {"schedule": []}, update_mask="schedule")
+    plane.admin.advance(40 * DAY)
+    assert list(plane.api.list_snapshots(PROJECT)) == []
+
+
+@pytest.mark.parametrize(
+    "cadence",
+    [
+        {},
+        {"retention": "60s", "daily_schedule": {"hour": 3}},
+        {"retention": "86400s", "daily_schedule": {"hour": 24}},
+        {"retention": "86400s", "monthly_schedule": {"hour": 3}},
+        {"retention": "86400s", "daily_schedule": {}, "monthly_schedule": {"day": 1}},
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(plane: Plane, cadence: dict[str, object]) -> None:
+    name = f"{PRODUCTION}/snapshot-schedule"
+    with pytest.raises(InvalidParameterValue, match="Field 'schedule' "):
+        plane.send("PATCH", name, {"schedule": [cadence]}, update_mask="schedule")

@@ -19,6 +19,8 @@ from databricks.sdk.service.postgres import (
 )
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
+from tests.eventually import eventually
+
 from .conftest import PRODUCTION, PROJECT, Plane, seconds
 
 GONE = "endpoint cannot be found"
@@ -121,7 +123,7 @@ def test_a_role_logs_in_with_its_password_on_its_branch_alone(plane: Plane) -> N
     off = Project(spec=ProjectSpec(enable_pg_native_login=False))
     mask = FieldMask(field_mask=["spec.enable_pg_native_login"])
     plane.api.update_project(PROJECT, off, mask).wait()
-    plane.refusal(password, **login)
+    assert "native postgres login is disabled for this endpoint" in plane.refusal(password, **login)
 
 
 def test_a_time_is_one_of_the_workspaces_clock(plane: Plane) -> None:
@@ -168,3 +170,26 @@ def test_a_new_project_has_data_of_its_own(plane: Plane) -> None:
     with plane.connect(host=host_of(plane, "projects/shop/branches/production")) as session:
         row = session.execute("SELECT current_database(), current_user").fetchone()
     assert row == ("databricks_postgres", plane.server.client_id)
+
+
+def test_an_endpoint_falls_asleep_when_nobody_uses_it(plane: Plane) -> None:
+    branch = plane.branch("idle")
+    host, name = host_of(plane, branch), f"{branch.name}/endpoints/primary"
+
+    def state() -> str:
+        return str(plane.api.get_endpoint(name).status.current_state.value)  # type: ignore[union-attr]
+
+    with plane.connect(host=host) as session:
+        plane.admin.advance(3600)
+        assert state() == "ACTIVE"
+        session.execute("SELECT 1")
+    eventually(lambda: plane.admin.counters().open_connections == 0)
+    plane.admin.advance(300)
+    assert state() == "IDLE"
+    wakes = plane.admin.counters().wakes
+    plane.connect(host=host).close()
+    assert (state(), plane.admin.counters().wakes) == ("ACTIVE", wakes + 1)
+    first = plane.api.get_endpoint(f"{PRODUCTION}/endpoints/primary").status
+    assert first is not None
+    assert first.current_state is not None
+    assert first.current_state.value == "ACTIVE", "that of a default branch is not"

@@ -84,6 +84,17 @@ class Endpoints(Changing):
         endpoint.state = "IDLE" if endpoint.disabled else "ACTIVE"
         endpoint.pending_until = self._workspace.now() + self._settings.pending_seconds
         self._workspace.on_endpoint(endpoint, True)
+        endpoint.last_active = self._workspace.now()
+        self._workspace.doze(endpoint)
+
+    def suspend(self, endpoint: Endpoint) -> None:
+        """Put one to sleep that nobody uses."""
+        self._rules.apply(
+            Plan(
+                begin=lambda: endpoint.sleep(self._workspace.wake_delay),
+                work=lambda: self._clusters.stop(endpoint.cluster),
+            )
+        )
 
     def update(self, ids: Mapping[str, str], changed: dict[str, Any], paths: list[str]) -> Made:
         """Change its size, its settings, or whether it is off."""
@@ -110,6 +121,7 @@ class Endpoints(Changing):
             endpoint.pending_until = now + self._settings.pending_seconds
             if disabled and not was:
                 endpoint.sleep(self._workspace.wake_delay)
+            self._workspace.doze(endpoint)
 
         def undo() -> None:
             endpoint.disabled = was

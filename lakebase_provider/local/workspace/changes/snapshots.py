@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.workspace import kinds
-from lakebase_provider.local.workspace.changes.rules import Changing, Made, forget
+from lakebase_provider.local.workspace.changes.rules import Changing, Made, Rules, forget
 from lakebase_provider.local.workspace.operations import Plan
 from lakebase_provider.local.workspace.resources import schedule_view
-from lakebase_provider.local.workspace.state import Branch, Project, Resource
+from lakebase_provider.local.workspace.state import Branch, Project, Resource, Snapshot
 
 
 class Snapshots(Changing):
@@ -25,40 +27,57 @@ class Snapshots(Changing):
         if source.source is not None and self._settings.snapshots_of_roots_only:
             raise self._rules.error("not_a_root")
         moment, expires = self._rules.moment(spec, source), self._rules.expiration(spec, now)
-        self._rules.limit(len(parent.snapshots), self._settings.snapshot_limit, "snapshots")
-        snapshot = Resource(kinds.SNAPSHOT, identity, parent, now)
+        asked_for = [found for found in parent.snapshots.values() if not found.scheduled]
+        self._rules.limit(len(asked_for), self._settings.snapshot_limit, "snapshots")
+        snapshot = Snapshot(identity, parent, now)
+        return snapshot.name, self.take(snapshot, source, expires, moment)
+
+    def take(self, snapshot: Snapshot, source: Branch, expires: float | None, moment: dict[str, Any]) -> Plan:
+        """Keep the data of a branch.
+
+        Args:
+            snapshot: As what.
+            source: The branch.
+            expires: Until when, Unix time.
+            moment: The time or the log sequence number that is kept; empty for now.
+        """
 
         def work() -> None:
-            kept = self._clusters.snapshot(snapshot.uid, source.uid, **moment)
-            size = kept.full_size_bytes
+            size = self._clusters.snapshot(snapshot.uid, source.uid, **moment).full_size_bytes
             snapshot.spec = {"source_branch": source.name, "full_size_bytes": size, "diff_size_bytes": size}
 
         def settle() -> None:
-            parent.snapshots[identity] = snapshot
+            snapshot.project.snapshots[snapshot.id] = snapshot
             self._rules.expire_at(snapshot, expires, lambda: self._leave(snapshot))
 
-        return snapshot.name, Plan(work=work, settle=settle, view=lambda: self._views.view(snapshot))
+        return Plan(work=work, settle=settle, view=lambda: self._views.view(snapshot))
 
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
         """Delete one."""
         snapshot = self._views.find(kinds.SNAPSHOT, ids)
-        plan = self._leave(snapshot)
-        assert plan is not None
-        return snapshot.name, plan
+        assert isinstance(snapshot, Snapshot)
+        return snapshot.name, self._leave(snapshot) or Plan()
 
-    def _leave(self, snapshot: Resource) -> Plan | None:
-        project = snapshot.parent
-        assert isinstance(project, Project)
-        if project.snapshots.get(snapshot.id) is not snapshot:
+    def _leave(self, snapshot: Snapshot) -> Plan | None:
+        if snapshot.project.snapshots.get(snapshot.id) is not snapshot:
             return None
         return Plan(
             work=lambda: self._clusters.drop(snapshot.uid),
-            settle=lambda: forget(project.snapshots, snapshot),
+            settle=lambda: forget(snapshot.project.snapshots, snapshot),
         )
 
 
 class Schedules(Changing):
-    """When snapshots of a branch are taken; it is kept, but none are taken."""
+    """When snapshots of a branch are taken.
+
+    Args:
+        rules: Those of all kinds.
+        snapshots: Takes them.
+    """
+
+    def __init__(self, rules: Rules, snapshots: Snapshots) -> None:
+        super().__init__(rules)
+        self._snapshots = snapshots
 
     def make(self, parent: Branch, identity: str, body: dict[str, Any], replace: bool) -> Made:
         """Each branch has one."""
@@ -70,13 +89,48 @@ class Schedules(Changing):
 
         def settle() -> None:
             branch.schedule = changed.get("schedule", branch.schedule)
+            self._plan(branch, self._workspace.now())
 
         name = f"{branch.name}/{kinds.SCHEDULE.plural}"
         return name, Plan(settle=settle, view=lambda: schedule_view(branch))
 
+    def _plan(self, branch: Branch, after: float) -> None:
+        """Have the next snapshot taken; cadences that meet make one, which the longest retention keeps."""
+        schedule = branch.schedule
+        times = [(_next(cadence, after), kinds.seconds(cadence["retention"])) for cadence in schedule]
+        if not times:
+            return
+        due = min(time for time, _ in times)
+        retention = max(kept for time, kept in times if time == due)
+
+        def take() -> None:
+            if branch.schedule is not schedule or branch.gone:
+                return
+            snapshot = Snapshot(f"scheduled-{int(due)}", branch.project, due, scheduled=True)
+            self._rules.apply(self._snapshots.take(snapshot, branch, due + retention, {}))
+            self._plan(branch, due)
+
+        self._workspace.agenda.at(due, take)
+
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
         """Each branch has one."""
         raise NotImplementedError
+
+
+def _next(cadence: dict[str, Any], after: float) -> float:
+    """The first time after another that a cadence names."""
+    (times,) = [cadence[name] for name in kinds.CADENCES if name in cadence]
+    day = datetime.fromtimestamp(after, timezone.utc).replace(minute=0, second=0, microsecond=0)
+    for _ in range(400):
+        due = day.replace(hour=times.get("hour", 0))
+        # A month that has no such day ends it earlier.
+        last = monthrange(due.year, due.month)[1]
+        fits = due.day == min(times.get("day", due.day), last)
+        fits &= due.weekday() == kinds.DAYS.index(times.get("day_of_week", kinds.DAYS[due.weekday()]))
+        if fits and due.timestamp() > after:
+            return due.timestamp()
+        day += timedelta(days=1)
+    raise AssertionError("every cadence comes round within a year")
 
 
 class Catalogs(Changing):

@@ -40,14 +40,16 @@ class Changes:
         endpoints = Endpoints(rules)
         self._branches = Branches(rules, endpoints)
         self._projects = Projects(rules, self._branches, endpoints)
+        workspace.on_idle = endpoints.suspend
+        snapshots = Snapshots(rules)
         self._of: dict[str, Changing] = {
             "project": self._projects,
             "branch": self._branches,
             "endpoint": endpoints,
             "role": Roles(rules),
             "database": Databases(rules),
-            "snapshot": Snapshots(rules),
-            "snapshot_schedule": Schedules(rules),
+            "snapshot": snapshots,
+            "snapshot_schedule": Schedules(rules, snapshots),
             "catalog": Catalogs(rules),
         }
 
