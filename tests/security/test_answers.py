@@ -485,7 +485,7 @@ def _with(route: str, place: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def send(self: SdkTransport, what: str, *_: Any) -> Any:
+    def send(self: SdkTransport, what: str, *_: Any, **__: Any) -> Any:
         raise ControlPlaneError(f"databricks-sdk was asked for {what}.")
 
     monkeypatch.setattr(SdkTransport, "send", send)

@@ -12,12 +12,15 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
     ConfigError,
+    ControlPlaneTimeoutError,
     LimitError,
+    NotFoundError,
     ObjectStateError,
     OperationFailedError,
     OperationTimeoutError,
     ProjectBusyError,
 )
+from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.local import LocalLakebase
 from tests.core.workspace.conftest import WAYS, client_by
@@ -228,3 +231,31 @@ def test_lists_come_in_pages(
     lake.admin.reset_counters()
     assert [one.id for one in workspace.branches.list()] == ["production", "ci-1"]
     assert len([one for one in lake.admin.requests() if one.path == BRANCHES]) == 2
+
+
+async def test_the_twins_for_asyncio(lake: LocalLakebase, on_production: LakebaseClient) -> None:
+    workspace = on_production.workspace
+    made = await workspace.branches.acreate("ci-1", ttl=3600)
+    assert await workspace.branches.await_ready("ci-1") == made == await workspace.branches.aget("ci-1")
+    assert (await on_production.branches.await_ready("ci-1")).uid == made.uid
+    assert (await workspace.branches.aensure("ci-1", no_expiry=True)).expire_time is None
+    assert [one.id for one in await workspace.branches.alist()] == ["production", "ci-1"]
+    lake.admin.operation_fault("branch", never_ends=True)
+    operation = await asyncio.to_thread(workspace.branches.begin_delete, "ci-1", purge=True)
+    with pytest.raises(OperationTimeoutError) as caught:
+        await operation.await_(0.3)
+    assert caught.value.name == operation.name
+    lake.admin.clear_faults()
+    assert await operation.await_(10) == {}
+    with pytest.raises(NotFoundError):
+        await workspace.branches.await_ready("ci-1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_request_begins_after_the_deadline(lake: LocalLakebase, way: str) -> None:
+    with client_by(way, lake) as client:
+        client.workspace.branches.get("production")
+        lake.admin.reset_counters()
+        with within(Limit(0.0)), pytest.raises(ControlPlaneTimeoutError):
+            client.workspace.branches.get("production")
+    assert lake.admin.requests() == []
