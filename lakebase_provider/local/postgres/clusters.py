@@ -103,6 +103,8 @@ class _Cluster:
     #: Copies under way, and those of them for which it must stay down.
     users: int = 0
     still: int = 0
+    #: The server that the watchdog knows of.
+    watched: int | None = None
 
 
 class Clusters:
@@ -471,16 +473,20 @@ class Clusters:
 
     def _begin(self, cluster: _Cluster, settings: dict[str, str], *, replays: bool = False) -> None:
         postgres = cluster.postgres
-        self._tell_watchdog(f"watch {postgres.begin_start(settings)} {postgres.pid_file}")
+        # One that has ended by itself is started again like one that was stopped.
+        self._forget(cluster)
+        cluster.watched = postgres.begin_start(settings)
+        self._tell_watchdog(f"watch {cluster.watched} {postgres.pid_file}")
         postgres.finish_start(replays=replays)
 
     def _halt(self, cluster: _Cluster) -> None:
-        if cluster.postgres.running:
-            cluster.postgres.stop()
-            self._forget(cluster)
+        cluster.postgres.stop()
+        self._forget(cluster)
 
     def _forget(self, cluster: _Cluster) -> None:
-        self._tell_watchdog(f"forget {cluster.postgres.group}")
+        if cluster.watched is not None:
+            self._tell_watchdog(f"forget {cluster.watched}")
+            cluster.watched = None
 
 
 def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from databricks.sdk.service.postgres import Project
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 from tests.local.postgres.conftest import PRIMARY, Branches
-from tests.local.test_lifetime import assert_nothing_is_left, processes_naming
+from tests.local.test_lifetime import assert_nothing_is_left, is_running, processes_naming
 from tests.local.workspace.conftest import PRODUCTION, PROJECT
 
 
@@ -213,6 +213,15 @@ def test_a_crash_of_one_branch_is_none_of_the_others(branches: Branches) -> None
             lost.execute("SELECT 1")
     assert branches.kept(one) == [1, 2, 3]
     assert branches.kept() == [1, 2]
+
+
+def test_a_branch_whose_server_was_killed_is_woken_by_a_login(branches: Branches) -> None:
+    dev = branches.endpoint(branches.branch("dev"))
+    branches.run(dev, "INSERT INTO kept VALUES (3)")
+    ((pid,),) = branches.admin.execute("SELECT pg_read_file('postmaster.pid', 0, 10)", endpoint=dev)
+    os.kill(int(pid.split()[0]), signal.SIGKILL)
+    eventually(lambda: not is_running(int(pid.split()[0])))
+    assert branches.kept(dev) == [1, 2, 3]
 
 
 def test_a_statement_on_a_branch_is_cancelled_there(branches: Branches) -> None:
