@@ -207,6 +207,11 @@ class Bench:
         """A figure that was counted once and does not vary."""
         self._rows.append(Row(comparison, contender, figure, unit, figure, figure, 1))
 
+    def record_many(self, comparison: str, contender: str, figures: list[float], unit: str) -> None:
+        """Figures of rounds that the benchmark counted itself."""
+        median = statistics.median(figures)
+        self._rows.append(Row(comparison, contender, median, unit, min(figures), max(figures), len(figures)))
+
     def at_most(self, name: str, measured: float, bound: float) -> None:
         """A goal that a figure stays below."""
         self._goals.append(Goal(name, f"<= {bound:g}", measured, measured <= bound))

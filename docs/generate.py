@@ -232,6 +232,79 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def objects_page() -> str:
+    """The kinds of objects, with what they hold and what describes them."""
+    from lakebase_provider.core.workspace.objects import (
+        branches,
+        catalogs,
+        databases,
+        endpoints,
+        projects,
+        snapshots,
+    )
+    from lakebase_provider.core.workspace.objects.object_kind import places
+
+    kinds = (
+        (projects.Projects, projects.ProjectChanges, projects.ProjectOptions),
+        (branches.Branches, branches.BranchChanges, branches.BranchOptions),
+        (endpoints.Endpoints, endpoints.EndpointChanges, endpoints.EndpointOptions),
+        (snapshots.Snapshots, snapshots.SnapshotOptions),
+        (databases.Roles, databases.RoleChanges, databases.RoleOptions),
+        (databases.Databases, databases.DatabaseOptions),
+        (catalogs.Catalogs, catalogs.CatalogOptions),
+    )
+    parts = [
+        """# Objects of the workspace
+
+`client.workspace` has the objects of Lakebase Autoscaling, a kind each: what a method returns is a frozen
+dataclass, what it takes are keyword arguments. Update masks are made from what is given.
+[Branches](../how-to/branches.md) shows them in use.
+
+Wherever an object is named, its full name is taken, or its id if the client's configuration says what it is
+in. Each method takes `timeout` in seconds, and each has a twin for asyncio, such as `acreate`. Writes to one
+project follow each other within a process, and are sent again while the project is busy.
+"""
+    ]
+    for kind, *options in kinds:
+        name = kind.__name__.lower()
+        methods = [
+            (f"`{method}`", _summary(call).splitlines()[0])
+            for method, call in inspect.getmembers(kind, inspect.isfunction)
+            if not method.startswith("_") and not inspect.iscoroutinefunction(call)
+        ]
+        meanings: dict[str, str] = {}
+        for one in options:
+            meanings |= _described(one)
+        given = [
+            (
+                f"`{option}`",
+                "yes" if row.creates else "",
+                f"`{row.mask}`" if row.mask else "",
+                meanings[option],
+            )
+            for option, row in kind.options.items()
+        ]
+        fields = _described(kind.shape)
+        told = [
+            (f"`{field}`", f"`{place.path}`", fields[field]) for field, place in places(kind.shape).items()
+        ]
+        parts.append(
+            f"## {kind.__name__}\n\n`client.workspace.{name}`\n\n"
+            f"{_table(('Method', 'What it does'), methods)}\n\n"
+            f"{_table(('Option', 'At creation', 'Changed by mask', 'Meaning'), given)}\n\n"
+            f"A `{kind.shape.__name__}` has:\n\n{_table(('Field', 'In JSON', 'Meaning'), told)}\n"
+        )
+    parts.append(
+        f"## Cadence\n\n{_summary(snapshots.Cadence)}\n\n"
+        + _table(
+            ("Field", "Meaning"),
+            [(f"`{field}`", meaning) for field, meaning in _described(snapshots.Cadence).items()],
+        )
+        + "\n"
+    )
+    return "\n".join(parts)
+
+
 def _commands(command: argparse.ArgumentParser, about: str) -> Iterator[tuple[argparse.ArgumentParser, str]]:
     groups = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
     if not groups or not about:
@@ -322,6 +395,7 @@ PAGES = {
     "operators.md": operators_page,
     "components.md": components_page,
     "cli.md": cli_page,
+    "workspace-objects.md": objects_page,
 }
 
 

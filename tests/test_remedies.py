@@ -20,6 +20,10 @@ from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import BadRowError, LoadInterruptedError
 from lakebase_provider.core.errors.remedy import Remedy, offered, without_options
+from lakebase_provider.core.workspace.objects.branches import Branches
+from lakebase_provider.core.workspace.objects.endpoints import Endpoints
+from lakebase_provider.core.workspace.objects.projects import Projects
+from lakebase_provider.core.workspace.objects.snapshots import Snapshots
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -28,6 +32,7 @@ from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 
 ROOT = Path(__file__).parents[1]
+KINDS = (Projects, Branches, Endpoints, Snapshots)
 SETTINGS = {row.name for row in settings()}
 #: What is said of the server's settings, of SQL and of Python, and of calls that the remedy itself names.
 NO_OPTIONS = {
@@ -84,6 +89,12 @@ OPTIONS: dict[str, set[str]] = {
 }
 #: The command line has what the environment holds, and its own arguments.
 OPTIONS["command line"] = {row.name for row in settings() if row.env} | {"check", "timeout"}
+#: What is given to the methods of ``client.workspace``.
+OPTIONS["workspace"] = {
+    *SETTINGS,
+    *(option for kind in KINDS for option in kind.options),
+    *(name for kind in KINDS for name in methods(kind)),
+}
 #: What can be given files.
 OF_FILES = ("core", "hook", "load operator", "resource")
 LOADS = ("core", "hook", "load operator", "transfer operator", "resource")
@@ -104,6 +115,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # Of work on a connection that somebody has.
     (r"core/(connect/pools/\w+|database/\w+)\.py", LOADS),
     (r"core/upkeep/health/", ("core",)),
+    (r"core/(upkeep/branches|workspace/objects)/", ("workspace",)),
     (r"core/", tuple(OPTIONS)),
     (r"_airflow/task/arguments\.py", ("load operator", "transfer operator", "sql operator")),
     (r"_airflow/task/", ("sql operator",)),

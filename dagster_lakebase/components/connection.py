@@ -56,6 +56,8 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
         str, dg.Resolver.default(description="The key under which the resource is bound.")
     ] = "lakebase"
     endpoint: Annotated[str | None, _field("endpoint")] = None
+    project: Annotated[str | None, _field("project")] = None
+    branch: Annotated[str | None, _field("branch")] = None
     instance: Annotated[str | None, _field("instance")] = None
     database: Annotated[str | None, _field("database")] = None
     user: Annotated[str | None, _field("user")] = None

@@ -111,6 +111,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     endpoint: str | None = _field("endpoint")
+    project: str | None = _field("project")
+    branch: str | None = _field("branch")
     instance: str | None = _field("instance")
     database: str | None = _field("database")
     user: str | None = _field("user")

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lakebase_provider.cli import database, examples, local
+from lakebase_provider.cli import database, examples, local, objects
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.version import __version__
 
@@ -48,6 +48,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (database, local, examples):
+    for group in (database, objects, local, examples):
         group.add_parsers(commands)
     return parser

@@ -27,7 +27,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     token.set_defaults(run=_token)
 
 
-def _without_other_settings() -> AbstractContextManager[None]:
+def without_other_settings() -> AbstractContextManager[None]:
     """Have errors advise no setting that the environment cannot hold."""
     from lakebase_provider.core.config import settings
     from lakebase_provider.core.errors.remedy import without_options
@@ -40,7 +40,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from lakebase_provider.core.errors.remedy import without_options
 
     with (
-        _without_other_settings(),
+        without_other_settings(),
         without_options("doctor"),
         LakebaseClient(LakebaseConfig.from_env()) as client,
     ):
@@ -52,6 +52,6 @@ def _doctor(options: argparse.Namespace) -> int:
 def _token(_options: argparse.Namespace) -> int:
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
 
-    with _without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
+    with without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
         print(client.tokens.get().reveal())
     return 0

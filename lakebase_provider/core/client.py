@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.plan import LoadOptions
     from lakebase_provider.core.bulk.load.result import LoadResult
     from lakebase_provider.core.database.catalog import TableName
+    from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.health.stages import HealthReport
+    from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
 _Result = TypeVar("_Result")
 
@@ -99,6 +101,7 @@ class LakebaseClient(Reads):
         # A native password with host and user needs no workspace and no credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
+        self._control_plane = control_plane
         self.tokens = tokens or TokenProvider(minter_for(config, control_plane, claims), clock=clock)
         self._targets = TargetResolver(config, control_plane)
         self._connector = Connector(config, self.tokens, self._targets, clock=clock)
@@ -108,6 +111,7 @@ class LakebaseClient(Reads):
         self._pool_pid = process.number
         self._checkouts_of_closed_pools = 0
         self._inherited: list[LakebasePool] = []
+        self._workspace: WorkspaceObjects | None = None
 
     def __enter__(self) -> LakebaseClient:
         return self
@@ -331,6 +335,42 @@ class LakebaseClient(Reads):
         """
         with self.connection() as connection:
             return create_role(connection, name, identity_type, grants=grants, schema=schema)
+
+    @property
+    def branches(self) -> BranchUpkeep:
+        """What this client does with branches: wait until they accept logins, be held to one, reset, warm.
+
+        Raises:
+            ConfigError: There are no workspace credentials. No network call has been made.
+
+        Example:
+            >>> client.branches.require(branch.uid)
+        """
+        from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+
+        plane, workspace = self._needed_control_plane(), self.workspace
+        return BranchUpkeep(self.config, plane, workspace, self.connect, self._clock)
+
+    @property
+    def workspace(self) -> WorkspaceObjects:
+        """Branches, endpoints and the other objects of the workspace, with this client's credentials.
+
+        Raises:
+            ConfigError: There are no workspace credentials. No network call has been made.
+
+        Example:
+            >>> client.workspace.branches.create("ci-1", ttl=3600, source_branch="production")
+        """
+        if self._workspace is None:
+            from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+
+            self._workspace = WorkspaceObjects(self.config, self._needed_control_plane(), self._clock)
+        return self._workspace
+
+    def _needed_control_plane(self) -> ControlPlane:
+        # A native password with host and user needs none to connect.
+        self._control_plane = self._control_plane or ControlPlane(self.config)
+        return self._control_plane
 
     def stats(self) -> ClientStats:
         """The counters."""

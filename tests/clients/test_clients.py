@@ -17,7 +17,14 @@ from lakebase_provider.local import LocalLakebase
 
 HERE = Path(__file__).parent
 VENV = Path(os.environ.get("CLIENTS_VENV", ".venv-clients")).resolve()
-PYTHON_CLIENTS = ["sdk_psycopg", "with_asyncpg", "with_pg8000", "with_sqlalchemy", "with_ai_bridge"]
+PYTHON_CLIENTS = [
+    "sdk_psycopg",
+    "control_plane",
+    "with_asyncpg",
+    "with_pg8000",
+    "with_sqlalchemy",
+    "with_ai_bridge",
+]
 NODE_CLIENTS = ["pg", "postgres", "databricks_lakebase"]
 
 

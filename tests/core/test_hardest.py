@@ -29,7 +29,7 @@ from lakebase_provider.core.tokens.minters import AutoscalingOAuth
 from lakebase_provider.core.tokens.token import Token, TokenPolicy
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
-from tests.core.workspace import Workspace
+from tests.core.fake_workspace import Workspace
 from tests.eventually import eventually
 
 CREDENTIALS = "/api/2.0/postgres/credentials"

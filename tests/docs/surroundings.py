@@ -49,6 +49,9 @@ run(
 )
 rows = [(1, 9.5), (2, 3)]
 """,
+    "docs/how-to/branches.md": f"""{_CLIENT}
+run("CREATE TABLE orders AS SELECT 1 AS id")
+""",
     "docs/how-to/health.md": _CLIENT,
     "docs/how-to/load.md": f"""{_ORDERS}
 import os

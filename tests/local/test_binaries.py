@@ -109,3 +109,19 @@ def test_binaries_in_a_closed_folder_are_staged(tmp_path: Path) -> None:
             check=True,
         )
     assert found.version in answer.stdout
+
+
+def test_a_version_is_chosen_among_all_that_are_there() -> None:
+    found = find_binaries({"PATH": os.environ["PATH"]}, version=18)
+    assert found.major == 18
+    with LocalLakebase(postgres=18, max_connections=20) as lake:
+        ((version,),) = lake.admin.execute("SHOW server_version")
+        assert version.startswith("18.")
+
+
+def test_a_version_that_is_not_there_names_what_was_tried(tmp_path: Path) -> None:
+    old = fake_server(tmp_path, "17.2")
+    with pytest.raises(LocalLakebaseError, match=r"Postgres 17\.2 in .* is not 19"):
+        find_binaries({"PATH": os.environ["PATH"], BINDIR_VARIABLE: str(old)}, version=19)
+    with pytest.raises(LocalLakebaseError, match=r"No Postgres 19 found; tried .* is not 19"):
+        find_binaries({"PATH": os.environ["PATH"]}, version=19)

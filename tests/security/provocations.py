@@ -81,7 +81,7 @@ _LOCAL = OutOfReach(
 )
 OUT_OF_REACH: dict[str, OutOfReach] = {
     "ApiError": _LOCAL,
-    "MissingError": _LOCAL,
+    "HistoryError": _LOCAL,
     "TokenRefusedError": _LOCAL,
     "_RefusedError": _LOCAL,
     "LocalLakebaseError": OutOfReach(
@@ -235,6 +235,73 @@ def no_discovery(front: Front, world: World) -> None:
     workspace = world.workspace()
     del workspace.answers[DISCOVERY]
     front.select(world.at(workspace, connect_budget=2.0))
+
+
+# The workspace's objects, whose errors quote a secret.
+
+
+def _quoting(world: World, status: int, code: str, text: str) -> None:
+    message = f"{text}: {world.lake.client_secret}"
+    world.lake.admin.fault(
+        "*", "/api/2.0/postgres/projects/*", status=status, error_code=code, message=message
+    )
+
+
+def _ensure_branch(front: Front, world: World, **options: Any) -> object:
+    branches = front.client(world.settings()).workspace.branches
+    return branches.ensure("canary", ttl=3600, timeout=2.0, **options)
+
+
+@raises("AlreadyExistsError", *SYNC)
+def branch_is_there(front: Front, world: World) -> None:
+    _quoting(world, 409, "ALREADY_EXISTS", "branch with such id already exists")
+    _ensure_branch(front, world)
+
+
+@raises("ProjectBusyError", *SYNC)
+def project_is_busy(front: Front, world: World) -> None:
+    _quoting(world, 409, "RESOURCE_CONFLICT", "Another operation on the project is still running")
+    front.client(world.settings()).workspace.branches.delete("canary", timeout=0.2)
+
+
+@raises("LimitError", *SYNC)
+def too_many_branches(front: Front, world: World) -> None:
+    _quoting(world, 400, "QUOTA_EXCEEDED", "branches limit exceeded")
+    _ensure_branch(front, world)
+
+
+@raises("ObjectStateError", *SYNC)
+def branch_is_protected(front: Front, world: World) -> None:
+    _quoting(world, 400, "BAD_REQUEST", "cannot delete protected branch")
+    _ensure_branch(front, world)
+
+
+@raises("ManagedByParentError", *SYNC)
+def endpoint_goes_with_its_branch(front: Front, world: World) -> None:
+    front.client(world.settings()).workspace.endpoints.delete("primary")
+
+
+@raises("NotFoundError", *SYNC)
+def no_such_role(front: Front, world: World) -> None:
+    _quoting(world, 404, "NOT_FOUND", "role id not found")
+    front.client(world.settings()).workspace.roles.get("nobody")
+
+
+@raises("OperationFailedError", *SYNC)
+def operation_fails(front: Front, world: World) -> None:
+    world.lake.admin.operation_fault("branch", message=f"no, {world.lake.client_secret}")
+    _ensure_branch(front, world)
+
+
+@raises("OperationTimeoutError", *SYNC)
+def operation_never_ends(front: Front, world: World) -> None:
+    world.lake.admin.operation_fault("branch", never_ends=True)
+    _ensure_branch(front, world)
+
+
+@raises("WrongBranchError", *SYNC)
+def session_is_on_production(front: Front, world: World) -> None:
+    front.client(world.settings()).branches.require("production")
 
 
 # The login.

@@ -24,7 +24,7 @@ from lakebase_provider.core.workspace.rest import RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
 from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
-from tests.core.workspace import jwt
+from tests.core.fake_workspace import jwt
 from tests.security.hostile_workspace import (
     CREDENTIALS,
     DISCOVERY,
@@ -485,7 +485,7 @@ def _with(route: str, place: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def send(self: SdkTransport, what: str, *_: Any) -> Any:
+    def send(self: SdkTransport, what: str, *_: Any, **__: Any) -> Any:
         raise ControlPlaneError(f"databricks-sdk was asked for {what}.")
 
     monkeypatch.setattr(SdkTransport, "send", send)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.base.plain_text import flaw
 from lakebase_provider.core.base.secret import Secret
+from lakebase_provider.core.config.addresses import ADDRESS, agreed, kept_address
 from lakebase_provider.core.config.allowed_hosts import check_host, workspace_url
 from lakebase_provider.core.config.environment import (
     PRINCIPALS,
@@ -31,7 +32,6 @@ from lakebase_provider.core.config.floors import check_floors
 from lakebase_provider.core.config.resource_names import (
     ENDPOINT_FORMAT,
     NameRefusedError,
-    endpoint_path,
     instance_path,
 )
 from lakebase_provider.core.errors import ConfigError
@@ -58,8 +58,21 @@ class LakebaseConfig:
     endpoint: str | None = field(
         None,
         "Endpoint",
-        f"Lakebase Autoscaling endpoint, {ENDPOINT_FORMAT}.",
+        f"Lakebase Autoscaling endpoint, {ENDPOINT_FORMAT}; or its id beside project and branch; or its uid "
+        "or host, which are looked up.",
         env=("ENDPOINT_NAME", "LAKEBASE_ENDPOINT"),
+    )
+    project: str | None = field(
+        None,
+        "Project",
+        "Lakebase Autoscaling project, with a branch instead of an endpoint.",
+        env=("LAKEBASE_PROJECT",),
+    )
+    branch: str | None = field(
+        None,
+        "Branch",
+        "Branch of the project; its endpoint is primary unless one is given.",
+        env=("LAKEBASE_BRANCH",),
     )
     instance: str | None = field(
         None,
@@ -287,13 +300,15 @@ class LakebaseConfig:
             raise setting("sslrootcert").error(f"is not a file: {self.sslrootcert!r}")
 
     def _check_target(self) -> None:
-        if self.endpoint is not None and self.instance is not None:
+        named = next((name for name in ADDRESS if getattr(self, name) is not None), None)
+        if named is not None and self.instance is not None:
             raise ConfigError(
-                "Both 'endpoint' and 'instance' are set.",
+                f"Both '{named}' and 'instance' are set.",
                 remedy="Keep 'endpoint' for Lakebase Autoscaling, or 'instance' for Lakebase Provisioned.",
             )
-        self._check_name("endpoint", endpoint_path)
-        self._check_name("instance", instance_path)
+        for name, value in zip(ADDRESS, agreed(self.endpoint, self.project, self.branch), strict=True):
+            object.__setattr__(self, name, value)
+        self._check_instance()
         if self.access == "read_only" and self.host is not None:
             raise setting("access").error(
                 "is 'read_only' although 'host' is given",
@@ -301,6 +316,11 @@ class LakebaseConfig:
             )
         if self.auth == "oauth":
             if self.endpoint is None and self.instance is None:
+                if self.project is not None:
+                    raise setting("branch").error(
+                        "is missing although 'project' is set",
+                        remedy="Set it: no branch is taken by default.",
+                    )
                 raise setting("endpoint").error(
                     "is missing", remedy=f"Set it to {ENDPOINT_FORMAT} (or set 'instance')."
                 )
@@ -315,14 +335,13 @@ class LakebaseConfig:
                     remedy="Remove 'host' (it is resolved from the endpoint), or use auth='password'.",
                 )
 
-    def _check_name(self, name: str, check: Callable[[str], str]) -> None:
-        value = getattr(self, name)
-        if value is None:
+    def _check_instance(self) -> None:
+        if self.instance is None:
             return
         try:
-            check(value)
+            instance_path(self.instance)
         except NameRefusedError as refused:
-            raise setting(name).error(refused.problem, remedy=refused.remedy) from None
+            raise setting("instance").error(refused.problem, remedy=refused.remedy) from None
 
     def _check_credentials(self) -> None:
         if self.auth == "password":
@@ -365,8 +384,12 @@ class LakebaseConfig:
         found = read_environment(settings(), environ)
         # No frame that an error passes through holds it.
         del environ
+        address = kept_address(found, overrides)
         for name in left_out(found, overrides):
             found.pop(name, None)
+        if any(overrides.get(name) for name in ADDRESS):
+            # An endpoint in the environment says the project, and the branch, that an id is in.
+            found.update({name: value for name, value in address.items() if name in ("project", "branch")})
         found.update(overrides)
         # psql's own variable; it does not apply to Lakebase with OAuth.
         if found.get("auth", "oauth") == "oauth" and "password" not in overrides:
@@ -418,7 +441,7 @@ class LakebaseConfig:
         return tuple(getattr(self, name) for name in _CREDENTIAL_SETTINGS)
 
     def replace(self, **changes: object) -> LakebaseConfig:
-        """A copy with other settings, validated again.
+        """A copy with other settings, validated again. With another endpoint or branch it has no host.
 
         Raises:
             ConfigError: A setting is malformed or contradicts another; or only a host is changed, so that the
@@ -427,7 +450,20 @@ class LakebaseConfig:
         changes = opaque(settings(), changes)
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
         require_same_host(unchanged, changes)
+        unchanged |= {**dict.fromkeys((*ADDRESS, "host")), **kept_address(unchanged, changes)}
         return LakebaseConfig.from_mapping({**unchanged, **changes})
+
+    def on_branch(self, branch: str) -> LakebaseConfig:
+        """The same connection on another branch: its endpoint ``primary``, at a host that is resolved anew.
+
+        Args:
+            branch: Name of the branch, ``projects/<project>/branches/<branch>``, or its id in this project.
+
+        Raises:
+            ConfigError: It is no name of a branch, or an id although the project is not known; or this is a
+                Provisioned instance, which has no branches.
+        """
+        return self.replace(endpoint=None, branch=branch, host=None)
 
 
 #: The endpoint alone is not enough: two principals on one endpoint must never share a token.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from lakebase_provider.core.config.addresses import ADDRESS, kept_address
 from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
 from lakebase_provider.core.config.field import Setting, Unreadable
 from lakebase_provider.core.errors import ConfigError
@@ -27,10 +28,11 @@ def left_out(found: Mapping[str, object], overrides: Mapping[str, object]) -> se
     """Settings of the environment that belong to another target or principal than the overrides name."""
     given = {name for name, value in overrides.items() if value is not None and value != ""}
     left_out: set[str] = set()
-    if given & {"endpoint", "instance"} and any(
-        found.get(n) != overrides.get(n) for n in ("endpoint", "instance")
-    ):
-        left_out |= {"endpoint", "instance", "host"}
+    if "instance" in given and found.get("instance") != overrides["instance"]:
+        left_out |= {*ADDRESS, "instance", "host"}
+    if given & set(ADDRESS):
+        left_out |= {*ADDRESS, "host", "instance"} - kept_address(found, overrides).keys()
+        left_out |= {"host"} if found.get("instance") else set()
     if "access" in given:
         left_out |= {"host"}
     if "workspace_host" in given and _leads_elsewhere(found, overrides, "workspace_host"):

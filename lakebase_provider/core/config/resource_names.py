@@ -7,16 +7,41 @@ a workspace file, whose author could then say where the database is.
 from __future__ import annotations
 
 import re
+from typing import Literal
 from urllib.parse import quote
 
-ENDPOINT_FORMAT = "projects/<project>/branches/<branch>/endpoints/<endpoint>"
+Kind = Literal["project", "branch", "endpoint", "role", "database", "snapshot", "catalog"]
 
 # Ids that people choose are lower case; generated ones may begin with a digit, as a UUID may.
 _ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+_PLACES: dict[Kind, tuple[str, ...]] = {
+    "project": ("projects",),
+    "branch": ("projects", "branches"),
+    "endpoint": ("projects", "branches", "endpoints"),
+    "role": ("projects", "branches", "roles"),
+    "database": ("projects", "branches", "databases"),
+    "snapshot": ("projects", "snapshots"),
+    "catalog": ("catalogs",),
+}
+#: What each kind's name looks like, for people.
+FORMATS: dict[Kind, str] = {
+    kind: "/".join(f"{place}/<{place[:-2] if place == 'branches' else place[:-1]}>" for place in places)
+    for kind, places in _PLACES.items()
+}
+ENDPOINT_FORMAT = FORMATS["endpoint"]
+_GRAMMARS = {kind: "/".join(f"{place}/{_ID}" for place in places) for kind, places in _PLACES.items()}
+# Unity Catalog's names may begin with an underscore, and are longer.
+_GRAMMARS["catalog"] = "catalogs/[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
 #: Name of a Lakebase Autoscaling endpoint. Match it as a whole.
-ENDPOINT_NAME = re.compile(f"projects/{_ID}/branches/{_ID}/endpoints/{_ID}")
+ENDPOINT_NAME = re.compile(_GRAMMARS["endpoint"])
 #: Name of a Lakebase Provisioned instance. Match it as a whole.
 INSTANCE_NAME = re.compile(_ID)
+#: Uid of an endpoint, with which the name of its host begins.
+ENDPOINT_UID = re.compile("ep-[A-Za-z0-9-]{1,60}")
+# The ids of operations are Base64.
+_OPERATION = re.compile(
+    f"(?:{'|'.join(_GRAMMARS.values())})(?:/snapshot-schedule)?/operations/[A-Za-z0-9+/=_-]{{1,512}}"
+)
 
 
 class NameRefusedError(ValueError):
@@ -35,13 +60,23 @@ class NameRefusedError(ValueError):
         self.remedy = remedy
 
 
+def resource_path(kind: Kind, name: str) -> str:
+    """The name of an object of that kind, in the form for a URL's path.
+
+    Raises:
+        NameRefusedError: It is not in the form that :data:`FORMATS` shows.
+    """
+    remedy = f"Use the form {FORMATS[kind]}, with ids and not display names."
+    return _checked(name, re.compile(_GRAMMARS[kind]), remedy)
+
+
 def endpoint_path(name: str) -> str:
     """The name of an endpoint, in the form for a URL's path.
 
     Raises:
         NameRefusedError: It is not ``projects/<project>/branches/<branch>/endpoints/<endpoint>``.
     """
-    return _checked(name, ENDPOINT_NAME, f"Use the form {ENDPOINT_FORMAT}, with ids and not display names.")
+    return resource_path("endpoint", name)
 
 
 def instance_path(name: str) -> str:
@@ -54,11 +89,30 @@ def instance_path(name: str) -> str:
     return _checked(name, INSTANCE_NAME, remedy)
 
 
+def operation_path(name: str) -> str:
+    """The name of an operation, in the form for a URL's path.
+
+    Raises:
+        NameRefusedError: It is not ``projects/<project>/…/operations/<id>``.
+    """
+    return _checked(name, _OPERATION, "Use the operation's name as the workspace returned it.")
+
+
+def parent_of(name: str) -> str:
+    """The name of the object that the named one is in: of a branch its project."""
+    return name.rsplit("/", 2)[0]
+
+
+def id_of(name: str) -> str:
+    """The last part of a name."""
+    return name.rpartition("/")[2]
+
+
 def _checked(name: str, grammar: re.Pattern[str], remedy: str) -> str:
     if not grammar.fullmatch(name):
         raise NameRefusedError(_shown(name), remedy)
-    # The grammar leaves nothing to quote; if it ever allows more, the path must not.
-    return quote(name, safe="/")
+    # The grammars leave nothing to quote; if one ever allows more, the path must not.
+    return quote(name, safe="/=+")
 
 
 def _shown(text: str) -> str:

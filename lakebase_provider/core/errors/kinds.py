@@ -9,10 +9,18 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── ControlPlaneError                the workspace refused a request, or did not answer it
     │   ├── NotAuthenticatedError        it does not accept the credentials
     │   ├── PermissionDeniedError        it knows the caller but refuses the request
-    │   ├── EndpointNotFoundError        no such endpoint or instance
+    │   ├── NotFoundError                no such object in the workspace
+    │   │   └── EndpointNotFoundError    no such project, branch, endpoint or instance
+    │   ├── AlreadyExistsError           an object of that name exists, which may be another one
+    │   ├── ProjectBusyError             another operation on the project is still running
+    │   ├── LimitError                   the workspace or the project has as many of these as it may have
+    │   ├── ObjectStateError             the object's state or place does not allow the request
+    │   │   └── ManagedByParentError     it exists and goes with its parent
+    │   ├── OperationFailedError         a long-running operation ended with an error
     │   ├── ControlPlaneThrottledError   429
     │   ├── ControlPlaneUnavailableError 5xx, or not reachable
     │   └── ControlPlaneTimeoutError     no answer within the caller's deadline
+    │       └── OperationTimeoutError    a long-running operation did not end within it
     ├── LakebaseConnectionError          the database could not be reached
     │   ├── DnsError                     its name does not resolve
     │   ├── TlsError                     its certificate is not trusted, or it does not speak TLS
@@ -22,6 +30,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     │   ├── DatabaseMissingError         no such database
     │   ├── SessionSettingError          it refuses a setting with which the session starts
     │   └── TooManyConnectionsError      the server is full
+    ├── WrongBranchError                 the session is not on the branch that it is meant to be on
     ├── PoolExhaustedError               no pooled connection became free in time
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
     ├── HealthCheckError                 a health report has a failed stage
@@ -146,7 +155,14 @@ class PermissionDeniedError(ControlPlaneError):
     default_remedy = "Grant the principal CAN USE on the Lakebase project, in the workspace's settings."
 
 
-class EndpointNotFoundError(ControlPlaneError):
+class NotFoundError(ControlPlaneError):
+    """No object of that name exists in the workspace, or the principal cannot see it."""
+
+    code = "not_found"
+    default_remedy = "Check the name that the message shows: it holds ids, not display names or uids."
+
+
+class EndpointNotFoundError(NotFoundError):
     """The project, branch, endpoint or instance does not exist, or the principal cannot see it."""
 
     code = "endpoint_not_found"
@@ -154,6 +170,58 @@ class EndpointNotFoundError(ControlPlaneError):
         "Use endpoint = projects/<project>/branches/<branch>/endpoints/<endpoint>, "
         "with ids and not display names."
     )
+
+
+class AlreadyExistsError(ControlPlaneError):
+    """An object of that name exists, or one that differs from what was asked for."""
+
+    code = "already_exists"
+    default_remedy = "Use another name, or ensure(), which compares what is there with what you want."
+
+
+class ProjectBusyError(ControlPlaneError):
+    """Another operation on the project is still running; the request was not accepted."""
+
+    code = "project_busy"
+    retryable = True
+    default_remedy = "Retry later; change a project from one place at a time."
+
+
+class LimitError(ControlPlaneError):
+    """The workspace, the project or the branch has as many objects of the kind as it may have."""
+
+    code = "limit"
+    default_remedy = "Delete what is no longer needed (purge branches), or create fewer at once."
+
+
+class ObjectStateError(ControlPlaneError):
+    """The object's state or its place does not allow it: protected, a root, expiring, with children."""
+
+    code = "object_state"
+    default_remedy = "Change what the message names first, or use another object."
+
+
+class ManagedByParentError(ObjectStateError):
+    """The object exists and goes with its parent, such as a branch's read-write endpoint."""
+
+    code = "managed_by_parent"
+    default_remedy = "Delete the parent instead, if it is to go."
+
+
+class OperationFailedError(ControlPlaneError):
+    """A long-running operation of the workspace ended with an error.
+
+    Attributes:
+        name: The operation's name.
+    """
+
+    code = "operation_failed"
+    default_remedy = "See what the workspace's message says; the object may be there in part, or unchanged."
+    name: str = ""
+
+    def details(self) -> dict[str, object]:
+        """The operation's name."""
+        return {**super().details(), "name": self.name}
 
 
 class ControlPlaneThrottledError(ControlPlaneError):
@@ -182,6 +250,29 @@ class ControlPlaneTimeoutError(ControlPlaneError):
         options=("connect_budget",),
         otherwise="Retry; if it persists, check the network path to the workspace.",
     )
+
+
+class OperationTimeoutError(ControlPlaneTimeoutError):
+    """A long-running operation, or what follows it, did not end before the caller's deadline; it goes on.
+
+    Attributes:
+        name: The operation's name, by which it can be waited for again; else the name of the object.
+    """
+
+    code = "operation_timeout"
+    default_remedy = "Wait for it again, by the operation's name or with wait_ready; or raise timeout."
+    name: str = ""
+
+    def details(self) -> dict[str, object]:
+        """The operation's name."""
+        return {**super().details(), "name": self.name}
+
+
+class WrongBranchError(LakebaseError):
+    """The session is not on the branch that it is meant to be on, or is on the project's default branch."""
+
+    code = "wrong_branch"
+    default_remedy = "Nothing was written. Make the client from LakebaseConfig.on_branch, and set no host."
 
 
 class LakebaseConnectionError(LakebaseError):

@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from lakebase_provider.core.errors import (
+    AlreadyExistsError,
     ConfigError,
     ControlPlaneError,
     ControlPlaneThrottledError,
@@ -21,9 +22,14 @@ from lakebase_provider.core.errors import (
     EndpointWakingError,
     LakebaseConnectionError,
     LakebaseError,
+    LimitError,
     LoginRejectedError,
+    ManagedByParentError,
     NotAuthenticatedError,
+    NotFoundError,
+    ObjectStateError,
     PermissionDeniedError,
+    ProjectBusyError,
     SessionSettingError,
     TlsError,
     TooManyConnectionsError,
@@ -48,6 +54,11 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
         r"is blocked by Databricks IP ACL",
         PermissionDeniedError,
         "Add this machine's address to the workspace's IP access list.",
+    ),
+    _Pattern(
+        r"native postgres login is disabled",
+        LoginRejectedError,
+        "Log in with a token (auth=oauth), or let the project accept passwords: enable_pg_native_login.",
     ),
     _Pattern(r"endpoint is disabled", EndpointDisabledError),
     _Pattern(r"endpoint cannot be found", EndpointNotFoundError),
@@ -96,6 +107,19 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
     ),
 )
 
+#: The detail of an error body by which the workspace says that the object goes with its parent.
+MANAGED_BY_PARENT = "MANAGED_BY_PARENT"
+_COUNTED = "(branch|project|endpoint|compute|snapshot|role|database)"
+#: A number of objects, not a rate, whatever the status says.
+_LIMITS = _Pattern(
+    rf"{_COUNTED}\w* (count )?limit|(maximum|limit of the) number of (\w+ ){{0,2}}{_COUNTED}"
+    rf"|limit of \d+ (\w+ )?{_COUNTED}|QUOTA_EXCEEDED|RESOURCE_LIMIT_EXCEEDED",
+    LimitError,
+)
+_MANAGE = (
+    "Grant the principal CAN MANAGE on the Lakebase project: CAN USE is enough to connect, not for this."
+)
+
 #: Texts of the workspace's error bodies that say more than their status. First match wins.
 CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     _Pattern(
@@ -112,6 +136,16 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     # databricks-sdk says this if a workspace's discovery fails, also if it is unreachable.
     _Pattern(r"Invalid URL 'None'", ControlPlaneUnavailableError),
     _Pattern(r"invalid_client|Missing client authentication", NotAuthenticatedError),
+    _Pattern(MANAGED_BY_PARENT, ManagedByParentError),
+    _LIMITS,
+    _Pattern(r"Another operation on the project is still running|reconciliation", ProjectBusyError),
+    # A role or a database that exists is a 400.
+    _Pattern(r"ALREADY_EXISTS|already exists", AlreadyExistsError),
+    _Pattern(
+        r"(protected|root|default) branch|has children|child branches|INVALID_STATE(_TRANSITION)?\b",
+        ObjectStateError,
+    ),
+    _Pattern(r"(role|database|snapshot|catalog|synced table|operation)( id)? not found", NotFoundError),
     _Pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
     _Pattern(r"endpoint is disabled", EndpointDisabledError),
 )
@@ -147,7 +181,7 @@ def classify_login(text: str, *, where: str) -> LakebaseError:
 
 
 def classify_control_plane(
-    text: str, *, status: int | None, what: str, retry_after: float | None = None
+    text: str, *, status: int | None, what: str, retry_after: float | None = None, verb: str = "return"
 ) -> LakebaseError:
     """Turn an error answer of the workspace into an error with a remedy.
 
@@ -156,9 +190,10 @@ def classify_control_plane(
         status: HTTP status, or None if no answer came.
         what: What was requested, such as ``"a database credential"``.
         retry_after: Seconds of the Retry-After header.
+        verb: What the workspace was to do with it; anything but ``"return"`` needs CAN MANAGE.
     """
     line = " ".join(redacted(text).split())
-    match = _first_match(line, CONTROL_PLANE_PATTERNS) if status != 429 else None
+    match = _first_match(line, (_LIMITS,) if status == 429 else CONTROL_PLANE_PATTERNS)
     kind: type[LakebaseError]
     if match:
         kind = match.kind
@@ -166,8 +201,7 @@ def classify_control_plane(
         kind = ControlPlaneUnavailableError
     else:
         kind = _BY_STATUS.get(status, ControlPlaneError)
-    return kind(
-        f"The workspace did not return {what}: {line}",
-        remedy=match.remedy if match else None,
-        retry_after=retry_after,
-    )
+    remedy = match.remedy if match else None
+    if kind is PermissionDeniedError and remedy is None and verb != "return":
+        remedy = _MANAGE
+    return kind(f"The workspace did not {verb} {what}: {line}", remedy=remedy, retry_after=retry_after)

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds by which the clocks may differ without a warning.
 _NOTABLE_SKEW = 60.0
-#: Maximum number of characters in a time, such as 2026-11-22T10:11:12.123456789+00:00.
-_LONGEST_TIMESTAMP = 64
 #: Maximum lifetime of a token in seconds, by the documentation, unless the token says otherwise.
 _LONGEST_LIFE = 3600.0
 
@@ -170,7 +168,7 @@ class _AnswerReader:
         """
         fields = Answer(answer, "a database credential")
         value = fields.token("token")
-        expires_at = _timestamp(fields, self._expiry_field)
+        expires_at = _expiry(fields, self._expiry_field)
         issued_at = _issued_at(value)
         if issued_at is not None and issued_at >= expires_at:
             issued_at = None
@@ -231,27 +229,8 @@ def _issued_at(token: str) -> float | None:
     return issued_at if math.isfinite(issued_at) else None
 
 
-def _timestamp(fields: Answer, name: str) -> float:
-    text = fields.text(name)
-    if text is None:
+def _expiry(fields: Answer, name: str) -> float:
+    expires_at = fields.moment(name)
+    if expires_at is None:
         raise fields.error(name, "is missing")
-    moment = _moment(text)
-    if moment is None:
-        # Not within the handling of Python's error, which repeats the text and would be the context.
-        raise fields.error(name, "is no readable time")
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-
-
-def _moment(text: str) -> datetime | None:
-    # Digits of ASCII alone, and not so many that they take time to read.
-    if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
-        return None
-    # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
-    head, dot, tail = text.replace("Z", "+00:00").partition(".")
-    if dot:
-        digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
-        tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
-    try:
-        return datetime.fromisoformat(head + dot + tail)
-    except ValueError:
-        return None
+    return expires_at.timestamp()

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from lakebase_provider.core.config.allowed_hosts import (
@@ -23,6 +24,7 @@ from lakebase_provider.core.config.allowed_hosts import (
     allowed_origin,
 )
 from lakebase_provider.core.errors import ControlPlaneError
+from lakebase_provider.core.errors.texts import MANAGED_BY_PARENT
 
 #: Maximum lifetime in seconds of a token of any kind; the documentation says 3600.
 LONGEST_LIFE = 86_400.0
@@ -31,9 +33,12 @@ _LONGEST_TEXT = 500
 #: Maximum number of digits of a whole number: more than 64 bits need, too few to take time to parse.
 _LONGEST_NUMBER = 40
 
+#: Maximum number of characters in a time, such as 2026-11-22T10:11:12.123456789+00:00.
+_LONGEST_TIMESTAMP = 64
 #: Printable ASCII without the blank: what a header and a password can hold. 64 KiB, as in the token store.
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _WORKSPACE_ID = re.compile(r"[0-9]{1,20}")
+_DURATION = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
 _STATE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _LONGEST_USER_NAME = 320
 #: No segment begins with a dot, so that none leads upwards. ``{account_id}`` is for the caller to fill in.
@@ -95,6 +100,15 @@ def shown(text: object) -> str:
         return f"a value of type {type(text).__name__}"
     line = str(text)[:_LONGEST_TEXT]
     return "".join(character if character.isprintable() else " " for character in line).strip()
+
+
+def said_in(details: object) -> str:
+    """What the details of an error say beyond its text, to be added to it."""
+    for detail in details if isinstance(details, list) else ():
+        metadata = detail.get("metadata") if isinstance(detail, Mapping) else None
+        if isinstance(metadata, Mapping) and metadata.get("declarative_context") == MANAGED_BY_PARENT:
+            return f" ({MANAGED_BY_PARENT})"
+    return ""
 
 
 def token_text(value: object) -> str | None:
@@ -163,6 +177,55 @@ class Answer:
         if not isinstance(value, str):
             raise self.error(name, f"is not text but of type {type(value).__name__}")
         return value
+
+    def moment(self, name: str) -> datetime | None:
+        """A moment with its time zone, which is UTC if the text names none; None if there is none."""
+        value = self.text(name)
+        if value is None:
+            return None
+        found = moment(value)
+        if found is None:
+            # Not within the handling of Python's error, which repeats the text and would be the context.
+            raise self.error(name, "is no readable time")
+        return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+    def duration(self, name: str) -> float | None:
+        """Seconds, such as of ``"300s"``; None if there is none."""
+        value = self.text(name)
+        if value is not None and not _DURATION.fullmatch(value):
+            raise self.error(name, f"is a string of {len(value)} characters that is not a duration")
+        return None if value is None else float(value[:-1])
+
+    def number(self, name: str) -> float | None:
+        """A finite number; None if there is none. Whole ones of 64 bits may come as text."""
+        value = self.fields.get(name)
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value):
+            value = int(value)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.error(name, f"is of type {type(value).__name__}, not a finite number")
+        return value
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """Texts; none if there is no such field."""
+        value = self.fields.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self.error(name, "is not a list of texts")
+        return tuple(value)
+
+    def objects(self, name: str) -> tuple[Answer, ...]:
+        """The objects of a list; none if there is no such field."""
+        value = self.fields.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+            raise self.error(name, "is not a list of objects")
+        return tuple(
+            Answer(one, self.what, f"{self.where}{name}[{number}].") for number, one in enumerate(value)
+        )
 
     def state(self, name: str) -> str | None:
         """The name of a state, such as ``"ACTIVE"``."""
@@ -243,3 +306,19 @@ class Answer:
             remedy = "No secret was sent there. Check that 'workspace_host' is the workspace's own URL."
             raise self.error(name, f"points to {there}, not to the workspace at {origin}", remedy)
         return f"{origin}{parts['path']}"
+
+
+def moment(text: str) -> datetime | None:
+    """The moment that a text of RFC 3339 is; None if it is none."""
+    # Digits of ASCII alone, and not so many that they take time to read.
+    if len(text) > _LONGEST_TIMESTAMP or not text.isascii():
+        return None
+    # Python < 3.11 reads neither "Z" nor a fraction of other than 3 or 6 digits.
+    head, dot, tail = text.replace("Z", "+00:00").partition(".")
+    if dot:
+        digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+        tail = digits[:6].ljust(6, "0") + tail[len(digits) :]
+    try:
+        return datetime.fromisoformat(head + dot + tail)
+    except ValueError:
+        return None

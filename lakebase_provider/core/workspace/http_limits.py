@@ -21,6 +21,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
+from lakebase_provider.core.errors import ControlPlaneTimeoutError
+
 #: Bytes of an answer, headers included. The longest, a token, has a few thousand.
 LARGEST_ANSWER = 1_048_576
 #: Seconds to connect to one address, and for the TLS handshake.
@@ -94,6 +96,20 @@ def current_limit() -> Limit | None:
     """This thread's limit."""
     found: Limit | None = getattr(_current, "limit", None)
     return found
+
+
+def at_most(seconds: float) -> float:
+    """Those seconds, or what is left of this thread's limit if that is less.
+
+    Raises:
+        ControlPlaneTimeoutError: Nothing is left of it.
+    """
+    limit = current_limit()
+    if limit is None:
+        return seconds
+    if limit.is_over:
+        raise ControlPlaneTimeoutError(f"The workspace did not answer within {limit.seconds:.1f} s.")
+    return min(seconds, limit.remaining())
 
 
 def _receive(sock: socket.socket, receive: Callable[..., int], arguments: tuple[Any, ...]) -> int:

@@ -37,10 +37,11 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.errors.texts import classify_control_plane
 from lakebase_provider.core.errors.tracebacks import without_locals
-from lakebase_provider.core.workspace.answers import Answer, parse_json, shown, token_text
+from lakebase_provider.core.workspace.answers import Answer, parse_json, said_in, shown, token_text
 from lakebase_provider.core.workspace.http_limits import (
     CONNECT_SECONDS,
     Limit,
+    at_most,
     current_limit,
     limit_sockets,
     within,
@@ -132,14 +133,25 @@ class RestTransport:
         self._access_token: Secret | None = None
         self._access_token_until = float("-inf")
 
-    def send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer to a request.
+    def send(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        verb: str = "return",
+    ) -> Any:
+        """The decoded answer to a request; an object without fields if it has no content.
 
         Args:
             what: What is requested, for errors.
             method: HTTP method.
             path: Path below the workspace's URL.
             body: What to send as JSON.
+            query: What follows the path, not quoted.
+            verb: What the workspace is to do with it, for errors.
 
         Raises:
             LakebaseError: The workspace refused or could not be reached.
@@ -149,31 +161,34 @@ class RestTransport:
             # A forked child must not use its parent's sockets.
             self._reset_process_state()
         try:
-            with within(Limit(self._timeout)):
-                return self._send_again_if_revoked(what, method, path, body)
+            with within(Limit(at_most(self._timeout))):
+                return self._send_again_if_revoked(
+                    _Wish(what, method, f"{path}?{urlencode(query)}" if query else path, body, verb)
+                )
         except LakebaseError as error:
             # The frames below hold the headers.
             raise without_locals(error) from error.__cause__
 
-    def _send_again_if_revoked(
-        self, what: str, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> Any:
+    def _send_again_if_revoked(self, wish: _Wish) -> Any:
         try:
-            return self._send(what, method, path, body)
+            return self._send(wish)
         except NotAuthenticatedError:
             with self._lock:
                 cached, self._access_token = self._access_token, None
             if cached is None:
                 raise
             # The workspace token was revoked early: try once more with a new one.
-            return self._send(what, method, path, body)
+            return self._send(wish)
 
-    def _send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    def _send(self, wish: _Wish) -> Any:
         headers = {"Authorization": f"Bearer {self._workspace_token()}"}
         if self._workspace_id:
             headers["X-Databricks-Workspace-Id"] = self._workspace_id
-        content = json.dumps(body) if body else None
-        return self._request(what, method, f"{self._origin}{path}", headers, content)
+        content = None if wish.body is None else json.dumps(wish.body)
+        reply = self._exchange(wish.what, wish.method, f"{self._origin}{wish.path}", headers, content)
+        if 200 <= reply.status < 300 and reply.content is not None:
+            return reply.content
+        raise reply.error(wish.what, wish.verb)
 
     def _workspace_token(self) -> str:
         if self._config.token is not None:
@@ -192,7 +207,7 @@ class RestTransport:
         assert self._config.client_secret is not None
         what = "a workspace token"
         basic = f"{self._config.client_id}:{self._config.client_secret.reveal()}".encode()
-        fields = self._request(
+        reply = self._exchange(
             what,
             "POST",
             endpoint,
@@ -202,7 +217,9 @@ class RestTransport:
             },
             urlencode({"grant_type": "client_credentials", "scope": "all-apis"}),
         )
-        answer = _as_answer(fields, what)
+        if reply.status != 200 or reply.content is None:
+            raise reply.error(what)
+        answer = _as_answer(reply.content, what)
         access_token, lifetime = answer.token("access_token"), answer.seconds("expires_in")
         with self._lock:
             self._access_token = Secret(access_token)
@@ -240,12 +257,6 @@ class RestTransport:
             )
         raise NotForRest("discovery was refused, or did not return an object")
 
-    def _request(self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None) -> Any:
-        reply = self._exchange(what, method, url, headers, body)
-        if reply.status == 200 and reply.content is not None:
-            return reply.content
-        raise reply.error(what)
-
     def _exchange(
         self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None
     ) -> _Reply:
@@ -268,7 +279,19 @@ class RestTransport:
             raise _broken_off(what, limit, error) from cause
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise ControlPlaneError(f"The workspace compressed {what} although it was not asked to.")
-        return _Reply(response.status, _content(response.data), response.headers.get("Retry-After", ""))
+        empty = response.status != 200 and not response.data
+        content = {} if empty else _content(response.data)
+        return _Reply(response.status, content, response.headers.get("Retry-After", ""))
+
+
+class _Wish(NamedTuple):
+    """The arguments of :meth:`RestTransport.send`, the query within the path."""
+
+    what: str
+    method: str
+    path: str
+    body: Mapping[str, Any] | None
+    verb: str
 
 
 class _Reply(NamedTuple):
@@ -284,11 +307,11 @@ class _Reply(NamedTuple):
     content: Any
     retry_after: str
 
-    def error(self, what: str) -> LakebaseError:
+    def error(self, what: str, verb: str = "return") -> LakebaseError:
         """The answer as an error."""
         seconds = float(self.retry_after[:10]) if self.retry_after.isdecimal() else None
         text = _error_text(self.status, self.content)
-        return classify_control_plane(text, status=self.status, what=what, retry_after=seconds)
+        return classify_control_plane(text, status=self.status, what=what, retry_after=seconds, verb=verb)
 
 
 def _content(body: bytes) -> Any:
@@ -334,5 +357,5 @@ def _error_text(status: int, answer: Any) -> str:
         code = answer.get("error_code") or answer.get("error")
         message = answer.get("message") or answer.get("error_description")
         if code or message:
-            return ": ".join(shown(part) for part in (code, message) if part)
+            return ": ".join(shown(part) for part in (code, message) if part) + said_in(answer.get("details"))
     return f"HTTP status {status}"

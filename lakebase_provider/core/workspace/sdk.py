@@ -36,8 +36,8 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.texts import classify_control_plane
 from lakebase_provider.core.errors.tracebacks import without_locals
-from lakebase_provider.core.workspace.answers import Answer, shown
-from lakebase_provider.core.workspace.http_limits import Limit, limit_sockets, within
+from lakebase_provider.core.workspace.answers import Answer, said_in, shown
+from lakebase_provider.core.workspace.http_limits import Limit, at_most, limit_sockets, within
 from lakebase_provider.core.workspace.limited_requests import limited_requests
 from lakebase_provider.core.workspace.surroundings import BY_WORKSPACE, environment_is_for
 from lakebase_provider.version import __version__
@@ -72,20 +72,39 @@ class SdkTransport:
         self._api: ApiClient | None = None
         self._pid = os.getpid()
 
-    def send(self, what: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer to a request.
+    def send(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        verb: str = "return",
+    ) -> Any:
+        """The decoded answer to a request; an object without fields if it has no content.
 
         Args:
             what: What is requested, for errors.
             method: HTTP method.
             path: Path below the workspace's URL.
             body: What to send as JSON.
+            query: What follows the path, not quoted.
+            verb: What the workspace is to do with it, for errors.
 
         Raises:
             LakebaseError: The workspace refused or could not be reached.
         """
-        with _classified(what, self._config), limited_requests(_limited_adapter()(self._timeout)):
-            return self._api_client().do(method, path, body=dict(body) if body else None)
+        with (
+            _classified(what, self._config, verb),
+            limited_requests(_limited_adapter()(at_most(self._timeout))),
+        ):
+            return self._api_client().do(
+                method,
+                path,
+                query=dict(query) if query else None,
+                body=None if body is None else dict(body),
+            )
 
     def _api_client(self) -> ApiClient:
         # The SDK's token refresher does not survive a fork: a child builds its own client.
@@ -293,14 +312,16 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _classified(what: str, config: LakebaseConfig) -> Iterator[None]:
+def _classified(what: str, config: LakebaseConfig, verb: str) -> Iterator[None]:
     try:
         yield
     except LakebaseError as error:
         # The SDK's frames hold its arguments.
         raise without_locals(error) from error.__cause__
     except Exception as error:
-        raise _ours(error) or _missing(error, config) or _classify(error, what) from without_locals(error)
+        raise _ours(error) or _missing(error, config) or _classify(error, what, verb) from without_locals(
+            error
+        )
 
 
 def _ours(error: BaseException) -> LakebaseError | None:
@@ -325,14 +346,19 @@ def _missing(error: Exception, config: LakebaseConfig) -> LakebaseError | None:
     return None
 
 
-def _classify(error: Exception, what: str) -> LakebaseError:
+def _classify(error: Exception, what: str, verb: str) -> LakebaseError:
     # The SDK gives up its own retries with a TimeoutError that hides the answer in its cause.
     answer = error.__cause__ if isinstance(error, TimeoutError) and error.__cause__ else error
     code = getattr(answer, "error_code", None)
     text = shown(str(answer).split("Config: ")[0])
+    text += said_in([vars(detail) for detail in getattr(answer, "details", None) or ()])
     retry_after = getattr(answer, "retry_after_secs", None)
     return classify_control_plane(
-        f"{code}: {text}" if code else text, status=_status(answer), what=what, retry_after=retry_after
+        f"{code}: {text}" if code else text,
+        status=_status(answer),
+        what=what,
+        retry_after=retry_after,
+        verb=verb,
     )
 
 

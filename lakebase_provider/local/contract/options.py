@@ -26,6 +26,9 @@ class Options:
         max_connections: Postgres' setting.
         authority_folder: Where the certificate authority is kept for the next run; None for one that ends
             with this run.
+        postgres: Major version; None for the default.
+        keep: Folder for production's data and the credentials, which the next run goes on from; None to
+            remove them at the end.
         detach: True to outlive the parent.
     """
 
@@ -35,6 +38,8 @@ class Options:
     token_lifetime: float
     max_connections: int
     authority_folder: str | None = None
+    postgres: int | None = None
+    keep: str | None = None
     detach: bool = False
 
 

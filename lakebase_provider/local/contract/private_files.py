@@ -100,9 +100,31 @@ def only_ours_to_change(folder: Path) -> bool:
     return True
 
 
-def give_tree(folder: Path, uid: int, gid: int) -> None:
-    """Let a folder and all in it belong to somebody; links themselves are changed, never their targets."""
+def give_tree(folder: Path, uid: int, gid: int, *, owner: int | None = None) -> None:
+    """Let a folder and all in it belong to somebody; links themselves are changed, never their targets.
+
+    Args:
+        folder: Nobody else changes it meanwhile.
+        uid: User.
+        gid: Group.
+        owner: Whose files are given away; None for all, of a folder that is new.
+    """
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
         for name in (*folders, *files):
+            if owner is not None and os.lstat(name, dir_fd=descriptor).st_uid != owner:
+                continue
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
     os.chown(folder, uid, gid, follow_symlinks=False)
+
+
+def make_passage(folder: Path, gid: int | None) -> None:
+    """Create a folder that is ours, and that a group may pass through but not look into.
+
+    Args:
+        folder: In one that nobody else can change.
+        gid: The group; None to keep it to ourselves.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if gid is not None:
+        os.chown(folder, os.geteuid(), gid)
+        folder.chmod(0o710)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.local.contract.errors import LocalLakebaseError
+
+if TYPE_CHECKING:
+    import psycopg
 
 NAME = "postgres"
 #: Nothing takes long on a unix socket, except on a machine that is busy with a whole test run.
@@ -37,10 +40,8 @@ def _quoted(value: str) -> str:
     return value if re.fullmatch(r"[\w./-]+", value) else f"'{escaped}'"
 
 
-def execute(
-    dsn: str, statement: str, parameters: Sequence[Any] | None = None, *, database: str
-) -> list[tuple[Any, ...]]:
-    """Run one statement, or several without parameters, and return the rows."""
+def connect(dsn: str, *, database: str) -> psycopg.Connection[Any]:
+    """Open a session in which each statement is a transaction of its own."""
     import psycopg
 
     from lakebase_provider.core.connect.network import neutral_parameters
@@ -51,10 +52,16 @@ def execute(
         # The socket's folder decides who may connect; no credentials are needed.
         neutral["require_auth"] = ""
     try:
-        connection = psycopg.connect(dsn, dbname=database, autocommit=True, **neutral)
+        return psycopg.connect(dsn, dbname=database, autocommit=True, **neutral)
     except psycopg.OperationalError as error:
         known = classify_login(str(error), where="the local Postgres")
         raise LocalLakebaseError(known.message, remedy=known.remedy) from error
-    with connection:
+
+
+def execute(
+    dsn: str, statement: str, parameters: Sequence[Any] | None = None, *, database: str
+) -> list[tuple[Any, ...]]:
+    """Run one statement, or several without parameters, and return the rows."""
+    with connect(dsn, database=database) as connection:
         cursor = connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []

@@ -19,6 +19,8 @@ class Channel(asyncio.Protocol):
     transport: asyncio.Transport
     #: The name that the client asked for when it began TLS; None where it asked for an address.
     server_name: str | None = None
+    #: The address that it connected to, if an endpoint has it for its own.
+    address: str | None = None
     #: Whether it has proved to be of a role that may log in.
     admitted = False
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import hmac
 import socket
+import ssl
+from collections import deque
 
+from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.frontend import messages
 from lakebase_provider.local.frontend.channel import Channel
 from lakebase_provider.local.identity.certificates import Certificates, NamedSSLObject
 from lakebase_provider.local.identity.login_errors import WAKE_MODES, Refusal, refusal, scripted
 from lakebase_provider.local.identity.tokens import TokenRefusedError
+from lakebase_provider.local.network import hosts
 from lakebase_provider.local.network.waiting_room import WaitingRoom
-from lakebase_provider.local.workspace.state import Workspace
+from lakebase_provider.local.postgres.clusters import Clusters
+from lakebase_provider.local.workspace.state import Endpoint, Workspace
 
 #: Seconds that a client may take from connect to password; Postgres' authentication_timeout is 60.
 _LOGIN_TIMEOUT = 30.0
@@ -24,6 +29,8 @@ _LOGIN_TIMEOUT = 30.0
 _LOGINS = 256
 #: Seconds that a client may take to read why it was refused.
 _FAREWELL = 5.0
+#: Addresses of endpoints that are gone where logins are still told so.
+_REMEMBERED = 64
 
 
 class _RefusedError(Exception):
@@ -36,31 +43,54 @@ class Frontend:
     """Accepts connections on loopback sockets.
 
     Args:
-        workspace: Whom to let in, and in what state the endpoint is.
+        workspace: Whom to let in, and in what state the endpoints are.
         certificates: Server side TLS.
-        backend: Path of Postgres' unix socket.
+        clusters: Where the endpoints lead to.
     """
 
-    def __init__(self, workspace: Workspace, certificates: Certificates, backend: str) -> None:
+    def __init__(self, workspace: Workspace, certificates: Certificates, clusters: Clusters) -> None:
         self._workspace = workspace
         self._certificates = certificates
-        self._backend = backend
+        self._clusters = clusters
+        self._port = 0
         self._acceptors: list[asyncio.Task[None]] = []
+        self._at_hosts: dict[str, asyncio.Task[None]] = {}
+        self._gone_hosts: deque[str] = deque()
         self._sessions: set[asyncio.Task[None]] = set()
         self._room = WaitingRoom(_LOGINS)
 
     def start(self, listeners: list[socket.socket]) -> None:
-        """Accept connections, from the running loop."""
-        self._acceptors = [asyncio.create_task(self._accept(listener)) for listener in listeners]
+        """Accept connections, from the running loop, and those to each endpoint that appears from now on."""
+        self._port = listeners[0].getsockname()[1]
+        self._acceptors = [asyncio.create_task(self._accept(listener, None)) for listener in listeners]
+        self._workspace.new_host = lambda: hosts.new_host(self._port)
+        self._workspace.on_endpoint = self._follow
+
+    def _follow(self, endpoint: Endpoint, appears: bool) -> None:
+        """Listen at an endpoint's own address; at one that is gone for a while yet, to say so."""
+        host = endpoint.host
+        if endpoint is self._workspace.endpoint:
+            return
+        if host in self._gone_hosts:
+            self._gone_hosts.remove(host)
+        if appears and host not in self._at_hosts:
+            listener = hosts.listen_at(host, self._port)
+            self._at_hosts[host] = asyncio.create_task(self._accept(listener, host))
+        if not appears and host in self._at_hosts:
+            self._gone_hosts.append(host)
+        while len(self._gone_hosts) > _REMEMBERED:
+            former = self._gone_hosts.popleft()
+            self._at_hosts.pop(former).cancel()
+            self._certificates.forget(former)
 
     async def stop(self) -> None:
         """Close the sockets and every session."""
-        tasks = [*self._acceptors, *self._sessions]
+        tasks = [*self._acceptors, *self._at_hosts.values(), *self._sessions]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept(self, listener: socket.socket, address: str | None) -> None:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
@@ -72,7 +102,7 @@ class Frontend:
                     continue
                 connection.setblocking(False)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                task = asyncio.create_task(self._serve(connection))
+                task = asyncio.create_task(self._serve(connection, address))
                 self._sessions.add(task)
                 task.add_done_callback(self._gone)
                 self._room.enter(task, task.cancel, patience=_LOGIN_TIMEOUT)
@@ -81,10 +111,10 @@ class Frontend:
         self._sessions.discard(session)
         self._room.leave(session)
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, address: str | None) -> None:
         client: Channel | None = None
         try:
-            client = await self._negotiate(connection)
+            client = await self._negotiate(connection, address)
             if client is not None:
                 await self._session(client)
         except (OSError, EOFError, ValueError):
@@ -104,11 +134,12 @@ class Frontend:
 
     # Before TLS.
 
-    async def _negotiate(self, connection: socket.socket) -> Channel | None:
+    async def _negotiate(self, connection: socket.socket, address: str | None) -> Channel | None:
         """Return the client behind TLS, or None where the conversation ended before."""
+        context = self._certificates.context_at(address) if address else self._certificates.context
         while True:
             if await _peek(connection) == messages.TLS_HANDSHAKE:
-                return await self._start_tls(connection, direct=True)
+                return await self._start_tls(connection, context, address, direct=True)
             packet = await _receive(connection, 8)
             length, code = messages.header(packet)
             if not 8 <= length <= messages.MAX_STARTUP:
@@ -118,23 +149,23 @@ class Frontend:
                 continue
             if code == messages.SSL_REQUEST:
                 await _send(connection, b"S")
-                return await self._start_tls(connection, direct=False)
+                return await self._start_tls(connection, context, address, direct=False)
             packet += await _receive(connection, length - 8)
             if code == messages.CANCEL_REQUEST:
-                await self._cancel(packet)
+                await self._cancel(packet, self._endpoint(address, None))
             else:
                 self._workspace.counters.refused_logins += 1
                 await _send(connection, messages.error(*refusal("plaintext", role="")))
             return None
 
-    async def _start_tls(self, connection: socket.socket, *, direct: bool) -> Channel | None:
+    async def _start_tls(
+        self, connection: socket.socket, context: ssl.SSLContext, address: str | None, *, direct: bool
+    ) -> Channel | None:
         loop = asyncio.get_running_loop()
-        transport, client = await loop.connect_accepted_socket(
-            Channel, connection, ssl=self._certificates.context
-        )
+        transport, client = await loop.connect_accepted_socket(Channel, connection, ssl=context)
         tls = transport.get_extra_info("ssl_object")
         assert isinstance(tls, NamedSSLObject)
-        client.server_name = tls.server_name
+        client.server_name, client.address = tls.server_name, address
         if direct and tls.selected_alpn_protocol() != "postgresql":
             transport.abort()
             return None
@@ -152,61 +183,76 @@ class Frontend:
             # From here on the endpoint's wake may take as long as it is set to.
             self._room.leave(task)
             client.admitted = True
-            role, startup = admitted
-            backend = await self._open_backend(role, startup, client)
+            endpoint, role, startup = admitted
+            backend = await self._open_backend(endpoint, role, startup, client)
         except _RefusedError as error:
             self._workspace.counters.refused_logins += 1
             client.write(messages.error(*error.refused))
             return
         try:
+            self._workspace.session_began(endpoint)
             await self._relay(client, backend)
         finally:
+            self._workspace.session_ended(endpoint)
             backend.close()
 
-    async def _admit(self, client: Channel) -> tuple[str, bytes] | None:
-        """Return the role that proved its identity, and its StartupMessage."""
+    async def _admit(self, client: Channel) -> tuple[Endpoint, str, bytes] | None:
+        """Return where the client goes, the role that proved its identity, and its StartupMessage."""
         startup = await client.read(8)
         length, code = messages.header(startup)
         if not 8 <= length <= messages.MAX_STARTUP:
             return None
         startup += await client.read(length - 8)
         if code == messages.CANCEL_REQUEST:
-            await self._cancel(startup)
+            await self._cancel(startup, self._endpoint(client.address, client.server_name))
             return None
         role = messages.startup_parameters(startup[8:]).get("user")
         if not role:
             raise self._refused("no_user")
-        self._route(client, role)
+        endpoint = self._route(client, role)
         client.write(messages.CLEARTEXT_PASSWORD)
         kind, size = (head := await client.read(5))[:1], int.from_bytes(head[1:], "big")
         if kind != messages.PASSWORD or not 4 <= size <= messages.MAX_PASSWORD:
             return None
         password = (await client.read(size - 4)).rstrip(b"\0").decode(errors="replace")
         self._play_fault(role, before_password=False)
-        self._check(client, role, password)
-        return role, startup
+        self._check(client, endpoint, role, password)
+        return endpoint, role, startup
 
-    def _route(self, client: Channel, role: str) -> None:
+    def _endpoint(self, address: str | None, server_name: str | None) -> Endpoint | None:
+        """Return whose address or name that is: the first endpoint's are all that no other one has."""
+        if address is not None:
+            return self._workspace.endpoint_at(address)
+        named = self._workspace.endpoint_at(server_name) if server_name else None
+        return named or self._workspace.endpoint
+
+    def _route(self, client: Channel, role: str) -> Endpoint:
         """Find the endpoint by the host that the client named; a password must not go elsewhere."""
         self._play_fault(role, before_password=True)
-        endpoint, branch = self._workspace.endpoint, self._workspace.branch
-        if endpoint.removed or branch.state in ("ARCHIVED", "DELETED"):
+        endpoint = self._endpoint(client.address, client.server_name)
+        if endpoint is None:
             raise self._refused("endpoint_missing", role=role)
-        if client.server_name in endpoint.left:
-            raise self._refused(endpoint.left[client.server_name], role=role)
+        reason = self._workspace.refusal_at(endpoint)
+        if reason is None and client.address is None:
+            reason = endpoint.left.get(client.server_name)
+        if reason is not None:
+            raise self._refused(reason, role=role)
+        return endpoint
 
     def _play_fault(self, role: str, *, before_password: bool) -> None:
         fault = self._workspace.take_login_fault(before_password=before_password)
         if fault is not None:
             raise _RefusedError(scripted(fault.text, role=role))
 
-    def _check(self, client: Channel, role: str, password: str) -> None:
-        native = self._workspace.native_passwords.get(role)
+    def _check(self, client: Channel, endpoint: Endpoint, role: str, password: str) -> None:
+        native = self._workspace.password_of(endpoint, role)
         # A token is base64 with two dots; a role with a native password may use either.
         if native is not None and not password.startswith("ey"):
             if not hmac.compare_digest(native.encode(), password.encode()):
                 raise self._refused("bad_password", role=role)
             return
+        if native is None and role in endpoint.branch.passwords and not password.startswith("ey"):
+            raise self._refused("native_disabled", role=role)
         if (client.server_name or "").partition(".")[0].endswith("-pooler"):
             raise self._refused("pooled", role=role)
         try:
@@ -214,9 +260,8 @@ class Frontend:
         except TokenRefusedError as error:
             raise self._refused(error.reason, role=role, expiry=error.expiry) from None
 
-    async def _open_backend(self, role: str, startup: bytes, client: Channel) -> Channel:
+    async def _open_backend(self, endpoint: Endpoint, role: str, startup: bytes, client: Channel) -> Channel:
         """Log in to Postgres, waking the endpoint first, and pass its first answers on."""
-        endpoint = self._workspace.endpoint
         if endpoint.disabled:
             raise self._refused("disabled", role=role)
         if endpoint.state == "INIT":
@@ -229,8 +274,10 @@ class Frontend:
         if client.closed.done():
             raise EOFError
         try:
-            _, backend = await asyncio.get_running_loop().create_unix_connection(Channel, self._backend)
-        except OSError:
+            backend = await self._connect(endpoint)
+        except KeyError:
+            raise self._refused("endpoint_missing", role=role) from None
+        except (OSError, LocalLakebaseError):
             raise self._refused("stopping", role=role) from None
         try:
             backend.write(startup)
@@ -255,6 +302,15 @@ class Frontend:
             backend.close()
             raise
 
+    async def _connect(self, endpoint: Endpoint) -> Channel:
+        """Connect to the endpoint's cluster, started where it is stopped, as suspended ones are."""
+        cluster = self._clusters.cluster(endpoint.cluster)
+        if not cluster.running and cluster is not self._clusters.root:
+            await asyncio.to_thread(self._clusters.start, endpoint.cluster)
+        loop = asyncio.get_running_loop()
+        _, backend = await loop.create_unix_connection(Channel, cluster.socket_path)
+        return backend
+
     async def _relay(self, client: Channel, backend: Channel) -> None:
         self._workspace.counters.open_connections += 1
         try:
@@ -265,10 +321,13 @@ class Frontend:
         finally:
             self._workspace.counters.open_connections -= 1
 
-    async def _cancel(self, packet: bytes) -> None:
+    async def _cancel(self, packet: bytes, endpoint: Endpoint | None) -> None:
         """Pass a CancelRequest on; Postgres judges the key and answers by hanging up."""
         self._workspace.counters.cancels += 1
-        reader, writer = await asyncio.open_unix_connection(self._backend)
+        if endpoint is None:
+            return
+        path = self._clusters.cluster(endpoint.cluster).socket_path
+        reader, writer = await asyncio.open_unix_connection(path)
         try:
             writer.write(packet)
             await reader.read()

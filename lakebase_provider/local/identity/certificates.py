@@ -46,7 +46,9 @@ class Certificates:
         self._authority = authority
         self._names = names
         self.bundle = bundle
-        self._valid = self.context = self._issue("valid")
+        self._kind = "valid"
+        self._at_hosts: dict[str, ssl.SSLContext] = {}
+        self._valid = self.context = self._issue("valid", names)
 
     def show(self, kind: str) -> None:
         """Serve with a certificate of that kind from the next connection on.
@@ -59,12 +61,29 @@ class Certificates:
         """
         if kind not in KINDS:
             raise ValueError(f"unknown kind of certificate {kind!r}: use one of {', '.join(KINDS)}")
-        self.context = self._valid if kind == "valid" else self._issue(kind)
+        self._kind = kind
+        self._at_hosts.clear()
+        self.context = self._valid if kind == "valid" else self._issue(kind, self._names)
 
-    def _issue(self, kind: str) -> ssl.SSLContext:
+    def context_at(self, host: str) -> ssl.SSLContext:
+        """Return what the next connection at an endpoint's own address gets.
+
+        Args:
+            host: A loopback address.
+        """
+        if host not in self._at_hosts:
+            self._at_hosts[host] = self._issue(self._kind, (host,))
+        return self._at_hosts[host]
+
+    def forget(self, host: str) -> None:
+        """Nobody will connect to an address any more."""
+        self._at_hosts.pop(host, None)
+
+    def _issue(self, kind: str, names: tuple[str, ...]) -> ssl.SSLContext:
         authority = authorities.create(self._names) if kind == "other_authority" else self._authority
-        # Below `localhost`, for the authority may sign for no other name than those it is for.
-        names = ("somebody-else.localhost",) if kind == "other_host" else self._names
+        if kind == "other_host":
+            # Below `localhost`, for the authority may sign for no other name than those it is for.
+            names = ("somebody-else.localhost",)
         now = datetime.now(timezone.utc)
         began, ended = (
             (now - timedelta(days=2), now - timedelta(days=1)) if kind == "expired" else (None, None)

@@ -37,12 +37,20 @@ class Directory:
         elif type == "USER":
             name = name or f"user-{secrets.token_hex(4)}@example.com"
             principal = Principal(name, type, token="dapi" + secrets.token_hex(16))
-            assert principal.token is not None
-            self._by_bearer[principal.token] = principal
         else:
             raise ValueError(f"unknown principal type {type!r}: use SERVICE_PRINCIPAL or USER")
-        self._by_name[name] = principal
+        return self.restore(principal)
+
+    def restore(self, principal: Principal) -> Principal:
+        """Add a principal with the credentials that it has."""
+        self._by_name[principal.name] = principal
+        if principal.token is not None:
+            self._by_bearer[principal.token] = principal
         return principal
+
+    def all(self) -> list[Principal]:
+        """All principals, in the order of their creation."""
+        return list(self._by_name.values())
 
     def authenticate(self, client_id: str, client_secret: str) -> Principal | None:
         """Return the service principal, or None if id and secret do not match."""

@@ -23,9 +23,9 @@ def bind_loopback(port: int, *, what: str) -> list[socket.socket]:
         LocalLakebaseError: The port is taken, or needs privileges.
     """
     for _ in range(_ATTEMPTS if port == 0 else 1):
-        first = _listen(socket.AF_INET, "127.0.0.1", port, what=what)
+        first = listen(socket.AF_INET, "127.0.0.1", port, what=what)
         try:
-            second = _listen(socket.AF_INET6, "::1", first.getsockname()[1], what=what)
+            second = listen(socket.AF_INET6, "::1", first.getsockname()[1], what=what)
         except LocalLakebaseError:
             first.close()
             if port:
@@ -37,7 +37,13 @@ def bind_loopback(port: int, *, what: str) -> list[socket.socket]:
     raise LocalLakebaseError("No port is free on both 127.0.0.1 and ::1.", remedy=f"Choose one with {what}.")
 
 
-def _listen(family: socket.AddressFamily, address: str, port: int, *, what: str) -> socket.socket:
+def listen(family: socket.AddressFamily, address: str, port: int, *, what: str) -> socket.socket:
+    """Listen at one address.
+
+    Raises:
+        LocalLakebaseError: The port is taken, or needs privileges.
+        OSError: The machine has no such address.
+    """
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # A port that was in use seconds ago is free although old connections linger in TIME_WAIT.

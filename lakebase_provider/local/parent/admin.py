@@ -42,6 +42,74 @@ class Admin:
         """Offset the workspace's clock; positive values set it ahead."""
         self._call("set", name="clock_skew", value=seconds)
 
+    def set(self, **settings: Any) -> None:
+        """Change how the workspace behaves where real ones differ, or where nobody knows.
+
+        Args:
+            **settings: Attributes of ``lakebase_provider.local.workspace.settings.Settings``, such as
+                `operation_seconds`, `auth_delay` and `unarchived_branch_limit`.
+
+        Raises:
+            ValueError: There is no such setting, or the value is of another type.
+        """
+        for name, value in settings.items():
+            self._call("set", name=name, value=value)
+
+    def set_error(
+        self,
+        name: str,
+        *,
+        status: int | None = None,
+        error_code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Let an error of the control plane say something else.
+
+        Args:
+            name: A key of ``lakebase_provider.local.workspace.settings.ERRORS``.
+            status: Of HTTP; None to leave it.
+            error_code: In the error's body; None to leave it.
+            message: In the error's body, with the placeholders of the present one; None to leave it.
+
+        Raises:
+            ValueError: There is no such error.
+        """
+        self._call("set_error", name=name, status=status, error_code=error_code, message=message)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass by the workspace's clock: what is due then is done when this returns."""
+        self._call("advance", seconds=seconds)
+
+    def operation_fault(
+        self,
+        kind: str = "*",
+        *,
+        error_code: str = "INTERNAL_ERROR",
+        message: str = "the operation failed",
+        never_ends: bool = False,
+        lands: bool = False,
+        times: int | None = 1,
+    ) -> None:
+        """Let long operations fail, or never end; if several faults match, the first one applies.
+
+        Args:
+            kind: Of which resource: `branch`, `endpoint`, `role` and so on, or `*`.
+            error_code: In the operation's error.
+            message: In the operation's error.
+            never_ends: True for operations that run until :meth:`clear_faults`.
+            lands: True for operations that do all that they should, and say all the same that they failed.
+            times: How many operations to affect; None for all.
+        """
+        self._call(
+            "operation_fault",
+            kind=kind,
+            error_code=error_code,
+            message=message,
+            never_ends=never_ends,
+            lands=lands,
+            times=times,
+        )
+
     def expire_tokens(self) -> None:
         """Treat every database token minted so far as expired at the next login."""
         self._call("expire_tokens")
@@ -58,9 +126,22 @@ class Admin:
         """
         self._call("set", name="login_error_style", value=style)
 
-    def suspend(self) -> None:
-        """Scale to zero: close every session; the next connection wakes the endpoint."""
-        self._call("suspend")
+    def suspend(self, endpoint: str | None = None) -> None:
+        """Scale to zero: close every session; the next connection wakes the endpoint.
+
+        Args:
+            endpoint: Full name; None for the first one, whose Postgres runs on for :meth:`execute`.
+        """
+        self._call("suspend", endpoint=endpoint)
+
+    def hold_replica(self, endpoint: str, held: bool = True) -> None:
+        """Let a read replica lag until it is let go: what is written meanwhile shows only then.
+
+        Args:
+            endpoint: Full name of a READ_ONLY endpoint.
+            held: False to let it go.
+        """
+        self._call("hold_replica", endpoint=endpoint, held=held)
 
     def set_wake_delay(self, seconds: float) -> None:
         """Set how long waking takes; connections are held meanwhile."""
@@ -113,13 +194,15 @@ class Admin:
         """
         self._call("move_endpoint", host=host, former_host_says=former_host_says)
 
-    def crash_postgres(self, *, downtime: float = 0.0) -> None:
+    def crash_postgres(self, *, downtime: float = 0.0, endpoint: str | None = None) -> None:
         """Stop Postgres as `pg_ctl stop -m immediate` does, and restart it: data is kept, sessions are not.
 
         Args:
             downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
+                Of the first endpoint alone: another one's starts at its next login.
+            endpoint: Full name; None for the first one.
         """
-        self._call("crash_postgres", downtime=downtime)
+        self._call("crash_postgres", downtime=downtime, endpoint=endpoint)
 
     def set_certificate(self, kind: str) -> None:
         """Choose the certificate that the next connections get.
@@ -157,6 +240,7 @@ class Admin:
         retry_after: float | None = None,
         hang: float | None = None,
         times: int | None = None,
+        lost: bool = False,
     ) -> None:
         """Make the control plane misbehave on a route; if several faults match, the first one applies.
 
@@ -169,6 +253,7 @@ class Admin:
             retry_after: Seconds for a Retry-After header.
             hang: Seconds to wait before answering, ended early by :meth:`clear_faults`.
             times: How many requests to affect; None for all.
+            lost: True to carry the request out, and lose its real answer; takes a `status`.
         """
         self._call(
             "fault",
@@ -180,6 +265,7 @@ class Admin:
             retry_after=retry_after,
             hang=hang,
             times=times,
+            lost=lost,
         )
 
     def clear_faults(self) -> None:
@@ -203,7 +289,11 @@ class Admin:
         self._call("reset_counters")
 
     def reset(self) -> None:
-        """Undo faults, states, settings, native passwords, counters and log; principals and data are kept."""
+        """Undo faults, states, settings, native passwords, counters and log.
+
+        Principals are kept, and so are the data and the roles of the first project's branch `production`; all
+        other projects, branches, endpoints, snapshots and catalogs are removed.
+        """
         self._call("reset")
 
     def add_principal(
@@ -230,6 +320,7 @@ class Admin:
         parameters: Sequence[Any] | None = None,
         *,
         database: str = "databricks_postgres",
+        endpoint: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run SQL as Postgres' superuser, past the front end, and return the rows.
 
@@ -237,8 +328,10 @@ class Admin:
             statement: One statement with `%s` placeholders, or several without parameters.
             parameters: Values for the placeholders.
             database: Where to run it.
+            endpoint: Full name of another endpoint than the first, which must not be suspended.
         """
-        return superuser.execute(self._superuser_dsn.reveal(), statement, parameters, database=database)
+        dsn = self._call("superuser_dsn", endpoint=endpoint) if endpoint else self._superuser_dsn.reveal()
+        return superuser.execute(dsn, statement, parameters, database=database)
 
     def ping(self) -> int:
         """Return the server's process id."""

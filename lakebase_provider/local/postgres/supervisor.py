@@ -16,7 +16,7 @@ class Supervisor:
 
     Args:
         postgres: A started server.
-        tell_watchdog: Receives `watch <process group>` and `forget <process group>`.
+        tell_watchdog: Receives `watch <process group> <pid file>` and `forget <process group>`.
         stop: Called when Postgres has ended for good.
     """
 
@@ -78,5 +78,5 @@ class Supervisor:
         self.watch()
 
     def _start(self) -> None:
-        self._tell_watchdog(f"watch {self._postgres.begin_start()}")
+        self._tell_watchdog(f"watch {self._postgres.begin_start()} {self._postgres.pid_file}")
         self._postgres.finish_start()

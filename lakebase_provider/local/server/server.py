@@ -17,7 +17,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,23 @@ from lakebase_provider.local.network.ports import bind_loopback
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.postgres.accounts import choose_account
 from lakebase_provider.local.postgres.binaries import find_binaries, stage_for_other_account
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
+from lakebase_provider.local.server.kept import keep
 
 #: Bytes that a unix socket's path may have (macOS: 104), less the part that Postgres adds to its folder.
-_LONGEST_FOLDER = 104 - len("/lakebase-12345678/socket/.s.PGSQL.5432.lock")
+_LONGEST_FOLDER = 104 - len("/lakebase-12345678/c/12345/socket/.s.PGSQL.5432.lock")
 
 
 class Watchdog:
-    """Handle on the process that cleans up when this one is killed."""
+    """Handle on the process that cleans up when this one is killed.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The run's.
+        held: Descriptors that stay open until it has cleaned up.
+    """
+
+    def __init__(self, folder: Path, held: list[int]) -> None:
         program = Path(__file__).with_name("watchdog.py")
         self._process = subprocess.Popen(  # noqa: S603 - our own argument list
             [sys.executable, "-S", "-I", str(program), str(folder)],
@@ -47,12 +56,14 @@ class Watchdog:
             stderr=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,
+            pass_fds=held,
         )
+        self._lock = threading.Lock()
 
     def say(self, line: str) -> None:
         """Send one line; a watchdog that is gone is no reason to stop."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
@@ -65,7 +76,7 @@ class Watchdog:
 
 
 @contextlib.contextmanager
-def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
+def _run_folder(held: list[int]) -> Iterator[tuple[Path, Watchdog]]:
     parent = Path(tempfile.gettempdir()).resolve()
     # Root's TMPDIR may be another user's, who could put a folder of theirs in this one's place.
     replaceable = os.geteuid() == 0 and not private_files.only_ours_to_change(parent)
@@ -74,7 +85,7 @@ def _run_folder() -> Iterator[tuple[Path, Watchdog]]:
     if len(str(parent)) > _LONGEST_FOLDER or replaceable or unspeakable:
         parent = Path("/tmp").resolve()  # noqa: S108 - mkdtemp makes a folder that nobody else can enter
     folder = Path(tempfile.mkdtemp(prefix="lakebase-", dir=parent))
-    watchdog = Watchdog(folder)
+    watchdog = Watchdog(folder, held)
     try:
         yield folder, watchdog
     finally:
@@ -111,27 +122,63 @@ def _initdb(postgres: Postgres, watchdog: Watchdog) -> Iterator[None]:
 
 def run(options: Options) -> None:
     """Run a local Lakebase until it is told to stop, cleaning up whatever happens."""
-    binaries = find_binaries()
-    with (
-        choose_account() as account,
-        _ports(options) as (database, http),
-        _run_folder() as (folder, watchdog),
-    ):
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(keep(Path(options.keep))) if options.keep else None
+        binaries = find_binaries(version=options.postgres or (kept.version if kept else None))
+        if kept and kept.version not in (None, binaries.major):
+            raise LocalLakebaseError(
+                f"The data in {kept.folder} is of Postgres {kept.version}, not {binaries.major}.",
+                remedy=f"Choose Postgres {kept.version}, or another folder.",
+            )
+        account = stack.enter_context(choose_account())
+        database, http = stack.enter_context(_ports(options))
+        folder, watchdog = stack.enter_context(_run_folder([kept.lock] if kept else []))
         if account.gid is not None:
             # Postgres must pass through to its own folders inside.
             os.chown(folder, 0, account.gid)
             folder.chmod(0o710)
             binaries = stage_for_other_account(binaries, folder)
-        postgres = Postgres(folder, binaries, account, max_connections=options.max_connections)
-        with _initdb(postgres, watchdog):
-            parts = _load_service().prepare(options, folder, binaries, postgres)
+        home = kept.folder / "postgres" if kept else None
+        postgres = Postgres(folder, binaries, account, max_connections=options.max_connections, home=home)
+        if kept:
+            kept.admit(postgres, account, binaries.major)
+        begun = kept is not None and kept.begun
+        with contextlib.nullcontext() if begun else _initdb(postgres, watchdog):
+            principals = kept.principals if kept else []
+            parts = _load_service().prepare(options, folder, binaries, postgres, principals)
+        install = partial(databricks_auth.install, owner=parts.owner.name, developer=DEVELOPER)
+        clusters = Clusters(
+            folder,
+            binaries,
+            account,
+            postgres,
+            max_connections=options.max_connections,
+            install=install,
+            tell_watchdog=watchdog.say,
+        )
         try:
-            watchdog.say(f"watch {postgres.begin_start()}")
-            postgres.finish_start()
-            databricks_auth.install(postgres, owner=parts.owner.name, developer=DEVELOPER)
-            asyncio.run(parts.serve(database, http, _announce, watchdog.say))
+            if os.path.lexists(postgres.pid_file):
+                # The run before was killed: recovered and stopped in order, the data is a beginning.
+                _start(postgres, watchdog)
+                postgres.stop()
+            clusters.keep_beginning(fresh=not begun)
+            _start(postgres, watchdog)
+            if not begun:
+                install(postgres)
+            clusters.adopt(parts.workspace.branch.uid)
+            if kept:
+                kept.note(binaries.major, account, parts.workspace.directory.all())
+            asyncio.run(parts.serve(database, http, _announce, clusters, watchdog.say))
         finally:
+            clusters.close()
             postgres.stop()
+            if kept and kept.begun:
+                kept.note(binaries.major, account, parts.workspace.directory.all())
+
+
+def _start(postgres: Postgres, watchdog: Watchdog) -> None:
+    watchdog.say(f"watch {postgres.begin_start()} {postgres.pid_file}")
+    postgres.finish_start()
 
 
 def _load_service() -> Any:

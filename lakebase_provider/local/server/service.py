@@ -27,10 +27,13 @@ from lakebase_provider.local.identity import certificates
 from lakebase_provider.local.identity.certificates import Certificates
 from lakebase_provider.local.network.http_limits import LIMITS, Guard
 from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
 from lakebase_provider.local.postgres.supervisor import Supervisor
 from lakebase_provider.local.workspace.admin_api import AdminApi
 from lakebase_provider.local.workspace.app import create_app
+from lakebase_provider.local.workspace.changes.verbs import Changes
+from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.state import Workspace
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
@@ -63,6 +66,7 @@ class Service:
         database: list[socket.socket],
         http: list[socket.socket],
         announce: Callable[[dict[str, Any]], None],
+        clusters: Clusters,
         tell_watchdog: Callable[[str], None],
     ) -> None:
         """Serve until the parent is gone, a signal or the admin API says stop, or Postgres ends.
@@ -71,6 +75,7 @@ class Service:
             database: Listening sockets of the front end.
             http: Listening sockets of the control plane.
             announce: Receives what clients need to know, once both answer.
+            clusters: Of which production's is started.
             tell_watchdog: Told of each Postgres process that starts or ends.
         """
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -79,8 +84,10 @@ class Service:
         supervisor = Supervisor(self.postgres, tell_watchdog, stop.set)
         supervisor.watch()
         key = secrets.token_urlsafe(32)
-        admin = AdminApi(self.workspace, self.postgres, self.certificates, supervisor, key, stop.set)
-        app = Guard(create_app(self.workspace, self.postgres, [admin.route()]), [self.options.host])
+        views = Views(self.workspace, clusters)
+        changes = Changes(self.workspace, views, clusters)
+        admin = AdminApi(self.workspace, changes, clusters, self.certificates, supervisor, key, stop.set)
+        app = Guard(create_app(self.workspace, views, changes, [admin.route()]), [self.options.host])
         server = _HttpServer(
             uvicorn.Config(
                 app,
@@ -94,7 +101,7 @@ class Service:
                 **LIMITS,
             )
         )
-        frontend = Frontend(self.workspace, self.certificates, self.postgres.socket_path)
+        frontend = Frontend(self.workspace, self.certificates, clusters)
         serving = asyncio.create_task(server.serve(sockets=http))
         frontend.start(database)
         try:
@@ -134,12 +141,26 @@ class Service:
             stop.set()
 
 
-def prepare(options: Options, folder: Path, binaries: Binaries, postgres: Postgres) -> Service:
-    """Create what does not need Postgres: keys, certificates, principals."""
-    version = int(binaries.version.partition(".")[0])
-    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=version)
-    kept = options.authority_folder
+def prepare(
+    options: Options, folder: Path, binaries: Binaries, postgres: Postgres, principals: list[Principal]
+) -> Service:
+    """Create what does not need Postgres: keys, certificates, principals.
+
+    Args:
+        options: What the parent asks for.
+        folder: The run's.
+        binaries: Of Postgres.
+        postgres: Production's.
+        principals: Of an earlier run, the owner and the developer first; empty for new ones.
+    """
+    workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
+    kept = options.authority_folder or options.keep
     issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
-    owner = workspace.directory.add(None, "SERVICE_PRINCIPAL")
-    developer = workspace.directory.add(DEVELOPER, "USER")
+    directory = workspace.directory
+    for principal in principals:
+        directory.restore(principal)
+    if not principals:
+        directory.add(None, "SERVICE_PRINCIPAL")
+        directory.add(DEVELOPER, "USER")
+    owner, developer = directory.all()[:2]
     return Service(options, folder, workspace, postgres, issued, owner, developer)

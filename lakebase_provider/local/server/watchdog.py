@@ -24,17 +24,17 @@ def main(folder: str) -> None:
     Args:
         folder: The run's folder, removed at the end.
     """
-    groups: list[int] = []
+    groups: dict[int, Path] = {}
     for line in sys.stdin:
-        word, _, value = line.strip().partition(" ")
+        word, _, value = line.rstrip("\n").partition(" ")
+        group, _, pid_file = value.partition(" ")
         if word == "watch":
-            groups.append(int(value))
+            groups[int(group)] = Path(pid_file)
         elif word == "forget":
-            groups.remove(int(value))
+            groups.pop(int(group), None)
         elif word == "release":
             return
-    for group in groups:
-        _end(group, Path(folder, "postgres", "data", "postmaster.pid"))
+    _end(groups)
     deadline = time.monotonic() + _PATIENCE
     # More than once: a process that was just ended may leave a child that writes its last file meanwhile.
     while Path(folder).exists() and time.monotonic() < deadline:
@@ -42,23 +42,30 @@ def main(folder: str) -> None:
         time.sleep(0.02)
 
 
-def _end(group: int, pid_file: Path) -> None:
+def _end(groups: dict[int, Path]) -> None:
+    """End process groups, all at a time."""
+    # In a container whose first process reaps no orphans, a stopped Postgres stays a zombie for ever.
+    reporting = {group for group, pid_file in groups.items() if os.path.lexists(pid_file)}
+    left = set(groups)
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            return
+        left = {group for group in left if _signal(group, number)}
         deadline = time.monotonic() + _PATIENCE
-        had_pid_file = os.path.lexists(pid_file)
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(group, 0)
-            except ProcessLookupError:
-                return
-            # In a container whose first process reaps no orphans, a stopped Postgres stays a zombie for ever.
-            if had_pid_file and not os.path.lexists(pid_file):
-                return
+        while left and time.monotonic() < deadline:
+            left = {
+                group
+                for group in left
+                if _signal(group, 0) and (group not in reporting or os.path.lexists(groups[group]))
+            }
             time.sleep(0.01)
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal, and return whether there is anybody who got it."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

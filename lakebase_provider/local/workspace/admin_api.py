@@ -21,17 +21,14 @@ from starlette.routing import Route
 from lakebase_provider.local.identity.certificates import Certificates
 from lakebase_provider.local.identity.login_errors import EXPIRED_STYLES, REFUSALS, WAKE_MODES, check_script
 from lakebase_provider.local.postgres import databricks_auth
-from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.supervisor import Supervisor
-from lakebase_provider.local.workspace.state import Fault, LoginFault, Workspace
+from lakebase_provider.local.workspace.changes.verbs import Changes
+from lakebase_provider.local.workspace.kinds import KINDS
+from lakebase_provider.local.workspace.operations import OperationFault
+from lakebase_provider.local.workspace.state import Endpoint, Fault, LoginFault, Workspace
 
 KEY_HEADER = "X-Local-Admin-Key"
-
-#: Superusers are the tests' own sessions, behind the endpoint rather than on it.
-_END_SESSIONS = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND usename <> %s
-"""
 
 #: Settings that are one of a few words.
 _CHOICES: dict[str, Collection[str]] = {"login_error_style": EXPIRED_STYLES, "wake_mode": WAKE_MODES}
@@ -47,7 +44,8 @@ class AdminApi:
 
     Args:
         workspace: What the commands change.
-        postgres: For roles and for ending sessions.
+        changes: Puts it back.
+        clusters: For roles and for ending sessions.
         certificates: Of the front end.
         supervisor: Crashes Postgres and starts it again.
         key: Secret that each request must show.
@@ -57,14 +55,16 @@ class AdminApi:
     def __init__(
         self,
         workspace: Workspace,
-        postgres: Postgres,
+        changes: Changes,
+        clusters: Clusters,
         certificates: Certificates,
         supervisor: Supervisor,
         key: str,
         stop: Callable[[], None],
     ) -> None:
         self._workspace = workspace
-        self._postgres = postgres
+        self._changes = changes
+        self._clusters = clusters
         self._certificates = certificates
         self._supervisor = supervisor
         self._key = key
@@ -73,9 +73,14 @@ class AdminApi:
             "ping": self._ping,
             "stop": self._end,
             "set": self._set,
+            "advance": self._advance,
+            "set_error": self._set_error,
+            "operation_fault": self._operation_fault,
             "expire_tokens": self._expire_tokens,
             "revoke_tokens": self._revoke_tokens,
             "suspend": self._suspend,
+            "hold_replica": self._hold_replica,
+            "superuser_dsn": self._superuser_dsn,
             "disable_endpoint": self._disable_endpoint,
             "endpoint_state": self._endpoint_state,
             "branch_state": self._branch_state,
@@ -126,11 +131,31 @@ class AdminApi:
         self._stop()
 
     async def _set(self, name: str, value: Any) -> None:
-        if name not in _SETTINGS:
-            raise ValueError(f"no such setting: {name}")
         if name in _CHOICES:
             _check_choice(name.replace("_", " "), value, _CHOICES[name])
-        setattr(self._workspace, name, value)
+        if name == "auth_refusal":
+            _check_choice("login refusal", value, REFUSALS)
+        if name in _SETTINGS:
+            setattr(self._workspace, name, value)
+        else:
+            self._workspace.settings.change(name, value)
+        await self._workspace.agenda.settle()
+
+    async def _advance(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError("time goes forward")
+        self._workspace.clock_skew += seconds
+        await self._workspace.agenda.settle()
+
+    async def _set_error(
+        self, name: str, status: int | None, error_code: str | None, message: str | None
+    ) -> None:
+        self._workspace.errors.change(name, status, error_code, message)
+
+    async def _operation_fault(self, **fields: Any) -> None:
+        kind = fields.get("kind", "*")
+        _check_choice("kind of resource", kind, ("*", *KINDS))
+        self._workspace.operations.add_fault(OperationFault(**fields))
 
     async def _expire_tokens(self) -> None:
         self._workspace.tokens.expire_all()
@@ -138,13 +163,29 @@ class AdminApi:
     async def _revoke_tokens(self) -> None:
         self._workspace.tokens.revoke_all()
 
-    async def _suspend(self) -> None:
+    def _endpoint(self, name: str | None) -> Endpoint:
+        """An endpoint by its full name; the first one for None."""
+        if name is None:
+            return self._workspace.endpoint
+        found = next((endpoint for endpoint in self._workspace.endpoints() if endpoint.name == name), None)
+        if found is None:
+            raise ValueError(f"no such endpoint: {name}")
+        return found
+
+    async def _suspend(self, endpoint: str | None = None) -> None:
+        found = self._endpoint(endpoint)
         # First the state: a client that reconnects at once must find the endpoint asleep.
-        self._workspace.endpoint.sleep(self._workspace.wake_delay)
-        await self._end_sessions()
+        found.sleep(self._workspace.wake_delay)
+        await run_in_threadpool(self._clusters.stop, found.cluster)
+
+    async def _hold_replica(self, endpoint: str, held: bool) -> None:
+        await run_in_threadpool(self._clusters.hold, self._endpoint(endpoint).cluster, held)
+
+    async def _superuser_dsn(self, endpoint: str) -> str:
+        return self._clusters.cluster(self._endpoint(endpoint).cluster).dsn()
 
     async def _end_sessions(self) -> None:
-        await run_in_threadpool(self._postgres.execute, _END_SESSIONS, (SUPERUSER,))
+        await run_in_threadpool(self._clusters.stop, self._workspace.endpoint.cluster)
 
     async def _disable_endpoint(self, disabled: bool) -> None:
         self._workspace.endpoint.disabled = disabled
@@ -177,8 +218,12 @@ class AdminApi:
         self._workspace.endpoint.move(host, former_host_says)
         await self._end_sessions()
 
-    async def _crash_postgres(self, downtime: float) -> None:
-        await self._supervisor.crash(downtime)
+    async def _crash_postgres(self, downtime: float, endpoint: str | None = None) -> None:
+        found = self._endpoint(endpoint)
+        if found is self._workspace.endpoint:
+            await self._supervisor.crash(downtime)
+        else:
+            await run_in_threadpool(self._clusters.crash, found.cluster)
 
     async def _set_certificate(self, kind: str) -> None:
         self._certificates.show(kind)
@@ -204,18 +249,18 @@ class AdminApi:
         self._workspace.log.clear()
 
     async def _reset(self) -> None:
-        self._workspace.reset()
+        await self._changes.reset()
         self._certificates.show("valid")
         await self._supervisor.settle()
 
     async def _add_principal(self, name: str | None, type: str, create_role: bool) -> dict[str, Any]:
         principal = self._workspace.directory.add(name, type)
         if create_role:
-            await run_in_threadpool(databricks_auth.create_role, self._postgres, principal.name, type)
+            await run_in_threadpool(databricks_auth.create_role, self._clusters.root, principal.name, type)
         return asdict(principal)
 
     async def _set_native_password(self, role: str, password: str) -> None:
-        await run_in_threadpool(databricks_auth.ensure_native_role, self._postgres, role)
+        await run_in_threadpool(databricks_auth.ensure_native_role, self._clusters.root, role)
         self._workspace.native_passwords[role] = password
 
 

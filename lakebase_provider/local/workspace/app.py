@@ -18,32 +18,33 @@ from starlette.routing import BaseRoute, Route
 
 from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.identity.principals import WORKSPACE_TOKEN_LIFETIME
-from lakebase_provider.local.postgres.postgres import Postgres
-from lakebase_provider.local.workspace import resources, state
+from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.faults import ScriptedFaults
-from lakebase_provider.local.workspace.state import Workspace
+from lakebase_provider.local.workspace.kinds import KINDS, ROLE, SCHEDULE, Kind
+from lakebase_provider.local.workspace.resources import Views
+from lakebase_provider.local.workspace.settings import ApiError, plain_error
+from lakebase_provider.local.workspace.state import INSTANCE, Workspace
+
+_ROOT = "/api/2.0/postgres"
+#: Items, also where no size is asked for.
+_LARGEST_PAGE = 100
 
 #: Seconds; what the real API accepts as `ttl`.
 _SHORTEST_TTL, _LONGEST_TTL = 300, 3600
 
 
-class ApiError(Exception):
-    """An answer in the control plane's error shape."""
-
-    def __init__(self, status: int, error_code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.error_code, self.message = status, error_code, message
-
-
-def create_app(workspace: Workspace, postgres: Postgres, more_routes: list[BaseRoute]) -> Starlette:
+def create_app(
+    workspace: Workspace, views: Views, changes: Changes, more_routes: list[BaseRoute]
+) -> Starlette:
     """Assemble the control plane.
 
     Args:
         workspace: State that the routes read and write.
-        postgres: Asked for roles and databases.
+        views: Answers what is read.
+        changes: Does what is written.
         more_routes: Routes of the admin API.
     """
-    plane = _ControlPlane(workspace, postgres)
+    plane = _ControlPlane(workspace, views, changes)
     app = Starlette(
         routes=[*plane.routes(), *more_routes],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},  # type: ignore[dict-item]
@@ -53,7 +54,7 @@ def create_app(workspace: Workspace, postgres: Postgres, more_routes: list[BaseR
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return JSONResponse({"error_code": error.error_code, "message": error.message}, error.status)
+    return JSONResponse(error.body, error.status)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -68,35 +69,68 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 class _ControlPlane:
-    def __init__(self, workspace: Workspace, postgres: Postgres) -> None:
-        self._workspace = workspace
-        self._views = resources.Views(workspace, postgres)
+    def __init__(self, workspace: Workspace, views: Views, changes: Changes) -> None:
+        self._workspace, self._views, self._changes = workspace, views, changes
 
     def routes(self) -> list[BaseRoute]:
-        root = "/api/2.0/postgres"
-        branch = f"{root}/projects/{{project}}/branches/{{branch}}"
-        views = self._views
         return [
             Route("/.well-known/databricks-config", self._databricks_config),
             Route("/oidc/.well-known/oauth-authorization-server", self._authorization_server),
             Route("/oidc/v1/token", self._issue_workspace_token, methods=["POST"]),
             self._route("/api/2.0/preview/scim/v2/Me", self._me),
-            self._route(f"{root}/credentials", self._mint, method="POST"),
-            self._read(f"{root}/projects", views.projects),
-            self._read(f"{root}/projects/{{project}}", views.project),
-            self._read(f"{root}/projects/{{project}}/branches", views.branches),
-            self._read(branch, views.branch),
-            self._read(f"{branch}/endpoints", views.endpoints),
-            self._read(f"{branch}/endpoints/{{endpoint}}", views.endpoint),
-            self._read(f"{branch}/databases", views.databases),
-            self._read(f"{branch}/databases/{{database}}", views.database),
-            self._read(f"{branch}/roles", views.roles),
-            self._read(f"{branch}/roles/{{role}}", views.role),
-            self._route(f"{branch}/roles", self._create_role, method="POST"),
-            self._read(f"{branch}/roles/{{role}}/operations/{{operation}}", views.role_operation),
-            self._read("/api/2.0/database/instances", views.instances),
-            self._read("/api/2.0/database/instances/{instance}", views.instance),
+            self._route(f"{_ROOT}/credentials", self._mint, method="POST"),
+            *(route for kind in KINDS.values() for route in self._routes_of(kind)),
+            # After all others: a resource may be called `operations`.
+            self._route(f"{_ROOT}/{{name:path}}", self._operation),
+            self._route("/api/2.0/database/instances", self._instances),
+            self._route("/api/2.0/database/instances/{instance}", self._instance),
             self._route("/api/2.0/database/credentials", self._mint_provisioned, method="POST"),
+        ]
+
+    def _routes_of(self, kind: Kind) -> list[BaseRoute]:
+        """The routes of one kind, as the table of kinds says."""
+        changes, collection = self._changes, _path(kind)
+        one = collection if kind is SCHEDULE else f"{collection}/{{{kind.name}}}"
+
+        async def create(request: Request, caller: Principal) -> dict[str, Any]:
+            body = await _body(request)
+            return await changes.create(kind, request.path_params, request.query_params, body, caller)
+
+        async def list_all(request: Request, caller: Principal) -> dict[str, Any]:
+            deleted = request.query_params.get("show_deleted") == "true"
+            # In a thread: some views ask Postgres.
+            found = await run_in_threadpool(self._views.list, kind, request.path_params, deleted=deleted)
+            return self._page(kind.plural, found, request)
+
+        async def get(request: Request, caller: Principal) -> dict[str, Any]:
+            return await run_in_threadpool(self._views.get, kind, request.path_params)
+
+        async def update(request: Request, caller: Principal) -> dict[str, Any]:
+            body = await _body(request)
+            return await changes.update(kind, request.path_params, request.query_params, body, caller)
+
+        async def delete(request: Request, caller: Principal) -> dict[str, Any]:
+            return await changes.delete(kind, request.path_params, request.query_params, caller)
+
+        async def undelete(request: Request, caller: Principal) -> dict[str, Any]:
+            return await changes.undelete(kind, request.path_params, caller)
+
+        async def reveal(request: Request, caller: Principal) -> dict[str, Any]:
+            return await changes.reveal(request.path_params, caller)
+
+        offered = {
+            ("POST", collection): create if "create" in kind.verbs else None,
+            ("GET", collection): list_all if "list" in kind.verbs else None,
+            ("GET", one): get,
+            ("PATCH", one): update if kind.masks else None,
+            ("DELETE", one): delete if "create" in kind.verbs else None,
+            ("POST", f"{one}/undelete"): undelete if "undelete" in kind.verbs else None,
+            ("POST", f"{one}/password"): reveal if kind is ROLE else None,
+        }
+        return [
+            self._route(path, answer, method=method)
+            for (method, path), answer in offered.items()
+            if answer is not None
         ]
 
     def _route(
@@ -111,25 +145,45 @@ class _ControlPlane:
 
         return Route(path, handle, methods=[method])
 
-    def _read(self, path: str, view: Callable[..., dict[str, Any]]) -> Route:
-        async def answer(request: Request, caller: Principal) -> dict[str, Any]:
-            try:
-                # In a thread: some views ask Postgres.
-                resource = await run_in_threadpool(view, **request.path_params)
-            except resources.MissingError as missing:
-                raise ApiError(404, "NOT_FOUND", str(missing)) from None
-            return _page(resource, request)
+    async def _operation(self, request: Request, caller: Principal) -> dict[str, Any]:
+        name = request.path_params["name"]
+        operation = self._workspace.operations.find(name)
+        if operation is None and "/operations/" not in name:
+            raise HTTPException(404)
+        if operation is None:
+            raise self._views.missing("operation id")
+        return operation.view()
 
-        return self._route(path, answer)
+    async def _instances(self, request: Request, caller: Principal) -> dict[str, Any]:
+        return self._views.instances()
+
+    async def _instance(self, request: Request, caller: Principal) -> dict[str, Any]:
+        return self._views.instance(request.path_params["instance"])
+
+    def _page(self, key: str, items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
+        """Cut a list to the page asked for."""
+        query, errors = request.query_params, self._workspace.errors
+        try:
+            size = int(query.get("page_size") or 0)
+            start = int(query.get("page_token") or 0)
+        except ValueError:
+            raise errors.error("bad_value", field="page_size", why="or page_token is malformed") from None
+        if size < 0 or start < 0:
+            raise errors.error("bad_value", field="page_size", why="must not be negative")
+        end = start + min(size or _LARGEST_PAGE, _LARGEST_PAGE)
+        page: dict[str, Any] = {key: items[start:end]}
+        if end < len(items):
+            page["next_page_token"] = str(end)
+        return page
 
     def _caller(self, request: Request) -> Principal:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             text = "Credential was not sent or was of an unsupported type for this API."
-            raise ApiError(401, "UNAUTHENTICATED", text)
+            raise plain_error(401, "UNAUTHENTICATED", text)
         caller = self._workspace.directory.by_bearer(token.strip())
         if caller is None:
-            raise ApiError(401, "UNAUTHENTICATED", "Invalid access token.")
+            raise plain_error(401, "UNAUTHENTICATED", "Invalid access token.")
         return caller
 
     # Sign-in.
@@ -177,26 +231,23 @@ class _ControlPlane:
     async def _me(self, request: Request, caller: Principal) -> dict[str, Any]:
         return {"id": caller.name, "userName": caller.name, "displayName": caller.name, "active": True}
 
-    # Credentials and roles.
+    # Credentials.
 
     async def _mint(self, request: Request, caller: Principal) -> dict[str, Any]:
         body = await _body(request)
         if not body.get("endpoint"):
-            raise ApiError(
+            raise plain_error(
                 400, "INVALID_PARAMETER_VALUE", "Field 'endpoint' is required, expected non-default value!"
             )
-        try:
-            self._views.resolve(str(body["endpoint"]))
-        except resources.MissingError as missing:
-            raise ApiError(404, "NOT_FOUND", str(missing)) from None
+        self._views.resolve(str(body["endpoint"]))
         token, expires_at = self._new_token(caller, body)
         return {"token": token, "expire_time": expires_at}
 
     async def _mint_provisioned(self, request: Request, caller: Principal) -> dict[str, Any]:
         body = await _body(request)
         for name in body.get("instance_names") or ():
-            if name != state.INSTANCE:
-                raise ApiError(404, "NOT_FOUND", f"Database instance '{name}' not found.")
+            if name != INSTANCE:
+                raise plain_error(404, "NOT_FOUND", f"Database instance '{name}' not found.")
         token, expires_at = self._new_token(caller, body)
         return {"token": token, "expiration_time": expires_at}
 
@@ -208,26 +259,12 @@ class _ControlPlane:
         expiry = datetime.fromtimestamp(minted.expires_at, timezone.utc)
         return minted.token, expiry.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    async def _create_role(self, request: Request, caller: Principal) -> dict[str, Any]:
-        body = await _body(request)
-        try:
-            return await run_in_threadpool(
-                self._views.create_role,
-                body.get("spec") or {},
-                role_id=request.query_params.get("role_id"),
-                **request.path_params,
-            )
-        except resources.MissingError as missing:
-            raise ApiError(404, "NOT_FOUND", str(missing)) from None
-        except ValueError as error:
-            raise ApiError(400, "BAD_REQUEST", str(error)) from None
-
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
     except (ValueError, RecursionError):
-        raise ApiError(400, "MALFORMED_REQUEST", "The request's body is no JSON.") from None
+        raise plain_error(400, "MALFORMED_REQUEST", "The request's body is no JSON.") from None
     return body if isinstance(body, dict) else {}
 
 
@@ -253,25 +290,15 @@ def _wanted_lifetime(body: dict[str, Any], now: float) -> float:
         else:
             return float("inf")
     except ValueError:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", "ttl or expire_time is malformed.") from None
+        raise plain_error(400, "INVALID_PARAMETER_VALUE", "ttl or expire_time is malformed.") from None
     # An expire_time that was computed from "now" is a moment older on arrival.
     if not _SHORTEST_TTL - 5 <= seconds <= _LONGEST_TTL + 5:
         text = f"The lifetime must be between {_SHORTEST_TTL}s and {_LONGEST_TTL}s."
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", text)
+        raise plain_error(400, "INVALID_PARAMETER_VALUE", text)
     return seconds
 
 
-def _page(resource: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Cut a list to the page asked for; a single resource passes unchanged."""
-    size_text, token = request.query_params.get("page_size"), request.query_params.get("page_token", "0")
-    [(key, items)] = resource.items() if len(resource) == 1 else [("", None)]
-    if not isinstance(items, list) or not size_text:
-        return resource
-    try:
-        size, start = int(size_text), int(token or 0)
-    except ValueError:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", "page_size or page_token is malformed.") from None
-    page: dict[str, Any] = {key: items[start : start + size] if size > 0 else items[start:]}
-    if size > 0 and start + size < len(items):
-        page["next_page_token"] = str(start + size)
-    return page
+def _path(kind: Kind) -> str:
+    """Path of all of a kind, with a parameter for each that it stands in."""
+    above = f"{_path(KINDS[kind.parent])}/{{{kind.parent}}}" if kind.parent else _ROOT
+    return f"{above}/{kind.plural}"

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lakebase_provider.local.contract.records import Request
-from lakebase_provider.local.workspace.state import Workspace
+from lakebase_provider.local.workspace.state import Fault, Workspace
 
 #: The admin API's own routes neither fail nor show in the log.
 _ADMIN_PREFIX = "/_local/"
@@ -66,11 +66,30 @@ class ScriptedFaults:
             await self._workspace.hang(fault.hang)
         if fault.status is None:
             return self._app
-        headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
-        body = {"error_code": fault.error_code, "message": fault.message}
-        if scope["path"].startswith("/oidc/"):
-            body = {"error": fault.error_code, "error_description": fault.message}
-        return JSONResponse(body, fault.status, headers)
+        if fault.lost:
+            return self._lose(_answer(scope, fault))
+        return _answer(scope, fault)
+
+    def _lose(self, answer: ASGIApp) -> ASGIApp:
+        """Let the control plane do what was asked for, and answer something else."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def drop(message: Message) -> None:
+                pass
+
+            await self._app(scope, receive, drop)
+            await answer(scope, receive, send)
+
+        return app
+
+
+def _answer(scope: Scope, fault: Fault) -> ASGIApp:
+    """What a fault with a status answers."""
+    headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
+    body = {"error_code": fault.error_code, "message": fault.message}
+    if scope["path"].startswith("/oidc/"):
+        body = {"error": fault.error_code, "error_description": fault.message}
+    return JSONResponse(body, fault.status or 500, headers)
 
 
 def _body(path: str, sent: bytes) -> Any:

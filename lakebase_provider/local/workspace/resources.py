@@ -1,123 +1,291 @@
-"""Projects, branches, endpoints, roles and databases in the shapes that the control plane answers with."""
+"""Finds what has a name, and shows it in the shapes that the control plane answers with."""
 
 from __future__ import annotations
 
 import re
-import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lakebase_provider.local.identity.certificates import pooled_name
 from lakebase_provider.local.postgres import databricks_auth
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
-from lakebase_provider.local.workspace.state import INSTANCE, Branch, Endpoint, Project, Workspace
+from lakebase_provider.local.workspace import kinds
+from lakebase_provider.local.workspace.kinds import timestamp
+from lakebase_provider.local.workspace.settings import ApiError
+from lakebase_provider.local.workspace.state import (
+    INSTANCE,
+    READ_ONLY,
+    Branch,
+    Endpoint,
+    Project,
+    Resource,
+    Workspace,
+)
 
-_NAME = re.compile(r"projects/([^/]+)/branches/([^/]+)/endpoints/([^/]+)")
-
-
-class MissingError(Exception):
-    """A resource does not exist."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} not found [TraceId: {uuid.uuid4().hex}]")
+#: Bytes; what a branch may hold.
+_LARGEST_BRANCH = 8_796_093_022_208
 
 
 class Views:
-    """Reads the workspace and Postgres; each method answers one route.
+    """Reads the workspace and Postgres; what asks Postgres blocks.
 
     Args:
-        workspace: Projects, branches and endpoints.
-        postgres: Roles and databases.
+        workspace: All that has a name.
+        clusters: Asked for roles and databases.
     """
 
-    def __init__(self, workspace: Workspace, postgres: Postgres) -> None:
+    def __init__(self, workspace: Workspace, clusters: Clusters) -> None:
         self._workspace = workspace
-        self._postgres = postgres
+        self._clusters = clusters
+        self._statuses: dict[str, Callable[[Any], dict[str, Any]]] = {
+            "project": self._project_status,
+            "branch": self._branch_status,
+            "endpoint": self._endpoint_status,
+            "snapshot": self._snapshot_status,
+            "catalog": self._catalog_status,
+        }
+
+    # Finding.
+
+    def missing(self, what: str) -> ApiError:
+        """The error that something does not exist."""
+        return self._workspace.errors.error("not_found", what=what)
+
+    def ids(self, name: str, *kind_names: str) -> list[str]:
+        """The ids in a full name of that form; none where it has another form."""
+        parts = name.split("/")
+        plurals = [kinds.KINDS[kind].plural for kind in kind_names]
+        good = len(parts) == 2 * len(plurals) and parts[::2] == plurals and all(parts)
+        return parts[1::2] if good else []
 
     def resolve(self, name: str) -> Endpoint:
         """Find an endpoint by its full name, `projects/P/branches/B/endpoints/E`."""
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise MissingError("endpoint id")
-        return self._endpoint(*match.groups())
+        ids = self.ids(name, "project", "branch", "endpoint")
+        if not ids:
+            raise self.missing("endpoint id")
+        return self.endpoint(*ids)
 
-    def projects(self) -> dict[str, Any]:
-        """GET …/projects."""
-        return {"projects": [self._project_view(project) for project in self._workspace.projects.values()]}
+    def project(self, project: str, *, deleted: bool = False) -> Project:
+        """Find a project, also one that is `deleted`."""
+        found = self._workspace.projects.get(project)
+        if found is None or (found.gone and not deleted):
+            raise self.missing("project id")
+        return found
 
-    def project(self, project: str) -> dict[str, Any]:
-        """GET …/projects/P."""
-        return self._project_view(self._project(project))
+    def branch(self, project: str, branch: str, *, deleted: bool = False) -> Branch:
+        """Find a branch, also one that is `deleted`."""
+        found = self.project(project).branches.get(branch)
+        if found is None or (found.gone and not deleted):
+            raise self.missing("branch id")
+        return found
 
-    def branches(self, project: str) -> dict[str, Any]:
-        """GET …/branches."""
-        found = [branch for branch in self._project(project).branches.values() if branch.state != "DELETED"]
-        return {"branches": [_branch(project, branch) for branch in found]}
+    def endpoint(self, project: str, branch: str, endpoint: str) -> Endpoint:
+        """Find an endpoint."""
+        found = _present(self.branch(project, branch)).get(endpoint)
+        if found is None:
+            raise self.missing("endpoint id")
+        return found
 
-    def branch(self, project: str, branch: str) -> dict[str, Any]:
-        """GET …/branches/B."""
-        return _branch(project, self._branch(project, branch))
+    def find(self, kind: kinds.Kind, ids: Mapping[str, str], *, deleted: bool = False) -> Resource:
+        """Find what is kept here, rather than in Postgres, by the ids of its path."""
+        if kind is kinds.PROJECT:
+            return self.project(ids["project"], deleted=deleted)
+        if kind is kinds.BRANCH:
+            return self.branch(ids["project"], ids["branch"], deleted=deleted)
+        if kind is kinds.ENDPOINT:
+            return self.endpoint(ids["project"], ids["branch"], ids["endpoint"])
+        kept = self._workspace.catalogs if kind is kinds.CATALOG else self.project(ids["project"]).snapshots
+        if ids[kind.name] not in kept:
+            raise self.missing(f"{kind.name} id")
+        return kept[ids[kind.name]]
 
-    def endpoints(self, project: str, branch: str) -> dict[str, Any]:
-        """GET …/endpoints."""
-        found = _present(self._branch(project, branch)).values()
-        return {"endpoints": [self._endpoint_view(project, branch, endpoint) for endpoint in found]}
+    def parent(self, kind: kinds.Kind, ids: Mapping[str, str]) -> Resource | None:
+        """Find what something of that kind stands in."""
+        return self.find(kinds.KINDS[kind.parent], ids) if kind.parent else None
 
-    def endpoint(self, project: str, branch: str, endpoint: str) -> dict[str, Any]:
-        """GET …/endpoints/E."""
-        return self._endpoint_view(project, branch, self._endpoint(project, branch, endpoint))
+    def postgres(self, branch: Branch) -> Postgres:
+        """The cluster of a branch, which is woken where it is suspended."""
+        self._clusters.start(branch.uid)
+        return self._clusters.cluster(branch.uid)
 
-    def databases(self, project: str, branch: str) -> dict[str, Any]:
-        """GET …/databases."""
-        self._branch(project, branch)
-        parent = f"projects/{project}/branches/{branch}"
-        found = databricks_auth.list_databases(self._postgres)
-        return {"databases": [_database(parent, name, owner) for name, owner in found]}
+    def role(self, branch: Branch, role_id: str) -> databricks_auth.RoleRow:
+        """Find a role by its id."""
+        for row in databricks_auth.list_roles(self.postgres(branch)):
+            if role_id_of(branch, row.name) == role_id:
+                return row
+        raise self.missing("role id")
 
-    def database(self, project: str, branch: str, database: str) -> dict[str, Any]:
-        """GET …/databases/D."""
-        return _pick(self.databases(project, branch)["databases"], "database", database)
+    def database(self, branch: Branch, database_id: str) -> tuple[str, str]:
+        """Find a database by its id: its name and its owner's."""
+        for name, owner in databricks_auth.list_databases(self.postgres(branch)):
+            if database_id_of(branch, name) == database_id:
+                return name, owner
+        raise self.missing("database id")
 
-    def roles(self, project: str, branch: str) -> dict[str, Any]:
-        """GET …/roles."""
-        self._branch(project, branch)
-        parent = f"projects/{project}/branches/{branch}"
-        found = databricks_auth.list_roles(self._postgres)
-        return {"roles": [_role(parent, name, identity, login) for name, identity, login in found]}
+    # Answering.
 
-    def role(self, project: str, branch: str, role: str) -> dict[str, Any]:
-        """GET …/roles/R."""
-        return _pick(self.roles(project, branch)["roles"], "role", role)
+    def list(self, kind: kinds.Kind, ids: Mapping[str, str], *, deleted: bool) -> list[dict[str, Any]]:
+        """GET of all of a kind, also of those that are `deleted`."""
+        parent = self.parent(kind, ids)
+        if isinstance(parent, Branch) and kind is kinds.ROLE:
+            return [self.role_view(parent, row) for row in databricks_auth.list_roles(self.postgres(parent))]
+        if isinstance(parent, Branch) and kind is kinds.DATABASE:
+            found = databricks_auth.list_databases(self.postgres(parent))
+            return [self.database_view(parent, name, owner) for name, owner in found]
+        if isinstance(parent, Branch):
+            return [self.view(endpoint) for endpoint in _present(parent).values()]
+        if isinstance(parent, Project) and kind is kinds.SNAPSHOT:
+            return [self.view(snapshot) for snapshot in [*parent.snapshots.values()]]
+        holder = parent.branches if isinstance(parent, Project) else self._workspace.projects
+        return [self.view(found) for found in [*holder.values()] if deleted or not found.gone]
 
-    def create_role(
-        self, spec: dict[str, Any], project: str, branch: str, role_id: str | None
-    ) -> dict[str, Any]:
-        """Create a role and answer with a finished operation.
+    def get(self, kind: kinds.Kind, ids: Mapping[str, str]) -> dict[str, Any]:
+        """GET of one."""
+        if kind is kinds.SCHEDULE:
+            return schedule_view(self.branch(ids["project"], ids["branch"]))
+        if kind in (kinds.ROLE, kinds.DATABASE):
+            branch = self.branch(ids["project"], ids["branch"])
+            if kind is kinds.ROLE:
+                return self.role_view(branch, self.role(branch, ids["role"]))
+            return self.database_view(branch, *self.database(branch, ids["database"]))
+        return self.view(self.find(kind, ids, deleted=self._workspace.settings.deleted_readable))
 
-        Raises:
-            ValueError: The role exists, or the request lacks its name.
-        """
-        name = spec.get("postgres_role") or role_id
-        identity = spec.get("identity_type", "SERVICE_PRINCIPAL")
-        if not name:
-            raise ValueError("Field 'spec.postgres_role' is required")
-        if identity not in databricks_auth.IDENTITY_TYPES:
-            raise ValueError(f"unknown identity type {identity}")
-        roles = self.roles(project, branch)["roles"]
-        if any(role["status"]["postgres_role"] == name for role in roles):
-            raise ValueError("role with that name already exists")
-        databricks_auth.create_role(self._postgres, name, identity)
-        return self.role_operation(project, branch, _resource_id(name), uuid.uuid4().hex)
-
-    def role_operation(self, project: str, branch: str, role: str, operation: str) -> dict[str, Any]:
-        """GET …/roles/R/operations/O."""
-        # Roles are created at once, so an operation is finished whenever it is asked for.
-        created = self.role(project, branch, role)
-        return {
-            "name": f"{created['name']}/operations/{operation}",
-            "done": True,
-            "metadata": {},
-            "response": created,
+    def view(self, found: Resource) -> dict[str, Any]:
+        """A resource as it is answered: with its status, and without its spec."""
+        answer: dict[str, Any] = {
+            "name": found.name,
+            f"{found.kind.name}_id": found.id,
+            "uid": found.uid,
+            "create_time": timestamp(found.created),
+            "status": self._statuses[found.kind.name](found),
         }
+        if found.parent is not None and found.kind is not kinds.SNAPSHOT:
+            answer["parent"] = found.parent.name
+        if found.kind is not kinds.SNAPSHOT:
+            answer["update_time"] = timestamp(found.updated)
+        if isinstance(found, Project):
+            answer |= _deletion(found)
+        return answer
+
+    def _project_status(self, project: Project) -> dict[str, Any]:
+        return {
+            "project_id": project.id,
+            "default_branch": f"{project.name}/branches/{project.default_branch}",
+            "pg_version": self._workspace.pg_version,
+            "branch_logical_size_limit_bytes": _LARGEST_BRANCH,
+            **project.spec,
+        }
+
+    def _branch_status(self, branch: Branch) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "branch_id": branch.id,
+            "current_state": branch.state,
+            "state_change_time": timestamp(branch.state_changed),
+            "default": branch.default,
+            "is_protected": branch.protected,
+            "logical_size_bytes": 0 if branch.state == "INIT" else self._size(branch),
+            **_deletion(branch),
+        }
+        if branch.source is not None:
+            status["source_branch"] = branch.source.name
+        if branch.snapshot is not None:
+            status["source_snapshot"] = branch.snapshot
+        if branch.source_lsn is not None:
+            status["source_branch_lsn"] = branch.source_lsn
+        if branch.source_time is not None:
+            status["source_branch_time"] = timestamp(branch.source_time)
+        if branch.expires_at is not None:
+            status["expire_time"] = timestamp(branch.expires_at)
+        if branch.state == "INIT" or branch.leaving:
+            status["pending_state"] = "DELETED" if branch.leaving else "READY"
+        return status
+
+    def _size(self, branch: Branch) -> int:
+        try:
+            return self._clusters.size(branch.uid)
+        except KeyError:
+            # Dropped, by an operation that is not done yet.
+            return 0
+
+    def _endpoint_status(self, endpoint: Endpoint) -> dict[str, Any]:
+        read_only = endpoint.type == READ_ONLY
+        group = {
+            "min": 1,
+            "max": 1,
+            "enable_readable_secondaries": read_only,
+            **endpoint.spec.get("group", {}),
+        }
+        status: dict[str, Any] = {
+            "endpoint_id": endpoint.id,
+            "endpoint_type": endpoint.type,
+            "current_state": endpoint.state,
+            "disabled": endpoint.disabled,
+            "settings": {},
+            **endpoint.spec,
+            "group": group,
+            "last_active_time": timestamp(endpoint.last_active),
+        }
+        # A compute that was never started is nowhere yet.
+        if endpoint.state != "INIT":
+            status["hosts"] = {"host": endpoint.host}
+            if read_only or group["enable_readable_secondaries"]:
+                status["hosts"]["read_only_host"] = endpoint.host
+            if not read_only:
+                status["hosts"]["read_write_pooled_host"] = pooled_name(endpoint.host)
+        if pending := endpoint.pending_state(self._workspace.now()):
+            status["pending_state"] = pending
+        return status
+
+    def _snapshot_status(self, snapshot: Resource) -> dict[str, Any]:
+        expiry: dict[str, Any] = {"no_expiry": True}
+        if snapshot.expires_at is not None:
+            expiry = {"expire_time": timestamp(snapshot.expires_at)}
+        return {**snapshot.spec, **expiry}
+
+    def _catalog_status(self, catalog: Resource) -> dict[str, Any]:
+        project = "/".join(catalog.spec["branch"].split("/")[:2])
+        return {**catalog.spec, "project": project}
+
+    def role_view(self, branch: Branch, row: databricks_auth.RoleRow) -> dict[str, Any]:
+        """A role as it is answered."""
+        method = "LAKEBASE_OAUTH_V1" if row.identity_type else "PG_PASSWORD_SCRAM_SHA_256"
+        if row.identity_type == "GROUP":
+            method = self._workspace.settings.group_auth_method
+        if not row.login:
+            method = "NO_LOGIN"
+        identity = role_id_of(branch, row.name)
+        status = {
+            "role_id": identity,
+            "postgres_role": row.name,
+            "auth_method": method,
+            "identity_type": row.identity_type or "IDENTITY_TYPE_UNSPECIFIED",
+            "attributes": row.attributes,
+        }
+        if row.superuser:
+            status["membership_roles"] = ["DATABRICKS_SUPERUSER"]
+        return {
+            "name": f"{branch.name}/roles/{identity}",
+            "role_id": identity,
+            "parent": branch.name,
+            "status": status,
+        }
+
+    def database_view(self, branch: Branch, name: str, owner: str) -> dict[str, Any]:
+        """A database as it is answered."""
+        identity = database_id_of(branch, name)
+        return {
+            "name": f"{branch.name}/databases/{identity}",
+            "database_id": identity,
+            "parent": branch.name,
+            "status": {
+                "database_id": identity,
+                "postgres_database": name,
+                "role": f"{branch.name}/roles/{role_id_of(branch, owner)}",
+            },
+        }
+
+    # Lakebase Provisioned.
 
     def instances(self) -> dict[str, Any]:
         """GET of all Provisioned instances."""
@@ -125,145 +293,48 @@ class Views:
 
     def instance(self, instance: str) -> dict[str, Any]:
         """GET of one Provisioned instance."""
-        if instance != INSTANCE:
-            raise MissingError(f"Database instance '{instance}'")
-        if self._workspace.endpoint.removed:
-            raise MissingError(f"Database instance '{instance}'")
-        host = self._workspace.endpoint.host
+        endpoint = self._workspace.endpoint
+        if instance != INSTANCE or endpoint.removed:
+            raise self.missing(f"Database instance '{instance}'")
         return {
             "name": INSTANCE,
-            "uid": self._workspace.endpoint.uid,
+            "uid": endpoint.uid,
             "capacity": "CU_1",
             "pg_version": f"PG_VERSION_{self._workspace.pg_version}",
-            "state": "STOPPED" if self._workspace.endpoint.disabled else "AVAILABLE",
-            "read_write_dns": host,
-            "read_only_dns": host,
-        }
-
-    def _project(self, project: str) -> Project:
-        if project not in self._workspace.projects:
-            raise MissingError("project id")
-        return self._workspace.projects[project]
-
-    def _branch(self, project: str, branch: str) -> Branch:
-        branches = self._project(project).branches
-        if branch not in branches or branches[branch].state == "DELETED":
-            raise MissingError("branch id")
-        return branches[branch]
-
-    def _endpoint(self, project: str, branch: str, endpoint: str) -> Endpoint:
-        endpoints = _present(self._branch(project, branch))
-        if endpoint not in endpoints:
-            raise MissingError("endpoint id")
-        return endpoints[endpoint]
-
-    def _project_view(self, project: Project) -> dict[str, Any]:
-        name = f"projects/{project.project_id}"
-        default = next(branch for branch in project.branches.values() if branch.default)
-        return {
-            "name": name,
-            "project_id": project.project_id,
-            "uid": project.uid,
-            "status": {
-                "display_name": project.project_id,
-                "default_branch": f"{name}/branches/{default.branch_id}",
-                "default_endpoint_settings": {
-                    "autoscaling_limit_min_cu": 0.5,
-                    "autoscaling_limit_max_cu": 2,
-                    "suspend_timeout_duration": "300s",
-                },
-                "enable_pg_native_login": True,
-                "history_retention_duration": "604800s",
-                "pg_version": self._workspace.pg_version,
-            },
-        }
-
-    def _endpoint_view(self, project: str, branch: str, endpoint: Endpoint) -> dict[str, Any]:
-        parent = f"projects/{project}/branches/{branch}"
-        status: dict[str, Any] = {
-            "endpoint_id": endpoint.endpoint_id,
-            "endpoint_type": "ENDPOINT_TYPE_READ_WRITE",
-            "current_state": endpoint.state,
-            "autoscaling_limit_min_cu": 0.5,
-            "autoscaling_limit_max_cu": 2,
-            "suspend_timeout_duration": "300s",
-            "disabled": endpoint.disabled,
-        }
-        # A compute that was never started is nowhere yet.
-        if endpoint.state != "INIT":
-            status["hosts"] = {
-                "host": endpoint.host,
-                "read_only_host": endpoint.host,
-                "read_write_pooled_host": pooled_name(endpoint.host),
-            }
-        if endpoint.pending_state:
-            status["pending_state"] = endpoint.pending_state
-        return {
-            "name": f"{parent}/endpoints/{endpoint.endpoint_id}",
-            "endpoint_id": endpoint.endpoint_id,
-            "parent": parent,
-            "uid": endpoint.uid,
-            "status": status,
+            "state": "STOPPED" if endpoint.disabled else "AVAILABLE",
+            "read_write_dns": endpoint.host,
+            "read_only_dns": endpoint.host,
         }
 
 
-def _branch(project: str, branch: Branch) -> dict[str, Any]:
-    return {
-        "name": f"projects/{project}/branches/{branch.branch_id}",
-        "branch_id": branch.branch_id,
-        "parent": f"projects/{project}",
-        "uid": branch.uid,
-        "status": {
-            "branch_id": branch.branch_id,
-            "current_state": branch.state,
-            "default": branch.default,
-            "is_protected": False,
-        },
-    }
+def schedule_view(branch: Branch) -> dict[str, Any]:
+    """GET …/snapshot-schedule: empty where none was ever set."""
+    return {"name": f"{branch.name}/{kinds.SCHEDULE.plural}", "schedule": branch.schedule}
+
+
+def _deletion(found: Project | Branch) -> dict[str, str]:
+    times = {"delete_time": found.deleted, "purge_time": found.purged_at}
+    return {name: timestamp(time) for name, time in times.items() if time is not None}
 
 
 def _present(branch: Branch) -> dict[str, Endpoint]:
     """An archived branch has no compute, and a removed endpoint is in no list."""
     if branch.state == "ARCHIVED":
         return {}
-    return {key: endpoint for key, endpoint in branch.endpoints.items() if not endpoint.removed}
+    return {key: endpoint for key, endpoint in [*branch.endpoints.items()] if not endpoint.removed}
 
 
-def _database(parent: str, name: str, owner: str) -> dict[str, Any]:
-    identity = _resource_id(name)
-    return {
-        "name": f"{parent}/databases/{identity}",
-        "database_id": identity,
-        "parent": parent,
-        "status": {
-            "database_id": identity,
-            "postgres_database": name,
-            "role": f"{parent}/roles/{_resource_id(owner)}",
-        },
-    }
+def role_id_of(branch: Branch, name: str) -> str:
+    """The id of a role: given by who created it, else made from its name."""
+    return branch.role_ids.get(name) or resource_id(name)
 
 
-def _role(parent: str, name: str, identity_type: str | None, login: bool) -> dict[str, Any]:
-    method = "LAKEBASE_OAUTH_V1" if identity_type else "PG_PASSWORD_SCRAM_SHA_256" if login else "NO_LOGIN"
-    status = {"role_id": _resource_id(name), "postgres_role": name, "auth_method": method}
-    if identity_type:
-        status["identity_type"] = identity_type
-    return {
-        "name": f"{parent}/roles/{status['role_id']}",
-        "role_id": status["role_id"],
-        "parent": parent,
-        "status": status,
-    }
+def database_id_of(branch: Branch, name: str) -> str:
+    """The id of a database: given by who created it, else made from its name."""
+    return branch.database_ids.get(name) or resource_id(name)
 
 
-def _resource_id(name: str) -> str:
+def resource_id(name: str) -> str:
     """Turn a Postgres name into an id: lower case, digits and hyphens, first a letter."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return plain if plain[:1].isalpha() else f"r-{plain}"
-
-
-def _pick(found: list[dict[str, Any]], kind: str, identity: str) -> dict[str, Any]:
-    for resource in found:
-        if resource[f"{kind}_id"] == identity:
-            return resource
-    raise MissingError(f"{kind} id")

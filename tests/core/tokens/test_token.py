@@ -13,7 +13,7 @@ from lakebase_provider.core.tokens.minters import AutoscalingOAuth, ProvisionedO
 from lakebase_provider.core.tokens.token import Token, TokenPolicy
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
-from tests.core.workspace import Workspace, jwt
+from tests.core.fake_workspace import Workspace, jwt
 
 
 def token(lifetime: float = 3600.0) -> Token:

@@ -1,0 +1,267 @@
+"""Objects of the workspace that the environment names: ``lakebase branches`` and ``lakebase endpoints``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.cli.database import without_other_settings
+from lakebase_provider.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lakebase_provider.core import LakebaseClient
+    from lakebase_provider.core.workspace.objects.object_kind import Named
+
+_Commands = argparse._SubParsersAction
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_BRANCH = "name, projects/<project>/branches/<branch>, or id in the environment's project"
+_ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's branch"
+_COLUMNS = {
+    "branches": ("name", "state", "is_default", "is_protected", "source_branch", "expire_time"),
+    "endpoints": (
+        *("name", "endpoint_type", "state", "disabled"),
+        *("min_cu", "max_cu", "suspend_timeout", "host"),
+    ),
+}
+
+
+def add_parsers(commands: _Commands[argparse.ArgumentParser]) -> None:
+    """Add the commands to `lakebase`."""
+    _add_branches(commands)
+    _add_endpoints(commands)
+
+
+def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
+    group = commands.add_parser("branches", help="list, create, delete and reset branches")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+
+    show = _action(actions, "list", "list the branches of a project", _list_branches)
+    show.add_argument("--project", help="name or id; default: the environment's")
+    show.add_argument("--deleted", action="store_true", help="also those that can be brought back")
+
+    create = _action(actions, "create", "create a branch, and wait until logins succeed", _create_branch)
+    create.add_argument("branch", help=_BRANCH)
+    create.add_argument("--source", metavar="BRANCH", help="made from this; default: the default branch")
+    create.add_argument("--at", metavar="TIME", help="with the data of then, such as 2027-01-31T12:00:00Z")
+    create.add_argument("--lsn", help="with the data up to that position in the log")
+    create.add_argument("--snapshot", help="restore this snapshot instead")
+    create.add_argument("--ttl", type=_seconds, metavar="DURATION", help="until deletion, such as 8h or 2d")
+    create.add_argument("--no-expiry", action="store_true", help="it is not deleted by itself")
+    create.add_argument(
+        "--if-exists",
+        choices=("fail", "reuse", "recreate"),
+        default="fail",
+        help="what to do with a branch of that name; reuse needs the same source; default: fail",
+    )
+
+    delete = _action(actions, "delete", "delete a branch", _delete_branch)
+    delete.add_argument("branch", help=_BRANCH)
+    delete.add_argument("--purge", action="store_true", help="for good: it cannot be brought back")
+    delete.add_argument("--missing-ok", action="store_true", help="succeed if there is none")
+
+    again = _action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
+    again.add_argument("branch", help=_BRANCH)
+
+
+def _add_endpoints(commands: _Commands[argparse.ArgumentParser]) -> None:
+    group = commands.add_parser("endpoints", help="list, create, change and delete endpoints")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+
+    show = _action(actions, "list", "list the endpoints of a branch", _list_endpoints)
+    show.add_argument("--branch", help=f"{_BRANCH}; default: the environment's")
+
+    create = _action(actions, "create", "create a read replica", _create_endpoint)
+    create.add_argument("endpoint", help=_ENDPOINT)
+    change = _action(actions, "update", "change an endpoint's size", _update_endpoint)
+    change.add_argument("endpoint", help=_ENDPOINT)
+    for parser in (create, change):
+        parser.add_argument("--min-cu", type=float, metavar="CU", help="least size in capacity units")
+        parser.add_argument("--max-cu", type=float, metavar="CU", help="largest size in capacity units")
+        parser.add_argument(
+            "--suspend-timeout", type=_seconds, metavar="DURATION", help="idle time until it is suspended"
+        )
+        parser.add_argument("--no-suspension", action="store_true", help="it is not suspended")
+
+    for name, about, run in (
+        ("suspend", "suspend an endpoint until it is enabled; no connection wakes it", _suspend),
+        ("enable", "let connections wake an endpoint again", _enable),
+        ("delete", "delete a read replica", _delete_endpoint),
+    ):
+        _action(actions, name, about, run).add_argument("endpoint", help=_ENDPOINT)
+    _action(actions, "put-sizes-back", "undo what killed runs left resized, on this machine", _put_back)
+
+
+def _action(
+    actions: _Commands[argparse.ArgumentParser],
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=about)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=300.0, metavar="DURATION", help="how long it may take; 5m"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        return float(number) * _UNITS[unit]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 8h or 2d") from None
+
+
+@contextmanager
+def _client() -> Iterator[LakebaseClient]:
+    from lakebase_provider.core import LakebaseClient, LakebaseConfig
+
+    with without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
+        yield client
+
+
+def _list_branches(options: argparse.Namespace) -> int:
+    with _client() as client:
+        found = client.workspace.branches.list(options.project, show_deleted=options.deleted)
+    return _show(options, "branches", found)
+
+
+def _create_branch(options: argparse.Namespace) -> int:
+    wanted: dict[str, Any] = {
+        "source_branch": options.source,
+        "source_branch_time": None if options.at is None else _moment(options.at),
+        "source_branch_lsn": options.lsn,
+        "source_snapshot": options.snapshot,
+        "ttl": options.ttl,
+        "no_expiry": options.no_expiry or None,
+    }
+    with _client() as client:
+        client.workspace.branches.ensure(
+            options.branch,
+            on_exists=options.if_exists,
+            timeout=options.timeout,
+            **{name: value for name, value in wanted.items() if value is not None},
+        )
+        made = client.branches.wait_ready(options.branch, timeout=options.timeout)
+    return _show(options, "branches", made)
+
+
+def _moment(text: str) -> datetime:
+    from lakebase_provider.core.workspace.answers import moment
+
+    found = moment(text)
+    if found is None or found.tzinfo is None:
+        raise ConfigError(f"--at is {text!r}.", remedy="Give a time such as 2027-01-31T12:00:00Z.")
+    return found
+
+
+def _delete_branch(options: argparse.Namespace) -> int:
+    with _client() as client:
+        client.workspace.branches.delete(
+            options.branch, purge=options.purge, missing_ok=options.missing_ok, timeout=options.timeout
+        )
+    return 0
+
+
+def _reset_branch(options: argparse.Namespace) -> int:
+    with _client() as client:
+        done = client.branches.reset(options.branch, timeout=options.timeout)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done), indent=2, default=_plain))
+        return 0
+    _show(options, "branches", done.branch)
+    if done.lost_roles:
+        print(f"Roles that it has no more: {', '.join(done.lost_roles)}")
+    for grant in done.lost_grants or ():
+        print(f"Lost: {grant.privilege} on {grant.kind} {grant.name} for {grant.role}")
+    if done.lost_grants is None:
+        print("Which grants were lost is not known: one of the two branches could not be asked.")
+    return 0
+
+
+def _list_endpoints(options: argparse.Namespace) -> int:
+    with _client() as client:
+        return _show(options, "endpoints", client.workspace.endpoints.list(options.branch))
+
+
+def _size(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in ("min_cu", "max_cu", "suspend_timeout")}
+    given["no_suspension"] = options.no_suspension or None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _create_endpoint(options: argparse.Namespace) -> int:
+    with _client() as client:
+        endpoints = client.workspace.endpoints
+        endpoints.create(options.endpoint, timeout=options.timeout, **_size(options))
+        return _show(options, "endpoints", endpoints.wait_ready(options.endpoint, timeout=options.timeout))
+
+
+def _update_endpoint(options: argparse.Namespace) -> int:
+    with _client() as client:
+        endpoints = client.workspace.endpoints
+        return _show(
+            options,
+            "endpoints",
+            endpoints.update(options.endpoint, timeout=options.timeout, **_size(options)),
+        )
+
+
+def _suspend(options: argparse.Namespace) -> int:
+    with _client() as client:
+        found = client.workspace.endpoints.suspend(options.endpoint, timeout=options.timeout)
+    return _show(options, "endpoints", found)
+
+
+def _enable(options: argparse.Namespace) -> int:
+    with _client() as client:
+        found = client.workspace.endpoints.enable(options.endpoint, timeout=options.timeout)
+    return _show(options, "endpoints", found)
+
+
+def _delete_endpoint(options: argparse.Namespace) -> int:
+    with _client() as client:
+        client.workspace.endpoints.delete(options.endpoint, timeout=options.timeout)
+    return 0
+
+
+def _put_back(options: argparse.Namespace) -> int:
+    with _client() as client:
+        names = client.workspace.endpoints.put_sizes_back(timeout=options.timeout)
+    print(json.dumps(names) if options.json else "\n".join(names) or "Nothing was left resized.")
+    return 0
+
+
+def _show(options: argparse.Namespace, kind: str, found: Named | Iterable[Named]) -> int:
+    """Print objects, as a table or in JSON; one object is one in JSON, too."""
+    several = isinstance(found, tuple)
+    items: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+    if options.json:
+        rows = [dataclasses.asdict(item) for item in items]
+        print(json.dumps(rows if several else rows[0], indent=2, default=_plain))
+        return 0
+    lines = [_COLUMNS[kind], *(tuple(_cell(item, name) for name in _COLUMNS[kind]) for item in items)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
+def _cell(item: object, name: str) -> str:
+    value = getattr(item, name)
+    if value is None:
+        return "never" if name in ("expire_time", "suspend_timeout") else "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else _plain(value)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

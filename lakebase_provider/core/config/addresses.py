@@ -1,0 +1,134 @@
+"""Which endpoint the settings name: by its own name, by project and branch, or by a uid or host to look up.
+
+The settings `endpoint`, `project` and `branch` say one thing, so they are made to agree here, and change
+together: another branch never keeps the endpoint, or the host, of the one before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lakebase_provider.core.config.resource_names import (
+    ENDPOINT_FORMAT,
+    ENDPOINT_UID,
+    NameRefusedError,
+    endpoint_path,
+    resource_path,
+)
+from lakebase_provider.core.errors import ConfigError
+
+#: The settings that say which endpoint.
+ADDRESS = ("endpoint", "project", "branch")
+#: Id of the endpoint that each branch has.
+DEFAULT_ENDPOINT = "primary"
+
+_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
+
+
+def agreed(
+    endpoint: str | None, project: str | None, branch: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """The endpoint's name, and the ids of its project and branch.
+
+    Args:
+        endpoint: A full name, an id in that branch, or a uid or a host, which are left to be looked up.
+        project: An id or a full name.
+        branch: An id or a full name.
+
+    Raises:
+        ConfigError: One of them is malformed, or they contradict each other.
+    """
+    project = None if project is None else _id("project", project, None)
+    named = branch
+    if branch is not None:
+        inside = branch.split("/")[1] if branch.count("/") == 3 else None
+        _require_same("branch", branch, "project", project, inside)
+        project = project or inside
+        if project is None and endpoint is None:
+            raise ConfigError(
+                "Setting 'project' is missing although 'branch' is set.",
+                remedy="Set 'project' too, or 'branch' to projects/<project>/branches/<branch>.",
+            )
+        branch = _id("branch", branch, project)
+    if endpoint is None:
+        if branch is None:
+            return None, project, None
+        return f"projects/{project}/branches/{branch}/endpoints/{DEFAULT_ENDPOINT}", project, branch
+    if is_looked_up(endpoint):
+        return endpoint.lower(), project, branch
+    if "/" not in endpoint and project is not None and branch is not None:
+        endpoint = f"projects/{project}/branches/{branch}/endpoints/{endpoint}"
+    try:
+        endpoint_path(endpoint)
+    except NameRefusedError as refused:
+        raise _refused("endpoint", refused) from None
+    parts = endpoint.split("/")
+    _require_same("endpoint", endpoint, "project", project, parts[1])
+    _require_same("endpoint", endpoint, "branch", named and branch, parts[3])
+    return endpoint, parts[1], parts[3]
+
+
+def is_looked_up(endpoint: str) -> bool:
+    """Whether the setting is a uid or a host, whose name only the workspace knows."""
+    return bool(ENDPOINT_UID.fullmatch(endpoint) or _HOST.fullmatch(endpoint))
+
+
+def kept_address(own: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """What stays of the settings that say where, under changes: none of it if another endpoint is named.
+
+    Args:
+        own: The settings that are changed, or those of the environment.
+        changes: Settings by name, which take precedence.
+    """
+    where = {name: own[name] for name in (*ADDRESS, "host") if own.get(name) not in (None, "")}
+    given = {name: changes[name] for name in ADDRESS if changes.get(name) not in (None, "")}
+    if not given and "endpoint" in changes:
+        # Taken away, and what follows from it too.
+        return {name: value for name, value in where.items() if name == "host"}
+    if all(where.get(name) == value for name, value in given.items()):
+        return where
+    endpoint, branch = given.get("endpoint"), given.get("branch")
+    if "project" in given or _is_full(endpoint) or _is_full(branch):
+        return {}
+    if endpoint is not None:
+        # An id in the same branch, if that is given by a setting of its own.
+        return {name: where[name] for name in ("project", "branch") if name in where and name not in given}
+    project = _own_project(where)
+    return {} if project is None else {"project": project}
+
+
+def _own_project(where: Mapping[str, object]) -> object:
+    for name in (where.get("endpoint"), where.get("branch")):
+        parts = name.split("/") if isinstance(name, str) else []
+        if len(parts) >= 4:
+            return parts[1]
+    return where.get("project")
+
+
+def _is_full(name: object) -> bool:
+    return isinstance(name, str) and ("/" in name or is_looked_up(name))
+
+
+def _id(kind: str, name: str, project: str | None) -> str:
+    full = name
+    if "/" not in name:
+        full = f"projects/{name}" if kind == "project" else f"projects/{project or 'p'}/branches/{name}"
+    try:
+        resource_path("project" if kind == "project" else "branch", full)
+    except NameRefusedError as refused:
+        raise _refused(kind, refused) from None
+    return full.rpartition("/")[2]
+
+
+def _refused(name: str, refused: NameRefusedError) -> ConfigError:
+    more = " Or set 'project' and 'branch'." if name == "endpoint" else ""
+    return ConfigError(f"Setting '{name}' {refused.problem}.", remedy=f"{refused.remedy}{more}")
+
+
+def _require_same(one: str, shown: str, other: str, expected: str | None, found: str | None) -> None:
+    if expected is not None and found is not None and expected != found:
+        raise ConfigError(
+            f"Setting '{one}' is {shown!r}, which is not in '{other}' {expected!r}.",
+            remedy=f"Keep one of them; {ENDPOINT_FORMAT} says it all.",
+        )

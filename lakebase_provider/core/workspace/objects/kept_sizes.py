@@ -1,0 +1,146 @@
+"""The sizes that endpoints had before they were resized for a while, kept where the next run finds them.
+
+A run that is killed cannot put them back. So they are in a file of this user on this machine before anything
+is changed, with the processes that still want the other size; the last of them puts them back, and whoever
+comes later and finds none of them alive does it in their place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from lakebase_provider.core.errors import ConfigError
+
+#: Seconds to wait for another process that reads or writes the file, which takes milliseconds.
+_LOCK_TIMEOUT = 10.0
+
+
+def default_folder() -> Path:
+    """Where the files are: not the cache, which may be emptied at any time."""
+    return platformdirs.user_state_path("lakebase-provider") / "endpoint-sizes"
+
+
+class KeptSize:
+    """One endpoint's earlier size, as long as somebody wants another one.
+
+    Args:
+        workspace: The workspace's URL or profile.
+        endpoint: The endpoint's name.
+        uid: Its uid, since another endpoint may get its name.
+        folder: Where the files are.
+    """
+
+    def __init__(self, workspace: str, endpoint: str, uid: str, folder: Path) -> None:
+        self._about = {"workspace": workspace, "endpoint": endpoint, "uid": uid}
+        key = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode()).hexdigest()[:32]
+        self._path = folder / f"{key}.json"
+        self._me = {"id": uuid.uuid4().hex, "pid": os.getpid(), "started": _started(os.getpid())}
+
+    def enter(self, size: Mapping[str, Any]) -> None:
+        """Keep a size, unless an earlier one is kept already, and be one who wants another.
+
+        Raises:
+            ConfigError: The file cannot be written; nothing was changed.
+        """
+        with self._locked():
+            kept = self._read() or {**self._about, "earlier": dict(size), "holders": []}
+            self._write({**kept, "holders": [*filter(_is_alive, kept["holders"]), self._me]})
+
+    def leave(self) -> Mapping[str, Any] | None:
+        """Want no other size any more; the earlier one if nobody else does, to be put back."""
+        with self._locked():
+            kept = self._read()
+            if kept is None:
+                return None
+            others = [one for one in kept["holders"] if one["id"] != self._me["id"] and _is_alive(one)]
+            self._write({**kept, "holders": others})
+            return None if others else kept["earlier"]
+
+    def forget(self) -> None:
+        """It has been put back; unless somebody has come meanwhile, nothing is kept."""
+        with self._locked():
+            kept = self._read()
+            if kept is not None and not any(map(_is_alive, kept["holders"])):
+                self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = filelock.FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT, mode=0o600)
+            with lock:
+                yield
+        except (OSError, filelock.Timeout) as error:
+            raise ConfigError(
+                f"The earlier size of {self._about['endpoint']} cannot be kept: {error}.",
+                remedy="Let this user write there: the size could not be put back after a kill.",
+            ) from error
+
+    def _read(self) -> dict[str, Any] | None:
+        return _content(self._path)
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def left_behind(workspace: str, folder: Path) -> Iterator[tuple[KeptSize, str, str, Mapping[str, Any]]]:
+    """What nobody alive will put back: the file, the endpoint's name and uid, and its earlier size."""
+    for path in sorted(folder.glob("*.json")):
+        kept = _content(path)
+        if kept is not None and kept["workspace"] == workspace and not any(map(_is_alive, kept["holders"])):
+            file = KeptSize(workspace, kept["endpoint"], kept["uid"], folder)
+            yield file, kept["endpoint"], kept["uid"], kept["earlier"]
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and {"workspace", "endpoint", "uid", "earlier", "holders"} <= found.keys():
+            return found
+    return None
+
+
+def _is_alive(holder: Mapping[str, Any]) -> bool:
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    # Another process may have its number by now.
+    return bool(_started(holder["pid"]) == holder["started"])
+
+
+def _started(pid: int) -> str:
+    """When a process began, on Linux; elsewhere its number must be enough."""
+    try:
+        # The second field is its name in brackets, which may hold anything.
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
+        )
+    except (OSError, IndexError):
+        return ""

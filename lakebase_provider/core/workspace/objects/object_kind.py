@@ -1,0 +1,524 @@
+"""What all kinds of objects have in common: how they are read, described, created, changed and deleted.
+
+A kind is a frozen dataclass, whose fields say where the workspace's JSON has them (:class:`At`), and a table
+of the options by which it is described (:class:`Option`). Bodies and update masks are made from that table.
+JSON is read as it comes: a state that no SDK knows yet stays the text that it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+
+from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config.resource_names import (
+    FORMATS,
+    Kind,
+    NameRefusedError,
+    id_of,
+    parent_of,
+    resource_path,
+)
+from lakebase_provider.core.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    ControlPlaneError,
+    ControlPlaneTimeoutError,
+    ControlPlaneUnavailableError,
+    NotFoundError,
+)
+from lakebase_provider.core.workspace.answers import Answer
+from lakebase_provider.core.workspace.operations import DEFAULT_TIMEOUT, Operation, begun, until
+from lakebase_provider.core.workspace.workspace import ControlPlane
+from lakebase_provider.core.workspace.writes import again_while_busy, alone
+
+_Self = TypeVar("_Self")
+_Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+Shape = TypeVar("Shape", bound="Named")
+
+#: Seconds within which it is to be learnt what became of a request whose answer was lost.
+_LOST_ANSWER = 30.0
+#: Seconds by which the clocks may differ when a found object is judged to be new.
+_SKEW = 120.0
+_COLLECTIONS = {"branch": "branches"}
+
+
+def in_thread(
+    method: Callable[Concatenate[_Self, _Arguments], _Result],
+) -> Callable[Concatenate[_Self, _Arguments], Coroutine[Any, Any, _Result]]:
+    """The same method for asyncio. It runs in a thread, which goes on if the caller is cancelled."""
+
+    async def call(self: _Self, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        return await asyncio.to_thread(method, self, *arguments, **options)
+
+    functools.update_wrapper(call, method)
+    return call
+
+
+# Reading.
+
+
+@dataclass(frozen=True)
+class At:
+    """Where an object's field is in the workspace's JSON, for its annotation. Its default stands for none.
+
+    Attributes:
+        path: Such as ``"status.hosts.host"``.
+        read: Method of :class:`.Answer` that reads it.
+    """
+
+    path: str
+    read: Callable[[Answer, str], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """An object of the workspace.
+
+    Attributes:
+        name: Its full name.
+    """
+
+    name: Annotated[str, At("name", Answer.text)] = ""
+
+    @property
+    def id(self) -> str:
+        """The last part of its name."""
+        return id_of(self.name)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is not on its way to another state."""
+        return True
+
+    @classmethod
+    def of(cls: type[Shape], resource: Mapping[str, Any], what: str) -> Shape:
+        """The object that an answer describes.
+
+        Raises:
+            ControlPlaneError: A field is not what it should be; the error names it.
+        """
+        where = places(cls)  # type: ignore[arg-type] # mypy takes a class variable for unhashable
+        found = {name: _read(Answer(resource, what), place) for name, place in where.items()}
+        return cls(**{name: value for name, value in found.items() if value is not None})
+
+
+def _read(answer: Answer, place: At) -> Any:
+    *groups, name = place.path.split(".")
+    for group in groups:
+        answer = answer.object(group)
+    return place.read(answer, name)
+
+
+@functools.cache
+def places(shape: Any) -> dict[str, At]:
+    """Where each field of a kind of object is in the workspace's JSON."""
+    hints: dict[str, Any] = get_type_hints(shape, include_extras=True)
+    return {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(shape)}
+
+
+# Describing.
+
+
+def text(name: str, value: Any) -> str:
+    """Text as it is."""
+    if not isinstance(value, str) or not value:
+        raise _wrong(name, "must be text")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise _wrong(name, "must be True or False")
+    return value
+
+
+def only_true(name: str, value: Any) -> bool:
+    """True: what it turns off is turned on by the option that it excludes."""
+    if value is not True:
+        raise _wrong(name, "can only be True; to undo it, give the other option of its kind")
+    return True
+
+
+def number(name: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise _wrong(name, "must be a number")
+    return value
+
+
+def seconds(name: str, value: Any) -> str:
+    """Seconds as a duration of the API: ``"300s"``."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if number(name, value) < 0:
+        raise _wrong(name, "must not be negative")
+    plain = f"{Decimal(str(value)):.9f}".rstrip("0").rstrip(".")
+    return f"{plain}s"
+
+
+def moment(name: str, value: Any) -> str:
+    """A moment as a timestamp of the API, in UTC."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise _wrong(name, "must be a datetime with a time zone")
+    plain = value.astimezone(timezone.utc).replace(tzinfo=None)
+    return plain.isoformat(timespec="microseconds" if plain.microsecond else "seconds") + "Z"
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """A list of texts or objects; an empty one clears what is there."""
+    if isinstance(value, (str, Mapping)):
+        raise _wrong(name, "must be a list")
+    return [dict(one) if isinstance(one, Mapping) else one for one in value]
+
+
+def mapped(name: str, value: Any) -> dict[str, Any]:
+    """Texts by name."""
+    if not isinstance(value, Mapping):
+        raise _wrong(name, "must be a mapping")
+    return dict(value)
+
+
+def _wrong(name: str, problem: str) -> ConfigError:
+    return ConfigError(f"Option '{name}' {problem}.", remedy=f"Correct '{name}'.")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the table of what describes an object.
+
+    Attributes:
+        path: Where the body has it, such as ``"spec.is_protected"``.
+        encode: Checks it, and returns it as JSON has it.
+        mask: What an update names it as; None: it cannot be changed.
+        group: Options of one group exclude each other; those of one mask are one.
+        creates: Whether it can be given at creation.
+        is_name: Kind of the object whose name it is; such a name may be given as an id.
+        reads: Attribute of the object that holds it; None if the workspace does not tell it.
+    """
+
+    path: str
+    encode: Callable[[str, Any], Any]
+    mask: str | None = None
+    group: str | None = None
+    creates: bool = True
+    is_name: Kind | None = None
+    reads: str | None = None
+
+
+class Objects(Generic[Shape]):
+    """The objects of one kind.
+
+    Wherever an object is named, its id is enough if the configuration says what it is in.
+
+    Args:
+        config: Says which project and branch a bare id is in.
+        control_plane: Sends the requests.
+        clock: Where the time comes from.
+    """
+
+    kind: ClassVar[Kind]
+    shape: type[Shape]
+    options: ClassVar[Mapping[str, Option]] = {}
+
+    def __init__(self, config: LakebaseConfig, control_plane: ControlPlane, clock: Clock) -> None:
+        self._config = config
+        self._control_plane = control_plane
+        self._clock = clock
+
+    # Names.
+
+    def full_name(self, name: str, kind: Kind | None = None) -> str:
+        """The full name of an object.
+
+        Args:
+            name: A full name, or an id in the configuration's project and branch.
+            kind: What it is; an object of this kind by default.
+
+        Raises:
+            ConfigError: It is no name, or the configuration does not say what the id is in.
+        """
+        kind = kind or self.kind
+        if "/" not in name:
+            parent = self._own(kind)
+            name = f"{parent}/{name}" if parent is not None else name
+        try:
+            return resource_path(kind, name)
+        except NameRefusedError as refused:
+            raise ConfigError(f"The name of the {kind} {refused.problem}.", remedy=refused.remedy) from None
+
+    def _own(self, kind: Kind) -> str | None:
+        """What an id of that kind is in, by the configuration."""
+        project, branch = self._config.project, self._config.branch
+        collection = _COLLECTIONS.get(kind, f"{kind}s")
+        if kind in ("project", "catalog"):
+            return collection
+        if project is None or (kind not in ("branch", "snapshot") and branch is None):
+            return None
+        inside = "" if kind in ("branch", "snapshot") else f"/branches/{branch}"
+        return f"projects/{project}{inside}/{collection}"
+
+    def _parent(self, parent: str | None) -> str:
+        """The full name of what objects of this kind are in."""
+        kind: Kind = "project" if self.kind in ("branch", "snapshot") else "branch"
+        own = self._config.project if kind == "project" else self._config.branch
+        name = parent if parent is not None else own
+        if name is None:
+            raise ConfigError(
+                f"The {kind} is not named, and the configuration names none.", remedy=f"Use {FORMATS[kind]}."
+            )
+        return self.full_name(name, kind)
+
+    # Reading.
+
+    def get(self, name: str) -> Shape:
+        """The object of that name.
+
+        Raises:
+            NotFoundError: There is none, or the principal cannot see it.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        name = self.full_name(name)
+        what = f"{self.kind} {name}"
+        return self.shape.of(self._control_plane.request(what, "GET", name), what)
+
+    def find(self, name: str) -> Shape | None:
+        """The object of that name; None if there is none."""
+        try:
+            return self.get(name)
+        except NotFoundError:
+            return None
+
+    def _list(self, parent: str | None, **query: Any) -> tuple[Shape, ...]:
+        collection = _COLLECTIONS.get(self.kind, f"{self.kind}s")
+        path = collection if parent is None else f"{parent}/{collection}"
+        what = f"the {collection} of {parent or 'the workspace'}"
+        found = self._control_plane.pages(what, path, collection, query)
+        return tuple(self.shape.of(one.fields, what) for one in found)
+
+    # Describing.
+
+    def _body(self, given: Mapping[str, Any], *, creating: bool) -> tuple[dict[str, Any], list[str]]:
+        """The body for options, and its update mask; what is None was not given."""
+        body: dict[str, Any] = {}
+        groups_given: dict[str, str] = {}
+        mask: dict[str, None] = {}
+        for name, value in given.items():
+            option = self.options.get(name)
+            if option is None or (not option.creates if creating else option.mask is None):
+                known = [
+                    n for n, o in self.options.items() if (o.creates if creating else o.mask is not None)
+                ]
+                raise ConfigError(
+                    f"Option '{name}' of a {self.kind} cannot be {'given' if creating else 'changed'}.",
+                    remedy=f"The options are: {', '.join(known)}.",
+                )
+            if value is None:
+                continue
+            other = groups_given.setdefault(option.group or option.mask or option.path, name)
+            if other != name:
+                raise ConfigError(f"Both '{other}' and '{name}' are given.", remedy="Keep one of them.")
+            if option.mask is not None:
+                mask[option.mask] = None
+            *groups, leaf = option.path.split(".")
+            place = body
+            for group in groups:
+                place = place.setdefault(group, {})
+            value = option.encode(name, value)
+            place[leaf] = self.full_name(value, option.is_name) if option.is_name else value
+        return body, list(mask)
+
+    def _differences(self, found: Shape, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Options whose value differs from what the workspace tells: what is there, and what is wanted."""
+        different = {}
+        for name, value in given.items():
+            option = self.options[name]
+            if value is None or option.reads is None:
+                continue
+            there = getattr(found, option.reads)
+            wanted = self.full_name(value, option.is_name) if option.is_name else value
+            if isinstance(wanted, timedelta):
+                wanted = wanted.total_seconds()
+            if isinstance(wanted, list):
+                wanted = tuple(wanted)
+            # The workspace tells times to the microsecond, or less.
+            same = (
+                abs((there - wanted).total_seconds()) < 0.001
+                if isinstance(there, datetime) and isinstance(wanted, datetime)
+                else there == wanted
+            )
+            if not same:
+                different[name] = (there, wanted)
+        return different
+
+    # Writing.
+
+    @contextmanager
+    def _alone(self, name: str, deadline: Deadline) -> Iterator[None]:
+        # A catalog is in no project.
+        with alone(self._config, "/".join(name.split("/")[:2]), deadline):
+            yield
+
+    def _send(
+        self,
+        verb: str,
+        method: str,
+        name: str,
+        deadline: Deadline,
+        *,
+        path: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> Operation:
+        """The operation that the workspace has begun."""
+
+        what = f"{self.kind} {name}"
+
+        def send() -> Mapping[str, Any]:
+            return self._control_plane.request(what, method, path or name, body=body, query=query, verb=verb)
+
+        return begun(again_while_busy(send, deadline, self._clock), what, self._control_plane, self._clock)
+
+    def _finish(self, operation: Operation, deadline: Deadline) -> Mapping[str, Any]:
+        """What the operation has made, once it is done."""
+        subject = f"The operation {operation.name}"
+        return until(operation.result, subject, operation.name, deadline, self._clock)
+
+    def _begin_create(
+        self, name: str, given: Mapping[str, Any], deadline: Deadline, **query: Any
+    ) -> Operation:
+        body, _ = self._body(given, creating=True)
+        return self._send(
+            "create",
+            "POST",
+            name,
+            deadline,
+            path=name.rpartition("/")[0],
+            body=body,
+            query={f"{self.kind}_id": id_of(name), **query},
+        )
+
+    def _create(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:
+        """Create it and return it when the operation is done; a lost answer is looked up."""
+        name = self.full_name(name)
+        deadline = Deadline(timeout, self._clock)
+        began = self._clock.wall()
+        lost: ControlPlaneError | None = None
+        with self._alone(name, deadline):
+            while True:
+                try:
+                    operation = self._begin_create(name, given, deadline, **query)
+                    break
+                except (ControlPlaneUnavailableError, ControlPlaneTimeoutError) as error:
+                    # It may have been accepted. Sent again, it would be refused in that case.
+                    lost = error
+                    mine = self._mine(name, began, deadline)
+                    if mine is not None:
+                        return mine
+                    pause = error.retry_after or 1.0
+                    if pause >= deadline.remaining():
+                        raise
+                    self._clock.sleep(pause)
+                except AlreadyExistsError:
+                    mine = self._mine(name, began, deadline) if lost is not None else None
+                    if mine is None:
+                        raise
+                    return mine
+            return self._made(self._finish(operation, deadline), name)
+
+    def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
+        return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
+
+    def _mine(self, name: str, began: float, deadline: Deadline) -> Shape | None:
+        """The object that a request has made whose answer was lost, once it is settled."""
+        soon = Deadline(min(_LOST_ANSWER, deadline.remaining()), self._clock)
+        found = until(lambda: (self.find(name),), f"The look-up of {name}", name, soon, self._clock)[0]
+        created: datetime | None = getattr(found, "create_time", None)
+        if found is None or created is None or created.timestamp() < began - _SKEW:
+            return None
+
+        def settled() -> Shape | None:
+            current = self.get(name)
+            return current if current.is_settled else None
+
+        return until(settled, f"The creation of {name}", name, deadline, self._clock)
+
+    def _begin_update(
+        self, name: str, changes: Mapping[str, Any], deadline: Deadline, **required: Any
+    ) -> Operation:
+        body, mask = self._body(changes, creating=False)
+        if not mask:
+            raise ConfigError(f"No change of {name} is given.", remedy="Give at least one option.")
+        body.setdefault("spec", {}).update(required)
+        return self._send(
+            "update", "PATCH", name, deadline, body=body, query={"update_mask": ",".join(sorted(mask))}
+        )
+
+    def _update(self, name: str, changes: Mapping[str, Any], timeout: float, **required: Any) -> Shape:
+        name = self.full_name(name)
+        deadline = Deadline(timeout, self._clock)
+        with self._alone(name, deadline):
+            operation = self._begin_update(name, changes, deadline, **required)
+            return self._made(self._finish(operation, deadline), name)
+
+    def _delete(self, name: str, timeout: float, *, missing_ok: bool, **query: Any) -> None:
+        name = self.full_name(name)
+        deadline = Deadline(timeout, self._clock)
+        try:
+            with self._alone(name, deadline):
+                self._finish(self._send("delete", "DELETE", name, deadline, query=query), deadline)
+        except NotFoundError:
+            if not missing_ok:
+                raise
+
+    def _undelete(self, name: str, timeout: float) -> Shape:
+        name = self.full_name(name)
+        deadline = Deadline(timeout, self._clock)
+        with self._alone(name, deadline):
+            operation = self._send("undelete", "POST", name, deadline, path=f"{name}/undelete", body={})
+            return self._made(self._finish(operation, deadline), name)
+
+    def _ensure(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:
+        """Create it unless it is there; then change what differs and can be changed."""
+        name = self.full_name(name)
+        found = self.find(name)
+        if found is None:
+            try:
+                return self._create(name, given, timeout, **query)
+            except AlreadyExistsError:
+                # Somebody else has just made it.
+                found = self.find(name)
+                if found is None:
+                    raise
+        different = self._differences(found, given)
+        self._require_changeable(name, different)
+        if not different:
+            return found
+        return self._change(name, {option: wanted for option, (_, wanted) in different.items()}, timeout)
+
+    def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
+        fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}
+        if fixed:
+            told = "; ".join(
+                f"{option} is {there!r}, not {want!r}" for option, (there, want) in fixed.items()
+            )
+            raise AlreadyExistsError(
+                f"The {self.kind} {name} exists, and differs in what cannot be changed: {told}.",
+                remedy="Use another name, or delete it first.",
+            )
+
+    def _change(self, name: str, changes: Mapping[str, Any], timeout: float) -> Shape:
+        return self._update(name, changes, timeout)
+
+
+__all__ = ["DEFAULT_TIMEOUT", "Named", "Objects", "Option", "At", "in_thread", "parent_of"]

@@ -1,0 +1,108 @@
+"""Writes to a project: one at a time in a process, and again while the project is busy with another's.
+
+Lakebase runs one operation on a project at a time and refuses a second with 409, as it does while it still
+reconciles the last one. Such a request was not accepted, so it is safe to send it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
+from lakebase_provider.core.base.waiting_log import WaitingLog
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.errors import (
+    ControlPlaneThrottledError,
+    LakebaseError,
+    OperationTimeoutError,
+    ProjectBusyError,
+)
+from lakebase_provider.core.workspace.http_limits import Limit, within
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+#: Most operations take seconds.
+_BUSY = Backoff(first=0.5, most=4.0, floor=0.2)
+#: Seconds that a request may take where the deadline has less left.
+_LEAST_REQUEST = 1.0
+# Seeded by the system: processes that were forked together must not try in step.
+_RNG = random.SystemRandom()
+
+
+def again_while_busy(send: Callable[[], _Result], deadline: Deadline, clock: Clock) -> _Result:
+    """The answer to a request, sent again while the project is busy or the workspace limits the rate.
+
+    Raises:
+        ProjectBusyError: It was busy until the deadline.
+        LakebaseError: The workspace refused or could not be reached.
+    """
+    waiting = WaitingLog(logger)
+    attempt = 0
+    while True:
+        try:
+            with within(Limit(max(_LEAST_REQUEST, deadline.remaining()))):
+                return send()
+        except (ProjectBusyError, ControlPlaneThrottledError) as error:
+            pause = max(_BUSY.seconds(attempt, _RNG), error.retry_after or 0.0)
+            left = deadline.remaining()
+            if left <= 0:
+                raise _with_budget(error, deadline.seconds) from error.__cause__
+            # The last attempt is made when the deadline passes.
+            pause = min(pause, left)
+            waiting.say(deadline.now(), error, "Trying again in %.1f s: %s", pause, error.message)
+            attempt += 1
+            clock.sleep(pause)
+
+
+def _with_budget(error: LakebaseError, seconds: float) -> LakebaseError:
+    copy = error.again()
+    copy.message = f"{error.message} (tried for {seconds:.1f} s)"
+    return copy
+
+
+#: The locks of projects, by workspace and name.
+_locks: dict[tuple[str | None, str | None, str], threading.RLock] = {}
+_guard = threading.Lock()
+
+
+@contextmanager
+def alone(config: LakebaseConfig, project: str, deadline: Deadline) -> Iterator[None]:
+    """Hold this process's other writes to a project back; may be nested.
+
+    Args:
+        config: Says which workspace it is in.
+        project: The project's name.
+        deadline: Until when to wait for those that are under way.
+
+    Raises:
+        OperationTimeoutError: They did not end in time.
+    """
+    with _guard:
+        lock = _locks.setdefault((config.workspace_host, config.profile, project), threading.RLock())
+    if not lock.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+        late = OperationTimeoutError(
+            f"This process's other writes to {project} did not end within {deadline.seconds:.1f} s."
+        )
+        late.name = project
+        raise late
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _renew_in_child() -> None:
+    global _guard
+    _guard = threading.Lock()
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)

@@ -1,0 +1,510 @@
+"""A Postgres cluster for each branch: copied from its parent as it is or as it was, stopped, woken, dropped.
+
+A copy shares its parent's write-ahead log, as links, back to the *base*: files of the cluster as they were
+when its history began. Base and log together give every moment since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lakebase_provider.local.contract import private_files
+from lakebase_provider.local.postgres import copies
+from lakebase_provider.local.postgres.accounts import Account
+from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
+
+#: Many of them idle side by side.
+_SMALL = {"shared_buffers": "8MB", "max_logical_replication_workers": "0"}
+#: Postgres 18 starts three processes for this unless told otherwise.
+_SMALL_SINCE_18 = {"io_method": "sync"}
+#: A standby without a source replays the log that it was given; unlike `restore_command` it runs no program
+#: for each segment.
+_PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+#: Where a timeline left its parent's, in its history.
+_SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
+#: Seconds after which a standby asks its stopped source again.
+_RETRY = {"wal_retrieve_retry_interval": "250ms"}
+
+
+#: Superusers are the tests' own sessions, behind the endpoint rather than on it.
+_END_SESSIONS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND usename <> %s
+"""
+
+
+class HistoryError(ValueError):
+    """The time or log sequence number lies outside of what is kept of a branch."""
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where a cluster left its source.
+
+    Attributes:
+        lsn: Log sequence number of the source.
+        time: Unix time.
+    """
+
+    lsn: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Snapshot(Fork):
+    """What was kept of a branch.
+
+    Attributes:
+        full_size_bytes: Of all its databases.
+    """
+
+    full_size_bytes: int
+
+
+@dataclass
+class _Base:
+    """Files from which a history can be replayed.
+
+    Attributes:
+        folder: Removed with it.
+        data: Data folder of a cluster that was stopped.
+        segment: The log from here on is needed to go on from it.
+        packed: All of `data` but the log, in one file.
+    """
+
+    folder: Path
+    data: Path
+    segment: str
+    packed: copies.Packed | None = None
+
+
+@dataclass
+class _Cluster:
+    postgres: Postgres
+    folder: Path
+    base: _Base
+    born: Fork
+    #: Settings of each start, of a standby.
+    follows: dict[str, str] = field(default_factory=dict)
+    #: Guards all below, and is told when one of them changes.
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    wanted: bool = True
+    #: Copies under way, and those of them for which it must stay down.
+    users: int = 0
+    still: int = 0
+    #: The server that the watchdog knows of.
+    watched: int | None = None
+
+
+class Clusters:
+    """All clusters of a run; keys are uids of branches, of read-only endpoints and of snapshots.
+
+    Each method blocks, and may be called from any thread.
+
+    Args:
+        folder: The run's folder.
+        binaries: Programs that `account` can run.
+        account: Who runs them.
+        root: Production's cluster, which is never stopped: tests ask it as superuser while it is suspended.
+        max_connections: Of each cluster.
+        install: Prepares a fresh cluster.
+        tell_watchdog: Told of each server process that starts or ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        binaries: Binaries,
+        account: Account,
+        root: Postgres,
+        *,
+        max_connections: int,
+        install: Callable[[Postgres], None],
+        tell_watchdog: Callable[[str], None],
+    ) -> None:
+        self.root = root
+        self._folder = folder / "c"
+        self._binaries = binaries
+        self._account = account
+        self._max_connections = max_connections
+        self._install = install
+        self._tell_watchdog = tell_watchdog
+        self._lock = threading.Lock()
+        self._numbers = 0
+        self._clusters: dict[str, _Cluster] = {}
+        self._snapshots: dict[str, _Base] = {}
+        self._root_key: str | None = None
+        private_files.make_passage(self._folder, account.gid)
+
+    def keep_beginning(self, *, fresh: bool) -> None:
+        """Copy the root's data folder before its first start: from there its history can be replayed.
+
+        Args:
+            fresh: Whether it is as initdb left it.
+        """
+        self._fresh = fresh
+        data, home = self.root.data, self._folder / "0"
+        home.mkdir(mode=0o700)
+        first = copies.beginning(data, self._account)
+        copies.drop_log(data, first)
+        packed = copies.Packed(data, home / "data", self._account)
+        (home / "pg_wal").mkdir(mode=0o700)
+        copies.add_log(data, home, self._account, link=False)
+        self._beginning = _Base(home, home, first, packed)
+
+    def adopt(self, key: str) -> None:
+        """Say whose the root is, whose history begins now that it is prepared."""
+        ((lsn,),) = self.root.execute("SELECT pg_current_wal_insert_lsn()::text")
+        born = Fork(lsn, time.time())
+        self._clusters[key] = _Cluster(self.root, self.root.data.parent, self._beginning, born)
+        self._root_key = key
+
+    def cluster(self, key: str) -> Postgres:
+        """Return a cluster.
+
+        Raises:
+            KeyError: There is none of that key.
+        """
+        return self._clusters[key].postgres
+
+    def create(self, key: str) -> None:
+        """Create a cluster as the root was at first, with the same roles and databases, and start it."""
+
+        def begin(new: _Cluster) -> Fork:
+            at = self._copy_stopped(new, self._beginning) if self._fresh else self._initialise(new)
+            self._install(new.postgres)
+            return at
+
+        self._create(key, begin)
+
+    def fork(self, key: str, source: str, *, at_time: float | None = None, at_lsn: str | None = None) -> Fork:
+        """Create a cluster with another one's data, and start it.
+
+        Args:
+            key: The new one's.
+            source: Whose data; stopped or not.
+            at_time: Unix time whose data it gets: of all that was committed by then. None for now.
+            at_lsn: Log sequence number whose data it gets, in place of a time.
+
+        Raises:
+            HistoryError: The time or LSN is not kept.
+            KeyError: There is no such source.
+            LocalLakebaseError: It did not start.
+        """
+        if at_time is not None or at_lsn is not None:
+            return self._create(key, lambda new: self._recover(new, source, at_time, at_lsn))
+        return self._create(key, lambda new: self._copy(new, source))
+
+    def fork_snapshot(self, key: str, snapshot: str) -> Fork:
+        """Create a cluster with a snapshot's data, and start it.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        base = self._snapshots[snapshot]
+        return self._create(key, lambda new: self._copy_stopped(new, base))
+
+    def snapshot(
+        self, key: str, source: str, *, at_time: float | None = None, at_lsn: str | None = None
+    ) -> Snapshot:
+        """Keep a cluster's data, apart from its branch; arguments and errors as in :meth:`fork`."""
+        at = self.fork(key, source, at_time=at_time, at_lsn=at_lsn)
+        self.stop(key)
+        with self._lock:
+            kept = self._clusters.pop(key)
+            data = kept.postgres.data
+            self._snapshots[key] = _Base(kept.folder, data, copies.beginning(data, self._account))
+        return Snapshot(at.lsn, at.time, copies.size(data))
+
+    def standby(self, key: str, source: str) -> None:
+        """Create a cluster that follows another one, and can only be read.
+
+        Raises:
+            KeyError: There is no such source.
+        """
+
+        def follow(new: _Cluster) -> Fork:
+            with self._using(source) as parent:
+                at = self._back_up(parent, new)
+                address = parent.postgres.dsn()
+            new.follows = {"primary_conninfo": address, "hot_standby": "on", **_RETRY}
+            self._begin(new, new.follows, replays=True)
+            return at
+
+        self._create(key, follow)
+
+    def hold(self, key: str, held: bool) -> None:
+        """Let a standby lag: what its source writes does not show until it is let go."""
+        word = "pause" if held else "resume"
+        self.cluster(key).execute(f"SELECT pg_wal_replay_{word}()")
+
+    def start(self, key: str) -> None:
+        """Start a cluster that was stopped, and return when it answers."""
+        cluster = self._clusters[key]
+        with cluster.changed:
+            cluster.wanted = True
+            self._wake(cluster)
+
+    def stop(self, key: str) -> None:
+        """Stop a cluster, once the copies of it that are being made are finished.
+
+        The root's sessions end, but it runs on.
+        """
+        if key == self._root_key:
+            self.root.execute(_END_SESSIONS, (SUPERUSER,))
+            return
+        cluster = self._clusters[key]
+        with cluster.changed:
+            cluster.wanted = False
+            cluster.changed.wait_for(lambda: not cluster.users)
+            if not cluster.wanted:
+                self._halt(cluster)
+
+    def crash(self, key: str) -> None:
+        """End a cluster's server as `pg_ctl stop -m immediate` does; the next start recovers its data."""
+        cluster = self._clusters[key]
+        with cluster.changed:
+            if cluster.postgres.running:
+                cluster.postgres.crash()
+                self._forget(cluster)
+
+    def drop(self, key: str) -> None:
+        """Remove a cluster or a snapshot with its data, if there is one; what was copied from it stays."""
+        with self._lock:
+            snapshot = self._snapshots.pop(key, None)
+            cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            with cluster.changed:
+                cluster.wanted = False
+                cluster.changed.wait_for(lambda: not cluster.users and not cluster.still)
+                if cluster.postgres.running:
+                    # Nobody will ask for its data again.
+                    cluster.postgres.crash()
+                    self._forget(cluster)
+            shutil.rmtree(cluster.folder, ignore_errors=True)
+            self._discard(cluster.base)
+        elif snapshot is not None:
+            self._discard(snapshot)
+
+    def size(self, key: str) -> int:
+        """Bytes of all databases of a cluster, stopped or not."""
+        return copies.size(self._clusters[key].postgres.data)
+
+    def close(self) -> None:
+        """End all servers but the root's, whose data goes with the run's folder."""
+        for cluster in list(self._clusters.values()):
+            if cluster.postgres is not self.root and cluster.postgres.running:
+                cluster.postgres.crash()
+                self._forget(cluster)
+
+    # How a cluster comes to be.
+
+    def _create(self, key: str, fill: Callable[[_Cluster], Fork]) -> Fork:
+        with self._lock:
+            if key in self._clusters or key in self._snapshots:
+                raise ValueError(f"there is a cluster {key!r} already")
+            self._numbers += 1
+            folder = self._folder / str(self._numbers)
+        private_files.make_passage(folder, self._account.gid)
+        small = _SMALL | (_SMALL_SINCE_18 if self._binaries.major >= 18 else {})
+        postgres = Postgres(
+            folder, self._binaries, self._account, max_connections=self._max_connections, settings=small
+        )
+        postgres.make_home()
+        new = _Cluster(postgres, folder, self._beginning, Fork("0/0", 0))
+        try:
+            new.born = fill(new)
+        except BaseException:
+            if postgres.running:
+                postgres.crash()
+                self._forget(new)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with self._lock:
+            self._clusters[key] = new
+        return new.born
+
+    def _initialise(self, new: _Cluster) -> Fork:
+        """Its data are what initdb makes."""
+        process = new.postgres.begin_initdb()
+        self._tell_watchdog(f"watch {process.pid}")
+        try:
+            new.postgres.finish_initdb(process)
+        finally:
+            self._tell_watchdog(f"forget {process.pid}")
+        data, first = new.postgres.data, copies.beginning(new.postgres.data, self._account)
+        # Apart from the cluster's folder, as branches of it may outlive it.
+        home = new.folder.with_name(f"{new.folder.name}-0")
+        home.mkdir(mode=0o700)
+        packed = copies.Packed(data, home / "data", self._account)
+        new.base = _Base(home, home, first, packed)
+        self._begin(new, {})
+        return Fork("0/0", time.time())
+
+    def _copy(self, new: _Cluster, source: str) -> Fork:
+        """Its data are the source's of now."""
+        parent = self._clusters[source]
+        with parent.changed:
+            still = not parent.postgres.running
+            parent.still += still
+        if still:
+            try:
+                return self._copy_stopped(new, parent.base, parent.postgres.data)
+            finally:
+                with parent.changed:
+                    parent.still -= 1
+                    parent.changed.notify_all()
+        with self._using(source) as parent:
+            at = self._back_up(parent, new)
+        new.base = parent.base
+        self._begin(new, {"recovery_target": "immediate", **_PROMOTE}, replays=True)
+        return at
+
+    def _copy_stopped(self, new: _Cluster, base: _Base, data: Path | None = None) -> Fork:
+        """Its data are those of its base, or of a cluster that is down, to the end of the log."""
+        if data is None:
+            self._unfold(base, new)
+        else:
+            copies.copy_data(data, new.postgres.data, self._account)
+        copies.add_log(data or base.data, new.postgres.data, self._account)
+        # No target: it replays all that there is. The command finds nothing, as it is asked about few files.
+        copies.put(new.postgres.data / "recovery.signal", "", self._account)
+        new.base = base
+        self._begin(new, {"restore_command": "false", "hot_standby": "off"}, replays=True)
+        return Fork(self._left_at(new), time.time())
+
+    def _unfold(self, base: _Base, new: _Cluster) -> None:
+        if base.packed:
+            base.packed.unpack(new.postgres.data)
+        else:
+            copies.copy_data(base.data, new.postgres.data, self._account)
+
+    def _recover(self, new: _Cluster, source: str, at_time: float | None, at_lsn: str | None) -> Fork:
+        """Its data are the source's of an earlier moment."""
+        with self._using(source) as parent, parent.postgres.session() as session:
+            target = _target(parent, session, at_time, at_lsn)
+            # A recovery stops at the first commit after its target, so there must be one; and it reads full
+            # segments only.
+            session.execute("SELECT pg_current_xact_id()")
+            ((last,),) = session.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
+            base = parent.base
+            self._unfold(base, new)
+            copies.add_log(
+                parent.postgres.data,
+                new.postgres.data,
+                self._account,
+                since=base.segment,
+                until=copies.place(last),
+            )
+        if not copies.has_log(new.postgres.data, base.segment):
+            raise HistoryError("the branch has written more than is kept of its history")
+        copies.put(new.postgres.data / "standby.signal", "", self._account)
+        new.base = base
+        self._begin(new, {**target, **_PROMOTE}, replays=True)
+        if at_time is not None:
+            return Fork(self._left_at(new), at_time)
+        assert at_lsn is not None
+        ((moment,),) = new.postgres.execute(
+            "SELECT extract(epoch FROM pg_last_xact_replay_timestamp())::float8"
+        )
+        return Fork(at_lsn, moment or parent.born.time)
+
+    def _back_up(self, parent: _Cluster, new: _Cluster) -> Fork:
+        """Copy the files of a cluster that serves, with the log that makes them consistent."""
+        with parent.postgres.session() as session:
+            session.execute("SELECT pg_backup_start('branch', fast => true)")
+            copies.copy_data(parent.postgres.data, new.postgres.data, self._account)
+            ((lsn, label, last),) = session.execute(
+                "SELECT lsn, labelfile, pg_walfile_name(lsn) FROM pg_backup_stop(wait_for_archive => false)"
+            ).fetchall()
+            at = Fork(lsn, time.time())
+            copies.add_log(parent.postgres.data, new.postgres.data, self._account, until=copies.place(last))
+        copies.put(new.postgres.data / "backup_label", label, self._account)
+        copies.put(new.postgres.data / "standby.signal", "", self._account)
+        return at
+
+    def _left_at(self, cluster: _Cluster) -> str:
+        """Where a cluster's timeline left its parent's: the last line of its history."""
+        ((history,),) = cluster.postgres.execute(
+            "SELECT pg_read_file('pg_wal/' || max(name)) FROM pg_ls_waldir() WHERE name LIKE '%.history'"
+        )
+        return str(_SWITCH.findall(history)[-1])
+
+    def _discard(self, base: _Base) -> None:
+        """Remove a base when neither a snapshot nor a history needs it any more."""
+        with self._lock:
+            needed = [self._beginning, *self._snapshots.values(), *(c.base for c in self._clusters.values())]
+            if not any(other is base for other in needed):
+                shutil.rmtree(base.folder, ignore_errors=True)
+
+    # Running and stopped.
+
+    @contextlib.contextmanager
+    def _using(self, key: str) -> Iterator[_Cluster]:
+        """A cluster that runs until the end of the block, woken if it was stopped."""
+        cluster = self._clusters[key]
+        with cluster.changed:
+            self._wake(cluster)
+            cluster.users += 1
+        try:
+            yield cluster
+        finally:
+            with cluster.changed:
+                cluster.users -= 1
+                if not cluster.users and not cluster.wanted:
+                    self._halt(cluster)
+                cluster.changed.notify_all()
+
+    def _wake(self, cluster: _Cluster) -> None:
+        cluster.changed.wait_for(lambda: not cluster.still)
+        if not cluster.postgres.running:
+            self._begin(cluster, cluster.follows)
+
+    def _begin(self, cluster: _Cluster, settings: dict[str, str], *, replays: bool = False) -> None:
+        postgres = cluster.postgres
+        # One that has ended by itself is started again like one that was stopped.
+        self._forget(cluster)
+        cluster.watched = postgres.begin_start(settings)
+        self._tell_watchdog(f"watch {cluster.watched} {postgres.pid_file}")
+        postgres.finish_start(replays=replays)
+
+    def _halt(self, cluster: _Cluster) -> None:
+        cluster.postgres.stop()
+        self._forget(cluster)
+
+    def _forget(self, cluster: _Cluster) -> None:
+        if cluster.watched is not None:
+            self._tell_watchdog(f"forget {cluster.watched}")
+            cluster.watched = None
+
+
+def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str | None) -> dict[str, str]:
+    """Settings with which a recovery stops at a moment of a cluster's history."""
+    if at_time is not None:
+        if not parent.born.time <= at_time <= time.time():
+            raise HistoryError(f"the time {_utc(at_time)} is not in the branch's history")
+        return {"recovery_target_time": _utc(at_time), "recovery_target_inclusive": "on"}
+    if at_lsn is None or not _LSN.fullmatch(at_lsn):
+        raise HistoryError(f"{at_lsn} is no LSN")
+    ((inside,),) = session.execute(
+        "SELECT %s::pg_lsn BETWEEN %s AND pg_current_wal_insert_lsn()", (at_lsn, parent.born.lsn)
+    ).fetchall()
+    if not inside:
+        raise HistoryError(f"the LSN {at_lsn} is not in the branch's history")
+    # Stops before the first record that starts at the LSN or after it.
+    return {"recovery_target_lsn": str(at_lsn), "recovery_target_inclusive": "off"}
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")

@@ -1,0 +1,109 @@
+"""A folder that outlives the run: production's data, and who may use it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from lakebase_provider.local.contract import private_files
+from lakebase_provider.local.contract.errors import LocalLakebaseError
+from lakebase_provider.local.contract.records import Principal
+from lakebase_provider.local.postgres.accounts import Account
+from lakebase_provider.local.postgres.postgres import Postgres
+
+#: Bytes.
+_LIMIT = 1 << 20
+
+
+class Kept:
+    """What one run leaves to the next.
+
+    Args:
+        folder: Ours alone, but for the account, which passes through to the data.
+        lock: Descriptor of a file there that one run at a time has locked.
+    """
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        self.folder = folder
+        #: For the watchdog: the folder is in use until the last server there has ended.
+        self.lock = lock
+        self._note = folder / "kept.json"
+        self._account: int | None = None
+        self.version: int | None = None
+        self.principals: list[Principal] = []
+        with contextlib.suppress(FileNotFoundError):
+            found = json.loads(private_files.read(self._note, limit=_LIMIT, private=True))
+            self.version, self._account = found["version"], found["account"]
+            self.principals = [Principal(**principal) for principal in found["principals"]]
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run before this one has left anything."""
+        return bool(self.principals)
+
+    def admit(self, postgres: Postgres, account: Account, version: int) -> None:
+        """Give the data to this run's account, or remove what a run left that did not get as far as to start.
+
+        Raises:
+            LocalLakebaseError: The account cannot pass through to the folder.
+        """
+        home = postgres.data.parent
+        if account.gid is not None:
+            closed = [place for place in self.folder.parents if not place.stat().st_mode & stat.S_IXOTH]
+            if closed:
+                raise LocalLakebaseError(
+                    f"Postgres, which runs as another user, cannot enter {closed[-1]}.",
+                    remedy="Keep the data in a folder that others may pass through, such as below /var/lib.",
+                )
+            os.chown(self.folder, 0, account.gid)
+            self.folder.chmod(0o710)
+        if not self.begun:
+            shutil.rmtree(home, ignore_errors=True)
+        elif account.uid is not None and account.gid is not None:
+            os.chown(home, 0, account.gid)
+            private_files.give_tree(postgres.data, account.uid, account.gid, owner=self._account)
+            self.note(version, account, self.principals)
+
+    def note(self, version: int, account: Account, principals: list[Principal]) -> None:
+        """Write down what the next run needs to know, in one step."""
+        content = {
+            "version": version,
+            "account": account.uid,
+            "principals": [asdict(principal) for principal in principals],
+        }
+        fresh = self._note.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(content, file)
+        fresh.replace(self._note)
+        self._account, self.principals = account.uid, principals
+
+
+@contextlib.contextmanager
+def keep(folder: Path) -> Iterator[Kept]:
+    """Have a folder for one run.
+
+    Raises:
+        LocalLakebaseError: It is somebody else's, or another run has it.
+    """
+    private_files.own_folder(folder, remedy="Choose a folder that you own.")
+    folder = folder.resolve()
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LocalLakebaseError(
+                f"Another local Lakebase keeps its data in {folder}.",
+                remedy="Stop it, or choose another folder.",
+            ) from None
+        yield Kept(folder, lock)
+    finally:
+        os.close(lock)

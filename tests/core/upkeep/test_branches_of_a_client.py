@@ -1,0 +1,248 @@
+"""What a client does with branches: waits until they accept logins, is held to one, resets it, warms it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.errors import (
+    LakebaseConnectionError,
+    LoginRejectedError,
+    ObjectStateError,
+    OperationTimeoutError,
+    WrongBranchError,
+)
+from lakebase_provider.core.upkeep.branches import branch_check
+from lakebase_provider.core.upkeep.branches.branch_reset import Grant
+from lakebase_provider.local import LocalLakebase
+
+#: Makes a branch, says so, and waits to be killed before it deletes it.
+RUN = """
+import sys
+from lakebase_provider.core import LakebaseClient, LakebaseConfig
+with LakebaseClient(LakebaseConfig.from_env()) as client:
+    client.workspace.branches.create("run-1", ttl=3600)
+    with LakebaseClient(client.config.on_branch("run-1")) as on:
+        with on.connection() as connection:
+            connection.execute("CREATE TABLE dirty (n int)")
+    print("created", flush=True)
+    sys.stdin.read()
+    client.workspace.branches.delete("run-1", purge=True)
+"""
+
+
+@pytest.fixture
+def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
+    with LakebaseClient(lakebase_env.config()) as client:
+        yield client
+
+
+def on(client: LakebaseClient, branch: str) -> LakebaseClient:
+    return LakebaseClient(client.config.on_branch(branch))
+
+
+def has_table(client: LakebaseClient, name: str) -> bool:
+    with client.connection() as connection:
+        [[found]] = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchall()
+        return bool(found)
+
+
+def test_refused_logins_at_a_new_branch_are_waited_out(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    lakebase_env.admin.login_fault("password authentication failed for user 'x'", times=3)
+    lakebase_env.admin.reset_counters()
+    assert client.branches.wait_ready("ci-1").state == "READY"
+    assert lakebase_env.admin.counters().mints >= 2
+
+
+def test_five_seconds_of_refused_logins(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    lakebase_env.admin.set(auth_delay=5.0)
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with pytest.raises(OperationTimeoutError, match="Waiting for logins at projects/local/branches/ci-1/"):
+        client.branches.wait_ready("ci-1", timeout=0.5)
+    lakebase_env.admin.advance(5.0)
+    client.branches.wait_ready("ci-1")
+
+
+def test_logins_that_stay_refused_are_an_error_with_the_refusal(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    lakebase_env.admin.login_fault("password authentication failed for user 'x'")
+    with pytest.raises(OperationTimeoutError, match="password authentication failed") as caught:
+        client.branches.wait_ready("ci-1", timeout=2.0)
+    assert isinstance(caught.value.__cause__, LoginRejectedError)
+
+
+def test_a_write_on_a_branch_stays_there(client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
+        with branch.connection() as connection:
+            connection.execute("CREATE TABLE only_there (n int)")
+        assert has_table(branch, "only_there")
+    assert not has_table(client, "only_there")
+
+
+def test_a_client_is_held_to_its_branch(client: LakebaseClient) -> None:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    other = client.workspace.branches.create("ci-2", ttl=3600)
+    assert made.uid is not None
+    assert other.uid is not None
+    with on(client, "ci-1") as branch, on(client, "ci-2") as elsewhere:
+        for known_as in (made.uid, made.name, "ci-1"):
+            assert branch.branches.require(known_as).uid == made.uid
+        with pytest.raises(WrongBranchError, match=f"not on {other.uid}"):
+            branch.branches.require(other.uid)
+        for wrong in (client, elsewhere):
+            with wrong.connection() as connection, pytest.raises(WrongBranchError, match="no host of"):
+                branch.branches.require(made.uid, connection)
+        endpoint = branch.workspace.endpoints.get("primary")
+        with LakebaseClient(client.config.replace(endpoint=endpoint.uid)) as by_uid:
+            assert by_uid.branches.require(made.uid).name == made.name
+
+
+def test_production_is_refused_unless_it_is_meant(client: LakebaseClient) -> None:
+    with pytest.raises(WrongBranchError, match="default branch"):
+        client.branches.require("production")
+    assert client.branches.require("production", default_is_meant=True).is_default
+
+
+def test_a_client_at_a_host_of_another_branch_is_found_out(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    # The host of production, kept by hand.
+    config = client.config.on_branch("ci-1").replace(host=lakebase_env.host)
+    with LakebaseClient(config) as wrong, pytest.raises(WrongBranchError, match="no host of"):
+        wrong.branches.require("ci-1")
+
+
+def test_what_the_server_says_counts_more_than_the_host(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch, branch.connect(autocommit=True) as connection:
+        connection.execute("SET neon.branch_id = 'br-another'")
+        with pytest.raises(WrongBranchError, match="serves br-another"):
+            branch.branches.require("ci-1", connection)
+        connection.execute(f"SET neon.branch_id = '{made.uid}'")
+        assert branch.branches.require("ci-1", connection).uid == made.uid
+    assert branch_check.BRANCH_SETTINGS[0] == "neon.branch_id"
+
+
+def test_a_reset_branch_has_its_parents_data_and_its_own_settings(client: LakebaseClient) -> None:
+    former = client.workspace.branches.create("ci-1", ttl=3600)
+    primary = "projects/local/branches/ci-1/endpoints/primary"
+    client.workspace.endpoints.update(primary, min_cu=2, max_cu=4, suspend_timeout=120)
+    client.workspace.endpoints.create(primary.replace("primary", "reader"), max_cu=2, min_cu=1)
+    with on(client, "ci-1") as branch, branch.connection() as connection:
+        connection.execute("CREATE TABLE dirty (n int); CREATE ROLE only_there;")
+        connection.execute("GRANT SELECT ON dirty TO only_there")
+    with client.connection() as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS clean (n int)")
+    done = client.branches.reset("ci-1")
+    assert (done.former_uid, done.branch.expire_time) == (former.uid, former.expire_time)
+    assert done.branch.uid != former.uid
+    assert [(one.id, one.endpoint_type, one.min_cu, one.max_cu) for one in done.endpoints] == [
+        ("primary", "READ_WRITE", 2, 4),
+        ("reader", "READ_ONLY", 1, 2),
+    ]
+    assert done.endpoints[0].suspend_timeout == 120
+    assert done.lost_roles == ("only_there",)
+    assert done.lost_grants is not None
+    assert Grant("table", "dirty", "only_there", "SELECT") in done.lost_grants
+    with on(client, "ci-1") as branch:
+        assert has_table(branch, "clean")
+        assert not has_table(branch, "dirty")
+        branch.branches.require(str(done.branch.uid))
+    with client.connection() as connection:
+        connection.execute("DROP TABLE clean")
+
+
+def test_a_client_on_a_branch_that_is_reset_finds_it_again(client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
+        with branch.connection() as connection:
+            connection.execute("CREATE TABLE dirty (n int)")
+        client.branches.reset("ci-1")
+        assert not has_table(branch, "dirty")
+
+
+def test_what_cannot_be_reset_is_left_alone(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    branches = client.workspace.branches
+    branches.create("base", no_expiry=True)
+    branches.create("child", ttl=3600, source_branch="base")
+    client.workspace.snapshots.create("s-1", source_branch="production", ttl=3600)
+    branches.create("root", no_expiry=True, source_snapshot="s-1")
+    branches.create("safe", no_expiry=True, is_protected=True)
+    lakebase_env.admin.reset_counters()
+    for name, why in [
+        ("production", "default branch"),
+        ("base", "has children: projects/local/branches/child"),
+        ("root", "is a root"),
+        ("safe", "is protected"),
+    ]:
+        with pytest.raises(ObjectStateError, match=why):
+            client.branches.reset(name)
+    asked = {one.method for one in lakebase_env.admin.requests() if "/postgres/projects" in one.path}
+    assert asked == {"GET"}
+    branches.update("safe", is_protected=False)
+
+
+def test_a_killed_run_leaves_a_branch_that_the_next_one_adopts_or_replaces(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LAKEBASE_ALLOW_LOOPBACK": "1"},
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "created\n"
+        run.send_signal(signal.SIGKILL)
+    left = client.workspace.branches.get("run-1")
+    assert client.workspace.branches.ensure("run-1", ttl=3600).uid == left.uid
+    with on(client, "run-1") as branch:
+        assert has_table(branch, "dirty")
+    fresh = client.workspace.branches.ensure("run-1", ttl=3600, on_exists="recreate")
+    assert fresh.uid != left.uid
+    with on(client, "run-1") as branch:
+        assert not has_table(branch, "dirty")
+    # If nobody comes, the workspace deletes it.
+    lakebase_env.admin.advance(3601)
+    assert client.workspace.branches.find("run-1") is None
+
+
+def test_a_branch_that_expires_ends_its_sessions(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
+        connection = branch.connect(autocommit=True)
+        lakebase_env.admin.advance(3601)
+        with pytest.raises((psycopg.OperationalError, LakebaseConnectionError)):
+            connection.execute("SELECT pg_sleep(10)")
+        connection.close()
+
+
+def test_a_suspended_endpoint_is_warmed(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    with client.connection() as connection:
+        connection.execute('CREATE TABLE IF NOT EXISTS "Warm" AS SELECT 1 AS n')
+    client.close()
+    lakebase_env.admin.suspend()
+    lakebase_env.admin.reset_counters()
+    assert client.branches.warm(["Warm", ("public", "Warm")]) > 0
+    assert lakebase_env.admin.counters().wakes == 1
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        client.branches.warm(["absent"])
+    with client.connection() as connection:
+        connection.execute('DROP TABLE "Warm"')

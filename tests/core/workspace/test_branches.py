@@ -1,0 +1,261 @@
+"""Branches under faults: busy projects, failed and endless operations, lost answers, limits, policies."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    ControlPlaneTimeoutError,
+    LimitError,
+    NotFoundError,
+    ObjectStateError,
+    OperationFailedError,
+    OperationTimeoutError,
+    ProjectBusyError,
+)
+from lakebase_provider.core.workspace.http_limits import Limit, within
+from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+from lakebase_provider.local import LocalLakebase
+from tests.core.workspace.conftest import WAYS, client_by
+
+BRANCHES = "/api/2.0/postgres/projects/local/branches"
+BUSY = "Another operation on the project is still running"
+
+
+def posted(lake: LocalLakebase) -> list[int]:
+    return [one.status for one in lake.admin.requests() if one.method == "POST" and one.path == BRANCHES]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_busy_project_is_asked_again(lake: LocalLakebase, way: str) -> None:
+    lake.admin.fault("POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=BUSY, times=5)
+    with client_by(way, lake) as client:
+        client._clock = _Hurried()
+        assert client.workspace.branches.create("ci-1", ttl=3600).state == "READY"
+    assert posted(lake) == [409] * 5 + [200]
+
+
+class _Hurried:
+    """The machine's clock, on which nobody sleeps."""
+
+    def wall(self) -> float:
+        return datetime.now(timezone.utc).timestamp()
+
+    def elapsed(self) -> float:
+        return self.wall()
+
+    def sleep(self, seconds: float) -> None:
+        threading.Event().wait(min(seconds, 0.01))
+
+
+def test_a_project_that_stays_busy_is_an_error_within_the_budget(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    lake.admin.fault("POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=BUSY)
+    with pytest.raises(ProjectBusyError, match=r"tried for 0\.3 s") as caught:
+        workspace.branches.create("ci-1", ttl=3600, timeout=0.3)
+    assert caught.value.retryable
+
+
+def test_the_writes_of_a_process_follow_each_other(lake: LocalLakebase) -> None:
+    lake.admin.set(operation_seconds=0.3)
+    clients = [LakebaseClient(lake.config()) for _ in range(3)]
+
+    async def create() -> None:
+        await asyncio.gather(
+            *(c.workspace.branches.acreate(f"ci-{n}", ttl=3600) for n, c in enumerate(clients))
+        )
+
+    asyncio.run(create())
+    # None was refused, since none was sent while another went on.
+    assert posted(lake) == [200, 200, 200]
+
+
+def test_an_operation_that_fails_is_an_error_with_its_name(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    lake.admin.operation_fault("branch", error_code="INTERNAL_ERROR", message="no room")
+    with pytest.raises(OperationFailedError, match="INTERNAL_ERROR: no room") as caught:
+        workspace.branches.create("ci-1", ttl=3600)
+    assert caught.value.name.startswith("projects/local/branches/ci-1/operations/")
+    assert caught.value.again().details() == caught.value.details()
+    assert workspace.branches.ensure("ci-1", ttl=3600).state == "READY"
+
+
+def test_an_operation_that_says_it_failed_may_have_landed(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    lake.admin.operation_fault("branch", lands=True)
+    with pytest.raises(OperationFailedError):
+        workspace.branches.create("ci-1", ttl=3600)
+    there = workspace.branches.get("ci-1")
+    assert workspace.branches.ensure("ci-1", ttl=3600).uid == there.uid
+
+
+def test_an_operation_that_never_ends_is_left_in_time_and_found_by_its_name(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    lake.admin.operation_fault("branch", never_ends=True)
+    with pytest.raises(OperationTimeoutError, match=r"did not end within 0\.5 s") as caught:
+        workspace.branches.create("ci-1", ttl=3600, timeout=0.5)
+    assert workspace.operation(caught.value.name).result() is None
+    lake.admin.clear_faults()
+    assert workspace.operation(caught.value.name).wait(10)["name"] == "projects/local/branches/ci-1"
+    operation = workspace.branches.begin_delete("ci-1", purge=True)
+    assert asyncio.run(workspace.operation(operation.name).await_(10)) == {}
+    assert operation == workspace.operation(operation.name)
+    assert workspace.branches.find("ci-1") is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_lost_answer_is_looked_up(lake: LocalLakebase, way: str) -> None:
+    lake.admin.fault("POST", BRANCHES, status=503, lost=True, times=1)
+    with client_by(way, lake) as client:
+        made = client.workspace.branches.create("ci-1", ttl=3600)
+    assert posted(lake) == [503]
+    assert made.name == "projects/local/branches/ci-1"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_request_that_was_lost_itself_is_sent_again(lake: LocalLakebase, way: str) -> None:
+    lake.admin.fault("POST", BRANCHES, status=503, times=1)
+    with client_by(way, lake) as client:
+        client._clock = _Hurried()
+        client.workspace.branches.create("ci-1", ttl=3600)
+    assert posted(lake) == [503, 200]
+
+
+def test_what_was_there_before_is_not_taken_for_what_was_lost(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    lake.admin.set_clock_skew(-600)
+    workspace.branches.create("ci-1", no_expiry=True)
+    lake.admin.set_clock_skew(0)
+    lake.admin.fault("POST", BRANCHES, status=503, times=1)
+    with pytest.raises(AlreadyExistsError):
+        workspace.branches.create("ci-1", no_expiry=True)
+
+
+def test_limits_and_their_texts(lake: LocalLakebase, workspace: WorkspaceObjects) -> None:
+    lake.admin.set(unarchived_branch_limit=1)
+    with pytest.raises(LimitError, match="limit exceeded"):
+        workspace.branches.create("ci-1", ttl=60)
+    lake.admin.set_error("limit", status=422, error_code="BRANCHES_LIMIT_EXCEEDED")
+    with pytest.raises(LimitError) as caught:
+        workspace.branches.create("ci-1", ttl=60)
+    assert not caught.value.retryable
+    assert "purge" in caught.value.remedy
+
+
+def test_a_branch_that_is_there_is_reused_recreated_or_refused(workspace: WorkspaceObjects) -> None:
+    branches = workspace.branches
+    first = branches.ensure("ci-1", ttl=3600)
+    assert branches.ensure("ci-1", ttl=3600).uid == first.uid
+    assert branches.ensure("ci-1", ttl=3600, source_branch="production").uid == first.uid
+    with pytest.raises(AlreadyExistsError, match="exists"):
+        branches.ensure("ci-1", ttl=3600, on_exists="fail")
+    until = datetime.now(timezone.utc) + timedelta(days=2)
+    changed = branches.ensure("ci-1", expire_time=until)
+    assert (changed.uid, changed.expire_time) == (first.uid, until)
+    assert branches.ensure("ci-1", no_expiry=True).expire_time is None
+    again = branches.ensure("ci-1", ttl=3600, on_exists="recreate")
+    assert again.uid != first.uid
+    with pytest.raises(ConfigError, match="on_exists is 'replace'"):
+        branches.ensure("ci-1", ttl=3600, on_exists="replace")  # type: ignore[arg-type] # that is the test
+
+
+def test_a_branch_of_another_source_is_not_reused(workspace: WorkspaceObjects) -> None:
+    branches = workspace.branches
+    branches.create("base", no_expiry=True)
+    branches.create("ci-1", ttl=3600, source_branch="base")
+    with pytest.raises(AlreadyExistsError, match="source_branch is 'projects/local/branches/base', not"):
+        branches.ensure("ci-1", ttl=3600)
+    with pytest.raises(AlreadyExistsError, match="source_branch_lsn is"):
+        branches.ensure("ci-1", ttl=3600, source_branch="base", source_branch_lsn="0/1")
+    with pytest.raises(ObjectStateError, match="has children: projects/local/branches/ci-1"):
+        branches.ensure("base", no_expiry=True, on_exists="recreate")
+    remade = branches.ensure("ci-1", ttl=3600, on_exists="recreate")
+    assert remade.source_branch == "projects/local/branches/production"
+
+
+def test_a_deleted_branch_that_keeps_its_name_is_recreated_and_not_reused(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    branches = workspace.branches
+    first = branches.create("ci-1", ttl=3600)
+    branches.delete("ci-1")
+    with pytest.raises(ObjectStateError, match="its state is DELETED"):
+        branches.ensure("ci-1", ttl=3600)
+    assert branches.ensure("ci-1", ttl=3600, on_exists="recreate").uid != first.uid
+    branches.delete("ci-1")
+    lake.admin.set(deleted_id_reserved=False)
+    assert branches.ensure("ci-1", ttl=3600).state == "READY"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "The expiration of the branch is not given"),
+        ({"ttl": 60, "no_expiry": True}, "Both 'ttl' and 'no_expiry'"),
+        ({"no_expiry": False}, "'no_expiry' can only be True"),
+        ({"ttl": "1h"}, "'ttl' must be a number"),
+        ({"ttl": -1}, "'ttl' must not be negative"),
+        ({"expire_time": datetime(2030, 1, 1)}, "'expire_time' must be a datetime with a time zone"),
+        ({"ttl": 60, "source_branch": "../x"}, "The name of the branch is"),
+        ({"ttl": 60, "source_branch_lsn": "0/1", "source_branch_time": datetime.now(timezone.utc)}, "Both"),
+        ({"ttl": 60, "source_snapshot": "s", "source_branch": "b"}, "Both 'source_snapshot' and"),
+        ({"ttl": 60, "owner": "me"}, "Option 'owner' of a branch cannot be given"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_request(
+    lake: LocalLakebase, workspace: WorkspaceObjects, options: dict[str, object], problem: str
+) -> None:
+    lake.admin.reset_counters()
+    with pytest.raises(ConfigError, match=problem):
+        workspace.branches.create("ci-1", **options)  # type: ignore[arg-type] # that is the test
+    assert lake.admin.requests() == []
+
+
+def test_lists_come_in_pages(
+    lake: LocalLakebase, workspace: WorkspaceObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakebase_provider.core.workspace.workspace._PAGE", 1)
+    workspace.branches.create("ci-1", ttl=60)
+    lake.admin.reset_counters()
+    assert [one.id for one in workspace.branches.list()] == ["production", "ci-1"]
+    assert len([one for one in lake.admin.requests() if one.path == BRANCHES]) == 2
+
+
+async def test_the_twins_for_asyncio(lake: LocalLakebase, on_production: LakebaseClient) -> None:
+    workspace = on_production.workspace
+    made = await workspace.branches.acreate("ci-1", ttl=3600)
+    assert await workspace.branches.await_ready("ci-1") == made == await workspace.branches.aget("ci-1")
+    assert (await on_production.branches.await_ready("ci-1")).uid == made.uid
+    assert (await workspace.branches.aensure("ci-1", no_expiry=True)).expire_time is None
+    assert [one.id for one in await workspace.branches.alist()] == ["production", "ci-1"]
+    lake.admin.operation_fault("branch", never_ends=True)
+    operation = await asyncio.to_thread(workspace.branches.begin_delete, "ci-1", purge=True)
+    with pytest.raises(OperationTimeoutError) as caught:
+        await operation.await_(0.3)
+    assert caught.value.name == operation.name
+    lake.admin.clear_faults()
+    assert await operation.await_(10) == {}
+    with pytest.raises(NotFoundError):
+        await workspace.branches.await_ready("ci-1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_request_begins_after_the_deadline(lake: LocalLakebase, way: str) -> None:
+    with client_by(way, lake) as client:
+        client.workspace.branches.get("production")
+        lake.admin.reset_counters()
+        with within(Limit(0.0)), pytest.raises(ControlPlaneTimeoutError):
+            client.workspace.branches.get("production")
+    assert lake.admin.requests() == []

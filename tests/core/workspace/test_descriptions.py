@@ -1,0 +1,221 @@
+"""What objects are described by: durations, times, names, bodies and masks, for whatever values there are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakebase_provider.core import LakebaseConfig
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK
+from lakebase_provider.core.config.resource_names import (
+    FORMATS,
+    NameRefusedError,
+    operation_path,
+    resource_path,
+)
+from lakebase_provider.core.errors import ConfigError, ControlPlaneError
+from lakebase_provider.core.workspace.answers import Answer
+from lakebase_provider.core.workspace.objects import (
+    branches,
+    catalogs,
+    databases,
+    endpoints,
+    projects,
+    snapshots,
+)
+from lakebase_provider.core.workspace.objects.object_kind import Objects, moment, places, seconds
+from lakebase_provider.core.workspace.objects.snapshots import Cadence
+from lakebase_provider.core.workspace.workspace import ControlPlane
+
+KINDS: list[type[Objects[Any]]] = [
+    projects.Projects,
+    branches.Branches,
+    endpoints.Endpoints,
+    snapshots.Snapshots,
+    databases.Roles,
+    databases.Databases,
+    catalogs.Catalogs,
+]
+OPTIONS = {
+    projects.Projects: projects.ProjectOptions,
+    branches.Branches: branches.BranchOptions,
+    endpoints.Endpoints: endpoints.EndpointOptions,
+    snapshots.Snapshots: snapshots.SnapshotOptions,
+    databases.Roles: databases.RoleOptions,
+    databases.Databases: databases.DatabaseOptions,
+    catalogs.Catalogs: catalogs.CatalogOptions,
+}
+#: The masks that the API accepts (shared/facts/lakebase-own.md).
+MASKS = {
+    "project": {
+        *(f"spec.{name}" for name in ("budget_policy_id", "custom_tags", "default_branch", "display_name")),
+        *("spec.enable_pg_native_login", "spec.history_retention_duration"),
+        *(
+            f"spec.default_endpoint_settings.{name}"
+            for name in ("autoscaling_limit_max_cu", "autoscaling_limit_min_cu", "pg_settings", "suspension")
+        ),
+    },
+    "branch": {"spec.is_protected", "spec.expiration"},
+    "endpoint": {
+        *("spec.autoscaling_limit_max_cu", "spec.autoscaling_limit_min_cu", "spec.disabled"),
+        *("spec.group.enable_readable_secondaries", "spec.group.max", "spec.group.min"),
+        *("spec.settings.pg_settings", "spec.suspension"),
+    },
+    "snapshot": set(),
+    "role": {
+        "spec.membership_roles",
+        *(f"spec.attributes.{name}" for name in ("createdb", "createrole", "bypassrls")),
+    },
+    "database": {"spec.postgres_database", "spec.role"},
+    "catalog": set(),
+}
+VALUES: dict[Any, Any] = {
+    str: "some-name",
+    bool: True,
+    int: 1,
+    float: 2.5,
+    datetime: datetime(2027, 1, 1, tzinfo=timezone.utc),
+}
+
+
+def a_value(annotation: Any) -> Any:
+    if str(annotation).startswith("list"):
+        return []
+    return VALUES.get(annotation, {} if "Mapping" in str(annotation) else "some-name")
+
+
+def made(kind: type[Objects[Any]]) -> Objects[Any]:
+    config = LakebaseConfig(
+        endpoint="projects/p/branches/b/endpoints/primary",
+        workspace_host="https://w.cloud.databricks.com",
+        client_id="c",
+        client_secret="s",  # type: ignore[arg-type] # parsed
+    )
+    return kind(config, ControlPlane(config), SYSTEM_CLOCK)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_options_are_typed_and_the_masks_are_the_apis(kind: type[Objects[Any]]) -> None:
+    typed = get_type_hints(OPTIONS[kind])
+    assert set(kind.options) == set(typed)
+    assert {option.mask for option in kind.options.values() if option.mask} == MASKS[kind.kind]
+    read = {f.name for f in fields(kind.shape)}
+    assert {option.reads for option in kind.options.values() if option.reads} <= read
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@given(data=st.data())
+def test_a_body_has_what_its_mask_names(kind: type[Objects[Any]], data: st.DataObject) -> None:
+    changeable = [name for name, option in kind.options.items() if option.mask]
+    if not changeable:
+        return
+    names = data.draw(st.lists(st.sampled_from(changeable), min_size=1, unique=True))
+    typed = get_type_hints(OPTIONS[kind])
+    values = {name: a_value(typed[name]) for name in names}
+    masks = [kind.options[name].mask for name in names]
+    if len(set(masks)) < len(masks):
+        with pytest.raises(ConfigError, match="Both "):
+            made(kind)._body(values, creating=False)
+        return
+    body, mask = made(kind)._body(values, creating=False)
+    assert set(mask) == set(masks)
+    for name in names:
+        place: Any = body
+        for part in kind.options[name].path.split("."):
+            place = place[part]
+        assert place is not None
+    assert len(mask) == len(set(mask))
+
+
+@given(
+    st.floats(0, 1e9, allow_nan=False)
+    | st.integers(0, 10**9)
+    | st.timedeltas(timedelta(0), timedelta(days=900))
+)
+def test_a_duration_comes_back_as_it_went(value: float | timedelta) -> None:
+    text = seconds("ttl", value)
+    assert re.fullmatch(r"\d+(\.\d{1,9})?s", text)
+    wanted = value.total_seconds() if isinstance(value, timedelta) else value
+    assert Answer({"ttl": text}, "it").duration("ttl") == pytest.approx(wanted, abs=1e-9)
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(timezone.utc)))
+def test_a_moment_comes_back_as_it_went(value: datetime) -> None:
+    try:
+        value.astimezone(timezone.utc)
+    except OverflowError:
+        return
+    text = moment("at", value)
+    assert text.endswith("Z")
+    assert Answer({"at": text}, "it").moment("at") == value.astimezone(timezone.utc)
+
+
+@given(
+    st.builds(
+        Cadence,
+        retention=st.integers(3600, 10**7),
+        hour=st.integers(0, 23),
+        day_of_week=st.none() | st.sampled_from(["MONDAY", "SUNDAY"]),
+    )
+    | st.builds(Cadence, retention=st.just(3600), hour=st.just(0), day_of_month=st.integers(1, 31))
+)
+def test_a_cadence_comes_back_as_it_went(cadence: Cadence) -> None:
+    assert Cadence.of(Answer(cadence.to_json(), "it")) == cadence
+
+
+@given(st.text(max_size=100))
+def test_no_name_leads_elsewhere(text: str) -> None:
+    for kind in FORMATS:
+        for name in (text, f"projects/{text}/branches/b", f"projects/p/snapshots/{text}", f"catalogs/{text}"):
+            try:
+                path = resource_path(kind, name)
+            except NameRefusedError:
+                continue
+            assert re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+", path)
+    try:
+        path = operation_path(f"projects/p/operations/{text}")
+    except NameRefusedError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9_/+=-]+", path)
+
+
+def test_the_forms_of_names() -> None:
+    assert FORMATS == {
+        "project": "projects/<project>",
+        "branch": "projects/<project>/branches/<branch>",
+        "endpoint": "projects/<project>/branches/<branch>/endpoints/<endpoint>",
+        "role": "projects/<project>/branches/<branch>/roles/<role>",
+        "database": "projects/<project>/branches/<branch>/databases/<database>",
+        "snapshot": "projects/<project>/snapshots/<snapshot>",
+        "catalog": "catalogs/<catalog>",
+    }
+    for kind, form in FORMATS.items():
+        assert resource_path(kind, re.sub(r"<(\w+)>", r"my-\1", form))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_an_answer_is_read_with_whatever_is_missing_and_whatever_is_new(kind: type[Objects[Any]]) -> None:
+    bare = kind.shape.of({"name": "n", "spec": None, "status": {"brand_new": 1}}, "it")
+    assert bare == kind.shape(name="n")
+    for field_name, place in places(kind.shape).items():
+        *groups, leaf = place.path.split(".")
+        nested: dict[str, Any] = {leaf: object()}
+        for group in reversed(groups):
+            nested = {group: nested}
+        with pytest.raises(ControlPlaneError, match=f"'{re.escape(place.path)}"):
+            kind.shape.of(nested, field_name)
+
+
+def test_a_state_that_nobody_knows_is_kept() -> None:
+    found = branches.Branch.of({"name": "n", "status": {"current_state": "HIBERNATING"}}, "it")
+    assert found.state == "HIBERNATING"
+    assert not found.is_settled
+    assert replace(found, state="READY").is_settled
+    endpoint = endpoints.Endpoint.of({"status": {"endpoint_type": "ENDPOINT_TYPE_NEW"}}, "it")
+    assert endpoint.endpoint_type == "NEW"

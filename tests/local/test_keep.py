@@ -1,0 +1,81 @@
+"""`keep`: data and credentials outlive the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from databricks.sdk.service.postgres import Project
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.local import LocalLakebase, LocalLakebaseError
+from tests.eventually import eventually
+from tests.local.postgres.conftest import PRIMARY, Branches
+from tests.local.test_lifetime import processes_naming
+from tests.local.workspace.conftest import PRODUCTION
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not pytest's own, which others may not pass through.
+    with TemporaryDirectory(dir="/tmp") as outer:
+        Path(outer).chmod(0o711)
+        yield Path(outer, "kept")
+
+
+def test_data_and_credentials_survive_a_restart(folder: Path) -> None:
+    with LocalLakebase(keep=folder) as lake:
+        credentials = (lake.client_id, lake.client_secret, lake.pat)
+        authority = Path(lake.ca_path).read_text()
+        other = lake.admin.add_principal("someone@example.com", "USER")
+        Branches(lake).run(PRIMARY, "CREATE TABLE kept AS SELECT 1 AS i")
+    with LocalLakebase(keep=folder) as lake:
+        assert (lake.client_id, lake.client_secret, lake.pat) == credentials
+        assert Path(lake.ca_path).read_text() == authority
+        branches = Branches(lake)
+        assert branches.kept() == [1]
+        with LakebaseClient(lake.config()) as client, client.connection() as connection:
+            assert connection.execute("SELECT session_user").fetchone() == (lake.client_id,)
+        with pytest.raises(ValueError, match="already exists"):
+            lake.admin.add_principal(other.name, "USER", create_role=False)
+
+
+def test_its_history_begins_with_the_run(folder: Path) -> None:
+    with LocalLakebase(keep=folder) as lake:
+        Branches(lake).run(PRIMARY, "CREATE TABLE kept AS SELECT 1 AS i")
+    with LocalLakebase(keep=folder) as lake:
+        branches = Branches(lake)
+        moment = branches.now()
+        branches.run(PRIMARY, "DELETE FROM kept")
+        then = branches.branch("then", source_branch=PRODUCTION, source_branch_time=moment)
+        assert branches.kept(branches.endpoint(then)) == [1]
+        branches.api.create_project(Project(), "other").wait()
+        other = "projects/other/branches/production/endpoints/primary"
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            branches.kept(other)
+
+
+def test_a_killed_server_leaves_the_data(folder: Path) -> None:
+    with LocalLakebase(keep=folder) as lake:
+        Branches(lake).run(PRIMARY, "CREATE TABLE kept AS SELECT 1 AS i")
+        os.kill(lake.pid, signal.SIGKILL)
+        eventually(lambda: not processes_naming(str(folder)))
+    with LocalLakebase(keep=folder) as lake:
+        assert Branches(lake).kept() == [1]
+
+
+def test_one_run_at_a_time(folder: Path) -> None:
+    with LocalLakebase(keep=folder), pytest.raises(LocalLakebaseError, match="Another local Lakebase"):
+        LocalLakebase(keep=folder).start()
+
+
+def test_another_version_is_refused(folder: Path) -> None:
+    with LocalLakebase(keep=folder, postgres=16):
+        pass
+    with pytest.raises(LocalLakebaseError, match="is of Postgres 16, not 18"):
+        LocalLakebase(keep=folder, postgres=18).start()

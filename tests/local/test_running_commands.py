@@ -1,0 +1,80 @@
+"""`lakebase local branch`, `suspend`, `crash` and `fault`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from tests.local.test_commands import Shell, parse
+from tests.local.test_commands import shell as shell
+
+
+@pytest.fixture
+def up(shell: Shell) -> Iterator[dict[str, str]]:
+    code, out, err = shell.run("local", "up", "--detach", "--postgres", "16")
+    assert code == 0, err
+    yield parse(out)
+    shell.run("local", "down")
+
+
+def query(environment: dict[str, str], statement: str) -> list[Any]:
+    with LakebaseClient(LakebaseConfig.from_env(environment)) as client, client.connection() as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_a_branch_from_its_creation_to_its_end(shell: Shell, up: dict[str, str]) -> None:
+    query(up, "CREATE TABLE t AS SELECT 1 AS i")
+    ((before,),) = query(up, "SELECT pg_current_wal_insert_lsn()::text")
+    query(up, "DELETE FROM t")
+    code, out, err = shell.run("local", "branch", "create", "dev", "--at-lsn", before)
+    assert (code, err) == (0, "")
+    dev = {**up, **parse(out)}
+    assert dev["PGHOST"] != up["PGHOST"]
+    assert query(dev, "SELECT i FROM t") == [(1,)]
+
+    code, out, err = shell.run("local", "branch", "list")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["BRANCH", "STATE", "SOURCE", "HOST"],
+        ["production", "READY", "-", "localhost"],
+        ["dev", "READY", "production", dev["PGHOST"]],
+    ]
+    listed = json.loads(shell.run("local", "branch", "list", "--json")[1])
+    assert [branch["branch_id"] for branch in listed] == ["production", "dev"]
+
+    assert shell.run("local", "suspend", "dev") == (0, "", "")
+    assert query(dev, "SELECT i FROM t") == [(1,)]
+    assert shell.run("local", "crash", "dev") == (0, "", "")
+    assert query(dev, "SELECT i FROM t") == [(1,)]
+
+    code, out, err = shell.run("local", "branch", "reset", "dev")
+    assert (code, err) == (0, "")
+    assert query({**up, **parse(out)}, "SELECT i FROM t") == []
+    assert shell.run("local", "branch", "delete", "dev") == (0, "", "")
+    code, out, err = shell.run("local", "branch", "delete", "dev")
+    assert (code, out) == (1, "")
+    assert "branch id not found" in err
+
+
+def test_faults(shell: Shell, up: dict[str, str]) -> None:
+    assert shell.run("local", "fault", "GET", "*/branches", "--status", "500", "--message", "as told")[0] == 0
+    code, out, err = shell.run("local", "branch", "list")
+    assert (code, out) == (1, "")
+    assert "as told" in err
+    assert shell.run("local", "fault", "--clear")[0] == 0
+    assert shell.run("local", "branch", "list")[0] == 0
+    code, out, err = shell.run("local", "fault", "GET")
+    assert code == 1
+    assert "needs a method, a path" in err
+
+
+@pytest.mark.parametrize("words", [("branch", "list"), ("suspend",), ("crash",), ("fault", "--clear")])
+def test_they_need_one_that_runs(shell: Shell, words: tuple[str, ...]) -> None:
+    code, out, err = shell.run("local", *words)
+    assert (code, out) == (1, "")
+    assert "No local Lakebase 'default' is running" in err

@@ -1,0 +1,81 @@
+"""The commands `lakebase branches` and `lakebase endpoints`, on a local Lakebase."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lakebase_provider.cli import main
+from lakebase_provider.local import LocalLakebase
+
+PRIMARY = "projects/local/branches/ci-1/endpoints/primary"
+
+
+class Shell:
+    """Runs commands in this process, which has the environment of a local Lakebase."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def run(self, *words: str, code: int = 0) -> str:
+        assert main(words) == code
+        out, err = self._capsys.readouterr()
+        return out if code == 0 else err
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+
+@pytest.fixture
+def shell(lakebase_env: LocalLakebase, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def test_branches_are_created_listed_reset_and_deleted(shell: Shell) -> None:
+    made = shell.json("branches", "create", "ci-1", "--ttl", "8h")
+    assert (made["name"], made["state"]) == ("projects/local/branches/ci-1", "READY")
+    assert "ci-1 exists" in shell.run("branches", "create", "ci-1", "--ttl", "8h", code=1)
+    assert (
+        shell.json("branches", "create", "ci-1", "--ttl", "8h", "--if-exists", "reuse")["uid"] == made["uid"]
+    )
+    lines = shell.run("branches", "list").splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "name",
+        "projects/local/branches/production",
+        "projects/local/branches/ci-1",
+    ]
+    done = shell.json("branches", "reset", "ci-1")
+    assert done["former_uid"] == made["uid"] != done["branch"]["uid"]
+    assert "default branch" in shell.run("branches", "reset", "production", code=1)
+    shell.run("branches", "delete", "ci-1")
+    assert len(shell.json("branches", "list")) == 1
+    assert len(shell.json("branches", "list", "--deleted")) == 2
+    shell.run("branches", "create", "ci-1", "--no-expiry", "--if-exists", "recreate")
+    shell.run("branches", "delete", "ci-1", "--purge")
+    shell.run("branches", "delete", "ci-1", "--purge", "--missing-ok")
+    assert "branch id not found" in shell.run("branches", "delete", "ci-1", code=1)
+
+
+def test_endpoints_are_changed(shell: Shell) -> None:
+    shell.run("branches", "create", "ci-1", "--ttl", "1d")
+    shell.run("endpoints", "create", PRIMARY.replace("primary", "reader"), "--max-cu", "1", "--min-cu", "0.5")
+    found = shell.json("endpoints", "list", "--branch", "ci-1")
+    assert [one["endpoint_type"] for one in found] == ["READ_WRITE", "READ_ONLY"]
+    changed = shell.json("endpoints", "update", PRIMARY, "--max-cu", "4", "--suspend-timeout", "5m")
+    assert (changed["max_cu"], changed["suspend_timeout"]) == (4, 300)
+    assert shell.json("endpoints", "suspend", PRIMARY)["disabled"]
+    assert not shell.json("endpoints", "enable", PRIMARY)["disabled"]
+    shell.run("endpoints", "delete", PRIMARY.replace("primary", "reader"))
+    assert "managed_by_parent" in shell.run("endpoints", "delete", PRIMARY, code=1)
+    assert "READ_WRITE" in shell.run("endpoints", "list", "--branch", "ci-1")
+
+
+def test_words_that_make_no_sense(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["branches", "create", "x", "--ttl", "soon"], ["branches"], ["endpoints", "list", "--x"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert "no duration" in capsys.readouterr().err
+    assert "Give ttl" in shell.run("branches", "create", "x", code=1)
+    assert "Give a time" in shell.run("branches", "create", "x", "--ttl", "1d", "--at", "noon", code=1)
