@@ -35,13 +35,12 @@ def require_session_on(
     if branch.is_default and not default_is_meant:
         raise WrongBranchError(f"The branch {branch.name} is the project's default branch.")
     row = connection.execute(_ASK).fetchone()
-    told = [value for value in row or () if value]
-    if told:
-        if any(value != branch.uid for value in told):
-            raise WrongBranchError(
-                f"The server says that it serves {told[0]}, not {branch.name} ({branch.uid})."
-            )
-        return
+    others = [value for value in row or () if value and value != branch.uid]
+    if others:
+        raise WrongBranchError(
+            f"The server says that it serves {others[0]}, not {branch.name} ({branch.uid})."
+        )
+    # Whatever the server says: any session can set such a setting.
     host = connection.info.host.lower()
     hosts = {
         name.lower()
