@@ -38,6 +38,7 @@ DIALECTS: dict[str, tuple[type[LakebaseError], bool, str]] = {
     "expired_identity": (LoginRejectedError, False, CREATE_ROLE),
     "expired_neon": (LoginRejectedError, False, CREATE_ROLE),
     "expired_provisioned": (LoginRejectedError, False, CREATE_ROLE),
+    "native_disabled": (LoginRejectedError, False, "enable_pg_native_login"),
     "disabled": (EndpointDisabledError, False, "Enable the endpoint"),
     "endpoint_missing": (EndpointNotFoundError, False, "projects/<project>"),
     "paused": (EndpointWakingError, True, BUDGET),

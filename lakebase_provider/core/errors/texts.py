@@ -49,6 +49,11 @@ LOGIN_PATTERNS: tuple[_Pattern, ...] = (
         PermissionDeniedError,
         "Add this machine's address to the workspace's IP access list.",
     ),
+    _Pattern(
+        r"native postgres login is disabled",
+        LoginRejectedError,
+        "Log in with a token (auth=oauth), or let the project accept passwords: enable_pg_native_login.",
+    ),
     _Pattern(r"endpoint is disabled", EndpointDisabledError),
     _Pattern(r"endpoint cannot be found", EndpointNotFoundError),
     _Pattern(r"paused instances|External authorization failed", EndpointWakingError),

@@ -251,6 +251,8 @@ class Frontend:
             if not hmac.compare_digest(native.encode(), password.encode()):
                 raise self._refused("bad_password", role=role)
             return
+        if native is None and role in endpoint.branch.passwords and not password.startswith("ey"):
+            raise self._refused("native_disabled", role=role)
         if (client.server_name or "").partition(".")[0].endswith("-pooler"):
             raise self._refused("pooled", role=role)
         try:

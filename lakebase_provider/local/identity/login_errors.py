@@ -38,6 +38,7 @@ REFUSALS: dict[str, Refusal] = {
     "bad_password": _WRONG_PASSWORD,
     # PgBouncer knows no tokens, only the passwords of its own list.
     "pooled": _WRONG_PASSWORD,
+    "native_disabled": Refusal(INVALID_AUTHORIZATION, "native postgres login is disabled for this endpoint"),
     "disabled": Refusal(INTERNAL_ERROR, "Control plane request failed: endpoint is disabled"),
     "endpoint_missing": Refusal(INTERNAL_ERROR, "Control plane request failed: endpoint cannot be found"),
     "paused": Refusal(

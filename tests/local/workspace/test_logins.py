@@ -123,7 +123,7 @@ def test_a_role_logs_in_with_its_password_on_its_branch_alone(plane: Plane) -> N
     off = Project(spec=ProjectSpec(enable_pg_native_login=False))
     mask = FieldMask(field_mask=["spec.enable_pg_native_login"])
     plane.api.update_project(PROJECT, off, mask).wait()
-    plane.refusal(password, **login)
+    assert "native postgres login is disabled for this endpoint" in plane.refusal(password, **login)
 
 
 def test_a_time_is_one_of_the_workspaces_clock(plane: Plane) -> None:
