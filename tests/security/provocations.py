@@ -81,7 +81,7 @@ _LOCAL = OutOfReach(
 )
 OUT_OF_REACH: dict[str, OutOfReach] = {
     "ApiError": _LOCAL,
-    "MissingError": _LOCAL,
+    "HistoryError": _LOCAL,
     "TokenRefusedError": _LOCAL,
     "_RefusedError": _LOCAL,
     "LocalLakebaseError": OutOfReach(
