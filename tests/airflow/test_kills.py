@@ -1,4 +1,4 @@
-"""Fault rows 15 and 16: whatever ends a task ends its statement on the server, whoever runs it."""
+"""Whatever ends a task ends its statement on the server, whoever runs it."""
 
 from __future__ import annotations
 
