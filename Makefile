@@ -45,8 +45,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/lakebase demo
 
+# Tests wait more than they compute, so workers may be more than cores. The files that take longest come first.
+WORKERS ?= 4
+TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/pytest
+	$(TEST)
 
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	$(PYTHON) -m venv $(CLIENTS_VENV)

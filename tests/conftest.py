@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dns.resolver
@@ -16,6 +18,38 @@ from tests.browser import browser as browser
 from tests.browser import page as page
 
 os.environ[ALLOW_LOOPBACK] = "1"
+
+#: Files that take a minute or so, for what they wait for: with more than one worker they come first, so that
+#: none of them is alone at the end. The slowest is the first.
+SLOWEST = (
+    "airflow/test_load_kills.py",
+    "docs/test_snippets.py",
+    "airflow/test_kills.py",
+    "core/bulk/types/test_same_as_insert.py",
+    "airflow/test_insert_rows_by_copy.py",
+    "dagster/test_command_line.py",
+    "security/test_file_headers.py",
+    "airflow/test_canary_supervised.py",
+    "test_demo.py",
+    "core/test_hardest.py",
+    "dagster/test_io_manager.py",
+    "security/test_canary.py",
+    "airflow/test_postgres_hook_idioms.py",
+    "security/test_files.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    # Millions of objects that live as long as the process does: each full collection, which tests ask for and
+    # wait for, would look at all of them for a second.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -47,6 +47,15 @@ def test_each_page_is_on_the_map() -> None:
         assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), name
 
 
+def test_each_fault_has_its_test() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (DOCS / "faults.md").read_text())
+    for file, test in named:
+        text = (DOCS.parent / file).read_text()
+        assert not test or re.search(rf"^(?:async )?def {test}\(", text, re.MULTILINE), f"{file}::{test}"
+    faults = {f"tests/faults/{path.name}" for path in (DOCS.parent / "tests/faults").glob("test_*.py")}
+    assert faults <= {file for file, _ in named}
+
+
 def test_links_lead_to_pages_and_headings() -> None:
     for page in DOCS.rglob("*.md"):
         for path, heading in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", page.read_text()):

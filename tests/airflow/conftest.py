@@ -39,6 +39,8 @@ os.environ.update(
     AIRFLOW__CORE__TEST_CONNECTION="Enabled",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
     AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
+    # Seconds. A supervisor may sleep so long beside a task that has ended, and is never told of more often.
+    AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL="1",
 )
 
 with warnings.catch_warnings():

@@ -12,7 +12,6 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +68,6 @@ class SupervisedTask:
         if not self.log_file.exists():
             return []
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
-
-    def logged_at(self, event: str) -> datetime:
-        """When the task logged the event that begins so; the first one counts."""
-        found = [line["timestamp"] for line in self.log() if line["event"].startswith(event)]
-        assert found, f"{event!r} is not in the task's log: {self.log()}"
-        return datetime.fromisoformat(found[0].replace("Z", "+00:00")).astimezone(timezone.utc)
 
     def wait(self) -> str:
         """The state in which the task ends."""

@@ -1,4 +1,4 @@
-"""Fault rows 17, 19, 20 and 27 as tasks meet them: a retry beside a task that runs on, conflicts, locks."""
+"""What tasks meet: a retry beside a task that runs on, conflicts, locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault rows 15 to 17 for the operators that move rows: they load once, or they leave nothing behind."""
+"""Tasks that move rows, and are killed, ended or given up on: they load once, or they leave nothing behind."""
 
 from __future__ import annotations
 

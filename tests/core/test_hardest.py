@@ -561,4 +561,4 @@ def test_the_first_checkout_after_ten_seconds_of_waking(lakebase_env: LocalLakeb
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-# 8 (DNS) is tests/faults/test_row_23_dns.py; 10 (the canary) is test_secrets.py.
+# 8 (DNS) is tests/faults/test_dns.py; 10 (the canary) is test_secrets.py.

@@ -40,6 +40,12 @@ def defs():
     return load_from_defs_folder(path_within_project=Path(__file__).parent)
 """
 
+IN_PROCESS = """
+from dagster import Definitions, in_process_executor
+
+defs = Definitions(executor=in_process_executor)
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -148,6 +154,8 @@ def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -
 
 def test_the_components_of_the_example(lake: LocalLakebase, project: Path, home: Path) -> None:
     shutil.copytree(EXAMPLES / "components", project / "src/fresh/defs", dirs_exist_ok=True)
+    # A process for each step is the business of the tests above, and takes seconds.
+    (project / "src/fresh/defs/executor.py").write_text(IN_PROCESS)
     assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
     lake.admin.execute("DROP TABLE IF EXISTS example_daily_revenue")
     # A definition file beside the components.

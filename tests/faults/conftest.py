@@ -1,4 +1,4 @@
-"""What the fault matrix's tests share: the local Lakebase, a proxy before it, and a stopwatch."""
+"""What the tests of `docs/faults.md` share: the local Lakebase, a proxy before it, and a stopwatch."""
 
 from __future__ import annotations
 

@@ -159,9 +159,8 @@ def test_all_that_the_server_opens_lies_in_its_own_folder(lake: LocalLakebase) -
         folder / "socket" / ".s.PGSQL.5432.lock",
     }
     assert all(path in inside or path.is_relative_to(folder / "postgres" / "data") for path in foreign)
-    shown = [
-        path for path in (folder / "postgres" / "data").rglob("*") if path.lstat().st_uid != lake_uid(lake)
-    ]
+    its_own = lake_uid(lake)
+    shown = [path for path in (folder / "postgres" / "data").rglob("*") if path.lstat().st_uid != its_own]
     assert shown == []
 
 

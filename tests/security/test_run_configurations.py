@@ -61,7 +61,12 @@ def test_the_definitions_secrets_do_not_follow_a_run_elsewhere(
 
 
 def test_who_enters_a_secret_says_where_it_goes(lakebase_env: LocalLakebase) -> None:
-    change = {"workspace_host": "https://another.cloud.databricks.com", "client_secret": "of-another"}
+    # Nobody is there, which one second is enough to find out.
+    change = {
+        "workspace_host": "https://another.cloud.databricks.com",
+        "client_secret": "of-another",
+        "connect_budget": 1.0,
+    }
     result = launch(dg.Definitions(assets=[who], resources={"lakebase": of_literals(lakebase_env)}), change)
     assert "changes" not in error_of(result)
 

@@ -235,18 +235,25 @@ def alike(found: Any, expected: Any, kind: str, value: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnection, kind: str) -> None:
-    connection.execute(f"drop table if exists same; create table same (v {kind})")
-    connection.commit()
-
-    # Each example is a dozen of round trips: to shrink one would take minutes.
-    @settings(
-        max_examples=40,
+def patient(examples: int) -> settings:
+    """Each example is a dozen of round trips: to shrink one would take minutes."""
+    return settings(
+        max_examples=examples,
         deadline=None,
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_way_stores_what_insert_does_or_refuses(
+    connection: LakebaseConnection, kind: str, examples: int
+) -> None:
+    connection.execute(f"drop table if exists same; create table same (v {kind})")
+    connection.commit()
+
+    @patient(examples)
     @given(value=_VALUES)
     def same(value: Any) -> None:
         with as_psycopg_comes(connection):
@@ -265,21 +272,17 @@ def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnect
     same()
 
 
+@pytest.mark.parametrize("examples", [4, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
-    connection: LakebaseConnection, kind: str
+    connection: LakebaseConnection, kind: str, examples: int
 ) -> None:
     connection.execute(f"drop table if exists same; create table same (place serial, v {kind})")
     connection.commit()
     # Three of them fit most kinds, so that each example has some that do.
     likely = st.one_of(st.integers(-(10**45), 10**45), st.integers(-99, 99), st.decimals("-9", "9", places=1))
 
-    @settings(
-        max_examples=12,
-        deadline=None,
-        phases=[Phase.explicit, Phase.reuse, Phase.generate],
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @patient(examples)
     @given(values=st.lists(likely | _TEXT | _VALUES, min_size=3, max_size=9))
     @example(values=[Decimal("1.5"), 1, None, 10**38, -(10**50), 1.5, "7", Decimal("NaN"), Decimal("1E+3")])
     def same(values: list[Any]) -> None:

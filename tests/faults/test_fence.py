@@ -1,4 +1,4 @@
-"""Fault row 17: a retry ends the session of a try that is still at work."""
+"""A retry ends the session of a try that is still at work."""
 
 from __future__ import annotations
 

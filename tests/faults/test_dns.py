@@ -1,4 +1,4 @@
-"""Fault matrix, row 23: names that the system does not resolve, with a name server of the test's own."""
+"""Names that the system does not resolve, with a name server of the test's own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     server.close()
 
 
-def test_row_23_name_servers_are_asked_where_the_system_fails(
+def test_name_servers_are_asked_where_the_system_fails(
     named_lake: LocalLakebase, name_server: NameServer
 ) -> None:
     name_server.addresses[HOST] = "127.0.0.1"
@@ -107,7 +107,7 @@ def test_row_23_name_servers_are_asked_where_the_system_fails(
     assert len(name_server.queries) > asked
 
 
-def test_row_23_a_name_that_nobody_knows_is_a_clear_message(
+def test_a_name_that_nobody_knows_is_a_clear_message(
     named_lake: LocalLakebase, name_server: NameServer
 ) -> None:
     client = LakebaseClient(named_lake.config())
@@ -117,9 +117,7 @@ def test_row_23_a_name_that_nobody_knows_is_a_clear_message(
     assert name_server.queries
 
 
-def test_row_23_name_servers_that_are_silent_keep_nobody(
-    named_lake: LocalLakebase, name_server: NameServer
-) -> None:
+def test_name_servers_that_are_silent_keep_nobody(named_lake: LocalLakebase, name_server: NameServer) -> None:
     name_server.silent = True
     client = LakebaseClient(named_lake.config())
     client.tokens.get()
@@ -127,7 +125,7 @@ def test_row_23_name_servers_that_are_silent_keep_nobody(
         client.connect(timeout=1)
 
 
-def test_row_23_a_label_that_is_too_long_is_a_clear_message(lake: LocalLakebase) -> None:
+def test_a_label_that_is_too_long_is_a_clear_message(lake: LocalLakebase) -> None:
     with pytest.raises(ConfigError, match="63") as caught:
         lake.config(host=f"ep-{'x' * 64}.database.databricks.com")
     assert "resolved from the endpoint" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""Fault row 15: a process that is killed leaves no backend on the server for longer than five seconds."""
+"""A process that is killed leaves no backend on the server for longer than five seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault matrix, rows 9 to 12: a compute that sleeps, and a link that falls silent."""
+"""A compute that sleeps, and a link that falls silent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .conftest import GRACE, idle_for_a_minute, timed
 
 
 @pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
-def test_row_09_a_sleeping_compute_is_woken_within_the_budget(
+def test_a_sleeping_compute_is_woken_within_the_budget(
     lake: LocalLakebase, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lake.admin.set_wake_mode(mode)
@@ -36,9 +36,7 @@ def test_row_09_a_sleeping_compute_is_woken_within_the_budget(
 
 @pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
 @pytest.mark.parametrize("seconds", [1, 2.5])
-def test_row_09_a_compute_that_does_not_wake_keeps_nobody(
-    lake: LocalLakebase, mode: str, seconds: float
-) -> None:
+def test_a_compute_that_does_not_wake_keeps_nobody(lake: LocalLakebase, mode: str, seconds: float) -> None:
     lake.admin.set_wake_mode(mode)
     lake.admin.set_wake_delay(60)
     lake.admin.suspend()
@@ -57,9 +55,7 @@ def twenty_idle_connections(client: LakebaseClient) -> None:
 
 
 @pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
-def test_row_10_twenty_connections_that_a_suspend_cut_cost_a_second_at_most(
-    lake: LocalLakebase, mode: str
-) -> None:
+def test_twenty_connections_that_a_suspend_cut_cost_a_second_at_most(lake: LocalLakebase, mode: str) -> None:
     wake = 0.5
     with LakebaseClient(lake.config(max_size=20)) as client:
         twenty_idle_connections(client)
@@ -70,7 +66,7 @@ def test_row_10_twenty_connections_that_a_suspend_cut_cost_a_second_at_most(
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_row_10_connections_that_were_terminated_are_discarded(lake: LocalLakebase) -> None:
+def test_connections_that_were_terminated_are_discarded(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config(max_size=20)) as client:
         twenty_idle_connections(client)
         lake.admin.execute(
@@ -81,7 +77,7 @@ def test_row_10_connections_that_were_terminated_are_discarded(lake: LocalLakeba
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_row_11_an_idle_connection_on_a_silent_link_is_replaced_within_the_deadline(
+def test_an_idle_connection_on_a_silent_link_is_replaced_within_the_deadline(
     lake: LocalLakebase, proxy: FaultProxy
 ) -> None:
     with LakebaseClient(lake.config(port=proxy.port)) as client:
@@ -95,7 +91,7 @@ def test_row_11_an_idle_connection_on_a_silent_link_is_replaced_within_the_deadl
 
 
 @pytest.mark.parametrize("seconds", [1, 2.5])
-def test_row_11_a_link_that_stays_silent_keeps_nobody(
+def test_a_link_that_stays_silent_keeps_nobody(
     lake: LocalLakebase, proxy: FaultProxy, seconds: float
 ) -> None:
     with LakebaseClient(lake.config(port=proxy.port)) as client:
@@ -112,7 +108,7 @@ class _TaskTimeoutError(Exception):
     """As Airflow raises from a signal handler when a task's time is up."""
 
 
-def test_row_12_a_deadline_in_a_query_on_a_silent_link_frees_the_task(
+def test_a_deadline_in_a_query_on_a_silent_link_frees_the_task(
     lake: LocalLakebase, proxy: FaultProxy
 ) -> None:
     def end(*_arguments: object) -> None:
@@ -139,7 +135,7 @@ def test_row_12_a_deadline_in_a_query_on_a_silent_link_frees_the_task(
 
 
 @pytest.mark.parametrize("seconds", [1, 2.5])
-def test_row_11_a_connect_on_a_silent_link_keeps_nobody(
+def test_a_connect_on_a_silent_link_keeps_nobody(
     lake: LocalLakebase, proxy: FaultProxy, seconds: float
 ) -> None:
     proxy.swallow()
@@ -149,7 +145,7 @@ def test_row_11_a_connect_on_a_silent_link_keeps_nobody(
         client.connect(timeout=seconds)
 
 
-def test_row_12_statement_timeout_holds_on_a_silent_link(lake: LocalLakebase, proxy: FaultProxy) -> None:
+def test_statement_timeout_holds_on_a_silent_link(lake: LocalLakebase, proxy: FaultProxy) -> None:
     errors: list[BaseException] = []
 
     def query() -> None:

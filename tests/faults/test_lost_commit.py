@@ -1,4 +1,4 @@
-"""Fault matrix, row 14: the acknowledgement of COMMIT is lost, or the COMMIT itself."""
+"""The acknowledgement of COMMIT is lost, or the COMMIT itself."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def before_commit(monkeypatch: pytest.MonkeyPatch, fault: object) -> None:
 
 
 @pytest.mark.parametrize("load_id", ["day/1", None])
-def test_row_14_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
+def test_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
     lake: LocalLakebase,
     proxy: FaultProxy,
     table: LakebaseClient,
@@ -69,7 +69,7 @@ def test_row_14_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
 
 
 @pytest.mark.parametrize("load_id", ["day/1", None])
-def test_row_14_a_commit_that_never_arrived_is_a_load_to_do_again(
+def test_a_commit_that_never_arrived_is_a_load_to_do_again(
     lake: LocalLakebase,
     proxy: FaultProxy,
     table: LakebaseClient,
@@ -88,7 +88,7 @@ def test_row_14_a_commit_that_never_arrived_is_a_load_to_do_again(
 
 @pytest.mark.parametrize("forced_by", ["run", None])
 @pytest.mark.parametrize(("arrives", "cut"), [(True, "to_client"), (False, "to_server")])
-def test_row_14_the_entry_of_an_earlier_load_does_not_answer_for_a_forced_one(
+def test_the_entry_of_an_earlier_load_does_not_answer_for_a_forced_one(
     lake: LocalLakebase,
     proxy: FaultProxy,
     table: LakebaseClient,
@@ -113,7 +113,7 @@ def test_row_14_the_entry_of_an_earlier_load_does_not_answer_for_a_forced_one(
     ("options", "retryable"),
     [({"force": True}, False), ({"force": True, "forced_by": "run"}, True)],
 )
-def test_row_14_a_forced_load_bears_repetition_where_it_says_who_forces_it(
+def test_a_forced_load_bears_repetition_where_it_says_who_forces_it(
     lake: LocalLakebase,
     proxy: FaultProxy,
     table: LakebaseClient,
@@ -135,7 +135,7 @@ def test_row_14_a_forced_load_bears_repetition_where_it_says_who_forces_it(
 
 
 @pytest.mark.parametrize(("load_id", "retryable"), [("day/1", True), (None, False)])
-def test_row_14_where_nobody_answers_the_outcome_is_unknown(
+def test_where_nobody_answers_the_outcome_is_unknown(
     lake: LocalLakebase,
     proxy: FaultProxy,
     table: LakebaseClient,

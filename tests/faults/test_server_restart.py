@@ -1,4 +1,4 @@
-"""Fault matrix, row 26: the server restarts under its clients."""
+"""The server restarts under its clients."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def rows(client: LakebaseClient) -> object:
 
 
 @pytest.mark.parametrize("downtime", [0, 0.5])
-def test_row_26_idle_connections_are_replaced(
-    lake: LocalLakebase, client: LakebaseClient, downtime: float
-) -> None:
+def test_idle_connections_are_replaced(lake: LocalLakebase, client: LakebaseClient, downtime: float) -> None:
     borrowed = [client.pool.getconn() for _ in range(4)]
     for connection in borrowed:
         client.pool.putconn(connection)
@@ -43,9 +41,7 @@ def test_row_26_idle_connections_are_replaced(
         assert rows(client) == 0
 
 
-def test_row_26_a_transaction_that_was_cut_is_not_replayed(
-    lake: LocalLakebase, client: LakebaseClient
-) -> None:
+def test_a_transaction_that_was_cut_is_not_replayed(lake: LocalLakebase, client: LakebaseClient) -> None:
     attempts = 0
 
     def work() -> None:
@@ -62,7 +58,7 @@ def test_row_26_a_transaction_that_was_cut_is_not_replayed(
     assert rows(client) == 0
 
 
-def test_row_26_what_was_committed_is_there(lake: LocalLakebase, client: LakebaseClient) -> None:
+def test_what_was_committed_is_there(lake: LocalLakebase, client: LakebaseClient) -> None:
     with client.connection() as connection:
         connection.execute("INSERT INTO restarted VALUES (1)")
     lake.admin.crash_postgres()
@@ -71,7 +67,7 @@ def test_row_26_what_was_committed_is_there(lake: LocalLakebase, client: Lakebas
 
 
 @pytest.mark.parametrize("name", ["starting", "recovering", "stopping"])
-def test_row_26_a_server_that_is_not_ready_is_waited_for(lake: LocalLakebase, name: str) -> None:
+def test_a_server_that_is_not_ready_is_waited_for(lake: LocalLakebase, name: str) -> None:
     lake.admin.login_fault(name, times=2)
     with timed(5):
         LakebaseClient(lake.config()).connect(timeout=10).close()

@@ -1,4 +1,4 @@
-"""Fault matrix, row 25: the endpoint moved, or is gone."""
+"""The endpoint moved, or is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lookups(lake: LocalLakebase) -> int:
 
 
 @pytest.mark.parametrize("says", ["starting", "stopping", "paused"])
-def test_row_25_a_moved_endpoint_is_found_again(lake: LocalLakebase, says: str) -> None:
+def test_a_moved_endpoint_is_found_again(lake: LocalLakebase, says: str) -> None:
     with LakebaseClient(lake.config(host=None)) as client:
         with client.connection():
             pass
@@ -29,7 +29,7 @@ def test_row_25_a_moved_endpoint_is_found_again(lake: LocalLakebase, says: str) 
 
 
 @pytest.mark.parametrize("state", ["ARCHIVED", "DELETED"])
-def test_row_25_an_endpoint_whose_branch_is_gone_is_a_typed_404(lake: LocalLakebase, state: str) -> None:
+def test_an_endpoint_whose_branch_is_gone_is_a_typed_404(lake: LocalLakebase, state: str) -> None:
     lake.admin.set_branch_state(state)
     with timed(5), pytest.raises(EndpointNotFoundError, match="not found") as caught:
         LakebaseClient(lake.config(host=None)).connect(timeout=10)
@@ -38,7 +38,7 @@ def test_row_25_an_endpoint_whose_branch_is_gone_is_a_typed_404(lake: LocalLakeb
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_row_25_an_endpoint_that_goes_away_is_a_typed_404(lake: LocalLakebase, pooled: bool) -> None:
+def test_an_endpoint_that_goes_away_is_a_typed_404(lake: LocalLakebase, pooled: bool) -> None:
     with LakebaseClient(lake.config(host=None)) as client:
         with client.connection():
             pass
@@ -52,14 +52,14 @@ def test_row_25_an_endpoint_that_goes_away_is_a_typed_404(lake: LocalLakebase, p
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_row_25_a_disabled_endpoint_is_not_waited_for(lake: LocalLakebase) -> None:
+def test_a_disabled_endpoint_is_not_waited_for(lake: LocalLakebase) -> None:
     lake.admin.disable_endpoint()
     for host in (None, lake.host):
         with timed(3), pytest.raises(EndpointDisabledError):
             LakebaseClient(lake.config(host=host)).connect(timeout=10)
 
 
-def test_row_25_an_endpoint_that_was_just_created_is_waited_for(lake: LocalLakebase) -> None:
+def test_an_endpoint_that_was_just_created_is_waited_for(lake: LocalLakebase) -> None:
     lake.admin.set_endpoint_state("INIT")
     for host in (None, lake.host):
         client = LakebaseClient(lake.config(host=host))
@@ -69,7 +69,7 @@ def test_row_25_an_endpoint_that_was_just_created_is_waited_for(lake: LocalLakeb
         assert caught.value.retryable
 
 
-def test_row_25_an_endpoint_not_found_at_login_is_resolved_once_more(lake: LocalLakebase) -> None:
+def test_an_endpoint_not_found_at_login_is_resolved_once_more(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config(host=None)) as client:
         with client.connection():
             pass

@@ -1,4 +1,4 @@
-"""Fault matrix, row 22: a server that cannot prove who it is never sees the token."""
+"""A server that cannot prove who it is never sees the token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .conftest import obtain, timed
 
 @pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("kind", ["expired", "other_host", "other_authority"])
-def test_row_22_a_wrong_certificate_gets_no_token(
+def test_a_wrong_certificate_gets_no_token(
     lake: LocalLakebase, proxy: FaultProxy, kind: str, pooled: bool
 ) -> None:
     with LakebaseClient(lake.config(port=proxy.port)) as client:
@@ -33,7 +33,7 @@ def test_row_22_a_wrong_certificate_gets_no_token(
 
 
 @pytest.mark.parametrize("kind", ["expired", "other_authority"])
-def test_row_22_verify_ca_refuses_all_but_another_name(lake: LocalLakebase, kind: str) -> None:
+def test_verify_ca_refuses_all_but_another_name(lake: LocalLakebase, kind: str) -> None:
     client = LakebaseClient(lake.config(sslmode="verify-ca"))
     lake.admin.set_certificate("other_host")
     client.connect().close()

@@ -1,4 +1,4 @@
-"""Fault matrix, rows 1 to 8: tokens, and the workspace that mints them."""
+"""Tokens, and the workspace that mints them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def statuses(lake: LocalLakebase, path: str = CREDENTIALS) -> list[int]:
     return [request.status for request in lake.admin.requests() if request.path == path]
 
 
-def test_row_01_a_token_that_expires_leaves_open_connections_alone(lake: LocalLakebase) -> None:
+def test_a_token_that_expires_leaves_open_connections_alone(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config()) as client, client.connection() as pooled, client.connect() as alone:
         lake.admin.expire_tokens()
         for connection in (pooled, alone):
@@ -35,7 +35,7 @@ def test_row_01_a_token_that_expires_leaves_open_connections_alone(lake: LocalLa
 
 
 @pytest.mark.parametrize("style", EXPIRED_STYLES)
-def test_row_02_a_token_that_expired_costs_one_more_mint(lake: LocalLakebase, style: str) -> None:
+def test_a_token_that_expired_costs_one_more_mint(lake: LocalLakebase, style: str) -> None:
     lake.admin.set_login_error_style(style)
     client = LakebaseClient(lake.config())
     client.tokens.get()
@@ -46,7 +46,7 @@ def test_row_02_a_token_that_expired_costs_one_more_mint(lake: LocalLakebase, st
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_row_03_a_login_refused_for_good_costs_one_forced_mint(lake: LocalLakebase, pooled: bool) -> None:
+def test_a_login_refused_for_good_costs_one_forced_mint(lake: LocalLakebase, pooled: bool) -> None:
     lake.admin.login_fault("role_missing")
     with LakebaseClient(lake.config()) as client, timed(5), pytest.raises(LoginRejectedError) as caught:
         obtain(client, pooled=pooled)
@@ -56,7 +56,7 @@ def test_row_03_a_login_refused_for_good_costs_one_forced_mint(lake: LocalLakeba
     assert (counters.mints, counters.refused_logins) == (2, 2)
 
 
-def test_row_04_retry_after_is_waited_for_within_the_deadline(lake: LocalLakebase) -> None:
+def test_retry_after_is_waited_for_within_the_deadline(lake: LocalLakebase) -> None:
     lake.admin.fault("POST", CREDENTIALS, status=429, retry_after=1, times=1)
     with timed(5) as watch:
         LakebaseClient(lake.config()).connect(timeout=10).close()
@@ -64,7 +64,7 @@ def test_row_04_retry_after_is_waited_for_within_the_deadline(lake: LocalLakebas
     assert statuses(lake) == [429, 200]
 
 
-def test_row_04_retry_after_beyond_the_deadline_is_told_not_waited_for(lake: LocalLakebase) -> None:
+def test_retry_after_beyond_the_deadline_is_told_not_waited_for(lake: LocalLakebase) -> None:
     lake.admin.fault("POST", CREDENTIALS, status=429, retry_after=30, message="slow down")
     client = LakebaseClient(lake.config())
     with timed(1 + GRACE), pytest.raises(ControlPlaneThrottledError, match="slow down") as caught:
@@ -75,14 +75,14 @@ def test_row_04_retry_after_beyond_the_deadline_is_told_not_waited_for(lake: Loc
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_row_05_a_failing_mint_is_tried_again_after_a_pause(lake: LocalLakebase, status: int) -> None:
+def test_a_failing_mint_is_tried_again_after_a_pause(lake: LocalLakebase, status: int) -> None:
     lake.admin.fault("POST", CREDENTIALS, status=status, times=2)
     LakebaseClient(lake.config()).connect(timeout=20).close()
     assert statuses(lake) == [status, status, 200]
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_row_05_the_real_cause_is_shown(lake: LocalLakebase, status: int) -> None:
+def test_the_real_cause_is_shown(lake: LocalLakebase, status: int) -> None:
     lake.admin.fault("POST", CREDENTIALS, status=status, error_code="INTERNAL_ERROR", message="disk on fire")
     client = LakebaseClient(lake.config())
     with (
@@ -100,7 +100,7 @@ def test_row_05_the_real_cause_is_shown(lake: LocalLakebase, status: int) -> Non
     [CREDENTIALS, "/oidc/v1/token", "/.well-known/databricks-config"],
     ids=["mint", "sign-in", "discovery"],
 )
-def test_row_06_a_mint_that_hangs_keeps_nobody(lake: LocalLakebase, path: str, pooled: bool) -> None:
+def test_a_mint_that_hangs_keeps_nobody(lake: LocalLakebase, path: str, pooled: bool) -> None:
     lake.admin.fault("*", path, hang=30)
     with (
         LakebaseClient(lake.config()) as client,
@@ -112,7 +112,7 @@ def test_row_06_a_mint_that_hangs_keeps_nobody(lake: LocalLakebase, path: str, p
 
 
 @pytest.mark.parametrize("skew", [600, -600])
-def test_row_07_a_wrong_clock_is_reported_and_no_login_is_refused(
+def test_a_wrong_clock_is_reported_and_no_login_is_refused(
     lake: LocalLakebase, skew: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock(time.time())
@@ -131,7 +131,7 @@ def test_row_07_a_wrong_clock_is_reported_and_no_login_is_refused(
     assert counters.mints <= 10
 
 
-def test_row_08_sixty_four_threads_without_a_token_mint_once(lake: LocalLakebase) -> None:
+def test_sixty_four_threads_without_a_token_mint_once(lake: LocalLakebase) -> None:
     client = LakebaseClient(lake.config())
     barrier = threading.Barrier(64)
     users: list[object] = []
@@ -151,7 +151,7 @@ def test_row_08_sixty_four_threads_without_a_token_mint_once(lake: LocalLakebase
     assert statuses(lake) == [200]
 
 
-def test_row_06_an_endpoint_lookup_that_hangs_keeps_nobody(lake: LocalLakebase) -> None:
+def test_an_endpoint_lookup_that_hangs_keeps_nobody(lake: LocalLakebase) -> None:
     lake.admin.fault("GET", ENDPOINT, hang=30)
     client = LakebaseClient(lake.config(host=None))
     with timed(1 + GRACE), pytest.raises(ControlPlaneTimeoutError):

@@ -1,4 +1,4 @@
-"""Fault matrix, row 24: a forked child never uses its parent's sockets."""
+"""A forked child never uses its parent's sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backend(client: LakebaseClient) -> int:
         return connection.info.backend_pid
 
 
-def test_row_24_children_open_their_own_connections(lake: LocalLakebase) -> None:
+def test_children_open_their_own_connections(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config()) as client, client.connection() as held:
         parents = {held.info.backend_pid, backend(client)}
         said = {int(in_child(lambda: backend(client))) for _ in range(3)}
@@ -49,7 +49,7 @@ def test_row_24_children_open_their_own_connections(lake: LocalLakebase) -> None
     assert lake.admin.counters().mints == 1
 
 
-def test_row_24_an_inherited_pool_is_refused_by_name(lake: LocalLakebase) -> None:
+def test_an_inherited_pool_is_refused_by_name(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config()) as client:
         pool = client.pool
         parents = backend(client)
@@ -57,7 +57,7 @@ def test_row_24_an_inherited_pool_is_refused_by_name(lake: LocalLakebase) -> Non
         assert backend(client) == parents
 
 
-def test_row_24_a_child_forked_during_a_mint_mints_on_its_own(lake: LocalLakebase) -> None:
+def test_a_child_forked_during_a_mint_mints_on_its_own(lake: LocalLakebase) -> None:
     with LakebaseClient(lake.config()) as client:
         lake.admin.fault("POST", CREDENTIALS, hang=30, times=1)
         with pytest.raises(Exception, match="within"):

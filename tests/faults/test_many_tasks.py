@@ -1,4 +1,4 @@
-"""Fault matrix, row 18: sixty tasks and seven connections, as a mapped task of Airflow has them."""
+"""Sixty tasks and seven connections, as a mapped task of Airflow has them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LinesByThread(logging.Handler):
 
 
 @pytest.mark.slow
-def test_row_18_sixty_tasks_share_seven_connections() -> None:
+def test_sixty_tasks_share_seven_connections() -> None:
     start, handler = threading.Barrier(TASKS), LinesByThread()
     logger = logging.getLogger("lakebase_provider")
     waits: list[float] = []

@@ -1,4 +1,4 @@
-"""Fault rows 19, 20, 21 and 27: conflicts, locks, idle transactions, and what only fails again."""
+"""Conflicts, locks, idle transactions, and what only fails again."""
 
 from __future__ import annotations
 

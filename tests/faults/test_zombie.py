@@ -1,4 +1,4 @@
-"""Fault matrix, row 17: a task that was given up on, but lives, and its retry."""
+"""A task that was given up on, but lives, and its retry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ with LakebaseClient(LakebaseConfig.from_env()) as client:
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
-def test_row_17_the_retry_ends_the_zombie_and_the_rows_are_there_once(lake: LocalLakebase, mode: str) -> None:
+def test_the_retry_ends_the_zombie_and_the_rows_are_there_once(lake: LocalLakebase, mode: str) -> None:
     with LakebaseClient(lake.config()) as client:
         with client.connection() as connection:
             connection.execute("DROP TABLE IF EXISTS t, lakebase_load")

@@ -1,4 +1,4 @@
-"""Fault matrix, row 13: the link is reset in the middle of a COPY."""
+"""The link is reset in the middle of a COPY."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = 60_000
 
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
 @pytest.mark.parametrize("load_id", [None, "day/1"])
-def test_row_13_a_reset_in_the_middle_of_a_copy_writes_nothing(
+def test_a_reset_in_the_middle_of_a_copy_writes_nothing(
     lake: LocalLakebase, proxy: FaultProxy, mode: Mode, load_id: str | None
 ) -> None:
     def rows(*, cut: bool) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Fault matrix, row 18: the server is full."""
+"""The server is full."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def full(small_lake: LocalLakebase) -> Iterator[ExitStack]:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_row_18_a_full_server_keeps_nobody(small_lake: LocalLakebase, full: ExitStack, pooled: bool) -> None:
+def test_a_full_server_keeps_nobody(small_lake: LocalLakebase, full: ExitStack, pooled: bool) -> None:
     with (
         LakebaseClient(small_lake.config()) as client,
         timed(1.5 + GRACE),
@@ -48,7 +48,7 @@ def test_row_18_a_full_server_keeps_nobody(small_lake: LocalLakebase, full: Exit
     assert "max_size" in caught.value.remedy
 
 
-def test_row_18_the_pools_own_budget_is_named(small_lake: LocalLakebase) -> None:
+def test_the_pools_own_budget_is_named(small_lake: LocalLakebase) -> None:
     with (
         LakebaseClient(small_lake.config(max_size=1)) as client,
         client.connection(),
@@ -59,12 +59,12 @@ def test_row_18_the_pools_own_budget_is_named(small_lake: LocalLakebase) -> None
     assert "max_size" in caught.value.remedy
 
 
-def test_row_18_the_error_names_the_budget(small_lake: LocalLakebase, full: ExitStack) -> None:
+def test_the_error_names_the_budget(small_lake: LocalLakebase, full: ExitStack) -> None:
     with pytest.raises(TooManyConnectionsError, match=r"1\.5 s"):
         LakebaseClient(small_lake.config()).connect(timeout=1.5)
 
 
-def test_row_18_a_slot_that_becomes_free_is_taken(lake: LocalLakebase) -> None:
+def test_a_slot_that_becomes_free_is_taken(lake: LocalLakebase) -> None:
     for name in ("endpoint_full", "too_many_clients", "reserved_slots"):
         lake.admin.login_fault(name, times=1)
     LakebaseClient(lake.config(), clock=FakeClock()).connect(timeout=60).close()
