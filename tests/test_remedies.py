@@ -47,6 +47,7 @@ NO_OPTIONS = {
     "output_path",
     "schema_overrides",  # of Polars' own reader, through get_df
     "handler",
+    "enable_pg_native_login",  # of a project
     "endpoint",  # endpoint = projects/…, a setting's form
     "databricks_postgres",  # a database
     "day",  # of a folder's name
