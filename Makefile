@@ -61,7 +61,7 @@ $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	@touch $@
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --timeout=1800
 
 coverage: $(READY)
 	$(BIN)/pytest tests/core tests/faults --cov=lakebase_provider.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95

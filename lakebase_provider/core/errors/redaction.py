@@ -46,7 +46,9 @@ def redacted(text: str) -> str:
 
     This strikes out the values of all secrets alive in this process, and whatever looks like a secret.
     """
-    values = {written for secret in list(_alive.values()) for written in _as_written(secret.reveal())}
+    # Each value once: many configurations of a process hold the same secret.
+    secrets = {secret.reveal() for secret in list(_alive.values())}
+    values = {written for value in secrets for written in _as_written(value)}
     # The longest first: one secret may be a part of another.
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, STRUCK_OUT)
