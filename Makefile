@@ -16,7 +16,7 @@ BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
 	@echo "make test          the tests, in three workers or WORKERS=N"
-	@echo "make test-fast     the core's tests, for the inner loop: no fronts, faults, attacks, local Lakebase, docs"
+	@echo "make test-fast     most of the core, in two minutes: no fronts, faults, attacks, files, types, docs"
 	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make coverage      branch coverage of the core, 95 % at least"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
@@ -56,9 +56,12 @@ TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(READY)
 	$(TEST)
 
+# What takes a quarter of a minute or more of the core's tests.
+NOT_FAST := $(addprefix --ignore=tests/core/,test_hardest.py bulk/files bulk/types bulk/load/test_transfer.py \
+  bulk/sources/test_read_once.py bulk/unload/test_round_trip.py)
+
 test-fast: $(READY)
-	$(TEST) tests/core tests/test_architecture.py tests/test_remedies.py \
-	  --ignore tests/core/test_hardest.py --ignore tests/core/bulk/types/test_same_as_insert.py
+	$(TEST) tests/core tests/test_architecture.py tests/test_remedies.py $(NOT_FAST)
 
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	$(PYTHON) -m venv $(CLIENTS_VENV)
