@@ -11,11 +11,12 @@ BENCH_READY := $(BENCH_VENV)/.ready
 UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
+.PHONY: help setup demo test test-fast test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
-	@echo "make test          the tests"
+	@echo "make test          the tests, in three workers or WORKERS=N"
+	@echo "make test-fast     most of the core, in two minutes: no fronts, faults, attacks, files, types, docs"
 	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make coverage      branch coverage of the core, 95 % at least"
 	@echo "make test-clients  clients that others wrote, from PyPI and npm, on the local Lakebase"
@@ -45,12 +46,22 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/lakebase demo
 
+# Tests start hundreds of processes: each would compile the package anew where a container's environment says so.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests wait more than they compute, so workers may be more than cores. The files that take longest come first.
-WORKERS ?= 4
+WORKERS ?= 3
 TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(TEST)
+
+# What takes a quarter of a minute or more of the core's tests.
+NOT_FAST := $(addprefix --ignore=tests/core/,test_hardest.py bulk/files bulk/types bulk/load/test_transfer.py \
+  bulk/sources/test_read_once.py bulk/unload/test_round_trip.py)
+
+test-fast: $(READY)
+	$(TEST) tests/core tests/test_architecture.py tests/test_remedies.py $(NOT_FAST)
 
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	$(PYTHON) -m venv $(CLIENTS_VENV)

@@ -27,7 +27,14 @@ DDL = (
 )
 _OIDS = ("int8", "int4", "float8", "numeric", "text", "timestamptz", "bool", "jsonb")
 _COUNT = f"SELECT count(*), sum(id) FROM {TABLE}"  # noqa: S608 - a constant
-_OURS = ("copy_in", "cast", "encode", "source_files", "source_frames", "table")
+_OURS = (
+    "load.copy_in",
+    "encode.from_arrow",
+    "encode.from_python",
+    "encode.encoder",
+    "sources.from_files",
+    "sources.from_frames",
+)
 _START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 
 

@@ -57,7 +57,7 @@ def _ours(method: str, *modules: str) -> Callable[[int], Callable[[], int]]:
 
 def warm_reader(*modules: str) -> Reader:
     """Ours, with what a read imports, and these modules too, as the peers' are imported before the clock."""
-    names = ("read", "read_rows", "frames", "unload")
+    names = ("read.batches", "read.rows", "read.to_frames", "unload.unload")
     _warm("pyarrow.compute", "numpy", *(f"lakebase_provider.core.bulk.{name}" for name in names), *modules)
     return Reader()
 

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import pytest
 
 from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
@@ -70,13 +71,20 @@ def airflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
+def airflow_db(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """The metadata database, and the DAG files where Airflow looks for them."""
     DAGS.mkdir(exist_ok=True)
     for file in (*EXAMPLES.glob("lakebase_*.py"), *(HERE / "dags").glob("*.py")):
         shutil.copy(file, DAGS)
-    done = airflow("db", "migrate")
-    assert done.returncode == 0, done.stderr
+    # It takes seconds to make one: the first of the workers does, and the others copy it.
+    folder = tmp_path_factory.getbasetemp()
+    made = (folder if worker_id == "master" else folder.parent) / "airflow.db"
+    with filelock.FileLock(f"{made}.lock"):
+        if not made.exists():
+            done = airflow("db", "migrate")
+            assert done.returncode == 0, done.stderr
+            shutil.copy(HOME / "airflow.db", made)
+    shutil.copy(made, HOME)
 
 
 def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tasks that move rows, and are killed, ended or given up on: they load once or leave nothing behind."""
+"""Tasks that move rows are killed, ended or given up on: they load once, or leave nothing behind."""
 
 from __future__ import annotations
 

@@ -39,72 +39,6 @@ HOUR = 3600.0
 
 # 1. Many processes and threads share one mint through the store; a killed lock holder holds up nobody.
 
-#: Imports once, then forks the processes that share; each answers a line of its standard input with the
-#: fingerprints that its threads got. ``advance`` turns the clock beyond the moment of renewal.
-_SHARING = """
-import os, sys, threading
-from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.connect.pools import pool
-from lakebase_provider.core.tokens import shared_store
-from tests.core.fake_clock import FakeClock
-
-processes, count = int(sys.argv[1]), int(sys.argv[2])
-
-class Clock(FakeClock):
-    def sleep(self, seconds):
-        threading.Event().wait(seconds)
-
-def work(orders, answers):
-    clock = Clock(float(sys.argv[3]))
-    tokens = LakebaseClient(LakebaseConfig.from_env(), clock=clock).tokens
-    barrier = threading.Barrier(count)
-    threading.stack_size(131072)
-
-    def ask(got):
-        barrier.wait()
-        got.add(tokens.get(timeout=60).fingerprint)
-
-    for order in orders:
-        if order == "advance\\n":
-            clock.advance(0.85 * 3600)
-        got = set()
-        threads = [threading.Thread(target=ask, args=(got,)) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for thread in threading.enumerate():
-            if thread.name == "lakebase-mint":
-                thread.join()
-        got.add(tokens.get().fingerprint)
-        answers.write(" ".join(sorted(got)) + "\\n")
-        answers.flush()
-
-children = []
-for _ in range(processes):
-    orders_read, orders_write = os.pipe()
-    answers_read, answers_write = os.pipe()
-    if os.fork() == 0:
-        os.close(orders_write)
-        for orders, answers in children:
-            orders.close()
-        work(os.fdopen(orders_read), os.fdopen(answers_write, "w"))
-        os._exit(0)
-    os.close(orders_read)
-    os.close(answers_write)
-    children.append((os.fdopen(orders_write, "w"), os.fdopen(answers_read)))
-
-for order in sys.stdin:
-    for orders, _ in children:
-        orders.write(order)
-        orders.flush()
-    print(" ".join(answers.readline().strip() for _, answers in children), flush=True)
-for orders, _ in children:
-    orders.close()
-for _ in children:
-    os.wait()
-"""
-
 
 @pytest.fixture
 def store(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -117,7 +51,7 @@ def store(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_32_processes_of_200_threads_share_one_mint_and_then_another(
     lakebase_env: LocalLakebase, store: Path
 ) -> None:
-    command = [sys.executable, "-c", _SHARING, "32", "200", str(time.time())]
+    command = [sys.executable, "-m", "tests.core.sharing", "32", "200", str(time.time())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdin is not None
         assert parent.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -15,24 +14,6 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.database.fence import fence
 from lakebase_provider.core.errors import FenceError
 from lakebase_provider.local import LocalLakebase
-
-ZOMBIE = """
-import json, sys
-import psycopg
-from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.database.fence import fence
-config = LakebaseConfig.from_env(json.loads(sys.argv[1]), application_name="dag.task")
-with LakebaseClient(config) as client:
-    try:
-        with client.connection() as connection:
-            fence(connection, "dag/task/run/-1")
-            connection.execute("insert into fenced values ('zombie')")
-            print("working", flush=True)
-            sys.stdin.readline()
-            connection.execute("insert into fenced values ('zombie')")
-    except psycopg.OperationalError as error:
-        print(error, flush=True)
-"""
 
 
 @pytest.fixture
@@ -47,7 +28,7 @@ def test_a_retry_ends_the_try_that_is_still_at_work(
     with client.connection() as connection:
         connection.execute("drop table if exists fenced; create table fenced (who text)")
     zombie = subprocess.Popen(
-        [sys.executable, "-c", ZOMBIE, json.dumps(lake.env())],
+        [sys.executable, "-m", "tests.faults.working_try"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

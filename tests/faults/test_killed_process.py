@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -11,20 +10,10 @@ import psycopg
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
-SCRIPT = """
-import json, sys
-from lakebase_provider.core import LakebaseClient, LakebaseConfig
-client = LakebaseClient(LakebaseConfig.from_env(json.loads(sys.argv[1])))
-with client.connection() as connection:
-    connection.execute("create temp table t ()")
-    print(connection.info.backend_pid, flush=True)
-    connection.execute("select pg_sleep(55)")
-"""
-
 
 def test_the_backend_of_a_killed_process_is_gone_within_five_seconds(lake: LocalLakebase) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(lake.env())], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.faults.long_query"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     pid = int(process.stdout.readline())

@@ -15,26 +15,6 @@ from tests.core.fake_clock import FakeClock
 
 from .conftest import timed
 
-# Stopped in the middle of a COPY, with its connection open, as a machine that swaps or a paused container is.
-_ZOMBIE = """
-import os, signal, sys
-from lakebase_provider.core import LakebaseClient, LakebaseConfig
-from lakebase_provider.core.errors import LoadInterruptedError
-
-def rows():
-    for i in range(40_000):
-        if i == 30_000:
-            print("stopping", flush=True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        yield (i,)
-
-with LakebaseClient(LakebaseConfig.from_env()) as client:
-    try:
-        print("loaded", client.load(rows(), "t", mode=sys.argv[1], load_id="day/1").skipped)
-    except LoadInterruptedError as error:
-        print("interrupted", error.retryable)
-"""
-
 
 @pytest.mark.parametrize("mode", ["append", "merge"])
 def test_the_retry_ends_the_zombie_and_the_rows_are_there_once(lake: LocalLakebase, mode: str) -> None:
@@ -42,7 +22,9 @@ def test_the_retry_ends_the_zombie_and_the_rows_are_there_once(lake: LocalLakeba
         with client.connection() as connection:
             connection.execute("DROP TABLE IF EXISTS t, lakebase_load")
             connection.execute("CREATE TABLE t (id int PRIMARY KEY)")
-        zombie = subprocess.Popen([sys.executable, "-c", _ZOMBIE, mode], stdout=subprocess.PIPE, text=True)
+        zombie = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.stopped_load", mode], stdout=subprocess.PIPE, text=True
+        )
         assert zombie.stdout is not None
         try:
             assert zombie.stdout.readline() == "stopping\n"
