@@ -55,10 +55,16 @@ def _ours(method: str, *modules: str) -> Callable[[int], Callable[[], int]]:
     return prepare
 
 
-def warm_reader(*modules: str) -> Reader:
-    """Ours, with what a read imports, and these modules too, as the peers' are imported before the clock."""
+def warm() -> None:
+    """Import before the clock starts what a read imports, as the peers' modules are imported too."""
     names = ("read.batches", "read.rows", "read.to_frames", "unload.unload")
-    _warm("pyarrow.compute", "numpy", *(f"lakebase_provider.core.bulk.{name}" for name in names), *modules)
+    _warm("pyarrow.compute", "numpy", *(f"lakebase_provider.core.bulk.{name}" for name in names))
+
+
+def warm_reader(*modules: str) -> Reader:
+    """Ours, with what a read imports, and these modules too."""
+    warm()
+    _warm(*modules)
     return Reader()
 
 

@@ -7,4 +7,4 @@ from benchmarks import load_contenders, read_contenders
 
 def test_what_is_imported_before_the_clock_starts_exists() -> None:
     load_contenders.warm()
-    read_contenders.warm_reader()
+    read_contenders.warm()
