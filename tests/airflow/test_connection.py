@@ -14,6 +14,7 @@ from airflow.sdk import Connection
 
 from lakebase_provider._airflow.connection.settings import ConnectionSettings
 from lakebase_provider._airflow.connection.stored_connection import StoredConnection
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError
@@ -55,6 +56,38 @@ def test_extras_go_before_columns_and_overrides_before_extras() -> None:
     found = config(extra, {"statement_timeout": 5}, schema="by_column", login="role", password="column")
     assert (found.user, found.client_id, found.client_secret) == ("role", "id", Secret("extra"))
     assert (found.database, found.statement_timeout) == ("by_extra", 5.0)
+
+
+def test_another_branch_keeps_nothing_of_the_connections_host() -> None:
+    there = {"host": "db.databricks.com", "login": "app", "password": "s"}
+    for overrides in (
+        {"branch": "run"},
+        {"project": "p", "branch": "run"},
+        {"branch": "projects/p/branches/run"},
+        {"endpoint": "projects/p/branches/run/endpoints/primary"},
+    ):
+        found = config(oauth(), overrides, **there)
+        assert (found.endpoint, found.host) == ("projects/p/branches/run/endpoints/primary", None)
+    assert config(oauth(), {"endpoint": ENDPOINT, "host": "db.databricks.com"}, **there).host is not None
+    by_parts = {"project": "p", "branch": "b", "workspace_host": WORKSPACE}
+    moved = config(by_parts, {"branch": "run"}, login="app", password="s")
+    assert (moved.project, moved.branch) == ("p", "run")
+
+
+def test_what_a_hook_writes_on_a_branch_is_not_on_production(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lake.airflow_connection())
+    count = "SELECT count(*) FROM of_the_branch"
+    with LakebaseClient(lake.config()) as client:
+        with client.connection() as connection:
+            connection.execute("CREATE TABLE of_the_branch (n int)")
+        made = client.workspace.branches.create("run", ttl=3600)
+        for place in ({"branch": "run"}, {"endpoint": f"{made.name}/endpoints/primary"}):
+            LakebaseHook("lakebase_default", **place).run("INSERT INTO of_the_branch VALUES (1)")
+        assert LakebaseHook("lakebase_default").get_first(count) == (0,)
+        assert LakebaseHook("lakebase_default", branch="run").get_first(count) == (2,)
+        client.workspace.branches.delete("run", purge=True)
 
 
 def test_a_blank_field_is_not_set() -> None:

@@ -11,6 +11,7 @@ from lakebase_provider._airflow.connection.deployment import deployment_settings
 from lakebase_provider._airflow.connection.stored_connection import StoredConnection, with_secrets_hidden
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.config.addresses import ADDRESS, kept_address
 from lakebase_provider.core.config.environment import read_environment, require_same_host
 from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, secrets_used
 from lakebase_provider.core.errors import ConfigError
@@ -60,7 +61,10 @@ class ConnectionSettings:
             columns = {setting: getattr(connection, column) for column, setting in _COLUMNS.items()}
             extras = connection.require_extras()
             self._stored = {**_set(columns), **_set(extras)}
-            self._found = {**self._stored, **_set(overrides)}
+            given = _set(overrides)
+            # Another endpoint or branch keeps nothing of where the connection's own is.
+            own = {name: value for name, value in self._stored.items() if name not in (*ADDRESS, "host")}
+            self._found = {**own, **kept_address(self._stored, given), **given}
             self._drop_untouched(extras, overrides)
             whole = _with_password(self._stored, connection.password)
             # An operator of common-sql gives the hook all that its connection holds once more, secrets too.

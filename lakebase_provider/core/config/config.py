@@ -306,6 +306,11 @@ class LakebaseConfig:
                 f"Both '{named}' and 'instance' are set.",
                 remedy="Keep 'endpoint' for Lakebase Autoscaling, or 'instance' for Lakebase Provisioned.",
             )
+        if self.branch is not None and self.endpoint is None and self.host is not None:
+            # Such as a PGHOST that is still production's, to which the branch's token logs in as well.
+            raise setting("host").error(
+                "is given beside 'branch'", remedy="Remove 'host' (PGHOST): a branch's host is looked up."
+            )
         for name, value in zip(ADDRESS, agreed(self.endpoint, self.project, self.branch), strict=True):
             object.__setattr__(self, name, value)
         self._check_instance()

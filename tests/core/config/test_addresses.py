@@ -80,6 +80,14 @@ def test_what_names_none_or_two_is_refused(settings: dict[str, str], problem: st
     assert problem in caught.value.message
 
 
+def test_a_branch_and_a_host_that_may_be_anothers_are_refused() -> None:
+    for settings in ({"project": "p", "branch": "ci-1"}, {"branch": "projects/p/branches/ci-1"}):
+        with pytest.raises(ConfigError, match="'host' is given beside 'branch'"):
+            config(**settings, host=HOST)
+    with pytest.raises(ConfigError, match="'host' is given beside 'branch'"):
+        LakebaseConfig.from_uri(f"lakebase://me@{HOST}/?project=p&branch=ci-1")
+
+
 def test_another_branch_keeps_nothing_of_the_host() -> None:
     there = config(endpoint=PRODUCTION, host=HOST, database="shop", user="me", max_size=7)
     for branch in ("ci-1", "projects/p/branches/ci-1"):
@@ -116,9 +124,9 @@ def test_the_environment_and_what_overrides_it() -> None:
         return LakebaseConfig.from_env(environ, **OAUTH, **overrides)
 
     by_name = {"ENDPOINT_NAME": PRODUCTION, "PGHOST": HOST}
-    by_parts = {"LAKEBASE_PROJECT": "p", "LAKEBASE_BRANCH": "production", "PGHOST": HOST}
-    for environ in (by_name, by_parts):
-        assert (read(environ).endpoint, read(environ).host) == (PRODUCTION, HOST)
+    by_parts = {"LAKEBASE_PROJECT": "p", "LAKEBASE_BRANCH": "production"}
+    for environ, host in ((by_name, HOST), (by_parts, None)):
+        assert (read(environ).endpoint, read(environ).host) == (PRODUCTION, host)
         assert address(read(environ, branch="ci-1"))[1:] == ("p", "ci-1")
         assert read(environ, branch="ci-1").host is None
         other = read(environ, endpoint="projects/q/branches/b/endpoints/e")
