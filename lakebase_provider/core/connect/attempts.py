@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _WAKING = Backoff(first=0.25, most=1.0, floor=0.05)
 _WAKING_LONG = Backoff(first=5.0, most=5.0, floor=2.0)
 #: Seconds after which waking counts as long.
-_LONG = 15.0
+_LONG = 11.0
 #: A full server has room once somebody leaves, and many wait: refusing a login is work for it too.
 _FULL = Backoff(first=10.0, most=10.0, floor=5.0)
 #: Seconds that must be left for an attempt to be worthwhile.
