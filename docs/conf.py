@@ -27,13 +27,13 @@ suppress_warnings = [
 ]
 nitpick_ignore_regex = [
     # Others' names, and the standard library's: their documentation is not at hand when this one is built.
-    ("py:.*", r"(airflow|collections|contextlib|dagster|dataclasses|psycopg|random|socket|types)\..*"),
+    ("py:.*", r"(airflow|collections|contextlib|dagster|dataclasses|os|psycopg|random|socket|types)\..*"),
     ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|(Async)?Engine|DagsterInvalidDefinitionError"),
     ("py:.*", r"Airflow\w*Exception|ObjectStoragePath|PathLike"),
     # Names for types, which Sphinx does not find: the docstring says which values there are.
     ("py:.*", r"Numeric|Parameters|FailOn|Format|Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+"),
     # Private classes in the signatures of public ones.
-    ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret)"),
+    ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret|BranchUpkeep|WorkspaceObjects)"),
 ]
 #: Names that a table of another page documents, and that page.
 TABULATED = {

@@ -338,7 +338,7 @@ class LakebaseClient(Reads):
 
     @property
     def branches(self) -> BranchUpkeep:
-        """What this client does with branches: wait until they accept logins, be held to one, reset, warm.
+        """Waits until branches accept logins, holds sessions to one, resets branches from their parents, and warms.
 
         Raises:
             ConfigError: There are no workspace credentials. No network call has been made.
