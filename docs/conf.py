@@ -33,7 +33,8 @@ nitpick_ignore_regex = [
     # Names for types, which Sphinx does not find: the docstring says which values there are.
     ("py:.*", r"Numeric|Parameters|FailOn|Format|Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+"),
     # Private classes in the signatures of public ones.
-    ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret|BranchUpkeep|WorkspaceObjects)"),
+    ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret)"),
+    ("py:.*", r"(.*\.)?(BranchUpkeep|WorkspaceObjects)"),
 ]
 #: Names that a table of another page documents, and that page.
 TABULATED = {
