@@ -338,7 +338,7 @@ class LakebaseClient(Reads):
 
     @property
     def branches(self) -> BranchUpkeep:
-        """Waits until branches accept logins, holds sessions to one, resets them from their parents, and warms.
+        """Waits until branches accept logins, holds sessions to one, resets branches and warms tables.
 
         Raises:
             ConfigError: There are no workspace credentials. No network call has been made.
