@@ -288,7 +288,9 @@ class Objects(Generic[Shape]):
     # Reading.
 
     def get(self, name: str) -> Shape:
-        """The object of that name. If the workspace fails, it is asked again for 20 s, as by each read.
+        """The object of that name.
+
+        If the workspace fails or its answer is lost, it is asked again for 20 s, as by each read.
 
         Raises:
             NotFoundError: There is none, or the principal cannot see it.
