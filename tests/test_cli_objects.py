@@ -58,6 +58,16 @@ def test_branches_are_created_listed_reset_and_deleted(shell: Shell) -> None:
     assert "branch id not found" in shell.run("branches", "delete", "ci-1", code=1)
 
 
+def test_a_workspace_that_fails_once_is_asked_again(shell: Shell, lakebase_env: LocalLakebase) -> None:
+    branches = "/api/2.0/postgres/projects/local/branches"
+    shell.run("branches", "create", "ci-1", "--ttl", "8h")
+    lakebase_env.admin.fault("POST", branches, status=503, times=1)
+    assert "ci-1" in shell.run("branches", "create", "ci-1", "--ttl", "8h", code=1)
+    for method, words in [("GET", ("list",)), ("DELETE", ("delete", "ci-1", "--purge"))]:
+        lakebase_env.admin.fault(method, f"{branches}*", status=503, times=1)
+        shell.run("branches", *words)
+
+
 def test_endpoints_are_changed(shell: Shell) -> None:
     shell.run("branches", "create", "ci-1", "--ttl", "1d")
     shell.run("endpoints", "create", PRIMARY.replace("primary", "reader"), "--max-cu", "1", "--min-cu", "0.5")

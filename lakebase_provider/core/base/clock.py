@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from lakebase_provider.core.base.threads import pause
+
 # Unlike Linux's CLOCK_MONOTONIC, CLOCK_BOOTTIME goes on while the machine is suspended: a token that
 # expired during a laptop's sleep must not look alive after it.
 _SUSPEND_AWARE = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -37,8 +39,8 @@ class SystemClock:
         return time.clock_gettime(_SUSPEND_AWARE)
 
     def sleep(self, seconds: float) -> None:
-        """As :meth:`Clock.sleep`."""
-        time.sleep(seconds)
+        """As :meth:`Clock.sleep`; ends if the thread's caller goes."""
+        pause(seconds)
 
 
 SYSTEM_CLOCK = SystemClock()

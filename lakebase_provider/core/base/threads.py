@@ -1,13 +1,67 @@
-"""Threads that work for a caller in a copy of its context, so that log lines and spans belong to its task."""
+"""Threads that work for a caller: in a copy of its context, so that log lines and spans belong to its task.
+
+A thread that works for a task of asyncio stops waiting when that task is cancelled.
+"""
 
 from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+
+#: Seconds after which a wait that cannot be interrupted looks whether its caller has gone.
+_GLANCE = 0.1
+_current = threading.local()
+
+
+class CallerGone(BaseException):
+    """Ends the work of a thread whose caller waits for it no longer; no error, so nothing handles it."""
+
+
+def until_gone(work: Callable[[], _Result], gone: threading.Event) -> _Result:
+    """Work in this thread for a caller, whose going ends each wait by :func:`pause` and :func:`glance`.
+
+    Args:
+        work: What to do.
+        gone: Set when the caller goes.
+
+    Raises:
+        CallerGone: The caller went.
+    """
+    before, _current.gone = getattr(_current, "gone", None), gone
+    try:
+        return work()
+    finally:
+        _current.gone = before
+
+
+def pause(seconds: float) -> None:
+    """Let that many seconds pass.
+
+    Raises:
+        CallerGone: The caller of this thread went meanwhile.
+    """
+    gone: threading.Event | None = getattr(_current, "gone", None)
+    if gone is None:
+        time.sleep(seconds)
+    elif gone.wait(seconds):
+        raise CallerGone
+
+
+def glance(seconds: float) -> float:
+    """How long to wait at a stretch: those seconds, or less in a thread whose caller may go.
+
+    Raises:
+        CallerGone: The caller of this thread has gone.
+    """
+    if getattr(_current, "gone", None) is None:
+        return seconds
+    pause(0)
+    return min(seconds, _GLANCE)
 
 
 def in_this_context(work: Callable[..., _Result]) -> Callable[..., _Result]:

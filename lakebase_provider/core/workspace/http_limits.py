@@ -21,6 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
+from lakebase_provider.core.base.threads import glance
 from lakebase_provider.core.errors import ControlPlaneTimeoutError
 
 #: Bytes of an answer, headers included. The longest, a token, has a few thousand.
@@ -116,10 +117,17 @@ def _receive(sock: socket.socket, receive: Callable[..., int], arguments: tuple[
     limit = current_limit()
     if limit is None:
         return receive(*arguments)
-    sock.settimeout(limit.remaining())
-    size = receive(*arguments)
-    limit.spend(size)
-    return size
+    while True:
+        left = limit.remaining()
+        sock.settimeout(stretch := glance(left))
+        try:
+            size = receive(*arguments)
+        except TimeoutError:
+            if stretch == left:
+                raise
+        else:
+            limit.spend(size)
+            return size
 
 
 class _Socket(socket.socket):

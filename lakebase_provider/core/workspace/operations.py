@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
+from lakebase_provider.core.base.threads import until_gone
 from lakebase_provider.core.config.resource_names import NameRefusedError, operation_path
 from lakebase_provider.core.errors import (
     ConfigError,
@@ -225,6 +227,15 @@ def until(
         clock.sleep(pause)
 
 
+async def in_cancellable_thread(work: Callable[[], _Result]) -> _Result:
+    """What a function returns, run in a thread, which stops waiting if the caller is cancelled."""
+    gone = threading.Event()
+    try:
+        return await asyncio.to_thread(until_gone, work, gone)
+    finally:
+        gone.set()
+
+
 async def auntil(ask: Callable[[], _Result | None], subject: str, name: str, deadline: Deadline) -> _Result:
     """:func:`until` for asyncio: each question is asked in a thread, and none is held in between."""
     polls = _Polls(subject, name, deadline, _is_retryable)
@@ -235,7 +246,7 @@ async def auntil(ask: Callable[[], _Result | None], subject: str, name: str, dea
 
     while True:
         try:
-            found = await asyncio.to_thread(ask_in_time)
+            found = await in_cancellable_thread(ask_in_time)
         except LakebaseError as error:
             pause = polls.pause(error)
         else:

@@ -1,7 +1,8 @@
 """Writes to a project: one at a time in a process, and again while the project is busy with another's.
 
 Lakebase runs one operation on a project at a time and refuses a second with 409, as it does while it still
-reconciles the last one. Such a request was not accepted, so it is safe to send it again.
+reconciles the last one. Such a request was not accepted, so it is safe to send it again. One that failed, or
+whose answer was lost, may have been: it is sent again where that does no harm.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
+from lakebase_provider.core.base.threads import glance
 from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import (
     ControlPlaneThrottledError,
+    ControlPlaneTimeoutError,
+    ControlPlaneUnavailableError,
     LakebaseError,
     OperationTimeoutError,
     ProjectBusyError,
@@ -29,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
+#: After these nobody knows whether the workspace has done what was asked.
+LOST = (ControlPlaneUnavailableError, ControlPlaneTimeoutError)
+
 #: Most operations take seconds.
 _BUSY = Backoff(first=0.5, most=4.0, floor=0.2)
 #: Seconds that a request may take where the deadline has less left.
@@ -37,8 +44,20 @@ _LEAST_REQUEST = 1.0
 _RNG = random.SystemRandom()
 
 
-def again_while_busy(send: Callable[[], _Result], deadline: Deadline, clock: Clock) -> _Result:
+def again_while_busy(
+    send: Callable[[], _Result],
+    deadline: Deadline,
+    clock: Clock,
+    lost: list[LakebaseError] | None = None,
+) -> _Result:
     """The answer to a request, sent again while the project is busy or the workspace limits the rate.
+
+    Args:
+        send: Sends it.
+        deadline: Until when.
+        clock: Where the pauses are made.
+        lost: Gets the errors of :data:`LOST`, after which the request is sent again too: it reads, or does
+            the same when it is done twice. None: such an error is raised.
 
     Raises:
         ProjectBusyError: It was busy until the deadline.
@@ -50,7 +69,11 @@ def again_while_busy(send: Callable[[], _Result], deadline: Deadline, clock: Clo
         try:
             with within(Limit(max(_LEAST_REQUEST, deadline.remaining()))):
                 return send()
-        except (ProjectBusyError, ControlPlaneThrottledError) as error:
+        except (ProjectBusyError, ControlPlaneThrottledError, *LOST) as error:
+            if isinstance(error, LOST):
+                if lost is None:
+                    raise
+                lost.append(error)
             pause = max(_BUSY.seconds(attempt, _RNG), error.retry_after or 0.0)
             left = deadline.remaining()
             if left <= 0:
@@ -87,7 +110,9 @@ def alone(config: LakebaseConfig, project: str, deadline: Deadline) -> Iterator[
     """
     with _guard:
         lock = _locks.setdefault((config.workspace_host, config.profile, project), threading.RLock())
-    if not lock.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+    while not lock.acquire(timeout=min(glance(deadline.remaining()), threading.TIMEOUT_MAX)):
+        if deadline.remaining() > 0:
+            continue
         late = OperationTimeoutError(
             f"This process's other writes to {project} did not end within {deadline.seconds:.1f} s."
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -13,6 +15,7 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
+    ControlPlaneError,
     LakebaseConnectionError,
     LoginRejectedError,
     ObjectStateError,
@@ -22,6 +25,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.upkeep.branches import branch_check
 from lakebase_provider.core.upkeep.branches.branch_reset import Grant
 from lakebase_provider.local import LocalLakebase
+from tests.eventually import eventually
 
 #: Makes a branch, says so, and waits to be killed before it deletes it.
 RUN = """
@@ -81,6 +85,25 @@ def test_logins_that_stay_refused_are_an_error_with_the_refusal(
     with pytest.raises(OperationTimeoutError, match="password authentication failed") as caught:
         client.branches.wait_ready("ci-1", timeout=2.0)
     assert isinstance(caught.value.__cause__, LoginRejectedError)
+
+
+def test_a_wait_for_logins_that_is_cancelled_ends(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    lakebase_env.admin.login_fault("password authentication failed for user 'x'")
+    lakebase_env.admin.reset_counters()
+
+    async def run() -> None:
+        waiting = asyncio.create_task(client.branches.await_ready("ci-1", timeout=300))
+        await asyncio.to_thread(eventually, lambda: lakebase_env.admin.counters().mints > 0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began < 15
 
 
 def test_a_write_on_a_branch_stays_there(client: LakebaseClient) -> None:
@@ -166,6 +189,29 @@ def test_a_reset_branch_has_its_parents_data_and_its_own_settings(client: Lakeba
         branch.branches.require(str(done.branch.uid))
     with client.connection() as connection:
         connection.execute("DROP TABLE clean")
+
+
+def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    branches, endpoints = client.workspace.branches, client.workspace.endpoints
+    primary = "projects/local/branches/ci-1/endpoints/primary"
+    branches.create("ci-1", no_expiry=True)
+    endpoints.update(primary, min_cu=2, max_cu=4)
+    refuse = "/api/2.0/postgres/projects/local/branches"
+    lakebase_env.admin.fault("POST", refuse, status=403, error_code="PERMISSION_DENIED", message="no")
+    with pytest.raises(ControlPlaneError, match="ci-1 was purged, and is not created again: ") as caught:
+        client.branches.reset("ci-1")
+    lakebase_env.admin.clear_faults()
+    remedy = caught.value.remedy.removeprefix("To have it back, call ").rstrip(".")
+    for call in remedy.split("; "):
+        eval(call, {"client": client})  # noqa: S307 # what the remedy says, word by word
+    assert branches.get("ci-1").expire_time is None
+    assert (endpoints.get(primary).min_cu, endpoints.get(primary).max_cu) == (2, 4)
+    lakebase_env.admin.fault("PATCH", f"{refuse}/*", status=400, message="not now")
+    with pytest.raises(ControlPlaneError, match=f"was reset, but not the settings of {primary}") as caught:
+        client.branches.reset("ci-1")
+    assert f"client.workspace.endpoints.ensure('{primary}', " in caught.value.remedy
 
 
 def test_a_client_on_a_branch_that_is_reset_finds_it_again(client: LakebaseClient) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
     ConfigError,
     ControlPlaneTimeoutError,
+    ControlPlaneUnavailableError,
     LimitError,
     NotFoundError,
     ObjectStateError,
@@ -22,8 +26,10 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+from lakebase_provider.core.workspace.writes import alone
 from lakebase_provider.local import LocalLakebase
 from tests.core.workspace.conftest import WAYS, client_by
+from tests.eventually import eventually
 
 BRANCHES = "/api/2.0/postgres/projects/local/branches"
 BUSY = "Another operation on the project is still running"
@@ -143,6 +149,138 @@ def test_what_was_there_before_is_not_taken_for_what_was_lost(
         workspace.branches.create("ci-1", no_expiry=True)
 
 
+MAKES: dict[str, Callable[[WorkspaceObjects], object]] = {
+    "branches": lambda w: w.branches.create("ci-1", ttl=3600),
+    "snapshots": lambda w: w.snapshots.create("s-1", source_branch="production", ttl=3600),
+    "endpoints": lambda w: w.endpoints.create("reader"),
+    "databases": lambda w: w.databases.create("db", postgres_database="d", role="owner"),
+    "projects": lambda w: w.projects.create("shop"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [*((kind, 503) for kind in MAKES), ("branches", 500), ("branches", 502)]
+)
+def test_what_was_made_a_moment_ago_is_not_taken_for_what_was_lost(
+    lake: LocalLakebase, workspace: WorkspaceObjects, kind: str, status: int
+) -> None:
+    if kind == "databases":
+        workspace.roles.create("owner", postgres_role="owner_of_d")
+    MAKES[kind](workspace)
+    lake.admin.fault("POST", "/api/2.0/postgres/*", status=status, times=1)
+    with pytest.raises(AlreadyExistsError, match="was there before it was to be created"):
+        MAKES[kind](workspace)
+
+
+class _Meanwhile(_Hurried):
+    """A clock whose first pause somebody else uses."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work: Callable[[], object] | None = work
+
+    def sleep(self, seconds: float) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "difference"),
+    [
+        ({"ttl": 3600, "source_branch": "base"}, "source_branch is 'projects/local/branches/base'"),
+        ({"no_expiry": True}, "ttl is None"),
+        ({"no_expiry": True, "is_protected": True}, "is_protected is True"),
+    ],
+)
+def test_what_somebody_else_made_meanwhile_is_not_taken_for_what_was_lost(
+    lake: LocalLakebase, workspace: WorkspaceObjects, theirs: dict[str, object], difference: str
+) -> None:
+    workspace.branches.create("base", no_expiry=True)
+    lake.admin.fault("POST", BRANCHES, status=503, times=1)
+    with LakebaseClient(lake.config()) as client:
+        client._clock = _Meanwhile(
+            lambda: workspace.branches.create("ci-1", **theirs)  # type: ignore[arg-type] # options
+        )
+        with pytest.raises(AlreadyExistsError, match=difference):
+            client.workspace.branches.create("ci-1", ttl=3600)
+    if "is_protected" in theirs:
+        workspace.branches.update("ci-1", is_protected=False)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_can_be_done_twice_is_repeated(lake: LocalLakebase, way: str, lost: bool) -> None:
+    def fault(method: str, path: str = f"{BRANCHES}*") -> None:
+        lake.admin.clear_faults()
+        lake.admin.fault(method, path, status=503, lost=lost, times=1)
+
+    with client_by(way, lake) as client:
+        client._clock = _Hurried()
+        branches, snapshots = client.workspace.branches, client.workspace.snapshots
+        branches.create("ci-1", ttl=3600)
+        fault("GET")
+        assert branches.get("ci-1").id == "ci-1"
+        fault("GET")
+        assert [one.id for one in branches.list()] == ["production", "ci-1"]
+        fault("PATCH")
+        assert branches.update("ci-1", no_expiry=True).expire_time is None
+        fault("PATCH")
+        assert client.workspace.endpoints.update(f"{branches.get('ci-1').name}/endpoints/primary", max_cu=4)
+        fault("PATCH")
+        assert snapshots.set_schedule("production", []) == ()
+        fault("DELETE")
+        branches.delete("ci-1", purge=True)
+        assert branches.find("ci-1") is None
+
+
+def test_a_workspace_that_stays_away_is_an_error_within_the_budget(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    workspace.branches.create("ci-1", ttl=3600)
+    lake.admin.fault("DELETE", f"{BRANCHES}*", status=503)
+    with pytest.raises(ControlPlaneUnavailableError, match=r"tried for 0\.3 s"):
+        workspace.branches.delete("ci-1", timeout=0.3)
+    lake.admin.clear_faults()
+    workspace.branches.delete("ci-1", purge=True)
+    with pytest.raises(NotFoundError):
+        workspace.branches.delete("ci-1", purge=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("stuck", ["in an answer", "in an operation"])
+def test_a_cancelled_call_frees_the_project_and_ends(lake: LocalLakebase, way: str, stuck: str) -> None:
+    if stuck == "in an answer":
+        lake.admin.fault("POST", BRANCHES, hang=60.0, times=1)
+    else:
+        lake.admin.operation_fault("branch", never_ends=True)
+    project = "projects/local"
+    with client_by(way, lake) as client:
+        # Signed in.
+        client.workspace.branches.list()
+
+        def is_free(seconds: float) -> bool:
+            try:
+                with alone(client.config, project, Deadline(seconds)):
+                    return True
+            except OperationTimeoutError:
+                return False
+
+        async def run() -> None:
+            first = asyncio.create_task(client.workspace.branches.acreate("ci-1", ttl=3600))
+            await asyncio.to_thread(eventually, lambda: not is_free(0.0))
+            waiting = asyncio.create_task(client.workspace.branches.acreate("ci-2", ttl=3600))
+            await asyncio.sleep(0)
+            for task in (waiting, first):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await asyncio.to_thread(is_free, 5.0)
+
+        began = time.monotonic()
+        asyncio.run(run())
+        assert time.monotonic() - began < 10
+
+
 def test_limits_and_their_texts(lake: LocalLakebase, workspace: WorkspaceObjects) -> None:
     lake.admin.set(unarchived_branch_limit=1)
     with pytest.raises(LimitError, match="limit exceeded"):
@@ -169,6 +307,31 @@ def test_a_branch_that_is_there_is_reused_recreated_or_refused(workspace: Worksp
     assert again.uid != first.uid
     with pytest.raises(ConfigError, match="on_exists is 'replace'"):
         branches.ensure("ci-1", ttl=3600, on_exists="replace")  # type: ignore[arg-type] # that is the test
+
+
+def test_a_branch_that_is_reused_lives_as_long_as_was_asked(workspace: WorkspaceObjects) -> None:
+    branches = workspace.branches
+
+    def left() -> float:
+        found = branches.get("ci-1").expire_time
+        assert found is not None
+        return (found - datetime.now(timezone.utc)).total_seconds()
+
+    branches.create("ci-1", no_expiry=True)
+    assert branches.ensure("ci-1", ttl=3600).expire_time is not None
+    assert 3500 < left() <= 3600
+    longer = branches.ensure("ci-1", ttl=8 * 3600)
+    assert 7.9 * 3600 < left() <= 8 * 3600
+    # Enough is left; it is not shortened, and not changed at each use.
+    assert branches.ensure("ci-1", ttl=3600) == branches.ensure("ci-1", ttl=8 * 3600) == longer
+    assert branches.ensure("ci-1", ttl=timedelta(days=30)).uid == longer.uid  # type: ignore[arg-type]
+    assert left() > 29.9 * 86_400
+
+
+def test_a_snapshot_that_never_expires_is_not_one_with_a_ttl(workspace: WorkspaceObjects) -> None:
+    workspace.snapshots.create("s-1", source_branch="production", no_expiry=True)
+    with pytest.raises(AlreadyExistsError, match="ttl is None"):
+        workspace.snapshots.ensure("s-1", source_branch="production", ttl=3600)
 
 
 def test_a_branch_of_another_source_is_not_reused(workspace: WorkspaceObjects) -> None:

@@ -131,6 +131,29 @@ def test_a_size_that_could_not_be_put_back_stays_kept(
     assert size(workspace.endpoints.get(PRIMARY)) == size(before)
 
 
+def test_an_error_of_the_block_is_not_replaced_by_that_of_putting_back(
+    lake: LocalLakebase, workspace: WorkspaceObjects, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        lake.admin.fault("PATCH", "/api/*", status=400, message="not now")
+        _ = 1 / 0
+
+    block = workspace.endpoints.resized(PRIMARY, max_cu=8, timeout=1.0)
+    with pytest.raises(ZeroDivisionError) as caught, block:
+        fail()
+    told = caplog.text + "".join(getattr(caught.value, "__notes__", [caplog.text]))
+    assert told.count(f"The earlier size of {PRIMARY} was not put back: ") == 2
+    assert told.count("Run 'lakebase endpoints put-sizes-back' on this machine") == 2
+    lake.admin.clear_faults()
+    with (
+        pytest.raises(ControlPlaneError, match="put-sizes-back"),
+        workspace.endpoints.resized(PRIMARY, max_cu=8),
+    ):
+        lake.admin.fault("PATCH", "/api/*", status=400, message="not now")
+    lake.admin.clear_faults()
+    assert workspace.endpoints.put_sizes_back() == (PRIMARY,)
+
+
 def test_nothing_is_resized_that_could_not_be_put_back(
     lake: LocalLakebase, workspace: WorkspaceObjects, folder: Path
 ) -> None:

@@ -6,14 +6,20 @@ on the branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from lakebase_provider.core.base.threads import until_gone
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.errors import LakebaseError
-from lakebase_provider.core.workspace.objects.branches import Branch, BranchOptions
-from lakebase_provider.core.workspace.objects.endpoints import Endpoint
+from lakebase_provider.core.workspace.objects.branches import Branch, BranchOptions, after_purge
+from lakebase_provider.core.workspace.objects.endpoints import Endpoint, EndpointOptions, EndpointType
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+
+logger = logging.getLogger(__name__)
 
 #: Privileges on a database and on what is in it, but for those of PUBLIC.
 _GRANTS = """
@@ -91,7 +97,8 @@ def reset(
 
     Raises:
         ObjectStateError: It is protected, a root, the default, or has children; nothing was changed.
-        LakebaseError: The workspace refused, or was not done in time.
+        LakebaseError: The workspace refused, or was not done in time. If the branch is purged by then, the
+            error says so, and its remedy is the calls that have it back.
     """
     former = workspace.branches.get(name)
     workspace.branches.require_disposable(former)
@@ -103,9 +110,23 @@ def reset(
         options["no_expiry"] = True
     else:
         options["expire_time"] = former.expire_time
-    workspace.branches.delete(name, purge=True, timeout=remaining())
-    workspace.branches.create(name, timeout=remaining(), **options)
-    restored = tuple(_put_back(workspace, compute, remaining) for compute in computes)
+    calls = [_call("branches.ensure", name, options)]
+    calls += [_call("endpoints.ensure", one.name, _options(one)) for one in computes]
+
+    back = f"To have it back, call {'; '.join(calls)}."
+    # After a kill nobody raises an error.
+    logger.info("The branch %s is reset. If this is killed: %s", name, back)
+
+    def remake() -> tuple[Endpoint, ...]:
+        workspace.branches.delete(name, purge=True, timeout=remaining())
+        try:
+            workspace.branches.create(name, timeout=remaining(), **options)
+        except LakebaseError as error:
+            raise after_purge(error, name, back) from error
+        return tuple(_put_back(workspace, compute, remaining) for compute in computes)
+
+    # Whoever is cancelled in between would leave no branch behind: this is not ended by that.
+    restored = until_gone(remake, threading.Event())
     branch = wait_ready()
     kept = _grants(connect) if grants is not None else None
     return BranchReset(
@@ -118,11 +139,25 @@ def reset(
 
 
 def _put_back(workspace: WorkspaceObjects, former: Endpoint, remaining: Callable[[], float]) -> Endpoint:
-    if former.endpoint_type == "READ_ONLY":
-        return workspace.endpoints.create(
-            former.name, timeout=remaining(), endpoint_type="READ_ONLY", **former.settings()
-        )
-    return workspace.endpoints.update(former.name, timeout=remaining(), **former.settings())
+    try:
+        if former.endpoint_type == "READ_ONLY":
+            return workspace.endpoints.create(former.name, timeout=remaining(), **_options(former))
+        return workspace.endpoints.update(former.name, timeout=remaining(), **former.settings())
+    except LakebaseError as error:
+        copy = error.again()
+        copy.message = f"The branch was reset, but not the settings of {former.name}: {error.message}"
+        copy.remedy = f"Call {_call('endpoints.ensure', former.name, _options(former))}."
+        raise copy from error
+
+
+def _options(former: Endpoint) -> EndpointOptions:
+    kind: EndpointType = "READ_ONLY" if former.endpoint_type == "READ_ONLY" else "READ_WRITE"
+    return {"endpoint_type": kind, **former.settings()}
+
+
+def _call(method: str, name: str, options: Mapping[str, Any]) -> str:
+    given = "".join(f", {option}={value!r}" for option, value in options.items())
+    return f"client.workspace.{method}({name!r}{given})"
 
 
 def _roles(workspace: WorkspaceObjects, branch: str) -> set[str]:

@@ -120,7 +120,8 @@ class BranchUpkeep:
 
         Its endpoints are sized as before, and it expires when it was to. It has another uid, its endpoints
         have other hosts, and its sessions end; whoever connects by its name finds it. If this is killed
-        half-way, the branch may be missing: ``client.workspace.branches.ensure`` makes it.
+        half-way, the branch may be missing: ``client.workspace.branches.ensure`` makes it. A cancelled
+        ``areset`` goes on until it is created again.
 
         Args:
             name: Its name, or its id in the configuration's project.

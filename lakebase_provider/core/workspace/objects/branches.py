@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_args
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config.resource_names import Kind, parent_of
-from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, ObjectStateError
+from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, ObjectStateError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
@@ -34,6 +34,10 @@ OnExists = Literal["reuse", "recreate", "fail"]
 
 #: States from which a branch does not become ready by itself.
 _ENDS = ("DELETED", "ARCHIVED")
+#: Seconds that a branch that is reused may live less than was asked: not each use of it must change it.
+_SLACK = 60.0
+#: Seconds ahead that a branch may expire, less what the clocks may differ.
+_LONGEST_LIFE = 30 * 86_400 - 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +143,11 @@ class Branches(Objects[Branch]):
         "source_branch_lsn": Option("spec.source_branch_lsn", text, reads="source_branch_lsn"),
         "source_snapshot": Option("spec.source_snapshot", text, is_name="snapshot", reads="source_snapshot"),
         "is_protected": Option("spec.is_protected", flag, "spec.is_protected", reads="is_protected"),
-        # Counted from a creation that the caller does not know: it cannot be compared.
         "ttl": Option("spec.ttl", seconds, "spec.expiration"),
         "expire_time": Option("spec.expire_time", moment, "spec.expiration", reads="expire_time"),
         "no_expiry": Option("spec.no_expiry", only_true, "spec.expiration"),
     }
+    defaults: ClassVar[Mapping[str, Any]] = {"is_protected": False}
 
     def list(self, project: str | None = None, *, show_deleted: bool = False) -> tuple[Branch, ...]:
         """All branches of a project.
@@ -246,7 +250,7 @@ class Branches(Objects[Branch]):
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
         with self._alone(name, deadline):
-            return self._send("delete", "DELETE", name, deadline, query={"purge": purge or None})
+            return self._send("delete", "DELETE", name, deadline, query={"purge": purge or None}, lost=[])
 
     def undelete(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """Bring back a branch that was deleted and not purged.
@@ -271,9 +275,9 @@ class Branches(Objects[Branch]):
         Args:
             name: Its name, or its id in the configuration's project; the same each time.
             on_exists: If there is one: ``"reuse"`` it with the data that it has, if its source is the same,
-                and change protection and expiration if they differ (a `ttl` is not compared, since it counts
-                from the creation); ``"recreate"`` purges it and creates it from its source as that is now;
-                ``"fail"`` raises.
+                and change protection and expiration if they differ (of a `ttl`, at least that much is left
+                afterwards, up to a minute or a tenth); ``"recreate"`` purges it and creates it from its
+                source as that is now; ``"fail"`` raises.
             timeout: Seconds that it may take.
             options: The fields of :class:`BranchOptions`.
 
@@ -293,7 +297,7 @@ class Branches(Objects[Branch]):
             found = self.find(name)
             if found is None:
                 try:
-                    return self._create(name, given, deadline.remaining())
+                    return self._create(name, given, deadline.remaining(), is_new=True)
                 except AlreadyExistsError:
                     # Another process has just made it, or it is deleted and keeps its name.
                     found = self._even_deleted(name)
@@ -311,7 +315,10 @@ class Branches(Objects[Branch]):
     def _recreate(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         self.require_disposable(found)
         self._delete(found.name, deadline.remaining(), missing_ok=True, purge=True)
-        return self._create(found.name, given, deadline.remaining())
+        try:
+            return self._create(found.name, given, deadline.remaining(), is_new=True)
+        except LakebaseError as error:
+            raise after_purge(error, found.name, "Call ensure() again, which creates it.") from error
 
     def require_disposable(self, branch: Branch) -> None:
         """Raise an error unless a branch can be deleted and created again.
@@ -339,21 +346,30 @@ class Branches(Objects[Branch]):
                 f"The branch {found.name} exists, and its state is {found.state}.",
                 remedy="Use on_exists='recreate', or another name.",
             )
-        wanted = dict(given)
+        different = self._differences(found, given)
+        self._require_changeable(found.name, different)
+        changes = {option: wanted for option, (_, wanted) in different.items() if option != "ttl"}
+        # While it is created, its expiration may not be told yet.
+        if given.get("ttl") is not None and (found.is_settled or found.expire_time is not None):
+            life = min(float(seconds("ttl", given["ttl"])[:-1]), _LONGEST_LIFE)
+            now = datetime.fromtimestamp(self._clock.wall(), timezone.utc)
+            enough = now + timedelta(seconds=life - min(_SLACK, life / 10))
+            if found.expire_time is None or found.expire_time < enough:
+                # In an update, too, a ttl would count from the creation.
+                changes["expire_time"] = now + timedelta(seconds=life)
+        return self._update(found.name, changes, deadline.remaining()) if changes else found
+
+    def _differences(self, found: Branch, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         if not {"source_branch", "source_snapshot"} & given.keys():
-            wanted["source_branch"] = self._default_branch(parent_of(found.name))
-        different = self._differences(found, wanted)
+            given = {**given, "source_branch": self._default_branch(parent_of(found.name))}
+        different = super()._differences(found, given)
         if given.get("no_expiry") and found.expire_time is not None:
             different["no_expiry"] = (False, True)
-        self._require_changeable(found.name, different)
-        if not different:
-            return found
-        changes = {option: wanted for option, (_, wanted) in different.items()}
-        return self._update(found.name, changes, deadline.remaining())
+        return different
 
     def _default_branch(self, project: str) -> str:
         what = f"project {project}"
-        told = Answer(self._control_plane.request(what, "GET", project), what)
+        told = Answer(self._read(what, project), what)
         name = told.object("status").text("default_branch")
         if name is None:
             raise told.error("status.default_branch", "is missing")
@@ -400,4 +416,12 @@ class Branches(Objects[Branch]):
     aensure = in_thread(ensure)
 
 
-__all__ = ["Branch", "BranchChanges", "BranchOptions", "Branches", "OnExists"]
+def after_purge(error: LakebaseError, name: str, remedy: str) -> LakebaseError:
+    """The error by which a branch was not created again, which says that the former one is gone."""
+    copy = error.again()
+    copy.message = f"The branch {name} was purged, and is not created again: {error.message}"
+    copy.remedy = remedy
+    return copy
+
+
+__all__ = ["after_purge", "Branch", "BranchChanges", "BranchOptions", "Branches", "OnExists"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config.resource_names import Kind
-from lakebase_provider.core.errors import EndpointDisabledError
+from lakebase_provider.core.errors import EndpointDisabledError, LakebaseError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.kept_sizes import KeptSize, default_folder, left_behind
 from lakebase_provider.core.workspace.objects.object_kind import (
@@ -32,6 +33,8 @@ from lakebase_provider.core.workspace.operations import Operation, auntil, until
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
 
 EndpointType = Literal["READ_WRITE", "READ_ONLY"]
 
@@ -215,7 +218,10 @@ class Endpoints(Objects[Endpoint]):
         """
         known = self._config
         if "/" not in text and (text.startswith("ep-") or "." in text):
-            text = self._control_plane.endpoint_name(text, known.project, known.branch)
+            known_as = text
+            text = self._asked(
+                lambda: self._control_plane.endpoint_name(known_as, known.project, known.branch)
+            )
         return self.get(text)
 
     def create(
@@ -363,7 +369,8 @@ class Endpoints(Objects[Endpoint]):
 
         Raises:
             ConfigError: The earlier values cannot be kept; nothing was changed.
-            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
+            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`. Where the block
+                itself raises, its error is raised, with a note if the earlier values could not be put back.
         """
         name = self.full_name(name)
         found = self.get(name)
@@ -374,11 +381,32 @@ class Endpoints(Objects[Endpoint]):
         try:
             self._change(name, changes, timeout)
             yield self.wait_ready(name, timeout=timeout)
-        finally:
+        except BaseException as error:
+            try:
+                self._leave(kept, name, timeout)
+            except LakebaseError as failed:
+                told = f"{failed.message} {failed.remedy}"
+                logger.warning("%s", told)
+                # Python 3.10 has no notes.
+                if hasattr(error, "add_note"):
+                    error.add_note(told)
+            raise
+        self._leave(kept, name, timeout)
+
+    def _leave(self, kept: KeptSize, name: str, timeout: float) -> None:
+        try:
             earlier = kept.leave()
             if earlier is not None:
                 self._change(name, earlier, timeout)
                 kept.forget()
+        except LakebaseError as error:
+            copy = error.again()
+            copy.message = f"The earlier size of {name} was not put back: {error.message}"
+            copy.remedy = (
+                "Run 'lakebase endpoints put-sizes-back' on this machine, or call "
+                "client.workspace.endpoints.put_sizes_back()."
+            )
+            raise copy from error
 
     def put_sizes_back(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[str, ...]:
         """Undo what blocks of :meth:`resized` left behind that were killed on this machine.

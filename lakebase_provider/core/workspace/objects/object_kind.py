@@ -7,7 +7,6 @@ JSON is read as it comes: a state that no SDK knows yet stays the text that it i
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -30,15 +29,20 @@ from lakebase_provider.core.config.resource_names import (
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
     ConfigError,
-    ControlPlaneError,
-    ControlPlaneTimeoutError,
-    ControlPlaneUnavailableError,
+    LakebaseError,
     NotFoundError,
 )
 from lakebase_provider.core.workspace.answers import Answer
-from lakebase_provider.core.workspace.operations import DEFAULT_TIMEOUT, Operation, begun, until
+from lakebase_provider.core.workspace.http_limits import Limit, at_most, within
+from lakebase_provider.core.workspace.operations import (
+    DEFAULT_TIMEOUT,
+    Operation,
+    begun,
+    in_cancellable_thread,
+    until,
+)
 from lakebase_provider.core.workspace.workspace import ControlPlane
-from lakebase_provider.core.workspace.writes import again_while_busy, alone
+from lakebase_provider.core.workspace.writes import LOST, again_while_busy, alone
 
 _Self = TypeVar("_Self")
 _Result = TypeVar("_Result")
@@ -47,18 +51,18 @@ Shape = TypeVar("Shape", bound="Named")
 
 #: Seconds within which it is to be learnt what became of a request whose answer was lost.
 _LOST_ANSWER = 30.0
-#: Seconds by which the clocks may differ when a found object is judged to be new.
-_SKEW = 120.0
+#: Seconds within which a read is repeated, as long as one request may take.
+_READ = 20.0
 _COLLECTIONS = {"branch": "branches"}
 
 
 def in_thread(
     method: Callable[Concatenate[_Self, _Arguments], _Result],
 ) -> Callable[Concatenate[_Self, _Arguments], Coroutine[Any, Any, _Result]]:
-    """The same method for asyncio. It runs in a thread, which goes on if the caller is cancelled."""
+    """The same method for asyncio. It runs in a thread, which stops waiting if the caller is cancelled."""
 
     async def call(self: _Self, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        return await asyncio.to_thread(method, self, *arguments, **options)
+        return await in_cancellable_thread(lambda: method(self, *arguments, **options))
 
     functools.update_wrapper(call, method)
     return call
@@ -230,6 +234,8 @@ class Objects(Generic[Shape]):
     kind: ClassVar[Kind]
     shape: type[Shape]
     options: ClassVar[Mapping[str, Option]] = {}
+    #: What is created where an option is not given, as far as it is compared.
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: LakebaseConfig, control_plane: ControlPlane, clock: Clock) -> None:
         self._config = config
@@ -284,13 +290,21 @@ class Objects(Generic[Shape]):
     def get(self, name: str) -> Shape:
         """The object of that name.
 
+        If the workspace fails or its answer is lost, it is asked again for 20 s, as by each read.
+
         Raises:
             NotFoundError: There is none, or the principal cannot see it.
             LakebaseError: The workspace refused or could not be reached.
         """
         name = self.full_name(name)
         what = f"{self.kind} {name}"
-        return self.shape.of(self._control_plane.request(what, "GET", name), what)
+        return self.shape.of(self._read(what, name), what)
+
+    def _read(self, what: str, path: str) -> Mapping[str, Any]:
+        return self._asked(lambda: self._control_plane.request(what, "GET", path))
+
+    def _asked(self, ask: Callable[[], _Result]) -> _Result:
+        return again_while_busy(ask, Deadline(at_most(_READ), self._clock), self._clock, lost=[])
 
     def find(self, name: str) -> Shape | None:
         """The object of that name; None if there is none."""
@@ -303,7 +317,7 @@ class Objects(Generic[Shape]):
         collection = _COLLECTIONS.get(self.kind, f"{self.kind}s")
         path = collection if parent is None else f"{parent}/{collection}"
         what = f"the {collection} of {parent or 'the workspace'}"
-        found = self._control_plane.pages(what, path, collection, query)
+        found = self._asked(lambda: tuple(self._control_plane.pages(what, path, collection, query)))
         return tuple(self.shape.of(one.fields, what) for one in found)
 
     # Describing.
@@ -359,6 +373,9 @@ class Objects(Generic[Shape]):
             )
             if not same:
                 different[name] = (there, wanted)
+        # Counted from a creation that the caller does not know, it can be compared in kind only.
+        if given.get("ttl") is not None and getattr(found, "expire_time", None) is None:
+            different["ttl"] = (None, given["ttl"])
         return different
 
     # Writing.
@@ -379,15 +396,17 @@ class Objects(Generic[Shape]):
         path: str | None = None,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, Any] | None = None,
+        lost: list[LakebaseError] | None = None,
     ) -> Operation:
-        """The operation that the workspace has begun."""
+        """The operation that the workspace has begun; `lost` as in :func:`.again_while_busy`."""
 
         what = f"{self.kind} {name}"
 
         def send() -> Mapping[str, Any]:
             return self._control_plane.request(what, method, path or name, body=body, query=query, verb=verb)
 
-        return begun(again_while_busy(send, deadline, self._clock), what, self._control_plane, self._clock)
+        answer = again_while_busy(send, deadline, self._clock, lost)
+        return begun(answer, what, self._control_plane, self._clock)
 
     def _finish(self, operation: Operation, deadline: Deadline) -> Mapping[str, Any]:
         """What the operation has made, once it is done."""
@@ -408,50 +427,75 @@ class Objects(Generic[Shape]):
             query={f"{self.kind}_id": id_of(name), **query},
         )
 
-    def _create(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:
-        """Create it and return it when the operation is done; a lost answer is looked up."""
+    def _create(
+        self, name: str, given: Mapping[str, Any], timeout: float, *, is_new: bool = False, **query: Any
+    ) -> Shape:
+        """Create it and return it when the operation is done; a lost answer is looked up.
+
+        Args:
+            name: Its name.
+            given: Its options.
+            timeout: Seconds that it may take.
+            is_new: Whether there is none of that name for certain.
+            query: More for the query.
+        """
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
-        began = self._clock.wall()
-        lost: ControlPlaneError | None = None
+        self._body(given, creating=True)
+        lost: LakebaseError | None = None
         with self._alone(name, deadline):
+            # If the answer is lost, nothing else tells what this call has made from what was there before.
+            is_new = is_new or self._is_absent(name, deadline)
             while True:
                 try:
                     operation = self._begin_create(name, given, deadline, **query)
                     break
-                except (ControlPlaneUnavailableError, ControlPlaneTimeoutError) as error:
+                except (*LOST, AlreadyExistsError) as error:
+                    refused = isinstance(error, AlreadyExistsError)
+                    if refused and lost is None:
+                        raise
+                    lost = lost if refused else error
                     # It may have been accepted. Sent again, it would be refused in that case.
-                    lost = error
-                    mine = self._mine(name, began, deadline)
-                    if mine is not None:
-                        return mine
+                    if self._is_there(name, deadline):
+                        return self._mine(name, given, deadline, is_new=is_new)
                     pause = error.retry_after or 1.0
-                    if pause >= deadline.remaining():
+                    if refused or pause >= deadline.remaining():
                         raise
+                    is_new = True
                     self._clock.sleep(pause)
-                except AlreadyExistsError:
-                    mine = self._mine(name, began, deadline) if lost is not None else None
-                    if mine is None:
-                        raise
-                    return mine
             return self._made(self._finish(operation, deadline), name)
 
-    def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
-        return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
+    def _is_absent(self, name: str, deadline: Deadline) -> bool:
+        try:
+            with within(Limit(deadline.remaining())):
+                return self.find(name) is None
+        except LakebaseError:
+            # It is not known; the request to create it says what is wrong.
+            return False
 
-    def _mine(self, name: str, began: float, deadline: Deadline) -> Shape | None:
-        """The object that a request has made whose answer was lost, once it is settled."""
+    def _is_there(self, name: str, deadline: Deadline) -> bool:
         soon = Deadline(min(_LOST_ANSWER, deadline.remaining()), self._clock)
-        found = until(lambda: (self.find(name),), f"The look-up of {name}", name, soon, self._clock)[0]
-        created: datetime | None = getattr(found, "create_time", None)
-        if found is None or created is None or created.timestamp() < began - _SKEW:
-            return None
+        return (
+            until(lambda: (self.find(name),), f"The look-up of {name}", name, soon, self._clock)[0]
+            is not None
+        )
+
+    def _mine(self, name: str, given: Mapping[str, Any], deadline: Deadline, *, is_new: bool) -> Shape:
+        """The object that a request has made whose answer was lost, once it is settled."""
+        if not is_new:
+            raise AlreadyExistsError(f"The {self.kind} {name} was there before it was to be created.")
 
         def settled() -> Shape | None:
             current = self.get(name)
             return current if current.is_settled else None
 
-        return until(settled, f"The creation of {name}", name, deadline, self._clock)
+        found = until(settled, f"The creation of {name}", name, deadline, self._clock)
+        # Somebody else may have made one at the same moment.
+        self._require_same(name, self._differences(found, {**self.defaults, **given}))
+        return found
+
+    def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
+        return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
 
     def _begin_update(
         self, name: str, changes: Mapping[str, Any], deadline: Deadline, **required: Any
@@ -461,7 +505,13 @@ class Objects(Generic[Shape]):
             raise ConfigError(f"No change of {name} is given.", remedy="Give at least one option.")
         body.setdefault("spec", {}).update(required)
         return self._send(
-            "update", "PATCH", name, deadline, body=body, query={"update_mask": ",".join(sorted(mask))}
+            "update",
+            "PATCH",
+            name,
+            deadline,
+            body=body,
+            query={"update_mask": ",".join(sorted(mask))},
+            lost=[],
         )
 
     def _update(self, name: str, changes: Mapping[str, Any], timeout: float, **required: Any) -> Shape:
@@ -474,11 +524,13 @@ class Objects(Generic[Shape]):
     def _delete(self, name: str, timeout: float, *, missing_ok: bool, **query: Any) -> None:
         name = self.full_name(name)
         deadline = Deadline(timeout, self._clock)
+        lost: list[LakebaseError] = []
         try:
             with self._alone(name, deadline):
-                self._finish(self._send("delete", "DELETE", name, deadline, query=query), deadline)
+                self._finish(self._send("delete", "DELETE", name, deadline, query=query, lost=lost), deadline)
         except NotFoundError:
-            if not missing_ok:
+            # After a lost answer that is what the lost request has done.
+            if not (missing_ok or lost):
                 raise
 
     def _undelete(self, name: str, timeout: float) -> Shape:
@@ -494,7 +546,7 @@ class Objects(Generic[Shape]):
         found = self.find(name)
         if found is None:
             try:
-                return self._create(name, given, timeout, **query)
+                return self._create(name, given, timeout, is_new=True, **query)
             except AlreadyExistsError:
                 # Somebody else has just made it.
                 found = self.find(name)
@@ -508,12 +560,15 @@ class Objects(Generic[Shape]):
 
     def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
         fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}
-        if fixed:
+        self._require_same(name, fixed, " in what cannot be changed")
+
+    def _require_same(self, name: str, different: Mapping[str, tuple[Any, Any]], where: str = "") -> None:
+        if different:
             told = "; ".join(
-                f"{option} is {there!r}, not {want!r}" for option, (there, want) in fixed.items()
+                f"{option} is {there!r}, not {want!r}" for option, (there, want) in different.items()
             )
             raise AlreadyExistsError(
-                f"The {self.kind} {name} exists, and differs in what cannot be changed: {told}.",
+                f"The {self.kind} {name} exists, and differs{where}: {told}.",
                 remedy="Use another name, or delete it first.",
             )
 

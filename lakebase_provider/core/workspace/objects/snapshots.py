@@ -205,7 +205,7 @@ class Snapshots(Objects[Snapshot]):
         """
         name = f"{self.full_name(branch, 'branch')}/snapshot-schedule"
         what = f"the snapshot schedule {name}"
-        answer = Answer(self._control_plane.request(what, "GET", name), what)
+        answer = Answer(self._read(what, name), what)
         return tuple(Cadence.of(one) for one in answer.objects("schedule"))
 
     def set_schedule(
@@ -231,6 +231,7 @@ class Snapshots(Objects[Snapshot]):
                 deadline,
                 body={"schedule": [cadence.to_json() for cadence in schedule]},
                 query={"update_mask": "schedule"},
+                lost=[],
             )
             self._finish(operation, deadline)
         return self.schedule(branch)
