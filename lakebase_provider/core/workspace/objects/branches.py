@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config.resource_names import Kind, parent_of
 from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, ObjectStateError
+from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
@@ -127,7 +128,7 @@ class BranchOptions(BranchChanges, total=False):
 class Branches(Objects[Branch]):
     """Branches, as ``client.workspace.branches``.
 
-    Each method has a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
+    Most methods have a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
     project.
     """
 
@@ -186,7 +187,7 @@ class Branches(Objects[Branch]):
     ) -> Operation:
         """:meth:`create`, without waiting for the operation."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             return self._begin_create(name, self._checked(options), deadline)
 
@@ -195,7 +196,11 @@ class Branches(Objects[Branch]):
         if given.keys().isdisjoint(("ttl", "expire_time", "no_expiry")):
             raise ConfigError(
                 "The expiration of the branch is not given.",
-                remedy="Give ttl, expire_time or no_expiry=True; a branch for one run needs a ttl.",
+                remedy=Remedy(
+                    "Give ttl, expire_time or no_expiry=True; a branch for one run needs a ttl.",
+                    options=("no_expiry",),
+                    otherwise="Give --ttl or --no-expiry; a branch for one run needs a --ttl.",
+                ),
             )
         if {"source_branch_time", "source_branch_lsn"} <= given.keys():
             raise ConfigError(
@@ -244,7 +249,7 @@ class Branches(Objects[Branch]):
     def begin_delete(self, name: str, *, purge: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Operation:
         """:meth:`delete`, without waiting for the operation."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             return self._send("delete", "DELETE", name, deadline, query={"purge": purge or None})
 
@@ -288,12 +293,12 @@ class Branches(Objects[Branch]):
             )
         given = self._checked(options)
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             found = self.find(name)
             if found is None:
                 try:
-                    return self._create(name, given, deadline.remaining())
+                    return self._create(name, given, deadline)
                 except AlreadyExistsError:
                     # Another process has just made it, or it is deleted and keeps its name.
                     found = self._even_deleted(name)
@@ -302,7 +307,14 @@ class Branches(Objects[Branch]):
             if on_exists == "recreate":
                 return self._recreate(found, given, deadline)
             if on_exists == "fail":
-                raise AlreadyExistsError(f"The branch {name} exists.")
+                raise AlreadyExistsError(
+                    f"The branch {name} exists.",
+                    remedy=Remedy(
+                        "Use another name, or on_exists='reuse' or 'recreate'.",
+                        options=("on_exists",),
+                        otherwise="Use another name, or --if-exists reuse or recreate.",
+                    ),
+                )
             return self._reuse(found, given, deadline)
 
     def _even_deleted(self, name: str) -> Branch | None:
@@ -310,15 +322,21 @@ class Branches(Objects[Branch]):
 
     def _recreate(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         self.require_disposable(found)
-        self._delete(found.name, deadline.remaining(), missing_ok=True, purge=True)
-        return self._create(found.name, given, deadline.remaining())
+        self._delete(found.name, deadline, missing_ok=True, purge=True)
+        return self._create(found.name, given, deadline)
 
-    def require_disposable(self, branch: Branch) -> None:
+    def require_disposable(self, branch: Branch | str) -> None:
         """Raise an error unless a branch can be deleted and created again.
+
+        Args:
+            branch: The branch; or its name, or its id in the configuration's project.
 
         Raises:
             ObjectStateError: It is protected, a root, the default, or has children.
+            LakebaseError: The workspace refused or could not be reached.
         """
+        if not isinstance(branch, Branch):
+            branch = self.get(branch)
         children = [one.name for one in self.list(branch.parent) if one.source_branch == branch.name]
         for hindered, why, remedy in (
             (branch.is_default, "is the project's default branch", "Use a branch made from it."),
@@ -326,7 +344,11 @@ class Branches(Objects[Branch]):
             (
                 branch.is_protected,
                 "is protected",
-                "Update it with is_protected=False first, if that is meant.",
+                Remedy(
+                    "Update it with is_protected=False first, if that is meant.",
+                    options=("is_protected",),
+                    otherwise="End its protection in the workspace first, if that is meant.",
+                ),
             ),
             (bool(children), f"has children: {', '.join(children)}", "Delete those first."),
         ):
@@ -337,7 +359,11 @@ class Branches(Objects[Branch]):
         if found.state in _ENDS:
             raise ObjectStateError(
                 f"The branch {found.name} exists, and its state is {found.state}.",
-                remedy="Use on_exists='recreate', or another name.",
+                remedy=Remedy(
+                    "Use on_exists='recreate', or another name.",
+                    options=("on_exists",),
+                    otherwise="Use --if-exists recreate, or another name.",
+                ),
             )
         wanted = dict(given)
         if not {"source_branch", "source_snapshot"} & given.keys():
@@ -349,7 +375,7 @@ class Branches(Objects[Branch]):
         if not different:
             return found
         changes = {option: wanted for option, (_, wanted) in different.items()}
-        return self._update(found.name, changes, deadline.remaining())
+        return self._update(found.name, changes, deadline)
 
     def _default_branch(self, project: str) -> str:
         what = f"project {project}"
@@ -374,13 +400,13 @@ class Branches(Objects[Branch]):
             LakebaseError: The workspace refused.
         """
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return until(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline, self._clock)
 
     async def await_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """:meth:`wait_ready` for asyncio; between its requests no thread is held."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return await auntil(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline)
 
     def _if_ready(self, name: str) -> Branch | None:
