@@ -9,7 +9,7 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,9 @@ def cli_page() -> str:
 
 def objects_page() -> str:
     """The kinds of objects, with what they hold and what describes them."""
+    from lakebase_provider.core.config import LakebaseConfig
+    from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Grant
+    from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.workspace.objects import (
         branches,
         catalogs,
@@ -243,6 +246,7 @@ def objects_page() -> str:
         snapshots,
     )
     from lakebase_provider.core.workspace.objects.object_kind import places
+    from lakebase_provider.core.workspace.operations import Operation
 
     kinds = (
         (projects.Projects, projects.ProjectChanges, projects.ProjectOptions),
@@ -261,17 +265,13 @@ dataclass, what it takes are keyword arguments. Update masks are made from what 
 [Branches](../how-to/branches.md) shows them in use.
 
 Wherever an object is named, its full name is taken, or its id if the client's configuration says what it is
-in. Each method takes `timeout` in seconds, and each has a twin for asyncio, such as `acreate`. Writes to one
-project follow each other within a process, and are sent again while the project is busy.
+in. What changes something takes `timeout` in seconds, above 0; what only reads does not.
+Most methods have a twin for asyncio, with the same arguments, which the tables name. Writes to one project
+follow each other within a process, and are sent again while the project is busy.
 """
     ]
     for kind, *options in kinds:
         name = kind.__name__.lower()
-        methods = [
-            (f"`{method}`", _summary(call).splitlines()[0])
-            for method, call in inspect.getmembers(kind, inspect.isfunction)
-            if not method.startswith("_") and not inspect.iscoroutinefunction(call)
-        ]
         meanings: dict[str, str] = {}
         for one in options:
             meanings |= _described(one)
@@ -290,7 +290,7 @@ project follow each other within a process, and are sent again while the project
         ]
         parts.append(
             f"## {kind.__name__}\n\n`client.workspace.{name}`\n\n"
-            f"{_table(('Method', 'What it does'), methods)}\n\n"
+            f"{_methods(kind)}\n\n"
             f"{_table(('Option', 'At creation', 'Changed by mask', 'Meaning'), given)}\n\n"
             f"A `{kind.shape.__name__}` has:\n\n{_table(('Field', 'In JSON', 'Meaning'), told)}\n"
         )
@@ -302,7 +302,36 @@ project follow each other within a process, and are sent again while the project
         )
         + "\n"
     )
+    for title, way, kind in (
+        ("Operation", "`client.workspace.operation(name)`, and what `begin_create` returns.", Operation),
+        ("What a client does with branches", "`client.branches`", BranchUpkeep),
+    ):
+        parts.append(f"## {title}\n\n{way}\n\n{_summary(kind)}\n\n{_methods(kind)}\n")
+    for told in (BranchReset, Grant):
+        rows = [(f"`{field}`", meaning) for field, meaning in _described(told).items()]
+        parts.append(f"### {told.__name__}\n\n{_summary(told)}\n\n{_table(('Field', 'Meaning'), rows)}\n")
+    parts.append(
+        f"## On another branch\n\n`LakebaseConfig.on_branch{_signature(LakebaseConfig.on_branch)}`\n\n"
+        f"{_summary(LakebaseConfig.on_branch)}\n"
+    )
     return "\n".join(parts)
+
+
+def _methods(kind: type) -> str:
+    """The table of the methods that people call, each with its twin for asyncio."""
+    rows = []
+    for name, call in inspect.getmembers(kind, inspect.isfunction):
+        if not name.startswith("_") and not inspect.iscoroutinefunction(call):
+            twin = next((f"`{t}`" for t in (f"a{name}", f"a{name}_") if hasattr(kind, t)), "")
+            rows.append((f"`{name}{_signature(call)}`", twin, _summary(call).splitlines()[0]))
+    return _table(("Method", "For asyncio", "What it does"), rows)
+
+
+def _signature(call: Callable[..., Any]) -> str:
+    """The arguments without their types, which the docstrings tell in words."""
+    _, *arguments = inspect.signature(call).parameters.values()
+    plain = [one.replace(annotation=inspect.Parameter.empty) for one in arguments]
+    return str(inspect.Signature(plain))
 
 
 def _commands(command: argparse.ArgumentParser, about: str) -> Iterator[tuple[argparse.ArgumentParser, str]]:
@@ -356,8 +385,8 @@ def _described(kind: type) -> dict[str, str]:
     return {row.arg_name: _markdown(row.description or "") for row in parsed.params}
 
 
-def _summary(kind: type) -> str:
-    """The docstring of a class before its arguments."""
+def _summary(kind: object) -> str:
+    """The docstring of a class or function before its arguments."""
     parsed = docstring_parser.parse(inspect.getdoc(kind) or "", docstring_parser.DocstringStyle.GOOGLE)
     return _markdown(
         "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)

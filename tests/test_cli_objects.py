@@ -83,9 +83,45 @@ def test_endpoints_are_changed(shell: Shell) -> None:
 
 
 def test_words_that_make_no_sense(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["branches", "create", "x", "--ttl", "soon"], ["branches"], ["endpoints", "list", "--x"]):
+    for words in (
+        ["branches", "create", "x", "--ttl", "soon"],
+        ["branches", "create", "x", "--ttl", "1h", "--no-expiry"],
+        ["branches", "create", "x", "--ttl", "1h", "--lsn", "0/1", "--snapshot", "s"],
+        ["branches", "list", "--timeout", "0"],
+        ["branches", "list", "--timeout", "-5s"],
+        ["branches", "list", "--timeout", "nan"],
+        ["branches"],
+        ["endpoints", "list", "--x"],
+    ):
         with pytest.raises(SystemExit):
             main(words)
     assert "no duration" in capsys.readouterr().err
-    assert "Give ttl" in shell.run("branches", "create", "x", code=1)
+    assert "Give --ttl or --no-expiry" in shell.run("branches", "create", "x", code=1)
     assert "Give a time" in shell.run("branches", "create", "x", "--ttl", "1d", "--at", "noon", code=1)
+
+
+def test_remedies_speak_of_the_command_line(shell: Shell) -> None:
+    shell.run("branches", "create", "ci-1", "--ttl", "8h")
+    said = {
+        "--if-exists reuse or recreate": ("branches", "create", "ci-1", "--ttl", "8h"),
+        "a shorter --ttl": ("branches", "create", "ci-2", "--ttl", "31d"),
+        "`lakebase branches list`": ("branches", "reset", "absent"),
+        "delete it first": ("endpoints", "create", PRIMARY),
+        "history that": ("branches", "create", "ci-2", "--ttl", "1h", "--at", "2020-01-01T00:00:00Z"),
+    }
+    for remedy, words in said.items():
+        err = shell.run(*words, code=1)
+        assert remedy in err
+        assert not any(python in err for python in ("=True", "ensure()", "on_exists"))
+
+
+def test_json_also_of_errors_and_of_what_is_gone(shell: Shell) -> None:
+    told = json.loads(shell.run("branches", "reset", "absent", "--json", code=1))["error"]
+    assert told["code"] == "endpoint_not_found"
+    assert told["remedy"].startswith("Check the branch")
+    shell.run("branches", "create", "ci-1", "--ttl", "8h")
+    name = "projects/local/branches/ci-1"
+    reader = PRIMARY.replace("primary", "reader")
+    shell.run("endpoints", "create", reader)
+    assert shell.json("endpoints", "delete", reader) == {"name": reader, "deleted": True}
+    assert shell.json("branches", "delete", "ci-1") == {"name": name, "deleted": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 from lakebase_provider.cli import database, examples, local, objects
 from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.errors.plain_errors import to_plain
 from lakebase_provider.version import __version__
 
 
@@ -30,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except LakebaseError as error:
-        print(f"lakebase: {error}", file=sys.stderr)
+        if getattr(options, "json", False):
+            print(json.dumps({"error": to_plain(error)}, default=str), file=sys.stderr)
+        else:
+            print(f"lakebase: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

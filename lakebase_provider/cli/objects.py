@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.cli.database import without_other_settings
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors.remedy import without_options
 
 if TYPE_CHECKING:
     from lakebase_provider.core import LakebaseClient
     from lakebase_provider.core.workspace.objects.object_kind import Named
 
 _Commands = argparse._SubParsersAction
+#: What remedies call by its name in Python, and commands by another.
+_NOT_IN_A_SHELL = ("ensure", "ttl", "no_expiry", "on_exists", "is_protected")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BRANCH = "name, projects/<project>/branches/<branch>, or id in the environment's project"
 _ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's branch"
@@ -47,11 +51,13 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
     create = _action(actions, "create", "create a branch, and wait until logins succeed", _create_branch)
     create.add_argument("branch", help=_BRANCH)
     create.add_argument("--source", metavar="BRANCH", help="made from this; default: the default branch")
-    create.add_argument("--at", metavar="TIME", help="with the data of then, such as 2027-01-31T12:00:00Z")
-    create.add_argument("--lsn", help="with the data up to that position in the log")
-    create.add_argument("--snapshot", help="restore this snapshot instead")
-    create.add_argument("--ttl", type=_seconds, metavar="DURATION", help="until deletion, such as 8h or 2d")
-    create.add_argument("--no-expiry", action="store_true", help="it is not deleted by itself")
+    data = create.add_mutually_exclusive_group()
+    data.add_argument("--at", metavar="TIME", help="with the data of then, such as 2027-01-31T12:00:00Z")
+    data.add_argument("--lsn", help="with the data up to that position in the log")
+    data.add_argument("--snapshot", help="restore this snapshot instead")
+    end = create.add_mutually_exclusive_group()
+    end.add_argument("--ttl", type=_seconds, metavar="DURATION", help="until deletion, such as 8h or 2d")
+    end.add_argument("--no-expiry", action="store_true", help="it is not deleted by itself")
     create.add_argument(
         "--if-exists",
         choices=("fail", "reuse", "recreate"),
@@ -114,16 +120,23 @@ def _action(
 def _seconds(text: str) -> float:
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     try:
-        return float(number) * _UNITS[unit]
+        found = float(number) * _UNITS[unit]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 8h or 2d") from None
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 8h or 2d")
+    return found
 
 
 @contextmanager
 def _client() -> Iterator[LakebaseClient]:
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
 
-    with without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
+    with (
+        without_options(*_NOT_IN_A_SHELL),
+        without_other_settings(),
+        LakebaseClient(LakebaseConfig.from_env()) as client,
+    ):
         yield client
 
 
@@ -167,7 +180,7 @@ def _delete_branch(options: argparse.Namespace) -> int:
         client.workspace.branches.delete(
             options.branch, purge=options.purge, missing_ok=options.missing_ok, timeout=options.timeout
         )
-    return 0
+        return _gone(options, client.workspace.branches.full_name(options.branch))
 
 
 def _reset_branch(options: argparse.Namespace) -> int:
@@ -229,13 +242,20 @@ def _enable(options: argparse.Namespace) -> int:
 def _delete_endpoint(options: argparse.Namespace) -> int:
     with _client() as client:
         client.workspace.endpoints.delete(options.endpoint, timeout=options.timeout)
-    return 0
+        return _gone(options, client.workspace.endpoints.full_name(options.endpoint))
 
 
 def _put_back(options: argparse.Namespace) -> int:
     with _client() as client:
         names = client.workspace.endpoints.put_sizes_back(timeout=options.timeout)
     print(json.dumps(names) if options.json else "\n".join(names) or "Nothing was left resized.")
+    return 0
+
+
+def _gone(options: argparse.Namespace, name: str) -> int:
+    """Say in JSON what there is no more; without it, success needs no words."""
+    if options.json:
+        print(json.dumps({"name": name, "deleted": True}))
     return 0
 
 

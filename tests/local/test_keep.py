@@ -79,3 +79,31 @@ def test_another_version_is_refused(folder: Path) -> None:
         pass
     with pytest.raises(LocalLakebaseError, match="is of Postgres 16, not 18"):
         LocalLakebase(keep=folder, postgres=18).start()
+
+
+def test_what_can_keep_nothing(folder: Path) -> None:
+    folder.write_text("")
+    for place, why in (
+        (folder, "it is no folder"),
+        (folder / "in", "not a directory"),
+        (Path("/proc/no"), "no such"),
+    ):
+        with pytest.raises(LocalLakebaseError, match=f"Nothing can be kept in {place}: {why}") as caught:
+            LocalLakebase(keep=place).start()
+        assert caught.value.remedy.startswith("Choose a folder")
+
+
+def test_what_was_kept_and_is_damaged(folder: Path) -> None:
+    with LocalLakebase(keep=folder):
+        pass
+    note = folder / "kept.json"
+    good = note.read_text()
+    for bad in ("{broken", "[]", "{}", good.replace('"principals": [', '"principals": [5, ')):
+        note.write_text(bad)
+        with pytest.raises(LocalLakebaseError, match=r"is damaged: .*kept.json") as caught:
+            LocalLakebase(keep=folder).start()
+        assert "another folder" in caught.value.remedy
+    note.write_text(good)
+    (folder / "postgres").rename(folder / "gone")
+    with pytest.raises(LocalLakebaseError, match=r"is damaged: .*postgres"):
+        LocalLakebase(keep=folder).start()

@@ -71,6 +71,16 @@ def test_faults(shell: Shell, up: dict[str, str]) -> None:
     code, out, err = shell.run("local", "fault", "GET")
     assert code == 1
     assert "needs a method, a path" in err
+    for words, what in (
+        (("fault", "GET", "*", "--status", "99999"), "A fault's status must be 200 to 599, not 99999."),
+        (("fault", "GET", "*", "--status", "503", "--times", "-1"), "A fault's times must be 1 or more"),
+        (("fault", "GET", "*", "--hang", "-3"), "A fault's hang must be 0 or more"),
+        (("crash", "--downtime", "-1"), "Downtime must be 0 or more"),
+    ):
+        code, out, err = shell.run("local", *words)
+        assert (code, out) == (1, "")
+        assert what in err
+    assert shell.run("local", "branch", "list")[0] == 0
 
 
 @pytest.mark.parametrize("words", [("branch", "list"), ("suspend",), ("crash",), ("fault", "--clear")])

@@ -176,7 +176,11 @@ class AlreadyExistsError(ControlPlaneError):
     """An object of that name exists, or one that differs from what was asked for."""
 
     code = "already_exists"
-    default_remedy = "Use another name, or ensure(), which compares what is there with what you want."
+    default_remedy = Remedy(
+        "Use another name, or ensure(), which compares what is there with what you want.",
+        options=("ensure",),
+        otherwise="Use another name, or delete it first.",
+    )
 
 
 class ProjectBusyError(ControlPlaneError):

@@ -35,6 +35,7 @@ from lakebase_provider.core.errors import (
     TooManyConnectionsError,
 )
 from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.errors.remedy import Remedy
 
 
 class _Pattern(NamedTuple):
@@ -146,7 +147,34 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
         ObjectStateError,
     ),
     _Pattern(r"(role|database|snapshot|catalog|synced table|operation)( id)? not found", NotFoundError),
+    _Pattern(
+        r"project( id)? not found",
+        EndpointNotFoundError,
+        "Check the project where it is named, with ids and not display names; the principal needs access to "
+        "it.",
+    ),
+    _Pattern(
+        r"branch( id)? not found",
+        EndpointNotFoundError,
+        "Check the branch where it is named, with ids and not display names. It may have expired, or been "
+        "deleted: `lakebase branches list` shows those that are there.",
+    ),
     _Pattern(r"(endpoint|branch|project|instance).*not found", EndpointNotFoundError),
+    _Pattern(
+        r"exceeds the maximum expiration",
+        ControlPlaneError,
+        Remedy(
+            "Give a shorter ttl or an earlier expire_time: at most 30 days ahead.",
+            options=("ttl", "expire_time"),
+            otherwise="Give a shorter --ttl: at most 30d.",
+        ),
+    ),
+    _Pattern(
+        r"(outside of|not in) the branch's history",
+        ControlPlaneError,
+        "Give a moment after the source was created, not in the future, and within the history that its "
+        "project keeps, 2 to 35 days.",
+    ),
     _Pattern(r"endpoint is disabled", EndpointDisabledError),
 )
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
 from lakebase_provider.core.base.threads import until_gone
+from lakebase_provider.core.config import arguments
 from lakebase_provider.core.config.resource_names import NameRefusedError, operation_path
 from lakebase_provider.core.errors import (
     ConfigError,
@@ -64,10 +65,7 @@ class Operation:
         """
         if self._result is not None:
             return self._result
-        try:
-            path = operation_path(self.name)
-        except NameRefusedError as refused:
-            raise ConfigError(f"The operation's name {refused.problem}.", remedy=refused.remedy) from None
+        path = operation_named(self.name)
         what = f"operation {self.name}"
         found = _outcome(self._control_plane.request(what, "GET", path), what)
         if isinstance(found, OperationFailedError):
@@ -86,14 +84,28 @@ class Operation:
             LakebaseError: The workspace refused.
         """
         return until(
-            self.result, f"The operation {self.name}", self.name, Deadline(timeout, self._clock), self._clock
+            self.result, f"The operation {self.name}", self.name, self._deadline(timeout), self._clock
         )
 
     async def await_(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping[str, Any]:
         """:meth:`wait` for asyncio; between its requests no thread is held."""
-        return await auntil(
-            self.result, f"The operation {self.name}", self.name, Deadline(timeout, self._clock)
-        )
+        return await auntil(self.result, f"The operation {self.name}", self.name, self._deadline(timeout))
+
+    def _deadline(self, timeout: float) -> Deadline:
+        return Deadline(arguments.timeout(timeout), self._clock)
+
+
+def operation_named(name: str) -> str:
+    """The name of an operation, in the form for a URL's path.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    remedy = "Use the operation's name as the workspace returned it."
+    try:
+        return operation_path(arguments.text("The operation's name", name, remedy))
+    except NameRefusedError as refused:
+        raise ConfigError(f"The operation's name {refused.problem}.", remedy=refused.remedy) from None
 
 
 def begun(answer: Mapping[str, Any], what: str, control_plane: ControlPlane, clock: Clock) -> Operation:
@@ -135,7 +147,7 @@ def _outcome(operation: Mapping[str, Any], what: str) -> Mapping[str, Any] | Ope
     name = answer.text("name") or ""
     failed = OperationFailedError(
         f"The operation {name} failed: {text or 'the workspace does not say why'}.",
-        remedy=None if type(cause) is ControlPlaneError else cause.remedy,
+        remedy=None if cause.remedy == ControlPlaneError.default_remedy else cause.remedy,
         retryable=cause.retryable,
     )
     failed.name, failed.__cause__ = name, cause

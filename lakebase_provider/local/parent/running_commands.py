@@ -92,7 +92,14 @@ def _with(
 ) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
         running = find(arguments)
-        act(arguments, running, _Api(running))
+        try:
+            act(arguments, running, _Api(running))
+        except ValueError as error:
+            # The server refuses what makes no sense, whoever asks for it.
+            told = str(error)
+            raise LocalLakebaseError(
+                f"{told[:1].upper()}{told[1:]}.", remedy="Correct the option that the message names."
+            ) from None
         return 0
 
     return run

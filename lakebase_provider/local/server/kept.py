@@ -38,10 +38,16 @@ class Kept:
         self._account: int | None = None
         self.version: int | None = None
         self.principals: list[Principal] = []
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found = json.loads(private_files.read(self._note, limit=_LIMIT, private=True))
-            self.version, self._account = found["version"], found["account"]
+            self.version, self._account = int(found["version"]), found["account"]
             self.principals = [Principal(**principal) for principal in found["principals"]]
+        except FileNotFoundError:
+            return
+        except (ValueError, LookupError, TypeError):
+            raise _damaged(self._note) from None
+        if self.begun and not (folder / "postgres" / "data" / "PG_VERSION").is_file():
+            raise _damaged(folder / "postgres")
 
     @property
     def begun(self) -> bool:
@@ -86,6 +92,13 @@ class Kept:
         self._account, self.principals = account.uid, principals
 
 
+def _damaged(place: Path) -> LocalLakebaseError:
+    return LocalLakebaseError(
+        f"What an earlier run kept is damaged: {place}.",
+        remedy="Keep the data in another folder; or restore that one, or remove it with all that it holds.",
+    )
+
+
 @contextlib.contextmanager
 def keep(folder: Path) -> Iterator[Kept]:
     """Have a folder for one run.
@@ -93,7 +106,12 @@ def keep(folder: Path) -> Iterator[Kept]:
     Raises:
         LocalLakebaseError: It is somebody else's, or another run has it.
     """
-    private_files.own_folder(folder, remedy="Choose a folder that you own.")
+    remedy = "Choose a folder that you own, or one to be created where you may write."
+    try:
+        private_files.own_folder(folder, remedy=remedy)
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else (error.strerror or "").lower()
+        raise LocalLakebaseError(f"Nothing can be kept in {folder}: {why}.", remedy=remedy) from None
     folder = folder.resolve()
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -26,7 +26,13 @@ from lakebase_provider.local.postgres.supervisor import Supervisor
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.kinds import KINDS
 from lakebase_provider.local.workspace.operations import OperationFault
-from lakebase_provider.local.workspace.state import Endpoint, Fault, LoginFault, Workspace
+from lakebase_provider.local.workspace.state import (
+    Endpoint,
+    Fault,
+    LoginFault,
+    Workspace,
+    require_amount,
+)
 
 KEY_HEADER = "X-Local-Admin-Key"
 
@@ -142,7 +148,7 @@ class AdminApi:
         await self._workspace.agenda.settle()
 
     async def _advance(self, seconds: float) -> None:
-        if seconds < 0:
+        if not 0 <= seconds < float("inf"):
             raise ValueError("time goes forward")
         self._workspace.clock_skew += seconds
         await self._workspace.agenda.settle()
@@ -155,6 +161,7 @@ class AdminApi:
     async def _operation_fault(self, **fields: Any) -> None:
         kind = fields.get("kind", "*")
         _check_choice("kind of resource", kind, ("*", *KINDS))
+        require_amount("a fault's times", fields.get("times"), least=1)
         self._workspace.operations.add_fault(OperationFault(**fields))
 
     async def _expire_tokens(self) -> None:
@@ -219,6 +226,7 @@ class AdminApi:
         await self._end_sessions()
 
     async def _crash_postgres(self, downtime: float, endpoint: str | None = None) -> None:
+        require_amount("downtime", downtime)
         found = self._endpoint(endpoint)
         if found is self._workspace.endpoint:
             await self._supervisor.crash(downtime)

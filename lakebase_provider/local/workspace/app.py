@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -245,7 +246,10 @@ class _ControlPlane:
 
     async def _mint_provisioned(self, request: Request, caller: Principal) -> dict[str, Any]:
         body = await _body(request)
-        for name in body.get("instance_names") or ():
+        names = body.get("instance_names") or []
+        if not isinstance(names, list):
+            raise plain_error(400, "INVALID_PARAMETER_VALUE", "Field 'instance_names' must be a list")
+        for name in names:
             if name != INSTANCE:
                 raise plain_error(404, "NOT_FOUND", f"Database instance '{name}' not found.")
         token, expires_at = self._new_token(caller, body)
@@ -263,9 +267,22 @@ class _ControlPlane:
 async def _body(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
+        # Neither NaN nor half of a surrogate pair, which Python reads, is JSON.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise plain_error(400, "MALFORMED_REQUEST", "The request's body is no JSON.") from None
-    return body if isinstance(body, dict) else {}
+    if not isinstance(body, dict):
+        raise plain_error(400, "MALFORMED_REQUEST", "The request's body is no JSON object.")
+    return _given(body)
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are set: null is protobuf's word for one that is not."""
+    return {
+        name: _given(value) if isinstance(value, dict) else value
+        for name, value in body.items()
+        if value is not None
+    }
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -289,7 +306,7 @@ def _wanted_lifetime(body: dict[str, Any], now: float) -> float:
             seconds = datetime.fromisoformat(until).timestamp() - now
         else:
             return float("inf")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise plain_error(400, "INVALID_PARAMETER_VALUE", "ttl or expire_time is malformed.") from None
     # An expire_time that was computed from "now" is a moment older on arrival.
     if not _SHORTEST_TTL - 5 <= seconds <= _LONGEST_TTL + 5:

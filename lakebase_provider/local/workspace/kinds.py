@@ -19,6 +19,8 @@ Check = Callable[[Any], str | None]
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ROLE_ID = re.compile(r"[a-z][a-z0-9-]{2,61}[a-z0-9]")
 _DURATION = re.compile(r"(\d+(?:\.\d{1,9})?)s")
+_LONGEST = 315_576_000_000
+_ANY = float("inf")
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
@@ -29,14 +31,20 @@ def seconds(duration: Any) -> float:
         ValueError: It is none.
     """
     match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
-    if match is None:
+    # Protobuf's have an end, after 10,000 years.
+    if match is None or float(match[1]) > _LONGEST:
         raise ValueError("must be a duration")
     return float(match[1])
 
 
 def duration(of_seconds: float) -> str:
     """Write a Duration."""
-    return f"{of_seconds:g}s" if of_seconds < 1e6 else f"{of_seconds:.0f}s"
+    return f"{_plain(of_seconds)}s"
+
+
+def _plain(number: float) -> str:
+    """A number as people write it, to the nanosecond, and never as 3.024e+06."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def unix_time(timestamp: Any) -> float:
@@ -52,11 +60,11 @@ def unix_time(timestamp: Any) -> float:
     plain = re.sub(r"\.(\d{1,6})", lambda match: f".{match[1]:0<6}", plain)
     try:
         moment = datetime.fromisoformat(plain)
-    except ValueError:
-        raise ValueError("must be a timestamp") from None
-    if moment.tzinfo is None:
-        raise ValueError("must be a timestamp")
-    return moment.timestamp()
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a timestamp")
 
 
 def timestamp(of_unix_time: float) -> str:
@@ -65,13 +73,17 @@ def timestamp(of_unix_time: float) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _read(reader: Callable[[Any], float], least: float = 0, most: float = float("inf")) -> Check:
+def _read(reader: Callable[[Any], float], least: float = 0, most: float = _ANY) -> Check:
     def check(value: Any) -> str | None:
         try:
             found = reader(value)
         except ValueError as error:
             return str(error)
-        return None if least <= found <= most else f"must be between {least:g} and {most:g}"
+        if least <= found <= most:
+            return None
+        return (
+            f"must be between {_plain(least)} and {_plain(most)}" if most < _ANY else "must not be negative"
+        )
 
     return check
 
@@ -94,7 +106,11 @@ def _matches(pattern: re.Pattern[str], what: str) -> Check:
     return lambda value: None if isinstance(value, str) and pattern.fullmatch(value) else f"must be {what}"
 
 
-_TEXT, _FLAG = _is(str, "a text"), _is(bool, "true or false")
+_FLAG = _is(bool, "true or false")
+#: Postgres keeps no NUL.
+_TEXT: Check = lambda value: (  # noqa: E731
+    None if isinstance(value, str) and "\0" not in value else "must be a text"
+)
 #: Members of a oneof that say that there is none: to say the contrary, another member is sent.
 _TRUE: Check = lambda value: None if value is True else "must be true"  # noqa: E731
 _CU = _read(_number, 0.5, 112)
@@ -176,6 +192,7 @@ class Kind:
 
     def check(self, body: dict[str, Any], errors: Errors, *, new: bool) -> None:
         """Refuse a body whose values are none, or, where it is `new`, lacks some."""
+        self._check_shape(body, errors)
         for path in self.required if new else ():
             if get(body, path) in (None, ""):
                 raise errors.error("required", field=path)
@@ -191,6 +208,7 @@ class Kind:
         """What an update changes: the masked part of its body, all paths known and all values there."""
         if not mask:
             raise errors.error("required", field="update_mask")
+        self._check_shape(body, errors)
         paths = [path.strip() for path in mask.split(",")]
         for path in paths:
             if path in self.immutable:
@@ -207,6 +225,14 @@ class Kind:
                     if value is not None and name not in self.immutable:
                         put(changed, name, value)
         return changed
+
+    def _check_shape(self, body: dict[str, Any], errors: Errors) -> None:
+        """Refuse a plain value where the table has further fields."""
+        for path in self.fields:
+            while "." in path:
+                path = path.rpartition(".")[0]
+                if not isinstance(get(body, path) if get(body, path) is not None else {}, dict):
+                    raise errors.error("bad_value", field=path, why="must be an object")
 
     def _is_member(self, path: str) -> bool:
         return any(path in _members(mask) for mask in self.masks)
@@ -415,7 +441,8 @@ CADENCES: dict[str, dict[str, Check]] = {
 def _why_no_schedule(value: Any) -> str | None:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return "must be a list of cadences"
-    retention = _read(seconds, 3600)
+    # A snapshot's end is a timestamp, whose last year is 9999.
+    retention = _read(seconds, 3600, 100 * 31_536_000)
     for entry in value:
         cadences = [name for name in CADENCES if isinstance(entry.get(name), dict)]
         if len(cadences) != 1:

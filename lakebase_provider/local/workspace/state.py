@@ -265,6 +265,15 @@ class Project(Resource):
         ]
 
 
+def require_amount(what: str, amount: Any, *, least: float = 0) -> None:
+    """Raise a ValueError about a number that is less than it can be; None stands for no number."""
+    if amount is None:
+        return
+    is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+    if not (is_number and least <= amount < float("inf")):
+        raise ValueError(f"{what} must be {least:g} or more, not {amount!r}")
+
+
 @dataclass
 class Fault:
     """A scripted misbehaviour of the control plane; with `lost`, the request is carried out all the same."""
@@ -278,6 +287,12 @@ class Fault:
     hang: float | None = None
     times: int | None = None
     lost: bool = False
+
+    def __post_init__(self) -> None:
+        if self.status is not None and not (type(self.status) is int and 200 <= self.status <= 599):
+            raise ValueError(f"a fault's status must be 200 to 599, not {self.status!r}")
+        for what, amount in (("retry_after", self.retry_after), ("hang", self.hang), ("times", self.times)):
+            require_amount(f"a fault's {what}", amount, least=1 if what == "times" else 0)
 
     def matches(self, method: str, path: str) -> bool:
         """Say whether the fault is left for such a request."""
@@ -297,6 +312,9 @@ class LoginFault:
     text: str
     times: int | None = None
     before_password: bool = False
+
+    def __post_init__(self) -> None:
+        require_amount("a fault's times", self.times, least=1)
 
 
 class Workspace:

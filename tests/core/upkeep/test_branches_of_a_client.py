@@ -9,17 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
+    ConfigError,
     ControlPlaneError,
     LakebaseConnectionError,
     LoginRejectedError,
     ObjectStateError,
     OperationTimeoutError,
+    TableNotFoundError,
     WrongBranchError,
 )
 from lakebase_provider.core.upkeep.branches import branch_check
@@ -288,7 +292,38 @@ def test_a_suspended_endpoint_is_warmed(lakebase_env: LocalLakebase, client: Lak
     lakebase_env.admin.reset_counters()
     assert client.branches.warm(["Warm", ("public", "Warm")]) > 0
     assert lakebase_env.admin.counters().wakes == 1
-    with pytest.raises(psycopg.errors.UndefinedTable):
+    with pytest.raises(TableNotFoundError, match="no table absent"):
         client.branches.warm(["absent"])
     with client.connection() as connection:
         connection.execute('DROP TABLE "Warm"')
+
+
+@pytest.mark.parametrize("timeout", ["5", float("nan"), 0, -5, timedelta(seconds=5)])
+@pytest.mark.parametrize("call", ["wait_ready", "reset", "require", "warm"])
+def test_no_time_to_wait_is_an_error_that_names_it(client: LakebaseClient, call: str, timeout: Any) -> None:
+    given = () if call == "warm" else ("production",)
+    with pytest.raises(ConfigError, match="'timeout' must be") as caught:
+        getattr(client.branches, call)(*given, timeout=timeout)
+    assert "in seconds" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", ""])
+def test_no_name_is_an_error_that_says_so(client: LakebaseClient, name: Any) -> None:
+    for call in (client.branches.wait_ready, client.branches.reset, client.branches.require):
+        with pytest.raises(ConfigError, match=r"branch (must be text, not|is empty)"):
+            call(name)
+    with pytest.raises(ConfigError, match=r"[Bb]ranch"):
+        client.config.on_branch(name)
+
+
+@pytest.mark.parametrize("tables", ["orders", b"orders", None, 5])
+def test_what_is_no_list_of_tables_is_not_warmed(client: LakebaseClient, tables: Any) -> None:
+    with pytest.raises(ConfigError, match="'tables' must be a list, not"):
+        client.branches.warm(tables)
+
+
+@pytest.mark.parametrize("branch", [None, ""])
+def test_no_branch_to_be_on(client: LakebaseClient, branch: Any) -> None:
+    with pytest.raises(ConfigError, match=r"The branch is (None|empty)") as caught:
+        client.config.on_branch(branch)
+    assert "projects/<project>/branches/<branch>" in caught.value.remedy

@@ -367,9 +367,9 @@ def test_a_deleted_branch_that_keeps_its_name_is_recreated_and_not_reused(
     [
         ({}, "The expiration of the branch is not given"),
         ({"ttl": 60, "no_expiry": True}, "Both 'ttl' and 'no_expiry'"),
-        ({"no_expiry": False}, "'no_expiry' can only be True"),
+        ({"no_expiry": False}, "'no_expiry' must be True, not False"),
         ({"ttl": "1h"}, "'ttl' must be a number"),
-        ({"ttl": -1}, "'ttl' must not be negative"),
+        ({"ttl": -1}, "'ttl' must be 0 or more, not -1"),
         ({"expire_time": datetime(2030, 1, 1)}, "'expire_time' must be a datetime with a time zone"),
         ({"ttl": 60, "source_branch": "../x"}, "The name of the branch is"),
         ({"ttl": 60, "source_branch_lsn": "0/1", "source_branch_time": datetime.now(timezone.utc)}, "Both"),

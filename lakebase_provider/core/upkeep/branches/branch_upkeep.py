@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
 from lakebase_provider.core.connect.connection import LakebaseConnection
-from lakebase_provider.core.database.catalog import TableName
+from lakebase_provider.core.database.catalog import TableName, read_table
+from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.errors import ConfigError, WrongBranchError
 from lakebase_provider.core.upkeep.branches.branch_check import require_session_on
 from lakebase_provider.core.upkeep.branches.branch_login import login, wait_for_login
@@ -63,7 +64,7 @@ class BranchUpkeep:
                 cause.
             LakebaseError: The workspace or the server refused for good.
         """
-        deadline = Deadline(timeout, self._clock)
+        deadline = Deadline(arguments.timeout(timeout), self._clock)
         branch = self._workspace.branches.wait_ready(name, timeout=timeout)
         wait_for_login(self._config.on_branch(branch.name), self._control_plane, deadline, self._clock)
         return branch
@@ -95,15 +96,19 @@ class BranchUpkeep:
             ConfigError: The configuration names no branch.
             LakebaseError: The workspace or the server refused or could not be reached.
         """
+        arguments.text("The branch", branch, "Give its uid, name or id.")
         found = self._workspace.branches.get(self._own_branch())
         if branch not in (found.uid, found.name, found.id):
             raise WrongBranchError(f"The client is on {found.name} ({found.uid}), not on {branch}.")
         if connection is not None:
             require_session_on(found, connection, self._workspace, default_is_meant=default_is_meant)
         else:
-            with self._connect(timeout) as own:
+            with self._session(timeout) as own:
                 require_session_on(found, own, self._workspace, default_is_meant=default_is_meant)
         return found
+
+    def _session(self, timeout: float | None) -> LakebaseConnection:
+        return self._connect(None if timeout is None else arguments.timeout(timeout))
 
     def _own_branch(self) -> str:
         if self._config.branch is not None:
@@ -133,19 +138,23 @@ class BranchUpkeep:
             LakebaseError: The workspace refused or could not be reached.
         """
         name = self._workspace.branches.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = Deadline(arguments.timeout(timeout), self._clock)
         config = self._config.on_branch(name)
 
         def connect() -> LakebaseConnection:
             seconds = min(config.connect_budget, deadline.remaining())
             return login(config, self._control_plane, seconds, self._clock)
 
+        def remaining() -> float:
+            # Above 0: that the time is up is an error of what is waited for, and not of an argument.
+            return max(0.001, deadline.remaining())
+
         return reset(
             name,
             self._workspace,
             connect,
-            deadline.remaining,
-            lambda: self.wait_ready(name, timeout=deadline.remaining()),
+            remaining,
+            lambda: self.wait_ready(name, timeout=remaining()),
         )
 
     def warm(
@@ -164,15 +173,22 @@ class BranchUpkeep:
             Seconds that it took.
 
         Raises:
-            LakebaseError: No connection could be opened.
-            psycopg.Error: A table cannot be read.
+            ConfigError: What is given are no tables.
+            TableNotFoundError: One does not exist.
+            LakebaseError: No connection could be opened, or a table cannot be read.
         """
+        if isinstance(tables, (str, bytes)) or not isinstance(tables, Sequence):
+            raise arguments.wrong(
+                "'tables'", tables, "be a list", 'Give a list of names, such as ["orders"].'
+            )
         began = self._clock.elapsed()
         names = [TableName.parse(table) for table in tables]
-        with self._connect(timeout) as connection:
+        with self._session(timeout) as connection:
             connection.execute("SELECT 1")
             for name in names:
-                connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name.sql()))
+                with typed_errors(f"Reading {name}"):
+                    read_table(connection, name)
+                    connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name.sql()))
         return self._clock.elapsed() - began
 
     await_ready = in_thread(wait_ready)

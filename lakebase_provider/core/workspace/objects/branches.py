@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config.resource_names import Kind, parent_of
 from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, ObjectStateError
+from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
@@ -131,7 +132,7 @@ class BranchOptions(BranchChanges, total=False):
 class Branches(Objects[Branch]):
     """Branches, as ``client.workspace.branches``.
 
-    Each method has a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
+    Most methods have a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
     project.
     """
 
@@ -190,7 +191,7 @@ class Branches(Objects[Branch]):
     ) -> Operation:
         """:meth:`create`, without waiting for the operation."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             return self._begin_create(name, self._checked(options), deadline)
 
@@ -199,7 +200,11 @@ class Branches(Objects[Branch]):
         if given.keys().isdisjoint(("ttl", "expire_time", "no_expiry")):
             raise ConfigError(
                 "The expiration of the branch is not given.",
-                remedy="Give ttl, expire_time or no_expiry=True; a branch for one run needs a ttl.",
+                remedy=Remedy(
+                    "Give ttl, expire_time or no_expiry=True; a branch for one run needs a ttl.",
+                    options=("no_expiry",),
+                    otherwise="Give --ttl or --no-expiry; a branch for one run needs a --ttl.",
+                ),
             )
         if {"source_branch_time", "source_branch_lsn"} <= given.keys():
             raise ConfigError(
@@ -248,7 +253,7 @@ class Branches(Objects[Branch]):
     def begin_delete(self, name: str, *, purge: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Operation:
         """:meth:`delete`, without waiting for the operation."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             return self._send("delete", "DELETE", name, deadline, query={"purge": purge or None}, lost=[])
 
@@ -292,12 +297,12 @@ class Branches(Objects[Branch]):
             )
         given = self._checked(options)
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             found = self.find(name)
             if found is None:
                 try:
-                    return self._create(name, given, deadline.remaining(), is_new=True)
+                    return self._create(name, given, deadline, is_new=True)
                 except AlreadyExistsError:
                     # Another process has just made it, or it is deleted and keeps its name.
                     found = self._even_deleted(name)
@@ -306,7 +311,14 @@ class Branches(Objects[Branch]):
             if on_exists == "recreate":
                 return self._recreate(found, given, deadline)
             if on_exists == "fail":
-                raise AlreadyExistsError(f"The branch {name} exists.")
+                raise AlreadyExistsError(
+                    f"The branch {name} exists.",
+                    remedy=Remedy(
+                        "Use another name, or on_exists='reuse' or 'recreate'.",
+                        options=("on_exists",),
+                        otherwise="Use another name, or --if-exists reuse or recreate.",
+                    ),
+                )
             return self._reuse(found, given, deadline)
 
     def _even_deleted(self, name: str) -> Branch | None:
@@ -314,18 +326,24 @@ class Branches(Objects[Branch]):
 
     def _recreate(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         self.require_disposable(found)
-        self._delete(found.name, deadline.remaining(), missing_ok=True, purge=True)
+        self._delete(found.name, deadline, missing_ok=True, purge=True)
         try:
-            return self._create(found.name, given, deadline.remaining(), is_new=True)
+            return self._create(found.name, given, deadline, is_new=True)
         except LakebaseError as error:
             raise after_purge(error, found.name, "Call ensure() again, which creates it.") from error
 
-    def require_disposable(self, branch: Branch) -> None:
+    def require_disposable(self, branch: Branch | str) -> None:
         """Raise an error unless a branch can be deleted and created again.
+
+        Args:
+            branch: The branch; or its name, or its id in the configuration's project.
 
         Raises:
             ObjectStateError: It is protected, a root, the default, or has children.
+            LakebaseError: The workspace refused or could not be reached.
         """
+        if not isinstance(branch, Branch):
+            branch = self.get(branch)
         children = [one.name for one in self.list(branch.parent) if one.source_branch == branch.name]
         for hindered, why, remedy in (
             (branch.is_default, "is the project's default branch", "Use a branch made from it."),
@@ -333,7 +351,11 @@ class Branches(Objects[Branch]):
             (
                 branch.is_protected,
                 "is protected",
-                "Update it with is_protected=False first, if that is meant.",
+                Remedy(
+                    "Update it with is_protected=False first, if that is meant.",
+                    options=("is_protected",),
+                    otherwise="End its protection in the workspace first, if that is meant.",
+                ),
             ),
             (bool(children), f"has children: {', '.join(children)}", "Delete those first."),
         ):
@@ -344,7 +366,11 @@ class Branches(Objects[Branch]):
         if found.state in _ENDS:
             raise ObjectStateError(
                 f"The branch {found.name} exists, and its state is {found.state}.",
-                remedy="Use on_exists='recreate', or another name.",
+                remedy=Remedy(
+                    "Use on_exists='recreate', or another name.",
+                    options=("on_exists",),
+                    otherwise="Use --if-exists recreate, or another name.",
+                ),
             )
         different = self._differences(found, given)
         self._require_changeable(found.name, different)
@@ -357,7 +383,7 @@ class Branches(Objects[Branch]):
             if found.expire_time is None or found.expire_time < enough:
                 # In an update, too, a ttl would count from the creation.
                 changes["expire_time"] = now + timedelta(seconds=life)
-        return self._update(found.name, changes, deadline.remaining()) if changes else found
+        return self._update(found.name, changes, deadline) if changes else found
 
     def _differences(self, found: Branch, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         if not {"source_branch", "source_snapshot"} & given.keys():
@@ -390,13 +416,13 @@ class Branches(Objects[Branch]):
             LakebaseError: The workspace refused.
         """
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return until(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline, self._clock)
 
     async def await_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """:meth:`wait_ready` for asyncio; between its requests no thread is held."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return await auntil(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline)
 
     def _if_ready(self, name: str) -> Branch | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
+from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config.resource_names import Kind
 from lakebase_provider.core.workspace.answers import Answer
@@ -151,7 +152,7 @@ class Roles(Objects[Role]):
         """
         return self._change(name, dict(changes), timeout)
 
-    def _change(self, name: str, changes: Mapping[str, Any], timeout: float) -> Role:
+    def _change(self, name: str, changes: Mapping[str, Any], timeout: float | Deadline) -> Role:
         # The API wants the Postgres name in each body.
         return self._update(name, changes, timeout, postgres_role=self.get(name).postgres_role)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from lakebase_provider.core.base.clock import Deadline
+from lakebase_provider.core.config import arguments
 from lakebase_provider.core.config.resource_names import Kind
 from lakebase_provider.core.errors import EndpointDisabledError, LakebaseError
 from lakebase_provider.core.workspace.answers import Answer
@@ -169,7 +170,7 @@ def _changeable(path: str, encode: Any, mask: str | None = None, reads: str | No
 class Endpoints(Objects[Endpoint]):
     """Endpoints, as ``client.workspace.endpoints``.
 
-    Each method has a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
+    Most methods have a twin for asyncio: ``acreate``, ``aget`` and so on. Writing needs CAN MANAGE on the
     project.
     """
 
@@ -217,6 +218,7 @@ class Endpoints(Objects[Endpoint]):
             LakebaseError: The workspace refused or could not be reached.
         """
         known = self._config
+        arguments.text("The endpoint", text, "Give its name, its uid, or one of its hosts.")
         if "/" not in text and (text.startswith("ep-") or "." in text):
             known_as = text
             text = self._asked(
@@ -248,7 +250,7 @@ class Endpoints(Objects[Endpoint]):
     ) -> Operation:
         """:meth:`create`, without waiting for the operation."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             given = {"endpoint_type": "READ_ONLY", **options}
             return self._begin_create(name, given, deadline)
@@ -268,7 +270,7 @@ class Endpoints(Objects[Endpoint]):
         """
         return self._change(name, dict(changes), timeout)
 
-    def _change(self, name: str, changes: Mapping[str, Any], timeout: float) -> Endpoint:
+    def _change(self, name: str, changes: Mapping[str, Any], timeout: float | Deadline) -> Endpoint:
         # The API requires it in each body.
         found = self.get(name)
         return self._update(
@@ -329,13 +331,13 @@ class Endpoints(Objects[Endpoint]):
             LakebaseError: The workspace refused.
         """
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return until(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline, self._clock)
 
     async def await_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Endpoint:
         """:meth:`wait_ready` for asyncio; between its requests no thread is held."""
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         return await auntil(lambda: self._if_ready(name), f"Waiting for {name}", name, deadline)
 
     def _if_ready(self, name: str) -> Endpoint | None:
@@ -376,6 +378,9 @@ class Endpoints(Objects[Endpoint]):
         found = self.get(name)
         wanted = {"min_cu": min_cu, "max_cu": max_cu, "suspend_timeout": suspend_timeout}
         changes = {option: value for option, value in wanted.items() if value is not None}
+        # Before anything is kept that nobody would put back.
+        self._deadline(timeout)
+        self._body(changes, creating=False)
         kept = KeptSize(self._workspace(), name, found.uid or "", self._folder())
         kept.enter(_size(found))
         try:

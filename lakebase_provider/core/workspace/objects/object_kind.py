@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import (
     FORMATS,
     Kind,
@@ -135,66 +135,69 @@ def places(shape: Any) -> dict[str, At]:
 
 def text(name: str, value: Any) -> str:
     """Text as it is."""
-    if not isinstance(value, str) or not value:
-        raise _wrong(name, "must be text")
-    return value
+    return arguments.text(f"Option '{name}'", value, f"Give {name} as text, or leave it out.")
 
 
 def flag(name: str, value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        raise _wrong(name, "must be True or False")
+        raise arguments.wrong(f"Option '{name}'", value, "be True or False", f"Give True or False as {name}.")
     return value
 
 
 def only_true(name: str, value: Any) -> bool:
     """True: what it turns off is turned on by the option that it excludes."""
     if value is not True:
-        raise _wrong(name, "can only be True; to undo it, give the other option of its kind")
+        remedy = "To undo it, give the other option of its kind instead."
+        raise arguments.wrong(f"Option '{name}'", value, "be True", remedy)
     return True
 
 
 def number(name: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise _wrong(name, "must be a number")
-    return value
+    return arguments.number(f"Option '{name}'", value, f"Give a number as {name}.")
 
 
 def seconds(name: str, value: Any) -> str:
     """Seconds as a duration of the API: ``"300s"``."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if number(name, value) < 0:
-        raise _wrong(name, "must not be negative")
-    plain = f"{Decimal(str(value)):.9f}".rstrip("0").rstrip(".")
+    found = arguments.number(
+        f"Option '{name}'", value, f"Give {name} in seconds, such as 3600, or a timedelta."
+    )
+    if found < 0:
+        raise arguments.wrong(
+            f"Option '{name}'", value, "be 0 or more", f"Give {name} in seconds, such as 3600."
+        )
+    plain = f"{Decimal(str(found)):.9f}".rstrip("0").rstrip(".")
     return f"{plain}s"
 
 
 def moment(name: str, value: Any) -> str:
     """A moment as a timestamp of the API, in UTC."""
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise _wrong(name, "must be a datetime with a time zone")
+        raise arguments.wrong(
+            f"Option '{name}'",
+            value,
+            "be a datetime with a time zone",
+            f"Give {name} as datetime.now(timezone.utc) does.",
+        )
     plain = value.astimezone(timezone.utc).replace(tzinfo=None)
     return plain.isoformat(timespec="microseconds" if plain.microsecond else "seconds") + "Z"
 
 
 def listed(name: str, value: Any) -> list[Any]:
     """A list of texts or objects; an empty one clears what is there."""
-    if isinstance(value, (str, Mapping)):
-        raise _wrong(name, "must be a list")
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise arguments.wrong(f"Option '{name}'", value, "be a list", f"Give a list as {name}.")
     return [dict(one) if isinstance(one, Mapping) else one for one in value]
 
 
 def mapped(name: str, value: Any) -> dict[str, Any]:
     """Texts by name."""
     if not isinstance(value, Mapping):
-        raise _wrong(name, "must be a mapping")
+        raise arguments.wrong(f"Option '{name}'", value, "be a mapping", f"Give texts by name as {name}.")
     return dict(value)
-
-
-def _wrong(name: str, problem: str) -> ConfigError:
-    return ConfigError(f"Option '{name}' {problem}.", remedy=f"Correct '{name}'.")
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,12 @@ class Objects(Generic[Shape]):
         self._control_plane = control_plane
         self._clock = clock
 
+    def _deadline(self, timeout: float | Deadline) -> Deadline:
+        """Until when a call may take; one that is part of another has the other's."""
+        if isinstance(timeout, Deadline):
+            return timeout
+        return Deadline(arguments.timeout(timeout), self._clock)
+
     # Names.
 
     def full_name(self, name: str, kind: Kind | None = None) -> str:
@@ -255,6 +264,7 @@ class Objects(Generic[Shape]):
             ConfigError: It is no name, or the configuration does not say what the id is in.
         """
         kind = kind or self.kind
+        arguments.text(f"The name of the {kind}", name, f"Give its id, or {FORMATS[kind]}.")
         if "/" not in name:
             parent = self._own(kind)
             name = f"{parent}/{name}" if parent is not None else name
@@ -328,15 +338,7 @@ class Objects(Generic[Shape]):
         groups_given: dict[str, str] = {}
         mask: dict[str, None] = {}
         for name, value in given.items():
-            option = self.options.get(name)
-            if option is None or (not option.creates if creating else option.mask is None):
-                known = [
-                    n for n, o in self.options.items() if (o.creates if creating else o.mask is not None)
-                ]
-                raise ConfigError(
-                    f"Option '{name}' of a {self.kind} cannot be {'given' if creating else 'changed'}.",
-                    remedy=f"The options are: {', '.join(known)}.",
-                )
+            option = self._option(name, creating=creating)
             if value is None:
                 continue
             other = groups_given.setdefault(option.group or option.mask or option.path, name)
@@ -352,12 +354,24 @@ class Objects(Generic[Shape]):
             place[leaf] = self.full_name(value, option.is_name) if option.is_name else value
         return body, list(mask)
 
+    def _option(self, name: str, *, creating: bool) -> Option:
+        known = {n: o for n, o in self.options.items() if (o.creates if creating else o.mask is not None)}
+        if name not in known:
+            raise ConfigError(
+                f"Option '{name}' of a {self.kind} cannot be {'given' if creating else 'changed'}.",
+                remedy=f"The options are: {', '.join(known)}.",
+            )
+        return known[name]
+
     def _differences(self, found: Shape, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Options whose value differs from what the workspace tells: what is there, and what is wanted."""
         different = {}
         for name, value in given.items():
-            option = self.options[name]
-            if value is None or option.reads is None:
+            option = self._option(name, creating=name not in self.options or self.options[name].creates)
+            if value is None:
+                continue
+            option.encode(name, value)
+            if option.reads is None:
                 continue
             there = getattr(found, option.reads)
             wanted = self.full_name(value, option.is_name) if option.is_name else value
@@ -428,19 +442,20 @@ class Objects(Generic[Shape]):
         )
 
     def _create(
-        self, name: str, given: Mapping[str, Any], timeout: float, *, is_new: bool = False, **query: Any
+        self,
+        name: str,
+        given: Mapping[str, Any],
+        timeout: float | Deadline,
+        *,
+        is_new: bool = False,
+        **query: Any,
     ) -> Shape:
         """Create it and return it when the operation is done; a lost answer is looked up.
 
-        Args:
-            name: Its name.
-            given: Its options.
-            timeout: Seconds that it may take.
-            is_new: Whether there is none of that name for certain.
-            query: More for the query.
+        `is_new` says that there is none of that name for certain.
         """
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         self._body(given, creating=True)
         lost: LakebaseError | None = None
         with self._alone(name, deadline):
@@ -504,26 +519,21 @@ class Objects(Generic[Shape]):
         if not mask:
             raise ConfigError(f"No change of {name} is given.", remedy="Give at least one option.")
         body.setdefault("spec", {}).update(required)
-        return self._send(
-            "update",
-            "PATCH",
-            name,
-            deadline,
-            body=body,
-            query={"update_mask": ",".join(sorted(mask))},
-            lost=[],
-        )
+        query = {"update_mask": ",".join(sorted(mask))}
+        return self._send("update", "PATCH", name, deadline, body=body, query=query, lost=[])
 
-    def _update(self, name: str, changes: Mapping[str, Any], timeout: float, **required: Any) -> Shape:
+    def _update(
+        self, name: str, changes: Mapping[str, Any], timeout: float | Deadline, **required: Any
+    ) -> Shape:
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             operation = self._begin_update(name, changes, deadline, **required)
             return self._made(self._finish(operation, deadline), name)
 
-    def _delete(self, name: str, timeout: float, *, missing_ok: bool, **query: Any) -> None:
+    def _delete(self, name: str, timeout: float | Deadline, *, missing_ok: bool, **query: Any) -> None:
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         lost: list[LakebaseError] = []
         try:
             with self._alone(name, deadline):
@@ -535,7 +545,7 @@ class Objects(Generic[Shape]):
 
     def _undelete(self, name: str, timeout: float) -> Shape:
         name = self.full_name(name)
-        deadline = Deadline(timeout, self._clock)
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             operation = self._send("undelete", "POST", name, deadline, path=f"{name}/undelete", body={})
             return self._made(self._finish(operation, deadline), name)
@@ -543,20 +553,29 @@ class Objects(Generic[Shape]):
     def _ensure(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:
         """Create it unless it is there; then change what differs and can be changed."""
         name = self.full_name(name)
+        deadline = self._deadline(timeout)
         found = self.find(name)
         if found is None:
             try:
-                return self._create(name, given, timeout, is_new=True, **query)
-            except AlreadyExistsError:
+                return self._create(name, given, deadline, is_new=True, **query)
+            except AlreadyExistsError as error:
                 # Somebody else has just made it.
                 found = self.find(name)
                 if found is None:
-                    raise
+                    raise self._unseen(error) from error.__cause__
         different = self._differences(found, given)
         self._require_changeable(name, different)
-        if not different:
-            return found
-        return self._change(name, {option: wanted for option, (_, wanted) in different.items()}, timeout)
+        changes = {option: wanted for option, (_, wanted) in different.items()}
+        return self._change(name, changes, deadline) if changes else found
+
+    def _unseen(self, error: AlreadyExistsError) -> AlreadyExistsError:
+        """The error about one that exists and cannot be found: it is deleted, or somebody else's."""
+        brings_back = " If it is deleted, bring it back with undelete(), or purge it."
+        return AlreadyExistsError(
+            f"{error.message} It cannot be read.",
+            remedy="Use another name, or a principal that can see it."
+            + (brings_back if hasattr(self, "undelete") else ""),
+        )
 
     def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
         fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}
@@ -572,7 +591,7 @@ class Objects(Generic[Shape]):
                 remedy="Use another name, or delete it first.",
             )
 
-    def _change(self, name: str, changes: Mapping[str, Any], timeout: float) -> Shape:
+    def _change(self, name: str, changes: Mapping[str, Any], timeout: float | Deadline) -> Shape:
         return self._update(name, changes, timeout)
 
 

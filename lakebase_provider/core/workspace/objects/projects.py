@@ -151,7 +151,7 @@ def _changeable(path: str, encode: Any, mask: str | None = None, **more: Any) ->
 
 
 class Projects(Objects[Project]):
-    """Projects, as ``client.workspace.projects``; each method has a twin for asyncio, such as ``acreate``."""
+    """Projects, as ``client.workspace.projects``; with twins for asyncio, such as ``acreate``."""
 
     kind: ClassVar[Kind] = "project"
     shape = Project

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_args
 
-from lakebase_provider.core.base.clock import Deadline
+from lakebase_provider.core.config import arguments
 from lakebase_provider.core.config.resource_names import Kind
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.workspace.answers import Answer
@@ -124,7 +124,7 @@ class Cadence:
 
 
 class Snapshots(Objects[Snapshot]):
-    """Snapshots, as ``client.workspace.snapshots``; each method has a twin for asyncio, such as ``acreate``.
+    """Snapshots, as ``client.workspace.snapshots``; with twins for asyncio, such as ``acreate``.
 
     A snapshot is restored by creating a branch with `source_snapshot`, a new root; nothing is overwritten.
     """
@@ -222,7 +222,9 @@ class Snapshots(Objects[Snapshot]):
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         name = f"{self.full_name(branch, 'branch')}/snapshot-schedule"
-        deadline = Deadline(timeout, self._clock)
+        if not isinstance(schedule, Sequence) or not all(isinstance(one, Cadence) for one in schedule):
+            raise arguments.wrong("'schedule'", schedule, "be a list of Cadence", "Give a list, [] for none.")
+        deadline = self._deadline(timeout)
         with self._alone(name, deadline):
             operation = self._send(
                 "update",

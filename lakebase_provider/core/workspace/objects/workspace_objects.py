@@ -12,7 +12,7 @@ from lakebase_provider.core.workspace.objects.databases import Databases, Roles
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
-from lakebase_provider.core.workspace.operations import Operation
+from lakebase_provider.core.workspace.operations import Operation, operation_named
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 
@@ -70,5 +70,9 @@ class WorkspaceObjects:
 
         Args:
             name: Its name, as :class:`.Operation` has it.
+
+        Raises:
+            ConfigError: It is no name of an operation.
         """
+        operation_named(name)
         return Operation(name, self._control_plane, self._clock)

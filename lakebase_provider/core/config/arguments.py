@@ -1,0 +1,68 @@
+"""What callers pass to methods, checked: an error names the argument, its kind and a remedy."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+from lakebase_provider.core.errors import ConfigError
+
+
+def wrong(argument: str, value: object, must: str, remedy: str) -> ConfigError:
+    """The error about an argument.
+
+    Args:
+        argument: What it is called, as a message begins.
+        value: What was given; of anything but a number only its type is shown.
+        must: What it must be, such as ``"be text"``.
+        remedy: What to do.
+    """
+    small = isinstance(value, int) and -1e15 < value < 1e15
+    plain = small or value is None or isinstance(value, float)
+    shown = repr(value) if plain else type(value).__name__
+    return ConfigError(f"{argument} must {must}, not {shown}.", remedy=remedy)
+
+
+def text(argument: str, value: Any, remedy: str) -> str:
+    """Text that is not empty.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, str):
+        raise wrong(argument, value, "be text", remedy)
+    if not value:
+        raise ConfigError(f"{argument} is empty.", remedy=remedy)
+    return value
+
+
+def number(argument: str, value: Any, remedy: str) -> float:
+    """A finite number, of whatever type: numpy's and Decimal's, too.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, bool) and isinstance(value, (Real, Decimal)):
+        try:
+            found = int(value) if isinstance(value, Integral) else float(value)
+            if math.isfinite(found):
+                return found
+        except (ValueError, OverflowError):
+            # A signaling NaN, or an integer beyond what a float holds.
+            pass
+    raise wrong(argument, value, "be a number", remedy)
+
+
+def timeout(value: Any, argument: str = "timeout") -> float:
+    """Seconds to wait at most, above 0.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    remedy = f"Give {argument} in seconds, such as 300."
+    found = number(f"'{argument}'", value, remedy)
+    if found <= 0:
+        raise wrong(f"'{argument}'", value, "be above 0", remedy)
+    return found
