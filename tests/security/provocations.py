@@ -80,6 +80,11 @@ _LOCAL = OutOfReach(
     "It ends in the server process of the local Lakebase, which answers with a text.",
 )
 OUT_OF_REACH: dict[str, OutOfReach] = {
+    "CallerGone": OutOfReach(
+        SYNC,
+        "lakebase_provider/core/base/threads.py",
+        "It ends the thread of a caller that has gone, whose result nobody takes.",
+    ),
     "ApiError": _LOCAL,
     "HistoryError": _LOCAL,
     "TokenRefusedError": _LOCAL,
