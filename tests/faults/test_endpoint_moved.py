@@ -34,7 +34,7 @@ def test_an_endpoint_whose_branch_is_gone_is_a_typed_404(lake: LocalLakebase, st
     with timed(5), pytest.raises(EndpointNotFoundError, match="not found") as caught:
         LakebaseClient(lake.config(host=None)).connect(timeout=10)
     assert not caught.value.retryable
-    assert "projects/<project>" in caught.value.remedy
+    assert ("Check the branch" if state == "DELETED" else "projects/<project>") in caught.value.remedy
 
 
 @pytest.mark.parametrize("pooled", [True, False])
