@@ -54,7 +54,7 @@ class Branches:
 
     def _await(self, operation: Any) -> None:
         while not operation["done"]:
-            time.sleep(0.005)
+            time.sleep(0.005)  # asking is work for the server that is measured
             operation = self._api.do("GET", f"{_API}/{operation['name']}")
         assert "error" not in operation, operation
 

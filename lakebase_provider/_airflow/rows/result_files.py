@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lakebase_provider.core.bulk.files.locations import protocol_of, shown
-from lakebase_provider.core.bulk.unload.destination import SUFFIXES, format_of
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.bulk.files.locations import protocol_of
+from lakebase_provider.core.bulk.unload.destination import format_of, unknown_format
 
 if TYPE_CHECKING:
     import psycopg
@@ -72,8 +71,5 @@ def write_rows(
 def _format_of(path: str) -> Format:
     found = format_of(urlsplit(path).path if "://" in path else path, "output_path")
     if found is None:
-        raise ConfigError(
-            f"output_path {shown(path)!r} does not end in a known format.",
-            remedy=f"End it in one of: {', '.join(SUFFIXES)}.",
-        )
+        raise unknown_format(path, "output_path")
     return found

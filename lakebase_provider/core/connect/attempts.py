@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 #: An awake compute is noticed within a second; one that takes long is tried less often.
 _WAKING = Backoff(first=0.25, most=1.0, floor=0.05)
 _WAKING_LONG = Backoff(first=5.0, most=5.0, floor=2.0)
-#: Seconds after which waking counts as long.
+#: Seconds after which waking counts as long: a compute that takes ten is still noticed within one.
 _LONG = 11.0
 #: A full server has room once somebody leaves, and many wait: refusing a login is work for it too.
 _FULL = Backoff(first=10.0, most=10.0, floor=5.0)

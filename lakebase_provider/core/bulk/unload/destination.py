@@ -10,19 +10,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lakebase_provider.core.bulk.files.file_kinds import KINDS, PACKED
 from lakebase_provider.core.bulk.files.locations import locate, shown
 from lakebase_provider.core.bulk.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
+_OF_KIND: dict[str, Format] = {"CSV": "csv", "JSON lines": "jsonl", "Parquet": "parquet", "Arrow": "arrow"}
+#: What a load reads by these, an unload writes; but not packed, and CSV with commas alone.
+_SUFFIXES = {
+    suffix: _OF_KIND[kind] for suffix, kind in KINDS.items() if suffix not in PACKED and suffix != ".tsv"
 }
 #: How a file's name or URI ends.
 _SUFFIX = re.compile(r"(?<=[^/])\.[A-Za-z]\w*(?=$|\?)")
@@ -59,12 +57,17 @@ def format_of(name: str, argument: str) -> Format | None:
     found = _SUFFIX.search(name)
     if found is None:
         return None
-    if found.group().lower() not in SUFFIXES:
-        raise ConfigError(
-            f"{argument} {shown(name)!r} does not end in a known format.",
-            remedy=f"End it in one of: {', '.join(SUFFIXES)}.",
-        )
-    return SUFFIXES[found.group().lower()]
+    if found.group().lower() not in _SUFFIXES:
+        raise unknown_format(name, argument)
+    return _SUFFIXES[found.group().lower()]
+
+
+def unknown_format(name: str, argument: str) -> ConfigError:
+    """The error about a file whose name does not say its format."""
+    return ConfigError(
+        f"{argument} {shown(name)!r} does not end in a known format.",
+        remedy=f"End it in one of: {', '.join(_SUFFIXES)}.",
+    )
 
 
 class Destination:

@@ -143,6 +143,7 @@ class Changing(ABC):
             changed: The masked part of the body.
             paths: The mask.
         """
+        # Not abstract: of some kinds nothing can be changed, and no route leads here (`kinds.py`).
         raise NotImplementedError
 
     @abstractmethod

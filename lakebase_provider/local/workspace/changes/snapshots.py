@@ -80,7 +80,7 @@ class Schedules(Changing):
         self._snapshots = snapshots
 
     def make(self, parent: Branch, identity: str, body: dict[str, Any], replace: bool) -> Made:
-        """Each branch has one."""
+        """Each branch has one, so that no route leads here (`kinds.py`)."""
         raise NotImplementedError
 
     def update(self, ids: Mapping[str, str], changed: dict[str, Any], paths: list[str]) -> Made:
@@ -113,7 +113,7 @@ class Schedules(Changing):
         self._workspace.agenda.at(due, take)
 
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
-        """Each branch has one."""
+        """Each branch has one, so that no route leads here (`kinds.py`)."""
         raise NotImplementedError
 
 
