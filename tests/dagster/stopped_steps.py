@@ -15,7 +15,8 @@ def raises(lakebase: LakebaseResource) -> None:
 
 @dg.op(out=dg.Out(io_manager_key="io_manager"))
 def stores_what_does_not_fit(lakebase: LakebaseResource) -> pd.DataFrame:
-    lakebase.execute("CREATE TABLE IF NOT EXISTS public.result (other int)")
+    lakebase.execute("DROP TABLE IF EXISTS public.result")  # another test's, of the same server
+    lakebase.execute("CREATE TABLE public.result (other int)")
     return pd.DataFrame({"n": [1]})
 
 

@@ -49,8 +49,8 @@ def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -
     with start("failing", home) as process:
         printed, _ = process.communicate(timeout=240)
     assert "RUN_FAILURE" in printed, printed[-4000:]
-    assert "ZeroDivisionError" in printed
-    assert "[column_mismatch]" in printed
+    assert "ZeroDivisionError" in printed, printed[-8000:]
+    assert "[column_mismatch]" in printed, printed[-8000:]
     eventually(lambda: open_connections(lake) == 0)
 
 
