@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import quote, quote_plus
 
@@ -46,13 +47,22 @@ def redacted(text: str) -> str:
 
     This strikes out the values of all secrets alive in this process, and whatever looks like a secret.
     """
+    return redactor()(text)
+
+
+def redactor() -> Callable[[str], str]:
+    """:func:`redacted` for several texts at once: to write all secrets in all ways takes its time."""
     # Each value once: many configurations of a process hold the same secret.
     secrets = {secret.reveal() for secret in list(_alive.values())}
-    values = {written for value in secrets for written in _as_written(value)}
     # The longest first: one secret may be a part of another.
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, STRUCK_OUT)
-    return _BY_FORM.sub(STRUCK_OUT, text)
+    values = sorted({written for value in secrets for written in _as_written(value)}, key=len, reverse=True)
+
+    def strike(text: str) -> str:
+        for value in values:
+            text = text.replace(value, STRUCK_OUT)
+        return _BY_FORM.sub(STRUCK_OUT, text)
+
+    return strike
 
 
 def _as_written(value: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from lakebase_provider.core.errors import (
     SessionEndedError,
     StatementTimeoutError,
 )
-from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.errors.redaction import redactor
 from lakebase_provider.core.errors.sqlstates import CANCELED, meaning, timed_out
 
 
@@ -56,15 +56,15 @@ def strike_out(error: psycopg.Error) -> None:
 
     An error that holds none stays as it is, with its result.
     """
-    text = str(error)
-    shown = redacted(text)
+    text, strike = str(error), redactor()
+    shown = strike(text)
     if shown != text:
         error.args = (shown, *error.args[1:])
     if error._info is None:
         return
     fields: Any = psycopg.errors._info_to_dict(error._info)
     held = {field: value for field, value in fields.items() if value}
-    texts = {field: redacted(value.decode("utf-8", "surrogateescape")) for field, value in held.items()}
+    texts = {field: strike(value.decode("utf-8", "surrogateescape")) for field, value in held.items()}
     clean = {field: text.encode("utf-8", "surrogateescape") for field, text in texts.items()}
     if clean != held:
         error._info = {**fields, **clean}

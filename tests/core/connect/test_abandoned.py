@@ -195,6 +195,19 @@ def test_who_would_give_up_before_the_next_collection_is_due_collects(
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_after_a_quick_collection_a_borrower_looks_when_the_next_may_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Of few objects, as in a script, or in one that has frozen them.
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    monkeypatch.setattr(abandoned, "_per_object", 0.0)
+    monkeypatch.setattr(abandoned, "_began", -1e9)
+    monkeypatch.setattr(abandoned, "_due", 0.0)
+    monkeypatch.setattr(abandoned, "_LEAST_PAUSE", 1e6)
+    abandoned.find(left=10.0)
+    assert abandoned.seconds_until_due(1e9) > 9e5
+
+
 @pytest.mark.parametrize(("timeout", "collections"), [(0.05, 0), (2.0, 1)])
 def test_no_deadline_is_overrun_by_a_collection(
     client: LakebaseClient, monkeypatch: pytest.MonkeyPatch, timeout: float, collections: int

@@ -150,8 +150,9 @@ def polars_schema(schema: Any) -> pa.Schema:
     import polars as pl
     import pyarrow as pa
 
-    wide = _wide(schema)
+    wide = frozenset(_wide(schema))
     fields = []
+    known: dict[Any, pa.Field] = {}
     for name, kind in schema.items():
         if kind.is_object():
             raise ColumnMismatchError(
@@ -161,13 +162,17 @@ def polars_schema(schema: Any) -> pa.Schema:
         if name in wide:
             fields.append(pa.field(name, pa.decimal256(_WIDE_DIGITS, 0)))
             continue
-        try:
-            fields.append(pa.RecordBatchReader.from_stream(pl.DataFrame(schema={name: kind})).schema.field(0))
-        except pa.ArrowException:
-            raise ColumnMismatchError(
-                f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow does not have.",
-                remedy="Cast it to a standard type, such as pl.Decimal or pl.String.",
-            ) from None
+        if kind not in known:
+            try:
+                found = pa.RecordBatchReader.from_stream(pl.DataFrame(schema={name: kind}))
+            except pa.ArrowException:
+                raise ColumnMismatchError(
+                    f"Column {name!r} of the data frame is of Polars' type {kind}, which Arrow does not "
+                    "have.",
+                    remedy="Cast it to a standard type, such as pl.Decimal or pl.String.",
+                ) from None
+            known[kind] = found.schema.field(0)
+        fields.append(known[kind].with_name(name))
     return pa.schema(fields)
 
 

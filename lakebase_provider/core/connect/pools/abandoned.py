@@ -54,4 +54,5 @@ def find(left: float) -> None:
     gc.collect()
     end = time.monotonic()
     _per_object = max(_PER_OBJECT, (end - start) / objects)
-    _due = end + _PAUSE * (end - start)
+    # A borrower looks once, and so not before a collection may begin again.
+    _due = max(end + _PAUSE * (end - start), start + _LEAST_PAUSE)
