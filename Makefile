@@ -72,7 +72,7 @@ $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
 	@touch $@
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow --timeout=1800
+	$(BIN)/pytest -m "slow or deep" --hypothesis-profile=full --timeout=1800
 
 coverage: $(READY)
 	$(BIN)/pytest tests/core tests/faults --cov=lakebase_provider.core --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95

@@ -25,12 +25,17 @@ END $$
 """
 
 
+def empty_database(client: LakebaseClient) -> None:
+    """Remove what earlier tests have left."""
+    with client.connection() as connection:
+        connection.execute(_EMPTY)
+
+
 @pytest.fixture
 def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
     """A client of a database without tables of its own."""
     with LakebaseClient(lakebase_env.config()) as client:
-        with client.connection() as connection:
-            connection.execute(_EMPTY)
+        empty_database(client)
         yield client
 
 

@@ -30,6 +30,7 @@ from lakebase_provider.core.tokens.token import Token, TokenPolicy
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.core.fake_workspace import Workspace
+from tests.depth import examples
 from tests.eventually import eventually
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
@@ -150,33 +151,16 @@ _steps = st.lists(
 )
 
 
-_history = given(
+@pytest.mark.deep
+@settings(max_examples=examples(100, 15_000), deadline=None)
+@given(
     steps=_steps,
     wrong_by=st.floats(-HOUR, HOUR),
     lifetime=st.sampled_from([300.0, 900.0, 3600.0]),
     tells_issue=st.booleans(),
     latency=st.sampled_from([0.0, 0.1, 20.0]),
 )
-
-
-@settings(max_examples=150, deadline=None)
-@_history
 def test_no_login_sends_a_dying_token_whatever_the_clocks_do(
-    steps: list[tuple[str, float]], wrong_by: float, lifetime: float, tells_issue: bool, latency: float
-) -> None:
-    check_history(steps, wrong_by, lifetime, tells_issue, latency)
-
-
-@pytest.mark.slow
-@settings(max_examples=15_000, deadline=None)
-@_history
-def test_no_login_sends_a_dying_token_in_thousands_of_histories(
-    steps: list[tuple[str, float]], wrong_by: float, lifetime: float, tells_issue: bool, latency: float
-) -> None:
-    check_history(steps, wrong_by, lifetime, tells_issue, latency)
-
-
-def check_history(
     steps: list[tuple[str, float]], wrong_by: float, lifetime: float, tells_issue: bool, latency: float
 ) -> None:
     # A token that says nothing of its issue can be judged by a host that is ahead only as dead too early.

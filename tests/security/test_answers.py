@@ -25,6 +25,7 @@ from lakebase_provider.core.workspace.sdk import SdkTransport
 from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
 from tests.core.fake_workspace import jwt
+from tests.depth import examples
 from tests.security.hostile_workspace import (
     CREDENTIALS,
     DISCOVERY,
@@ -499,28 +500,15 @@ def test_the_honest_answers_are_usable(no_sdk: None) -> None:
     assert TargetResolver(config, control_plane)._resolve().host == "ep.databricks.com"
 
 
+@pytest.mark.deep
 @settings(
-    max_examples=200,
+    max_examples=examples(60, 10_000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     database=None,
 )
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_of_any_field_is_usable_or_a_typed_error(
-    no_sdk: None, place: tuple[str, tuple[str, ...]], value: Any
-) -> None:
-    _ask_everything(_with(*place, value))
-
-
-@pytest.mark.slow
-@settings(
-    max_examples=10_000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    database=None,
-)
-@given(place=st.sampled_from(PLACES), value=JSON)
-def test_any_value_of_any_field_in_ten_thousand_examples(
     no_sdk: None, place: tuple[str, tuple[str, ...]], value: Any
 ) -> None:
     _ask_everything(_with(*place, value))

@@ -41,14 +41,29 @@ BY_TEXT = [front for front in FRONTS if front.argument != "reject_to"]
 ROW = "word\nlakebase\n"
 
 
+@pytest.fixture(scope="module")
+def words(lakebase_server: LocalLakebase) -> None:
+    lakebase_server.admin.execute("drop table if exists words; create table words (word text)")
+    lakebase_server.admin.execute(f'alter table words owner to "{lakebase_server.client_id}"')
+
+
 @pytest.fixture
-def lake(lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLakebase]:
+def connected(
+    lakebase_env: LocalLakebase, words: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalLakebase]:
+    """Every front leads to the local Lakebase, for what is refused whatever the fronts' table holds."""
     define(monkeypatch, **connection_fields(lakebase_env))
+    yield lakebase_env
+    close_shared_clients()
+
+
+@pytest.fixture
+def lake(connected: LocalLakebase) -> LocalLakebase:
+    """With one row in the fronts' table."""
     LakebaseHook().run(
         "drop table if exists words; create table words (word text); insert into words values ('x')"
     )
-    yield lakebase_env
-    close_shared_clients()
+    return connected
 
 
 def each(fronts: list[Front]) -> Any:
@@ -83,7 +98,7 @@ def refused(front: Front, name: Any, *, match: str) -> ConfigError:
         "://x",
     ],
 )
-def test_protocols_that_nobody_allowed_are_refused(lake: LocalLakebase, front: Front, uri: str) -> None:
+def test_protocols_that_nobody_allowed_are_refused(connected: LocalLakebase, front: Front, uri: str) -> None:
     error = refused(front, uri + front.suffix, match="protocol")
     assert "canary" not in str(error)
     assert ALLOWED_FILE_PROTOCOLS in error.remedy
@@ -94,7 +109,7 @@ def test_protocols_that_nobody_allowed_are_refused(lake: LocalLakebase, front: F
     "chain", ["simplecache::memory://", "dir::file://", "zip://x::file://", "simplecache::"]
 )
 def test_file_systems_are_not_chained(
-    lake: LocalLakebase, front: Front, chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: LocalLakebase, front: Front, chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not even of protocols that are allowed.
     monkeypatch.setenv(ALLOWED_FILE_PROTOCOLS, "simplecache,dir,zip")
@@ -105,7 +120,7 @@ def test_file_systems_are_not_chained(
 @each(FRONTS)
 @pytest.mark.parametrize("control", ["\0", "\n", "\x1b", "\x85", "\ud800"], ids=ascii)
 def test_names_hold_no_control_characters(
-    lake: LocalLakebase, front: Front, control: str, tmp_path: Path
+    connected: LocalLakebase, front: Front, control: str, tmp_path: Path
 ) -> None:
     refused(front, f"{tmp_path}/a{control}b{front.suffix}", match=rf"U\+{ord(control):04X}")
     assert list(tmp_path.iterdir()) == []
@@ -216,7 +231,7 @@ def victim(tmp_path: Path) -> Path:
 @each(WRITERS)
 @pytest.mark.parametrize("dangling", [False, True])
 def test_no_link_is_written_through(
-    lake: LocalLakebase, front: Front, tmp_path: Path, victim: Path, dangling: bool
+    connected: LocalLakebase, front: Front, tmp_path: Path, victim: Path, dangling: bool
 ) -> None:
     link = tmp_path / f"x{front.suffix}"
     leads_to = victim.with_name("not-there") if dangling else victim
@@ -371,7 +386,7 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("linked", [False, True])
 def test_what_is_no_file_is_neither_read_nor_written(
-    lake: LocalLakebase, front: Front, kind: str, linked: bool, tmp_path: Path
+    connected: LocalLakebase, front: Front, kind: str, linked: bool, tmp_path: Path
 ) -> None:
     place = path = tmp_path / f"x{front.suffix}"
     NO_FILES[kind](place)
@@ -527,7 +542,7 @@ def test_a_link_that_takes_the_place_of_a_folders_file_is_not_followed(
 @each(OF_FOLDERS)
 @pytest.mark.parametrize("kind", ["named pipe", "socket", "device"])
 def test_what_is_no_file_in_a_folder_is_not_read(
-    lake: LocalLakebase, front: Front, folder: Path, kind: str
+    connected: LocalLakebase, front: Front, folder: Path, kind: str
 ) -> None:
     NO_FILES[kind](folder / "b.csv")
     for source in (folder, f"{folder}/*.csv"):
@@ -537,7 +552,7 @@ def test_what_is_no_file_in_a_folder_is_not_read(
 @each(OF_FOLDERS)
 @pytest.mark.parametrize("control", ["\n", "\x1b", "\x85"], ids=ascii)
 def test_a_name_in_a_folder_holds_no_control_character(
-    lake: LocalLakebase, front: Front, folder: Path, control: str
+    connected: LocalLakebase, front: Front, folder: Path, control: str
 ) -> None:
     (folder / f"b{control}.csv").write_text(ROW)
     for source in (folder, f"{folder}/*.csv"):

@@ -25,6 +25,7 @@ from lakebase_provider.core.config.allowed_hosts import allowed_origin
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError, LoadError
 from lakebase_provider.core.workspace.answers import Answer, parse_json
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 #: Seconds that any of these inputs may take, on a machine that is busy.
 LONG = 20.0
@@ -108,16 +109,12 @@ def a_parquet_file() -> bytes:
 
 
 PARQUET = a_parquet_file()
-RUNS = {"few": 100, "many": 10_000}
 COMMON = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
-AMOUNTS = [
-    pytest.param("few", id="few"),
-    pytest.param("many", id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
-]
 
 
-def examples(amount: str, property_: Callable[..., None], **strategies: Any) -> None:
-    settings(COMMON, max_examples=RUNS[amount], derandomize=amount == "few")(given(**strategies)(property_))()
+def holds(property_: Callable[..., None], **strategies: Any) -> None:
+    few = examples(True, False)
+    settings(COMMON, max_examples=examples(100, 10_000), derandomize=few)(given(**strategies)(property_))()
 
 
 CSV_BYTES = st.binary(max_size=60) | st.lists(
@@ -126,16 +123,16 @@ CSV_BYTES = st.binary(max_size=60) | st.lists(
 ).map(b"".join)
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_any_bytes_as_csv(tmp_path: Path, amount: str) -> None:
+@pytest.mark.deep
+def test_any_bytes_as_csv(tmp_path: Path) -> None:
     def looked_at(data: bytes) -> None:
         read_file(tmp_path, "rows.csv", data)
 
-    examples(amount, looked_at, data=CSV_BYTES)
+    holds(looked_at, data=CSV_BYTES)
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_a_damaged_file(tmp_path: Path, amount: str) -> None:
+@pytest.mark.deep
+def test_a_damaged_file(tmp_path: Path) -> None:
     packed = gzip.compress(b"a,b\n" + b"1,2\n" * 50)
 
     def looked_at(places: list[tuple[int, int]], cut: int) -> None:
@@ -148,7 +145,7 @@ def test_a_damaged_file(tmp_path: Path, amount: str) -> None:
     places = st.lists(
         st.tuples(st.integers(0, len(PARQUET) - 1), st.integers(0, 255)), min_size=1, max_size=4
     )
-    examples(amount, looked_at, places=places, cut=st.sampled_from([0, 0, 0, 1, 9]))
+    holds(looked_at, places=places, cut=st.sampled_from([0, 0, 0, 1, 9]))
 
 
 JSON_TEXT = st.binary(max_size=60) | st.recursive(
@@ -195,9 +192,9 @@ def test_json_that_is_hard(text: bytes) -> None:
     in_time(lambda: looked_at_as_json(text))
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_any_bytes_as_json(amount: str) -> None:
-    examples(amount, looked_at_as_json, text=JSON_TEXT)
+@pytest.mark.deep
+def test_any_bytes_as_json() -> None:
+    holds(looked_at_as_json, text=JSON_TEXT)
 
 
 FIELDS = ("object", "flag", "text", "state", "host", "user_name", "token", "seconds", "workspace_id", "url")
@@ -226,9 +223,9 @@ ANY = st.recursive(
 )
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_any_values_as_an_answers_fields(amount: str) -> None:
-    examples(amount, looked_at_as_answer, fields=st.dictionaries(st.text(max_size=5), ANY, max_size=3))
+@pytest.mark.deep
+def test_any_values_as_an_answers_fields() -> None:
+    holds(looked_at_as_answer, fields=st.dictionaries(st.text(max_size=5), ANY, max_size=3))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from lakebase_provider.core.base.sql.sql_text import (
     without_end,
 )
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 SPLITS: dict[str, list[str]] = {
     "": [],
@@ -192,7 +193,12 @@ def results(connection: psycopg.Connection[Any], sql: str) -> list[Any]:
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.deep
+@settings(
+    max_examples=examples(60, 2000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(sql=_texts)
 @example(sql="select 'a' ||-- note; here\n 'b'; select 2")
 def test_the_server_sees_the_same_statements(server: psycopg.Connection[Any], sql: str) -> None:
@@ -207,7 +213,12 @@ def test_the_server_sees_the_same_statements(server: psycopg.Connection[Any], sq
         assert whole == alone
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.deep
+@settings(
+    max_examples=examples(60, 2000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(sql=_soup)
 def test_no_part_holds_two_statements_and_none_is_lost(server: psycopg.Connection[Any], sql: str) -> None:
     assert "".join(sql[start:end] for _, start, end in tokens(sql)) == sql

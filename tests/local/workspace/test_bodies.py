@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebase_provider.local.workspace.kinds import KINDS
+from tests.depth import examples
 from tests.local.workspace.conftest import PRODUCTION, PROJECT, Plane
 
 #: Collection and one object of each kind; none of the latter but production exists.
@@ -57,7 +58,8 @@ def answer(plane: Plane, method: str, path: str, body: bytes) -> tuple[int, Any]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.deep
+@settings(max_examples=examples(8, 100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=BODIES)
 def test_every_body_has_an_answer(plane: Plane, kind: str, body: Any) -> None:
     collection, one = PLACES[kind]
@@ -74,7 +76,8 @@ def test_every_body_has_an_answer(plane: Plane, kind: str, body: Any) -> None:
         assert status == 200 or {"error_code", "message"} <= said.keys()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.deep
+@settings(max_examples=examples(8, 100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=VALUES | st.fixed_dictionaries({"endpoint": VALUES, "ttl": VALUES, "instance_names": VALUES}))
 def test_credentials_too(plane: Plane, body: Any) -> None:
     for path in ("/api/2.0/postgres/credentials", "/api/2.0/database/credentials"):

@@ -23,6 +23,7 @@ from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, Conf
 from lakebase_provider.local import LocalLakebase
 from tests.core.bulk.conversions import CONVERTED, JSON_CONVERTED
 from tests.core.bulk.sample_tables import run
+from tests.depth import examples
 
 psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed: dagster-postgres brings it")
 
@@ -492,6 +493,7 @@ _MADE = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("types")
 def test_whatever_is_drawn_arrives_byte_for_byte(
     client: LakebaseClient, other: psycopg.Connection[Any], database: str
@@ -502,7 +504,7 @@ def test_whatever_is_drawn_arrives_byte_for_byte(
     values = ", ".join(_MADE.get(kind, f"%s::{kind}") for kind in _DRAWN)
     formats = set()
 
-    @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, max_examples=examples(12, 200), suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(*(st.none() | drawn for drawn in _DRAWN.values())), min_size=1, max_size=5))
     def holds(rows: list[tuple[str | None, ...]]) -> None:
         run(client, "truncate t")

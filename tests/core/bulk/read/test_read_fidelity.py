@@ -19,6 +19,7 @@ from lakebase_provider.core.bulk.read.batches import read_batches
 from lakebase_provider.core.bulk.read.statement import is_plain_query, query_text
 from lakebase_provider.core.errors import LoadError
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 _UTC = dt.timezone.utc
 
@@ -102,10 +103,11 @@ def client(lakebase_server: LocalLakebase) -> Iterator[LakebaseClient]:
 BY_CURSOR = "WITH c AS (SELECT 1 AS update) "
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("kind", SAME)
 @given(data=st.data())
 @settings(
-    max_examples=25,
+    max_examples=examples(6, 60),
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

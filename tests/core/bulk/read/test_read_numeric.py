@@ -22,6 +22,7 @@ from lakebase_provider.core.bulk.types.decimals import digits_of
 from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
 from tests.core.bulk.read.test_read_fidelity import BY_CURSOR
+from tests.depth import examples
 
 #: Rows of more than one batch.
 MANY = 40_000
@@ -219,8 +220,9 @@ def stripped(number: Decimal) -> Decimal:
         return number.normalize()
 
 
+@pytest.mark.deep
 @settings(
-    max_examples=60,
+    max_examples=examples(15, 200),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

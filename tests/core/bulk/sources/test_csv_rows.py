@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
 
 from lakebase_provider.core.bulk.sources.csv_rows import RowEnds
+from tests.depth import examples
 
 ENDS = RowEnds(",", '"')
 BYTES = st.lists(
     st.sampled_from([b"x", b",", b'"', b'""', b'","', b"\n", b"\r", b"\r\n", b"\n\n"]), max_size=20
 ).map(b"".join)
-COMMON = settings(deadline=None, database=None, derandomize=True, max_examples=300)
+COMMON = settings(deadline=None, database=None, derandomize=True, max_examples=examples(100, 3000))
 
 
 def arrow_rows(data: bytes) -> list[tuple[Any, ...]] | None:
@@ -34,6 +35,7 @@ def arrow_rows(data: bytes) -> list[tuple[Any, ...]] | None:
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
+@pytest.mark.deep
 @COMMON
 @given(BYTES)
 def test_the_fast_look_says_what_the_exact_one_says(data: bytes) -> None:
@@ -47,6 +49,7 @@ def test_the_fast_look_says_what_the_exact_one_says(data: bytes) -> None:
     assert ENDS.last(data) == found
 
 
+@pytest.mark.deep
 @COMMON
 @given(BYTES)
 def test_arrow_finds_the_same_rows_in_both_parts(data: bytes) -> None:

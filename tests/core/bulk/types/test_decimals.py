@@ -13,6 +13,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.types.decimals import cast
 from lakebase_provider.core.errors import BadRowError
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 #: More digits than a decimal of 38, 18 of them behind the point, has before it.
 TOO_LARGE = 10**24 + 10**20
@@ -32,7 +33,8 @@ def sources(number: int, scale: int) -> list[pa.Array]:
     ]
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.deep
+@settings(max_examples=examples(100, 2000), deadline=None)
 @given(number=INTEGERS, scale=st.integers(0, 38), wanted=st.integers(0, 38))
 @example(number=TOO_LARGE, scale=0, wanted=18)
 def test_a_number_is_the_same_or_refused(number: int, scale: int, wanted: int) -> None:

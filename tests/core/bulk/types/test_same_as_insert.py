@@ -25,6 +25,7 @@ from psycopg.types.json import Json
 from psycopg.types.range import Range
 
 from dagster_lakebase import LakebaseResource
+from lakebase_provider._airflow.rows import insert
 from lakebase_provider._airflow.rows.insert import RowWriter
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.load import load
@@ -33,6 +34,7 @@ from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 KINDS = (
     "smallint", "bigint", "real", "double precision", "numeric", "numeric(6,2)", "text", "varchar(3)",
@@ -121,16 +123,24 @@ def by_load(connection: LakebaseConnection, value: Any) -> None:
     load(connection, [(value,)], "same", columns=["v"])
 
 
-def by_rows(count: int) -> Write:
-    def write(connection: LakebaseConnection, value: Any) -> None:
-        write_rows(connection, [(value,)] * count)
+def by_row(connection: LakebaseConnection, value: Any) -> None:
+    write_rows(connection, [(value,)])
 
-    return write
+
+def by_copy(connection: LakebaseConnection, value: Any) -> None:
+    copy_rows(connection, [(value,)])
 
 
 def write_rows(connection: LakebaseConnection, rows: list[tuple[Any]]) -> None:
     statement = "INSERT INTO same (v) VALUES (%s)"
     RowWriter(connection, TableName("same"), ["v"], lambda width: statement).write(rows)
+
+
+def copy_rows(connection: LakebaseConnection, rows: list[tuple[Any]]) -> None:
+    """As :func:`write_rows`, by COPY, which by itself takes over when rows are many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(insert, "_COPY_FROM", 1)
+        write_rows(connection, rows)
 
 
 def by_pipeline(connection: LakebaseConnection, value: Any) -> None:
@@ -140,8 +150,8 @@ def by_pipeline(connection: LakebaseConnection, value: Any) -> None:
 WAYS: dict[str, Write] = {
     "statement": by_insert,
     "load": by_load,
-    "insert_rows": by_rows(1),
-    "insert_rows by COPY": by_rows(700),
+    "insert_rows": by_row,
+    "insert_rows by COPY": by_copy,
     "pipeline": by_pipeline,
 }
 
@@ -235,25 +245,23 @@ def alike(found: Any, expected: Any, kind: str, value: Any) -> bool:
     return False
 
 
-def patient(examples: int) -> settings:
+def patient(count: int) -> settings:
     """Each example is a dozen of round trips: to shrink one would take minutes."""
     return settings(
-        max_examples=examples,
+        max_examples=count,
         deadline=None,
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )
 
 
-@pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.deep
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_way_stores_what_insert_does_or_refuses(
-    connection: LakebaseConnection, kind: str, examples: int
-) -> None:
+def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnection, kind: str) -> None:
     connection.execute(f"drop table if exists same; create table same (v {kind})")
     connection.commit()
 
-    @patient(examples)
+    @patient(examples(6, 200))
     @given(value=_VALUES)
     def same(value: Any) -> None:
         with as_psycopg_comes(connection):
@@ -272,17 +280,17 @@ def test_each_way_stores_what_insert_does_or_refuses(
     same()
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.deep
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
-    connection: LakebaseConnection, kind: str, examples: int
+    connection: LakebaseConnection, kind: str
 ) -> None:
     connection.execute(f"drop table if exists same; create table same (place serial, v {kind})")
     connection.commit()
     # Three of them fit most kinds, so that each example has some that do.
     likely = st.one_of(st.integers(-(10**45), 10**45), st.integers(-99, 99), st.decimals("-9", "9", places=1))
 
-    @patient(examples)
+    @patient(examples(3, 60))
     @given(values=st.lists(likely | _TEXT | _VALUES, min_size=3, max_size=9))
     @example(values=[Decimal("1.5"), 1, None, 10**38, -(10**50), 1.5, "7", Decimal("NaN"), Decimal("1E+3")])
     def same(values: list[Any]) -> None:
@@ -295,7 +303,7 @@ def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
                 if name == "load":
                     load(connection, rows, "same", columns=["v"])
                 else:
-                    write_rows(connection, rows * 700)
+                    copy_rows(connection, rows)
                 together = connection.execute("select v::text from same order by place").fetchall()
                 raise _UndoneError
             assert together[: len(fitting)] == [(text,) for _, text in fitting], name

@@ -28,6 +28,7 @@ from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.core.bulk.load.copy_in import copy_in
 from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.local import LocalLakebase
+from tests.depth import examples
 
 _UTC = dt.timezone.utc
 _MOODS = ("calm", "läut", 'it\'s \\ "so"')
@@ -286,7 +287,7 @@ def _same(found: list[tuple[Any, ...]], wanted: list[tuple[Any, ...]]) -> None:
 
 #: The values are wide, so that shrinking a failure would take minutes and say little more.
 _PATIENT = settings(
-    max_examples=25,
+    max_examples=examples(6, 60),
     deadline=None,
     report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -299,6 +300,7 @@ _PATIENT = settings(
 
 
 @pytest.mark.parametrize("source", [*SOURCES, "cursor"])
+@pytest.mark.deep
 @_PATIENT
 @given(rows=_rows(KINDS))
 def test_every_type_survives(
@@ -312,6 +314,7 @@ def test_every_type_survives(
 
 
 @pytest.mark.parametrize("source", ["tuples", "Arrow table", "Polars", "CSV", "cursor"])
+@pytest.mark.deep
 @_PATIENT
 @given(rows=_rows({**KINDS, **TEXT_KINDS}))
 def test_text_carries_the_same(

@@ -23,6 +23,7 @@ from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, Conf
 from lakebase_provider.local import LocalLakebase
 from tests.core.bulk.load.test_transfer import ODD, VALUES
 from tests.core.bulk.sample_tables import run
+from tests.depth import examples
 
 #: Values that Arrow's types have no place for: in Parquet and Arrow they are refused, each by its column.
 _NOT_IN_ARROW = {
@@ -205,7 +206,10 @@ _ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.deep
+@settings(
+    max_examples=examples(8, 100), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(rows=_ROWS)
 def test_any_rows_come_back(client: LakebaseClient, tmp_path: Path, rows: list[tuple[Any, ...]]) -> None:
     run(
