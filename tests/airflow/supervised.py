@@ -32,6 +32,12 @@ _FORKS.set_forkserver_preload(
         "airflow.providers.common.sql.hooks.sql",
         "airflow.sdk.execution_time.supervisor",
         "airflow.sdk.execution_time.task_runner",
+        # What the tasks import.
+        "lakebase_provider.hooks.lakebase",
+        "lakebase_provider.operators.load",
+        "lakebase_provider.operators.sql",
+        "lakebase_provider.operators.transfer",
+        "lakebase_provider.operators.unload",
         "tests.airflow.supervised_api",
     ]
 )
