@@ -8,6 +8,15 @@ from lakebase_provider.core import close_shared_clients, shared
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
+from tests.forked import Forks
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Forks Dagster's commands."""
+    found = Forks("dagster._cli", "dagster_dg_cli.cli", "dagster_lakebase", "lakebase_provider.core.client")
+    yield found
+    found.close()
 
 
 @pytest.fixture

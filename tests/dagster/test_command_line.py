@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pyarrow import parquet
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
+from tests.forked import Forks
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
 TWO_STEPS = Path(__file__).parent / "two_steps.py"
@@ -53,34 +53,20 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def execute(job: str, file: Path, home: Path) -> str:
+def execute(forks: Forks, job: str, file: Path, home: Path) -> str:
     """Run a job by Dagster's command, and return what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(file), "-j", job],
-        env={**os.environ, "DAGSTER_HOME": str(home)},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    command = ("-m", "dagster", "job", "execute", "-f", str(file), "-j", job)
+    result = forks.run(*command, cwd=home, env={**os.environ, "DAGSTER_HOME": str(home)})
     printed = result.stdout + result.stderr
     assert result.returncode == 0, printed[-4000:]
     assert "RUN_SUCCESS" in printed
     return printed
 
 
-def dg(*arguments: str, cwd: Path, home: Path) -> str:
+def dg(forks: Forks, *arguments: str, cwd: Path, home: Path) -> str:
     """Run Dagster's command for projects, and return what it printed."""
-    result = subprocess.run(
-        [str(Path(sys.executable).with_name("dg")), *arguments],
-        env={**os.environ, "DAGSTER_HOME": str(home), "COLUMNS": "200", "PYTHONPATH": str(cwd / "src")},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    env = {**os.environ, "DAGSTER_HOME": str(home), "COLUMNS": "200", "PYTHONPATH": str(cwd / "src")}
+    result = forks.run(str(Path(sys.executable).with_name("dg")), *arguments, cwd=cwd, env=env)
     printed = result.stdout + result.stderr
     assert result.returncode == 0, printed[-4000:]
     return printed
@@ -108,10 +94,12 @@ def assert_no_secret(lake: LocalLakebase, printed: str, home: Path) -> None:
         assert lake.client_secret.encode() not in file.read_bytes(), file
 
 
-def test_the_example_as_it_stands(lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_as_it_stands(
+    lake: LocalLakebase, forks: Forks, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LAKEBASE_EXAMPLE_ORDERS", "120")
     lake.admin.execute("DROP SCHEMA IF EXISTS etl_dagster CASCADE")
-    printed = execute("lakebase_etl_job", EXAMPLE, home)
+    printed = execute(forks, "lakebase_etl_job", EXAMPLE, home)
     assert lake.admin.execute("SELECT count(*) FROM etl_dagster.orders") == [(120,)]
     assert lake.admin.execute("SELECT count(*) FROM etl_dagster.customer_revenue") == [(50,)]
     counters = lake.admin.counters()
@@ -120,8 +108,10 @@ def test_the_example_as_it_stands(lake: LocalLakebase, home: Path, monkeypatch: 
     assert_no_secret(lake, printed, home)
 
 
-def test_each_step_in_a_process_of_its_own_has_one_pool(lake: LocalLakebase, home: Path) -> None:
-    printed = execute("two_steps", TWO_STEPS, home)
+def test_each_step_in_a_process_of_its_own_has_one_pool(
+    lake: LocalLakebase, forks: Forks, home: Path
+) -> None:
+    printed = execute(forks, "two_steps", TWO_STEPS, home)
     assert lake.admin.execute("SELECT count(*) FROM dagster_two_steps") == [(2,)]
     counters = lake.admin.counters()
     assert (counters.mints, counters.logins) == (2, 2)
@@ -129,47 +119,55 @@ def test_each_step_in_a_process_of_its_own_has_one_pool(lake: LocalLakebase, hom
     assert_no_secret(lake, printed, home)
 
 
-def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, home: Path) -> None:
-    printed = execute("lakebase_health_job", EXAMPLES / "health.py", home)
+def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, forks: Forks, home: Path) -> None:
+    printed = execute(forks, "lakebase_health_job", EXAMPLES / "health.py", home)
     assert "STEP_WORKER_STARTED" in printed
     eventually(lambda: open_connections(lake) == 0)
     assert_no_secret(lake, printed, home)
 
 
-def test_dg_in_a_fresh_project(lake: LocalLakebase, project: Path, home: Path) -> None:
-    listed = dg("list", "components", cwd=project, home=home)
+def test_dg_in_a_fresh_project(lake: LocalLakebase, forks: Forks, project: Path, home: Path) -> None:
+    listed = dg(forks, "list", "components", cwd=project, home=home)
     for name in ("Connection", "Health", "IOManager", "Load", "Observation", "Sql"):
         assert f"Lakebase{name}Component" in listed
-    dg("scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
+    dg(forks, "scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.
-    dg("scaffold", "defs", "dagster_lakebase.LakebaseHealthComponent", "health", cwd=project, home=home)
+    dg(
+        forks,
+        "scaffold",
+        "defs",
+        "dagster_lakebase.LakebaseHealthComponent",
+        "health",
+        cwd=project,
+        home=home,
+    )
     made = {str(file.relative_to(project / "src/fresh/defs")) for file in project.rglob("defs.yaml")}
     assert made == {"totals/defs.yaml", "lakebase/defs.yaml", "health/defs.yaml"}
-    assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
-    assert "loaded successfully" in dg("check", "defs", cwd=project, home=home)
-    dg("launch", "--assets", "totals", cwd=project, home=home)
+    assert "validated successfully" in dg(forks, "check", "yaml", cwd=project, home=home)
+    assert "loaded successfully" in dg(forks, "check", "defs", cwd=project, home=home)
+    dg(forks, "launch", "--assets", "totals", cwd=project, home=home)
     assert lake.admin.counters().logins == 1
     eventually(lambda: open_connections(lake) == 0)
 
 
-def test_the_components_of_the_example(lake: LocalLakebase, project: Path, home: Path) -> None:
+def test_the_components_of_the_example(lake: LocalLakebase, forks: Forks, project: Path, home: Path) -> None:
     shutil.copytree(EXAMPLES / "components", project / "src/fresh/defs", dirs_exist_ok=True)
     # A process for each step is the business of the tests above, and takes seconds.
     (project / "src/fresh/defs/executor.py").write_text(IN_PROCESS)
-    assert "validated successfully" in dg("check", "yaml", cwd=project, home=home)
+    assert "validated successfully" in dg(forks, "check", "yaml", cwd=project, home=home)
     lake.admin.execute("DROP TABLE IF EXISTS example_daily_revenue")
     # A definition file beside the components.
     shutil.copy(EXAMPLES / "io_manager.py", project / "src/fresh/defs")
     lake.admin.execute("DROP SCHEMA IF EXISTS example_shop CASCADE")
-    printed = dg("launch", "--assets", 'key:"example_shop/*"', cwd=project, home=home)
+    printed = dg(forks, "launch", "--assets", 'key:"example_shop/*"', cwd=project, home=home)
     assert lake.admin.execute("SELECT count(*), max(id) FROM example_shop.offers") == [(1, 1)]
     arguments = ("--assets", "daily_revenue", "--partition", "2026-03-29")
-    printed += dg("launch", *arguments, cwd=project, home=home)
+    printed += dg(forks, "launch", *arguments, cwd=project, home=home)
     landing = project / "src/fresh/defs/landed_orders/landing"
     landing.mkdir()
     parquet.write_table(pa.table({"id": [1, 2]}), landing / "first.parquet")
     lake.admin.execute("DROP TABLE IF EXISTS example_landed_orders, lakebase_load")
-    printed += dg("launch", "--assets", "landed_orders", cwd=project, home=home)
+    printed += dg(forks, "launch", "--assets", "landed_orders", cwd=project, home=home)
     assert lake.admin.execute("SELECT count(*) FROM example_landed_orders") == [(2,)]
     assert lake.client_secret not in printed
     rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"

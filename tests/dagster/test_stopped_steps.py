@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,6 +13,7 @@ import pytest
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
+from tests.forked import Command, Forks
 
 STOPPED_STEPS = Path(__file__).parent / "stopped_steps.py"
 
@@ -25,15 +24,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(job: str, home: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(STOPPED_STEPS), "-j", job],
-        env={**os.environ, "DAGSTER_HOME": str(home)},
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+Start = Callable[[str], Command]
+
+
+@pytest.fixture
+def start(forks: Forks, home: Path) -> Start:
+    def start(job: str) -> Command:
+        command = ("-m", "dagster", "job", "execute", "-f", str(STOPPED_STEPS), "-j", job)
+        env = {**os.environ, "DAGSTER_HOME": str(home)}
+        return forks.start(*command, cwd=home, env=env, merged=True)
+
+    return start
 
 
 def running(lake: LocalLakebase) -> list[str]:
@@ -45,8 +46,8 @@ def running(lake: LocalLakebase) -> list[str]:
     return [name for (name,) in rows]
 
 
-def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -> None:
-    with start("failing", home) as process:
+def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, start: Start) -> None:
+    with start("failing") as process:
         printed, _ = process.communicate(timeout=240)
     assert "RUN_FAILURE" in printed, printed[-4000:]
     assert "ZeroDivisionError" in printed, printed[-8000:]
@@ -64,12 +65,12 @@ def test_steps_that_raise_leave_no_connection(lake: LocalLakebase, home: Path) -
     ],
 )
 def test_an_interrupted_step_cancels_its_query(
-    lake: LocalLakebase, home: Path, monkeypatch: pytest.MonkeyPatch, job: str, how: signal.Signals
+    lake: LocalLakebase, start: Start, monkeypatch: pytest.MonkeyPatch, job: str, how: signal.Signals
 ) -> None:
     monkeypatch.setenv("PGAPPNAME", "lakebase-provider")
-    with start(job, home) as process:
+    with start(job) as process:
         eventually(lambda: len(running(lake)) == 1 or process.poll() is not None, within=120)
-        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert process.poll() is None, process.communicate(10)[0][-4000:]
         [name] = running(lake)
         assert name.startswith("dagster:")
         assert name.endswith(":sleeps")
@@ -102,12 +103,12 @@ def owner(lake: LocalLakebase) -> Iterator[psycopg.Connection[tuple[int]]]:
 
 @pytest.mark.parametrize("job", ["loading", "storing"])
 def test_an_interrupted_write_is_tried_again_as_the_policy_says(
-    lake: LocalLakebase, home: Path, owner: psycopg.Connection[tuple[int]], job: str
+    lake: LocalLakebase, start: Start, owner: psycopg.Connection[tuple[int]], job: str
 ) -> None:
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-    with start(job, home) as process:
+    with start(job) as process:
         eventually(lambda: lake.admin.execute(waits) == [(1,)] or process.poll() is not None, within=120)
-        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert process.poll() is None, process.communicate(10)[0][-4000:]
         # The next try need not wait so long.
         owner.execute(_SLOWLY.format(0))
         process.send_signal(signal.SIGTERM)

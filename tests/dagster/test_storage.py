@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -40,6 +38,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.dagster import five_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
+from tests.forked import Forks
 from tests.security.surroundings import set_all
 
 pytest.importorskip("dagster_postgres", reason="LakebaseStorage needs the extra dagster-storage")
@@ -84,15 +83,8 @@ def instance(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def execute(job: str, home: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(FIVE_STEPS), "-j", job],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def execute(forks: Forks, job: str, home: Path) -> None:
+    result = forks.run("-m", "dagster", "job", "execute", "-f", str(FIVE_STEPS), "-j", job, cwd=home)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
 
 
@@ -109,7 +101,7 @@ def test_libpqs_surroundings_have_no_effect(
     [("in_process", 5, 1, IN_PROCESS), ("multiprocess", 2, 3, MULTIPROCESS)],
 )
 def test_the_connections_of_a_job(
-    lake: LocalLakebase, home: Path, job: str, steps: int, processes: int, connections: int
+    lake: LocalLakebase, forks: Forks, home: Path, job: str, steps: int, processes: int, connections: int
 ) -> None:
     # The tables are there, as in every run but the first.
     with dg.DagsterInstance.get() as instance:
@@ -119,7 +111,7 @@ def test_the_connections_of_a_job(
             assert definition.execute_in_process(instance=instance).success
     if job == "multiprocess":
         lake.admin.reset_counters()
-        execute(job, home)
+        execute(forks, job, home)
     counters = lake.admin.counters()
     assert counters.mints <= processes
     assert counters.logins <= connections
