@@ -15,7 +15,7 @@ BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
-	@echo "make test          the tests, in three workers or WORKERS=N"
+	@echo "make test          the tests, in four workers or WORKERS=N"
 	@echo "make test-fast     most of the core, in two minutes: no fronts, faults, attacks, files, types, docs"
 	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make coverage      branch coverage of the core, 95 % at least"
@@ -50,7 +50,7 @@ demo: $(READY)
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute, so workers may be more than cores. The files that take longest come first.
-WORKERS ?= 3
+WORKERS ?= 4
 TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(READY)

@@ -22,23 +22,38 @@ from tests.browser import page as page
 
 os.environ[ALLOW_LOOPBACK] = "1"
 
-#: Files that take a minute or so, for what they wait for: with more than one worker they come first, so that
-#: none of them is alone at the end. The slowest is the first.
+#: Files that take half a minute or more: with more than one worker they come first, so that none of them is
+#: alone at the end. The slowest is the first.
 SLOWEST = (
     "airflow/test_load_kills.py",
     "docs/test_snippets.py",
-    "airflow/test_kills.py",
-    "core/bulk/types/test_same_as_insert.py",
-    "airflow/test_insert_rows_by_copy.py",
     "dagster/test_command_line.py",
-    "security/test_file_headers.py",
-    "airflow/test_canary_supervised.py",
-    "test_demo.py",
-    "core/test_hardest.py",
-    "dagster/test_io_manager.py",
     "security/test_canary.py",
-    "airflow/test_postgres_hook_idioms.py",
+    "test_demo.py",
     "security/test_files.py",
+    "core/test_hardest.py",
+    "airflow/test_insert_rows_by_copy.py",
+    "dagster/test_io_manager.py",
+    "core/bulk/types/test_same_as_insert.py",
+    "security/test_local.py",
+    "dagster/test_io_manager_partitions.py",
+    "airflow/test_postgres_hook_idioms.py",
+    "dagster/test_stopped_steps.py",
+    "core/bulk/load/test_transfer.py",
+    "core/bulk/unload/test_round_trip.py",
+    "security/test_file_headers.py",
+)
+#: Files that one worker takes: all of them need a process that it takes seconds to make, which has imported
+#: Airflow and forks its tasks, or Dagster and forks its commands.
+TOGETHER = (
+    (
+        "airflow/test_load_kills.py",
+        "airflow/test_kills.py",
+        "airflow/test_canary_supervised.py",
+        "airflow/test_clears.py",
+        "airflow/test_conflicts.py",
+    ),
+    ("dagster/test_command_line.py", "dagster/test_stopped_steps.py", "dagster/test_storage.py"),
 )
 
 
@@ -46,6 +61,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     places = {here / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What gives workers whole files, and some files together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    first = {f"tests/{name}": f"tests/{files[0]}" for files in TOGETHER for name in files}
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc] # mypy does not follow it
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return first.get(file, file)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
