@@ -253,12 +253,12 @@ class Endpoints(Objects[Endpoint]):
     def begin_create(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[EndpointOptions]
     ) -> Operation:
-        """:meth:`create`, without waiting for the operation."""
-        name = self.full_name(name)
-        deadline = self._deadline(timeout)
-        with self._alone(name, deadline):
-            given = {"endpoint_type": "READ_ONLY", **options}
-            return self._begin_create(name, given, deadline)
+        """:meth:`create`, without waiting for the operation.
+
+        If the workspace's answer is lost, the endpoint is looked up and waited for instead, and the operation
+        has the endpoint's name.
+        """
+        return self._begun(name, {"endpoint_type": "READ_ONLY", **options}, timeout)
 
     def update(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **changes: Unpack[EndpointChanges]
