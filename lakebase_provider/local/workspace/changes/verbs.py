@@ -64,7 +64,8 @@ class Changes:
         elif kind.id_required and (kind is not kinds.DATABASE or settings.database_id_required):
             raise errors.error("required", field=f"{kind.name}_id")
         kind.check(body, errors, new=True)
-        replace = "replace" in kind.verbs and query.get("replace_existing") == "true"
+        replace = "replace" in kind.verbs and self._rules.flag(query, "replace_existing")
+        self._check_idle(ids)
         return await self._run(kind, self._of[kind.name].make, parent, identity, body, replace)
 
     async def update(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
@@ -81,6 +82,7 @@ class Changes:
     async def delete(self, kind: Kind, ids: Ids, query: Ids, caller: Principal) -> Body:
         """DELETE."""
         self._rules.authorize(caller)
+        self._check_idle(ids)
         return await self._run(kind, self._of[kind.name].remove, ids, query)
 
     async def undelete(self, kind: Kind, ids: Ids, caller: Principal) -> Body:
@@ -88,6 +90,10 @@ class Changes:
         self._rules.authorize(caller)
         found = self._projects if kind is kinds.PROJECT else self._branches
         return await self._run(kind, found.bring_back, ids)
+
+    def _check_idle(self, ids: Ids) -> None:
+        if self._workspace.settings.busy_is_said_first and "project" in ids:
+            self._workspace.operations.check_idle(f"projects/{ids['project']}")
 
     async def reveal(self, ids: Ids, caller: Principal) -> Body:
         """POST …/roles/R/password, which answers with the password at once."""
