@@ -152,7 +152,7 @@ class BranchUpkeep:
         return self._reset(name, timeout).run(workspace_key(self._config), self._folder())
 
     def recover(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[BranchReset, ...]:
-        """Create the branches again that resets on this machine have purged, and that were killed then.
+        """Finish the resets on this machine that were killed after they had purged their branch.
 
         Args:
             timeout: Seconds that each may take.
