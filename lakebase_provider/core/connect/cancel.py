@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import ref
@@ -14,6 +15,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.pq.misc import PGnotify
 
 from lakebase_provider.core.base.clock import Deadline
+from lakebase_provider.core.errors.server_ends import EndpointGone
 from lakebase_provider.core.errors.sqlstates import timed_out
 
 #: The reason given for a statement that ended because of it.
@@ -25,12 +27,16 @@ _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 class Holder:
     """Which connection currently has a session: each loan is a different one."""
 
-    __slots__ = ("__weakref__", "connection", "in_steps")
+    __slots__ = ("__weakref__", "connection", "in_steps", "loss", "why_lost")
 
     def __init__(self, connection: object) -> None:
         self.connection: ref[Any] = ref(connection)
         #: Whether the connection's `wait` is at steps of psycopg's, of which it knows what they are.
         self.in_steps = False
+        #: Asks why the session is lost, once it is. Blocks for a few seconds at most.
+        self.why_lost: Callable[[], EndpointGone | None] = lambda: None
+        #: The answer, where there was one.
+        self.loss: EndpointGone | None = None
 
     def tell_notice(self, result: PGresult) -> None:
         """Hand a notice to who has the session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -37,7 +38,7 @@ from lakebase_provider.core.connect.pools.sessions import (
     noting,
     set_silently,
 )
-from lakebase_provider.core.errors.server_ends import strike_out, typed_end
+from lakebase_provider.core.errors.server_ends import EndpointGone, strike_out, typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -241,6 +242,16 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             self._forget_if_stale(error)
         return typed_end(error)
 
+    def _why_lost(self) -> EndpointGone | None:
+        """What is known about the loss of the session; asked for once. Blocks."""
+        holder = self._holder
+        if holder.loss is not None:
+            return holder.loss.again()
+        holder.loss = holder.why_lost()
+        # The rollback that follows would ask again.
+        holder.why_lost = lambda: None
+        return holder.loss
+
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
         # psycopg would keep using the same prepared statement, and keep failing.
         if is_stale(error):
@@ -279,6 +290,8 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _check_connection_ok(self) -> None:
         self._require_lent()
+        if self._holder.loss is not None:
+            raise self._holder.loss.again()
         super()._check_connection_ok()
 
     def _require_lent(self) -> None:
@@ -365,8 +378,12 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        """psycopg's ``wait``, by which everything goes that talks to the server.
+
+        With ``asks=False`` nobody is asked why a session is lost, as a pool gets another one anyway.
+        """
         holder = self._note(gen)
+        asks = kwargs.pop("asks", True)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -374,6 +391,8 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
+            if asks and self.broken:
+                told = self._why_lost() or told
             if told is None:
                 raise
             raise told from error
@@ -424,7 +443,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
+        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout, asks=False)
 
     def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -438,7 +457,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT, asks=False)
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -458,7 +477,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
+                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -494,8 +513,12 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, by which everything goes that talks to the server."""
+        """psycopg's ``wait``, by which everything goes that talks to the server.
+
+        With ``asks=False`` nobody is asked why a session is lost, as a pool gets another one anyway.
+        """
         holder = self._note(gen)
+        asks = kwargs.pop("asks", True)
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -503,6 +526,8 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
+            if asks and self.broken:
+                told = await asyncio.to_thread(self._why_lost) or told
             if told is None:
                 raise
             raise told from error
@@ -546,7 +571,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
+        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout, asks=False)
 
     async def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -560,7 +585,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT, asks=False)
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -578,7 +603,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
+                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()
 

@@ -16,8 +16,10 @@ from lakebase_provider.core.errors import (
     EndpointDisabledError,
     EndpointNotFoundError,
     EndpointWakingError,
+    LakebaseError,
 )
 from lakebase_provider.core.workspace.answers import Answer
+from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,24 @@ class TargetResolver:
             return False
         self._host = None
         return True
+
+    def gone(self, seconds: float) -> EndpointNotFoundError | None:
+        """The workspace's error if it says that the endpoint is there no more.
+
+        Args:
+            seconds: How long it may take.
+        """
+        if self._control_plane is None or self._config.endpoint is None:
+            return None
+        try:
+            with within(Limit(seconds)):
+                self._control_plane.endpoint(self._config.endpoint)
+        except EndpointNotFoundError as error:
+            return error
+        except LakebaseError:
+            # What is not known need not be said: the session is lost all the same.
+            return None
+        return None
 
     def _required_control_plane(self, missing: str) -> ControlPlane:
         if self._control_plane is None:

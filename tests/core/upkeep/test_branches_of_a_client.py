@@ -16,25 +16,27 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
-    LakebaseConnectionError,
+    EndpointNotFoundError,
     LoginRejectedError,
     ObjectStateError,
     OperationTimeoutError,
+    SessionEndedError,
     TableNotFoundError,
     WrongBranchError,
 )
 from lakebase_provider.core.upkeep.branches import branch_check
 from lakebase_provider.core.upkeep.branches.branch_reset import Grant
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
-from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
-from lakebase_provider.core.workspace.objects.branches import Branch
 #: Makes a branch, says so, and waits to be killed before it deletes it.
 RUN = """
 import sys
@@ -49,9 +51,6 @@ with LakebaseClient(LakebaseConfig.from_env()) as client:
     client.workspace.branches.delete("run-1", purge=True)
 """
 
-
-@pytest.fixture
-def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
 #: Resets a branch.
 RESET = """
 import sys
@@ -72,6 +71,9 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(BranchUpkeep, "plans_folder", folder)
     return folder
 
+
+@pytest.fixture
+def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
     with LakebaseClient(lakebase_env.config()) as client:
         yield client
 
@@ -242,9 +244,6 @@ def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
     assert f"client.workspace.endpoints.ensure('{primary}', " in caught.value.remedy
 
 
-def test_a_client_on_a_branch_that_is_reset_finds_it_again(client: LakebaseClient) -> None:
-    client.workspace.branches.create("ci-1", ttl=3600)
-    with on(client, "ci-1") as branch:
 def killed_reset(
     lake: LocalLakebase, plans: Path, method: str, path: str, is_there: Callable[[], bool]
 ) -> None:
@@ -367,6 +366,9 @@ def test_nothing_is_reset_whose_plan_cannot_be_kept(client: LakebaseClient, plan
     assert client.workspace.branches.get("ci-1").uid == made.uid
 
 
+def test_a_client_on_a_branch_that_is_reset_finds_it_again(client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
         with branch.connection() as connection:
             connection.execute("CREATE TABLE dirty (n int)")
         client.branches.reset("ci-1")
@@ -420,14 +422,86 @@ def test_a_killed_run_leaves_a_branch_that_the_next_one_adopts_or_replaces(
     assert client.workspace.branches.find("run-1") is None
 
 
-def test_a_branch_that_expires_ends_its_sessions(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+def is_gone(error: BaseException | None) -> bool:
+    """Whether an error says that the branch is gone: typed, also as psycopg's, with the remedy."""
+    typed = isinstance(error, EndpointNotFoundError) and not error.retryable
+    return typed and "branch id not found" in str(error) and "Remedy: " in str(error)
+
+
+@pytest.mark.parametrize("ends", ["expired", "deleted"])
+def test_a_branch_that_is_gone_under_an_open_connection(
+    lakebase_env: LocalLakebase, client: LakebaseClient, ends: str
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch, branch.connection() as lent:
+        connection = branch.connect(autocommit=True)
+        if ends == "expired":
+            lakebase_env.admin.advance(3601)
+        else:
+            client.workspace.branches.delete("ci-1")
+        for open_one in (connection, lent, connection):
+            with pytest.raises(psycopg.OperationalError) as caught:
+                open_one.execute("SELECT pg_sleep(10)")
+            assert is_gone(caught.value)
+            assert "it again: what was on this one is gone" in str(caught.value)
+        connection.close()
+        with pytest.raises(EndpointNotFoundError):
+            branch.connect(timeout=10)
+
+
+@pytest.mark.parametrize("trusted", [0.0, 60.0])
+def test_a_branch_that_expires_under_a_pool(
+    lakebase_env: LocalLakebase, client: LakebaseClient, monkeypatch: pytest.MonkeyPatch, trusted: float
+) -> None:
+    monkeypatch.setattr("lakebase_provider.core.connect.pools.pool.TRUSTED_IDLE", trusted)
     client.workspace.branches.create("ci-1", ttl=3600)
     with on(client, "ci-1") as branch:
-        connection = branch.connect(autocommit=True)
+        with branch.connection() as connection:
+            connection.execute("SELECT 1")
         lakebase_env.admin.advance(3601)
-        with pytest.raises((psycopg.OperationalError, LakebaseConnectionError)):
-            connection.execute("SELECT pg_sleep(10)")
-        connection.close()
+        with pytest.raises(EndpointNotFoundError) as caught, branch.connection(10) as connection:
+            connection.execute("SELECT 1")
+        assert is_gone(caught.value) or not trusted
+
+
+def test_a_branch_that_expires_under_asyncio(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+
+    async def run() -> None:
+        branch = on(client, "ci-1")
+        connection = await branch.aconnect(autocommit=True)
+        await asyncio.to_thread(lakebase_env.admin.advance, 3601)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            await connection.execute("SELECT 1")
+        assert is_gone(caught.value)
+        await connection.close()
+        await branch.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_branch_that_expires_under_an_engine(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
+        engine = branch.engine()
+        with engine.connect() as connection:
+            lakebase_env.admin.advance(3601)
+            with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+                connection.exec_driver_sql("SELECT 1")
+            assert is_gone(caught.value.orig)
+        with pytest.raises(EndpointNotFoundError):
+            engine.connect()
+        engine.dispose()
+
+
+def test_a_session_that_is_lost_while_its_endpoint_is_there_is_told_as_before(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    with client.connection() as connection:
+        pid = connection.info.backend_pid
+        lakebase_env.admin.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(SessionEndedError):
+            connection.execute("SELECT 1")
 
 
 def test_a_suspended_endpoint_is_warmed(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
