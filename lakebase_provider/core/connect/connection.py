@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -38,7 +37,7 @@ from lakebase_provider.core.connect.pools.sessions import (
     noting,
     set_silently,
 )
-from lakebase_provider.core.errors.server_ends import EndpointGone, strike_out, typed_end
+from lakebase_provider.core.errors.server_ends import strike_out, typed_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -242,16 +241,6 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             self._forget_if_stale(error)
         return typed_end(error)
 
-    def _why_lost(self) -> EndpointGone | None:
-        """What is known about the loss of the session; asked for once. Blocks."""
-        holder = self._holder
-        if holder.loss is not None:
-            return holder.loss.again()
-        holder.loss = holder.why_lost()
-        # The rollback that follows would ask again.
-        holder.why_lost = lambda: None
-        return holder.loss
-
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
         # psycopg would keep using the same prepared statement, and keep failing.
         if is_stale(error):
@@ -290,8 +279,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _check_connection_ok(self) -> None:
         self._require_lent()
-        if self._holder.loss is not None:
-            raise self._holder.loss.again()
+        self._holder.require_not_lost()
         super()._check_connection_ok()
 
     def _require_lent(self) -> None:
@@ -378,12 +366,9 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, by which everything goes that talks to the server.
-
-        With ``asks=False`` nobody is asked why a session is lost, as a pool gets another one anyway.
-        """
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
         holder = self._note(gen)
-        asks = kwargs.pop("asks", True)
+        asks = kwargs.pop("asks", True)  # why the session is lost, if it is; a pool gets another one anyway
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -391,8 +376,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
-            if asks and self.broken:
-                told = self._why_lost() or told
+            told = (holder.why_lost() if asks else None) or told
             if told is None:
                 raise
             raise told from error
@@ -513,12 +497,9 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """psycopg's ``wait``, by which everything goes that talks to the server.
-
-        With ``asks=False`` nobody is asked why a session is lost, as a pool gets another one anyway.
-        """
+        """psycopg's ``wait``, by which everything goes that talks to the server."""
         holder = self._note(gen)
-        asks = kwargs.pop("asks", True)
+        asks = kwargs.pop("asks", True)  # why the session is lost, if it is; a pool gets another one anyway
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -526,8 +507,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
-            if asks and self.broken:
-                told = await asyncio.to_thread(self._why_lost) or told
+            told = (await holder.awhy_lost() if asks else None) or told
             if told is None:
                 raise
             raise told from error

@@ -201,7 +201,7 @@ class Connector:
         self.last_error = None
         connection.last_used = time.monotonic()
         remember(connection._holder)
-        connection._holder.why_lost = self._why_lost
+        connection._holder.ask_why_lost = self._why_lost
         if self._config.statement_timeout is not None:
             # The server ends the statement; on a silent link its answer never arrives.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE

@@ -45,8 +45,8 @@ class EndpointGone(EndpointNotFoundError, psycopg.OperationalError):  # noqa: N8
     """The session is lost, and its endpoint is there no more: its branch has expired, or was deleted."""
 
     default_remedy = (
-        "Use another branch, or create it again: what was on this one is gone. A branch that a job needs for "
-        "longer gets another expire_time before this one passes."
+        "Use another branch, or create it again: what was on this one is gone. Give a branch that is needed "
+        "for longer a later expiration in time."
     )
 
     def again(self) -> EndpointGone:
