@@ -186,7 +186,13 @@ def test_whether_a_running_operation_is_said_first_is_a_setting(plane: Plane) ->
     with pytest.raises(AlreadyExists, match="branch with such id already exists"):
         plane.begin_branch("there")
     plane.admin.set(busy_is_said_first=True)
-    for refused in (lambda: plane.begin_branch("there"), lambda: plane.api.delete_branch(PRODUCTION)):
+    for refused in (
+        lambda: plane.begin_branch("there"),
+        lambda: plane.begin_branch("There"),
+        lambda: plane.api.delete_branch(PRODUCTION),
+        lambda: plane.api.undelete_branch(PRODUCTION),
+        lambda: plane.change(PRODUCTION, "spec.unknown"),
+    ):
         with pytest.raises(DatabricksError, match="Another operation on the project is still running"):
             refused()
 
