@@ -69,6 +69,30 @@ def test_a_killed_server_leaves_the_data(folder: Path) -> None:
         assert Branches(lake).kept() == [1]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_next_run_says_which_branches_ended_with_the_one_before(
+    folder: Path, caplog: pytest.LogCaptureFixture, killed: bool
+) -> None:
+    with LocalLakebase(keep=folder) as lake:
+        branches = Branches(lake)
+        for name in ("dev", "gone", "back"):
+            branches.branch(name)
+        branches.api.delete_branch("projects/local/branches/gone").wait()
+        branches.api.delete_branch("projects/local/branches/back").wait()
+        branches.api.undelete_branch("projects/local/branches/back").wait()
+        if killed:
+            os.kill(lake.pid, signal.SIGKILL)
+            eventually(lambda: not processes_naming(str(folder)))
+    assert caplog.text == ""
+    with LocalLakebase(keep=folder) as lake:
+        told = "production is kept: projects/local/branches/back, projects/local/branches/dev. Create them"
+        assert told in caplog.text
+        assert Branches(lake).names() == ["production"]
+    caplog.clear()
+    with LocalLakebase(keep=folder):
+        assert caplog.text == ""
+
+
 def test_one_run_at_a_time(folder: Path) -> None:
     with LocalLakebase(keep=folder), pytest.raises(LocalLakebaseError, match="Another local Lakebase"):
         LocalLakebase(keep=folder).start()

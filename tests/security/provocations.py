@@ -437,6 +437,13 @@ def session_is_terminated(front: Front, world: World) -> None:
         connection.execute("SELECT 1")
 
 
+@raises("EndpointGone", *SYNC)
+def endpoint_is_removed_under_a_session(front: Front, world: World) -> None:
+    with front.client(world.settings()).connection() as connection:
+        world.lake.admin.remove_endpoint()
+        connection.execute("SELECT 1")
+
+
 @raises("TransactionIdled", *SYNC)
 def idle_for_too_long(front: Front, world: World) -> None:
     client = front.client(world.settings())

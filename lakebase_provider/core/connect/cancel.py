@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import ref
@@ -14,6 +15,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.pq.misc import PGnotify
 
 from lakebase_provider.core.base.clock import Deadline
+from lakebase_provider.core.errors.server_ends import EndpointGone
 from lakebase_provider.core.errors.sqlstates import timed_out
 
 #: The reason given for a statement that ended because of it.
@@ -25,12 +27,40 @@ _Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 class Holder:
     """Which connection currently has a session: each loan is a different one."""
 
-    __slots__ = ("__weakref__", "connection", "in_steps")
+    __slots__ = ("__weakref__", "ask_why_lost", "connection", "in_steps", "loss")
 
     def __init__(self, connection: object) -> None:
         self.connection: ref[Any] = ref(connection)
         #: Whether the connection's `wait` is at steps of psycopg's, of which it knows what they are.
         self.in_steps = False
+        #: Asks why the session is lost, once it is. Blocks for a few seconds at most.
+        self.ask_why_lost: Callable[[], EndpointGone | None] = lambda: None
+        #: The answer, where there was one.
+        self.loss: EndpointGone | None = None
+
+    def why_lost(self) -> EndpointGone | None:
+        """The error for a session that is lost because its endpoint is gone; asked for once. Blocks."""
+        if not self._is_lost():
+            return None
+        if self.loss is not None:
+            return self.loss.again()
+        # The rollback that follows would ask again.
+        ask, self.ask_why_lost = self.ask_why_lost, lambda: None
+        self.loss = ask()
+        return self.loss
+
+    async def awhy_lost(self) -> EndpointGone | None:
+        """:meth:`why_lost` for asyncio."""
+        return await asyncio.to_thread(self.why_lost) if self._is_lost() else None
+
+    def _is_lost(self) -> bool:
+        connection = self.connection()
+        return connection is not None and bool(connection.broken)
+
+    def require_not_lost(self) -> None:
+        """Raise the error that :meth:`why_lost` has found, if it has."""
+        if self.loss is not None:
+            raise self.loss.again()
 
     def tell_notice(self, result: PGresult) -> None:
         """Hand a notice to who has the session."""

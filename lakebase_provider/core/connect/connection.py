@@ -279,6 +279,7 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
 
     def _check_connection_ok(self) -> None:
         self._require_lent()
+        self._holder.require_not_lost()
         super()._check_connection_ok()
 
     def _require_lent(self) -> None:
@@ -367,6 +368,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
         holder = self._note(gen)
+        asks = kwargs.pop("asks", True)  # why the session is lost, if it is; a pool gets another one anyway
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -374,6 +376,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
+            told = (holder.why_lost() if asks else None) or told
             if told is None:
                 raise
             raise told from error
@@ -424,7 +427,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
+        self.wait(self._without_trace(exchange(self, b"")), timeout=timeout, asks=False)
 
     def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -438,7 +441,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT, asks=False)
 
     def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -458,7 +461,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
+                self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()
 
@@ -496,6 +499,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
     async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """psycopg's ``wait``, by which everything goes that talks to the server."""
         holder = self._note(gen)
+        asks = kwargs.pop("asks", True)  # why the session is lost, if it is; a pool gets another one anyway
         if self.answer_timeout is not None:
             kwargs.setdefault("timeout", self.answer_timeout)
         holder.in_steps = True
@@ -503,6 +507,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
             told = self._told(error)
+            told = (await holder.awhy_lost() if asks else None) or told
             if told is None:
                 raise
             raise told from error
@@ -546,7 +551,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         Raises:
             psycopg.OperationalError: The connection is broken, or the server did not answer in time.
         """
-        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout)
+        await self.wait(self._without_trace(exchange(self, b"")), timeout=timeout, asks=False)
 
     async def name_session(self, name: str) -> None:
         """Make pg_stat_activity show a name until the connection is returned.
@@ -560,7 +565,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             psycopg.OperationalError: The connection is broken.
         """
         if self.info.parameter_status("application_name") != name:
-            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT)
+            await self.wait(exchange(self, name_statement(self, name)), timeout=_RESET_TIMEOUT, asks=False)
 
     async def reset_session(self) -> None:
         """Undo what a borrower did to the session, in at most one round trip.
@@ -578,7 +583,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             self._require_resettable()
             statements = self._statements_to_reset()
             if statements:
-                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT)
+                await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()
 

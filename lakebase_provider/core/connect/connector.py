@@ -36,6 +36,7 @@ from lakebase_provider.core.errors import (
     SessionSettingError,
 )
 from lakebase_provider.core.errors.client_names import Names
+from lakebase_provider.core.errors.server_ends import EndpointGone
 from lakebase_provider.core.errors.texts import classify_login
 from lakebase_provider.core.errors.tracebacks import without_locals
 from lakebase_provider.core.tokens.cache import TokenProvider
@@ -48,6 +49,8 @@ _Result = TypeVar("_Result")
 _ANSWER_GRACE = 5.0
 #: Seconds for name servers to answer if the system's resolver did not.
 _NAME_SERVER_TIMEOUT = 5.0
+#: Seconds to learn from the workspace why a session was lost.
+_LOSS_SECONDS = 3.0
 #: Seconds after which the duration of connecting is worth a log line: a compute woke, or a link is bad.
 _SLOW = 1.0
 #: Settings with which a session starts if the server accepts them. The interval, in milliseconds, ends the
@@ -198,6 +201,7 @@ class Connector:
         self.last_error = None
         connection.last_used = time.monotonic()
         remember(connection._holder)
+        connection._holder.ask_why_lost = self._why_lost
         if self._config.statement_timeout is not None:
             # The server ends the statement; on a silent link its answer never arrives.
             connection.answer_timeout = self._config.statement_timeout + _ANSWER_GRACE
@@ -205,6 +209,14 @@ class Connector:
         # A line for each would fill the log of frequent connects, such as a sensor's.
         level = logging.DEBUG if seconds < _SLOW else logging.INFO
         logger.log(level, "Connected to %s in %.0f ms", location, seconds * 1000)
+
+    def _why_lost(self) -> EndpointGone | None:
+        error = self._targets.gone(_LOSS_SECONDS)
+        if error is None:
+            return None
+        gone = EndpointGone(f"The session is lost, as its endpoint is there no more: {error.message}")
+        self.names.tell(gone)
+        return gone
 
     def _locate(self, attempts: Attempts) -> _Location:
         """Where to connect, for this attempt only, since an address may move. Blocks."""

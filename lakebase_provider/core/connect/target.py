@@ -16,8 +16,11 @@ from lakebase_provider.core.errors import (
     EndpointDisabledError,
     EndpointNotFoundError,
     EndpointWakingError,
+    LakebaseError,
+    WrongBranchError,
 )
 from lakebase_provider.core.workspace.answers import Answer
+from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,57 @@ class TargetResolver:
             return False
         self._host = None
         return True
+
+    def require_own_host(self, seconds: float) -> None:
+        """Raise an error if a host that was set beside an endpoint is known to be another endpoint's.
+
+        A host that the workspace does not know is believed: it may be an alias or a proxy. So it is where the
+        workspace does not say.
+
+        Args:
+            seconds: How long it may take.
+
+        Raises:
+            WrongBranchError: The host is another endpoint's.
+        """
+        plane, endpoint, host = self._control_plane, self._config.endpoint, self._config.host
+        if plane is None or endpoint is None or host is None:
+            return
+        try:
+            with within(Limit(seconds)):
+                answer = Answer(plane.endpoint(endpoint), f"endpoint {endpoint}")
+                hosts = answer.object("status").object("hosts")
+                own = sorted(filter(None, (hosts.text(name) for name in hosts.fields)))
+                if host.lower() in map(str.lower, own):
+                    return
+                other = plane.endpoint_name(host, self._config.project)
+        except LakebaseError:
+            return
+        name = answer.text("name") or endpoint
+        if other != name:
+            raise WrongBranchError(
+                f"The host {host} is that of {other}, but the endpoint is {name}.",
+                remedy="Set one of the two (PGHOST, ENDPOINT_NAME), and the other is looked up. The "
+                f"endpoint's host is {own[0] if own else 'not known yet'}.",
+            )
+
+    def gone(self, seconds: float) -> EndpointNotFoundError | None:
+        """The workspace's error if it says that the endpoint is there no more.
+
+        Args:
+            seconds: How long it may take.
+        """
+        if self._control_plane is None or self._config.endpoint is None:
+            return None
+        try:
+            with within(Limit(seconds)):
+                self._control_plane.endpoint(self._config.endpoint)
+        except EndpointNotFoundError as error:
+            return error
+        except LakebaseError:
+            # What is not known need not be said: the session is lost all the same.
+            return None
+        return None
 
     def _required_control_plane(self, missing: str) -> ControlPlane:
         if self._control_plane is None:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from lakebase_provider.core.errors import (
+    EndpointNotFoundError,
     IdleInTransactionError,
     LakebaseError,
     SessionEndedError,
@@ -38,6 +39,21 @@ class TransactionIdled(IdleInTransactionError, psycopg.errors.IdleInTransactionS
 
 class SessionTerminated(SessionEndedError, psycopg.errors.AdminShutdown):  # noqa: N818
     """The server shuts down, its compute is suspended, or somebody ended the session."""
+
+
+class EndpointGone(EndpointNotFoundError, psycopg.OperationalError):  # noqa: N818
+    """The session is lost, and its endpoint is there no more: its branch has expired, or was deleted."""
+
+    default_remedy = (
+        "Use another branch, or create it again: what was on this one is gone. Give a branch that is needed "
+        "for longer a later expiration in time."
+    )
+
+    def again(self) -> EndpointGone:
+        """A copy to raise again."""
+        copy = super().again()
+        assert isinstance(copy, EndpointGone)
+        return copy
 
 
 #: The error's class and what happened, by SQLSTATE. The one of a cancelled statement stands for other events

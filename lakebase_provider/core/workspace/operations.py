@@ -7,16 +7,18 @@ That it is done does not mean that its object can be used: see ``wait_ready`` of
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
 from lakebase_provider.core.base.threads import until_gone
 from lakebase_provider.core.config import arguments
-from lakebase_provider.core.config.resource_names import NameRefusedError, operation_path
+from lakebase_provider.core.config.resource_names import Kind, NameRefusedError, operation_path, resource_path
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
@@ -29,7 +31,9 @@ from lakebase_provider.core.workspace.answers import Answer, said_in, shown
 from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
+_Self = TypeVar("_Self")
 _Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
 
 #: Seconds that an operation may take unless the caller says otherwise. Branches take seconds, projects 25.
 DEFAULT_TIMEOUT = 300.0
@@ -37,6 +41,8 @@ DEFAULT_TIMEOUT = 300.0
 _POLLS = Backoff(first=0.25, most=8.0, floor=0.1)
 #: Seconds that a request may take where the deadline has less left: an answer is worth more than punctuality.
 _LEAST_REQUEST = 1.0
+#: What operations create that are waited for later, and whose names may be lost.
+_CREATED: tuple[Kind, ...] = ("branch", "endpoint")
 # Seeded by the system: processes that were forked together must not ask in step.
 _RNG = random.SystemRandom()
 
@@ -47,7 +53,8 @@ class Operation:
 
     Attributes:
         name: Its name, ``projects/<project>/…/operations/<id>``: a string to keep, and to resume it by with
-            ``client.workspace.operation(name)``.
+            ``client.workspace.operation(name)``. If the workspace's answer was lost, the name of the branch
+            or endpoint that it has created.
     """
 
     name: str
@@ -67,7 +74,10 @@ class Operation:
             return self._result
         path = operation_named(self.name)
         what = f"operation {self.name}"
-        found = _outcome(self._control_plane.request(what, "GET", path), what)
+        answer = self._control_plane.request(what, "GET", path)
+        if "/operations/" not in path:
+            return answer
+        found = _outcome(answer, what)
         if isinstance(found, OperationFailedError):
             raise found
         return found
@@ -96,14 +106,18 @@ class Operation:
 
 
 def operation_named(name: str) -> str:
-    """The name of an operation, in the form for a URL's path.
+    """The name of an operation, or of what one has created, in the form for a URL's path.
 
     Raises:
         ConfigError: It is none.
     """
     remedy = "Use the operation's name as the workspace returned it."
+    arguments.text("The operation's name", name, remedy)
+    for kind in _CREATED:
+        with contextlib.suppress(NameRefusedError):
+            return resource_path(kind, name)
     try:
-        return operation_path(arguments.text("The operation's name", name, remedy))
+        return operation_path(name)
     except NameRefusedError as refused:
         raise ConfigError(f"The operation's name {refused.problem}.", remedy=refused.remedy) from None
 
@@ -246,6 +260,18 @@ async def in_cancellable_thread(work: Callable[[], _Result]) -> _Result:
         return await asyncio.to_thread(until_gone, work, gone)
     finally:
         gone.set()
+
+
+def in_thread(
+    method: Callable[Concatenate[_Self, _Arguments], _Result],
+) -> Callable[Concatenate[_Self, _Arguments], Coroutine[Any, Any, _Result]]:
+    """The same method for asyncio. It runs in a thread, which stops waiting if the caller is cancelled."""
+
+    async def call(self: _Self, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        return await in_cancellable_thread(lambda: method(self, *arguments, **options))
+
+    functools.update_wrapper(call, method)
+    return call
 
 
 async def auntil(ask: Callable[[], _Result | None], subject: str, name: str, deadline: Deadline) -> _Result:

@@ -20,6 +20,7 @@ from lakebase_provider.core.base.threads import glance
 from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import (
+    AlreadyExistsError,
     ControlPlaneThrottledError,
     ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
@@ -82,6 +83,45 @@ def again_while_busy(
             pause = min(pause, left)
             waiting.say(deadline.now(), error, "Trying again in %.1f s: %s", pause, error.message)
             attempt += 1
+            clock.sleep(pause)
+
+
+def created_once(
+    send: Callable[[], _Result], is_there: Callable[[], bool], deadline: Deadline, clock: Clock
+) -> tuple[_Result | None, bool]:
+    """The answer to a request that creates something, sent again only where a lost one has done nothing.
+
+    Args:
+        send: Sends it.
+        is_there: Looks up what it creates.
+        deadline: Until when.
+        clock: Where the pauses are made.
+
+    Returns:
+        The answer, None if it was lost and what it creates is there; and whether that was not there when it
+        was looked up before.
+
+    Raises:
+        AlreadyExistsError: It was there before.
+        LakebaseError: The workspace refused or could not be reached.
+    """
+    lost: LakebaseError | None = None
+    was_absent = False
+    while True:
+        try:
+            return send(), was_absent
+        except (*LOST, AlreadyExistsError) as error:
+            refused = isinstance(error, AlreadyExistsError)
+            if refused and lost is None:
+                raise
+            lost = lost if refused else error
+            # It may have been accepted. Sent again, it would be refused in that case.
+            if is_there():
+                return None, was_absent
+            pause = error.retry_after or 1.0
+            if refused or pause >= deadline.remaining():
+                raise
+            was_absent = True
             clock.sleep(pause)
 
 

@@ -59,6 +59,8 @@ class Running:
     admin_key: str = field(repr=False)
     superuser_dsn: str
     folder: str
+    #: Names of the branches that the run before had, and that have ended with it.
+    lost: list[str] = field(default_factory=list)
 
     def env(self) -> dict[str, str]:
         """Environment variables for clients; no PGSSLMODE, since some accept only part of its values."""

@@ -199,7 +199,7 @@ class Admin:
 
         Args:
             downtime: Seconds until it starts; returns when it is down. With 0 it returns when it is back.
-                Of the first endpoint alone: another one's starts at its next login.
+                Logins are refused meanwhile.
             endpoint: Full name; None for the first one.
         """
         self._call("crash_postgres", downtime=downtime, endpoint=endpoint)

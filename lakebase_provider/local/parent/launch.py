@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import IO
 
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.contract.options import Options, Running
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for a clean end before the server is killed; the watchdog then cleans up.
 _STOP_TIMEOUT = 15.0
@@ -91,7 +94,14 @@ def _handshake(process: subprocess.Popen[bytes], options: Options, stderr: IO[by
     answer = json.loads(line)
     if "error" in answer:
         raise LocalLakebaseError(answer["error"], remedy=answer["remedy"])
-    return Running(**answer)
+    running = Running(**answer)
+    if running.lost:
+        logger.warning(
+            "The branches of the run before have ended with it, as only the first project's production is "
+            "kept: %s. Create them again.",
+            ", ".join(running.lost),
+        )
+    return running
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:

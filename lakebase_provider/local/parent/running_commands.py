@@ -58,7 +58,7 @@ def add_parsers(actions: argparse._SubParsersAction[argparse.ArgumentParser], fi
     suspend.set_defaults(run=_with(find, _suspend))
     crash = actions.add_parser("crash", help="end a branch's Postgres as a crash does")
     crash.add_argument(
-        "--downtime", type=float, default=0.0, metavar="SECONDS", help=f"of {BRANCH}; others wake at a login"
+        "--downtime", type=float, default=0.0, metavar="SECONDS", help="until it starts again; default: 0"
     )
     crash.set_defaults(run=_with(find, _crash))
     for action in (suspend, crash):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lakebase_provider.local.contract import private_files
+from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.postgres import copies
 from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.binaries import Binaries
@@ -100,6 +101,8 @@ class _Cluster:
     #: Guards all below, and is told when one of them changes.
     changed: threading.Condition = field(default_factory=threading.Condition)
     wanted: bool = True
+    #: Crashed, and not to be started before :meth:`Clusters.revive`.
+    down: bool = False
     #: Copies under way, and those of them for which it must stay down.
     users: int = 0
     still: int = 0
@@ -250,9 +253,15 @@ class Clusters:
         self.cluster(key).execute(f"SELECT pg_wal_replay_{word}()")
 
     def start(self, key: str) -> None:
-        """Start a cluster that was stopped, and return when it answers."""
+        """Start a cluster that was stopped, and return when it answers.
+
+        Raises:
+            LocalLakebaseError: It has crashed and is to stay down for a while, or it did not start.
+        """
         cluster = self._clusters[key]
         with cluster.changed:
+            if cluster.down:
+                raise LocalLakebaseError("The server has crashed, and is not started yet.")
             cluster.wanted = True
             self._wake(cluster)
 
@@ -272,12 +281,26 @@ class Clusters:
                 self._halt(cluster)
 
     def crash(self, key: str) -> None:
-        """End a cluster's server as `pg_ctl stop -m immediate` does; the next start recovers its data."""
+        """End a cluster's server as `pg_ctl stop -m immediate` does, until :meth:`revive` recovers its data.
+
+        Nothing happens to one that is stopped.
+        """
         cluster = self._clusters[key]
         with cluster.changed:
             if cluster.postgres.running:
+                cluster.down = True
                 cluster.postgres.crash()
                 self._forget(cluster)
+
+    def revive(self, key: str) -> None:
+        """Start a cluster that has crashed, unless it is gone or stopped by now."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return
+        with cluster.changed:
+            was_down, cluster.down = cluster.down, False
+            if was_down and cluster.wanted:
+                self._wake(cluster)
 
     def drop(self, key: str) -> None:
         """Remove a cluster or a snapshot with its data, if there is one; what was copied from it stays."""

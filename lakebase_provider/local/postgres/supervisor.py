@@ -1,4 +1,7 @@
-"""Watches Postgres: restarts it after a deliberate crash, and ends the service if it stops otherwise."""
+"""Watches Postgres: restarts it after a deliberate crash, and ends the service if it stops otherwise.
+
+A branch's is restarted likewise; if it stops otherwise, the next login starts it again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from lakebase_provider.local.contract.errors import LocalLakebaseError
+from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
 
 
@@ -29,6 +33,8 @@ class Supervisor:
         self._restart: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._crashing = False
+        #: Of branches that have crashed: what cuts the wait short, and the restart.
+        self._revivals: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     def watch(self) -> None:
         """Notice when the present server process ends."""
@@ -60,8 +66,39 @@ class Supervisor:
         if not downtime:
             await self._restart
 
+    async def crash_branch(self, clusters: Clusters, key: str, downtime: float) -> None:
+        """The same for a branch's server.
+
+        Args:
+            clusters: All of them.
+            key: The cluster's.
+            downtime: As of :meth:`crash`.
+        """
+        await self._hurried(key)
+        await asyncio.to_thread(clusters.crash, key)
+        hurry = asyncio.Event()
+        restart = asyncio.create_task(self._revive(clusters, key, downtime, hurry))
+        self._revivals[key] = (hurry, restart)
+        if not downtime:
+            await self._hurried(key)
+
+    async def _revive(self, clusters: Clusters, key: str, downtime: float, hurry: asyncio.Event) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(hurry.wait(), downtime)
+        # One that does not start is started at the next login, which says why it cannot be.
+        with contextlib.suppress(LocalLakebaseError, OSError):
+            await asyncio.to_thread(clusters.revive, key)
+
+    async def _hurried(self, key: str) -> None:
+        if key in self._revivals:
+            hurry, restart = self._revivals.pop(key)
+            hurry.set()
+            await restart
+
     async def settle(self) -> None:
-        """Start a crashed server now, and return when it is back."""
+        """Start crashed servers now, and return when they are back."""
+        for key in [*self._revivals]:
+            await self._hurried(key)
         if self._restart is not None:
             self._hurry.set()
             await self._restart

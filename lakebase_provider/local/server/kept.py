@@ -38,10 +38,14 @@ class Kept:
         self._account: int | None = None
         self.version: int | None = None
         self.principals: list[Principal] = []
+        #: Names of the branches of this run, which are not kept, and of the one before.
+        self._branches: list[str] = []
+        self.lost: list[str] = []
         try:
             found = json.loads(private_files.read(self._note, limit=_LIMIT, private=True))
             self.version, self._account = int(found["version"]), found["account"]
             self.principals = [Principal(**principal) for principal in found["principals"]]
+            self.lost = [str(name) for name in found.get("branches", [])]
         except FileNotFoundError:
             return
         except (ValueError, LookupError, TypeError):
@@ -83,13 +87,20 @@ class Kept:
             "version": version,
             "account": account.uid,
             "principals": [asdict(principal) for principal in principals],
+            "branches": self._branches,
         }
         fresh = self._note.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(content, file)
         fresh.replace(self._note)
-        self._account, self.principals = account.uid, principals
+        self._account, self.version, self.principals = account.uid, version, principals
+
+    def note_branches(self, account: Account, names: list[str]) -> None:
+        """Write down which branches will end with this run, for the next one to tell."""
+        self._branches = names
+        if self.begun and self.version is not None:
+            self.note(self.version, account, self.principals)
 
 
 def _damaged(place: Path) -> LocalLakebaseError:

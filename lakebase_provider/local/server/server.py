@@ -168,6 +168,8 @@ def run(options: Options) -> None:
             clusters.adopt(parts.workspace.branch.uid)
             if kept:
                 kept.note(binaries.major, account, parts.workspace.directory.all())
+                parts.note_branches = partial(kept.note_branches, account)
+                parts.lost = kept.lost
             asyncio.run(parts.serve(database, http, _announce, clusters, watchdog.say))
         finally:
             clusters.close()

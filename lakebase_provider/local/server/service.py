@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from lakebase_provider.local.workspace.admin_api import AdminApi
 from lakebase_provider.local.workspace.app import create_app
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.resources import Views
-from lakebase_provider.local.workspace.state import Workspace
+from lakebase_provider.local.workspace.state import Endpoint, Workspace
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
 #: closing one.
@@ -60,6 +60,10 @@ class Service:
     certificates: Certificates
     owner: Principal
     developer: Principal
+    #: Told of all branches but the first one, by name, whenever one of them comes or goes.
+    note_branches: Callable[[list[str]], None] = lambda names: None
+    #: Names of those of the run before.
+    lost: list[str] = field(default_factory=list)
 
     async def serve(
         self,
@@ -104,6 +108,7 @@ class Service:
         frontend = Frontend(self.workspace, self.certificates, clusters)
         serving = asyncio.create_task(server.serve(sockets=http))
         frontend.start(database)
+        self._note_branches()
         try:
             announce(self._answer(key, database, http))
             if not self.options.detach:
@@ -113,6 +118,18 @@ class Service:
             server.should_exit = True
             await frontend.stop()
             await serving
+
+    def _note_branches(self) -> None:
+        follow, names = self.workspace.on_endpoint, set[str]()
+
+        def note(endpoint: Endpoint, appears: bool) -> None:
+            follow(endpoint, appears)
+            branch = endpoint.branch
+            if branch is not self.workspace.branch and endpoint is branch.read_write:
+                (names.add if appears else names.discard)(branch.name)
+                self.note_branches(sorted(names))
+
+        self.workspace.on_endpoint = note
 
     def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
         owner, developer = self.owner, self.developer
@@ -132,6 +149,7 @@ class Service:
             admin_key=key,
             superuser_dsn=self.postgres.dsn(),
             folder=str(self.folder),
+            lost=self.lost,
         )
         return asdict(running)
 

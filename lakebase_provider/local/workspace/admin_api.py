@@ -231,7 +231,7 @@ class AdminApi:
         if found is self._workspace.endpoint:
             await self._supervisor.crash(downtime)
         else:
-            await run_in_threadpool(self._clusters.crash, found.cluster)
+            await self._supervisor.crash_branch(self._clusters, found.cluster, downtime)
 
     async def _set_certificate(self, kind: str) -> None:
         self._certificates.show(kind)

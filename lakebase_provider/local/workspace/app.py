@@ -21,7 +21,7 @@ from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.identity.principals import WORKSPACE_TOKEN_LIFETIME
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.faults import ScriptedFaults
-from lakebase_provider.local.workspace.kinds import KINDS, ROLE, SCHEDULE, Kind
+from lakebase_provider.local.workspace.kinds import KINDS, ROLE, SCHEDULE, Kind, flag
 from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.settings import ApiError, plain_error
 from lakebase_provider.local.workspace.state import INSTANCE, Workspace
@@ -98,7 +98,7 @@ class _ControlPlane:
             return await changes.create(kind, request.path_params, request.query_params, body, caller)
 
         async def list_all(request: Request, caller: Principal) -> dict[str, Any]:
-            deleted = request.query_params.get("show_deleted") == "true"
+            deleted = flag(request.query_params, "show_deleted", self._workspace.errors)
             # In a thread: some views ask Postgres.
             found = await run_in_threadpool(self._views.list, kind, request.path_params, deleted=deleted)
             return self._page(kind.plural, found, request)

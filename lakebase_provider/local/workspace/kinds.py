@@ -37,6 +37,18 @@ def seconds(duration: Any) -> float:
     return float(match[1])
 
 
+def flag(query: Mapping[str, str], name: str, errors: Errors) -> bool:
+    """A flag of a request's query, which is off where it is not given.
+
+    Raises:
+        ApiError: It is neither `true` nor `false`.
+    """
+    value = query.get(name, "false")
+    if value not in ("true", "false"):
+        raise errors.error("bad_value", field=name, why="must be true or false")
+    return value == "true"
+
+
 def duration(of_seconds: float) -> str:
     """Write a Duration."""
     return f"{_plain(of_seconds)}s"

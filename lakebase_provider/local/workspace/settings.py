@@ -40,10 +40,17 @@ class Settings:
         deleted_readable: Whether GET finds what is deleted; a list does with `show_deleted`.
         deletion_retention: How long what is deleted can be brought back.
         undelete_keeps_expiration: Whether an undeleted branch still expires.
+        undelete_keeps_hosts: Whether its endpoints are at the hosts at which they were.
         children_of_deleted_count: Whether a branch whose children are deleted counts as one with children.
         expiration_members_in_mask: Whether `spec.no_expiry`, `spec.ttl` and `spec.expire_time` are masks.
+        busy_is_said_first: Whether a running operation is said before what else is wrong with a request,
+            such as that what it would create exists.
+        future_is_refused: Whether a branch at a time in the future is refused, rather than made of now.
         database_id_required: Whether a new database needs an id.
         snapshots_of_roots_only: Whether snapshots of other branches are refused.
+        scheduled_snapshot_id: Id of a snapshot that a schedule has taken, with `{time}` (Unix time) and
+            `{branch}`.
+        diff_size_part: What part of its full size a snapshot tells as its `diff_size_bytes`.
         default_min_cu: Smallest size of an endpoint in a new project.
         default_max_cu: Largest one.
         default_suspend_timeout: After which idle time such an endpoint is suspended.
@@ -73,10 +80,15 @@ class Settings:
     deleted_readable: bool = False
     deletion_retention: float = 7 * _DAY
     undelete_keeps_expiration: bool = False
+    undelete_keeps_hosts: bool = True
     children_of_deleted_count: bool = False
     expiration_members_in_mask: bool = False
+    busy_is_said_first: bool = False
+    future_is_refused: bool = True
     database_id_required: bool = True
     snapshots_of_roots_only: bool = True
+    scheduled_snapshot_id: str = "scheduled-{time}"
+    diff_size_part: float = 1.0
     default_min_cu: float = 1.0
     default_max_cu: float = 1.0
     default_suspend_timeout: float = _DAY

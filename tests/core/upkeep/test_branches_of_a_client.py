@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
-    LakebaseConnectionError,
+    EndpointNotFoundError,
     LoginRejectedError,
     ObjectStateError,
     OperationTimeoutError,
+    SessionEndedError,
     TableNotFoundError,
     WrongBranchError,
 )
 from lakebase_provider.core.upkeep.branches import branch_check
 from lakebase_provider.core.upkeep.branches.branch_reset import Grant
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
@@ -44,6 +50,26 @@ with LakebaseClient(LakebaseConfig.from_env()) as client:
     sys.stdin.read()
     client.workspace.branches.delete("run-1", purge=True)
 """
+
+#: Resets a branch.
+RESET = """
+import sys
+from pathlib import Path
+from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+BranchUpkeep.plans_folder = Path(sys.argv[1])
+with LakebaseClient(LakebaseConfig.from_env()) as client:
+    client.branches.reset("ci-1")
+"""
+PRIMARY = "projects/local/branches/ci-1/endpoints/primary"
+BRANCHES = "/api/2.0/postgres/projects/local/branches"
+
+
+@pytest.fixture(autouse=True)
+def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "plans"
+    monkeypatch.setattr(BranchUpkeep, "plans_folder", folder)
+    return folder
 
 
 @pytest.fixture
@@ -218,6 +244,128 @@ def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
     assert f"client.workspace.endpoints.ensure('{primary}', " in caught.value.remedy
 
 
+def killed_reset(
+    lake: LocalLakebase, plans: Path, method: str, path: str, is_there: Callable[[], bool]
+) -> None:
+    """Reset the branch in another process, and kill that once it has come to a request, which hangs."""
+    lake.admin.fault(method, path, hang=60.0, status=503, times=1)
+    with subprocess.Popen(
+        [sys.executable, "-c", RESET, str(plans)], env={**os.environ, "LAKEBASE_ALLOW_LOOPBACK": "1"}
+    ) as run:
+        try:
+            eventually(is_there, within=60.0, every=0.05)
+        finally:
+            run.send_signal(signal.SIGKILL)
+    lake.admin.clear_faults()
+
+
+def with_choices(client: LakebaseClient) -> Branch:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    client.workspace.endpoints.update(PRIMARY, min_cu=2, max_cu=4, pg_settings={"work_mem": "8MB"})
+    with on(client, "ci-1") as branch, branch.connection() as connection:
+        connection.execute("CREATE ROLE only_there")
+    return made
+
+
+def is_missing(client: LakebaseClient) -> bool:
+    return client.workspace.branches.find("ci-1") is None
+
+
+def is_as_chosen(client: LakebaseClient, made: Branch) -> bool:
+    found, primary = client.workspace.branches.get("ci-1"), client.workspace.endpoints.get(PRIMARY)
+    chosen = (primary.min_cu, primary.max_cu, primary.pg_settings) == (2, 4, (("work_mem", "8MB"),))
+    return chosen and found.uid != made.uid and found.expire_time == made.expire_time
+
+
+@pytest.mark.parametrize("by", ["reset", "recover"])
+def test_a_reset_that_was_killed_before_it_created_the_branch_is_finished(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path, by: str
+) -> None:
+    made = with_choices(client)
+    killed_reset(lakebase_env, plans, "POST", BRANCHES, lambda: is_missing(client))
+    assert is_missing(client)
+    [done] = [client.branches.reset("ci-1")] if by == "reset" else client.branches.recover()
+    assert (done.former_uid, done.lost_roles) == (made.uid, ("only_there",))
+    assert is_as_chosen(client, made)
+    assert (list(plans.glob("*.json")), client.branches.recover()) == ([], ())
+
+
+def test_a_reset_that_was_killed_before_it_put_sizes_back_is_finished(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    made = with_choices(client)
+
+    def is_made_again() -> bool:
+        found = client.workspace.branches.find("ci-1")
+        return found is not None and found.uid != made.uid and found.is_settled
+
+    killed_reset(lakebase_env, plans, "PATCH", f"{BRANCHES}/ci-1/endpoints/primary", is_made_again)
+    assert client.workspace.endpoints.get(PRIMARY).max_cu != 4
+    [done] = client.branches.recover()
+    assert is_as_chosen(client, made)
+    # The next one is a reset of its own.
+    assert client.branches.reset("ci-1").former_uid == done.branch.uid
+    assert is_as_chosen(client, made)
+
+
+def test_a_reset_that_was_killed_before_it_purged_anything_has_changed_nothing(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    killed_reset(lakebase_env, plans, "DELETE", f"{BRANCHES}/ci-1", lambda: any(plans.glob("*.json")))
+    assert client.branches.recover() == ()
+    assert client.workspace.branches.get("ci-1").uid == made.uid
+    assert list(plans.glob("*.json")) == []
+
+
+def test_a_killed_reset_of_what_has_expired_or_is_anothers_now_is_left(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    client.workspace.branches.create("base", no_expiry=True)
+    killed_reset(lakebase_env, plans, "POST", BRANCHES, lambda: is_missing(client))
+    [kept] = plans.glob("*.json")
+    text = kept.read_text()
+    other = client.workspace.branches.create("ci-1", ttl=3600, source_branch="base")
+    assert client.branches.recover() == ()
+    assert client.workspace.branches.get("ci-1").uid == other.uid
+    client.workspace.branches.delete("ci-1", purge=True)
+    plan = json.loads(text)
+    plan["earlier"]["options"]["expire_time"] = "2020-01-31T12:00:00+00:00"
+    kept.write_text(json.dumps(plan))
+    assert client.branches.recover() == ()
+    assert is_missing(client)
+
+
+def test_a_reset_that_the_workspace_refuses_leaves_no_plan(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    lakebase_env.admin.fault("DELETE", f"{BRANCHES}/ci-1", status=403, message="no")
+    with pytest.raises(ControlPlaneError):
+        client.branches.reset("ci-1")
+    assert list(plans.glob("*.json")) == []
+
+
+def test_what_is_kept_of_a_reset_is_its_users_alone(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    killed_reset(lakebase_env, plans, "POST", BRANCHES, lambda: is_missing(client))
+    assert plans.stat().st_mode & 0o077 == 0
+    for file in plans.iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+        assert lakebase_env.client_secret not in file.read_text()
+
+
+def test_nothing_is_reset_whose_plan_cannot_be_kept(client: LakebaseClient, plans: Path) -> None:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    plans.write_text("no folder")
+    with pytest.raises(ConfigError, match="What projects/local/branches/ci-1 was before cannot be kept"):
+        client.branches.reset("ci-1")
+    assert client.workspace.branches.get("ci-1").uid == made.uid
+
+
 def test_a_client_on_a_branch_that_is_reset_finds_it_again(client: LakebaseClient) -> None:
     client.workspace.branches.create("ci-1", ttl=3600)
     with on(client, "ci-1") as branch:
@@ -274,14 +422,86 @@ def test_a_killed_run_leaves_a_branch_that_the_next_one_adopts_or_replaces(
     assert client.workspace.branches.find("run-1") is None
 
 
-def test_a_branch_that_expires_ends_its_sessions(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+def is_gone(error: BaseException | None) -> bool:
+    """Whether an error says that the branch is gone: typed, also as psycopg's, with the remedy."""
+    typed = isinstance(error, EndpointNotFoundError) and not error.retryable
+    return typed and "branch id not found" in str(error) and "Remedy: " in str(error)
+
+
+@pytest.mark.parametrize("ends", ["expired", "deleted"])
+def test_a_branch_that_is_gone_under_an_open_connection(
+    lakebase_env: LocalLakebase, client: LakebaseClient, ends: str
+) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch, branch.connection() as lent:
+        connection = branch.connect(autocommit=True)
+        if ends == "expired":
+            lakebase_env.admin.advance(3601)
+        else:
+            client.workspace.branches.delete("ci-1")
+        for open_one in (connection, lent, connection):
+            with pytest.raises(psycopg.OperationalError) as caught:
+                open_one.execute("SELECT pg_sleep(10)")
+            assert is_gone(caught.value)
+            assert "it again: what was on this one is gone" in str(caught.value)
+        connection.close()
+        with pytest.raises(EndpointNotFoundError):
+            branch.connect(timeout=10)
+
+
+@pytest.mark.parametrize("trusted", [0.0, 60.0])
+def test_a_branch_that_expires_under_a_pool(
+    lakebase_env: LocalLakebase, client: LakebaseClient, monkeypatch: pytest.MonkeyPatch, trusted: float
+) -> None:
+    monkeypatch.setattr("lakebase_provider.core.connect.pools.pool.TRUSTED_IDLE", trusted)
     client.workspace.branches.create("ci-1", ttl=3600)
     with on(client, "ci-1") as branch:
-        connection = branch.connect(autocommit=True)
+        with branch.connection() as connection:
+            connection.execute("SELECT 1")
         lakebase_env.admin.advance(3601)
-        with pytest.raises((psycopg.OperationalError, LakebaseConnectionError)):
-            connection.execute("SELECT pg_sleep(10)")
-        connection.close()
+        with pytest.raises(EndpointNotFoundError) as caught, branch.connection(10) as connection:
+            connection.execute("SELECT 1")
+        assert is_gone(caught.value) or not trusted
+
+
+def test_a_branch_that_expires_under_asyncio(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+
+    async def run() -> None:
+        branch = on(client, "ci-1")
+        connection = await branch.aconnect(autocommit=True)
+        await asyncio.to_thread(lakebase_env.admin.advance, 3601)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            await connection.execute("SELECT 1")
+        assert is_gone(caught.value)
+        await connection.close()
+        await branch.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_branch_that_expires_under_an_engine(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    client.workspace.branches.create("ci-1", ttl=3600)
+    with on(client, "ci-1") as branch:
+        engine = branch.engine()
+        with engine.connect() as connection:
+            lakebase_env.admin.advance(3601)
+            with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+                connection.exec_driver_sql("SELECT 1")
+            assert is_gone(caught.value.orig)
+        with pytest.raises(EndpointNotFoundError):
+            engine.connect()
+        engine.dispose()
+
+
+def test_a_session_that_is_lost_while_its_endpoint_is_there_is_told_as_before(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    with client.connection() as connection:
+        pid = connection.info.backend_pid
+        lakebase_env.admin.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(SessionEndedError):
+            connection.execute("SELECT 1")
 
 
 def test_a_suspended_endpoint_is_warmed(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:

@@ -33,6 +33,26 @@ def test_an_unknown_stage_is_refused(lakebase_env: LocalLakebase) -> None:
         LakebaseClient(lakebase_env.config()).health(["tsl"])
 
 
+def test_a_host_of_another_branch_than_the_endpoints_is_found_out(lakebase_env: LocalLakebase) -> None:
+    primary = "projects/local/branches/{}/endpoints/primary"
+    with LakebaseClient(lakebase_env.config()) as client:
+        client.workspace.branches.create("ci-1", ttl=3600)
+        own = client.workspace.endpoints.get(primary.format("ci-1")).host
+    config = lakebase_env.config(endpoint=primary.format("ci-1"))
+    with LakebaseClient(config.replace(host=lakebase_env.host)) as wrong:
+        found = wrong.health(["resolve"]).first_failure
+        assert found is not None
+        assert (found.name, found.code) == ("resolve", "wrong_branch")
+        assert f"{lakebase_env.host} is that of {primary.format('production')}, but" in found.detail
+        assert f"the endpoint is {primary.format('ci-1')}." in found.detail
+        assert f"host is {own}." in found.remedy
+    with LakebaseClient(config.replace(host=own)) as right:
+        assert right.health().ok
+    # An alias or a proxy, which the workspace does not know.
+    with LakebaseClient(config.replace(host="127.0.0.1")) as proxied:
+        assert proxied.health(["resolve"]).ok
+
+
 @pytest.mark.parametrize(
     ("changes", "failed", "skipped", "code"),
     [

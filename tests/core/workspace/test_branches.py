@@ -15,6 +15,7 @@ from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
     ConfigError,
+    ControlPlaneError,
     ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
     LimitError,
@@ -136,6 +137,47 @@ def test_a_request_that_was_lost_itself_is_sent_again(lake: LocalLakebase, way: 
         client._clock = _Hurried()
         client.workspace.branches.create("ci-1", ttl=3600)
     assert posted(lake) == [503, 200]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])
+def test_what_is_begun_survives_a_lost_answer(
+    lake: LocalLakebase, workspace: WorkspaceObjects, lost: bool
+) -> None:
+    lake.admin.fault("POST", "/api/2.0/postgres/*", status=503, lost=lost, times=1)
+    operation = workspace.branches.begin_create("ci-1", ttl=3600)
+    name = "projects/local/branches/ci-1"
+    assert posted(lake) == ([503] if lost else [503, 200])
+    assert (operation.name == name) is lost
+    assert workspace.operation(operation.name).wait(10)["name"] == name
+    lake.admin.fault("POST", "/api/2.0/postgres/*", status=503, lost=lost, times=1)
+    reader = workspace.endpoints.begin_create(f"{name}/endpoints/reader")
+    assert asyncio.run(reader.await_(10))["name"] == f"{name}/endpoints/reader"
+
+
+def test_what_was_there_before_is_not_taken_for_what_is_begun(
+    lake: LocalLakebase, workspace: WorkspaceObjects
+) -> None:
+    workspace.branches.create("ci-1", ttl=3600)
+    lake.admin.fault("POST", BRANCHES, status=503, times=1)
+    with pytest.raises(AlreadyExistsError):
+        workspace.branches.begin_create("ci-1", ttl=3600)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_lost_undelete_is_repeated(lake: LocalLakebase, way: str, lost: bool) -> None:
+    with client_by(way, lake) as client:
+        client._clock = _Hurried()
+        branches, projects = client.workspace.branches, client.workspace.projects
+        branches.create("ci-1", ttl=3600)
+        projects.create("shop")
+        branches.delete("ci-1")
+        projects.delete("shop")
+        for undelete in (lambda: branches.undelete("ci-1"), lambda: projects.undelete("shop")):
+            lake.admin.fault("POST", "/api/2.0/postgres/*/undelete", status=503, lost=lost, times=1)
+            assert undelete().name in ("projects/local/branches/ci-1", "projects/shop")
+        with pytest.raises(ControlPlaneError, match="not deleted"):
+            branches.undelete("ci-1")
 
 
 def test_what_was_there_before_is_not_taken_for_what_was_lost(

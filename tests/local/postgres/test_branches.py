@@ -215,6 +215,36 @@ def test_a_crash_of_one_branch_is_none_of_the_others(branches: Branches) -> None
     assert branches.kept() == [1, 2]
 
 
+def test_a_branch_that_has_crashed_is_down_until_it_is_restarted(branches: Branches) -> None:
+    dev = branches.endpoint(branches.branch("dev"))
+    branches.run(dev, "INSERT INTO kept VALUES (3)")
+    branches.admin.crash_postgres(endpoint=dev)
+    ((pid,),) = branches.admin.execute("SELECT pg_read_file('postmaster.pid', 0, 10)", endpoint=dev)
+    assert is_running(int(pid.split()[0]))
+    branches.admin.crash_postgres(downtime=600, endpoint=dev)
+    with pytest.raises(psycopg.OperationalError, match="the database system is shutting down"):
+        branches.open(dev)
+    # The next crash does not wait for the end of this one.
+    branches.admin.crash_postgres(endpoint=dev)
+    assert branches.kept(dev) == [1, 2, 3]
+    branches.admin.crash_postgres(downtime=0.2, endpoint=dev)
+    eventually(lambda: is_open(branches, dev))
+    branches.admin.suspend(dev)
+    branches.admin.crash_postgres(endpoint=dev)
+    assert branches.kept(dev) == [1, 2, 3]
+    branches.admin.crash_postgres(downtime=600, endpoint=dev)
+    branches.admin.reset()
+    assert branches.kept() == [1, 2]
+
+
+def is_open(branches: Branches, endpoint: str) -> bool:
+    try:
+        branches.open(endpoint).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def test_a_branch_whose_server_was_killed_is_woken_by_a_login(branches: Branches) -> None:
     dev = branches.endpoint(branches.branch("dev"))
     branches.run(dev, "INSERT INTO kept VALUES (3)")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from databricks.sdk.errors import BadRequest, DatabricksError, InvalidParameterValue
+from databricks.sdk.errors import AlreadyExists, BadRequest, DatabricksError, InvalidParameterValue
 from databricks.sdk.service.postgres import (
     Database,
     DatabaseDatabaseSpec,
@@ -15,7 +16,9 @@ from databricks.sdk.service.postgres import (
     RoleIdentityType,
     RoleRoleSpec,
 )
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.settings import ApiError, Errors, Settings
 
@@ -174,3 +177,72 @@ def test_a_project_can_have_another_default_branch(plane: Plane) -> None:
     with pytest.raises(BadRequest, match="default branch"):
         plane.api.delete_branch(str(branch.name))
     assert plane.branch("child").status.source_branch == branch.name  # type: ignore[union-attr]
+
+
+def test_whether_a_running_operation_is_said_first_is_a_setting(plane: Plane) -> None:
+    plane.branch("there")
+    plane.admin.operation_fault("branch", never_ends=True)
+    plane.begin_branch("slow")
+    with pytest.raises(AlreadyExists, match="branch with such id already exists"):
+        plane.begin_branch("there")
+    plane.admin.set(busy_is_said_first=True)
+    for refused in (
+        lambda: plane.begin_branch("there"),
+        lambda: plane.begin_branch("There"),
+        lambda: plane.api.delete_branch(PRODUCTION),
+        lambda: plane.api.undelete_branch(PRODUCTION),
+        lambda: plane.change(PRODUCTION, "spec.unknown"),
+    ):
+        with pytest.raises(DatabricksError, match="Another operation on the project is still running"):
+            refused()
+
+
+def test_a_branch_of_the_future_is_refused_or_one_of_now(plane: Plane) -> None:
+    future = Timestamp(seconds=4_000_000_000)
+    with pytest.raises(InvalidParameterValue, match="source_branch_time is outside"):
+        plane.branch("future", source_branch_time=future)
+    plane.admin.set(future_is_refused=False)
+    found = plane.branch("future", source_branch_time=future)
+    assert found.status is not None
+    assert found.status.source_branch_time is not None
+    assert found.status.source_branch_time.seconds < 4_000_000_000
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_whether_an_undeleted_branch_keeps_its_hosts_is_a_setting(plane: Plane, keeps: bool) -> None:
+    plane.admin.set(undelete_keeps_hosts=keeps)
+    name = str(plane.branch("back").name)
+
+    def host() -> str:
+        return str(plane.send("GET", f"{name}/endpoints/primary")["status"]["hosts"]["host"])
+
+    before = host()
+    plane.api.delete_branch(name).wait()
+    plane.api.undelete_branch(name).wait()
+    assert (host() == before) is keeps
+    with LakebaseClient(plane.server.config().on_branch(name)) as client, client.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_what_scheduled_snapshots_are_called_and_differ_by_is_a_setting(plane: Plane) -> None:
+    plane.admin.set(scheduled_snapshot_id="{branch}-at-{time}", diff_size_part=0.5)
+    cadence = {"retention": "864000s", "daily_schedule": {"hour": 3}}
+    plane.send("PATCH", f"{PRODUCTION}/snapshot-schedule", {"schedule": [cadence]}, update_mask="schedule")
+    plane.admin.advance(86_400)
+    [taken] = plane.send("GET", f"{PROJECT}/snapshots")["snapshots"]
+    assert re.fullmatch(r"production-at-\d{10}", taken["snapshot_id"])
+    status = taken["status"]
+    assert abs(status["diff_size_bytes"] - status["full_size_bytes"] / 2) < 1
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "True", ""])
+def test_a_flag_that_is_no_bool_is_refused(plane: Plane, value: str) -> None:
+    name = plane.branch("there").name
+    for method, path, body, flag in (
+        ("DELETE", name, None, "purge"),
+        ("GET", f"{PROJECT}/branches", None, "show_deleted"),
+        ("POST", f"{PROJECT}/branches", {"spec": {"no_expiry": True}}, "replace_existing"),
+    ):
+        with pytest.raises(InvalidParameterValue, match=f"Field '{flag}' must be true or false"):
+            plane.send(method, str(path), body, branch_id="new", **{flag: value})
+    assert plane.names() == ["production", "there"]

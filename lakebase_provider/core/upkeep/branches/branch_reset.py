@@ -1,23 +1,30 @@
 """A branch reset from its parent: purged, and created again under the same name.
 
 The API has no reset of its own. What the new branch has no copy of is told: roles and grants that were made
-on the branch.
+on the branch. Before it is purged, what it has to be again is kept on this machine, so that a run after a
+kill finishes what that one began.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
 
+from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.base.threads import until_gone
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.workspace.objects.branches import Branch, BranchOptions, after_purge
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint, EndpointOptions, EndpointType
+from lakebase_provider.core.workspace.objects.kept_changes import Kept, left_behind
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+from lakebase_provider.core.workspace.operations import until
 
 logger = logging.getLogger(__name__)
 
@@ -79,75 +86,213 @@ class BranchReset:
     lost_grants: tuple[Grant, ...] | None
 
 
-def reset(
-    name: str,
-    workspace: WorkspaceObjects,
-    connect: Callable[[], LakebaseConnection] | None,
-    remaining: Callable[[], float],
-    wait_ready: Callable[[], Branch],
-) -> BranchReset:
-    """Purge a branch, create it again from its source as that is now, and put back what was chosen about it.
+@dataclass(frozen=True)
+class _Plan:
+    """What a branch has to be again after it is purged, and what its next data lacks by then."""
+
+    name: str
+    uid: str | None
+    options: BranchOptions
+    computes: dict[str, EndpointOptions]
+    roles: set[str]
+    grants: set[Grant] | None
+
+    @classmethod
+    def of(cls, former: Branch, workspace: WorkspaceObjects, grants: set[Grant] | None) -> _Plan:
+        options: BranchOptions = {"source_branch": former.source_branch or ""}
+        if former.expire_time is None:
+            options["no_expiry"] = True
+        else:
+            options["expire_time"] = former.expire_time
+        computes = {one.name: _options(one) for one in workspace.endpoints.list(former.name)}
+        return cls(former.name, former.uid, options, computes, _roles(workspace, former.name), grants)
+
+    def to_json(self) -> dict[str, Any]:
+        at = self.options.get("expire_time")
+        return {
+            "options": {**self.options, **({} if at is None else {"expire_time": at.isoformat()})},
+            "computes": self.computes,
+            "roles": sorted(self.roles),
+            "grants": None if self.grants is None else [astuple(grant) for grant in sorted(self.grants)],
+        }
+
+    @classmethod
+    def from_json(cls, kept: Kept, found: Mapping[str, Any]) -> _Plan:
+        options, grants = dict(found["options"]), found["grants"]
+        if "expire_time" in options:
+            options["expire_time"] = datetime.fromisoformat(options["expire_time"])
+        return cls(
+            kept.name,
+            kept.uid,
+            cast("BranchOptions", options),
+            found["computes"],
+            set(found["roles"]),
+            None if grants is None else {Grant(*grant) for grant in grants},
+        )
+
+    @property
+    def calls(self) -> str:
+        """What has the branch back."""
+        calls = [_call("branches.ensure", self.name, self.options)]
+        calls += [_call("endpoints.ensure", name, options) for name, options in self.computes.items()]
+        return "; ".join(calls)
+
+
+class Reset:
+    """The reset of a branch, which a kill does not leave half done for good.
 
     Args:
         name: The branch's full name.
         workspace: Where it is.
-        connect: Opens a session on the branch, to read its grants; None not to.
-        remaining: Seconds that are left.
+        connect: Opens a session on the branch, to read its grants.
+        deadline: Until when.
+        clock: Where the time comes from.
         wait_ready: Waits until the new branch can be used.
-
-    Raises:
-        ObjectStateError: It is protected, a root, the default, or has children; nothing was changed.
-        LakebaseError: The workspace refused, or was not done in time. If the branch is purged by then, the
-            error says so, and its remedy is the calls that have it back.
     """
-    former = workspace.branches.get(name)
-    workspace.branches.require_disposable(former)
-    computes = workspace.endpoints.list(name)
-    roles = _roles(workspace, name)
-    grants = _grants(connect)
-    options: BranchOptions = {"source_branch": former.source_branch or ""}
-    if former.expire_time is None:
-        options["no_expiry"] = True
-    else:
-        options["expire_time"] = former.expire_time
-    calls = [_call("branches.ensure", name, options)]
-    calls += [_call("endpoints.ensure", one.name, _options(one)) for one in computes]
 
-    back = f"To have it back, call {'; '.join(calls)}."
-    # After a kill nobody raises an error.
-    logger.info("The branch %s is reset. If this is killed: %s", name, back)
+    def __init__(
+        self,
+        name: str,
+        workspace: WorkspaceObjects,
+        connect: Callable[[], LakebaseConnection],
+        deadline: Deadline,
+        clock: Clock,
+        wait_ready: Callable[[], Branch],
+    ) -> None:
+        self._name, self._workspace, self._connect = name, workspace, connect
+        self._deadline, self._clock, self._wait_ready = deadline, clock, wait_ready
 
-    def remake() -> tuple[Endpoint, ...]:
-        workspace.branches.delete(name, purge=True, timeout=remaining())
+    def run(self, workspace_key: str, folder: Path) -> BranchReset:
+        """Purge the branch, create it again from its source as that is now, and put back what was chosen.
+
+        Where an earlier reset of the branch was killed after it was purged, that one is finished.
+
+        Args:
+            workspace_key: Tells the workspaces' files apart.
+            folder: Where the plan is kept meanwhile.
+
+        Raises:
+            ObjectStateError: It is protected, a root, the default, or has children; nothing was changed.
+            LakebaseError: The workspace refused, or was not done in time. If the branch is purged by then,
+                the error says so, and its remedy is the calls that have it back.
+        """
+        for left, _ in left_behind(workspace_key, folder):
+            if left.name == self._name:
+                is_missing = self._workspace.branches.find(self._name) is None
+                done = self.finish(left)
+                if is_missing and done is not None:
+                    return done
+        former = self._workspace.branches.get(self._name)
+        self._workspace.branches.require_disposable(former)
+        plan = _Plan.of(former, self._workspace, self._grants())
+        # After a kill nobody raises an error.
+        logger.info(
+            "The branch %s is reset. If this is killed, reset it again on this machine, or call %s.",
+            self._name,
+            plan.calls,
+        )
+        kept = Kept(workspace_key, self._name, former.uid or "", folder)
+        kept.enter(plan.to_json())
+        return self._kept_until_done(kept, plan, purges=True)
+
+    def finish(self, kept: Kept) -> BranchReset | None:
+        """Do what is left to do of a reset that was killed after it had purged the branch.
+
+        Returns:
+            What has become of it; None if it was not purged, has expired meanwhile, was created by somebody
+            else from another source, or is finished by another process.
+
+        Raises:
+            LakebaseError: As by :meth:`run`.
+        """
+        found = kept.take()
+        if found is None:
+            return None
+        plan = _Plan.from_json(kept, found)
         try:
-            workspace.branches.create(name, timeout=remaining(), **options)
+            # The workspace may still be at it.
+            what = f"The deletion of {kept.name}"
+            [there] = until(self._settled, what, kept.name, self._deadline, self._clock)
+            expires = plan.options.get("expire_time")
+            is_late = expires is not None and expires.timestamp() <= self._clock.wall()
+            was_kept = there is not None and there.uid == kept.uid
+            is_another = there is not None and there.source_branch != plan.options["source_branch"]
+            if is_late or was_kept or is_another:
+                kept.leave()
+                kept.forget()
+                return None
+        except BaseException:
+            kept.leave()
+            raise
+        return self._kept_until_done(kept, plan, purges=False)
+
+    def _settled(self) -> tuple[Branch | None] | None:
+        found = self._workspace.branches.find(self._name)
+        return (found,) if found is None or found.pending_state is None else None
+
+    def _kept_until_done(self, kept: Kept, plan: _Plan, *, purges: bool) -> BranchReset:
+        branches = self._workspace.branches
+
+        def remake() -> tuple[Endpoint, ...]:
+            if purges:
+                self._purge(kept)
+            try:
+                branches.ensure(plan.name, timeout=self._remaining(), **plan.options)
+            except LakebaseError as error:
+                raise after_purge(error, plan.name, f"To have it back, call {plan.calls}.") from error
+            return tuple(self._put_back(name, options) for name, options in plan.computes.items())
+
+        try:
+            # Whoever is cancelled in between would leave no branch behind: this is not ended by that.
+            restored = until_gone(remake, threading.Event())
+        except BaseException:
+            kept.leave()
+            raise
+        kept.leave()
+        kept.forget()
+        branch = self._wait_ready()
+        now = self._grants() if plan.grants is not None else None
+        return BranchReset(
+            branch,
+            plan.uid,
+            restored,
+            tuple(sorted(plan.roles - _roles(self._workspace, plan.name))),
+            None if plan.grants is None or now is None else tuple(sorted(plan.grants - now)),
+        )
+
+    def _purge(self, kept: Kept) -> None:
+        branches = self._workspace.branches
+        try:
+            branches.delete(kept.name, purge=True, missing_ok=True, timeout=self._remaining())
+        except LakebaseError:
+            with contextlib.suppress(LakebaseError):
+                found = branches.find(kept.name)
+                if found is not None and found.is_settled:
+                    # It was refused, and whoever deletes the branch later does not want it back.
+                    kept.leave()
+                    kept.forget()
+            raise
+
+    def _put_back(self, name: str, options: EndpointOptions) -> Endpoint:
+        try:
+            return self._workspace.endpoints.ensure(name, timeout=self._remaining(), **options)
         except LakebaseError as error:
-            raise after_purge(error, name, back) from error
-        return tuple(_put_back(workspace, compute, remaining) for compute in computes)
+            copy = error.again()
+            copy.message = f"The branch was reset, but not the settings of {name}: {error.message}"
+            copy.remedy = f"Call {_call('endpoints.ensure', name, options)}."
+            raise copy from error
 
-    # Whoever is cancelled in between would leave no branch behind: this is not ended by that.
-    restored = until_gone(remake, threading.Event())
-    branch = wait_ready()
-    kept = _grants(connect) if grants is not None else None
-    return BranchReset(
-        branch,
-        former.uid,
-        restored,
-        tuple(sorted(roles - _roles(workspace, name))),
-        None if grants is None or kept is None else tuple(sorted(grants - kept)),
-    )
+    def _remaining(self) -> float:
+        # Above 0: that the time is up is an error of what is waited for, and not of an argument.
+        return max(0.001, self._deadline.remaining())
 
-
-def _put_back(workspace: WorkspaceObjects, former: Endpoint, remaining: Callable[[], float]) -> Endpoint:
-    try:
-        if former.endpoint_type == "READ_ONLY":
-            return workspace.endpoints.create(former.name, timeout=remaining(), **_options(former))
-        return workspace.endpoints.update(former.name, timeout=remaining(), **former.settings())
-    except LakebaseError as error:
-        copy = error.again()
-        copy.message = f"The branch was reset, but not the settings of {former.name}: {error.message}"
-        copy.remedy = f"Call {_call('endpoints.ensure', former.name, _options(former))}."
-        raise copy from error
+    def _grants(self) -> set[Grant] | None:
+        try:
+            with self._connect() as connection:
+                rows: Iterable[tuple[str, str, str, str]] = connection.execute(_GRANTS).fetchall()
+                return {Grant(*row) for row in rows}
+        except LakebaseError:
+            return None
 
 
 def _options(former: Endpoint) -> EndpointOptions:
@@ -162,14 +307,3 @@ def _call(method: str, name: str, options: Mapping[str, Any]) -> str:
 
 def _roles(workspace: WorkspaceObjects, branch: str) -> set[str]:
     return {role.postgres_role or role.name for role in workspace.roles.list(branch)}
-
-
-def _grants(connect: Callable[[], LakebaseConnection] | None) -> set[Grant] | None:
-    if connect is None:
-        return None
-    try:
-        with connect() as connection:
-            rows: Iterable[tuple[str, str, str, str]] = connection.execute(_GRANTS).fetchall()
-            return {Grant(*row) for row in rows}
-    except LakebaseError:
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from psycopg import sql
 
@@ -15,8 +16,13 @@ from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.errors import ConfigError, WrongBranchError
 from lakebase_provider.core.upkeep.branches.branch_check import require_session_on
 from lakebase_provider.core.upkeep.branches.branch_login import login, wait_for_login
-from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, reset
+from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Reset
 from lakebase_provider.core.workspace.objects.branches import Branch
+from lakebase_provider.core.workspace.objects.kept_changes import (
+    default_folder,
+    left_behind,
+    workspace_key,
+)
 from lakebase_provider.core.workspace.objects.object_kind import DEFAULT_TIMEOUT, in_thread
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.core.workspace.workspace import ControlPlane
@@ -34,6 +40,9 @@ class BranchUpkeep:
         connect: Opens a session as the client does; takes seconds.
         clock: Where the time comes from.
     """
+
+    #: Where plans of resets are kept; None for this user's folder.
+    plans_folder: Path | None = None
 
     def __init__(
         self,
@@ -124,9 +133,10 @@ class BranchUpkeep:
         """Give a branch the data that its source has now: it is purged, and created again under its name.
 
         Its endpoints are sized as before, and it expires when it was to. It has another uid, its endpoints
-        have other hosts, and its sessions end; whoever connects by its name finds it. If this is killed
-        half-way, the branch may be missing: ``client.workspace.branches.ensure`` makes it. A cancelled
-        ``areset`` goes on until it is created again.
+        have other hosts, and its sessions end; whoever connects by its name finds it. A cancelled ``areset``
+        goes on until it is created again. What it has to be again is in a file of this user on this machine
+        before it is purged: if this is killed half-way, the next reset of the branch, or :meth:`recover`,
+        finishes it.
 
         Args:
             name: Its name, or its id in the configuration's project.
@@ -134,10 +144,34 @@ class BranchUpkeep:
 
         Raises:
             ObjectStateError: It is protected, a root, the default, or has children; nothing was changed.
+            ConfigError: What it has to be again cannot be kept; nothing was changed.
             OperationTimeoutError: It was not done in time.
             LakebaseError: The workspace refused or could not be reached.
         """
         name = self._workspace.branches.full_name(name)
+        return self._reset(name, timeout).run(workspace_key(self._config), self._folder())
+
+    def recover(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[BranchReset, ...]:
+        """Finish the resets on this machine that were killed after they had purged their branch.
+
+        Args:
+            timeout: Seconds that each may take.
+
+        Returns:
+            What has become of them. One that has expired meanwhile, or that somebody else has created from
+            another source, is left alone.
+
+        Raises:
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        left = left_behind(workspace_key(self._config), self._folder())
+        done = (self._reset(kept.name, timeout).finish(kept) for kept, _ in left)
+        return tuple(one for one in done if one is not None)
+
+    def _folder(self) -> Path:
+        return self.plans_folder or default_folder("branch-resets")
+
+    def _reset(self, name: str, timeout: float) -> Reset:
         deadline = Deadline(arguments.timeout(timeout), self._clock)
         config = self._config.on_branch(name)
 
@@ -145,17 +179,11 @@ class BranchUpkeep:
             seconds = min(config.connect_budget, deadline.remaining())
             return login(config, self._control_plane, seconds, self._clock)
 
-        def remaining() -> float:
+        def wait_ready() -> Branch:
             # Above 0: that the time is up is an error of what is waited for, and not of an argument.
-            return max(0.001, deadline.remaining())
+            return self.wait_ready(name, timeout=max(0.001, deadline.remaining()))
 
-        return reset(
-            name,
-            self._workspace,
-            connect,
-            remaining,
-            lambda: self.wait_ready(name, timeout=remaining()),
-        )
+        return Reset(name, self._workspace, connect, deadline, self._clock, wait_ready)
 
     def warm(
         self, tables: Sequence[str | tuple[str, str] | TableName] = (), *, timeout: float | None = None
@@ -194,4 +222,5 @@ class BranchUpkeep:
     await_ready = in_thread(wait_ready)
     arequire = in_thread(require)
     areset = in_thread(reset)
+    arecover = in_thread(recover)
     awarm = in_thread(warm)

@@ -46,6 +46,8 @@ FIGURES: dict[str, str] = {
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 #: Seconds. A faster login did not wait for the compute, or not long enough to matter.
 _WAKE_SUSPECTED = 0.5
+#: Seconds to learn from the workspace whether a host that is set is another endpoint's.
+_COMPARE_SECONDS = 5.0
 #: pg_stat_activity hides other roles' sessions from a role; this counts them without a privilege.
 _WHO_AND_HOW_MANY = """
     SELECT current_user, current_database(),
@@ -232,6 +234,7 @@ class HealthCheck:
 
     def _resolve(self, seconds: float) -> str:
         self._target = self._targets.resolve(seconds)
+        self._targets.require_own_host(min(seconds, _COMPARE_SECONDS))
         return str(self._target)
 
     def _credential(self, seconds: float) -> str:

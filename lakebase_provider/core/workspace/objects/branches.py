@@ -189,11 +189,12 @@ class Branches(Objects[Branch]):
     def begin_create(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[BranchOptions]
     ) -> Operation:
-        """:meth:`create`, without waiting for the operation."""
-        name = self.full_name(name)
-        deadline = self._deadline(timeout)
-        with self._alone(name, deadline):
-            return self._begin_create(name, self._checked(options), deadline)
+        """:meth:`create`, without waiting for the operation.
+
+        If the workspace's answer is lost, the branch is looked up and waited for instead, and the operation
+        has the branch's name.
+        """
+        return self._begun(name, self._checked(options), timeout)
 
     def _checked(self, options: BranchOptions) -> dict[str, Any]:
         given = {name: value for name, value in options.items() if value is not None}

@@ -15,7 +15,12 @@ from lakebase_provider.core.config import arguments
 from lakebase_provider.core.config.resource_names import Kind
 from lakebase_provider.core.errors import EndpointDisabledError, LakebaseError
 from lakebase_provider.core.workspace.answers import Answer
-from lakebase_provider.core.workspace.objects.kept_sizes import KeptSize, default_folder, left_behind
+from lakebase_provider.core.workspace.objects.kept_changes import (
+    Kept,
+    default_folder,
+    left_behind,
+    workspace_key,
+)
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
     At,
@@ -248,12 +253,12 @@ class Endpoints(Objects[Endpoint]):
     def begin_create(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[EndpointOptions]
     ) -> Operation:
-        """:meth:`create`, without waiting for the operation."""
-        name = self.full_name(name)
-        deadline = self._deadline(timeout)
-        with self._alone(name, deadline):
-            given = {"endpoint_type": "READ_ONLY", **options}
-            return self._begin_create(name, given, deadline)
+        """:meth:`create`, without waiting for the operation.
+
+        If the workspace's answer is lost, the endpoint is looked up and waited for instead, and the operation
+        has the endpoint's name.
+        """
+        return self._begun(name, {"endpoint_type": "READ_ONLY", **options}, timeout)
 
     def update(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **changes: Unpack[EndpointChanges]
@@ -301,6 +306,15 @@ class Endpoints(Objects[Endpoint]):
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         return self._ensure(name, {"endpoint_type": "READ_ONLY", **options}, timeout)
+
+    def _differences(self, found: Endpoint, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        different = super()._differences(found, given)
+        if given.get("no_suspension") and found.suspend_timeout is not None:
+            different["no_suspension"] = (False, True)
+        settings = given.get("pg_settings")
+        if settings is not None and dict(settings) != dict(found.pg_settings):
+            different["pg_settings"] = (dict(found.pg_settings), settings)
+        return different
 
     def suspend(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Endpoint:
         """Switch an endpoint off: its sessions end, and no connection wakes it until :meth:`enable`.
@@ -381,7 +395,7 @@ class Endpoints(Objects[Endpoint]):
         # Before anything is kept that nobody would put back.
         self._deadline(timeout)
         self._body(changes, creating=False)
-        kept = KeptSize(self._workspace(), name, found.uid or "", self._folder())
+        kept = Kept(workspace_key(self._config), name, found.uid or "", self._folder())
         kept.enter(_size(found))
         try:
             self._change(name, changes, timeout)
@@ -398,7 +412,7 @@ class Endpoints(Objects[Endpoint]):
             raise
         self._leave(kept, name, timeout)
 
-    def _leave(self, kept: KeptSize, name: str, timeout: float) -> None:
+    def _leave(self, kept: Kept, name: str, timeout: float) -> None:
         try:
             earlier = kept.leave()
             if earlier is not None:
@@ -426,20 +440,17 @@ class Endpoints(Objects[Endpoint]):
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         done = []
-        for kept, name, uid, earlier in left_behind(self._workspace(), self._folder()):
-            found = self.find(name)
+        for kept, earlier in left_behind(workspace_key(self._config), self._folder()):
+            found = self.find(kept.name)
             # Another one may have its name by now.
-            if found is not None and found.uid == uid:
-                self._change(name, earlier, timeout)
-                done.append(name)
+            if found is not None and found.uid == kept.uid:
+                self._change(kept.name, earlier, timeout)
+                done.append(kept.name)
             kept.forget()
         return tuple(done)
 
-    def _workspace(self) -> str:
-        return self._config.workspace_host or self._config.profile or ""
-
     def _folder(self) -> Path:
-        return self.sizes_folder or default_folder()
+        return self.sizes_folder or default_folder("endpoint-sizes")
 
     aget = in_thread(Objects.get)
     alist = in_thread(list)

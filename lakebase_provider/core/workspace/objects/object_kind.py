@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig, arguments
@@ -38,15 +38,13 @@ from lakebase_provider.core.workspace.operations import (
     DEFAULT_TIMEOUT,
     Operation,
     begun,
-    in_cancellable_thread,
+    in_thread,
     until,
 )
 from lakebase_provider.core.workspace.workspace import ControlPlane
-from lakebase_provider.core.workspace.writes import LOST, again_while_busy, alone
+from lakebase_provider.core.workspace.writes import again_while_busy, alone, created_once
 
-_Self = TypeVar("_Self")
 _Result = TypeVar("_Result")
-_Arguments = ParamSpec("_Arguments")
 Shape = TypeVar("Shape", bound="Named")
 
 #: Seconds within which it is to be learnt what became of a request whose answer was lost.
@@ -54,18 +52,6 @@ _LOST_ANSWER = 30.0
 #: Seconds within which a read is repeated, as long as one request may take.
 _READ = 20.0
 _COLLECTIONS = {"branch": "branches"}
-
-
-def in_thread(
-    method: Callable[Concatenate[_Self, _Arguments], _Result],
-) -> Callable[Concatenate[_Self, _Arguments], Coroutine[Any, Any, _Result]]:
-    """The same method for asyncio. It runs in a thread, which stops waiting if the caller is cancelled."""
-
-    async def call(self: _Self, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        return await in_cancellable_thread(lambda: method(self, *arguments, **options))
-
-    functools.update_wrapper(call, method)
-    return call
 
 
 # Reading.
@@ -456,29 +442,32 @@ class Objects(Generic[Shape]):
         """
         name = self.full_name(name)
         deadline = self._deadline(timeout)
-        self._body(given, creating=True)
-        lost: LakebaseError | None = None
         with self._alone(name, deadline):
-            # If the answer is lost, nothing else tells what this call has made from what was there before.
-            is_new = is_new or self._is_absent(name, deadline)
-            while True:
-                try:
-                    operation = self._begin_create(name, given, deadline, **query)
-                    break
-                except (*LOST, AlreadyExistsError) as error:
-                    refused = isinstance(error, AlreadyExistsError)
-                    if refused and lost is None:
-                        raise
-                    lost = lost if refused else error
-                    # It may have been accepted. Sent again, it would be refused in that case.
-                    if self._is_there(name, deadline):
-                        return self._mine(name, given, deadline, is_new=is_new)
-                    pause = error.retry_after or 1.0
-                    if refused or pause >= deadline.remaining():
-                        raise
-                    is_new = True
-                    self._clock.sleep(pause)
-            return self._made(self._finish(operation, deadline), name)
+            begun = self._begin(name, given, deadline, is_new=is_new, **query)
+            return self._made(self._finish(begun, deadline), name) if isinstance(begun, Operation) else begun
+
+    def _begun(self, name: str, given: Mapping[str, Any], timeout: float) -> Operation:
+        """The operation that creates it; if its name is lost, one of the object's name, which is done."""
+        name = self.full_name(name)
+        deadline = self._deadline(timeout)
+        with self._alone(name, deadline):
+            begun = self._begin(name, given, deadline)
+        return begun if isinstance(begun, Operation) else Operation(name, self._control_plane, self._clock)
+
+    def _begin(
+        self, name: str, given: Mapping[str, Any], deadline: Deadline, *, is_new: bool = False, **query: Any
+    ) -> Operation | Shape:
+        """The operation that creates it; the settled object if the answer was lost."""
+        self._body(given, creating=True)
+        # If the answer is lost, nothing else tells what this call has made from what was there before.
+        is_new = is_new or self._is_absent(name, deadline)
+        operation, was_absent = created_once(
+            lambda: self._begin_create(name, given, deadline, **query),
+            lambda: self._is_there(name, deadline),
+            deadline,
+            self._clock,
+        )
+        return operation or self._mine(name, given, deadline, is_new=is_new or was_absent)
 
     def _is_absent(self, name: str, deadline: Deadline) -> bool:
         try:
@@ -547,7 +536,16 @@ class Objects(Generic[Shape]):
         name = self.full_name(name)
         deadline = self._deadline(timeout)
         with self._alone(name, deadline):
-            operation = self._send("undelete", "POST", name, deadline, path=f"{name}/undelete", body={})
+            lost: list[LakebaseError] = []
+            try:
+                path = f"{name}/undelete"
+                operation = self._send("undelete", "POST", name, deadline, path=path, body={}, lost=lost)
+            except LakebaseError:
+                found = self.find(name) if lost else None
+                if found is None or getattr(found, "delete_time", None) is not None:
+                    raise
+                # That it is not deleted is what the lost request has done.
+                return found
             return self._made(self._finish(operation, deadline), name)
 
     def _ensure(self, name: str, given: Mapping[str, Any], timeout: float, **query: Any) -> Shape:

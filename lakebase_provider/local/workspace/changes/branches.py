@@ -152,7 +152,7 @@ class Branches(Changing):
 
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
         """Delete a branch, for a while or, with `purge`, for good."""
-        purge = query.get("purge") == "true"
+        purge = self._rules.flag(query, "purge")
         branch = self._views.branch(ids["project"], ids["branch"], deleted=purge)
         if branch.source is None and branch.snapshot is None:
             raise self._rules.error("root_branch", name=branch.name)
@@ -231,6 +231,8 @@ class Branches(Changing):
             self.expire_at(branch, branch.expires_at if keep else None)
             for endpoint in branch.endpoints.values():
                 endpoint.sleep(self._workspace.wake_delay)
+                if not self._settings.undelete_keeps_hosts:
+                    endpoint.move(self._workspace.new_host(), "endpoint_missing")
             self.show(branch, True)
 
         return branch.name, Plan(settle=settle)

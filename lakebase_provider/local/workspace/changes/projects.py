@@ -94,7 +94,7 @@ class Projects(Changing):
 
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
         """Delete one with all that it has, for a while or, with `purge`, for good."""
-        purge = query.get("purge") == "true"
+        purge = self._rules.flag(query, "purge")
         project = self._views.project(ids["project"], deleted=purge)
         if any(branch.protected for branch in project.branches.values() if not branch.gone):
             raise self._rules.error("protected_project")

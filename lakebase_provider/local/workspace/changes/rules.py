@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.postgres.clusters import Clusters
-from lakebase_provider.local.workspace.kinds import seconds, unix_time
+from lakebase_provider.local.workspace.kinds import flag, seconds, unix_time
 from lakebase_provider.local.workspace.operations import Plan
 from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.settings import ApiError
@@ -42,6 +42,10 @@ class Rules:
         if self.settings.managers is not None and caller.name not in self.settings.managers:
             raise self.error("not_authorized")
 
+    def flag(self, query: Mapping[str, str], name: str) -> bool:
+        """A flag of a request's query, which is off where it is not given."""
+        return flag(query, name, self.workspace.errors)
+
     def limit(self, count: int, limit: int, what: str) -> None:
         """Refuse one more."""
         if count >= limit:
@@ -58,6 +62,8 @@ class Rules:
         """The time or log sequence number of a source at which a copy begins, as the clusters take it."""
         if "source_branch_time" in spec:
             at, now = unix_time(spec["source_branch_time"]), self.workspace.now()
+            if at > now and not self.settings.future_is_refused:
+                return {}
             kept = seconds(source.project.spec["history_retention_duration"])
             if not max(now - kept, source.created) <= at <= now:
                 raise self.error("outside_history", field="spec.source_branch_time")

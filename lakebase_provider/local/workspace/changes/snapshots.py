@@ -44,7 +44,11 @@ class Snapshots(Changing):
 
         def work() -> None:
             size = self._clusters.snapshot(snapshot.uid, source.uid, **moment).full_size_bytes
-            snapshot.spec = {"source_branch": source.name, "full_size_bytes": size, "diff_size_bytes": size}
+            snapshot.spec = {
+                "source_branch": source.name,
+                "full_size_bytes": size,
+                "diff_size_bytes": int(size * self._settings.diff_size_part),
+            }
 
         def settle() -> None:
             snapshot.project.snapshots[snapshot.id] = snapshot
@@ -106,7 +110,9 @@ class Schedules(Changing):
         def take() -> None:
             if branch.schedule is not schedule or branch.gone:
                 return
-            snapshot = Snapshot(f"scheduled-{int(due)}", branch.project, due, scheduled=True)
+            identity = self._settings.scheduled_snapshot_id.replace("{time}", str(int(due)))
+            identity = identity.replace("{branch}", branch.id)
+            snapshot = Snapshot(identity, branch.project, due, scheduled=True)
             self._rules.apply(self._snapshots.take(snapshot, branch, due + retention, {}))
             self._plan(branch, due)
 

@@ -55,7 +55,7 @@ class Changes:
 
     async def create(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
         """POST of a new one."""
-        self._rules.authorize(caller)
+        self._admit(caller, ids)
         parent = self._views.parent(kind, ids)
         identity = query.get(f"{kind.name}_id", "")
         errors, settings = self._workspace.errors, self._workspace.settings
@@ -64,12 +64,12 @@ class Changes:
         elif kind.id_required and (kind is not kinds.DATABASE or settings.database_id_required):
             raise errors.error("required", field=f"{kind.name}_id")
         kind.check(body, errors, new=True)
-        replace = "replace" in kind.verbs and query.get("replace_existing") == "true"
+        replace = "replace" in kind.verbs and self._rules.flag(query, "replace_existing")
         return await self._run(kind, self._of[kind.name].make, parent, identity, body, replace)
 
     async def update(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
         """PATCH of what the mask names."""
-        self._rules.authorize(caller)
+        self._admit(caller, ids)
         # What does not exist is said before what is wrong with the request.
         await run_in_threadpool(self._views.get, kind, ids)
         mask, errors = query.get("update_mask", ""), self._workspace.errors
@@ -80,14 +80,19 @@ class Changes:
 
     async def delete(self, kind: Kind, ids: Ids, query: Ids, caller: Principal) -> Body:
         """DELETE."""
-        self._rules.authorize(caller)
+        self._admit(caller, ids)
         return await self._run(kind, self._of[kind.name].remove, ids, query)
 
     async def undelete(self, kind: Kind, ids: Ids, caller: Principal) -> Body:
         """POST …/undelete."""
-        self._rules.authorize(caller)
+        self._admit(caller, ids)
         found = self._projects if kind is kinds.PROJECT else self._branches
         return await self._run(kind, found.bring_back, ids)
+
+    def _admit(self, caller: Principal, ids: Ids) -> None:
+        self._rules.authorize(caller)
+        if self._workspace.settings.busy_is_said_first and "project" in ids:
+            self._workspace.operations.check_idle(f"projects/{ids['project']}")
 
     async def reveal(self, ids: Ids, caller: Principal) -> Body:
         """POST …/roles/R/password, which answers with the password at once."""

@@ -1,8 +1,8 @@
-"""The sizes that endpoints had before they were resized for a while, kept where the next run finds them.
+"""What a run must put back after a change, kept where the next run finds it: a size, or a whole branch.
 
-A run that is killed cannot put them back. So they are in a file of this user on this machine before anything
-is changed, with the processes that still want the other size; the last of them puts them back, and whoever
-comes later and finds none of them alive does it in their place.
+A run that is killed cannot put it back. So it is in a file of this user on this machine before anything is
+changed, with the processes that still want the change; the last of them puts it back, and whoever comes later
+and finds none of them alive does it in their place.
 """
 
 from __future__ import annotations
@@ -21,45 +21,69 @@ from typing import Any
 import filelock
 import platformdirs
 
+from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError
 
 #: Seconds to wait for another process that reads or writes the file, which takes milliseconds.
 _LOCK_TIMEOUT = 10.0
 
 
-def default_folder() -> Path:
-    """Where the files are: not the cache, which may be emptied at any time."""
-    return platformdirs.user_state_path("lakebase-provider") / "endpoint-sizes"
+def default_folder(purpose: str) -> Path:
+    """Where the files of one purpose are: not in the cache, which may be emptied at any time."""
+    return platformdirs.user_state_path("lakebase-provider") / purpose
 
 
-class KeptSize:
-    """One endpoint's earlier size, as long as somebody wants another one.
+def workspace_key(config: LakebaseConfig) -> str:
+    """What tells the workspaces' files apart: the URL or the profile."""
+    return config.workspace_host or config.profile or ""
+
+
+class Kept:
+    """What one object was before it was changed, as long as somebody wants the change.
 
     Args:
         workspace: The workspace's URL or profile.
-        endpoint: The endpoint's name.
-        uid: Its uid, since another endpoint may get its name.
+        name: The object's name.
+        uid: Its uid, since another one may get its name.
         folder: Where the files are.
     """
 
-    def __init__(self, workspace: str, endpoint: str, uid: str, folder: Path) -> None:
-        self._about = {"workspace": workspace, "endpoint": endpoint, "uid": uid}
+    def __init__(self, workspace: str, name: str, uid: str, folder: Path) -> None:
+        self.name, self.uid = name, uid
+        self._about = {"workspace": workspace, "name": name, "uid": uid}
         key = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode()).hexdigest()[:32]
         self._path = folder / f"{key}.json"
         self._me = {"id": uuid.uuid4().hex, "pid": os.getpid(), "started": _started(os.getpid())}
 
-    def enter(self, size: Mapping[str, Any]) -> None:
-        """Keep a size, unless an earlier one is kept already, and be one who wants another.
+    def enter(self, earlier: Mapping[str, Any]) -> None:
+        """Keep what is there, unless something earlier is kept already, and be one who wants the change.
+
+        Args:
+            earlier: In types of JSON.
 
         Raises:
             ConfigError: The file cannot be written; nothing was changed.
         """
         with self._locked():
-            kept = self._read() or {**self._about, "earlier": dict(size), "holders": []}
+            kept = self._read() or {**self._about, "earlier": dict(earlier), "holders": []}
             self._write({**kept, "holders": [*filter(_is_alive, kept["holders"]), self._me]})
 
+    def take(self) -> Mapping[str, Any] | None:
+        """Be the one who puts it back; None if somebody alive still wants the change, or nothing is kept.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
+        with self._locked():
+            kept = self._read()
+            if kept is None or any(map(_is_alive, kept["holders"])):
+                return None
+            self._write({**kept, "holders": [self._me]})
+            found: Mapping[str, Any] = kept["earlier"]
+            return found
+
     def leave(self) -> Mapping[str, Any] | None:
-        """Want no other size any more; the earlier one if nobody else does, to be put back."""
+        """Want the change no more; what was before it if nobody else wants it, to be put back."""
         with self._locked():
             kept = self._read()
             if kept is None:
@@ -84,8 +108,9 @@ class KeptSize:
                 yield
         except (OSError, filelock.Timeout) as error:
             raise ConfigError(
-                f"The earlier size of {self._about['endpoint']} cannot be kept: {error}.",
-                remedy="Let this user write there: the size could not be put back after a kill.",
+                f"What {self.name} was before cannot be kept: {error}.",
+                remedy="Let this user write there, or set XDG_STATE_HOME to a folder of theirs: it could not "
+                "be put back after a kill.",
             ) from error
 
     def _read(self) -> dict[str, Any] | None:
@@ -104,19 +129,18 @@ class KeptSize:
             raise
 
 
-def left_behind(workspace: str, folder: Path) -> Iterator[tuple[KeptSize, str, str, Mapping[str, Any]]]:
-    """What nobody alive will put back: the file, the endpoint's name and uid, and its earlier size."""
+def left_behind(workspace: str, folder: Path) -> Iterator[tuple[Kept, Mapping[str, Any]]]:
+    """What nobody alive will put back: the file, and what was before the change."""
     for path in sorted(folder.glob("*.json")):
         kept = _content(path)
         if kept is not None and kept["workspace"] == workspace and not any(map(_is_alive, kept["holders"])):
-            file = KeptSize(workspace, kept["endpoint"], kept["uid"], folder)
-            yield file, kept["endpoint"], kept["uid"], kept["earlier"]
+            yield Kept(workspace, kept["name"], kept["uid"], folder), kept["earlier"]
 
 
 def _content(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and {"workspace", "endpoint", "uid", "earlier", "holders"} <= found.keys():
+        if isinstance(found, dict) and {"workspace", "name", "uid", "earlier", "holders"} <= found.keys():
             return found
     return None
 
