@@ -236,7 +236,7 @@ class BranchLease(Generic[Client]):
         """The configuration of a client on the branch.
 
         Raises:
-            LeaseLostError: The branch is gone, as a heartbeat has found.
+            LeaseLostError: The lease has ended, or the branch is gone, as a heartbeat has found.
         """
         self._require_held()
         return self._leases.config.on_branch(self.name)
@@ -246,7 +246,7 @@ class BranchLease(Generic[Client]):
         """A client on the branch, which the end of the lease closes.
 
         Raises:
-            LeaseLostError: The branch is gone, as a heartbeat has found.
+            LeaseLostError: The lease has ended, or the branch is gone, as a heartbeat has found.
         """
         config = self.config
         with self._lock:
@@ -300,7 +300,8 @@ class BranchLease(Generic[Client]):
                         self.branch, self._leases.workspace.branches.find(self.name)
                     )
         self._is_over = True
-        self._require_held()
+        if self._lost is not None:
+            raise self._lost.again()
 
     async def aclose_client(self) -> None:
         """Close what the client has opened in the running event loop."""
@@ -310,6 +311,10 @@ class BranchLease(Generic[Client]):
     def _require_held(self) -> None:
         if self._lost is not None:
             raise self._lost.again()
+        if self._is_over:
+            raise LeaseLostError(
+                f"The lease of {self.name} has ended.", remedy="Use it before its end.", retryable=False
+            )
 
     def _held(self, found: Branch | None) -> Branch:
         """What was found in the branch's place, which is to be the branch."""
@@ -320,7 +325,7 @@ class BranchLease(Generic[Client]):
 
     # The heartbeat.
 
-    def start_heartbeat(self, every: float) -> None:
+    def _start_heartbeat(self, every: float) -> None:
         """Extend the lease every so many seconds, in a thread that ends with the lease or the process."""
 
         def beat() -> None:
@@ -343,6 +348,9 @@ class BranchLease(Generic[Client]):
                 pause = every / 10
                 line = "The lease of %s is not extended, and will be tried again in %.1f s: %s"
                 waiting.say(clock.elapsed(), error, line, self.name, pause, error.message)
+            except Exception:
+                pause = every / 10
+                logger.exception("The lease of %s is not extended, and will be tried again", self.name)
             else:
                 pause = every
                 waiting.is_over()
@@ -396,7 +404,7 @@ class Leases(Generic[Client]):
                 raise self.lost(made, ready)
             lease = BranchLease(ready, plan, self, ahead, timeout)
             if every is not None:
-                lease.start_heartbeat(min(every, plan.ttl / 3))
+                lease._start_heartbeat(min(every, plan.ttl / 3))
         except BaseException as error:
             if is_new:
                 self._undo(name, made.uid, error)
