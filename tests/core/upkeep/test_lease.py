@@ -41,7 +41,8 @@ MAIN = threading.main_thread().ident or 0
 
 #: Holds a lease, says so, and works until it is told to end.
 RUN = """
-import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 with LakebaseClient(LakebaseConfig.from_env()) as client, client.branches.lease("run/1") as lease:
     with lease.client.connection() as connection:
@@ -234,6 +235,15 @@ def test_a_process_that_is_asked_to_end_purges_its_branch(
     assert left(client) == []
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where a shell's background job ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_signal_during_the_end_waits_for_it(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
     def interrupt() -> None:
         eventually(lambda: any(one.method == "DELETE" for one in lakebase_env.admin.requests()))
@@ -250,6 +260,7 @@ def test_a_signal_during_the_end_waits_for_it(lakebase_env: LocalLakebase, clien
     assert left(client) == []
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_creation_leaves_nothing(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
     lakebase_env.admin.set(operation_seconds=0.5)
     lakebase_env.admin.reset_counters()
@@ -277,9 +288,7 @@ def test_a_creation_that_landed_although_it_failed_leaves_nothing(
     assert left(client) == []
 
 
-def test_a_branch_that_cannot_be_made_small_is_not_kept(
-    lakebase_env: LocalLakebase, client: LakebaseClient
-) -> None:
+def test_a_branch_that_cannot_be_made_small_is_not_kept(client: LakebaseClient) -> None:
     with pytest.raises(LakebaseError):
         client.branches.take("run/1", min_cu=100_000)
     assert left(client) == []
@@ -451,9 +460,7 @@ def test_an_end_is_never_moved_back(client: LakebaseClient) -> None:
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_a_wrong_clock_does_not_end_a_lease(
-    lakebase_env: LocalLakebase, client: LakebaseClient, hours: int
-) -> None:
+def test_a_wrong_clock_does_not_end_a_lease(client: LakebaseClient, hours: int) -> None:
     """The moments are the workspace's, whose clock is hours ahead, or behind."""
     clock = FakeClock(time.time() - 3600 * hours)
     lease = client.branches.take("run/1", ttl=7200)
