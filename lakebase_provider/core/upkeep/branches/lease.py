@@ -522,7 +522,8 @@ class Leases(Generic[Client]):
         for hindered, why in (
             (found.is_default, "is the project's default branch"),
             (found.is_protected, "is protected"),
-            (came_from != wanted, f"was made from {came_from}, not from {wanted}"),
+            # While it is made, neither may be told yet.
+            (found.is_settled and came_from != wanted, f"was made from {came_from}, not from {wanted}"),
             (found.is_settled and found.expire_time is None, "does not expire"),
         ):
             if hindered:
