@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -110,13 +110,14 @@ def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
             outcome.set_exception(error)
 
     try:
-        thread = start_for_caller(run, name=name)
+        start_for_caller(run, name=name)
     except RuntimeError:
         return work()
     try:
-        thread.join()
+        # Not by join(), which takes a thread for ended once a signal has interrupted it (CPython's bpo-45274).
+        wait([outcome])
     except BaseException:
-        thread.join()
+        wait([outcome])
         raise
     return outcome.result()
 
