@@ -114,7 +114,7 @@ def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
     except RuntimeError:
         return work()
     try:
-        # Not by join(), which takes a thread for ended once a signal has interrupted it (CPython's bpo-45274).
+        # Not by join(): once a signal has interrupted that, the thread counts as ended (CPython, bpo-45274).
         wait([outcome])
     except BaseException:
         wait([outcome])
