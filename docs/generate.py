@@ -237,6 +237,9 @@ def objects_page() -> str:
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Grant
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+    from lakebase_provider.core.upkeep.branches.budget import BranchBudget, BranchLimits, Usage
+    from lakebase_provider.core.upkeep.branches.lease import BranchLease, LeaseOptions
+    from lakebase_provider.core.upkeep.branches.sweep import SweepReport, SweptBranch
     from lakebase_provider.core.workspace.objects import (
         branches,
         catalogs,
@@ -305,9 +308,11 @@ follow each other within a process, and are sent again while the project is busy
     for title, way, kind in (
         ("Operation", "`client.workspace.operation(name)`, and what `begin_create` returns.", Operation),
         ("What a client does with branches", "`client.branches`", BranchUpkeep),
+        ("A leased branch", "What `client.branches.lease` and `take` return.", BranchLease),
     ):
         parts.append(f"## {title}\n\n{way}\n\n{_summary(kind)}\n\n{_methods(kind)}\n")
-    for told in (BranchReset, Grant):
+    leases = (LeaseOptions, BranchLimits, BranchBudget, Usage, SweepReport, SweptBranch)
+    for told in (*leases, BranchReset, Grant):
         rows = [(f"`{field}`", meaning) for field, meaning in _described(told).items()]
         parts.append(f"### {told.__name__}\n\n{_summary(told)}\n\n{_table(('Field', 'Meaning'), rows)}\n")
     parts.append(
@@ -321,7 +326,8 @@ def _methods(kind: type) -> str:
     """The table of the methods that people call, each with its twin for asyncio."""
     rows = []
     for name, call in inspect.getmembers(kind, inspect.isfunction):
-        if not name.startswith("_") and not inspect.iscoroutinefunction(call):
+        is_twin = inspect.iscoroutinefunction(call) or (name[0] == "a" and hasattr(kind, name[1:]))
+        if not name.startswith("_") and not is_twin:
             twin = next((f"`{t}`" for t in (f"a{name}", f"a{name}_") if hasattr(kind, t)), "")
             rows.append((f"`{name}{_signature(call)}`", twin, _summary(call).splitlines()[0]))
     return _table(("Method", "For asyncio", "What it does"), rows)

@@ -56,6 +56,8 @@ def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
 
 def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
+        "BranchLease",
+        "BranchLimits",
         "HealthLimits",
         "HealthReport",
         "LakebaseClient",
@@ -69,6 +71,7 @@ def test_the_public_names_of_the_core() -> None:
         "Token",
         "TokenPolicy",
         "UnloadResult",
+        "branch_id_for",
         "close_shared_clients",
         "fence",
         "load",

@@ -58,6 +58,17 @@ def test_branches_are_created_listed_reset_and_deleted(shell: Shell) -> None:
     assert "branch id not found" in shell.run("branches", "delete", "ci-1", code=1)
 
 
+def test_what_was_left_is_swept_and_counted(shell: Shell, lakebase_env: LocalLakebase) -> None:
+    shell.run("branches", "create", "run-1", "--ttl", "8h")
+    assert shell.json("branches", "budget")["unarchived"] == {"used": 2, "limit": 10}
+    assert "2 of 10 unarchived branches" in shell.run("branches", "budget")
+    [kept] = shell.json("branches", "sweep", "--older-than", "1s")["branches"]
+    assert "so it is held" in kept["reason"]
+    assert "younger than 86400 s" in shell.run("branches", "sweep", "--dry-run")
+    assert "'prefix' is" in shell.run("branches", "sweep", "--prefix", "Run", code=1)
+    assert shell.json("branches", "sweep", "--prefix", "ci")["branches"] == []
+
+
 def test_a_workspace_that_fails_once_is_asked_again(shell: Shell, lakebase_env: LocalLakebase) -> None:
     branches = "/api/2.0/postgres/projects/local/branches"
     shell.run("branches", "create", "ci-1", "--ttl", "8h")

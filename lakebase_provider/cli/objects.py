@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 _Commands = argparse._SubParsersAction
 #: What remedies call by its name in Python, and commands by another.
-_NOT_IN_A_SHELL = ("ensure", "ttl", "no_expiry", "on_exists", "is_protected")
+_NOT_IN_A_SHELL = ("ensure", "ttl", "no_expiry", "on_exists", "is_protected", "wait_for_budget")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BRANCH = "name, projects/<project>/branches/<branch>, or id in the environment's project"
 _ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's branch"
 _COLUMNS = {
     "branches": ("name", "state", "is_default", "is_protected", "source_branch", "expire_time"),
+    "sweep": ("name", "age", "size", "deleted", "reason"),
     "endpoints": (
         *("name", "endpoint_type", "state", "disabled"),
         *("min_cu", "max_cu", "suspend_timeout", "host"),
@@ -41,7 +42,7 @@ def add_parsers(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
-    group = commands.add_parser("branches", help="list, create, delete and reset branches")
+    group = commands.add_parser("branches", help="list, create, delete, reset and sweep branches")
     actions = group.add_subparsers(required=True, metavar="ACTION")
 
     show = _action(actions, "list", "list the branches of a project", _list_branches)
@@ -72,6 +73,21 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
 
     again = _action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
     again.add_argument("branch", help=_BRANCH)
+
+    swept = _action(actions, "sweep", "delete for good what leases of killed runs left behind", _sweep)
+    swept.add_argument("--project", help="name or id; default: the environment's")
+    swept.add_argument("--prefix", default="run", help="what the ids of the branches begin with; run")
+    swept.add_argument(
+        "--older-than",
+        type=_seconds,
+        default=86_400.0,
+        metavar="DURATION",
+        help="since the creation; more than the longest run; 1d",
+    )
+    swept.add_argument("--dry-run", action="store_true", help="delete nothing, and say what would be")
+
+    count = _action(actions, "budget", "how many branches a project has, and may have", _budget)
+    count.add_argument("--project", help="name or id; default: the environment's")
 
 
 def _add_endpoints(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -199,6 +215,32 @@ def _reset_branch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    with _client() as client:
+        report = client.branches.sweep(
+            options.project,
+            prefix=options.prefix,
+            older_than=options.older_than,
+            dry_run=options.dry_run,
+            timeout=options.timeout,
+        )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        _print_table(_COLUMNS["sweep"], report.branches)
+    return 1 if report.failed else 0
+
+
+def _budget(options: argparse.Namespace) -> int:
+    with _client() as client:
+        found = client.branches.budget(options.project)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        print(found.to_text())
+    return 0
+
+
 def _list_endpoints(options: argparse.Namespace) -> int:
     with _client() as client:
         return _show(options, "endpoints", client.workspace.endpoints.list(options.branch))
@@ -267,11 +309,15 @@ def _show(options: argparse.Namespace, kind: str, found: Named | Iterable[Named]
         rows = [dataclasses.asdict(item) for item in items]
         print(json.dumps(rows if several else rows[0], indent=2, default=_plain))
         return 0
-    lines = [_COLUMNS[kind], *(tuple(_cell(item, name) for name in _COLUMNS[kind]) for item in items)]
+    _print_table(_COLUMNS[kind], items)
+    return 0
+
+
+def _print_table(columns: tuple[str, ...], items: Iterable[object]) -> None:
+    lines = [columns, *(tuple(_cell(item, name) for name in columns) for item in items)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
 
 
 def _cell(item: object, name: str) -> str:
@@ -280,7 +326,9 @@ def _cell(item: object, name: str) -> str:
         return "never" if name in ("expire_time", "suspend_timeout") else "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else _plain(value)
+    if name == "age" and isinstance(value, float):
+        return f"{value / 3600:.1f} h"
+    return f"{value:.15g}" if isinstance(value, float) else _plain(value)
 
 
 def _plain(value: object) -> str:

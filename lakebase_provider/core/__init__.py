@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.core.shared import close_shared_clients, shared_client
     from lakebase_provider.core.tokens.token import Token, TokenPolicy
+    from lakebase_provider.core.upkeep.branches.budget import BranchLimits
+    from lakebase_provider.core.upkeep.branches.lease import BranchLease, branch_id_for
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
 
 __all__ = [
+    "BranchLease",
+    "BranchLimits",
     "HealthLimits",
     "HealthReport",
     "LakebaseClient",
@@ -39,6 +43,7 @@ __all__ = [
     "Token",
     "TokenPolicy",
     "UnloadResult",
+    "branch_id_for",
     "close_shared_clients",
     "fence",
     "load",
@@ -46,6 +51,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BranchLease": "upkeep.branches.lease",
+    "BranchLimits": "upkeep.branches.budget",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
     "LakebaseClient": "client",
@@ -59,6 +66,7 @@ _HOMES = {
     "Token": "tokens.token",
     "TokenPolicy": "tokens.token",
     "UnloadResult": "bulk.unload.unload",
+    "branch_id_for": "upkeep.branches.lease",
     "close_shared_clients": "shared",
     "fence": "database.fence",
     "load": "bulk.load.load",

@@ -98,6 +98,7 @@ class LakebaseClient(Reads):
     ) -> None:
         self.config = config
         self._clock = clock
+        self._claims = claims
         # A native password with host and user needs no workspace and no credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
         control_plane = ControlPlane(config) if needs_workspace else None
@@ -337,8 +338,8 @@ class LakebaseClient(Reads):
             return create_role(connection, name, identity_type, grants=grants, schema=schema)
 
     @property
-    def branches(self) -> BranchUpkeep:
-        """Waits until branches accept logins, holds sessions to one, resets branches and warms tables.
+    def branches(self) -> BranchUpkeep[LakebaseClient]:
+        """Lends branches to runs, waits until they accept logins, holds sessions to one, resets and warms.
 
         Raises:
             ConfigError: There are no workspace credentials. No network call has been made.
@@ -349,7 +350,11 @@ class LakebaseClient(Reads):
         from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 
         plane, workspace = self._needed_control_plane(), self.workspace
-        return BranchUpkeep(self.config, plane, workspace, self.connect, self._clock)
+
+        def client_on(config: LakebaseConfig) -> LakebaseClient:
+            return LakebaseClient(config, claims=self._claims, clock=self._clock)
+
+        return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
 
     @property
     def workspace(self) -> WorkspaceObjects:

@@ -309,6 +309,12 @@ def session_is_on_production(front: Front, world: World) -> None:
     front.client(world.settings()).branches.require("production")
 
 
+@raises("LeaseLostError", *SYNC)
+def lease_is_another_holders(front: Front, world: World) -> None:
+    _ensure_branch(front, world)
+    front.client(world.settings()).branches.give_back("canary", uid="br-another")
+
+
 # The login.
 
 

@@ -6,9 +6,13 @@ A thread that works for a task of asyncio stops waiting when that task is cancel
 from __future__ import annotations
 
 import contextvars
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -86,3 +90,57 @@ def start_for_caller(work: Callable[..., object], *arguments: object, name: str)
     thread = threading.Thread(target=in_this_context(work), args=arguments, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
+    """What a function returns, run in a thread, so that no signal ends it half-way.
+
+    What a signal raises here meanwhile is raised when the work has ended; a second one is raised at once.
+
+    Args:
+        work: What to do; its errors are raised here.
+        name: The thread's.
+    """
+    outcome: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    try:
+        start_for_caller(run, name=name)
+    except RuntimeError:
+        return work()
+    try:
+        # Not by join(): once a signal has interrupted that, the thread counts as ended (CPython, bpo-45274).
+        wait([outcome])
+    except BaseException:
+        wait([outcome])
+        raise
+    return outcome.result()
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit in this block, so that it cleans up, unless something else handles it.
+
+    Airflow and Dagster do: their handlers raise errors of their own.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _exit:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

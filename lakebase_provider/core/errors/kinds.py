@@ -31,6 +31,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     │   ├── SessionSettingError          it refuses a setting with which the session starts
     │   └── TooManyConnectionsError      the server is full
     ├── WrongBranchError                 the session is not on the branch that it is meant to be on
+    ├── LeaseLostError                   a leased branch is gone, or another one has its name
     ├── PoolExhaustedError               no pooled connection became free in time
     ├── ClockSkewError                   this host's clock disagrees with the workspace's
     ├── HealthCheckError                 a health report has a failed stage
@@ -277,6 +278,14 @@ class WrongBranchError(LakebaseError):
 
     code = "wrong_branch"
     default_remedy = "Nothing was written. Make the client from LakebaseConfig.on_branch, and set no host."
+
+
+class LeaseLostError(LakebaseError):
+    """A leased branch has expired, was deleted, or has given its name to another one: its data are lost."""
+
+    code = "lease_lost"
+    retryable = True
+    default_remedy = "Run the work again, on a new lease: a longer one, or with a heartbeat, if it expired."
 
 
 class LakebaseConnectionError(LakebaseError):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base import threads
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import LockTimeoutError
 from lakebase_provider.core.workspace.workspace import ControlPlane
@@ -110,3 +113,33 @@ def test_as_many_requests_at_once_as_there_may_be_keep_their_sockets(
         thread.join()
     told = [record for record in caplog.records if record.name.startswith("urllib3")]
     assert [record.getMessage() for record in told if record.levelno >= logging.WARNING] == []
+
+
+def test_a_signal_waits_for_work_that_goes_to_its_end() -> None:
+    begun, goes_on, done = threading.Event(), threading.Event(), []
+    main = threading.main_thread().ident or 0
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        goes_on.set()
+        raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        begun.wait()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    def work() -> None:
+        begun.set()
+        goes_on.wait()
+        done.append("done")
+
+    former = signal.signal(signal.SIGINT, interrupted)
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.to_its_end(work, "work")
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert done == ["done"]
+    with pytest.raises(ValueError, match="mine"):
+        threads.to_its_end(lambda: int("mine"), "work")
+    assert threads.to_its_end(lambda: 1, "work") == 1

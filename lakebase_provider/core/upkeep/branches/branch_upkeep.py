@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic
 
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.base.threads import (
+    CallerGone,
+    to_its_end,
+    until_gone,
+    unwinding_on_sigterm,
+)
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.catalog import TableName, read_table
 from lakebase_provider.core.database.refusals import typed_errors
-from lakebase_provider.core.errors import ConfigError, WrongBranchError
+from lakebase_provider.core.errors import ConfigError, LakebaseError, WrongBranchError
 from lakebase_provider.core.upkeep.branches.branch_check import require_session_on
 from lakebase_provider.core.upkeep.branches.branch_login import login, wait_for_login
 from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Reset
+from lakebase_provider.core.upkeep.branches.budget import (
+    LIMITS,
+    BranchBudget,
+    BranchLimits,
+    count_all,
+    project_named,
+)
+from lakebase_provider.core.upkeep.branches.lease import (
+    HEARTBEAT,
+    PREFIX,
+    BranchLease,
+    Client,
+    LeaseOptions,
+    Leases,
+    branch_id_for,
+    checked_prefix,
+    end,
+)
+from lakebase_provider.core.upkeep.branches.sweep import HELD, Rules, SweepReport, sweep
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.core.workspace.objects.kept_changes import (
     default_folder,
@@ -27,8 +56,11 @@ from lakebase_provider.core.workspace.objects.object_kind import DEFAULT_TIMEOUT
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-class BranchUpkeep:
+
+class BranchUpkeep(Generic[Client]):
     """What a client does with branches beyond the workspace's API, which knows no session.
 
     Each method has a twin for asyncio, such as ``await_ready``, which runs in a thread.
@@ -38,6 +70,7 @@ class BranchUpkeep:
         control_plane: Sends the requests.
         workspace: The workspace's objects.
         connect: Opens a session as the client does; takes seconds.
+        client_on: Makes a client like that one of another configuration.
         clock: Where the time comes from.
     """
 
@@ -50,6 +83,7 @@ class BranchUpkeep:
         control_plane: ControlPlane,
         workspace: WorkspaceObjects,
         connect: Callable[[float | None], LakebaseConnection],
+        client_on: Callable[[LakebaseConfig], Client],
         clock: Clock,
     ) -> None:
         self._config = config
@@ -57,6 +91,7 @@ class BranchUpkeep:
         self._workspace = workspace
         self._connect = connect
         self._clock = clock
+        self._leases = Leases(config, workspace, client_on, self._ready_within, clock)
 
     def wait_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """Wait until a branch is ready and a login there succeeds, with a token that is minted for it.
@@ -219,8 +254,219 @@ class BranchUpkeep:
                     connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name.sql()))
         return self._clock.elapsed() - began
 
+    @contextmanager
+    def lease(
+        self,
+        run_id: str | None = None,
+        *,
+        branch: str | None = None,
+        prefix: str = PREFIX,
+        heartbeat: float | None = HEARTBEAT,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[LeaseOptions],
+    ) -> Iterator[BranchLease[Client]]:
+        """Lend a branch to a block, and purge it at its end, whatever that is.
+
+        The workspace deletes it after `ttl`, which a heartbeat moves while the block runs; so a killed
+        process leaves it for `ttl` at most. Its id follows from the run's (``branch_id_for``), so a retry
+        meets the branch that was left, and replaces it. Its endpoint is made small before it is used.
+        SIGTERM ends the block by SystemExit, unless something handles it otherwise; ``alease`` is the twin
+        for asyncio.
+
+        Args:
+            run_id: Id of the run, of any form; give this or `branch`.
+            branch: Name or id of the branch instead. :meth:`sweep` finds those whose id begins with `prefix`.
+            prefix: What the id that follows from `run_id` begins with.
+            heartbeat: Seconds between two extensions, at most 600; a third of `ttl` if that is less. None: it
+                is not extended, and `ttl` must exceed the work.
+            timeout: Seconds that making the branch may take, waiting for room not counted, and giving it
+                back, each.
+            options: The fields of :class:`LeaseOptions`.
+
+        Raises:
+            LeaseLostError: The branch expired or was deleted under the work, or another holder has replaced
+                it. Where the work failed by that, its error is the cause.
+            AlreadyExistsError: There is a branch of that name that is no former lease, or `if_exists` is
+                ``"fail"``.
+            LimitError: There is no room, also after `wait_for_budget` seconds; it says the numbers.
+            LakebaseError: The workspace or the server refused, or was not done in time.
+
+        Example:
+            >>> with client.branches.lease("nightly/2027-01-31", ttl=3600) as lease:
+            ...     lease.client.load(rows, "orders")
+        """
+        name = self._leased_name(run_id, branch, prefix)
+        with unwinding_on_sigterm():
+            held = self._leases.take(name, options, heartbeat, timeout)
+            try:
+                yield held
+            except BaseException as error:
+                failed = error
+                to_its_end(lambda: end(held, failed), "lakebase-branch-release")
+                raise
+            to_its_end(held.release, "lakebase-branch-release")
+
+    @asynccontextmanager
+    async def alease(
+        self,
+        run_id: str | None = None,
+        *,
+        branch: str | None = None,
+        prefix: str = PREFIX,
+        heartbeat: float | None = HEARTBEAT,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[LeaseOptions],
+    ) -> AsyncIterator[BranchLease[Client]]:
+        """:meth:`lease` for asyncio. One that is cancelled ends when the branch is purged."""
+        name = self._leased_name(run_id, branch, prefix)
+        gone = threading.Event()
+        with unwinding_on_sigterm():
+            taking = asyncio.ensure_future(
+                asyncio.to_thread(
+                    until_gone, lambda: self._leases.take(name, options, heartbeat, timeout), gone
+                )
+            )
+            try:
+                held = await asyncio.shield(taking)
+            except asyncio.CancelledError as cancelled:
+                gone.set()
+                with suppress(CallerGone, LakebaseError):
+                    end(await taking, cancelled)
+                raise
+            try:
+                yield held
+            except BaseException as error:
+                failed = error
+                await held.aclose_client()
+                await _to_its_end(lambda: end(held, failed))
+                raise
+            await held.aclose_client()
+            await _to_its_end(held.release)
+
+    def take(
+        self,
+        run_id: str | None = None,
+        *,
+        branch: str | None = None,
+        prefix: str = PREFIX,
+        heartbeat: float | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[LeaseOptions],
+    ) -> BranchLease[Client]:
+        """The first half of :meth:`lease`, where another process does the second: keep the name and the uid.
+
+        Args:
+            run_id: Id of the run; give this or `branch`.
+            branch: Name or id of the branch instead.
+            prefix: What the id that follows from `run_id` begins with.
+            heartbeat: Seconds between two extensions while this process lives; by default there is none, and
+                `ttl` must exceed all of the work.
+            timeout: Seconds that it may take; waiting for room is not counted.
+            options: The fields of :class:`LeaseOptions`.
+
+        Raises:
+            LakebaseError: As by :meth:`lease`; then no branch is left.
+        """
+        return self._leases.take(self._leased_name(run_id, branch, prefix), options, heartbeat, timeout)
+
+    def give_back(self, name: str, *, uid: str, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """The second half of :meth:`lease`: purge the branch of that name and uid.
+
+        Args:
+            name: Its name, or its id in the configuration's project.
+            uid: Its uid, so that another holder's is left alone.
+            timeout: Seconds that it may take.
+
+        Returns:
+            Whether there was one; not if an earlier call has purged it, or it expired.
+
+        Raises:
+            LeaseLostError: Another branch has its name.
+            ObjectStateError: It has become the default branch, or protected, and is left alone.
+            LakebaseError: The workspace refused, or was not done in time.
+        """
+        return self._leases.give_back(name, uid, timeout)
+
+    def sweep(
+        self,
+        project: str | None = None,
+        *,
+        prefix: str = PREFIX,
+        older_than: float = 86_400.0,
+        held: float = HELD,
+        dry_run: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> SweepReport:
+        """Purge the branches that leases left behind: those whose id begins with the prefix, and that expire.
+
+        The default branch, roots, protected branches and those with children are kept, and so are those that
+        were changed within `held` seconds, as by a heartbeat. A lease without a heartbeat is held as long as
+        it is younger than `older_than`.
+
+        Args:
+            project: The project's name; the configuration's by default.
+            prefix: What their ids begin with, before a hyphen.
+            older_than: Seconds since their creation, at least; more than the longest run without a heartbeat.
+            held: Seconds since the last change within which a branch is taken for held.
+            dry_run: True to delete nothing.
+            timeout: Seconds that each deletion may take.
+
+        Returns:
+            What was found, and what became of it; one that could not be deleted does not stop the others.
+
+        Raises:
+            LakebaseError: The branches could not be listed.
+        """
+        rules = Rules(
+            checked_prefix(prefix),
+            arguments.number("'older_than'", older_than, "Give older_than in seconds, such as 86400."),
+            arguments.number("'held'", held, "Give held in seconds, such as 1800."),
+        )
+        named = project_named(self._config, self._workspace, project)
+        arguments.timeout(timeout)
+        return sweep(named, rules, self._workspace, self._clock, dry_run=dry_run, timeout=timeout)
+
+    def budget(self, project: str | None = None, *, limits: BranchLimits = LIMITS) -> BranchBudget:
+        """How many branches, computes and snapshots a project has, and how many it may have.
+
+        Args:
+            project: The project's name; the configuration's by default.
+            limits: How many it may have; the workspace does not tell.
+
+        Raises:
+            LakebaseError: The workspace refused or could not be reached.
+
+        Example:
+            >>> client.branches.budget().require(branches=4)
+        """
+        return count_all(self._workspace, project_named(self._config, self._workspace, project), limits)
+
+    def _leased_name(self, run_id: str | None, branch: str | None, prefix: str) -> str:
+        if (run_id is None) == (branch is None):
+            raise ConfigError(
+                "A lease needs a run's id or a branch, and not both.", remedy="Give one of run_id and branch."
+            )
+        return branch if branch is not None else branch_id_for(run_id or "", prefix)
+
+    def _ready_within(self, name: str, seconds: float) -> Branch:
+        return self.wait_ready(name, timeout=seconds)
+
     await_ready = in_thread(wait_ready)
     arequire = in_thread(require)
     areset = in_thread(reset)
     arecover = in_thread(recover)
     awarm = in_thread(warm)
+    atake = in_thread(take)
+    agive_back = in_thread(give_back)
+    asweep = in_thread(sweep)
+    abudget = in_thread(budget)
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Do something in a thread; one that is cancelled waits for its end."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await working
+        raise

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, 
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config.resource_names import Kind, parent_of
-from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, ObjectStateError
+from lakebase_provider.core.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    LakebaseError,
+    NotFoundError,
+    ObjectStateError,
+)
 from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
@@ -25,7 +31,8 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     seconds,
     text,
 )
-from lakebase_provider.core.workspace.operations import Operation, auntil, until
+from lakebase_provider.core.workspace.operations import Operation, auntil, begun, until
+from lakebase_provider.core.workspace.writes import again_while_busy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -234,7 +241,13 @@ class Branches(Objects[Branch]):
         return self._update(name, dict(changes), timeout)
 
     def delete(
-        self, name: str, *, purge: bool = False, missing_ok: bool = False, timeout: float = DEFAULT_TIMEOUT
+        self,
+        name: str,
+        *,
+        purge: bool = False,
+        missing_ok: bool = False,
+        uid: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         """Delete a branch with its endpoints; its snapshots stay.
 
@@ -243,13 +256,37 @@ class Branches(Objects[Branch]):
             purge: True to delete it for good. Otherwise it can be brought back for some days, and may keep
                 its name and its place among the project's branches meanwhile: purge what served one run.
             missing_ok: True to accept that there is none.
+            uid: Its uid: another branch that has its name by now is left alone. It is compared before each
+                request, since the workspace takes none.
             timeout: Seconds that it may take.
 
         Raises:
+            NotFoundError: There is none of that name, or of that uid.
             ObjectStateError: It is protected, a root, the default, or has children.
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
-        self._delete(name, timeout, missing_ok=missing_ok, purge=purge or None)
+        if uid is None:
+            self._delete(name, timeout, missing_ok=missing_ok, purge=purge or None)
+            return
+        name = self.full_name(name)
+        deadline = self._deadline(timeout)
+        what, lost = f"branch {name}", list[LakebaseError]()
+
+        def send() -> Mapping[str, Any]:
+            found = self.get(name)
+            if found.uid != uid:
+                raise NotFoundError(f"The branch {name} is {found.uid} now, not {uid}.")
+            query = {"purge": purge or None}
+            return self._control_plane.request(what, "DELETE", name, query=query, verb="delete")
+
+        try:
+            with self._alone(name, deadline):
+                answer = again_while_busy(send, deadline, self._clock, lost)
+                self._finish(begun(answer, what, self._control_plane, self._clock), deadline)
+        except NotFoundError:
+            # After a lost answer that is what the lost request has done.
+            if not (missing_ok or lost):
+                raise
 
     def begin_delete(self, name: str, *, purge: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Operation:
         """:meth:`delete`, without waiting for the operation."""
