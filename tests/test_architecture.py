@@ -56,12 +56,15 @@ def test_imports_stay_light_and_apart(statement: str, absent: set[str]) -> None:
 
 def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
+        "CatalogDiff",
+        "CatalogDump",
         "HealthLimits",
         "HealthReport",
         "LakebaseClient",
         "LakebaseConfig",
         "LakebaseError",
         "LoadResult",
+        "MigrationReport",
         "PostgresQuery",
         "Secret",
         "StageResult",
