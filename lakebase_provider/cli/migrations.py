@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core import MigrationReport
 
 #: What remedies call by its name in Python, and commands by another.
-_NOT_IN_A_SHELL = ("out_of_order", "lock_timeout", "statement_timeout")
+_NOT_IN_A_SHELL = ("out_of_order",)
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -309,6 +309,14 @@ def session_is_on_production(front: Front, world: World) -> None:
     front.client(world.settings()).branches.require("production")
 
 
+@raises("MigrationError", *SYNC)
+def migration_that_fails(front: Front, world: World) -> None:
+    folder = world.folder / "migrations"
+    folder.mkdir()
+    (folder / "0001_a.sql").write_text("ALTER TABLE absent ADD n int")
+    front.client(world.settings()).migrations.run(folder)
+
+
 # The login.
 
 

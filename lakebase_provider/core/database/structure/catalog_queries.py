@@ -87,7 +87,9 @@ SELECT quote_ident(x.extname), quote_ident(x.extname),
     'VERSION ' || x.extversion || ' SCHEMA ' || quote_ident(n.nspname)
 FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace WHERE x.extname <> 'plpgsql'
 """,
-    "schema": f"SELECT {_SCHEMA_NAME}, {_SCHEMA_NAME}, ltrim({_OWNER.format('n.nspowner')}, E'\\n') {_SCHEMAS}",
+    "schema": f"""
+SELECT {_SCHEMA_NAME}, {_SCHEMA_NAME}, ltrim({_OWNER.format("n.nspowner")}, E'\\n') {_SCHEMAS}
+""",
     "enum": f"""
 SELECT {_TYPE_NAME}, {_TYPE_NAME}, 'ENUM (' || coalesce((
     SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
@@ -139,7 +141,8 @@ SELECT {_RELATION_NAME}, {_RELATION_NAME}, CASE c.relpersistence WHEN 'u' THEN '
     || coalesce(' ' || pg_get_expr(c.relpartbound, c.oid), '')
     || coalesce(E'\\nPARTITION BY ' || pg_get_partkeydef(c.oid), '')
     || coalesce(E'\\nSERVER ' || (
-        SELECT quote_ident(s.srvname) || coalesce(' OPTIONS (' || array_to_string(f.ftoptions, ', ') || ')', '')
+        SELECT quote_ident(s.srvname)
+            || coalesce(' OPTIONS (' || array_to_string(f.ftoptions, ', ') || ')', '')
         FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid
     ), '')
     || coalesce(E'\\nUSING ' || (
@@ -148,7 +151,8 @@ SELECT {_RELATION_NAME}, {_RELATION_NAME}, CASE c.relpersistence WHEN 'u' THEN '
     || {_OPTIONS}
     || CASE WHEN c.relrowsecurity THEN E'\\nENABLE ROW LEVEL SECURITY' ELSE '' END
     || CASE WHEN c.relforcerowsecurity THEN E'\\nFORCE ROW LEVEL SECURITY' ELSE '' END
-    || CASE c.relreplident WHEN 'f' THEN E'\\nREPLICA IDENTITY FULL' WHEN 'n' THEN E'\\nREPLICA IDENTITY NOTHING'
+    || CASE c.relreplident WHEN 'f' THEN E'\\nREPLICA IDENTITY FULL'
+        WHEN 'n' THEN E'\\nREPLICA IDENTITY NOTHING'
         WHEN 'i' THEN E'\\nREPLICA IDENTITY USING INDEX' ELSE '' END
     || {_OWNER.format("c.relowner")}
 {_FROM_RELATION} WHERE c.relkind IN ('r', 'p', 'f') AND {_RELATION}
@@ -194,11 +198,13 @@ WHERE {_RELATION} AND i.indrelid <> ALL (%(hidden)s::oid[]) AND NOT EXISTS (
     SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
 """,
     "view": f"""
-SELECT {_RELATION_NAME}, {_RELATION_NAME}, pg_get_viewdef(c.oid) || {_OPTIONS} || {_OWNER.format("c.relowner")}
+SELECT {_RELATION_NAME}, {_RELATION_NAME}, pg_get_viewdef(c.oid) || {_OPTIONS}
+    || {_OWNER.format("c.relowner")}
 {_FROM_RELATION} WHERE c.relkind = 'v' AND {_RELATION}
 """,
     "materialized view": f"""
-SELECT {_RELATION_NAME}, {_RELATION_NAME}, pg_get_viewdef(c.oid) || {_OPTIONS} || {_OWNER.format("c.relowner")}
+SELECT {_RELATION_NAME}, {_RELATION_NAME}, pg_get_viewdef(c.oid) || {_OPTIONS}
+    || {_OWNER.format("c.relowner")}
 {_FROM_RELATION} WHERE c.relkind = 'm' AND {_RELATION}
 """,
     "function": f"""
@@ -266,7 +272,8 @@ FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE {_ow
         "c.relowner",
         _COLUMN_NAME,
         _RELATION_NAME,
-        f"{_FROM_RELATION} JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped WHERE {_RELATION}",
+        f"""{_FROM_RELATION} JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+WHERE {_RELATION}""",
     ),
     "grants on function": _granted(
         "pg_proc", "p.proacl", "f", "p.proowner", _ROUTINE_NAME, _ROUTINE_NAME, _ROUTINES
@@ -282,8 +289,9 @@ FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE {_ow
     ),
     "default privileges": """
 SELECT quote_ident(pg_get_userbyid(d.defaclrole)),
-    quote_ident(pg_get_userbyid(d.defaclrole)) || coalesce(' in schema ' || quote_ident(n.nspname), '') || ' on '
-        || CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
+    quote_ident(pg_get_userbyid(d.defaclrole)) || coalesce(' in schema ' || quote_ident(n.nspname), '')
+        || ' on ' || CASE d.defaclobjtype
+            WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
             WHEN 'T' THEN 'types' ELSE 'schemas' END,
     (SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
         SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END

@@ -1,4 +1,4 @@
-"""Commands of others that migrate: Alembic, dbmate, Flyway or any other, with a token in their environment."""
+"""Commands of others that migrate, such as Alembic, dbmate or Flyway, with a token in their environment."""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ CREATE TABLE IF NOT EXISTS {} (
     seconds double precision NOT NULL DEFAULT 0
 )
 """
-_COLUMNS = "version, name, checksum, state, statement, begun, applied_at, applied_by, seconds"
+_READ = """
+SELECT version, name, checksum, state, statement, begun, applied_at, applied_by, seconds
+FROM {} ORDER BY version
+"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class MigrationLedger:
         """What it says, by version; nothing if there is none."""
         if not self.exists():
             return {}
-        rows = self._execute(sql.SQL(f"SELECT {_COLUMNS} FROM {{}} ORDER BY version").format(self._quoted))
+        rows = self._execute(sql.SQL(_READ).format(self.name.sql()))
         return {row[0]: Entry(*row) for row in rows}
 
     def enter(self, file: SqlFile, state: str = "done") -> None:

@@ -20,6 +20,7 @@ from lakebase_provider.core.database.structure.catalog_diff import CatalogDiff
 from lakebase_provider.core.database.structure.catalog_diff import diff as diff_dumps
 from lakebase_provider.core.database.structure.catalog_dump import CatalogDump, dump_catalog
 from lakebase_provider.core.errors import ConfigError, LakebaseError, MigrationError
+from lakebase_provider.core.errors.remedy import Remedy, offered
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.upkeep.migrations import foreign_commands
 from lakebase_provider.core.upkeep.migrations.foreign_commands import CommandReport
@@ -39,12 +40,18 @@ LEDGER = TableName(TABLE, "public")
 #: Seconds that a run may take, unless told otherwise.
 _TIMEOUT = 3600.0
 _Folder = str | os.PathLike[str]
+_LATER = Remedy(
+    "Give the file a later version, or run it with out_of_order=True.",
+    options=("out_of_order",),
+    otherwise="Give the file a later version, or run it with --out-of-order.",
+)
 
 
 class Migrations:
     """Runs SQL files in their order, each exactly once, and compares what stands in databases.
 
-    Each method has a twin for asyncio, such as ``arun``, which runs in a thread.
+    Each method has a twin for asyncio, such as ``arun``, which runs in a thread. One that is cancelled ends
+    after the statement that is under way, and undoes its transaction.
 
     Args:
         config: The client's configuration.
@@ -127,7 +134,7 @@ class Migrations:
                 _enter_baseline(connection, book, files, _known("baseline", baseline, files))
             entries = book.entries()
             states = _compared(files, entries, out_of_order)
-            _require_runnable(states, out_of_order)
+            _require_runnable(states)
             pending = [
                 file
                 for file in files
@@ -360,7 +367,7 @@ def _of_both(file: SqlFile, entry: Entry) -> MigrationFile:
     return _entered(entry, "baseline" if entry.state == "baseline" else "done", file)
 
 
-def _require_runnable(states: Sequence[MigrationFile], out_of_order: bool) -> None:
+def _require_runnable(states: Sequence[MigrationFile]) -> None:
     said = {
         "edited": "was edited after it ran",
         "missing": "has run and is missing from the folder",
@@ -374,7 +381,7 @@ def _require_runnable(states: Sequence[MigrationFile], out_of_order: bool) -> No
     if kinds & {"edited", "missing"}:
         remedies.append("Have the files back as they ran, and put changes into new ones.")
     if "out_of_order" in kinds:
-        remedies.append("Give the file a later version, or run it out of order (out_of_order).")
+        remedies.append(offered(_LATER))
     told = "; ".join(f"{file.name} {said[file.state]}" for file in refused)
     error = MigrationError(f"Nothing was run: {told}.", remedy=" ".join(remedies))
     error.file = refused[0].name

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
-from lakebase_provider.core.base.threads import in_this_context
+from lakebase_provider.core.base.threads import glance, in_this_context
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.blockers import Connect, blockers, naming_blockers
 from lakebase_provider.core.database.fence import holders, lock_number, try_lock
@@ -216,6 +216,8 @@ class MigrationRun:
         where = f"{file.name}:{statement.line}: statement {statement.number} of {len(file.statements)}"
         logger.info("%s, %s", where, statement.title)
         began = self._clock.elapsed()
+        # Who is cancelled in asyncio ends here, and undoes the transaction.
+        glance(0)
         with self._placed(file, statement), self._in_time():
             self._connection.execute((text or statement.text).encode(), prepare=False)
         seconds = self._clock.elapsed() - began

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from lakebase_provider.core.base.sql.sql_text import placed_statements, tokens
@@ -195,7 +196,7 @@ def _with_labels_used(found: list[Statement]) -> tuple[Statement, ...]:
 
 
 def _out_of_count(files: list[SqlFile]) -> Iterator[MigrationError]:
-    for before, after in zip(files, files[1:], strict=False):
+    for before, after in pairwise(files):
         if before.version == after.version:
             yield about_file(
                 after.name,

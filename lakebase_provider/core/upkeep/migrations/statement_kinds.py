@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lakebase_provider.core.base.sql.sql_text import tokens
 
@@ -87,9 +88,7 @@ class Statement:
                 "DISCARD ALL would release the lock that keeps other runs out",
                 "Remove it: each file begins with a fresh session.",
             )
-        if first == "COPY" and any(
-            pair in (("FROM", "STDIN"), ("TO", "STDOUT")) for pair in zip(words, words[1:], strict=False)
-        ):
+        if first == "COPY" and any(pair in (("FROM", "STDIN"), ("TO", "STDOUT")) for pair in pairwise(words)):
             return (
                 "COPY from or to the client does not work in a file of SQL",
                 "Use INSERT, or load the rows with client.load.",
