@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from lakebase_provider.core.base.clock import Clock, Deadline
@@ -141,7 +141,7 @@ def run_command(
     return CommandReport(program, seconds, tuple(kept))
 
 
-def _check(words: Sequence[str], variables: Mapping[str, str]) -> None:
+def _check(words: Any, variables: Mapping[str, str]) -> None:
     remedy = 'Give a list of words, such as ["alembic", "upgrade", "head"].'
     if isinstance(words, (str, bytes)) or not isinstance(words, Sequence) or not words:
         raise arguments.wrong("The command", words, "be a list of words", remedy)

@@ -76,12 +76,14 @@ def keep_others_out(
     Raises:
         MigrationError: Another one still was at the deadline.
     """
-    number, told = lock_number(str(ledger.name), "lakebase-migration"), ""
+    number, told = lock_number(str(ledger.name), "lakebase-migration"), {0}
     while not try_lock(connection, number):
-        who = ", ".join(str(session) for session, _ in holders(connection, number))
-        if who != told:
+        sessions = [session for session, _ in holders(connection, number)]
+        who = ", ".join(map(str, sessions)) or "a session that is not visible"
+        pids = {session.pid for session in sessions}
+        if pids != told:
             logger.info("Waiting for another run of the migrations: %s", who)
-            told = who
+            told = pids
         if deadline.remaining() <= 0:
             raise MigrationError(
                 f"Another run of the migrations was under way for all of {deadline.seconds:g} s: {who}.",
@@ -168,7 +170,7 @@ class MigrationRun:
             logger.info("%s: going on after statement %d of %d", file.name, done, len(file.statements))
         for statement in file.statements[:done]:
             # What it set was the session's, which has ended.
-            if statement.title in ("SET", "RESET"):
+            if statement.title.partition(" ")[0] in ("SET", "RESET"):
                 self._execute(file, statement)
         for statement in file.statements[done:]:
             self._again(partial(self._step, file, statement, begun))
