@@ -198,9 +198,11 @@ class Migrations:
         """
         deadline = Deadline(arguments.timeout(timeout), self._clock)
         token = self._tokens.get(min(deadline.remaining(), self._config.connect_budget))
-        variables = foreign_commands.environment(
-            os.environ, self._target(), tls_parameters(self._config), token
-        )
+        tls = tls_parameters(self._config)
+        if self._config.sslmode == "require" and not self._config.sslrootcert:
+            # A file that is not there, which keeps libpq from one of the user's, is an error to others.
+            del tls["sslrootcert"]
+        variables = foreign_commands.environment(os.environ, self._target(), tls, token)
         return foreign_commands.run_command(words, folder, variables, deadline, self._clock)
 
     def dump(

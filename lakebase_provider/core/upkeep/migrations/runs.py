@@ -148,6 +148,8 @@ class MigrationRun:
             self._again(lambda: self._whole(file))
         else:
             self._stepwise(file, entry)
+        # Whatever role it has set.
+        self._connection.execute(_FRESH)
         seconds = self._clock.elapsed() - began
         logger.info("%s: applied in %.3f s", file.name, seconds)
         return seconds

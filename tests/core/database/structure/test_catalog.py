@@ -69,7 +69,6 @@ CHANGES = [
     ("COMMENT ON COLUMN zoo.animal.name IS 'its name'", "COMMENT ON COLUMN zoo.animal.name IS NULL"),
     ("COMMENT ON SCHEMA zoo IS 'x'", "COMMENT ON SCHEMA zoo IS NULL"),
     ("COMMENT ON FUNCTION zoo.twice IS 'x'", "COMMENT ON FUNCTION zoo.twice IS NULL"),
-    ("CREATE EXTENSION pg_trgm", "DROP EXTENSION pg_trgm"),
 ]
 
 
@@ -83,7 +82,7 @@ def run(client: LakebaseClient, *statements: str) -> None:
 def zoo(client: LakebaseClient) -> Iterator[LakebaseClient]:
     run(client, "DROP SCHEMA IF EXISTS zoo CASCADE", BASE)
     yield client
-    run(client, "DROP SCHEMA zoo CASCADE", "DROP SCHEMA IF EXISTS farm", "DROP EXTENSION IF EXISTS pg_trgm")
+    run(client, "DROP SCHEMA zoo CASCADE", "DROP SCHEMA IF EXISTS farm")
 
 
 @pytest.mark.parametrize(("change", "undo"), CHANGES, ids=[change for change, _ in CHANGES])
@@ -156,3 +155,15 @@ def test_the_ledger_and_what_belongs_to_the_system_are_left_out(
     zoo.migrations.run(folder)
     assert zoo.migrations.diff(before).is_empty
     assert not [one for one in before.objects if one.name.startswith(("pg_", "information_schema"))]
+
+
+def test_what_belongs_to_an_extension_is_left_out(zoo: LakebaseClient, lakebase_env: LocalLakebase) -> None:
+    before = zoo.migrations.dump()
+    lakebase_env.admin.execute("CREATE EXTENSION vector SCHEMA public")
+    try:
+        found = zoo.migrations.diff(before)
+    finally:
+        lakebase_env.admin.execute("DROP EXTENSION vector")
+    assert [(one.kind, one.name) for one in found.created] == [("extension", "vector")]
+    assert not found.changed
+    assert not found.removed
