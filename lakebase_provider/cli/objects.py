@@ -45,11 +45,11 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
     group = commands.add_parser("branches", help="list, create, delete, reset and sweep branches")
     actions = group.add_subparsers(required=True, metavar="ACTION")
 
-    show = _action(actions, "list", "list the branches of a project", _list_branches)
+    show = action(actions, "list", "list the branches of a project", _list_branches)
     show.add_argument("--project", help="name or id; default: the environment's")
     show.add_argument("--deleted", action="store_true", help="also those that can be brought back")
 
-    create = _action(actions, "create", "create a branch, and wait until logins succeed", _create_branch)
+    create = action(actions, "create", "create a branch, and wait until logins succeed", _create_branch)
     create.add_argument("branch", help=_BRANCH)
     create.add_argument("--source", metavar="BRANCH", help="made from this; default: the default branch")
     data = create.add_mutually_exclusive_group()
@@ -57,7 +57,7 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
     data.add_argument("--lsn", help="with the data up to that position in the log")
     data.add_argument("--snapshot", help="restore this snapshot instead")
     end = create.add_mutually_exclusive_group()
-    end.add_argument("--ttl", type=_seconds, metavar="DURATION", help="until deletion, such as 8h or 2d")
+    end.add_argument("--ttl", type=seconds, metavar="DURATION", help="until deletion, such as 8h or 2d")
     end.add_argument("--no-expiry", action="store_true", help="it is not deleted by itself")
     create.add_argument(
         "--if-exists",
@@ -66,12 +66,12 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="what to do with a branch of that name; reuse needs the same source; default: fail",
     )
 
-    delete = _action(actions, "delete", "delete a branch", _delete_branch)
+    delete = action(actions, "delete", "delete a branch", _delete_branch)
     delete.add_argument("branch", help=_BRANCH)
     delete.add_argument("--purge", action="store_true", help="for good: it cannot be brought back")
     delete.add_argument("--missing-ok", action="store_true", help="succeed if there is none")
 
-    again = _action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
+    again = action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
     again.add_argument("branch", help=_BRANCH)
 
     swept = _action(actions, "sweep", "delete for good what leases of killed runs left behind", _sweep)
@@ -94,18 +94,18 @@ def _add_endpoints(commands: _Commands[argparse.ArgumentParser]) -> None:
     group = commands.add_parser("endpoints", help="list, create, change and delete endpoints")
     actions = group.add_subparsers(required=True, metavar="ACTION")
 
-    show = _action(actions, "list", "list the endpoints of a branch", _list_endpoints)
+    show = action(actions, "list", "list the endpoints of a branch", _list_endpoints)
     show.add_argument("--branch", help=f"{_BRANCH}; default: the environment's")
 
-    create = _action(actions, "create", "create a read replica", _create_endpoint)
+    create = action(actions, "create", "create a read replica", _create_endpoint)
     create.add_argument("endpoint", help=_ENDPOINT)
-    change = _action(actions, "update", "change an endpoint's size", _update_endpoint)
+    change = action(actions, "update", "change an endpoint's size", _update_endpoint)
     change.add_argument("endpoint", help=_ENDPOINT)
     for parser in (create, change):
         parser.add_argument("--min-cu", type=float, metavar="CU", help="least size in capacity units")
         parser.add_argument("--max-cu", type=float, metavar="CU", help="largest size in capacity units")
         parser.add_argument(
-            "--suspend-timeout", type=_seconds, metavar="DURATION", help="idle time until it is suspended"
+            "--suspend-timeout", type=seconds, metavar="DURATION", help="idle time until it is suspended"
         )
         parser.add_argument("--no-suspension", action="store_true", help="it is not suspended")
 
@@ -114,26 +114,34 @@ def _add_endpoints(commands: _Commands[argparse.ArgumentParser]) -> None:
         ("enable", "let connections wake an endpoint again", _enable),
         ("delete", "delete a read replica", _delete_endpoint),
     ):
-        _action(actions, name, about, run).add_argument("endpoint", help=_ENDPOINT)
-    _action(actions, "put-sizes-back", "undo what killed runs left resized, on this machine", _put_back)
+        action(actions, name, about, run).add_argument("endpoint", help=_ENDPOINT)
+    action(actions, "put-sizes-back", "undo what killed runs left resized, on this machine", _put_back)
 
 
-def _action(
+def action(
     actions: _Commands[argparse.ArgumentParser],
     name: str,
     about: str,
     run: Callable[[argparse.Namespace], int],
+    *,
+    timeout: str = "5m",
 ) -> argparse.ArgumentParser:
+    """Add something that a group of commands does, with the options that all have."""
     parser = actions.add_parser(name, help=about)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--timeout", type=_seconds, default=300.0, metavar="DURATION", help="how long it may take; 5m"
+        "--timeout",
+        type=seconds,
+        default=seconds(timeout),
+        metavar="DURATION",
+        help=f"how long it may take; {timeout}",
     )
     parser.set_defaults(run=run)
     return parser
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """The seconds of a duration such as ``8h``."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     try:
         found = float(number) * _UNITS[unit]
@@ -145,11 +153,16 @@ def _seconds(text: str) -> float:
 
 
 @contextmanager
-def _client() -> Iterator[LakebaseClient]:
+def connected(*not_in_a_shell: str) -> Iterator[LakebaseClient]:
+    """A client by the environment, whose errors advise no option that a command has not.
+
+    Args:
+        not_in_a_shell: What remedies call by its name in Python, beyond what objects take.
+    """
     from lakebase_provider.core import LakebaseClient, LakebaseConfig
 
     with (
-        without_options(*_NOT_IN_A_SHELL),
+        without_options(*_NOT_IN_A_SHELL, *not_in_a_shell),
         without_other_settings(),
         LakebaseClient(LakebaseConfig.from_env()) as client,
     ):
@@ -157,7 +170,7 @@ def _client() -> Iterator[LakebaseClient]:
 
 
 def _list_branches(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         found = client.workspace.branches.list(options.project, show_deleted=options.deleted)
     return _show(options, "branches", found)
 
@@ -171,7 +184,7 @@ def _create_branch(options: argparse.Namespace) -> int:
         "ttl": options.ttl,
         "no_expiry": options.no_expiry or None,
     }
-    with _client() as client:
+    with connected() as client:
         client.workspace.branches.ensure(
             options.branch,
             on_exists=options.if_exists,
@@ -192,7 +205,7 @@ def _moment(text: str) -> datetime:
 
 
 def _delete_branch(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         client.workspace.branches.delete(
             options.branch, purge=options.purge, missing_ok=options.missing_ok, timeout=options.timeout
         )
@@ -200,7 +213,7 @@ def _delete_branch(options: argparse.Namespace) -> int:
 
 
 def _reset_branch(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         done = client.branches.reset(options.branch, timeout=options.timeout)
     if options.json:
         print(json.dumps(dataclasses.asdict(done), indent=2, default=_plain))
@@ -242,7 +255,7 @@ def _budget(options: argparse.Namespace) -> int:
 
 
 def _list_endpoints(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         return _show(options, "endpoints", client.workspace.endpoints.list(options.branch))
 
 
@@ -253,14 +266,14 @@ def _size(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _create_endpoint(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         endpoints = client.workspace.endpoints
         endpoints.create(options.endpoint, timeout=options.timeout, **_size(options))
         return _show(options, "endpoints", endpoints.wait_ready(options.endpoint, timeout=options.timeout))
 
 
 def _update_endpoint(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         endpoints = client.workspace.endpoints
         return _show(
             options,
@@ -270,25 +283,25 @@ def _update_endpoint(options: argparse.Namespace) -> int:
 
 
 def _suspend(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         found = client.workspace.endpoints.suspend(options.endpoint, timeout=options.timeout)
     return _show(options, "endpoints", found)
 
 
 def _enable(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         found = client.workspace.endpoints.enable(options.endpoint, timeout=options.timeout)
     return _show(options, "endpoints", found)
 
 
 def _delete_endpoint(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         client.workspace.endpoints.delete(options.endpoint, timeout=options.timeout)
         return _gone(options, client.workspace.endpoints.full_name(options.endpoint))
 
 
 def _put_back(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         names = client.workspace.endpoints.put_sizes_back(timeout=options.timeout)
     print(json.dumps(names) if options.json else "\n".join(names) or "Nothing was left resized.")
     return 0

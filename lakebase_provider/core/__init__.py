@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.database.catalog import TableName
     from lakebase_provider.core.database.fence import fence
+    from lakebase_provider.core.database.structure.catalog_diff import CatalogDiff
+    from lakebase_provider.core.database.structure.catalog_dump import CatalogDump
     from lakebase_provider.core.errors import LakebaseError
     from lakebase_provider.core.shared import close_shared_clients, shared_client
     from lakebase_provider.core.tokens.token import Token, TokenPolicy
@@ -26,16 +28,20 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.lease import BranchLease, branch_id_for
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
+    from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
 
 __all__ = [
     "BranchLease",
     "BranchLimits",
+    "CatalogDiff",
+    "CatalogDump",
     "HealthLimits",
     "HealthReport",
     "LakebaseClient",
     "LakebaseConfig",
     "LakebaseError",
     "LoadResult",
+    "MigrationReport",
     "PostgresQuery",
     "Secret",
     "StageResult",
@@ -53,12 +59,15 @@ __all__ = [
 _HOMES = {
     "BranchLease": "upkeep.branches.lease",
     "BranchLimits": "upkeep.branches.budget",
+    "CatalogDiff": "database.structure.catalog_diff",
+    "CatalogDump": "database.structure.catalog_dump",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",
     "LakebaseError": "errors",
     "LoadResult": "bulk.load.result",
+    "MigrationReport": "upkeep.migrations.migration_report",
     "PostgresQuery": "bulk.load.transfer.transfer",
     "Secret": "base.secret",
     "StageResult": "upkeep.health.stages",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.database.catalog import TableName
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.health.stages import HealthReport
+    from lakebase_provider.core.upkeep.migrations.migrations import Migrations
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
 _Result = TypeVar("_Result")
@@ -355,6 +356,17 @@ class LakebaseClient(Reads):
             return LakebaseClient(config, claims=self._claims, clock=self._clock)
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
+
+    @property
+    def migrations(self) -> Migrations:
+        """Runs files of SQL in their order, each once, and compares what stands in databases.
+
+        Example:
+            >>> client.migrations.run("migrations")
+        """
+        from lakebase_provider.core.upkeep.migrations.migrations import Migrations
+
+        return Migrations(self.config, self.connect, self.target, self.tokens, self._clock)
 
     @property
     def workspace(self) -> WorkspaceObjects:

@@ -74,6 +74,7 @@ variables = {{name: os.environ["PG" + name.upper()] for name in ("host", "port",
 settings = " ".join(f"{{name}}={{value}}" for name, value in variables.items())
 shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.tokens.get().reveal()}}"
 """,
+    "docs/how-to/migrations.md": _CLIENT,
     "docs/how-to/read.md": _ORDERS,
     "docs/how-to/test.md": """
 from pathlib import Path
@@ -129,6 +130,9 @@ assert list(client.iter_rows("SELECT count(*) FROM orders_copy")) == [(2,)]
 ids = [id for (id,) in client.iter_rows("SELECT id FROM sales.orders ORDER BY id")]
 assert ids == [1, 4, 10, 11, 30, 40], ids
 assert list(client.iter_rows("SELECT id, n FROM sales.stock ORDER BY id")) == [(1, 3), (2, 0)]
+""",
+    "docs/how-to/migrations.md": """
+assert [file.state for file in client.migrations.status("migrations").files] == ["done"] * 3
 """,
     "docs/how-to/read.md": """
 assert table.num_rows == 3

@@ -315,6 +315,14 @@ def lease_is_another_holders(front: Front, world: World) -> None:
     front.client(world.settings()).branches.give_back("canary", uid="br-another")
 
 
+@raises("MigrationError", *SYNC)
+def migration_that_fails(front: Front, world: World) -> None:
+    folder = world.folder / "migrations"
+    folder.mkdir()
+    (folder / "0001_a.sql").write_text("ALTER TABLE absent ADD n int")
+    front.client(world.settings()).migrations.run(folder)
+
+
 # The login.
 
 

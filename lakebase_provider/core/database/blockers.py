@@ -57,7 +57,7 @@ def naming_blockers(
         yield
         return
     found: list[str] = []
-    ask = in_this_context(lambda: found.extend(_ask(connect, pids())))
+    ask = in_this_context(lambda: found.extend(blockers(connect, pids())))
     asker = threading.Timer(max(lock_timeout * _ASK_AFTER, lock_timeout - _ASK_BEFORE_END), ask)
     asker.daemon = True
     asker.start()
@@ -73,7 +73,13 @@ def naming_blockers(
         asker.cancel()
 
 
-def _ask(connect: Connect, pids: list[int]) -> list[str]:
+def blockers(connect: Connect, pids: list[int]) -> list[str]:
+    """Who holds what these backends wait for now, each in words; empty if nobody does, or if it is not known.
+
+    Args:
+        connect: Where to ask.
+        pids: The backends that may be waiting, by their process ids.
+    """
     try:
         with connect(_ASK_BEFORE_END, autocommit=True) as connection:
             rows = connection.execute(_BLOCKERS, (pids,)).fetchall()

@@ -69,18 +69,15 @@ def fence(
     Raises:
         FenceError: Another role holds the lock, or its holder did not end in time.
     """
-    number, deadline, fenced = _lock_number(key), Deadline(timeout, clock), dict[int, Fenced]()
-    while not _try_lock(connection, number):
-        holders = connection.execute(_HOLDERS, (number,)).fetchall()
-        connection.commit()
-        for pid, name, age, ours in holders:
-            session = Fenced(pid, name or "", age)
+    number, deadline, fenced = lock_number(key), Deadline(timeout, clock), dict[int, Fenced]()
+    while not try_lock(connection, number):
+        for session, ours in holders(connection, number):
             if not ours:
                 raise FenceError(f"A session of another role is working on '{key}': {session}.")
-            if pid not in fenced:
+            if session.pid not in fenced:
                 logger.warning("Ending an earlier session that is working on '%s': %s", key, session)
-                fenced[pid] = session
-            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s)", (pid,))
+                fenced[session.pid] = session
+            connection.execute("SELECT pg_catalog.pg_terminate_backend(%s)", (session.pid,))
             connection.commit()
         if deadline.remaining() <= 0:
             held = ", ".join(map(str, fenced.values())) or "a session that is not visible"
@@ -89,7 +86,15 @@ def fence(
     return list(fenced.values())
 
 
-def _try_lock(connection: LakebaseConnection, number: int) -> bool:
+def holders(connection: LakebaseConnection, number: int) -> list[tuple[Fenced, bool]]:
+    """The sessions that hold a session's advisory lock, each with whether it is this session's role's."""
+    found = connection.execute(_HOLDERS, (number,)).fetchall()
+    connection.commit()
+    return [(Fenced(pid, name or "", age), ours) for pid, name, age, ours in found]
+
+
+def try_lock(connection: LakebaseConnection, number: int) -> bool:
+    """Take an advisory lock for the session, if nobody has it."""
     row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (number,)).fetchone()
     # A lock of the session, which a rollback does not undo.
     connection.commit()
@@ -97,7 +102,7 @@ def _try_lock(connection: LakebaseConnection, number: int) -> bool:
     return bool(row[0])
 
 
-def _lock_number(key: str) -> int:
-    """A key in Postgres' form: a signed 64-bit integer."""
-    digest = hashlib.sha256(b"lakebase-fence\0" + key.encode()).digest()
+def lock_number(key: str, purpose: str = "lakebase-fence") -> int:
+    """A key in Postgres' form: a signed 64-bit integer, another one for each purpose."""
+    digest = hashlib.sha256(f"{purpose}\0{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -43,6 +43,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     │   └── TransactionConflictError     each attempt was undone by a conflict with another transaction
     ├── FenceError                       another session is working on the same key, and did not end
     ├── ResultTooLargeError              a statement returned more rows than were allowed
+    ├── MigrationError                   files of migrations were refused, or one failed
     └── LoadError                        data was not moved
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns do not match the table's
@@ -452,6 +453,26 @@ class ResultTooLargeError(LakebaseError):
 
     code = "result_too_large"
     default_remedy = "Select fewer rows, or write the rows to a file."
+
+
+class MigrationError(LakebaseError):
+    """Files of migrations were refused, a statement of one failed, or a command that migrates did.
+
+    Attributes:
+        file: Name of the file, where it is about one.
+        line: Number of its line, from 1, where it is about one.
+        sqlstate: The server's code for what went wrong, where the server said so.
+    """
+
+    code = "migration"
+    default_remedy = "Correct the file that the message names, and run again: what is applied is skipped."
+    file: str | None = None
+    line: int | None = None
+    sqlstate: str | None = None
+
+    def details(self) -> dict[str, object]:
+        """The file, its line and the SQLSTATE."""
+        return {**super().details(), "file": self.file, "line": self.line, "sqlstate": self.sqlstate}
 
 
 class HealthCheckError(LakebaseError):

@@ -139,9 +139,16 @@ def statements(sql: str, *, placeholders: bool = False, keep_semicolons: bool = 
         placeholders: As for :func:`tokens`.
         keep_semicolons: Whether the semicolon at its end is part of a statement.
     """
-    found: list[str] = []
+    return [text for _, text in placed_statements(sql, placeholders, keep_semicolons)]
+
+
+def placed_statements(
+    sql: str, placeholders: bool = False, keep_semicolons: bool = False
+) -> list[tuple[int, str]]:
+    """As :func:`statements`, each with where in the text its first word, past space and comments, begins."""
+    found: list[tuple[int, str]] = []
     start, depth = 0, 0
-    runs = False
+    runs, first = False, 0
     words: list[str] = []
     before = ""
     in_body = False
@@ -151,10 +158,11 @@ def statements(sql: str, *, placeholders: bool = False, keep_semicolons: bool = 
         piece = sql[at:end] if kind in ("symbol", "word") else ""
         if piece == ";" and depth == 0 and not in_body:
             if runs:
-                found.append(sql[start : end if keep_semicolons else at].strip(SPACE))
+                found.append((first, sql[start : end if keep_semicolons else at].strip(SPACE)))
             start, runs, words, before = end, False, [], ""
             continue
-        runs = True
+        if not runs:
+            runs, first = True, at
         if piece == "(":
             depth += 1
         elif piece == ")":
@@ -170,7 +178,7 @@ def statements(sql: str, *, placeholders: bool = False, keep_semicolons: bool = 
                 in_body = False
         before = piece
     if runs:
-        found.append(sql[start:].strip(SPACE))
+        found.append((first, sql[start:].strip(SPACE)))
     return found
 
 

@@ -1,0 +1,104 @@
+"""Everything that is defined in a database, as text that does not depend on when and where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from lakebase_provider.core.connect.cursor import plain_cursor
+from lakebase_provider.core.database.catalog import TableName
+from lakebase_provider.core.database.structure.catalog_queries import QUERIES
+
+_KINDS = {kind: place for place, kind in enumerate(QUERIES)}
+
+
+@dataclass(frozen=True)
+class CatalogObject:
+    """Something that is defined in a database.
+
+    Attributes:
+        kind: Such as ``"table"``, ``"column"`` or ``"grants on table"``.
+        name: Its name in SQL, with its schema, quoted where it needs quotes.
+        definition: What it is, as SQL or close to it.
+        belongs_to: The name of the table that it is part of; its own if of none.
+    """
+
+    kind: str
+    name: str
+    definition: str
+    belongs_to: str
+
+    @property
+    def place(self) -> tuple[str, int, str]:
+        """Where it stands in a dump: a table together with what is part of it."""
+        return self.belongs_to, _KINDS.get(self.kind, len(_KINDS)), self.name
+
+
+@dataclass(frozen=True)
+class CatalogDump:
+    """Everything that is defined in a database, in an order that depends on names alone.
+
+    Attributes:
+        objects: The objects.
+    """
+
+    objects: tuple[CatalogObject, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dump as JSON can hold it."""
+        return {
+            "objects": [
+                {
+                    "kind": one.kind,
+                    "name": one.name,
+                    "definition": one.definition,
+                    "belongs_to": one.belongs_to,
+                }
+                for one in self.objects
+            ]
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> CatalogDump:
+        """The dump that :meth:`to_dict` made."""
+        return cls(tuple(CatalogObject(**one) for one in plain["objects"]))
+
+
+def dump_catalog(connection: psycopg.Connection[Any], *, leave_out: Iterable[TableName] = ()) -> CatalogDump:
+    """Everything that is defined in a database, as of one moment.
+
+    Schemas, extensions, enums, domains, composite and range types, sequences, tables, columns, constraints,
+    indexes, views, materialized views, functions, procedures, aggregates, triggers, rules, policies, extended
+    statistics, grants, default privileges and comments. What belongs to the system, to an extension or to
+    nobody but a session is left out; so are rows, the order of columns and where a sequence stands.
+
+    Args:
+        connection: An idle connection, which is rolled back.
+        leave_out: Tables that are left out, with all that is part of them.
+    """
+    assert connection.info.transaction_status == TransactionStatus.IDLE
+    found: list[CatalogObject] = []
+    with plain_cursor(connection) as cursor:
+        try:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            names = [name.sql().as_string(connection) for name in leave_out]
+            rows = cursor.execute(
+                "SELECT c.oid FROM pg_catalog.unnest(%s::text[]) n (name)"
+                " JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(n.name)",
+                (names,),
+            ).fetchall()
+            hidden = [row[0] for row in rows]
+            cursor.execute("SET LOCAL search_path TO ''")
+            for kind, query in QUERIES.items():
+                cursor.execute(query.encode(), {"hidden": hidden})
+                found += [
+                    CatalogObject(kind, name, definition, belongs_to)
+                    for belongs_to, name, definition in cursor.fetchall()
+                ]
+        finally:
+            connection.rollback()
+    return CatalogDump(tuple(sorted(found, key=lambda one: one.place)))

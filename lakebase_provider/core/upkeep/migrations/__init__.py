@@ -1,0 +1,1 @@
+"""Migrations: SQL files run in their order, each exactly once."""

@@ -1,0 +1,184 @@
+"""Commands of others that migrate, such as Alembic, dbmate or Flyway, with a token in their environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+from urllib.parse import quote, urlencode
+
+from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.base.threads import start_for_caller
+from lakebase_provider.core.config import arguments
+from lakebase_provider.core.connect.target import Target
+from lakebase_provider.core.errors import ConfigError, MigrationError
+from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.tokens.token import Token
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks whether it has ended, and those it has to end by itself once it is told to.
+_POLL, _GRACE = 0.05, 5.0
+#: Lines of the output that are kept, and characters of each that are logged.
+_KEPT, _LONGEST = 200, 10_000
+_OURS = ("DATABASE_URL", "FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD")
+
+
+@dataclass(frozen=True)
+class CommandReport:
+    """What a command did.
+
+    Attributes:
+        program: The program.
+        seconds: How long it took.
+        output: The last lines that it wrote, without secrets; at most 200.
+    """
+
+    program: str
+    seconds: float
+    output: tuple[str, ...]
+
+
+def environment(
+    inherited: Mapping[str, str], target: Target, tls: Mapping[str, str], token: Token
+) -> dict[str, str]:
+    """The variables of a command that connects with libpq, its ports to Go and Java, or by a URL.
+
+    No variable of libpq is inherited: one could send the token elsewhere.
+
+    Args:
+        inherited: This process's variables.
+        target: Where to connect, and as whom.
+        tls: libpq's parameters of TLS.
+        token: The password, which is in ``PGPASSWORD`` and ``FLYWAY_PASSWORD`` alone.
+    """
+    place = f"{target.host}:{target.port}/{quote(target.database, safe='')}?{urlencode(tls)}"
+    return {
+        **{
+            name: value
+            for name, value in inherited.items()
+            if not name.startswith("PG") and name not in _OURS
+        },
+        "PGHOST": target.host,
+        "PGPORT": str(target.port),
+        "PGDATABASE": target.database,
+        "PGUSER": target.user,
+        "PGPASSWORD": token.reveal(),
+        **{f"PG{name.upper()}": value for name, value in tls.items()},
+        "DATABASE_URL": f"postgresql://{quote(target.user, safe='')}@{place}",
+        "FLYWAY_URL": f"jdbc:postgresql://{place}",
+        "FLYWAY_USER": target.user,
+        "FLYWAY_PASSWORD": token.reveal(),
+    }
+
+
+def run_command(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None,
+    variables: Mapping[str, str],
+    deadline: Deadline,
+    clock: Clock,
+) -> CommandReport:
+    """Run a command, log what it writes, and end it, with all that it started, at the deadline.
+
+    Args:
+        words: The program and its arguments.
+        folder: Where it runs; here by default.
+        variables: Its environment.
+        deadline: When it has to be done.
+        clock: Where the time comes from.
+
+    Raises:
+        ConfigError: It cannot be started, or its arguments hold the token.
+        MigrationError: It failed, or was not done in time.
+    """
+    _check(words, variables)
+    began = clock.elapsed()
+    program = words[0]
+    try:
+        process = subprocess.Popen(  # noqa: S603 # what the caller wants to be run
+            list(words),
+            cwd=folder,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"The command {program!r} cannot be started: {error.strerror}.",
+            remedy="Check the program's name and the folder.",
+        ) from None
+    kept: deque[str] = deque(maxlen=_KEPT)
+    assert process.stdout is not None
+    reader = start_for_caller(_read, process.stdout, program, kept, name="lakebase-command-output")
+    try:
+        while process.poll() is None and deadline.remaining() > 0:
+            clock.sleep(_POLL)
+        late = process.poll() is None
+    finally:
+        _end(process)
+        reader.join(_GRACE)
+        if not reader.is_alive():
+            process.stdout.close()
+    if late:
+        raise _failed(f"{program} was not done within {deadline.seconds:g} s, and was ended", kept, True)
+    if process.returncode:
+        raise _failed(f"{program} ended with {process.returncode}", kept, False)
+    seconds = clock.elapsed() - began
+    logger.info("%s: done in %.3f s", program, seconds)
+    return CommandReport(program, seconds, tuple(kept))
+
+
+def _check(words: Any, variables: Mapping[str, str]) -> None:
+    remedy = 'Give a list of words, such as ["alembic", "upgrade", "head"].'
+    if isinstance(words, (str, bytes)) or not isinstance(words, Sequence) or not words:
+        raise arguments.wrong("The command", words, "be a list of words", remedy)
+    for word in words:
+        if not isinstance(word, str):
+            raise arguments.wrong("A word of the command", word, "be text", remedy)
+        if "\0" in word or variables["PGPASSWORD"] in word:
+            raise ConfigError(
+                "A word of the command holds a password or a NUL character.",
+                remedy="Leave the password out: it is in PGPASSWORD. Others can read a process's arguments.",
+            )
+
+
+def _read(output: IO[str], program: str, kept: deque[str]) -> None:
+    while line := output.readline(_LONGEST):
+        line = redacted(line.rstrip("\n"))
+        kept.append(line)
+        logger.info("%s: %s", program, line)
+
+
+def _failed(message: str, kept: deque[str], late: bool) -> MigrationError:
+    last = next((line for line in reversed(kept) if line.strip()), "")
+    return MigrationError(
+        f"{message}. {last}".rstrip(),
+        remedy="Raise timeout; see in the log what it waited for."
+        if late
+        else "See the log for what it wrote.",
+        retryable=late,
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the command and what it started, if anything of that is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+    if process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
