@@ -206,6 +206,8 @@ class LakebaseHook(ConnectedHook):
     ) -> None:
         """Insert rows in batches; batches of 700 rows or more use COPY where the result is the same.
 
+        In a process that has not imported what encodes for COPY, this begins with a call's 25,000th row.
+
         Args:
             table: Name of the table, quoted where SQL needs it.
             rows: Consumed as needed: a generator of any length takes the memory of one batch. Each row is a

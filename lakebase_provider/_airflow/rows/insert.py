@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,10 @@ _BIG_BATCH = 10_000
 #: table.
 _COPY_FROM = 700
 _STAGE_FROM = 2000
+#: Number of rows of one call from which COPY is worth the import of what encodes for it, if nobody has done
+#: that: it takes a hundred megabytes, and as long as INSERT takes for so many rows. Arrow imports pandas.
+_IMPORT_FROM = 25_000
+_ENCODING = ("pyarrow", "pandas", "pgpq")
 _NULL = frozenset({type(None)})
 #: Types of values that COPY supports; psycopg may write a subclass differently.
 _PLAIN = _NULL | PYTHON_TYPES
@@ -142,7 +148,7 @@ class RowWriter:
         self._width = self._width or len(self._columns) or len(rows[0] if rows else ())
         require_values(rows, self._width, self._begun)
         self._begun += len(rows)
-        if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
+        if self._is_many(rows) and self._may_copy(rows) and self._copied(rows):
             return
         if not rows:
             return
@@ -156,6 +162,13 @@ class RowWriter:
             if bad is None:
                 raise
             raise bad from None  # the other one may quote the value
+
+    def _is_many(self, rows: list[Row]) -> bool:
+        if len(rows) < _COPY_FROM:
+            return False
+        return self._begun >= _IMPORT_FROM or all(
+            name in sys.modules or find_spec(name) is None for name in _ENCODING
+        )
 
     def _bad_value(self, rows: list[Row]) -> BadRowError | None:
         """The error of the first value that cannot be sent."""
