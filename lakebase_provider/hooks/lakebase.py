@@ -206,7 +206,7 @@ class LakebaseHook(ConnectedHook):
     ) -> None:
         """Insert rows in batches; batches of 700 rows or more use COPY where the result is the same.
 
-        In a process that has not imported what encodes for COPY, this begins with a call's 25,000th row.
+        A process that has not imported Arrow and pandas, which encode for COPY, does so after 25,000 rows.
 
         Args:
             table: Name of the table, quoted where SQL needs it.
