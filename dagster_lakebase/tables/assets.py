@@ -88,7 +88,7 @@ def name_in(metadata: Mapping[str, Any], name: str, owner: object) -> str | None
         raise dg.DagsterInvalidDefinitionError(
             f"Metadata {name!r} of {named} is {found!r}. Use a name, as text."
         )
-    return found or None
+    return str(found) if found else None
 
 
 def _parts(key: dg.AssetKey, text: Any) -> list[str]:
