@@ -14,6 +14,7 @@ from dagster_lakebase.components.partition_values import PREFIX, partition_names
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
+from lakebase_provider.core.base.sql.sql_text import ends_transaction, first_word, statements
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
 from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
@@ -43,6 +44,9 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
     ``partition_start`` and ``partition_end`` (timestamptz; the end is not part of it), and for
     multi-partitions one ``partition_<dimension>`` for each. A placeholder in a comment or in quotes is plain
     text and needs no value, and a percent sign that begins no parameter stands for itself.
+
+    The transaction begins and ends around the SQL, which holds no COMMIT or ROLLBACK of its own, except to a
+    savepoint.
 
     The step is named after the asset. Its metadata shows the SQL and its file (``lakebase/sql``,
     ``lakebase/sql_file``).
@@ -88,8 +92,8 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
         """The assets.
 
         Raises:
-            DagsterInvalidDefinitionError: The SQL is empty or its file is missing; a parameter's name or
-                value cannot be used; or the SQL uses an unknown one.
+            DagsterInvalidDefinitionError: The SQL is empty, ends its transaction, or its file is missing; a
+                parameter's name or value cannot be used; or the SQL uses an unknown one.
         """
         if not self.assets:
             raise dg.DagsterInvalidDefinitionError("assets is empty. Name the assets that the SQL makes.")
@@ -149,6 +153,13 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             raise dg.DagsterInvalidDefinitionError(
                 f"{source.name} is empty. Write the SQL that makes the assets."
             )
+        for number, statement in enumerate(statements(source.text, placeholders=True), 1):
+            if ends_transaction(statement):
+                raise dg.DagsterInvalidDefinitionError(
+                    f"{source.name}: statement {number} is {first_word(statement)}, which would end the "
+                    "transaction in the middle: all of the SQL is one, committed when the tables are found. "
+                    "Leave it out, and a BEGIN too, or make several assets."
+                )
         return source
 
     def _check_parameters(self, source: _Source) -> None:

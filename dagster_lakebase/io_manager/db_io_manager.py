@@ -17,7 +17,7 @@ from dagster_lakebase.io_manager.db_client import LakebaseDbClient
 from dagster_lakebase.io_manager.type_handlers import LakebaseTypeHandler, type_handlers
 from dagster_lakebase.io_manager.write_options import LOAD_TYPES, column_names
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.assets import require_database, table_of
+from dagster_lakebase.tables.assets import name_in, require_database, table_of
 from dagster_lakebase.tables.owners import TableOwners
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.errors.remedy import without_options
@@ -116,8 +116,8 @@ class LakebaseDbIOManager(DbIOManager):
             key = context.asset_key
             self._tables.require_one_owner(context)
         else:
-            named = metadata.get("table")
-            key = dg.AssetKey([getattr(named, "value", named) or output_context.name])
+            named = name_in(metadata, "table", f"output {output_context.name!r}")
+            key = dg.AssetKey([named or output_context.name])
         table = table_of(key, metadata, schema=self._schema)
         require_database(key, metadata, self._database)
         columns = (context.definition_metadata or {}).get("columns")

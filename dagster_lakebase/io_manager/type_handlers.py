@@ -70,6 +70,13 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
                 "their own partition would write them again.",
                 remedy="Filter the output by the partition, or correct partition_expr.",
             )
+        if not stored.rows and hasattr(obj, "read_next_batch"):
+            context.log.warning(
+                "Table %s: the reader gave no rows; %d were removed. A reader whose rows other code has read "
+                "gives none either, without a sign of it.",
+                stored.table,
+                stored.deleted,
+            )
         for change in stored.changes:
             context.log.info("Table %s: %s", stored.table, change)
         name = TableRef(table_slice.schema, table_slice.table)

@@ -29,11 +29,11 @@ def table_of(
         schema: The schema of assets whose metadata name none; before the key's.
 
     Raises:
-        DagsterInvalidDefinitionError: ``dagster/table_name`` cannot be read, or names another schema than
-            ``schema``.
+        DagsterInvalidDefinitionError: ``dagster/table_name`` or ``schema`` cannot be read, or the two name
+            different schemas.
     """
     metadata = metadata or {}
-    named = _value(metadata.get("schema")) or None
+    named = name_in(metadata, "schema", key)
     given = metadata.get(TABLE_NAME)
     if given is None:
         prefix = key.path[-2] if len(key.path) > 1 else _DEFAULT_SCHEMA
@@ -71,8 +71,31 @@ def require_database(key: dg.AssetKey, metadata: Mapping[str, Any] | None, datab
         )
 
 
+def name_in(metadata: Mapping[str, Any], name: str, owner: object) -> str | None:
+    """What the metadata ``schema`` or ``table`` names; None if it is empty or not there.
+
+    Args:
+        metadata: The metadata.
+        name: Which of the two.
+        owner: What they belong to, for the error: an asset's key, or text.
+
+    Raises:
+        DagsterInvalidDefinitionError: It is no text.
+    """
+    found = _value(metadata.get(name))
+    if found is not None and not isinstance(found, str):
+        named = f"asset {owner.to_user_string()}" if isinstance(owner, dg.AssetKey) else owner
+        raise dg.DagsterInvalidDefinitionError(
+            f"Metadata {name!r} of {named} is {found!r}. Use a name, as text."
+        )
+    return str(found) if found else None
+
+
 def _parts(key: dg.AssetKey, text: Any) -> list[str]:
-    parts = next(csv.reader([text], delimiter="."), []) if isinstance(text, str) else []
+    try:
+        parts = next(csv.reader([text], delimiter="."), []) if isinstance(text, str) else []
+    except csv.Error:  # a line feed outside quotes
+        parts = []
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise dg.DagsterInvalidDefinitionError(
             f"{TABLE_NAME} of asset {key.to_user_string()} is {text!r}. Use [database.][schema.]table."

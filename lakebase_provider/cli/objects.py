@@ -74,19 +74,19 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
     again = action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
     again.add_argument("branch", help=_BRANCH)
 
-    swept = _action(actions, "sweep", "delete for good what leases of killed runs left behind", _sweep)
+    swept = action(actions, "sweep", "delete for good what leases of killed runs left behind", _sweep)
     swept.add_argument("--project", help="name or id; default: the environment's")
     swept.add_argument("--prefix", default="run", help="what the ids of the branches begin with; run")
     swept.add_argument(
         "--older-than",
-        type=_seconds,
+        type=seconds,
         default=86_400.0,
         metavar="DURATION",
         help="since the creation; more than the longest run; 1d",
     )
     swept.add_argument("--dry-run", action="store_true", help="delete nothing, and say what would be")
 
-    count = _action(actions, "budget", "how many branches a project has, and may have", _budget)
+    count = action(actions, "budget", "how many branches a project has, and may have", _budget)
     count.add_argument("--project", help="name or id; default: the environment's")
 
 
@@ -229,7 +229,7 @@ def _reset_branch(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         report = client.branches.sweep(
             options.project,
             prefix=options.prefix,
@@ -245,7 +245,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _budget(options: argparse.Namespace) -> int:
-    with _client() as client:
+    with connected() as client:
         found = client.branches.budget(options.project)
     if options.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

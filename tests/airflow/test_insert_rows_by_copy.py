@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -36,6 +39,12 @@ VALUES = (
     timedelta(days=1, seconds=2), b"", b"\x00\xff", UUID(int=7), {"a": [1, None]}, {}, [], [1, 2], [None],
     ["a", "b"], [0.1 + 0.2], [True], [Decimal("1.005")], [[1, 2], [3, 4]], None,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """COPY's encoder is imported, whichever tests have run before."""
+    monkeypatch.setattr(rows_module, "_IMPORT_AFTER", 0)
 
 
 @pytest.fixture
@@ -220,3 +229,19 @@ def test_a_bad_row_is_named_without_its_value(
     assert "row 651, column 'day'" in said
     assert "canary" not in said
     assert hook.get_first("select count(*) from copied") == (1000 if commit_every else 0,)
+
+
+def test_some_thousand_rows_are_not_worth_an_import(hook: LakebaseHook) -> None:
+    hook.run("create table copied (id int, name text)")
+    code = """
+import sys
+from lakebase_provider.hooks.lakebase import LakebaseHook
+hook = LakebaseHook(log_sql=False)
+for size in (5_000, 20_000, 1_000):
+    hook.insert_rows("copied", [(i, "x") for i in range(size)])
+    print("pyarrow" in sys.modules)
+"""
+    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.split()[-3:] == ["False", "False", "True"]
+    assert hook.get_first("select count(*) from copied") == (26_000,)

@@ -253,6 +253,13 @@ def test_multi_partitions(table: LocalLakebase) -> None:
         ({"sql": "SELECT 1", "parameters": {"partition_key": "x"}}, "are reserved for the partition"),
         ({"sql": "SELECT 1", "parameters": {"order": {"id": 1}}}, "%(order)s::jsonb"),
         ({"sql": "SELECT 1", "connection": "{{ 3 }}"}, "connection is a int"),
+        (
+            {"sql": "SELECT 1; -- COMMIT\ncommit"},
+            "sql: statement 2 is COMMIT, which would end the transaction",
+        ),
+        ({"sql": "BEGIN; SELECT 1; END"}, "statement 3 is END"),
+        ({"sql": "SAVEPOINT a; ROLLBACK TO a; ROLLBACK WORK"}, "statement 3 is ROLLBACK"),
+        ({"sql": "SELECT 1", "assets": [{"key": "a", "metadata": {"dagster/table_name": 5}}]}, "is 5. Use"),
     ],
 )
 def test_what_cannot_run_is_refused_when_it_is_loaded(

@@ -98,7 +98,9 @@ def test_an_observation_shows_the_same_name(run: Run) -> None:
     ("metadata", "named"),
     [
         ({"dagster/table_name": "a.b.c.d"}, "Use [database.][schema.]table"),
+        ({"dagster/table_name": "io.or\nders"}, "Use [database.][schema.]table"),
         ({"dagster/table_name": "io.orders", "schema": "io_other"}, "Leave one of them out"),
+        ({"schema": 5}, "Metadata 'schema' of asset io/orders is 5. Use a name, as text."),
     ],
 )
 def test_a_name_that_cannot_be_obeyed_is_refused(run: Run, metadata: dict[str, Any], named: str) -> None:
@@ -227,3 +229,20 @@ def test_one_name_is_no_list_of_assets() -> None:
     for build in (build_lakebase_table_observation, build_lakebase_table_observation_sensor):
         with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"list of assets: \['public.sc'\]"):
             build("public.sc")
+
+
+@pytest.mark.parametrize("name", ["dagster/table_name", "schema", "table"])
+def test_a_name_that_is_no_text_is_named_for_an_op(run: Run, name: str) -> None:
+    @dg.op(out=dg.Out(metadata={name: 5}))
+    def made() -> pa.Table:
+        return pa.table({"n": [7]})
+
+    @dg.job(resource_defs={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())})
+    def job() -> None:
+        made()
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # Dagster wraps it or does not
+        job.execute_in_process(instance=run.instance)
+    assert any(
+        isinstance(e, dg.DagsterInvalidDefinitionError) and name in str(e) for e in causes(caught.value)
+    )

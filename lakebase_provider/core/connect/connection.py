@@ -37,6 +37,7 @@ from lakebase_provider.core.connect.pools.sessions import (
     noting,
     set_silently,
 )
+from lakebase_provider.core.connect.pools.streams import Streaming, StreamingCursor
 from lakebase_provider.core.errors.server_ends import strike_out, typed_end
 
 if TYPE_CHECKING:
@@ -50,16 +51,19 @@ _SETTINGS: dict[str, Any] = {
     "_blocks": 0,
     "_lender": None,
     "_pool": None,
+    "_streams": (),
 }
 #: And what it becomes otherwise.
 _WORK: dict[str, Any] = {
     "_begin_statement": b"",
+    "_cut": False,
     "_deferrable": None,
     "_harmless": None,
     "_isolation_level": None,
     "_num_transactions": 0,
     "_pipeline": None,
     "_read_only": None,
+    "_streams": (),
     "_touched": False,
     "_tpc": None,
     "_used": False,
@@ -72,7 +76,7 @@ _CANCEL_TIMEOUT = 3.0
 _connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
 
-class _Reading(InertComments):
+class _Reading(StreamingCursor, InertComments):
     """A cursor whose `execute` tells the connection when it only reads; nothing else counts as harmless."""
 
     __slots__ = ()
@@ -129,7 +133,7 @@ class AsyncLakebaseCursor(_Reading, psycopg.AsyncCursor[Row]):
     __slots__ = ()
 
 
-class _Tracked(psycopg.BaseConnection[TupleRow]):
+class _Tracked(Streaming):
     """What both kinds of connections share: whether anything may have changed the session.
 
     All that talks to the server goes through ``wait``, as steps, or past it, by libpq's object itself. What
@@ -141,7 +145,6 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     answer_timeout: float | None
     #: Whether anything went through ``wait``, and whether anything did that may have changed the session.
     _touched = _used = False
-    _harmless: Generator[Any, Any, None] | None = None
     #: The pool that lent it, if any; whether it has been returned; how many `with` blocks it is in.
     _lender: Any = None
     _ended = False
@@ -154,14 +157,13 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
     _opened_with: PGconn
     _settings: ClassVar[dict[str, Any]]
     _state_size: ClassVar[int]
-    lock: Any
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._holder = Holder(self)
         self.answer_timeout = self._lender = self._harmless = None
-        self._touched = self._used = False
-        self._blocks = 0
+        self._touched = self._used = self._cut = False
+        self._blocks, self._streams = 0, ()
         pgconn.notice_handler = self._holder.tell_notice
         pgconn.notify_handler = self._holder.tell_notify
         # libpq tells notices to the object that the session was opened with, which has it no more.
@@ -173,10 +175,6 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         if self._adapters is None:
             self._adapters = new_adapters()
         return self._adapters
-
-    def _without_trace(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        self._harmless = steps
-        return steps
 
     def _note(self, steps: Generator[Any, Any, Any]) -> Holder:
         self._require_lent()
@@ -237,14 +235,10 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
         strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
             statement_was_canceled(error)
-        elif isinstance(error, psycopg.errors.FeatureNotSupported):
-            self._forget_if_stale(error)
-        return typed_end(error)
-
-    def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
-        # psycopg would keep using the same prepared statement, and keep failing.
-        if is_stale(error):
+        elif isinstance(error, psycopg.errors.FeatureNotSupported) and is_stale(error):
+            # psycopg would keep using the same prepared statement, and keep failing.
             self._prepared.clear()
+        return typed_end(error)
 
     def _forget_additions(self, state: dict[str, Any]) -> None:
         """Restore psycopg's initial state for the next borrower: attributes that are rarely set."""
@@ -400,6 +394,11 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         """End the block as psycopg does; a borrowed connection is returned with the outermost one."""
         self._blocks -= 1
         try:
+            for rows in self._left_streams():
+                rows.close()
+            if (cut := self._cut_off(exc_info[1])) is not None:
+                super().__exit__(type(cut), cut, None)
+                raise cut
             if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
                 super().__exit__(*exc_info)
             elif self._lender is None:
@@ -459,8 +458,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
             raise interrupted()
         if self._touched:
             self._require_resettable()
-            statements = self._statements_to_reset()
-            if statements:
+            if statements := self._statements_to_reset():
                 self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()
@@ -524,6 +522,11 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         """End the block as psycopg does; a borrowed connection is returned with the outermost one."""
         self._blocks -= 1
         try:
+            for rows in self._left_streams():
+                await rows.aclose()
+            if (cut := self._cut_off(exc_info[1])) is not None:
+                await super().__aexit__(type(cut), cut, None)
+                raise cut
             if self._pipeline is not None or self.pgconn.transaction_status != TransactionStatus.IDLE:
                 await super().__aexit__(*exc_info)
             elif self._lender is None:
@@ -581,8 +584,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
             raise interrupted()
         if self._touched:
             self._require_resettable()
-            statements = self._statements_to_reset()
-            if statements:
+            if statements := self._statements_to_reset():
                 await self.wait(exchange(self, statements), timeout=_RESET_TIMEOUT, asks=False)
             self._forget_notifies()
         self.last_used = time.monotonic()

@@ -15,6 +15,7 @@ from psycopg.pq import ExecStatus
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.sql.sql_text import (
     SPACE,
+    ends_transaction,
     is_query,
     statements,
     tokens,
@@ -115,6 +116,35 @@ def test_a_query_is_told_from_what_changes_data() -> None:
         "with a as (insert into t values (1) returning 1) select * from a", "explain select 1", "'select'",
     ):  # fmt: skip
         assert not is_query(other), other
+
+
+def test_the_end_of_a_transaction_is_told(server: psycopg.Connection[Any]) -> None:
+    ends = ["COMMIT", "/* x */ commit and chain", "END", "abort work", "ROLLBACK", "rollback transaction"]
+    goes_on = [
+        "SAVEPOINT s",
+        "ROLLBACK TO s",
+        "rollback work to savepoint s",
+        "ROLLBACK TRANSACTION/**/TO s",
+        "RELEASE s",
+        "SELECT 'COMMIT'",
+        "-- COMMIT\nSELECT 1",
+        "CREATE OR REPLACE FUNCTION pg_temp.f() RETURNS int BEGIN ATOMIC SELECT 1; END",
+    ]
+    server.autocommit = False
+    for statement in [*ends, *goes_on]:
+        server.rollback()
+        server.execute("SAVEPOINT before; SAVEPOINT s")
+        server.execute(statement)
+        try:
+            server.execute("ROLLBACK TO before")
+            over = False
+        except psycopg.errors.InvalidSavepointSpecification:
+            over = True
+        assert ends_transaction(statement) is over, statement
+    server.rollback()
+    assert ends_transaction("PREPARE TRANSACTION 'x'")
+    assert not ends_transaction("PREPARE x AS SELECT 1")
+    assert not ends_transaction("")
 
 
 def test_what_follows_a_statement_is_cut_off() -> None:

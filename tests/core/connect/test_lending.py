@@ -541,3 +541,99 @@ def test_the_kinds_are_what_they_were(client: LakebaseClient) -> None:
     with client.connection() as connection:
         assert type(connection) is LakebaseConnection
     assert issubclass(AsyncLakebaseConnection, psycopg.AsyncConnection)
+
+
+#: More than libpq and the server hold between them.
+MANY = "SELECT i, repeat('x', 1000) FROM generate_series(1, 100000) i"
+
+
+@pytest.mark.timeout(30)
+def test_a_stream_that_is_left_ends_with_its_block(client: LakebaseClient) -> None:
+    with client.connection() as connection:
+        pid = connection.info.backend_pid
+        rows = connection.cursor().stream(MANY)
+        assert next(rows)[0] == 1
+    assert list(rows) == []
+    with client.connection() as connection:
+        # The session itself came back.
+        assert connection.info.backend_pid == pid
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.timeout(30)
+def test_a_stream_that_is_left_after_a_write_tells_that_the_write_is_undone(client: LakebaseClient) -> None:
+    def write_and_leave(*, dropped: bool = False, failing: bool = False) -> None:
+        with client.connection() as connection:
+            connection.execute("INSERT INTO lent VALUES (1)")
+            rows = connection.cursor().stream(MANY)
+            next(rows)
+            if dropped:
+                del rows
+            if failing:
+                raise ZeroDivisionError
+
+    with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
+        write_and_leave()
+    with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
+        write_and_leave(dropped=True)
+    with pytest.raises(ZeroDivisionError):
+        write_and_leave(failing=True)
+    with client.connection() as connection:
+        connection.execute("INSERT INTO lent VALUES (4)")
+        connection.commit()
+        connection.rollback()
+        assert connection.execute("SELECT i FROM lent").fetchall() == [(4,)]
+        assert len(list(connection.cursor().stream("SELECT i FROM lent"))) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_connection_that_streams_says_so_to_its_reader(client: LakebaseClient) -> None:
+    with client.connection() as connection:
+        rows = connection.cursor().stream(MANY)
+        next(rows)
+        for use in (
+            lambda: connection.execute("SELECT 1"),
+            connection.commit,
+            lambda: next(connection.cursor().stream("SELECT 1")),
+        ):
+            with pytest.raises(psycopg.ProgrammingError, match="read in part"):
+                use()
+        rows.close()
+        connection.rollback()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.timeout(30)
+def test_another_thread_waits_for_a_stream(client: LakebaseClient) -> None:
+    got: list[Any] = []
+    with client.connection() as connection:
+        rows = connection.cursor().stream(MANY)
+        next(rows)
+        thread = threading.Thread(target=lambda: got.append(connection.execute("SELECT 1").fetchone()))
+        thread.start()
+        assert len(list(rows)) == 99_999
+        thread.join(timeout=10)
+    assert got == [(1,)]
+
+
+@pytest.mark.timeout(30)
+async def test_an_async_stream_that_is_left_ends_with_its_block(async_client: LakebaseClient) -> None:
+    async with async_client.aconnection() as connection:
+        pid = connection.info.backend_pid
+        rows: Any = connection.cursor().stream(MANY)
+        await anext(rows)
+        with pytest.raises(psycopg.ProgrammingError, match="read in part"):
+            await connection.execute("SELECT 1")
+
+    async def write_and_leave() -> None:
+        async with async_client.aconnection() as connection:
+            assert connection.info.backend_pid == pid
+            await connection.execute("INSERT INTO lent VALUES (1)")
+            rows: Any = connection.cursor().stream(MANY)
+            await anext(rows)
+
+    with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
+        await write_and_leave()
+    async with async_client.aconnection() as connection:
+        assert connection.info.backend_pid == pid
+        assert await (await connection.execute("SELECT i FROM lent")).fetchall() == []

@@ -229,6 +229,19 @@ def first_word(sql: str) -> str:
     return next((sql[at:end].upper() for kind, at, end in tokens(sql) if kind == "word"), "")
 
 
+def ends_transaction(sql: str) -> bool:
+    """Whether a statement ends the transaction that it runs in.
+
+    Args:
+        sql: One statement; bodies of functions cannot.
+    """
+    words = [sql[at:end].upper() for kind, at, end in tokens(sql) if kind not in ("space", "comment")]
+    if words[:1] == ["ROLLBACK"]:
+        # TO, perhaps after WORK or TRANSACTION: only back to a savepoint.
+        return "TO" not in words[1:3]
+    return words[:1] in (["COMMIT"], ["END"], ["ABORT"]) or words[:2] == ["PREPARE", "TRANSACTION"]
+
+
 def without_end(sql: str) -> str:
     """A statement without the semicolon, space and comments at its end.
 

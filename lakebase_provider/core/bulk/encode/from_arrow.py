@@ -25,6 +25,7 @@ from lakebase_provider.core.bulk.types.arrow import (
     to,
     to_day,
     to_float4,
+    with_digits_of_float4,
 )
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, FLOATS, INTEGERS, JSONS, TEXTS
@@ -232,6 +233,11 @@ class Caster:
             raise BadValueError(reason, kind=str(array.type), index=index)
 
     def _by_values(self, array: pa.Array) -> pa.Array:
+        innermost = self._target
+        while innermost.element is not None:
+            innermost = innermost.element
+        if innermost.kind in {*JSONS, "numeric"}:  # which hold digits
+            array = with_digits_of_float4(array)
         values = array.to_pylist(maps_as_pydicts="strict")
         if "month_day_nano" in str(array.type):
             values = [_of_intervals(value, index) for index, value in enumerate(values)]
@@ -251,6 +257,8 @@ class Caster:
         equal = value_type == canonical(element) or (is_text(value_type) and element.kind == "text")
         # What is encoded within a list, Arrow decodes value by value alone.
         plain = value_type == self._kind.value_type
+        # Arrow's own cast of a list view loses elements without a word.
+        plain = plain and not pa.types.is_list_view(self._kind)
         if self._text or self._strict or not (equal and plain) or not BY_NAME[element.kind].listable:
             return self._by_values
         if is_text(value_type) and not pa.types.is_string(value_type):

@@ -2,7 +2,8 @@
 
 Read a second time, it looks like a source without rows, and replacing by it would empty the table. So what
 has been read is remembered for as long as it lives. Whether other code has read it shows in a generator,
-which knows whether it has started, and for a wrapper in what it wraps.
+which knows whether it has started, in an iterator of Python's own, which lets go at its end of what it read,
+and for a wrapper in what it wraps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ _NOTHING: Any = object()
 _HELD = 16
 #: Objects that are looked at for what a source reads from.
 _LOOKED_AT = 100
+#: Python's own iterators that hold what they read, and let go of it at its end.
+_LETTING_GO = frozenset(
+    {
+        *map(type, (iter([]), iter(()), iter({}), iter({}.values()), iter(set()), reversed([]))),
+        itertools.islice,
+        itertools.chain,
+    }
+)
 
 
 @dataclass
@@ -168,6 +177,8 @@ def _has_begun(source: object) -> bool:
         if not hasattr(type(item), "__next__"):
             continue
         held: Iterable[object]
+        if type(item) in _LETTING_GO and not gc.get_referents(item):
+            return True
         if isinstance(item, Generator):
             if inspect.getgeneratorstate(item) != inspect.GEN_CREATED:
                 return True

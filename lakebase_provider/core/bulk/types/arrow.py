@@ -181,6 +181,49 @@ def to_float4(array: pa.Array) -> pa.Array:
     return narrow
 
 
+def with_digits_of_float4(array: pa.Array) -> pa.Array:
+    """The array with each float4, also within lists and structs, as the float8 that has the same digits.
+
+    They are the fewest that mean the float4: 0.1 stays 0.1, where its exact value is 0.10000000149011612.
+    """
+    import pyarrow as pa
+
+    texts = _with_float4_as(pa.string(), array.type)
+    if texts == array.type:
+        return array
+    if "list_view" in str(array.type):
+        # Arrow's own cast of a list view loses elements without a word.
+        array = pa.array(array.to_pylist(), type=_with_float4_as(pa.float32(), array.type))
+    return array.cast(texts).cast(_with_float4_as(pa.float64(), array.type))
+
+
+def _with_float4_as(wanted: pa.DataType, kind: pa.DataType) -> pa.DataType:
+    """The type with another one in place of each float4 in it."""
+    import pyarrow as pa
+
+    t = pa.types
+
+    def changed(field: pa.Field) -> pa.Field:
+        return field.with_type(_with_float4_as(wanted, field.type))
+
+    if t.is_float32(kind):
+        return wanted
+    if t.is_struct(kind):
+        return pa.struct([changed(field) for field in kind])
+    if t.is_map(kind):
+        return pa.map_(changed(kind.key_field), changed(kind.item_field), kind.keys_sorted)
+    if t.is_fixed_size_list(kind):
+        return pa.list_(changed(kind.value_field), kind.list_size)
+    if t.is_list(kind):
+        return pa.list_(changed(kind.value_field))
+    if t.is_large_list(kind) or t.is_list_view(kind) or t.is_large_list_view(kind):
+        return pa.large_list(changed(kind.value_field))
+    if t.is_dictionary(kind) or t.is_run_end_encoded(kind):
+        found = _with_float4_as(wanted, kind.value_type)
+        return kind if found == kind.value_type else found
+    return kind
+
+
 def to_day(array: pa.Array) -> pa.Array:
     """Midnights as days."""
     import pyarrow as pa

@@ -5,8 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cache
+from itertools import chain
 from typing import Any
+from uuid import UUID
+
+#: What msgspec writes in base64, which no reader could tell from a text: JSON has no form for bytes.
+_BINARY = (bytes, bytearray, memoryview)
+_SCALARS = (str, int, float, Decimal, UUID, datetime, date, time, timedelta, type(None))
+_PLAIN = frozenset({*_SCALARS, bool})
 
 
 def encode(value: Any) -> bytes:
@@ -18,7 +27,7 @@ def encode(value: Any) -> bytes:
         value: A dict, list or scalar; psycopg's Json and Jsonb are unwrapped.
 
     Raises:
-        TypeError: It holds something that JSON has no form for.
+        TypeError: It holds something that JSON has no form for, such as bytes.
         ValueError: It holds NaN or an infinity, or a text that is no Unicode.
     """
     try:
@@ -28,6 +37,7 @@ def encode(value: Any) -> bytes:
     # msgspec writes NaN and the infinities as null.
     if b"null" in encoded and _has_non_finite(value):
         raise ValueError("JSON has no NaN and no infinity")
+    _refuse_bytes((value,))
     return encoded
 
 
@@ -51,6 +61,7 @@ def encode_all(values: Sequence[Any]) -> list[bytes | None]:
             None if value is None else value.encode() if type(value) is str else encode(value)
             for value in values
         ]
+    _refuse_bytes(values)
     return encoded
 
 
@@ -70,7 +81,10 @@ def encode_lines(values: Sequence[Any]) -> bytes | None:
         encoded: bytes = encoder.encode_lines(values)
     except OverflowError:
         return None
-    return None if b"null" in encoded else encoded
+    if b"null" in encoded:
+        return None
+    _refuse_bytes(values)
+    return encoded
 
 
 @cache
@@ -90,6 +104,39 @@ def _msgspec() -> Any:
 
 def _by_standard_library(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _refuse_bytes(values: Iterable[Any]) -> None:
+    """Refuse bytes in what was encoded, however deep: level by level, and each level at the speed of C.
+
+    Raises:
+        TypeError: There are some.
+    """
+    level = list(values)
+    while not (kinds := set(map(type, level))) <= _PLAIN:
+        below: list[Any] = []
+        for kind in kinds - _PLAIN:
+            if issubclass(kind, _BINARY):
+                raise TypeError("JSON has no form for bytes")
+            found = [value for value in level if type(value) is kind] if len(kinds) > 1 else level
+            if kind is dict:
+                below.extend(chain.from_iterable(map(dict.values, found)))
+            elif kind in (list, tuple, set, frozenset):
+                below.extend(chain.from_iterable(found))
+            elif not issubclass(kind, _SCALARS):
+                below.extend(map(_fields, found))
+        level = below
+
+
+def _fields(value: Any) -> Any:
+    """What a dataclass, an enum's member or the like holds; None where only msgspec knows."""
+    try:
+        import msgspec
+
+        found = msgspec.to_builtins(value, builtin_types=(*_BINARY, datetime, date, time, UUID, Decimal))
+    except (ImportError, TypeError):
+        return None
+    return None if type(found) is type(value) else found
 
 
 def _has_non_finite(value: Any) -> bool:

@@ -354,6 +354,9 @@ class AsyncPools:
         Airflow leaves the loop of an async task open. Those of loops that run are not touched.
         """
         self._abandon_after_fork()
+        if not self._pools:
+            # Most processes have none, and each task closes its client.
+            return
         with self._lock:
             self._forget_ended_loops()
             paused = self._take_paused_loops()

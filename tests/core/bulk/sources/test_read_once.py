@@ -353,3 +353,37 @@ def test_what_is_gone_is_not_remembered() -> None:
     gc.collect()
     assert len(seen._records) <= before + seen._HELD
     assert len(seen._held) <= seen._HELD
+
+
+PYTHONS_OWN: dict[str, Callable[[], Any]] = {
+    "list": lambda: iter(ROWS),
+    "tuple": lambda: iter(tuple(ROWS)),
+    "dict": lambda: iter(dict.fromkeys(ROWS)),
+    "values": lambda: iter(dict(enumerate(ROWS)).values()),
+    "reversed": lambda: reversed(ROWS),
+    "map": lambda: map(tuple, ROWS),
+    "filter": lambda: filter(None, iter(ROWS)),
+    "zip": lambda: zip([1, 2, 3], "abc", strict=True),
+    "islice": lambda: itertools.islice(ROWS, 9),
+    "chain": lambda: itertools.chain(ROWS[:1], ROWS[1:]),
+}
+
+
+@pytest.mark.parametrize("name", PYTHONS_OWN)
+def test_what_others_have_used_up_is_told_where_nothing_would_be_removed(
+    client: LakebaseClient, name: str
+) -> None:
+    client.load(ROWS, "kept")
+    rows = PYTHONS_OWN[name]()
+    assert [*rows]
+    for given in (rows, (row for row in rows), rows):
+        with pytest.raises(ConfigError, match=r"read before|by an earlier attempt"):
+            client.load(given, "kept")
+    assert kept(client) == ROWS
+
+
+@pytest.mark.parametrize(
+    "empty", [[], (), {}, {}.values(), set(), map(tuple, []), itertools.chain()], ids=repr
+)
+def test_what_never_had_rows_is_no_error(client: LakebaseClient, empty: Any) -> None:
+    assert client.load(iter(empty), "kept").rows == 0

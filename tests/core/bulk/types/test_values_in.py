@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import enum
+import json
+from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -13,7 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pendulum
+import polars as pl
 import psycopg
+import pyarrow as pa
 import pytest
 from psycopg.types.enum import EnumInfo, register_enum
 from sqlalchemy.exc import DBAPIError
@@ -42,6 +47,10 @@ class Plain(enum.Enum):
     MISSING = None
     NUMPY = np.int64(7)
     PAIR = (1, 2)
+
+
+class Blob(enum.Enum):
+    ONE = b"x"
 
 
 class Size(enum.IntEnum):
@@ -263,3 +272,133 @@ def test_psycopg_of_others_in_the_process_stays_as_it_is(client: LakebaseClient)
         connection.execute("select %s", (pd.NaT,))
     with pytest.raises(psycopg.ProgrammingError, match="NAType"):
         psycopg.adapt.Transformer().get_dumper(pd.NA, psycopg.adapt.PyFormat.AUTO)
+
+
+@dataclasses.dataclass
+class Note:
+    text: Any
+
+
+BYTES_IN_JSON: list[tuple[Any, str]] = [
+    ({"b": b"x"}, "bytes at key 'b'"),
+    ({"a": [{"b": bytearray(b"x")}]}, r"bytearray at key 'a\[0\].b'"),
+    ([1, (memoryview(b"x"),)], r"memoryview at key '\[1\]\[0\]'"),
+    (OrderedDict(a={"b": b""}), "bytes at key 'a.b'"),
+    ({"a": Note({"b": b"x"})}, "Note at key 'a'"),
+    ({"a": Blob.ONE}, "Blob at key 'a'"),
+]
+
+
+@pytest.mark.parametrize(("value", "where"), BYTES_IN_JSON, ids=str)
+def test_bytes_have_no_form_in_json(client: LakebaseClient, value: Any, where: str) -> None:
+    for kind in ("json", "jsonb"):
+        run(client, f"drop table if exists taken; create table taken (v {kind})")
+        for rows in ([(value,)], [({"a": 1},), (value,)], [({"a": None},), (value,)]):
+            with pytest.raises(BadRowError, match=where):
+                client.load(rows, "taken")
+        frame = pd.DataFrame({"v": [{"a": 1}, value]})
+        with pytest.raises(BadRowError, match=where):
+            client.load(frame, "taken")
+        assert run(client, "select * from taken") == []
+    loaded = client.load([(b'{"a": 1}',)], "taken")  # as JSON that is encoded already
+    assert loaded.rows == 1
+
+
+def test_bytes_within_arrow_have_no_form_in_json(client: LakebaseClient) -> None:
+    run(client, "create table taken (v jsonb)")
+    for table in (
+        pa.table({"v": pa.array([{"b": b"x"}])}),
+        pa.table({"v": pa.array([[b"x"]])}),
+        pl.DataFrame({"v": [{"b": b"x"}]}),
+    ):
+        with pytest.raises(BadRowError, match=r"bytes at key"):
+            client.load(table, "taken")
+
+
+FLOAT4 = pa.float32()
+NARROW: dict[str, tuple[pa.Array, str]] = {
+    "struct": (pa.array([{"a": 0.1}], pa.struct([("a", FLOAT4)])), '{"a": 0.1}'),
+    "structs": (pa.array([[{"a": 0.1}, None]], pa.list_(pa.struct([("a", FLOAT4)]))), '[{"a": 0.1}, null]'),
+    "list": (pa.array([[0.1, None]], pa.list_(FLOAT4)), "[0.1, null]"),
+    "fixed list": (pa.array([[0.1, 16777216]], pa.list_(FLOAT4, 2)), "[0.1, 16777216.0]"),
+    "large list": (pa.array([[0.1]], pa.large_list(FLOAT4)), "[0.1]"),
+    "list view": (
+        pa.ListViewArray.from_arrays(
+            pa.array([1], pa.int32()), pa.array([2], pa.int32()), pa.array([7, 0.1, 0.2], FLOAT4)
+        ),
+        "[0.1, 0.2]",
+    ),
+    "map": (pa.array([[("k", 0.1)]], pa.map_(pa.string(), FLOAT4)), '{"k": 0.1}'),
+    "plain": (pa.array([0.1], FLOAT4), "0.1"),
+    "dictionary": (
+        pa.StructArray.from_arrays([pa.array([0.1], FLOAT4).dictionary_encode()], ["a"]),
+        '{"a": 0.1}',
+    ),
+    "beside": (
+        pa.array(
+            [{"a": 0.1, "b": [{"c": 1e-7}], "d": 0.1, "e": 123456789}],
+            pa.struct([
+                ("a", FLOAT4),
+                ("b", pa.list_(pa.struct([("c", FLOAT4)]))),
+                ("d", pa.float64()),
+                ("e", pa.int64()),
+            ]),
+        ),
+        '{"a": 0.1, "b": [{"c": 1e-07}], "d": 0.1, "e": 123456789}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_float4_within_json_keeps_its_digits(client: LakebaseClient, name: str) -> None:
+    array, shown = NARROW[name]
+    run(client, "create table taken (v jsonb)")
+    client.load(pa.table({"v": array}), "taken")
+    ((found,),) = run(client, "select v from taken")
+    assert found == json.loads(shown)
+    assert "0.10000000149" not in str(found)
+
+
+def test_a_list_view_keeps_its_elements(client: LakebaseClient) -> None:
+    """Arrow's own cast to lists loses some."""
+    run(client, "create table taken (a bigint[], b text[], c jsonb)")
+    columns = {
+        name: pa.ListViewArray.from_arrays(
+            pa.array([1, 0, 0], pa.int32()), pa.array([2, 1, 0], pa.int32()), pa.array(values)
+        )
+        for name, values in (("a", [1, 2, 3]), ("b", ["x", "y", "z"]), ("c", [1, 2, 3]))
+    }
+    client.load(pa.table(columns), "taken")
+    assert run(client, "select a, b, c from taken") == [
+        ([2, 3], ["y", "z"], [2, 3]),
+        ([1], ["x"], [1]),
+        ([], [], []),
+    ]
+
+
+def test_a_float4_within_a_polars_struct_keeps_its_digits(client: LakebaseClient) -> None:
+    run(client, "create table taken (v jsonb)")
+    frame = pl.DataFrame({"v": [{"a": 0.1}]}, schema={"v": pl.Struct({"a": pl.Float32})})
+    client.load(frame, "taken")
+    assert run(client, "select v::text from taken") == [('{"a": 0.1}',)]
+
+
+def test_a_float4_within_an_array_is_as_one_beside(client: LakebaseClient) -> None:
+    run(client, "create table taken (a numeric, b numeric[], c float8, d float8[], e int8, f int8[])")
+    one, whole = pa.array([0.1], FLOAT4), pa.array([123456792.0], FLOAT4)
+    client.load(
+        pa.table(
+            {
+                "a": one,
+                "b": pa.array([[0.1]], pa.list_(FLOAT4)),
+                "c": one,
+                "d": pa.array([[0.1]], pa.list_(FLOAT4)),
+                "e": whole,
+                "f": pa.array([[123456792.0]], pa.list_(FLOAT4)),
+            }
+        ),
+        "taken",
+    )
+    ((a, b, c, d, e, f),) = run(client, "select * from taken")
+    assert ([a], [c], [e]) == (b, d, f)
+    assert (str(a), e) == ("0.1", 123456792)
