@@ -232,14 +232,14 @@ class _Tracked(psycopg.BaseConnection[TupleRow]):
             statements.append(b"DEALLOCATE ALL")
         return b"; ".join(statements)
 
-    def _told(self, error: psycopg.Error) -> psycopg.Error | None:
+    def _told(self, error: psycopg.Error, why_lost: psycopg.Error | None) -> psycopg.Error | None:
         """What to raise in place of the server's error; None for the error itself."""
         strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
             statement_was_canceled(error)
         elif isinstance(error, psycopg.errors.FeatureNotSupported):
             self._forget_if_stale(error)
-        return typed_end(error)
+        return why_lost or typed_end(error)
 
     def _forget_if_stale(self, error: psycopg.errors.FeatureNotSupported) -> None:
         # psycopg would keep using the same prepared statement, and keep failing.
@@ -375,8 +375,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
-            told = self._told(error)
-            told = (holder.why_lost() if asks else None) or told
+            told = self._told(error, holder.why_lost() if asks else None)
             if told is None:
                 raise
             raise told from error
@@ -506,8 +505,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         try:
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
-            told = self._told(error)
-            told = (await holder.awhy_lost() if asks else None) or told
+            told = self._told(error, await holder.awhy_lost() if asks else None)
             if told is None:
                 raise
             raise told from error
