@@ -230,7 +230,7 @@ class _Tracked(Streaming):
             statements.append(b"DEALLOCATE ALL")
         return b"; ".join(statements)
 
-    def _told(self, error: psycopg.Error) -> psycopg.Error | None:
+    def _told(self, error: psycopg.Error, why_lost: psycopg.Error | None) -> psycopg.Error | None:
         """What to raise in place of the server's error; None for the error itself."""
         strike_out(error)
         if isinstance(error, psycopg.errors.QueryCanceled):
@@ -238,7 +238,7 @@ class _Tracked(Streaming):
         elif isinstance(error, psycopg.errors.FeatureNotSupported) and is_stale(error):
             # psycopg would keep using the same prepared statement, and keep failing.
             self._prepared.clear()
-        return typed_end(error)
+        return why_lost or typed_end(error)
 
     def _forget_additions(self, state: dict[str, Any]) -> None:
         """Restore psycopg's initial state for the next borrower: attributes that are rarely set."""
@@ -369,8 +369,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
-            told = self._told(error)
-            told = (holder.why_lost() if asks else None) or told
+            told = self._told(error, holder.why_lost() if asks else None)
             if told is None:
                 raise
             raise told from error
@@ -504,8 +503,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         try:
             return await super().wait(gen, *args, **kwargs)
         except psycopg.Error as error:
-            told = self._told(error)
-            told = (await holder.awhy_lost() if asks else None) or told
+            told = self._told(error, await holder.awhy_lost() if asks else None)
             if told is None:
                 raise
             raise told from error
