@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -335,6 +336,12 @@ def test_a_killed_reset_of_what_has_expired_or_is_anothers_now_is_left(
     kept.write_text(json.dumps(plan))
     assert client.branches.recover() == ()
     assert is_missing(client)
+    # Damaged, it says which file that is.
+    del plan["earlier"]["computes"]
+    kept.write_text(json.dumps(plan))
+    with pytest.raises(ConfigError, match=re.escape(str(kept))):
+        client.branches.recover()
+    assert kept.exists()
 
 
 def test_a_reset_that_the_workspace_refuses_leaves_no_plan(

@@ -19,7 +19,7 @@ from typing import Any, cast
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.base.threads import until_gone
 from lakebase_provider.core.connect.connection import LakebaseConnection
-from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.errors import ConfigError, LakebaseError
 from lakebase_provider.core.workspace.objects.branches import Branch, BranchOptions, after_purge
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint, EndpointOptions, EndpointType
 from lakebase_provider.core.workspace.objects.kept_changes import Kept, left_behind
@@ -203,12 +203,20 @@ class Reset:
             else from another source, or is finished by another process.
 
         Raises:
+            ConfigError: What was kept is damaged.
             LakebaseError: As by :meth:`run`.
         """
         found = kept.take()
         if found is None:
             return None
-        plan = _Plan.from_json(kept, found)
+        try:
+            plan = _Plan.from_json(kept, found)
+        except (KeyError, TypeError, ValueError) as error:
+            kept.leave()
+            raise ConfigError(
+                f"The plan of the reset of {kept.name} in {kept.path} is not as this package writes it.",
+                remedy=f"Create the branch again if it is gone, and delete {kept.path}.",
+            ) from error
         try:
             # The workspace may still be at it.
             what = f"The deletion of {kept.name}"

@@ -52,7 +52,7 @@ class Kept:
         self.name, self.uid = name, uid
         self._about = {"workspace": workspace, "name": name, "uid": uid}
         key = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode()).hexdigest()[:32]
-        self._path = folder / f"{key}.json"
+        self.path = folder / f"{key}.json"
         self._me = {"id": uuid.uuid4().hex, "pid": os.getpid(), "started": _started(os.getpid())}
 
     def enter(self, earlier: Mapping[str, Any]) -> None:
@@ -97,13 +97,13 @@ class Kept:
         with self._locked():
             kept = self._read()
             if kept is not None and not any(map(_is_alive, kept["holders"])):
-                self._path.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = filelock.FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT, mode=0o600)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT, mode=0o600)
             with lock:
                 yield
         except (OSError, filelock.Timeout) as error:
@@ -114,16 +114,16 @@ class Kept:
             ) from error
 
     def _read(self) -> dict[str, Any] | None:
-        return _content(self._path)
+        return _content(self.path)
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(self._path)
+            Path(temporary).replace(self.path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
