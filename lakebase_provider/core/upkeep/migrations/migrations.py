@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -126,19 +127,20 @@ class Migrations:
         )
         deadline = Deadline(arguments.timeout(timeout), self._clock)
         files = read_folder(folder)
-        last = _known("target", target, files)
+        last, first = _known("target", target, files), _known("baseline", baseline, files)
         with self._session(ledger, deadline.remaining()) as (connection, book):
             if not dry_run:
                 keep_others_out(connection, book, deadline, self._clock)
                 book.ensure()
-                _enter_baseline(connection, book, files, _known("baseline", baseline, files))
+                _enter_baseline(connection, book, files, first)
             entries = book.entries()
             states = _compared(files, entries, out_of_order)
             _require_runnable(states)
+            if dry_run and not entries:
+                states = _with_baseline(states, first)
+            waiting = {file.version for file in states if file.state in ("pending", "part")}
             pending = [
-                file
-                for file in files
-                if _is_pending(entries.get(file.version)) and (last is None or file.version <= last)
+                file for file in files if file.version in waiting and (last is None or file.version <= last)
             ]
             findings = ask_squawk(pending) if lint else ()
             if findings and not dry_run:
@@ -224,7 +226,7 @@ class Migrations:
         """
         seconds = None if timeout is None else arguments.timeout(timeout)
         with self._connect(seconds) as connection:
-            return dump_catalog(connection, leave_out=[TableName.parse(ledger)])
+            return dump_catalog(connection, leave_out=[_named(ledger)])
 
     def diff(self, before: CatalogDump, after: CatalogDump | None = None) -> CatalogDiff:
         """What was created, removed and changed between two dumps, of this database or of others.
@@ -247,10 +249,7 @@ class Migrations:
     def _session(
         self, ledger: str | tuple[str, str] | TableName, seconds: float
     ) -> Iterator[tuple[LakebaseConnection, MigrationLedger]]:
-        name = TableName.parse(ledger)
-        if name.schema is None:
-            # A file that sets the search path must not move it.
-            name = TableName(name.table, LEDGER.schema)
+        name = _named(ledger)
         budget = min(self._config.connect_budget, seconds)
         with self._connect(budget, autocommit=True) as connection:
             try:
@@ -276,6 +275,12 @@ class Migrations:
     acommand = in_thread(command)
     adump = in_thread(dump)
     adiff = in_thread(diff)
+
+
+def _named(ledger: str | tuple[str, str] | TableName) -> TableName:
+    name = TableName.parse(ledger)
+    # A file that sets the search path must not move it.
+    return TableName(name.table, LEDGER.schema) if name.schema is None else name
 
 
 def _attempts(value: Any) -> int:
@@ -315,8 +320,12 @@ def _enter_baseline(
             book.enter(file, "baseline")
 
 
-def _is_pending(entry: Entry | None) -> bool:
-    return entry is None or entry.state == "part"
+def _with_baseline(states: Sequence[MigrationFile], last: int | None) -> tuple[MigrationFile, ...]:
+    """As they would be once the baseline is entered."""
+    return tuple(
+        replace(file, state="baseline") if last is not None and file.version <= last else file
+        for file in states
+    )
 
 
 def _compared(
@@ -392,17 +401,6 @@ def _require_runnable(states: Sequence[MigrationFile]) -> None:
 
 def _after(states: Sequence[MigrationFile], applied: Mapping[int, float]) -> tuple[MigrationFile, ...]:
     return tuple(
-        MigrationFile(
-            file.version,
-            file.name,
-            "applied",
-            file.statements,
-            file.in_transaction,
-            applied[file.version],
-            file.applied_at,
-            file.applied_by,
-        )
-        if file.version in applied
-        else file
+        replace(file, state="applied", seconds=applied[file.version]) if file.version in applied else file
         for file in states
     )

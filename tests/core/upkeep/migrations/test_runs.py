@@ -124,6 +124,8 @@ def test_a_baseline_is_entered_without_being_run(
     client: LakebaseClient, database: Database, write: Write
 ) -> None:
     folder = write(**{"0001_a": A, "0002_b": A, "0003_c": B})
+    planned = client.migrations.run(folder, baseline="0002", dry_run=True)
+    assert [file.state for file in planned.files] == ["baseline", "baseline", "pending"]
     for _ in range(2):
         client.migrations.run(folder, baseline=2)
     assert [file.state for file in client.migrations.status(folder).files] == ["baseline", "baseline", "done"]
