@@ -43,6 +43,14 @@ def until_gone(work: Callable[[], _Result], gone: threading.Event) -> _Result:
         _current.gone = before
 
 
+def unless_gone(work: Callable[[], _Result], gone: threading.Event) -> _Result | None:
+    """:func:`until_gone`, with None for the result of work whose caller went."""
+    try:
+        return until_gone(work, gone)
+    except CallerGone:
+        return None
+
+
 def pause(seconds: float) -> None:
     """Let that many seconds pass.
 
