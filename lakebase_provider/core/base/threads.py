@@ -43,6 +43,14 @@ def until_gone(work: Callable[[], _Result], gone: threading.Event) -> _Result:
         _current.gone = before
 
 
+def unless_gone(work: Callable[[], _Result], gone: threading.Event) -> _Result | None:
+    """:func:`until_gone`, with None for the result of work whose caller went."""
+    try:
+        return until_gone(work, gone)
+    except CallerGone:
+        return None
+
+
 def pause(seconds: float) -> None:
     """Let that many seconds pass.
 
@@ -104,6 +112,8 @@ def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
     outcome: Future[_Result] = Future()
 
     def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
             outcome.set_result(work())
         except BaseException as error:
@@ -111,13 +121,17 @@ def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
 
     try:
         start_for_caller(run, name=name)
-    except RuntimeError:
-        return work()
-    try:
         # Not by join(): once a signal has interrupted that, the thread counts as ended (CPython, bpo-45274).
         wait([outcome])
-    except BaseException:
-        wait([outcome])
+    except BaseException as error:
+        if not outcome.cancel():
+            wait([outcome])
+            raise
+        # It has not begun.
+        result = work()
+        if isinstance(error, RuntimeError):
+            # There is no thread for it.
+            return result
         raise
     return outcome.result()
 

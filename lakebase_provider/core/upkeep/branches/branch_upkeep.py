@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Generic
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.base.threads import (
-    CallerGone,
-    to_its_end,
-    until_gone,
-    unwinding_on_sigterm,
-)
+from lakebase_provider.core.base.threads import to_its_end, unless_gone, unwinding_on_sigterm
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
 from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -323,16 +318,19 @@ class BranchUpkeep(Generic[Client]):
         with unwinding_on_sigterm():
             taking = asyncio.ensure_future(
                 asyncio.to_thread(
-                    until_gone, lambda: self._leases.take(name, options, heartbeat, timeout), gone
+                    unless_gone, lambda: self._leases.take(name, options, heartbeat, timeout), gone
                 )
             )
             try:
                 held = await asyncio.shield(taking)
             except asyncio.CancelledError as cancelled:
                 gone.set()
-                with suppress(CallerGone, LakebaseError):
-                    end(await taking, cancelled)
+                with suppress(LakebaseError):
+                    late = await taking
+                    if late is not None:
+                        await asyncio.to_thread(end, late, cancelled)
                 raise
+            assert held is not None
             try:
                 yield held
             except BaseException as error:

@@ -22,7 +22,7 @@ import psycopg
 from lakebase_provider.core.base import process
 from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
-from lakebase_provider.core.base.threads import CallerGone, start_for_caller, to_its_end, until_gone
+from lakebase_provider.core.base.threads import start_for_caller, to_its_end, unless_gone
 from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
@@ -328,11 +328,9 @@ class BranchLease(Generic[Client]):
     def _start_heartbeat(self, every: float) -> None:
         """Extend the lease every so many seconds, in a thread that ends with the lease or the process."""
 
-        def beat() -> None:
-            with contextlib.suppress(CallerGone):
-                until_gone(lambda: self._beat(every), self._gone)
-
-        self._heart = start_for_caller(beat, name="lakebase-branch-lease")
+        self._heart = start_for_caller(
+            unless_gone, lambda: self._beat(every), self._gone, name="lakebase-branch-lease"
+        )
 
     def _beat(self, every: float) -> None:
         clock, waiting, pause = self._leases.clock, WaitingLog(logger), every
