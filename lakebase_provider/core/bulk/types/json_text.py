@@ -118,7 +118,7 @@ def _refuse_bytes(values: Iterable[Any]) -> None:
         for kind in kinds - _PLAIN:
             if issubclass(kind, _BINARY):
                 raise TypeError("JSON has no form for bytes")
-            found: list[Any] = [value for value in level if type(value) is kind] if len(kinds) > 1 else level
+            found: list[Any] = level if len(kinds) == 1 else [one for one in level if type(one) is kind]
             if kind is dict:
                 below.extend(chain.from_iterable(map(dict.values, found)))
             elif kind in (list, tuple, set, frozenset):
