@@ -11,8 +11,9 @@ from lakebase_provider.local import LocalLakebase
 from tests.core.conftest import empty_database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kept_client(lakebase_server: LocalLakebase) -> Iterator[LakebaseClient]:
+    """Of one module: tests of connecting count the server's sessions, and those are not theirs."""
     with LakebaseClient(lakebase_server.config()) as client:
         yield client
 
