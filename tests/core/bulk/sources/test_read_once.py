@@ -383,7 +383,9 @@ def test_what_others_have_used_up_is_told_where_nothing_would_be_removed(
 
 
 @pytest.mark.parametrize(
-    "empty", [[], (), {}, {}.values(), set(), map(tuple, []), itertools.chain()], ids=lambda empty: type(empty).__name__
+    "empty",
+    [[], (), {}, {}.values(), set(), map(tuple, []), itertools.chain()],
+    ids=lambda empty: type(empty).__name__,
 )
 def test_what_never_had_rows_is_no_error(client: LakebaseClient, empty: Any) -> None:
     assert client.load(iter(empty), "kept").rows == 0

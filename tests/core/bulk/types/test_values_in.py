@@ -289,7 +289,7 @@ BYTES_IN_JSON: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "where"), BYTES_IN_JSON, ids=str)
+@pytest.mark.parametrize(("value", "where"), BYTES_IN_JSON, ids=[where for _, where in BYTES_IN_JSON])
 def test_bytes_have_no_form_in_json(client: LakebaseClient, value: Any, where: str) -> None:
     for kind in ("json", "jsonb"):
         run(client, f"drop table if exists taken; create table taken (v {kind})")
