@@ -74,13 +74,15 @@ class Operation:
             return self._result
         path = operation_named(self.name)
         what = f"operation {self.name}"
-        answer = self._control_plane.request(what, "GET", path)
-        if "/operations/" not in path:
-            return answer
-        found = _outcome(answer, what)
+        # No frame of the error's traceback holds the answer, which may repeat a secret.
+        found = self._outcome_of(path, what)
         if isinstance(found, OperationFailedError):
             raise found
         return found
+
+    def _outcome_of(self, path: str, what: str) -> Mapping[str, Any] | OperationFailedError | None:
+        answer = self._control_plane.request(what, "GET", path)
+        return _outcome(answer, what) if "/operations/" in path else answer
 
     def wait(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping[str, Any]:
         """The resource that it has made or changed, in JSON; ``{}`` after a deletion.
