@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _Commands = argparse._SubParsersAction
 #: What remedies call by its name in Python, and commands by another.
-_NOT_IN_A_SHELL = ("ensure", "ttl", "no_expiry", "on_exists", "is_protected", "wait_for_budget")
+_NOT_IN_A_SHELL = ("client", "ensure", "ttl", "no_expiry", "on_exists", "is_protected", "wait_for_budget")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BRANCH = "name, projects/<project>/branches/<branch>, or id in the environment's project"
 _ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's branch"

@@ -239,8 +239,9 @@ def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
     with pytest.raises(ControlPlaneError, match="ci-1 was purged, and is not created again: ") as caught:
         client.branches.reset("ci-1")
     lakebase_env.admin.clear_faults()
-    remedy = caught.value.remedy.removeprefix("Reset it again on this machine, or call ").rstrip(".")
-    exec(remedy, {"client": client})  # noqa: S102 # what the remedy says, word by word
+    again, _, calls = caught.value.remedy.rstrip(".").partition(" on this machine, or run ")
+    assert again == "Call client.branches.reset('projects/local/branches/ci-1') again"
+    exec(calls, {"client": client})  # noqa: S102 # what the remedy says, word by word
     assert branches.get("ci-1").expire_time == made.expire_time
     assert (endpoints.get(primary).min_cu, endpoints.get(primary).max_cu) == (2, 4)
     lakebase_env.admin.fault("PATCH", f"{refuse}/*", status=400, message="not now")

@@ -190,7 +190,7 @@ class Reset:
         self._workspace.branches.require_creatable(plan.name, **plan.options)
         # After a kill nobody raises an error.
         logger.warning(
-            "The branch %s is reset. If this is killed, reset it again on this machine, or call %s.",
+            "The branch %s is reset. If this is killed, reset it again on this machine, or run %s.",
             self._name,
             plan.calls,
         )
@@ -254,8 +254,9 @@ class Reset:
                     branches.ensure(plan.name, timeout=self._remaining(), **plan.options)
                 except LakebaseError as error:
                     remedy = Remedy(
-                        f"Reset it again on this machine, or call {plan.calls}.",
-                        options=("ensure",),
+                        f"Call client.branches.reset({plan.name!r}) again on this machine, or run "
+                        f"{plan.calls}.",
+                        options=("client",),
                         otherwise=f"Run 'lakebase branches reset {plan.name}' again on this machine.",
                     )
                     raise after_purge(error, plan.name, remedy) from error
@@ -307,7 +308,7 @@ class Reset:
                 Remedy(
                     f"Call client.branches.recover() on this machine, or "
                     f"{_call('endpoints.ensure', name, options)}.",
-                    options=("ensure",),
+                    options=("client",),
                     otherwise="Run 'lakebase branches recover' on this machine.",
                 )
             )
