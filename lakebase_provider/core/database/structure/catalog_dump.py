@@ -13,6 +13,12 @@ from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.database.structure.catalog_queries import QUERIES
 
+#: What the server's texts depend on, whatever the session has set.
+_SETTINGS = b"""
+SET LOCAL search_path TO ''; SET LOCAL timezone TO 'UTC'; SET LOCAL datestyle TO 'ISO, YMD';
+SET LOCAL intervalstyle TO postgres; SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO hex;
+SET LOCAL quote_all_identifiers TO off
+"""
 _KINDS = {kind: place for place, kind in enumerate(QUERIES)}
 
 
@@ -92,7 +98,7 @@ def dump_catalog(connection: psycopg.Connection[Any], *, leave_out: Iterable[Tab
                 (names,),
             ).fetchall()
             hidden = [row[0] for row in rows]
-            cursor.execute("SET LOCAL search_path TO ''")
+            cursor.execute(_SETTINGS, prepare=False)
             for kind, query in QUERIES.items():
                 cursor.execute(query.encode(), {"hidden": hidden})
                 found += [

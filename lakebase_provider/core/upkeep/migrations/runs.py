@@ -174,6 +174,9 @@ class MigrationRun:
             # What it set was the session's, which has ended.
             if statement.title.partition(" ")[0] in ("SET", "RESET"):
                 self._execute(file, statement)
+        if done == len(file.statements):
+            # The statement that failed was removed.
+            self._note(file, done)
         for statement in file.statements[done:]:
             self._again(partial(self._step, file, statement, begun))
             begun = False
@@ -200,7 +203,7 @@ class MigrationRun:
         change = statement.concurrent
         if change is None:
             return self._execute(file, statement)
-        with self._placed(file, statement):
+        with self._placed(file, statement), self._in_time():
             todo = put_right(self._connection, change, begun=begun)
         if todo is Next.NOTHING:
             logger.info("%s:%d: %s was done already", file.name, statement.line, statement.title)

@@ -25,6 +25,10 @@ from lakebase_provider.core.upkeep.migrations.statement_kinds import Statement, 
 _NAME = re.compile(r"V?(?P<version>[0-9]{1,18})_{1,2}(?P<name>[A-Za-z0-9][\w.-]*)\.sql", re.ASCII)
 #: Versions below this count the files; from it on they are dates or times.
 _COUNTED = 10_000_000
+#: What files of dbmate, goose, sql-migrate and node-pg-migrate have between what goes up and what goes down.
+_BOTH_WAYS = re.compile(
+    r"--\s*(migrate:(up|down)\b|\+(goose|migrate)\s|(up|down) migration\s*$)", re.IGNORECASE
+)
 _GRAMMAR = "Call it <number>_<name>.sql, such as 0001_orders.sql or V1__orders.sql."
 
 
@@ -172,6 +176,12 @@ def _unreadable(text: str, line_of: Callable[[int], int]) -> Iterator[tuple[int,
                 line_of(at),
                 "a backslash is a command of psql, which does not run here",
                 "Write it in SQL.",
+            )
+        elif kind == "comment" and _BOTH_WAYS.match(piece):
+            yield (
+                line_of(at),
+                "this is a mark of another tool; here what goes up and what goes down would run alike",
+                "Keep what goes up, without the mark, or run that tool by client.migrations.command.",
             )
         elif "\0" in piece:
             yield line_of(at), "there is a NUL character", "Remove it."

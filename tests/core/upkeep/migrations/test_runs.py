@@ -337,6 +337,30 @@ def test_a_failed_file_goes_on_after_what_is_done_and_may_be_mended(
     assert database.rows("SELECT to_regclass('elsewhere.u') IS NOT NULL") == [(True,)]
 
 
+def test_a_file_is_done_when_the_statement_that_failed_is_removed(
+    client: LakebaseClient, database: Database, write: Write
+) -> None:
+    folder = write(**{"0001_a": f"{A};\nVACUUM log;\nVACUUM absent"})
+    with pytest.raises(MigrationError, match="statement 3 of 3"):
+        client.migrations.run(folder)
+    write(**{"0001_a": f"{A};\nVACUUM log"})
+    assert client.migrations.run(folder).applied
+    assert states(client.migrations.status(folder)) == [("0001_a.sql", "done")]
+
+
+def test_the_removal_of_what_was_left_ends_in_time(
+    client: LakebaseClient, database: Database, write: Write
+) -> None:
+    database.rows("INSERT INTO log VALUES ('x'), ('x')")
+    build = "CREATE UNIQUE INDEX CONCURRENTLY log_what ON log (what)"
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.rows(build)
+    with client.connect() as blocker:
+        blocker.execute("SELECT FROM log")
+        with pytest.raises(MigrationError, match=r"was not done within 1 s\. It waited for a lock"):
+            client.migrations.run(write(**{"0001_a": build}), timeout=1)
+
+
 def test_an_invalid_index_is_dropped_and_built_again(
     client: LakebaseClient, database: Database, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:

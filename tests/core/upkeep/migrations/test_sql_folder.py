@@ -49,6 +49,14 @@ def test_files_come_in_the_order_of_their_versions(tmp_path: Path) -> None:
         ("0002_b.sql", b"PREPARE TRANSACTION 'x'", "0002_b.sql:1: PREPARE has no place here"),
         ("0002_b.sql", b"DISCARD ALL", "0002_b.sql:1: DISCARD ALL would release the lock"),
         ("0002_b.sql", b"COPY t (a)\nFROM stdin;\n\\N\n\\.\n", "0002_b.sql:1: COPY from or to the client"),
+        (
+            "0002_b.sql",
+            b"SELECT 1;\n-- migrate:down\nSELECT 2",
+            "0002_b.sql:2: this is a mark of another tool",
+        ),
+        ("0002_b.sql", b"-- +goose Up\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
+        ("0002_b.sql", b"--+migrate Down\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
+        ("0002_b.sql", b"-- Down Migration\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
         ("0002_b.sql", b"CREATE INDEX CONCURRENTLY ON t (a)", "0002_b.sql:1: an index that is built"),
     ],
 )
