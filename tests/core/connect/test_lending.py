@@ -627,13 +627,16 @@ def test_a_commit_after_a_stream_that_was_left_is_none_and_says_so(client: Lakeb
 
 @pytest.mark.timeout(30)
 async def test_an_async_commit_after_a_stream_that_was_left(async_client: LakebaseClient) -> None:
+    async def write_and_leave(connection: psycopg.AsyncConnection[Any]) -> None:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO lent VALUES (1)")
+            rows: Any = connection.cursor().stream(MANY)
+            await anext(rows)
+            await rows.aclose()
+
     async with async_client.aconnection() as connection:
         with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
-            async with connection.transaction():
-                await connection.execute("INSERT INTO lent VALUES (1)")
-                rows: Any = connection.cursor().stream(MANY)
-                await anext(rows)
-                await rows.aclose()
+            await write_and_leave(connection)
         assert await (await connection.execute("SELECT i FROM lent")).fetchall() == []
 
 

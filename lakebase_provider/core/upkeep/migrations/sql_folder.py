@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -20,7 +20,12 @@ from pathlib import Path
 
 from lakebase_provider.core.base.sql.sql_text import placed_statements, tokens
 from lakebase_provider.core.errors import ConfigError, MigrationError
-from lakebase_provider.core.upkeep.migrations.statement_kinds import Statement, mentions, new_label
+from lakebase_provider.core.upkeep.migrations.statement_kinds import (
+    Statement,
+    mentions,
+    new_label,
+    only_in_transaction,
+)
 
 _NAME = re.compile(r"V?(?P<version>[0-9]{1,18})_{1,2}(?P<name>[A-Za-z0-9][\w.-]*)\.sql", re.ASCII)
 #: Versions below this count the files; from it on they are dates or times.
@@ -163,7 +168,22 @@ def _statements(name: str, text: str) -> tuple[Statement, ...]:
         raise about_file(
             name, None, "there is no statement in it", "Delete it, or write what it is to change."
         )
-    return _with_labels_used(found)
+    marked = _with_labels_used(found)
+    if any(statement.outside or statement.committed for statement in marked):
+        _require_lasting(name, marked)
+    return marked
+
+
+def _require_lasting(name: str, found: Iterable[Statement]) -> None:
+    for statement in found:
+        what = only_in_transaction(statement)
+        if what is not None:
+            raise about_file(
+                name,
+                statement.line,
+                f"{what} has no effect here: the file runs statement by statement, each by itself",
+                "Use SET, or put what cannot run in a transaction into a file of its own.",
+            )
 
 
 def _unreadable(text: str, line_of: Callable[[int], int]) -> Iterator[tuple[int, str, str]]:

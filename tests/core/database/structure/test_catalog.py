@@ -119,7 +119,8 @@ def test_a_dump_does_not_depend_on_the_session_or_the_order_of_options(zoo: Lake
     run(
         zoo,
         "CREATE TABLE zoo.t (at timestamptz DEFAULT '2027-01-31 12:00+00', span interval DEFAULT '1 day 2 h',"
-        " raw bytea DEFAULT 'a', CHECK (at > '2027-01-01 12:00+00')) WITH (fillfactor = 70, parallel_workers = 2)",
+        " raw bytea DEFAULT 'a', CHECK (at > '2027-01-01 12:00+00'))"
+        " WITH (fillfactor = 70, parallel_workers = 2)",
     )
     before = zoo.migrations.dump()
     settings = (
