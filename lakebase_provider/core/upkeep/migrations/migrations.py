@@ -195,7 +195,7 @@ class Migrations:
         It finds the database in its environment: ``PGHOST``, ``PGPORT``, ``PGDATABASE``, ``PGUSER``,
         ``PGPASSWORD`` with a token, ``PGSSLMODE``, ``PGSSLROOTCERT``; ``DATABASE_URL``, without a password;
         ``FLYWAY_URL``, ``FLYWAY_USER`` and ``FLYWAY_PASSWORD``. What it writes is logged, without secrets. A
-        token is accepted for an hour, at logins; sessions may last longer.
+        token is accepted at logins for two minutes at least, an hour at most; sessions may last longer.
 
         Args:
             words: The program and its arguments, such as ``["alembic", "upgrade", "head"]``.
@@ -224,13 +224,15 @@ class Migrations:
     ) -> CatalogDump:
         """What stands in the database now: each table, column, index, function, grant … with its definition.
 
-        The system's own and the ledger are left out, and so are rows.
+        The system's own and the ledger are left out, and so are rows, publications, event triggers, foreign
+        servers, casts, operators, collations, text search, and what ALTER DATABASE and ALTER ROLE set.
 
         Args:
             ledger: Name of the ledger's table.
             timeout: Seconds that connecting may take; the configuration's `connect_budget` by default.
 
         Raises:
+            TransactionConflictError: Others dropped what was about to be described, again and again.
             LakebaseError: No connection could be opened.
         """
         seconds = None if timeout is None else arguments.timeout(timeout)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from lakebase_provider.core import CatalogDump, LakebaseClient
 from lakebase_provider.core.database.structure.catalog_diff import diff
 from lakebase_provider.core.database.structure.catalog_dump import dump_catalog
+from lakebase_provider.core.database.structure.catalog_queries import QUERIES
+from lakebase_provider.core.errors import TransactionConflictError
 from lakebase_provider.core.upkeep.migrations.migrations import LEDGER
 from lakebase_provider.local import LocalLakebase
 
@@ -132,6 +134,16 @@ def test_a_dump_does_not_depend_on_the_session_or_the_order_of_options(zoo: Lake
         assert dump_catalog(connection, leave_out=[LEDGER]) == before
     run(zoo, "ALTER TABLE zoo.t RESET (fillfactor)", "ALTER TABLE zoo.t SET (fillfactor = 70)")
     assert zoo.migrations.dump() == before
+
+
+@pytest.mark.parametrize("query", ["SELECT 'a', 'b', NULL", "SELECT FROM gone"])
+def test_what_others_drop_meanwhile_is_no_fault_of_the_dump(
+    zoo: LakebaseClient, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setitem(QUERIES, "gone", query)
+    with pytest.raises(TransactionConflictError, match="in 3 attempts") as caught:
+        zoo.migrations.dump()
+    assert caught.value.retryable
 
 
 def test_a_branch_and_its_parent(zoo: LakebaseClient, lakebase_env: LocalLakebase) -> None:
