@@ -604,6 +604,43 @@ def test_a_connection_that_streams_says_so_to_its_reader(client: LakebaseClient)
 
 
 @pytest.mark.timeout(30)
+def test_a_commit_after_a_stream_that_was_left_is_none_and_says_so(client: LakebaseClient) -> None:
+    def write_and_leave(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("INSERT INTO lent VALUES (1)")
+        for _ in connection.cursor().stream(MANY):
+            break
+
+    with client.connection() as connection:
+        write_and_leave(connection)
+        with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
+            connection.commit()
+        with pytest.raises(psycopg.ProgrammingError, match="rolled back"), connection.transaction():
+            write_and_leave(connection)
+        assert connection.execute("SELECT i FROM lent").fetchall() == []
+        # What is rolled back on purpose is no such loss, later on.
+        write_and_leave(connection)
+        connection.rollback()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1/0")
+        connection.commit()
+
+
+@pytest.mark.timeout(30)
+async def test_an_async_commit_after_a_stream_that_was_left(async_client: LakebaseClient) -> None:
+    async def write_and_leave(connection: psycopg.AsyncConnection[Any]) -> None:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO lent VALUES (1)")
+            rows: Any = connection.cursor().stream(MANY)
+            await anext(rows)
+            await rows.aclose()
+
+    async with async_client.aconnection() as connection:
+        with pytest.raises(psycopg.ProgrammingError, match="rolled back"):
+            await write_and_leave(connection)
+        assert await (await connection.execute("SELECT i FROM lent")).fetchall() == []
+
+
+@pytest.mark.timeout(30)
 def test_another_thread_waits_for_a_stream(client: LakebaseClient) -> None:
     got: list[Any] = []
     with client.connection() as connection:

@@ -74,8 +74,21 @@ class Streaming(psycopg.BaseConnection[TupleRow]):
         self._cut = True
         return super()._try_cancel(**kwargs)  # type: ignore[misc]
 
+    def _start_query(self) -> Generator[Any, Any, None]:
+        if self._cut and self.pgconn.transaction_status != TransactionStatus.INERROR:
+            # That transaction is over.
+            self._cut = False
+        return super()._start_query()
+
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        if command == b"COMMIT" and (cut := self._cut_off(None)) is not None:
+            # The server would roll back without a word.
+            yield from super()._exec_command(b"ROLLBACK")
+            raise cut
+        return (yield from super()._exec_command(command, *args, **kwargs))
+
     def _cut_off(self, error: BaseException | None) -> psycopg.Error | None:
-        """The error of a block that would commit nothing, since what it left half-way was cancelled."""
+        """The error of a commit that would be none, since what it left half-way was cancelled."""
         failed = self.pgconn.transaction_status == TransactionStatus.INERROR
         if error is not None or not (self._cut and self._used and failed):
             return None

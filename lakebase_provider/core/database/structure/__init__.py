@@ -1,1 +1,1 @@
-"""The structure of a database as text: everything that is defined in it, and how two of them differ."""
+"""The structure of a database as text: what is defined in it, and how two of them differ."""

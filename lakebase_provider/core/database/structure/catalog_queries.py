@@ -29,7 +29,14 @@ def _name(catalog: str, oid: str, part: str = "0") -> str:
 #: Tables, views and the like, and what hangs on them.
 _RELATION = f"{_own('pg_class', 'c')} AND c.oid <> ALL (%(hidden)s::oid[])"
 _FROM_RELATION = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-_OPTIONS = "coalesce(E'\\nWITH (' || array_to_string(c.reloptions, ', ') || ')', '')"
+
+
+def _listed(options: str) -> str:
+    """An object's options in one order; NULL if there are none."""
+    return f"(SELECT string_agg(o, ', ' ORDER BY o) FROM unnest({options}) o)"
+
+
+_OPTIONS = f"coalesce(E'\\nWITH (' || {_listed('c.reloptions')} || ')', '')"
 _OWNER = "E'\\nOWNER TO ' || quote_ident(pg_get_userbyid({}))"
 _RELATION_NAME = _name("pg_class", "c.oid")
 
@@ -38,14 +45,14 @@ def _granted(catalog: str, acl: str, letter: str, owner: str, name: str, belongs
     """The privileges on a kind of object where they are not those with which it was made."""
     default = f"acldefault('{letter}', {owner})"
     return f"""
-SELECT {belongs}, {name}, (
+SELECT {belongs}, {name}, coalesce((
     SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
         SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
             || ': ' || string_agg(a.privilege_type || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION'
                 ELSE '' END, ', ' ORDER BY a.privilege_type, a.is_grantable) AS line
         FROM aclexplode({acl}) a GROUP BY a.grantee
     ) lines
-)
+), 'nobody')
 {rest} AND {acl} IS NOT NULL
     AND ARRAY(SELECT x::text FROM unnest({acl}) x ORDER BY 1)
         IS DISTINCT FROM ARRAY(SELECT x::text FROM unnest({default}) x ORDER BY 1)
@@ -142,7 +149,7 @@ SELECT {_RELATION_NAME}, {_RELATION_NAME}, CASE c.relpersistence WHEN 'u' THEN '
     || coalesce(E'\\nPARTITION BY ' || pg_get_partkeydef(c.oid), '')
     || coalesce(E'\\nSERVER ' || (
         SELECT quote_ident(s.srvname)
-            || coalesce(' OPTIONS (' || array_to_string(f.ftoptions, ', ') || ')', '')
+            || coalesce(' OPTIONS (' || {_listed("f.ftoptions")} || ')', '')
         FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid
     ), '')
     || coalesce(E'\\nUSING ' || (
@@ -166,11 +173,15 @@ SELECT {_RELATION_NAME}, {_COLUMN_NAME}, format_type(a.atttypid, a.atttypmod)
         ELSE ' GENERATED ALWAYS AS (' || pg_get_expr(d.adbin, d.adrelid) || ')'
             || CASE a.attgenerated WHEN 's' THEN ' STORED' ELSE ' VIRTUAL' END END, '')
     || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
+    || CASE WHEN EXISTS (
+        SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'n'
+            AND a.attnum = ANY (k.conkey) AND NOT k.convalidated
+    ) THEN ' NOT VALID' ELSE '' END
     || CASE WHEN a.attstorage <> t.typstorage THEN ' STORAGE ' || CASE a.attstorage
         WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END ELSE '' END
     || CASE a.attcompression WHEN 'p' THEN ' COMPRESSION pglz' WHEN 'l' THEN ' COMPRESSION lz4' ELSE '' END
     || coalesce(' STATISTICS ' || nullif(a.attstattarget, -1), '')
-    || coalesce(' OPTIONS (' || array_to_string(a.attoptions, ', ') || ')', '')
+    || coalesce(' OPTIONS (' || {_listed("a.attoptions")} || ')', '')
 {_FROM_RELATION}
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid
@@ -292,13 +303,13 @@ SELECT quote_ident(pg_get_userbyid(d.defaclrole)),
     quote_ident(pg_get_userbyid(d.defaclrole)) || coalesce(' in schema ' || quote_ident(n.nspname), '')
         || ' on ' || CASE d.defaclobjtype
             WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
-            WHEN 'T' THEN 'types' ELSE 'schemas' END,
-    (SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
+            WHEN 'T' THEN 'types' WHEN 'L' THEN 'large objects' ELSE 'schemas' END,
+    coalesce((SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
         SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
             || ': ' || string_agg(a.privilege_type || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION'
                 ELSE '' END, ', ' ORDER BY a.privilege_type, a.is_grantable) AS line
         FROM aclexplode(d.defaclacl) a GROUP BY a.grantee
-    ) lines)
+    ) lines), 'nobody')
 FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = nullif(d.defaclnamespace, 0)
 """,
     "comment": f"""

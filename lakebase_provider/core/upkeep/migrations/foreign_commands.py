@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from lakebase_provider.core.tokens.token import Token
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks whether it has ended, and those it has to end by itself once it is told to.
-_POLL, _GRACE = 0.05, 5.0
+_POLL, _GRACE = 0.05, 3.0
 #: Lines of the output that are kept, and characters of each that are logged.
 _KEPT, _LONGEST = 200, 10_000
 _OURS = ("DATABASE_URL", "FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD")
@@ -58,7 +59,7 @@ def environment(
         tls: libpq's parameters of TLS.
         token: The password, which is in ``PGPASSWORD`` and ``FLYWAY_PASSWORD`` alone.
     """
-    place = f"{target.host}:{target.port}/{quote(target.database, safe='')}?{urlencode(tls)}"
+    place = f"{target.host}:{target.port}/{quote(target.database, safe='')}?{urlencode(tls, quote_via=quote)}"
     return {
         **{
             name: value
@@ -128,7 +129,7 @@ def run_command(
         late = process.poll() is None
     finally:
         _end(process)
-        reader.join(_GRACE)
+        reader.join(1.0)
         if not reader.is_alive():
             process.stdout.close()
     if late:
@@ -137,7 +138,7 @@ def run_command(
         raise _failed(f"{program} ended with {process.returncode}", kept, False)
     seconds = clock.elapsed() - began
     logger.info("%s: done in %.3f s", program, seconds)
-    return CommandReport(program, seconds, tuple(kept))
+    return CommandReport(program, seconds, tuple(kept.copy()))
 
 
 def _check(words: Any, variables: Mapping[str, str]) -> None:
@@ -155,14 +156,17 @@ def _check(words: Any, variables: Mapping[str, str]) -> None:
 
 
 def _read(output: IO[str], program: str, kept: deque[str]) -> None:
-    while line := output.readline(_LONGEST):
-        line = redacted(line.rstrip("\n"))
+    while piece := output.readline(2 * _LONGEST):
+        # A secret at the end of the piece, cut in two, is beyond what is kept.
+        line = redacted(piece.rstrip("\n"))[:_LONGEST]
+        while piece and not piece.endswith("\n"):
+            piece = output.readline(2 * _LONGEST)
         kept.append(line)
         logger.info("%s: %s", program, line)
 
 
 def _failed(message: str, kept: deque[str], late: bool) -> MigrationError:
-    last = next((line for line in reversed(kept) if line.strip()), "")
+    last = next((line for line in reversed(kept.copy()) if line.strip()), "")
     return MigrationError(
         f"{message}. {last}".rstrip(),
         remedy="Raise timeout; see in the log what it waited for."
@@ -173,12 +177,14 @@ def _failed(message: str, kept: deque[str], late: bool) -> MigrationError:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the command and what it started, if anything of that is left."""
+    """End the command and what it started, if anything of that is left, even without the command itself."""
+    until = time.monotonic() + _GRACE
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
-    if process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        while time.monotonic() < until:
+            process.poll()
+            os.killpg(process.pid, 0)
+            # Not the clock's, which ends where the caller has gone.
+            time.sleep(_POLL)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -46,13 +46,16 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'i' AND NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'
     AND n.nspname <> 'pg_toast' AND CASE %s
-        WHEN 'INDEX' THEN i.indrelid = (SELECT o.indrelid FROM pg_catalog.pg_index o
-                                        WHERE o.indexrelid = pg_catalog.to_regclass(%s))
-            AND pg_catalog.regexp_replace(c.relname, '_cc(new|old)[0-9]*$', '') = (
-                SELECT pg_catalog.left(o.relname, pg_catalog.length(
-                    pg_catalog.regexp_replace(c.relname, '_cc(new|old)[0-9]*$', '')))
-                FROM pg_catalog.pg_class o WHERE o.oid = pg_catalog.to_regclass(%s))
+        WHEN 'INDEX' THEN EXISTS (
+            SELECT FROM pg_catalog.pg_index o JOIN pg_catalog.pg_class b ON b.oid = o.indexrelid
+            WHERE o.indrelid = i.indrelid
+                AND (b.oid = pg_catalog.to_regclass(%s)
+                    OR b.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s))))
+                AND pg_catalog.regexp_replace(c.relname, '_cc(new|old)[0-9]*$', '') = pg_catalog.left(
+                    b.relname,
+                    pg_catalog.length(pg_catalog.regexp_replace(c.relname, '_cc(new|old)[0-9]*$', ''))))
         WHEN 'TABLE' THEN i.indrelid = pg_catalog.to_regclass(%s)
+            OR i.indrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)))
         WHEN 'SCHEMA' THEN n.nspname = (pg_catalog.parse_ident(%s))[1]::name
         ELSE true END
 ORDER BY 1, 2
@@ -79,7 +82,7 @@ def put_right(connection: psycopg.Connection[Any], change: Concurrent, *, begun:
         return _before_build(connection, change, begun)
     if change.action == "rebuild":
         name = change.target or '""'
-        _drop(connection, _rows(connection, _OF_A_REBUILD, change.part, name, name, name, name))
+        _drop(connection, _rows(connection, _OF_A_REBUILD, change.part, *[name] * 5))
         return Next.MAKE
     if change.action == "drop":
         [[there]] = _rows(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", change.target)

@@ -17,6 +17,7 @@ from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.network import tls_parameters
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.database.catalog import TableName
+from lakebase_provider.core.database.refusals import connection_lost
 from lakebase_provider.core.database.structure.catalog_diff import CatalogDiff
 from lakebase_provider.core.database.structure.catalog_diff import diff as diff_dumps
 from lakebase_provider.core.database.structure.catalog_dump import CatalogDump, dump_catalog
@@ -40,6 +41,9 @@ from lakebase_provider.core.workspace.objects.object_kind import in_thread
 LEDGER = TableName(TABLE, "public")
 #: Seconds that a run may take, unless told otherwise.
 _TIMEOUT = 3600.0
+_GRANT = "Grant the role what the message names, or give a ledger in another schema."
+#: By SQLSTATE: no privilege, and no such schema.
+_REMEDIES: dict[str | None, str] = {"42501": _GRANT, "3F000": _GRANT}
 _Folder = str | os.PathLike[str]
 _LATER = Remedy(
     "Give the file a later version, or run it with out_of_order=True.",
@@ -132,8 +136,13 @@ class Migrations:
             if not dry_run:
                 keep_others_out(connection, book, deadline, self._clock)
                 book.ensure()
-                _enter_baseline(connection, book, files, first)
             entries = book.entries()
+            wanted = _baseline(book, files, first, entries)
+            if wanted and not dry_run:
+                with connection.transaction():
+                    for file in wanted:
+                        book.enter(file, "baseline")
+                entries = book.entries()
             states = _compared(files, entries, out_of_order)
             _require_runnable(states)
             if dry_run and not entries:
@@ -186,7 +195,7 @@ class Migrations:
         It finds the database in its environment: ``PGHOST``, ``PGPORT``, ``PGDATABASE``, ``PGUSER``,
         ``PGPASSWORD`` with a token, ``PGSSLMODE``, ``PGSSLROOTCERT``; ``DATABASE_URL``, without a password;
         ``FLYWAY_URL``, ``FLYWAY_USER`` and ``FLYWAY_PASSWORD``. What it writes is logged, without secrets. A
-        token is accepted for an hour, at logins; sessions may last longer.
+        token is accepted at logins for two minutes at least, an hour at most; sessions may last longer.
 
         Args:
             words: The program and its arguments, such as ``["alembic", "upgrade", "head"]``.
@@ -215,13 +224,15 @@ class Migrations:
     ) -> CatalogDump:
         """What stands in the database now: each table, column, index, function, grant … with its definition.
 
-        The system's own and the ledger are left out, and so are rows.
+        The system's own and the ledger are left out, and so are rows, publications, event triggers, foreign
+        servers, casts, operators, collations, text search, and what ALTER DATABASE and ALTER ROLE set.
 
         Args:
             ledger: Name of the ledger's table.
             timeout: Seconds that connecting may take; the configuration's `connect_budget` by default.
 
         Raises:
+            TransactionConflictError: Others dropped what was about to be described, again and again.
             LakebaseError: No connection could be opened.
         """
         seconds = None if timeout is None else arguments.timeout(timeout)
@@ -257,9 +268,13 @@ class Migrations:
             except psycopg.Error as error:
                 if isinstance(error, LakebaseError):
                     raise
+                lost = connection_lost(error)
+                remedy = "Run again: what is applied is skipped." if lost else _REMEDIES.get(error.sqlstate)
+                said = (error.diag.message_primary or str(error)).strip().rstrip(".")
                 found = MigrationError(
-                    f"The ledger {name}: {(error.diag.message_primary or str(error)).strip()}.",
-                    remedy="Grant the role what the message names, or give a ledger in another schema.",
+                    f"The session was lost: {said}." if lost else f"The ledger {name}: {said}.",
+                    remedy=remedy,
+                    retryable=lost,
                 )
                 found.sqlstate = error.sqlstate
                 raise found from error
@@ -303,21 +318,19 @@ def _known(argument: str, version: int | str | None, files: Sequence[SqlFile]) -
     return found
 
 
-def _enter_baseline(
-    connection: LakebaseConnection, book: MigrationLedger, files: Sequence[SqlFile], last: int | None
-) -> None:
-    entries = book.entries()
+def _baseline(
+    book: MigrationLedger, files: Sequence[SqlFile], last: int | None, entries: Mapping[int, Entry]
+) -> list[SqlFile]:
+    """The files that are to be entered without being run."""
     wanted = [file for file in files if last is not None and file.version <= last]
     if all(file.version in entries for file in wanted):
-        return
+        return []
     if entries:
         raise MigrationError(
             f"The ledger {book.name} has entries already, so that there is no baseline to begin with.",
             remedy="Leave out baseline.",
         )
-    with connection.transaction():
-        for file in wanted:
-            book.enter(file, "baseline")
+    return wanted
 
 
 def _with_baseline(states: Sequence[MigrationFile], last: int | None) -> tuple[MigrationFile, ...]:

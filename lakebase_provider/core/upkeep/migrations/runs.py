@@ -41,7 +41,7 @@ _BACKOFF = Backoff(first=2.0, most=60.0, floor=0.5)
 _RNG = random.SystemRandom()
 #: Seconds between two looks whether another run has ended.
 _PAUSE = 0.25
-#: Seconds for the server to end a statement that is too late, and to answer beyond `statement_timeout`.
+#: Seconds for the server to end a statement that is too late.
 _GRACE = 5.0
 #: All of DISCARD ALL but its end of the lock that keeps other runs out.
 _FRESH = (
@@ -121,8 +121,6 @@ class MigrationRun:
         self._deadline = deadline
         self._clock = clock
         self._late: list[str] | None = None
-        if options.statement_timeout is not None:
-            connection.answer_timeout = options.statement_timeout + _GRACE
         # What one file prepares would not outlive what the next one alters.
         connection.prepare_threshold = None
 
@@ -174,6 +172,9 @@ class MigrationRun:
             # What it set was the session's, which has ended.
             if statement.title.partition(" ")[0] in ("SET", "RESET"):
                 self._execute(file, statement)
+        if done == len(file.statements):
+            # The statement that failed was removed.
+            self._note(file, done)
         for statement in file.statements[done:]:
             self._again(partial(self._step, file, statement, begun))
             begun = False
@@ -188,20 +189,31 @@ class MigrationRun:
         self._note(file, before, begun=True)
         try:
             with self._patience(statement):
-                seconds = self._outside(file, statement, begun)
+                todo = self._left_over(file, statement, begun)
+                # From here on it is known how it stands.
+                begun = False
+                seconds = self._outside(file, statement, todo)
         except (LakebaseError, psycopg.Error):
             # It ended, and not well: the next attempt may be at another text.
-            with suppress(psycopg.Error):
-                self._note(file, before)
+            with suppress(LakebaseError, psycopg.Error):
+                self._note(file, before, begun=begun)
+                if statement.concurrent is not None and statement.concurrent.action == "build":
+                    # An invalid index that is unique goes on refusing what is written.
+                    self._left_over(file, statement, False)
             raise
         self._note(file, statement.number, seconds=seconds)
 
-    def _outside(self, file: SqlFile, statement: Statement, begun: bool) -> float:
+    def _left_over(self, file: SqlFile, statement: Statement, begun: bool) -> Next:
+        """What is to be done about a change, after what an earlier attempt left has been removed."""
+        if statement.concurrent is None:
+            return Next.MAKE
+        with self._placed(file, statement), self._in_time():
+            return put_right(self._connection, statement.concurrent, begun=begun)
+
+    def _outside(self, file: SqlFile, statement: Statement, todo: Next) -> float:
         change = statement.concurrent
         if change is None:
             return self._execute(file, statement)
-        with self._placed(file, statement):
-            todo = put_right(self._connection, change, begun=begun)
         if todo is Next.NOTHING:
             logger.info("%s:%d: %s was done already", file.name, statement.line, statement.title)
             return 0.0
@@ -325,6 +337,8 @@ class MigrationRun:
         left = self._deadline.remaining()
         if left <= 0:
             raise self._too_late(f"The migrations were not done within {self._deadline.seconds:g} s.")
+        # On a silent link no answer comes; a limit of the server's is the file's to set.
+        self._connection.answer_timeout = left + 3 * _GRACE
         watch = threading.Timer(left, in_this_context(self._end_late))
         watch.daemon = True
         watch.start()
@@ -334,7 +348,7 @@ class MigrationRun:
             watch.cancel()
             if self._late is not None:
                 # Its request to cancel must not meet the next statement.
-                watch.join(_GRACE)
+                watch.join(2 * _GRACE)
 
     def _end_late(self) -> None:
         self._late = []

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -20,11 +20,20 @@ from pathlib import Path
 
 from lakebase_provider.core.base.sql.sql_text import placed_statements, tokens
 from lakebase_provider.core.errors import ConfigError, MigrationError
-from lakebase_provider.core.upkeep.migrations.statement_kinds import Statement, mentions, new_label
+from lakebase_provider.core.upkeep.migrations.statement_kinds import (
+    Statement,
+    mentions,
+    new_label,
+    only_in_transaction,
+)
 
 _NAME = re.compile(r"V?(?P<version>[0-9]{1,18})_{1,2}(?P<name>[A-Za-z0-9][\w.-]*)\.sql", re.ASCII)
 #: Versions below this count the files; from it on they are dates or times.
 _COUNTED = 10_000_000
+#: What files of dbmate, goose, sql-migrate and node-pg-migrate have between what goes up and what goes down.
+_BOTH_WAYS = re.compile(
+    r"--\s*(migrate:(up|down)\b|\+(goose|migrate)\s|(up|down) migration\s*$)", re.IGNORECASE
+)
 _GRAMMAR = "Call it <number>_<name>.sql, such as 0001_orders.sql or V1__orders.sql."
 
 
@@ -159,7 +168,22 @@ def _statements(name: str, text: str) -> tuple[Statement, ...]:
         raise about_file(
             name, None, "there is no statement in it", "Delete it, or write what it is to change."
         )
-    return _with_labels_used(found)
+    marked = _with_labels_used(found)
+    if any(statement.outside or statement.committed for statement in marked):
+        _require_lasting(name, marked)
+    return marked
+
+
+def _require_lasting(name: str, found: Iterable[Statement]) -> None:
+    for statement in found:
+        what = only_in_transaction(statement)
+        if what is not None:
+            raise about_file(
+                name,
+                statement.line,
+                f"{what} has no effect here: the file runs statement by statement, each by itself",
+                "Use SET, or put what cannot run in a transaction into a file of its own.",
+            )
 
 
 def _unreadable(text: str, line_of: Callable[[int], int]) -> Iterator[tuple[int, str, str]]:
@@ -172,6 +196,12 @@ def _unreadable(text: str, line_of: Callable[[int], int]) -> Iterator[tuple[int,
                 line_of(at),
                 "a backslash is a command of psql, which does not run here",
                 "Write it in SQL.",
+            )
+        elif kind == "comment" and _BOTH_WAYS.match(piece):
+            yield (
+                line_of(at),
+                "this is a mark of another tool; here what goes up and what goes down would run alike",
+                "Keep what goes up, without the mark, or run that tool by client.migrations.command.",
             )
         elif "\0" in piece:
             yield line_of(at), "there is a NUL character", "Remove it."

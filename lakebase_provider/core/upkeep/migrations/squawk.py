@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ from lakebase_provider.core.upkeep.migrations.migration_report import Finding
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile
 
 #: What a run sets by itself.
-_SET_BY_THE_RUN = "require-lock-timeout,require-statement-timeout"
+_SET_BY_THE_RUN = ("require-lock-timeout", "require-statement-timeout")
+_OUTSIDE = "--no-assume-in-transaction"
 #: Seconds that it may take.
 _TIMEOUT = 60.0
 
@@ -35,10 +37,11 @@ def lint(files: Sequence[SqlFile]) -> tuple[Finding, ...]:
             "The program squawk is not on the path.",
             remedy="Run `pip install squawk-cli`, or do without the lint.",
         )
-    found = [
-        *_ask(program, [file for file in files if file.in_transaction], ["--assume-in-transaction"]),
-        *_ask(program, [file for file in files if not file.in_transaction], []),
-    ]
+    inside = [file for file in files if file.in_transaction]
+    outside = [file for file in files if not file.in_transaction]
+    # Older ones do not have that option, by which their own configuration counts no more.
+    options = [_OUTSIDE] if outside and _OUTSIDE in _run([program, "--help"]).stdout else []
+    found = [*_ask(program, inside, ["--assume-in-transaction"]), *_ask(program, outside, options)]
     return tuple(sorted(found, key=lambda finding: (finding.file, finding.line, finding.rule)))
 
 
@@ -46,21 +49,34 @@ def _ask(program: str, files: Sequence[SqlFile], options: Iterable[str]) -> list
     if not files:
         return []
     names = {str(file.path): file.name for file in files}
-    words = [program, "--reporter", "json", "--exclude", _SET_BY_THE_RUN, *options, *names]
+    words = [program, "--reporter", "json", *options, *names]
+    done = _run(words)
     try:
-        done = subprocess.run(  # noqa: S603 # a program of the path, and paths of files that were read
-            words, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
         rows: list[dict[str, Any]] = json.loads(done.stdout)
-        return [_finding(row, names) for row in rows]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MigrationError(f"squawk did not run: {error}.", remedy="Run it by hand to see why.") from error
+        # To leave them out by an option would take in what its configuration leaves out.
+        return [_finding(row, names) for row in rows if row["rule_name"] not in _SET_BY_THE_RUN]
     except (ValueError, KeyError, TypeError):
         said = (done.stderr or done.stdout).strip().partition("\n")[0]
         raise MigrationError(
             f"squawk ended with {done.returncode}, without findings: {said}",
             remedy="Run it by hand to see why; version 2 and later are known.",
         ) from None
+
+
+def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 # a program of the path, and paths of files that were read
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+            # Within GitHub Actions it would write more than was asked for.
+            env={**os.environ, "SQUAWK_DISABLE_GITHUB_ANNOTATIONS": "1"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MigrationError(f"squawk did not run: {error}.", remedy="Run it by hand to see why.") from error
 
 
 def _finding(row: dict[str, Any], names: dict[str, str]) -> Finding:

@@ -88,6 +88,11 @@ class Statement:
                 "DISCARD ALL would release the lock that keeps other runs out",
                 "Remove it: each file begins with a fresh session.",
             )
+        if _calls(pieces, "PG_ADVISORY_UNLOCK_ALL"):
+            return (
+                "pg_advisory_unlock_all would release the lock that keeps other runs out",
+                "Remove it: each file begins with a fresh session.",
+            )
         if first == "COPY" and any(pair in (("FROM", "STDIN"), ("TO", "STDOUT")) for pair in pairwise(words)):
             return (
                 "COPY from or to the client does not work in a file of SQL",
@@ -99,6 +104,18 @@ class Statement:
                 "Give the index a name.",
             )
         return None
+
+
+def only_in_transaction(statement: Statement) -> str | None:
+    """What of the statement has no effect beyond its transaction; None if it is no such statement."""
+    pieces = list(_pieces(statement.text))
+    first, second = (*_words(pieces), "", "")[:2]
+    if first == "SET" and second in ("LOCAL", "CONSTRAINTS", "TRANSACTION"):
+        return f"{first} {second}"
+    if first == "LOCK":
+        return first
+    # A run that goes on in another session repeats SET alone.
+    return "set_config" if first == "SELECT" and _calls(pieces, "SET_CONFIG") else None
 
 
 def new_label(statement: Statement) -> str | None:
@@ -115,8 +132,10 @@ def new_label(statement: Statement) -> str | None:
 
 def mentions(statement: Statement, label: str) -> bool:
     """Whether a string of the statement, a routine's body included, holds that literal's text."""
-    inner = label.strip("'")
-    return any(kind == "string" and inner in text for kind, text, _ in _pieces(statement.text))
+    inner = re.sub(r"^\w?'|'$|^\$\w*\$|\$\w*\$$", "", label)
+    # A short label stands within many words.
+    found = re.compile(rf"(?<!\w){re.escape(inner)}(?!\w)")
+    return any(kind == "string" and found.search(text) for kind, text, _ in _pieces(statement.text))
 
 
 #: Kind, text and depth of parentheses of a token that is neither space nor a comment.
@@ -136,6 +155,10 @@ def _pieces(text: str) -> Iterator[_Piece]:
             depth += 1
 
 
+def _calls(pieces: list[_Piece], name: str) -> bool:
+    return any(kind == "word" and text.upper() == name for kind, text, _ in pieces)
+
+
 def _words(pieces: list[_Piece]) -> list[str]:
     """The words outside of parentheses, in capital letters; a name in quotes is an empty one."""
     return [
@@ -153,7 +176,7 @@ def _is_outside(words: list[str], pieces: list[_Piece]) -> bool:
     if words[:2] == ["ALTER", "DATABASE"]:
         return words[-3:-1] == ["SET", "TABLESPACE"]
     if words[:2] == ["ALTER", "SUBSCRIPTION"]:
-        return "REFRESH" in words
+        return "REFRESH" in words or "PUBLICATION" in words
     # Without a table it is about all of them.
     return words[:1] == ["CLUSTER"] and len(words) == 1 + (words[1:2] == ["VERBOSE"])
 

@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 
 from lakebase_provider.core import CatalogDump, LakebaseClient
 from lakebase_provider.core.database.structure.catalog_diff import diff
+from lakebase_provider.core.database.structure.catalog_dump import dump_catalog
+from lakebase_provider.core.database.structure.catalog_queries import QUERIES
+from lakebase_provider.core.errors import TransactionConflictError
+from lakebase_provider.core.upkeep.migrations.migrations import LEDGER
 from lakebase_provider.local import LocalLakebase
 
 BASE = """
@@ -66,6 +70,11 @@ CHANGES = [
         "ALTER DEFAULT PRIVILEGES IN SCHEMA zoo GRANT SELECT ON TABLES TO PUBLIC",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA zoo REVOKE SELECT ON TABLES FROM PUBLIC",
     ),
+    ("REVOKE ALL ON zoo.animal FROM CURRENT_USER", "GRANT ALL ON zoo.animal TO CURRENT_USER"),
+    (
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC, CURRENT_USER",
+        "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC, CURRENT_USER",
+    ),
     ("COMMENT ON COLUMN zoo.animal.name IS 'its name'", "COMMENT ON COLUMN zoo.animal.name IS NULL"),
     ("COMMENT ON SCHEMA zoo IS 'x'", "COMMENT ON SCHEMA zoo IS NULL"),
     ("COMMENT ON FUNCTION zoo.twice IS 'x'", "COMMENT ON FUNCTION zoo.twice IS NULL"),
@@ -89,7 +98,7 @@ def zoo(client: LakebaseClient) -> Iterator[LakebaseClient]:
 def test_each_change_is_seen_and_each_undoing_of_it(zoo: LakebaseClient, change: str, undo: str) -> None:
     before = zoo.migrations.dump()
     run(zoo, change)
-    assert not zoo.migrations.diff(before).is_empty
+    assert zoo.migrations.diff(before).to_markdown() != "No differences.\n"
     run(zoo, undo)
     assert zoo.migrations.dump() == before
 
@@ -106,6 +115,35 @@ def test_changes_in_any_order_and_what_undoes_them_leave_the_same_dump(
     assert diff(before, changed).is_empty == (not chosen)
     run(zoo, *(undo for _, undo in reversed(chosen)))
     assert zoo.migrations.dump() == before
+
+
+def test_a_dump_does_not_depend_on_the_session_or_the_order_of_options(zoo: LakebaseClient) -> None:
+    run(
+        zoo,
+        "CREATE TABLE zoo.t (at timestamptz DEFAULT '2027-01-31 12:00+00', span interval DEFAULT '1 day 2 h',"
+        " raw bytea DEFAULT 'a', CHECK (at > '2027-01-01 12:00+00'))"
+        " WITH (fillfactor = 70, parallel_workers = 2)",
+    )
+    before = zoo.migrations.dump()
+    settings = (
+        "SET timezone TO 'Asia/Tokyo'; SET datestyle TO 'SQL, DMY'; SET intervalstyle TO iso_8601;"
+        " SET bytea_output TO escape; SET quote_all_identifiers TO on"
+    )
+    with zoo.connect(autocommit=True) as connection:
+        connection.execute(settings)
+        assert dump_catalog(connection, leave_out=[LEDGER]) == before
+    run(zoo, "ALTER TABLE zoo.t RESET (fillfactor)", "ALTER TABLE zoo.t SET (fillfactor = 70)")
+    assert zoo.migrations.dump() == before
+
+
+@pytest.mark.parametrize("query", ["SELECT 'a', 'b', NULL", "SELECT FROM gone"])
+def test_what_others_drop_meanwhile_is_no_fault_of_the_dump(
+    zoo: LakebaseClient, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setitem(QUERIES, "gone", query)
+    with pytest.raises(TransactionConflictError, match="in 3 attempts") as caught:
+        zoo.migrations.dump()
+    assert caught.value.retryable
 
 
 def test_a_branch_and_its_parent(zoo: LakebaseClient, lakebase_env: LocalLakebase) -> None:

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, MigrationError
+from lakebase_provider.core.upkeep.migrations.foreign_commands import environment
 from tests.eventually import eventually
 
 MIGRATE = """
@@ -24,6 +26,12 @@ print(os.environ["PGPASSWORD"], os.environ["FLYWAY_PASSWORD"], file=sys.stderr)
 assert os.environ["PGPASSWORD"] not in os.environ["DATABASE_URL"] + os.environ["FLYWAY_URL"]
 assert "PGSERVICE" not in os.environ
 """
+
+
+def is_gone(pid: Path) -> bool:
+    """Whether the process whose number the file holds is there no more."""
+    state = Path(f"/proc/{pid.read_text().strip()}/stat")
+    return not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_a_command_finds_the_database_and_its_output_is_logged_without_the_token(
@@ -55,11 +63,30 @@ def test_a_command_is_ended_at_the_deadline_with_what_it_started(
         client.migrations.command(["sh", "-c", script], timeout=1)
     assert time.monotonic() - began < 30
 
-    def gone() -> bool:
-        state = Path(f"/proc/{pid.read_text().strip()}/stat")
-        return not state.exists() or state.read_text().split()[2] == "Z"
+    eventually(lambda: is_gone(pid))
 
-    eventually(gone)
+
+def test_what_a_command_started_is_ended_even_if_it_outlives_it(
+    client: LakebaseClient, tmp_path: Path
+) -> None:
+    """Its leader ends when it is told to; what it started does not."""
+    pid = tmp_path / "pid"
+    script = f"(trap '' TERM; echo $(sh -c 'echo $PPID') > {pid}; while :; do sleep 0.1; done) & wait"
+    with pytest.raises(MigrationError, match="was not done within 1 s, and was ended"):
+        client.migrations.command(["sh", "-c", script], timeout=1)
+    eventually(lambda: is_gone(pid))
+
+
+def test_a_path_with_a_space_stands_in_a_url_of_libpq(client: LakebaseClient) -> None:
+    tls = {"sslrootcert": "/a path/root.crt"}
+    found = environment({}, client.target(), tls, client.tokens.get())
+    assert conninfo_to_dict(found["DATABASE_URL"])["sslrootcert"] == "/a path/root.crt"
+
+
+def test_a_long_line_is_cut_where_no_secret_is_cut_in_two(client: LakebaseClient) -> None:
+    script = "import os; print('x' * 9_990 + os.environ['PGPASSWORD']); print('end')"
+    long, end = client.migrations.command([sys.executable, "-c", script]).output
+    assert (long, end) == ("x" * 9_990 + "***", "end")
 
 
 def test_what_is_no_command(client: LakebaseClient) -> None:

@@ -18,7 +18,9 @@ from lakebase_provider.core.errors import (
     StatementTimeoutError,
     TransactionConflictError,
 )
-from lakebase_provider.core.upkeep.migrations.migrations import Migrations
+from lakebase_provider.core.upkeep.migrations import runs
+from lakebase_provider.core.upkeep.migrations.migrations import LEDGER, Migrations
+from lakebase_provider.core.upkeep.migrations.sql_folder import read_folder
 from tests.core.fake_clock import FakeClock
 from tests.core.upkeep.migrations.conftest import Database, Write
 from tests.eventually import eventually
@@ -133,6 +135,8 @@ def test_a_baseline_is_entered_without_being_run(
     write(**{"0004_d": B})
     with pytest.raises(MigrationError, match="has entries already"):
         client.migrations.run(folder, baseline=4)
+    with pytest.raises(MigrationError, match="has entries already"):
+        client.migrations.run(folder, baseline=4, dry_run=True)
 
 
 def test_another_ledger(client: LakebaseClient, database: Database, write: Write) -> None:
@@ -228,6 +232,47 @@ def test_a_statement_that_takes_too_long(client: LakebaseClient, write: Write) -
     folder = write(**{"0001_a": "SELECT pg_sleep(60)"})
     with pytest.raises(StatementTimeoutError, match=r"0001_a.sql:1: statement 1 of 1"):
         client.migrations.run(folder, statement_timeout=0.1)
+
+
+def test_the_limit_of_a_statement_is_the_files_to_set(
+    client: LakebaseClient, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_GRACE", 0.1)
+    folder = write(**{"0001_a": "SET statement_timeout TO 0; SELECT pg_sleep(0.5)"})
+    assert client.migrations.run(folder, statement_timeout=0.1).applied
+
+
+def test_a_session_that_is_lost_is_no_matter_of_grants(client: LakebaseClient) -> None:
+    with (
+        pytest.raises(MigrationError, match="The session was lost: gone") as caught,
+        client.migrations._session(LEDGER, 10),
+    ):
+        raise psycopg.OperationalError("gone")
+    assert caught.value.retryable
+    assert "Grant" not in caught.value.remedy
+
+
+def test_what_was_begun_is_not_forgotten_before_it_was_looked_at(
+    client: LakebaseClient, database: Database, write: Write
+) -> None:
+    folder = write(**{"0001_a": "CREATE INDEX CONCURRENTLY log_what ON log (what);\nVACUUM absent"})
+    with pytest.raises(MigrationError, match="statement 2 of 2"):
+        client.migrations.run(folder)
+    # As a run leaves it that is killed in the middle of the build.
+    [file] = read_folder(folder)
+    database.rows(
+        f"UPDATE lakebase_migration SET statement = 0, begun = true, checksum = '{file.checksum_of_first(1)}'"
+    )
+    database.rows("DROP INDEX log_what")
+    with client.connect(autocommit=True) as one, client.connect() as old, ThreadPoolExecutor() as pool:
+        old.execute("INSERT INTO log VALUES ('x')")
+        done = pool.submit(one.execute, "CREATE INDEX CONCURRENTLY log_what ON log (what)")
+        eventually(database.waits)
+        with pytest.raises(MigrationError, match="is being built by another session"):
+            client.migrations.run(folder)
+        old.rollback()
+        done.result()
+    assert database.rows("SELECT statement, begun FROM lakebase_migration") == [(0, True)]
 
 
 def test_a_run_that_takes_too_long_says_what_it_waited_for(
@@ -337,6 +382,30 @@ def test_a_failed_file_goes_on_after_what_is_done_and_may_be_mended(
     assert database.rows("SELECT to_regclass('elsewhere.u') IS NOT NULL") == [(True,)]
 
 
+def test_a_file_is_done_when_the_statement_that_failed_is_removed(
+    client: LakebaseClient, database: Database, write: Write
+) -> None:
+    folder = write(**{"0001_a": f"{A};\nVACUUM log;\nVACUUM absent"})
+    with pytest.raises(MigrationError, match="statement 3 of 3"):
+        client.migrations.run(folder)
+    write(**{"0001_a": f"{A};\nVACUUM log"})
+    assert client.migrations.run(folder).applied
+    assert states(client.migrations.status(folder)) == [("0001_a.sql", "done")]
+
+
+def test_the_removal_of_what_was_left_ends_in_time(
+    client: LakebaseClient, database: Database, write: Write
+) -> None:
+    database.rows("INSERT INTO log VALUES ('x'), ('x')")
+    build = "CREATE UNIQUE INDEX CONCURRENTLY log_what ON log (what)"
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.rows(build)
+    with client.connect() as blocker:
+        blocker.execute("SELECT FROM log")
+        with pytest.raises(MigrationError, match=r"was not done within 1 s\. It waited for a lock"):
+            client.migrations.run(write(**{"0001_a": build}), timeout=1)
+
+
 def test_an_invalid_index_is_dropped_and_built_again(
     client: LakebaseClient, database: Database, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -353,7 +422,8 @@ def test_an_invalid_index_is_dropped_and_built_again(
     )
     with pytest.raises(MigrationError, match="could not create unique index"):
         client.migrations.run(folder)
-    assert database.rows(invalid) == [(1, 1)]
+    # It would go on refusing what is written.
+    assert database.rows(invalid) == [(0, 0)]
     database.rows("DELETE FROM log WHERE ctid <> (SELECT min(ctid) FROM log)")
     assert client.migrations.run(folder).applied
     assert database.rows(invalid) == [(0, 1)]
@@ -375,6 +445,28 @@ def test_what_a_failed_rebuild_left_is_dropped(
     assert database.rows(names) == [("log_what",), ("log_what_ccnew",)]
     assert client.migrations.run(write(**{"0001_a": "REINDEX INDEX CONCURRENTLY log_what"})).applied
     assert database.rows(names) == [("log_what",)]
+
+
+@pytest.mark.parametrize("change", ["TABLE CONCURRENTLY p", "INDEX CONCURRENTLY p_n"])
+def test_what_a_failed_rebuild_left_at_a_partition_is_dropped(
+    client: LakebaseClient, database: Database, write: Write, change: str
+) -> None:
+    database.rows("CREATE TABLE p (n int) PARTITION BY LIST (n)")
+    database.rows("CREATE TABLE q PARTITION OF p FOR VALUES IN (1)")
+    database.rows("CREATE INDEX p_n ON p (n)")
+    with client.connect(autocommit=True) as one, client.connect() as old, ThreadPoolExecutor() as pool:
+        # Its snapshot is waited for; a lock would be asked for before anything is built.
+        old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        old.execute("SELECT FROM q")
+        done = pool.submit(one.execute, f"REINDEX {change}".encode())
+        eventually(database.waits)
+        one.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            done.result()
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    assert database.rows(invalid) == [(1,)]
+    assert client.migrations.run(write(**{"0001_a": f"REINDEX {change}"})).applied
+    assert database.rows(invalid) == [(0,)]
 
 
 def test_a_pending_detachment_is_finalized(client: LakebaseClient, database: Database, write: Write) -> None:

@@ -48,7 +48,28 @@ def test_files_come_in_the_order_of_their_versions(tmp_path: Path) -> None:
         ("0002_b.sql", b"SELECT 1; Start Transaction", "0002_b.sql:1: START has no place here"),
         ("0002_b.sql", b"PREPARE TRANSACTION 'x'", "0002_b.sql:1: PREPARE has no place here"),
         ("0002_b.sql", b"DISCARD ALL", "0002_b.sql:1: DISCARD ALL would release the lock"),
+        ("0002_b.sql", b"SELECT pg_advisory_unlock_all()", "0002_b.sql:1: pg_advisory_unlock_all would"),
+        ("0002_b.sql", b"VACUUM;\nSET LOCAL work_mem = '1MB'", "0002_b.sql:2: SET LOCAL has no effect here"),
+        (
+            "0002_b.sql",
+            b"SET CONSTRAINTS ALL DEFERRED; VACUUM",
+            "0002_b.sql:1: SET CONSTRAINTS has no effect",
+        ),
+        ("0002_b.sql", b"LOCK t; VACUUM", "0002_b.sql:1: LOCK has no effect here"),
+        (
+            "0002_b.sql",
+            b"SELECT pg_catalog.set_config('search_path', 'x', false); VACUUM",
+            "0002_b.sql:1: set_config has no effect here",
+        ),
         ("0002_b.sql", b"COPY t (a)\nFROM stdin;\n\\N\n\\.\n", "0002_b.sql:1: COPY from or to the client"),
+        (
+            "0002_b.sql",
+            b"SELECT 1;\n-- migrate:down\nSELECT 2",
+            "0002_b.sql:2: this is a mark of another tool",
+        ),
+        ("0002_b.sql", b"-- +goose Up\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
+        ("0002_b.sql", b"--+migrate Down\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
+        ("0002_b.sql", b"-- Down Migration\nSELECT 1", "0002_b.sql:1: this is a mark of another tool"),
         ("0002_b.sql", b"CREATE INDEX CONCURRENTLY ON t (a)", "0002_b.sql:1: an index that is built"),
     ],
 )
@@ -96,6 +117,7 @@ def test_line_ends_and_a_byte_order_mark_are_not_content(tmp_path: Path) -> None
         "ALTER SYSTEM SET work_mem = '1MB'",
         "CREATE DATABASE x",
         "ALTER DATABASE x SET TABLESPACE y",
+        "ALTER SUBSCRIPTION s ADD PUBLICATION p",
         "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p",
         "ALTER TABLE p DETACH PARTITION q CONCURRENTLY",
         "CLUSTER VERBOSE",
@@ -149,9 +171,11 @@ def test_what_is_changed_concurrently(text: str, change: Concurrent) -> None:
 def test_a_label_is_committed_before_it_is_used(tmp_path: Path) -> None:
     add = "ALTER TYPE mood ADD VALUE 'sad' BEFORE 'ok';\n"
     texts = [add, f"{add}INSERT INTO t VALUES ('ok')", f"{add}SELECT $$ sad $$", f"{add}SELECT 'sad'"]
+    escaped = add.replace("'sad'", "E'sad'")
+    texts += [f"{add}SELECT 'sadly, unsad'", f"{escaped}SELECT 'sad'"]
     for at, text in enumerate(texts, 1):
         (tmp_path / f"{at}_a.sql").write_text(text)
-    assert [file.in_transaction for file in read_folder(tmp_path)] == [True, True, False, False]
+    assert [file.in_transaction for file in read_folder(tmp_path)] == [True, True, False, False, True, False]
 
 
 def test_the_title_of_a_statement_holds_no_values() -> None:

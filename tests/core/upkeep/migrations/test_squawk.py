@@ -14,14 +14,20 @@ from tests.core.upkeep.migrations.conftest import Write
 
 #: What squawk 2.70 writes about `ALTER TABLE t ADD COLUMN n int NOT NULL` in the first line of a file.
 SAID = """#!{python}
-import json, sys
+import json, os, sys
 options, files = sys.argv[1:], [word for word in sys.argv[1:] if word.endswith(".sql")]
-assert options[:2] == ["--reporter", "json"] and "--exclude" in options
+if "--help" in options:
+    print("--assume-in-transaction --no-assume-in-transaction")
+    sys.exit(0)
+assert options[:2] == ["--reporter", "json"]
+assert "--exclude" not in options  # it would take in what the configuration leaves out
+assert ("--no-assume-in-transaction" in options) == ("0003_c.sql" in files[0])
+assert os.environ["SQUAWK_DISABLE_GITHUB_ANNOTATIONS"] == "1" and sys.stdin.read() == ""
 print(json.dumps([{{
     "file": file, "line": 0, "column": 0, "level": "Warning", "column_end": 9, "line_end": 0,
     "message": "Adding a new column that is `NOT NULL` and has no default value", "help": None,
-    "rule_name": "adding-not-nullable-field",
-}} for file in files]))
+    "rule_name": rule,
+}} for file in files for rule in ("adding-not-nullable-field", "require-lock-timeout")]))
 sys.exit(1)
 """
 
