@@ -30,7 +30,8 @@ from lakebase_provider.core.errors import (
     ObjectStateError,
 )
 from lakebase_provider.core.upkeep.branches.budget import BranchLimits
-from lakebase_provider.core.upkeep.branches.lease import BranchLease, branch_id_for
+from lakebase_provider.core.upkeep.branches.lease import BranchLease
+from lakebase_provider.core.upkeep.branches.lease_options import branch_id_for
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.eventually import eventually
