@@ -321,19 +321,7 @@ class Leases(Generic[Client]):
                 "now, and is left alone.",
                 remedy="Delete it when it is no longer needed.",
             )
-        deadline = Deadline(timeout, self.clock)
-        try:
-            self.workspace.branches.delete(name, purge=True, uid=uid, timeout=timeout)
-        except NotFoundError:
-            if found.uid != uid:
-                raise
-            # It was there, so that this is about the operation, or somebody else was faster.
-            found_now = self.workspace.branches.find(name)
-            if found_now is not None:
-                if found_now.uid != uid:
-                    raise
-                left = max(0.001, deadline.remaining())
-                self.workspace.branches.delete(name, purge=True, uid=uid, missing_ok=True, timeout=left)
+        self.workspace.branches.delete(name, purge=True, uid=uid, timeout=timeout)
 
     def give_back(self, name: str, uid: str, timeout: float) -> bool:
         """Purge a branch that was taken; see :meth:`.BranchUpkeep.give_back`."""
@@ -570,6 +558,8 @@ def end(lease: BranchLease[Client], error: BaseException) -> None:
         told(error, str(lost))
     except LakebaseError as failed:
         told(error, f"The branch {lease.name} was not purged, and goes when it expires: {failed}")
+    except Exception as failed:
+        told(error, f"The client on {lease.name} was not closed: {failed}")
 
 
 def told(error: BaseException, text: str) -> None:
