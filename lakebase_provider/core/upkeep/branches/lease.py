@@ -149,8 +149,7 @@ class BranchLease(Generic[Client]):
         """As :meth:`extend`; `always` changes the branch in any case, by which a sweep knows it as held."""
         self._require_held()
         branches, clock = self._leases.workspace.branches, self._leases.clock
-        before = clock.wall()
-        now = datetime.fromtimestamp(before + self._ahead, timezone.utc)
+        now = datetime.fromtimestamp(clock.wall() + self._ahead, timezone.utc)
         due = now + timedelta(seconds=min(life, LONGEST_LIFE))
         self.branch = self._held(branches.find(self.name))
         end = self.branch.expire_time
@@ -159,6 +158,7 @@ class BranchLease(Generic[Client]):
                 return self.branch
             later, last = end + timedelta(seconds=1), now + timedelta(seconds=LONGEST_LIFE)
             due = later if later <= last else end
+        before = clock.wall()
         try:
             self.branch = self._held(branches.update(self.name, expire_time=due, timeout=_EXTENSION))
         except NotFoundError:
