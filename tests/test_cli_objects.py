@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakebase_provider.cli import main
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.local import LocalLakebase
 
 PRIMARY = "projects/local/branches/ci-1/endpoints/primary"
@@ -56,6 +58,19 @@ def test_branches_are_created_listed_reset_and_deleted(shell: Shell) -> None:
     shell.run("branches", "delete", "ci-1", "--purge")
     shell.run("branches", "delete", "ci-1", "--purge", "--missing-ok")
     assert "branch id not found" in shell.run("branches", "delete", "ci-1", code=1)
+
+
+def test_a_reset_that_failed_half_way_is_finished_by_what_its_error_says(
+    shell: Shell, lakebase_env: LocalLakebase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BranchUpkeep, "plans_folder", tmp_path)
+    shell.run("branches", "create", "ci-1", "--ttl", "8h")
+    lakebase_env.admin.fault("POST", "/api/2.0/postgres/projects/local/branches", status=403, message="no")
+    err = shell.run("branches", "reset", "ci-1", code=1)
+    assert "Run 'lakebase branches reset projects/local/branches/ci-1' again on this machine." in err
+    lakebase_env.admin.clear_faults()
+    assert shell.json("branches", "recover") == ["projects/local/branches/ci-1"]
+    assert shell.run("branches", "recover") == "No reset was left half-way.\n"
 
 
 def test_what_was_left_is_swept_and_counted(shell: Shell, lakebase_env: LocalLakebase) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _Commands = argparse._SubParsersAction
 #: What remedies call by its name in Python, and commands by another.
-_NOT_IN_A_SHELL = ("ensure", "ttl", "no_expiry", "on_exists", "is_protected", "wait_for_budget")
+_NOT_IN_A_SHELL = ("client", "ensure", "ttl", "no_expiry", "on_exists", "is_protected", "wait_for_budget")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BRANCH = "name, projects/<project>/branches/<branch>, or id in the environment's project"
 _ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's branch"
@@ -73,6 +73,7 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
 
     again = action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
     again.add_argument("branch", help=_BRANCH)
+    action(actions, "recover", "finish resets that were killed half-way, on this machine", _recover)
 
     swept = action(actions, "sweep", "delete for good what leases of killed runs left behind", _sweep)
     swept.add_argument("--project", help="name or id; default: the environment's")
@@ -232,6 +233,13 @@ def _reset_branch(options: argparse.Namespace) -> int:
         print(f"Lost: {grant.privilege} on {grant.kind} {grant.name} for {grant.role}")
     if done.lost_grants is None:
         print("Which grants were lost is not known: one of the two branches could not be asked.")
+    return 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    with connected() as client:
+        names = [done.branch.name for done in client.branches.recover(timeout=options.timeout)]
+    print(json.dumps(names) if options.json else "\n".join(names) or "No reset was left half-way.")
     return 0
 
 

@@ -9,10 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -20,6 +22,8 @@ import pytest
 import sqlalchemy
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base.clock import Deadline, SystemClock
+from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
@@ -32,9 +36,10 @@ from lakebase_provider.core.errors import (
     WrongBranchError,
 )
 from lakebase_provider.core.upkeep.branches import branch_check
-from lakebase_provider.core.upkeep.branches.branch_reset import Grant
+from lakebase_provider.core.upkeep.branches.branch_reset import Grant, Reset
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.workspace.objects.branches import Branch
+from lakebase_provider.core.workspace.objects.kept_changes import Kept
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
@@ -227,22 +232,137 @@ def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
 ) -> None:
     branches, endpoints = client.workspace.branches, client.workspace.endpoints
     primary = "projects/local/branches/ci-1/endpoints/primary"
-    branches.create("ci-1", no_expiry=True)
+    made = branches.create("ci-1", ttl=3600)
     endpoints.update(primary, min_cu=2, max_cu=4)
     refuse = "/api/2.0/postgres/projects/local/branches"
     lakebase_env.admin.fault("POST", refuse, status=403, error_code="PERMISSION_DENIED", message="no")
     with pytest.raises(ControlPlaneError, match="ci-1 was purged, and is not created again: ") as caught:
         client.branches.reset("ci-1")
     lakebase_env.admin.clear_faults()
-    remedy = caught.value.remedy.removeprefix("To have it back, call ").rstrip(".")
-    for call in remedy.split("; "):
-        eval(call, {"client": client})  # noqa: S307 # what the remedy says, word by word
-    assert branches.get("ci-1").expire_time is None
+    again, _, calls = caught.value.remedy.rstrip(".").partition(" on this machine, or run ")
+    assert again == "Call client.branches.reset('projects/local/branches/ci-1') again"
+    exec(calls, {"client": client})  # noqa: S102 # what the remedy says, word by word
+    assert branches.get("ci-1").expire_time == made.expire_time
     assert (endpoints.get(primary).min_cu, endpoints.get(primary).max_cu) == (2, 4)
     lakebase_env.admin.fault("PATCH", f"{refuse}/*", status=400, message="not now")
     with pytest.raises(ControlPlaneError, match=f"was reset, but not the settings of {primary}") as caught:
         client.branches.reset("ci-1")
     assert f"client.workspace.endpoints.ensure('{primary}', " in caught.value.remedy
+    lakebase_env.admin.clear_faults()
+    uid = branches.get("ci-1").uid
+    assert "client.branches.recover()" in caught.value.remedy
+    assert [one.branch.uid for one in client.branches.recover()] == [uid]
+    assert (endpoints.get(primary).min_cu, endpoints.get(primary).max_cu) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_reset_that_is_interrupted_ends_when_the_branch_is_there_again(
+    lakebase_env: LocalLakebase,
+    client: LakebaseClient,
+    plans: Path,
+    number: signal.Signals,
+    ends: type[BaseException],
+) -> None:
+    made = with_choices(client)
+    busy = "Another operation on the project is still running"
+    lakebase_env.admin.fault(
+        "POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=busy, times=2
+    )
+
+    def interrupt() -> None:
+        eventually(lambda: is_missing(client), within=60.0, every=0.01)
+        os.kill(os.getpid(), number)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(ends):
+        client.branches.reset("ci-1")
+    interrupting.join()
+    assert is_as_chosen(client, made)
+    assert list(plans.glob("*.json")) == []
+
+
+def test_of_two_resets_at_once_the_second_leaves_the_new_branch(client: LakebaseClient, plans: Path) -> None:
+    former = client.workspace.branches.create("ci-1", ttl=3600)
+    first = []
+
+    def meanwhile() -> LakebaseConnection:
+        first.append(client.branches.reset("ci-1"))
+        raise SessionEndedError("No grants are read.")
+
+    workspace, clock = client.workspace, SystemClock()
+    second = Reset(
+        former.name,
+        workspace,
+        meanwhile,
+        Deadline(60.0, clock),
+        clock,
+        lambda: workspace.branches.wait_ready("ci-1"),
+    )
+    done = second.run("another", plans)
+    assert (done.former_uid, done.branch.uid) == (former.uid, first[0].branch.uid)
+
+
+def test_what_cannot_be_forgotten_hides_no_error(
+    lakebase_env: LocalLakebase,
+    client: LakebaseClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(kept: Kept) -> None:
+        raise ConfigError("No space left on the device.")
+
+    client.workspace.branches.create("ci-1", ttl=3600)
+    monkeypatch.setattr(Kept, "leave", fail)
+    assert client.branches.reset("ci-1").branch.state == "READY"
+    assert "No space left on the device." in caplog.text
+    lakebase_env.admin.fault("POST", BRANCHES, status=403, message="no")
+    with pytest.raises(ControlPlaneError, match="ci-1 was purged, and is not created again: "):
+        client.branches.reset("ci-1")
+
+
+def test_one_plan_that_is_damaged_does_not_stop_the_others(
+    lakebase_env: LocalLakebase, client: LakebaseClient, plans: Path
+) -> None:
+    made = with_choices(client)
+    killed_reset(lakebase_env, plans, "POST", BRANCHES, lambda: is_missing(client))
+    [left] = plans.glob("*.json")
+    content = json.loads(left.read_text()) | {"name": "projects/local/branches/ci-2", "earlier": {}}
+    # One that comes first.
+    damaged = (Kept(content["workspace"], content["name"], f"{n}", plans) for n in range(10_000))
+    bad = next(kept for kept in damaged if kept.path < left)
+    bad.path.write_text(json.dumps({**content, "uid": bad._about["uid"]}))
+    with pytest.raises(ConfigError, match=re.escape(str(bad.path))):
+        client.branches.recover()
+    assert is_as_chosen(client, made)
+    assert list(plans.glob("*.json")) == [bad.path]
+
+
+def test_a_branch_whose_endpoint_is_disabled_is_reset(client: LakebaseClient) -> None:
+    former = client.workspace.branches.create("ci-1", ttl=3600)
+    client.workspace.endpoints.suspend(PRIMARY)
+    done = client.branches.reset("ci-1")
+    assert done.branch.uid != former.uid
+    assert (done.endpoints[0].disabled, done.lost_grants) == (True, None)
+
+
+def test_a_session_at_the_branchs_own_pooler_is_on_it(client: LakebaseClient) -> None:
+    made = client.workspace.branches.create("ci-1", ttl=3600)
+    pooler = client.workspace.endpoints.get(PRIMARY).pooled_host
+    assert pooler is not None
+
+    with on(client, "ci-1") as branch, branch.connection() as connection:
+
+        class AtPooler:
+            """The session, as it is told when it was opened through the pooler, which takes no tokens."""
+
+            execute = connection.execute
+            info = SimpleNamespace(host=pooler)
+
+        at_pooler: Any = AtPooler()
+        assert branch.branches.require("ci-1", at_pooler).uid == made.uid
 
 
 def killed_reset(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from lakebase_provider.core.errors import (
     ControlPlaneError,
     ControlPlaneTimeoutError,
     ControlPlaneUnavailableError,
+    LakebaseError,
     LimitError,
     NotFoundError,
     ObjectStateError,
@@ -426,6 +428,67 @@ def test_what_cannot_work_is_refused_before_any_request(
     with pytest.raises(ConfigError, match=problem):
         workspace.branches.create("ci-1", **options)  # type: ignore[arg-type] # that is the test
     assert lake.admin.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"ttl": "8h"}, "'ttl' must be a number"),
+        ({"protected": True}, "Option 'protected' of a branch cannot be given"),
+        ({"source_branch_time": datetime(2030, 1, 1)}, "must be a datetime with a time zone"),
+        ({"source_branch_time": datetime(2020, 1, 1, tzinfo=timezone.utc)}, "s are kept"),
+        ({"source_branch": "../x"}, "The name of the branch is"),
+        ({"source_branch": "prodution"}, "branch id not found"),
+        ({"source_branch": "ci-1"}, "The source of projects/local/branches/ci-1 is projects/local"),
+        ({"source_branch": "projects/other/branches/main"}, "The source of .* is projects/other"),
+        ({"source_branch": "short"}, "expires, so none can be made from it"),
+        ({"source_snapshot": "absent"}, "snapshot"),
+        ({"ttl": 0}, "is to expire in 0 s"),
+        ({"ttl": timedelta(days=31)}, "is to expire in 2678400 s"),
+        ({"ttl": None, "expire_time": datetime(2020, 1, 1, tzinfo=timezone.utc)}, "is to expire in -"),
+        ({"is_protected": True}, "Both 'is_protected' and 'ttl'"),
+    ],
+)
+def test_nothing_is_purged_for_what_could_not_be_created(
+    lake: LocalLakebase, workspace: WorkspaceObjects, options: dict[str, Any], problem: str
+) -> None:
+    branches = workspace.branches
+    made = branches.create("ci-1", ttl=3600)
+    branches.create("short", ttl=3600)
+    lake.admin.reset_counters()
+    given = {"ttl": 3600, **options}
+    with pytest.raises(LakebaseError, match=problem):
+        branches.ensure("ci-1", on_exists="recreate", **given)
+    with pytest.raises(LakebaseError, match=problem):
+        branches.require_creatable("ci-1", **given)
+    assert {one.method for one in lake.admin.requests() if "/postgres/" in one.path} <= {"GET"}
+    assert branches.get("ci-1").uid == made.uid
+
+
+def test_what_can_be_created_in_place_of_another(workspace: WorkspaceObjects) -> None:
+    workspace.branches.create("base", no_expiry=True)
+    workspace.snapshots.create("s-1", source_branch="production", no_expiry=True)
+    now = datetime.now(timezone.utc)
+    for given in (
+        {"ttl": 30 * 86_400},
+        {"expire_time": now + timedelta(days=30), "source_branch": "base"},
+        {"no_expiry": True, "is_protected": True, "source_branch_time": now - timedelta(hours=1)},
+        {"no_expiry": True, "source_snapshot": "s-1"},
+    ):
+        workspace.branches.require_creatable("ci-1", **given)  # type: ignore[arg-type] # of several types
+
+
+@pytest.mark.parametrize("by_uid", [False, True])
+def test_an_operation_that_goes_with_its_branch_has_ended(
+    lake: LocalLakebase, workspace: WorkspaceObjects, by_uid: bool
+) -> None:
+    made = workspace.branches.create("ci-1", ttl=3600)
+    lake.admin.set(operation_seconds=0.3)
+    gone = {"status": 404, "error_code": "NOT_FOUND", "message": "operation not found"}
+    lake.admin.fault("GET", f"{BRANCHES}/ci-1/operations/*", **gone)
+    workspace.branches.delete("ci-1", purge=True, uid=made.uid if by_uid else None)
+    # It is not taken for gone while it is still there.
+    assert workspace.branches.find("ci-1") is None
 
 
 def test_lists_come_in_pages(

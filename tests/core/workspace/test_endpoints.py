@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lakebase_provider.core.errors import (
     ProjectBusyError,
 )
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint, Endpoints
+from lakebase_provider.core.workspace.objects.kept_changes import Kept, left_behind
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
@@ -128,6 +130,45 @@ def test_a_size_that_could_not_be_put_back_stays_kept(
     assert json.loads(kept.read_text())["earlier"]["max_cu"] == before.max_cu
     lake.admin.clear_faults()
     assert workspace.endpoints.put_sizes_back() == (PRIMARY,)
+    assert size(workspace.endpoints.get(PRIMARY)) == size(before)
+
+
+def test_one_size_that_cannot_be_put_back_does_not_stop_the_others(
+    workspace: WorkspaceObjects, folder: Path
+) -> None:
+    before = workspace.endpoints.get(PRIMARY)
+    killed_run(folder)
+    [left] = folder.glob("*.json")
+    workspace.branches.create("ci-1", ttl=3600)
+    other = workspace.endpoints.get("projects/local/branches/ci-1/endpoints/primary")
+    content = json.loads(left.read_text())
+    content |= {"name": other.name, "uid": other.uid, "earlier": {"owner": 1}}
+    bad = Kept(content["workspace"], other.name, str(other.uid), folder).path
+    bad.write_text(json.dumps(content))
+    with pytest.raises(
+        ConfigError, match=f"'owner'.* {other.name} was before stays in {re.escape(str(bad))}"
+    ):
+        workspace.endpoints.put_sizes_back()
+    assert size(workspace.endpoints.get(PRIMARY)) == size(before)
+    assert list(folder.glob("*.json")) == [bad]
+
+
+def test_a_block_that_begins_while_sizes_are_put_back_keeps_its_own(
+    workspace: WorkspaceObjects, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = workspace.endpoints.get(PRIMARY)
+    killed_run(folder)
+    block = workspace.endpoints.resized(PRIMARY, max_cu=10)
+
+    def then_begin(workspace_key: str, folder: Path) -> list[Kept]:
+        found = list(left_behind(workspace_key, folder))
+        block.__enter__()
+        return found
+
+    monkeypatch.setattr("lakebase_provider.core.workspace.objects.kept_changes.left_behind", then_begin)
+    assert workspace.endpoints.put_sizes_back() == ()
+    assert workspace.endpoints.get(PRIMARY).max_cu == 10
+    block.__exit__(None, None, None)
     assert size(workspace.endpoints.get(PRIMARY)) == size(before)
 
 

@@ -45,7 +45,12 @@ def require_session_on(
     hosts = {
         name.lower()
         for endpoint in workspace.endpoints.list(branch.name)
-        for name in (endpoint.host, endpoint.read_only_host)
+        for name in (
+            endpoint.host,
+            endpoint.read_only_host,
+            endpoint.pooled_host,
+            endpoint.read_only_pooled_host,
+        )
         if name
     }
     if host not in hosts:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.base.threads import until_gone
+from lakebase_provider.core.base.threads import to_its_end, until_gone, unwinding_on_sigterm
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.errors import ConfigError, LakebaseError
+from lakebase_provider.core.errors.remedy import Remedy, offered
 from lakebase_provider.core.workspace.objects.branches import Branch, BranchOptions, after_purge
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint, EndpointOptions, EndpointType
 from lakebase_provider.core.workspace.objects.kept_changes import Kept, left_behind
@@ -125,7 +126,7 @@ class _Plan:
             kept.name,
             kept.uid,
             cast("BranchOptions", options),
-            found["computes"],
+            {name: cast("EndpointOptions", dict(one)) for name, one in dict(found["computes"]).items()},
             set(found["roles"]),
             None if grants is None else {Grant(*grant) for grant in grants},
         )
@@ -133,7 +134,8 @@ class _Plan:
     @property
     def calls(self) -> str:
         """What has the branch back."""
-        calls = [_call("branches.ensure", self.name, self.options)]
+        calls = ["import datetime"] if "expire_time" in self.options else []
+        calls += [_call("branches.ensure", self.name, self.options)]
         calls += [_call("endpoints.ensure", name, options) for name, options in self.computes.items()]
         return "; ".join(calls)
 
@@ -174,9 +176,9 @@ class Reset:
         Raises:
             ObjectStateError: It is protected, a root, the default, or has children; nothing was changed.
             LakebaseError: The workspace refused, or was not done in time. If the branch is purged by then,
-                the error says so, and its remedy is the calls that have it back.
+                the error says so, and its remedy is what has it back.
         """
-        for left, _ in left_behind(workspace_key, folder):
+        for left in left_behind(workspace_key, folder):
             if left.name == self._name:
                 is_missing = self._workspace.branches.find(self._name) is None
                 done = self.finish(left)
@@ -185,14 +187,14 @@ class Reset:
         former = self._workspace.branches.get(self._name)
         self._workspace.branches.require_disposable(former)
         plan = _Plan.of(former, self._workspace, self._grants())
+        self._workspace.branches.require_creatable(plan.name, **plan.options)
         # After a kill nobody raises an error.
-        logger.info(
-            "The branch %s is reset. If this is killed, reset it again on this machine, or call %s.",
+        logger.warning(
+            "The branch %s is reset. If this is killed, reset it again on this machine, or run %s.",
             self._name,
             plan.calls,
         )
         kept = Kept(workspace_key, self._name, former.uid or "", folder)
-        kept.enter(plan.to_json())
         return self._kept_until_done(kept, plan, purges=True)
 
     def finish(self, kept: Kept) -> BranchReset | None:
@@ -212,7 +214,7 @@ class Reset:
         try:
             plan = _Plan.from_json(kept, found)
         except (KeyError, TypeError, ValueError) as error:
-            kept.leave()
+            kept.stop(is_done=False)
             raise ConfigError(
                 f"The plan of the reset of {kept.name} in {kept.path} is not as this package writes it.",
                 remedy=f"Create the branch again if it is gone, and delete {kept.path}.",
@@ -225,13 +227,13 @@ class Reset:
             is_late = expires is not None and expires.timestamp() <= self._clock.wall()
             was_kept = there is not None and there.uid == kept.uid
             is_another = there is not None and there.source_branch != plan.options["source_branch"]
-            if is_late or was_kept or is_another:
-                kept.leave()
-                kept.forget()
-                return None
+            is_over = is_late or was_kept or is_another
         except BaseException:
-            kept.leave()
+            kept.stop(is_done=False)
             raise
+        if is_over:
+            kept.stop(is_done=True)
+            return None
         return self._kept_until_done(kept, plan, purges=False)
 
     def _settled(self) -> tuple[Branch | None] | None:
@@ -243,22 +245,35 @@ class Reset:
 
         def remake() -> tuple[Endpoint, ...]:
             if purges:
-                self._purge(kept)
+                kept.enter(plan.to_json())
+            is_done = False
             try:
-                branches.ensure(plan.name, timeout=self._remaining(), **plan.options)
-            except LakebaseError as error:
-                raise after_purge(error, plan.name, f"To have it back, call {plan.calls}.") from error
-            return tuple(self._put_back(name, options) for name, options in plan.computes.items())
+                if purges:
+                    self._purge(kept)
+                try:
+                    branches.ensure(plan.name, timeout=self._remaining(), **plan.options)
+                except LakebaseError as error:
+                    remedy = Remedy(
+                        f"Call client.branches.reset({plan.name!r}) again on this machine, or run "
+                        f"{plan.calls}.",
+                        options=("client",),
+                        otherwise=f"Run 'lakebase branches reset {plan.name}' again on this machine.",
+                    )
+                    raise after_purge(error, plan.name, remedy) from error
+                restored = tuple(self._put_back(name, options) for name, options in plan.computes.items())
+                is_done = True
+                return restored
+            finally:
+                kept.stop(is_done=is_done)
 
-        try:
-            # Whoever is cancelled in between would leave no branch behind: this is not ended by that.
-            restored = until_gone(remake, threading.Event())
-        except BaseException:
-            kept.leave()
-            raise
-        kept.leave()
-        kept.forget()
-        branch = self._wait_ready()
+        # Whoever is cancelled or interrupted in between would leave no branch behind: it waits for the end.
+        with unwinding_on_sigterm():
+            restored = to_its_end(lambda: until_gone(remake, threading.Event()), "lakebase-branch-reset")
+        if any(one.endpoint_type == "READ_WRITE" and one.disabled for one in restored):
+            # Nobody can log in there, as before.
+            branch = branches.wait_ready(plan.name, timeout=self._remaining())
+        else:
+            branch = self._wait_ready()
         now = self._grants() if plan.grants is not None else None
         return BranchReset(
             branch,
@@ -271,14 +286,16 @@ class Reset:
     def _purge(self, kept: Kept) -> None:
         branches = self._workspace.branches
         try:
-            branches.delete(kept.name, purge=True, missing_ok=True, timeout=self._remaining())
+            # Where another reset was faster, the branch of that name has the source's data by now.
+            branches.delete(
+                kept.name, purge=True, missing_ok=True, uid=kept.uid or None, timeout=self._remaining()
+            )
         except LakebaseError:
             with contextlib.suppress(LakebaseError):
                 found = branches.find(kept.name)
                 if found is not None and found.is_settled:
                     # It was refused, and whoever deletes the branch later does not want it back.
-                    kept.leave()
-                    kept.forget()
+                    kept.stop(is_done=True)
             raise
 
     def _put_back(self, name: str, options: EndpointOptions) -> Endpoint:
@@ -287,7 +304,14 @@ class Reset:
         except LakebaseError as error:
             copy = error.again()
             copy.message = f"The branch was reset, but not the settings of {name}: {error.message}"
-            copy.remedy = f"Call {_call('endpoints.ensure', name, options)}."
+            copy.remedy = offered(
+                Remedy(
+                    f"Call client.branches.recover() on this machine, or "
+                    f"{_call('endpoints.ensure', name, options)}.",
+                    options=("client",),
+                    otherwise="Run 'lakebase branches recover' on this machine.",
+                )
+            )
             raise copy from error
 
     def _remaining(self) -> float:

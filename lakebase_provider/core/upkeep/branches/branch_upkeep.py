@@ -53,7 +53,7 @@ from lakebase_provider.core.upkeep.branches.sweep import HELD, Rules, SweepRepor
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.core.workspace.objects.kept_changes import (
     default_folder,
-    left_behind,
+    put_all_back,
     workspace_key,
 )
 from lakebase_provider.core.workspace.objects.object_kind import DEFAULT_TIMEOUT, in_thread
@@ -78,7 +78,7 @@ class BranchUpkeep(Generic[Client]):
         clock: Where the time comes from.
     """
 
-    #: Where plans of resets are kept; None for this user's folder.
+    #: Where plans of resets are kept; None for this user's folder. To be set on the class.
     plans_folder: Path | None = None
 
     def __init__(
@@ -201,11 +201,15 @@ class BranchUpkeep(Generic[Client]):
             another source, is left alone.
 
         Raises:
-            LakebaseError: The workspace refused or could not be reached.
+            LakebaseError: The workspace refused or could not be reached, or what was kept is damaged; it
+                names the file. The others are finished nevertheless.
         """
-        left = left_behind(workspace_key(self._config), self._folder())
-        done = (self._reset(kept.name, timeout).finish(kept) for kept, _ in left)
-        return tuple(one for one in done if one is not None)
+        arguments.timeout(timeout)
+        return put_all_back(
+            workspace_key(self._config),
+            self._folder(),
+            lambda kept: self._reset(kept.name, timeout).finish(kept),
+        )
 
     def _folder(self) -> Path:
         return self.plans_folder or default_folder("branch-resets")

@@ -16,7 +16,7 @@ from lakebase_provider.core.errors import (
     NotFoundError,
     ObjectStateError,
 )
-from lakebase_provider.core.errors.remedy import Remedy
+from lakebase_provider.core.errors.remedy import Remedy, offered
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
@@ -31,6 +31,7 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     seconds,
     text,
 )
+from lakebase_provider.core.workspace.objects.projects import Project
 from lakebase_provider.core.workspace.operations import Operation, auntil, begun, until
 from lakebase_provider.core.workspace.writes import again_while_busy
 
@@ -42,6 +43,10 @@ OnExists = Literal["reuse", "recreate", "fail"]
 
 #: States from which a branch does not become ready by itself.
 _ENDS = ("DELETED", "ARCHIVED")
+#: Seconds ahead that a branch may expire.
+_MOST_LIFE = 30 * 86_400.0
+#: Seconds by which this machine's clock may be wrong where it judges a moment in the workspace's place.
+_CLOCKS_DIFFER = 300.0
 #: Seconds that a branch that is reused may live less than was asked: not each use of it must change it.
 _SLACK = 60.0
 #: Seconds ahead that a branch may expire, less what the clocks may differ.
@@ -228,6 +233,8 @@ class Branches(Objects[Branch]):
             raise ConfigError(
                 f"Both 'source_snapshot' and '{beside[0]}' are given.", remedy="Keep one of them."
             )
+        # Not only when it is sent: a branch may be purged before that.
+        self._body(given, creating=True)
         return given
 
     def update(
@@ -270,28 +277,46 @@ class Branches(Objects[Branch]):
             ObjectStateError: It is protected, a root, the default, or has children.
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
-        if uid is None:
-            self._delete(name, timeout, missing_ok=missing_ok, purge=purge or None)
-            return
         name = self.full_name(name)
-        deadline = self._deadline(timeout)
+        self._remove(name, self._deadline(timeout), purge=purge, missing_ok=missing_ok, uid=uid)
+
+    def _remove(
+        self, name: str, deadline: Deadline, *, purge: bool, missing_ok: bool, uid: str | None = None
+    ) -> None:
         what, lost = f"branch {name}", list[LakebaseError]()
 
         def send() -> Mapping[str, Any]:
-            found = self.get(name)
-            if found.uid != uid:
-                raise NotFoundError(f"The branch {name} is {found.uid} now, not {uid}.")
+            if uid is not None:
+                found = self.get(name)
+                if found.uid != uid:
+                    raise NotFoundError(f"The branch {name} is {found.uid} now, not {uid}.")
             query = {"purge": purge or None}
             return self._control_plane.request(what, "DELETE", name, query=query, verb="delete")
 
-        try:
-            with self._alone(name, deadline):
+        with self._alone(name, deadline):
+            try:
                 answer = again_while_busy(send, deadline, self._clock, lost)
-                self._finish(begun(answer, what, self._control_plane, self._clock), deadline)
-        except NotFoundError:
-            # After a lost answer that is what the lost request has done.
-            if not (missing_ok or lost):
+            except NotFoundError:
+                # After a lost answer that is what the lost request has done.
+                if missing_ok or lost:
+                    return
                 raise
+            operation = begun(answer, what, self._control_plane, self._clock)
+            try:
+                self._finish(operation, deadline)
+            except NotFoundError:
+                # That is the operation, which is named after the branch and may go with it.
+                until(
+                    lambda: self._is_gone(name, uid) or None,
+                    f"The deletion of {name}",
+                    name,
+                    deadline,
+                    self._clock,
+                )
+
+    def _is_gone(self, name: str, uid: str | None) -> bool:
+        found = self.find(name)
+        return found is None or found.delete_time is not None or (uid is not None and found.uid != uid)
 
     def begin_delete(self, name: str, *, purge: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Operation:
         """:meth:`delete`, without waiting for the operation."""
@@ -369,11 +394,86 @@ class Branches(Objects[Branch]):
 
     def _recreate(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         self.require_disposable(found)
-        self._delete(found.name, deadline, missing_ok=True, purge=True)
+        self._require_creatable(found.name, given)
+        self._remove(found.name, deadline, missing_ok=True, purge=True)
         try:
             return self._create(found.name, given, deadline, is_new=True)
         except LakebaseError as error:
-            raise after_purge(error, found.name, "Call ensure() again, which creates it.") from error
+            remedy = Remedy(
+                "Call ensure() again, which creates it.",
+                options=("ensure",),
+                otherwise="Run the same command again, which creates it.",
+            )
+            raise after_purge(error, found.name, remedy) from error
+
+    def require_creatable(self, name: str, **options: Unpack[BranchOptions]) -> None:
+        """Raise an error where a branch could not be created, as far as it can be told without creating it.
+
+        It is asked before one of that name is purged, which may be there.
+
+        Args:
+            name: Its name, or its id in the configuration's project.
+            options: The fields of :class:`BranchOptions`.
+
+        Raises:
+            ConfigError: An option is malformed, excludes another, or is a moment that cannot be.
+            NotFoundError: Its source does not exist.
+            ObjectStateError: Its source is deleted, or expires.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        self._require_creatable(self.full_name(name), self._checked(options))
+
+    def _require_creatable(self, name: str, given: Mapping[str, Any]) -> None:
+        self._require_expiration(given)
+        option: Kind = "snapshot" if "source_snapshot" in given else "branch"
+        wanted = given.get(f"source_{option}")
+        source = self.full_name(wanted, option) if wanted else self._default_branch(parent_of(name))
+        if source == name or parent_of(source) != parent_of(name):
+            raise ConfigError(
+                f"The source of {name} is {source}.", remedy=f"Name another {option} of the same project."
+            )
+        if option == "snapshot":
+            self._read(f"snapshot {source}", source)
+            return
+        found = self.get(source)
+        for hindered, why in (
+            (found.delete_time is not None, "is deleted"),
+            (found.expire_time is not None, "expires, so none can be made from it"),
+        ):
+            if hindered:
+                raise ObjectStateError(f"The branch {source} {why}.", remedy="Use another source.")
+        at = given.get("source_branch_time")
+        if at is not None:
+            kept = Project.of(self._read(f"project {parent_of(name)}", parent_of(name)), "project")
+            age = self._clock.wall() - at.timestamp()
+            if kept.history_retention is not None and age > kept.history_retention + _CLOCKS_DIFFER:
+                raise ConfigError(
+                    f"'source_branch_time' is {age:.0f} s ago, and {kept.history_retention:.0f} s are kept.",
+                    remedy="Give a moment that is in the project's history.",
+                )
+
+    def _require_expiration(self, given: Mapping[str, Any]) -> None:
+        option = next((one for one in ("ttl", "expire_time") if one in given), None)
+        if option is None:
+            return
+        if option == "ttl":
+            life, slack = float(seconds("ttl", given["ttl"])[:-1]), 0.0
+        else:
+            life, slack = given["expire_time"].timestamp() - self._clock.wall(), _CLOCKS_DIFFER
+        if not -slack < life <= _MOST_LIFE + slack:
+            raise ConfigError(
+                f"The branch is to expire in {life:.0f} s.",
+                remedy=Remedy(
+                    "Let it expire within 30 days, or give no_expiry=True.",
+                    options=("no_expiry",),
+                    otherwise="Give a --ttl of at most 30d, or --no-expiry.",
+                ),
+            )
+        if given.get("is_protected"):
+            raise ConfigError(
+                f"Both 'is_protected' and '{option}' are given: a protected branch cannot expire.",
+                remedy="Give no_expiry=True, or leave it unprotected.",
+            )
 
     def require_disposable(self, branch: Branch | str) -> None:
         """Raise an error unless a branch can be deleted and created again.
@@ -489,7 +589,7 @@ def after_purge(error: LakebaseError, name: str, remedy: str) -> LakebaseError:
     """The error by which a branch was not created again, which says that the former one is gone."""
     copy = error.again()
     copy.message = f"The branch {name} was purged, and is not created again: {error.message}"
-    copy.remedy = remedy
+    copy.remedy = offered(remedy)
     return copy
 
 

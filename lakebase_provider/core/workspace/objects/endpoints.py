@@ -18,7 +18,7 @@ from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.kept_changes import (
     Kept,
     default_folder,
-    left_behind,
+    put_all_back,
     workspace_key,
 )
 from lakebase_provider.core.workspace.objects.object_kind import (
@@ -437,17 +437,28 @@ class Endpoints(Objects[Endpoint]):
             The names of the endpoints.
 
         Raises:
-            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
+            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`. The others are
+                put back nevertheless.
         """
-        done = []
-        for kept, earlier in left_behind(workspace_key(self._config), self._folder()):
-            found = self.find(kept.name)
-            # Another one may have its name by now.
-            if found is not None and found.uid == kept.uid:
-                self._change(kept.name, earlier, timeout)
-                done.append(kept.name)
-            kept.forget()
-        return tuple(done)
+
+        def put_back(kept: Kept) -> str | None:
+            # A block may have begun meanwhile, and puts it back itself.
+            earlier = kept.take()
+            if earlier is None:
+                return None
+            is_done = False
+            try:
+                found = self.find(kept.name)
+                # Another one may have its name by now.
+                is_mine = found is not None and found.uid == kept.uid
+                if is_mine:
+                    self._change(kept.name, earlier, timeout)
+                is_done = True
+            finally:
+                kept.stop(is_done=is_done)
+            return kept.name if is_mine else None
+
+        return put_all_back(workspace_key(self._config), self._folder(), put_back)
 
     def _folder(self) -> Path:
         return self.sizes_folder or default_folder("endpoint-sizes")

@@ -10,19 +10,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import platformdirs
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors import ConfigError, LakebaseError
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 #: Seconds to wait for another process that reads or writes the file, which takes milliseconds.
 _LOCK_TIMEOUT = 10.0
@@ -92,6 +97,18 @@ class Kept:
             self._write({**kept, "holders": others})
             return None if others else kept["earlier"]
 
+    def stop(self, *, is_done: bool) -> None:
+        """:meth:`leave`, and :meth:`forget` if it is done; what cannot be written is logged.
+
+        Something else has failed, or all is done: either counts more than the file.
+        """
+        try:
+            self.leave()
+            if is_done:
+                self.forget()
+        except ConfigError as error:
+            logger.warning("%s %s", error.message, error.remedy)
+
     def forget(self) -> None:
         """It has been put back; unless somebody has come meanwhile, nothing is kept."""
         with self._locked():
@@ -129,12 +146,45 @@ class Kept:
             raise
 
 
-def left_behind(workspace: str, folder: Path) -> Iterator[tuple[Kept, Mapping[str, Any]]]:
-    """What nobody alive will put back: the file, and what was before the change."""
+def left_behind(workspace: str, folder: Path) -> Iterator[Kept]:
+    """What nobody alive will put back."""
     for path in sorted(folder.glob("*.json")):
         kept = _content(path)
         if kept is not None and kept["workspace"] == workspace and not any(map(_is_alive, kept["holders"])):
-            yield Kept(workspace, kept["name"], kept["uid"], folder), kept["earlier"]
+            yield Kept(workspace, kept["name"], kept["uid"], folder)
+
+
+def put_all_back(
+    workspace: str, folder: Path, put_back: Callable[[Kept], _Result | None]
+) -> tuple[_Result, ...]:
+    """Put back all that nobody alive will; one that fails does not stop the others.
+
+    Args:
+        workspace: The workspace's URL or profile.
+        folder: Where the files are.
+        put_back: Puts one back and returns what has become of it; None if there was nothing to do.
+
+    Raises:
+        LakebaseError: The first error, once all were tried; it names the file. Others are logged.
+    """
+    done, failed = list[_Result](), list[LakebaseError]()
+    for kept in left_behind(workspace, folder):
+        try:
+            found = put_back(kept)
+        except LakebaseError as error:
+            copy = error.again()
+            if str(kept.path) not in copy.message:
+                copy.message += f" What {kept.name} was before stays in {kept.path}."
+            copy.__cause__ = error
+            if failed:
+                logger.warning("%s %s", copy.message, copy.remedy)
+            failed.append(copy)
+        else:
+            if found is not None:
+                done.append(found)
+    if failed:
+        raise failed[0]
+    return tuple(done)
 
 
 def _content(path: Path) -> dict[str, Any] | None:
