@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -489,6 +489,16 @@ def test_a_deleted_branch_is_purged_only_if_it_was_lent(client: LakebaseClient) 
     assert left(client) == ["mine"]
 
 
+@pytest.mark.parametrize(
+    "options", [{"at_time": datetime(2027, 1, 31)}, {"at_lsn": "0/1", "snapshot": "s-1"}, {"at_lsn": 7}]
+)
+def test_nothing_is_purged_for_what_cannot_be_made(client: LakebaseClient, options: dict[str, Any]) -> None:
+    former = client.branches.take("run/1")
+    with pytest.raises(LakebaseError):
+        client.branches.take("run/1", **options)
+    assert client.workspace.branches.get(former.name).uid == former.uid
+
+
 def test_what_cannot_be_reused_says_what_a_lease_can(client: LakebaseClient) -> None:
     former = client.branches.take("run/1")
     client.workspace.branches.delete(former.name)
@@ -775,16 +785,25 @@ async def test_a_client_that_cannot_be_closed_does_not_keep_the_branch_either(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_cancelled_taking_leaves_no_branch(
-    lakebase_env: LocalLakebase, client: LakebaseClient, times: int
+async def test_a_taking_that_is_cancelled_at_its_end_leaves_no_branch(
+    client: LakebaseClient, times: int
 ) -> None:
-    lakebase_env.admin.set(operation_seconds=0.5)
-    lakebase_env.admin.reset_counters()
-    task = asyncio.create_task(client.branches.atake("run/1", heartbeat=300))
-    await asyncio.to_thread(eventually, lambda: bool(posted(lakebase_env)))
+    branches: Any = client.branches
+    ready, ready_at_last, goes_on = branches._leases._wait_ready, threading.Event(), threading.Event()
+
+    def wait_ready(name: str, seconds: float) -> Branch:
+        found: Branch = ready(name, seconds)
+        ready_at_last.set()
+        goes_on.wait(30)
+        return found
+
+    branches._leases._wait_ready = wait_ready
+    task = asyncio.create_task(branches.atake("run/1", heartbeat=300))
+    await asyncio.to_thread(ready_at_last.wait, 30)
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)
+    goes_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(eventually, lambda: left(client) == [])

@@ -440,6 +440,7 @@ class Leases(Generic[Client]):
                     f"The branch {name} exists, and is {former.state or 'being made'}.",
                     remedy="Use another run's id, prefix or branch, or if_exists='recreate'.",
                 )
+            branches.require_creatable(name, **plan.branch())
             # A deleted one cannot be asked for its uid.
             uid = None if former.state == "DELETED" else former.uid
             left = max(0.001, deadline.remaining())
