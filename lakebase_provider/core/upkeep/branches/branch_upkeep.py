@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from psycopg import sql
 
@@ -62,6 +63,8 @@ from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_Result = TypeVar("_Result")
 
 
 class BranchUpkeep(Generic[Client]):
@@ -359,7 +362,7 @@ class BranchUpkeep(Generic[Client]):
             "lakebase-branch-take",
         )
         try:
-            held = await asyncio.shield(asyncio.wrap_future(taking))
+            held = await _of(taking)
         except asyncio.CancelledError as error:
             gone.set()
             cancelled = error
@@ -508,14 +511,22 @@ class BranchUpkeep(Generic[Client]):
     abudget = in_thread(budget)
 
 
+async def _of(outcome: Future[_Result]) -> _Result:
+    """What a thread returns, which goes on if this is cancelled."""
+    awaited = asyncio.wrap_future(outcome)
+    # Whoever is cancelled asks the thread again: asyncio is not to log its error.
+    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(awaited)
+
+
 async def _to_its_end(work: Callable[[], None]) -> None:
     """Do something in a thread of its own; one that is cancelled waits for its end, and logs its error."""
     name = "lakebase-branch-release"
     working = started(work, name)
     try:
-        await asyncio.shield(asyncio.wrap_future(working))
+        await _of(working)
     except asyncio.CancelledError:
         with suppress(Exception):
-            await asyncio.shield(asyncio.wrap_future(working))
+            await _of(working)
         log_failure(working, name)
         raise
