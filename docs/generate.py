@@ -238,7 +238,8 @@ def objects_page() -> str:
     from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Grant
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.branches.budget import BranchBudget, BranchLimits, Usage
-    from lakebase_provider.core.upkeep.branches.lease import BranchLease, LeaseOptions
+    from lakebase_provider.core.upkeep.branches.lease import BranchLease
+    from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
     from lakebase_provider.core.upkeep.branches.sweep import SweepReport, SweptBranch
     from lakebase_provider.core.workspace.objects import (
         branches,

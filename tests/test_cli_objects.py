@@ -80,6 +80,9 @@ def test_what_was_left_is_swept_and_counted(shell: Shell, lakebase_env: LocalLak
     [kept] = shell.json("branches", "sweep", "--older-than", "1s")["branches"]
     assert "so it is held" in kept["reason"]
     assert "younger than 86400 s" in shell.run("branches", "sweep", "--dry-run")
+    assert "would be deleted" in shell.run("branches", "sweep", "--dry-run")
+    shell.run("branches", "sweep", "--older-than", "0.001s", "--held", "0.001s")
+    assert len(shell.json("branches", "list")) == 1
     assert "'prefix' is" in shell.run("branches", "sweep", "--prefix", "Run", code=1)
     assert shell.json("branches", "sweep", "--prefix", "ci")["branches"] == []
 

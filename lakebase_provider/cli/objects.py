@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,13 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
         default=86_400.0,
         metavar="DURATION",
         help="since the creation; more than the longest run; 1d",
+    )
+    swept.add_argument(
+        "--held",
+        type=seconds,
+        default=1800.0,
+        metavar="DURATION",
+        help="since the last change, as by a heartbeat, within which one is kept; 30m",
     )
     swept.add_argument("--dry-run", action="store_true", help="delete nothing, and say what would be")
 
@@ -242,13 +249,15 @@ def _sweep(options: argparse.Namespace) -> int:
             options.project,
             prefix=options.prefix,
             older_than=options.older_than,
+            held=options.held,
             dry_run=options.dry_run,
             timeout=options.timeout,
         )
     if options.json:
         print(json.dumps(dataclasses.asdict(report), indent=2))
     else:
-        _print_table(_COLUMNS["sweep"], report.branches)
+        told = {"deleted": "would be deleted"} if report.dry_run else {}
+        _print_table(_COLUMNS["sweep"], report.branches, told)
     return 1 if report.failed else 0
 
 
@@ -334,8 +343,11 @@ def _show(options: argparse.Namespace, kind: str, found: Named | Iterable[Named]
     return 0
 
 
-def _print_table(columns: tuple[str, ...], items: Iterable[object]) -> None:
-    lines = [columns, *(tuple(_cell(item, name) for name in columns) for item in items)]
+def _print_table(
+    columns: tuple[str, ...], items: Iterable[object], told: Mapping[str, str] | None = None
+) -> None:
+    titles = tuple((told or {}).get(name, name) for name in columns)
+    lines = [titles, *(tuple(_cell(item, name) for name in columns) for item in items)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

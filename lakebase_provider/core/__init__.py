@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.shared import close_shared_clients, shared_client
     from lakebase_provider.core.tokens.token import Token, TokenPolicy
     from lakebase_provider.core.upkeep.branches.budget import BranchLimits
-    from lakebase_provider.core.upkeep.branches.lease import BranchLease, branch_id_for
+    from lakebase_provider.core.upkeep.branches.lease import BranchLease
+    from lakebase_provider.core.upkeep.branches.lease_options import branch_id_for
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
@@ -75,7 +76,7 @@ _HOMES = {
     "Token": "tokens.token",
     "TokenPolicy": "tokens.token",
     "UnloadResult": "bulk.unload.unload",
-    "branch_id_for": "upkeep.branches.lease",
+    "branch_id_for": "upkeep.branches.lease_options",
     "close_shared_clients": "shared",
     "fence": "database.fence",
     "load": "bulk.load.load",

@@ -6,6 +6,7 @@ A thread that works for a task of asyncio stops waiting when that task is cancel
 from __future__ import annotations
 
 import contextvars
+import logging
 import signal
 import threading
 import time
@@ -15,11 +16,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+logger = logging.getLogger(__name__)
+
 _Result = TypeVar("_Result")
 
 #: Seconds after which a wait that cannot be interrupted looks whether its caller has gone.
 _GLANCE = 0.1
 _current = threading.local()
+#: How many blocks SIGTERM ends by SystemExit now; those of asyncio's tasks overlap.
+_unwinding = 0
 
 
 class CallerGone(BaseException):
@@ -100,59 +105,79 @@ def start_for_caller(work: Callable[..., object], *arguments: object, name: str)
     return thread
 
 
+def _settle(work: Callable[[], _Result], outcome: Future[_Result]) -> None:
+    if not outcome.set_running_or_notify_cancel():
+        return
+    try:
+        outcome.set_result(work())
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+def started(work: Callable[[], _Result], name: str) -> Future[_Result]:
+    """What will become of a function that runs in a thread of its own; see :func:`start_for_caller`."""
+    outcome: Future[_Result] = Future()
+    start_for_caller(_settle, work, outcome, name=name)
+    return outcome
+
+
 def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
     """What a function returns, run in a thread, so that no signal ends it half-way.
 
-    What a signal raises here meanwhile is raised when the work has ended; a second one is raised at once.
+    What a signal raises here meanwhile is raised when the work has ended, whose own error is logged then; a
+    second one is raised at once.
 
     Args:
         work: What to do; its errors are raised here.
         name: The thread's.
     """
     outcome: Future[_Result] = Future()
-
-    def run() -> None:
-        if not outcome.set_running_or_notify_cancel():
-            return
-        try:
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-
     try:
-        start_for_caller(run, name=name)
+        start_for_caller(_settle, work, outcome, name=name)
         # Not by join(): once a signal has interrupted that, the thread counts as ended (CPython, bpo-45274).
         wait([outcome])
     except BaseException as error:
-        if not outcome.cancel():
-            wait([outcome])
-            raise
-        # It has not begun.
-        result = work()
-        if isinstance(error, RuntimeError):
-            # There is no thread for it.
-            return result
+        if outcome.cancel():
+            if isinstance(error, RuntimeError):
+                # There is no thread for it.
+                return work()
+            # It has not begun.
+            outcome = Future()
+            _settle(work, outcome)
+        wait([outcome])
+        log_failure(outcome, name)
         raise
     return outcome.result()
+
+
+def log_failure(outcome: Future[_Result], name: str) -> None:
+    """Log the error of work that has ended, where another one is raised."""
+    if not outcome.cancelled() and (failed := outcome.exception()) is not None:
+        logger.error("The thread %s failed: %s", name, failed, exc_info=failed)
 
 
 @contextmanager
 def unwinding_on_sigterm() -> Iterator[None]:
     """Let SIGTERM raise SystemExit in this block, so that it cleans up, unless something else handles it.
 
-    Airflow and Dagster do: their handlers raise errors of their own.
+    Airflow and Dagster do: their handlers raise errors of their own. Blocks may overlap, as those of tasks of
+    asyncio do; the last one to end puts back what was there.
     """
+    global _unwinding
+    handlers = (signal.SIG_DFL, _exit)
     if (
         threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        or signal.getsignal(signal.SIGTERM) not in handlers
     ):
         yield
         return
     signal.signal(signal.SIGTERM, _exit)
+    _unwinding += 1
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is _exit:
+        _unwinding -= 1
+        if _unwinding == 0 and signal.getsignal(signal.SIGTERM) is _exit:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

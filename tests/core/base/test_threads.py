@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import signal
@@ -115,7 +116,7 @@ def test_as_many_requests_at_once_as_there_may_be_keep_their_sockets(
     assert [record.getMessage() for record in told if record.levelno >= logging.WARNING] == []
 
 
-def test_a_signal_waits_for_work_that_goes_to_its_end() -> None:
+def test_a_signal_waits_for_work_that_goes_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
     begun, goes_on, done = threading.Event(), threading.Event(), []
     main = threading.main_thread().ident or 0
 
@@ -132,14 +133,33 @@ def test_a_signal_waits_for_work_that_goes_to_its_end() -> None:
         goes_on.wait()
         done.append("done")
 
+    def fail() -> None:
+        work()
+        raise ValueError("lost")
+
     former = signal.signal(signal.SIGINT, interrupted)
-    threading.Thread(target=interrupt).start()
     try:
-        with pytest.raises(KeyboardInterrupt):
-            threads.to_its_end(work, "work")
+        for working in (work, fail):
+            begun.clear()
+            goes_on.clear()
+            threading.Thread(target=interrupt).start()
+            with pytest.raises(KeyboardInterrupt):
+                threads.to_its_end(working, "work")
     finally:
         signal.signal(signal.SIGINT, former)
-    assert done == ["done"]
+    assert done == ["done", "done"]
+    # The interrupt is raised, and what would be lost by that is told.
+    assert "The thread work failed: lost" in caplog.text
     with pytest.raises(ValueError, match="mine"):
         threads.to_its_end(lambda: int("mine"), "work")
     assert threads.to_its_end(lambda: 1, "work") == 1
+
+
+def test_blocks_that_unwind_on_sigterm_may_overlap() -> None:
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        for block in (first, second):
+            block.enter_context(threads.unwinding_on_sigterm())
+        first.close()
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.base.threads import pause
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
@@ -30,7 +32,10 @@ from lakebase_provider.core.errors import (
     ObjectStateError,
 )
 from lakebase_provider.core.upkeep.branches.budget import BranchLimits
-from lakebase_provider.core.upkeep.branches.lease import BranchLease, branch_id_for
+from lakebase_provider.core.upkeep.branches.lease import BranchLease
+from lakebase_provider.core.upkeep.branches.lease_options import LeasePlan, branch_id_for
+from lakebase_provider.core.workspace.objects.branches import Branch
+from lakebase_provider.core.workspace.writes import alone
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.eventually import eventually
@@ -315,6 +320,64 @@ def test_a_forked_child_purges_nothing(client: LakebaseClient) -> None:
     assert left(client) == []
 
 
+class Unclosable:
+    """A client that cannot be closed."""
+
+    def close(self) -> None:
+        raise OSError("cannot close")
+
+    async def aclose(self) -> None:
+        raise OSError("cannot close")
+
+
+def test_a_client_that_cannot_be_closed_does_not_keep_the_branch(client: LakebaseClient) -> None:
+    lease: Any = client.branches.take("run/1")
+    lease._client = Unclosable()
+    with pytest.raises(OSError, match="cannot close"):
+        lease.release()
+    assert left(client) == []
+
+
+def test_an_undoing_waits_for_what_lands_late(client: LakebaseClient) -> None:
+    class Landing(HurriedClock):
+        landed = False
+
+        def sleep(self, seconds: float) -> None:
+            if not self.landed:
+                self.landed = True
+                client.workspace.branches.create("ci-1", ttl=3600)
+
+    late = LakebaseClient(client.config, clock=(clock := Landing()))
+    leases: Any = late.branches._leases
+    leases._undo("projects/local/branches/ci-1", LeasePlan(), None, KeyboardInterrupt())
+    assert (clock.landed, left(client)) == (True, [])
+
+
+def test_a_call_that_sent_nothing_undoes_nothing(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    """This process's other writes hold it back, and another holder makes the branch meanwhile."""
+    held, ended = threading.Event(), threading.Event()
+
+    def read() -> bool:
+        return ended.is_set() or any("ci-1" in one.path for one in lakebase_env.admin.requests())
+
+    def hold() -> None:
+        with alone(client.config, "projects/local", Deadline(60)):
+            held.set()
+            eventually(read)
+            client.workspace.branches.create("ci-1", ttl=3600)
+            ended.wait(3)
+
+    lakebase_env.admin.reset_counters()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with pytest.raises(LakebaseError, match="This process's other writes"):
+        client.branches.take(branch="ci-1", timeout=1)
+    ended.set()
+    holder.join()
+    assert left(client) == ["ci-1"]
+
+
 # In two halves.
 
 
@@ -403,6 +466,69 @@ def test_a_branch_that_no_lease_made_is_left_alone(client: LakebaseClient) -> No
     assert {branch.id: branch.uid for branch in branches.list()} == before
 
 
+@pytest.mark.parametrize("state", ["ARCHIVED", "RESETTING", "IMPORTING", "DELETED"])
+def test_a_branch_that_no_lease_made_is_refused_in_each_state(client: LakebaseClient, state: str) -> None:
+    source, leases = "projects/local/branches/production", client.branches._leases
+    mine = Branch(name="projects/local/branches/dev", state=state, source_branch=source)
+    with pytest.raises(AlreadyExistsError, match="does not expire, so no lease has left it"):
+        leases._require_lent(mine, LeasePlan())
+
+
+def test_a_deleted_branch_is_purged_only_if_it_was_lent(client: LakebaseClient) -> None:
+    branches = client.workspace.branches
+    branches.create("mine", no_expiry=True)
+    branches.delete("mine")
+    with pytest.raises(AlreadyExistsError, match="is deleted, and does not expire") as caught:
+        client.branches.take(branch="mine")
+    assert "bring it back" in str(caught.value)
+    assert branches.undelete("mine").expire_time is None
+    former = client.branches.take("run/1")
+    branches.delete(former.name)
+    with client.branches.lease("run/1") as lease:
+        assert lease.uid != former.uid
+    assert left(client) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"at_time": datetime(2027, 1, 31)}, {"at_lsn": "0/1", "snapshot": "s-1"}, {"at_lsn": 7}]
+)
+def test_nothing_is_purged_for_what_cannot_be_made(client: LakebaseClient, options: dict[str, Any]) -> None:
+    former = client.branches.take("run/1")
+    with pytest.raises(LakebaseError):
+        client.branches.take("run/1", **options)
+    assert client.workspace.branches.get(former.name).uid == former.uid
+
+
+def test_what_cannot_be_reused_says_what_a_lease_can(client: LakebaseClient) -> None:
+    former = client.branches.take("run/1")
+    client.workspace.branches.delete(former.name)
+    for policy in ("reuse", "fail"):
+        with pytest.raises(AlreadyExistsError) as caught:
+            client.branches.take("run/1", if_exists=policy)  # type: ignore[arg-type] # one of them
+        assert "if_exists='recreate'" in str(caught.value)
+
+
+def test_a_branch_that_another_holder_has_just_made_is_not_undone(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    busy = "Another operation on the project is still running"
+    lakebase_env.admin.fault(
+        "POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=busy, times=1
+    )
+
+    class Making(HurriedClock):
+        uid: str | None = None
+
+        def sleep(self, seconds: float) -> None:
+            if self.uid is None:
+                self.uid = client.workspace.branches.create("ci-1", ttl=3600).uid
+
+    late = LakebaseClient(client.config, clock=(clock := Making()))
+    with pytest.raises(LakebaseError):
+        late.branches.take(branch="ci-1", if_exists="reuse", min_cu=100_000)
+    assert client.workspace.branches.get("ci-1").uid == clock.uid
+
+
 # The heartbeat.
 
 
@@ -456,6 +582,61 @@ def test_an_end_is_never_moved_back(client: LakebaseClient) -> None:
     assert until is not None
     assert longer is not None
     assert longer > until
+    lease.release()
+
+
+def test_a_heartbeat_is_seen_after_a_long_extension(beating: LakebaseClient, clock: HeartClock) -> None:
+    with beating.branches.lease("run/1", ttl=3600, heartbeat=300) as lease:
+        eventually(lambda: clock.pauses == [300])
+        before = lease.extend(48 * 3600)
+        beat(clock)
+        found = beating.workspace.branches.get(lease.name)
+        assert found.update_time is not None
+        assert before.update_time is not None
+        assert found.update_time > before.update_time
+        assert found.expire_time is not None
+        assert before.expire_time is not None
+        assert found.expire_time > before.expire_time
+        # Nor is it too long for the workspace.
+        lease.extend(30 * 86_400)
+        lease._extend(3600, always=True)
+
+
+def test_a_reused_branch_is_extended_by_the_workspaces_clock(
+    client: LakebaseClient, beating: LakebaseClient, clock: HeartClock
+) -> None:
+    client.branches.take("run/1", ttl=3600)
+    clock.now -= 7200
+    with beating.branches.lease("run/1", ttl=3600, heartbeat=300, if_exists="reuse") as lease:
+        eventually(lambda: clock.pauses == [300])
+        until = lease.branch.expire_time
+        beat(clock)
+        beat(clock)
+        assert until is not None
+        assert lease.branch.expire_time is not None
+        assert (lease.branch.expire_time - until).total_seconds() > 250
+
+
+def test_the_heart_beats_while_the_branch_becomes_ready(
+    lakebase_env: LocalLakebase, beating: LakebaseClient, clock: HeartClock
+) -> None:
+    lakebase_env.admin.fault("GET", f"{BRANCHES}/*/endpoints", status=403, message="no", error_code="NO")
+    with pytest.raises(LakebaseError, match="did not"):
+        beating.branches.take("run/1", ttl=90, heartbeat=300)
+    assert clock.pauses == [30]
+    assert left(beating) == []
+
+
+def test_an_operation_that_is_not_known_is_no_lost_lease(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    lease = client.branches.take("run/1", ttl=3600)
+    lakebase_env.admin.set(operation_seconds=0.3)
+    lakebase_env.admin.fault(
+        "GET", f"{BRANCHES}/*/operations/*", status=404, message="no", error_code="NOT_FOUND", times=1
+    )
+    assert lease.extend(9000).uid == lease.uid
+    assert lease.config.branch == lease.branch.id
     lease.release()
 
 
@@ -586,7 +767,100 @@ async def test_a_cancelled_lease_is_given_back(
     assert left(client) == []
 
 
+async def test_a_client_that_cannot_be_closed_does_not_keep_the_branch_either(
+    client: LakebaseClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(error: Exception | None) -> None:
+        async with client.branches.alease("run/1") as lease:
+            vars(lease)["_client"] = Unclosable()
+            if error is not None:
+                raise error
+
+    with pytest.raises(OSError, match="cannot close"):
+        await work(None)
+    with pytest.raises(ValueError, match="mine"):
+        await work(ValueError("mine"))
+    assert "was not closed: cannot close" in caplog.text
+    assert left(client) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_taking_that_is_cancelled_at_its_end_leaves_no_branch(
+    client: LakebaseClient, times: int
+) -> None:
+    branches: Any = client.branches
+    ready, ready_at_last, goes_on = branches._leases._wait_ready, threading.Event(), threading.Event()
+
+    def wait_ready(name: str, seconds: float) -> Branch:
+        found: Branch = ready(name, seconds)
+        ready_at_last.set()
+        goes_on.wait(30)
+        return found
+
+    branches._leases._wait_ready = wait_ready
+    task = asyncio.create_task(branches.atake("run/1", heartbeat=300))
+    await asyncio.to_thread(ready_at_last.wait, 30)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(eventually, lambda: left(client) == [])
+
+
+async def test_a_purge_that_fails_does_not_hide_that_it_was_cancelled(
+    lakebase_env: LocalLakebase, client: LakebaseClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = f"{BRANCHES}/*"
+    lakebase_env.admin.fault("DELETE", path, status=403, message="no", error_code="NO", hang=0.5)
+    lakebase_env.admin.reset_counters()
+
+    async def work() -> None:
+        async with client.branches.alease("run/1"):
+            pass
+
+    task = asyncio.create_task(work())
+    await asyncio.to_thread(
+        eventually, lambda: any(one.method == "DELETE" for one in lakebase_env.admin.requests())
+    )
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "did not delete" in caplog.text
+
+
 # With a budget.
+
+
+async def test_a_fan_out_of_asyncio_does_not_starve_itself(lakebase_env: LocalLakebase) -> None:
+    """Those that wait for room hold none of the threads in which the others work."""
+    lakebase_env.admin.set(unarchived_branch_limit=3)
+    limits, done = BranchLimits(unarchived=3), []
+
+    async def run(number: int) -> None:
+        async with (
+            client.branches.alease(f"run/{number}", wait_for_budget=60, limits=limits) as lease,
+            lease.client.aconnection() as connection,
+        ):
+            await connection.execute("SELECT 1")
+            done.append(number)
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    with LakebaseClient(lakebase_env.config(), clock=HurriedClock()) as client:
+        await asyncio.gather(*(run(number) for number in range(5)))
+        assert (sorted(done), left(client)) == ([*range(5)], [])
+
+
+def test_an_operation_that_says_there_is_no_room_is_waited_for(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    lakebase_env.admin.operation_fault(
+        "branch", error_code="QUOTA_EXCEEDED", message="branches limit exceeded"
+    )
+    hurried = LakebaseClient(client.config, clock=HurriedClock())
+    with hurried.branches.lease("run/1", wait_for_budget=60) as lease:
+        assert left(client) == [lease.branch.id]
 
 
 def test_a_fan_out_beyond_the_limit_completes(lakebase_env: LocalLakebase) -> None:

@@ -11,6 +11,8 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, LimitError
 from lakebase_provider.core.upkeep.branches.budget import BranchLimits, Usage
+from lakebase_provider.core.upkeep.branches.sweep import Rules
+from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 
@@ -77,6 +79,14 @@ def test_a_branch_that_is_held_or_young_is_kept(lakebase_env: LocalLakebase, cli
         assert "so it is held" in kept.reason
         assert not kept.deleted
         lease.release()
+
+
+@pytest.mark.parametrize(
+    ("state", "why"), [("INIT", "it is being made"), ("ARCHIVED", "it does not expire, so it is no lease")]
+)
+def test_a_branch_that_does_not_expire_is_kept(state: str, why: str) -> None:
+    branch = Branch(name="projects/local/branches/run-1", state=state, source_branch="production")
+    assert Rules("run", DAY, 1800).keep(branch, (), time.time()) == why
 
 
 def test_a_default_branch_of_such_a_name_is_kept(client: LakebaseClient) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.base.threads import to_its_end, unless_gone, unwinding_on_sigterm
+from lakebase_provider.core.base.threads import (
+    log_failure,
+    started,
+    to_its_end,
+    unless_gone,
+    unwinding_on_sigterm,
+)
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
 from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -31,14 +38,17 @@ from lakebase_provider.core.upkeep.branches.budget import (
 )
 from lakebase_provider.core.upkeep.branches.lease import (
     HEARTBEAT,
-    PREFIX,
     BranchLease,
     Client,
-    LeaseOptions,
     Leases,
+    end,
+    told,
+)
+from lakebase_provider.core.upkeep.branches.lease_options import (
+    PREFIX,
+    LeaseOptions,
     branch_id_for,
     checked_prefix,
-    end,
 )
 from lakebase_provider.core.upkeep.branches.sweep import HELD, Rules, SweepReport, sweep
 from lakebase_provider.core.workspace.objects.branches import Branch
@@ -53,6 +63,8 @@ from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_Result = TypeVar("_Result")
 
 
 class BranchUpkeep(Generic[Client]):
@@ -269,8 +281,9 @@ class BranchUpkeep(Generic[Client]):
         The workspace deletes it after `ttl`, which a heartbeat moves while the block runs; so a killed
         process leaves it for `ttl` at most. Its id follows from the run's (``branch_id_for``), so a retry
         meets the branch that was left, and replaces it. Its endpoint is made small before it is used.
-        SIGTERM ends the block by SystemExit, unless something handles it otherwise; ``alease`` is the twin
-        for asyncio.
+        In the main thread SIGTERM ends the block by SystemExit, unless something handles it otherwise; in
+        another one no signal ends it. ``alease`` is the twin for asyncio. Holders that ``"reuse"`` one branch
+        at a time share it, and the first to end purges it.
 
         Args:
             run_id: Id of the run, of any form; give this or `branch`.
@@ -316,34 +329,54 @@ class BranchUpkeep(Generic[Client]):
         timeout: float = DEFAULT_TIMEOUT,
         **options: Unpack[LeaseOptions],
     ) -> AsyncIterator[BranchLease[Client]]:
-        """:meth:`lease` for asyncio. One that is cancelled ends when the branch is purged."""
+        """:meth:`lease` for asyncio. One that is cancelled ends when the branch is purged.
+
+        A second cancellation does not wait for that, which goes on.
+        """
         name = self._leased_name(run_id, branch, prefix)
-        gone = threading.Event()
         with unwinding_on_sigterm():
-            taking = asyncio.ensure_future(
-                asyncio.to_thread(
-                    unless_gone, lambda: self._leases.take(name, options, heartbeat, timeout), gone
-                )
-            )
-            try:
-                held = await asyncio.shield(taking)
-            except asyncio.CancelledError as cancelled:
-                gone.set()
-                with suppress(LakebaseError):
-                    late = await taking
-                    if late is not None:
-                        await asyncio.to_thread(end, late, cancelled)
-                raise
-            assert held is not None
+            held = await self._taken(name, options, heartbeat, timeout)
             try:
                 yield held
             except BaseException as error:
                 failed = error
-                await held.aclose_client()
-                await _to_its_end(lambda: end(held, failed))
+                try:
+                    await held.aclose_client()
+                except Exception as unclosed:
+                    told(error, f"The client on {held.name} was not closed: {unclosed}")
+                finally:
+                    await _to_its_end(lambda: end(held, failed))
                 raise
-            await held.aclose_client()
-            await _to_its_end(held.release)
+            try:
+                await held.aclose_client()
+            finally:
+                await _to_its_end(held.release)
+
+    async def _taken(
+        self, name: str, options: LeaseOptions, heartbeat: float | None, timeout: float
+    ) -> BranchLease[Client]:
+        """A lease, taken in a thread of its own: those that wait for room must not keep others from work."""
+        gone = threading.Event()
+        taking = started(
+            lambda: unless_gone(lambda: self._leases.take(name, options, heartbeat, timeout), gone),
+            "lakebase-branch-take",
+        )
+        try:
+            held = await _of(taking)
+        except asyncio.CancelledError as error:
+            gone.set()
+            cancelled = error
+
+            def undo() -> None:
+                with suppress(LakebaseError):
+                    late = taking.result()
+                    if late is not None:
+                        end(late, cancelled)
+
+            await _to_its_end(undo)
+            raise
+        assert held is not None
+        return held
 
     def take(
         self,
@@ -367,9 +400,23 @@ class BranchUpkeep(Generic[Client]):
             options: The fields of :class:`LeaseOptions`.
 
         Raises:
-            LakebaseError: As by :meth:`lease`; then no branch is left.
+            LakebaseError: As by :meth:`lease`. What this call has made is purged then; a branch that it
+                reuses is not.
         """
         return self._leases.take(self._leased_name(run_id, branch, prefix), options, heartbeat, timeout)
+
+    async def atake(
+        self,
+        run_id: str | None = None,
+        *,
+        branch: str | None = None,
+        prefix: str = PREFIX,
+        heartbeat: float | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[LeaseOptions],
+    ) -> BranchLease[Client]:
+        """:meth:`take` for asyncio; one that is cancelled leaves no branch."""
+        return await self._taken(self._leased_name(run_id, branch, prefix), options, heartbeat, timeout)
 
     def give_back(self, name: str, *, uid: str, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """The second half of :meth:`lease`: purge the branch of that name and uid.
@@ -401,15 +448,16 @@ class BranchUpkeep(Generic[Client]):
     ) -> SweepReport:
         """Purge the branches that leases left behind: those whose id begins with the prefix, and that expire.
 
-        The default branch, roots, protected branches and those with children are kept, and so are those that
-        were changed within `held` seconds, as by a heartbeat. A lease without a heartbeat is held as long as
-        it is younger than `older_than`.
+        The default branch, protected branches, those with children, and roots but for restored snapshots are
+        kept, and so are those that were changed within `held` seconds, as by a heartbeat. A lease without a
+        heartbeat is held as long as it is younger than `older_than`.
 
         Args:
             project: The project's name; the configuration's by default.
             prefix: What their ids begin with, before a hyphen.
             older_than: Seconds since their creation, at least; more than the longest run without a heartbeat.
-            held: Seconds since the last change within which a branch is taken for held.
+            held: Seconds since the last change within which a branch is taken for held, by this host's clock:
+                one that is ahead by more takes each lease for idle.
             dry_run: True to delete nothing.
             timeout: Seconds that each deletion may take.
 
@@ -458,17 +506,27 @@ class BranchUpkeep(Generic[Client]):
     areset = in_thread(reset)
     arecover = in_thread(recover)
     awarm = in_thread(warm)
-    atake = in_thread(take)
     agive_back = in_thread(give_back)
     asweep = in_thread(sweep)
     abudget = in_thread(budget)
 
 
+async def _of(outcome: Future[_Result]) -> _Result:
+    """What a thread returns, which goes on if this is cancelled."""
+    awaited = asyncio.wrap_future(outcome)
+    # Whoever is cancelled asks the thread again: asyncio is not to log its error.
+    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(awaited)
+
+
 async def _to_its_end(work: Callable[[], None]) -> None:
-    """Do something in a thread; one that is cancelled waits for its end."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
+    """Do something in a thread of its own; one that is cancelled waits for its end, and logs its error."""
+    name = "lakebase-branch-release"
+    working = started(work, name)
     try:
-        await asyncio.shield(working)
+        await _of(working)
     except asyncio.CancelledError:
-        await working
+        with suppress(Exception):
+            await _of(working)
+        log_failure(working, name)
         raise

@@ -7,20 +7,17 @@ heartbeat moves that while the work lives, and the end of the work purges it, wh
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import random
-import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from datetime import datetime, timezone
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Generic, Protocol, TypeVar
 
 import psycopg
 
 from lakebase_provider.core.base import process
-from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
 from lakebase_provider.core.base.threads import start_for_caller, to_its_end, unless_gone
 from lakebase_provider.core.base.waiting_log import WaitingLog
@@ -28,7 +25,7 @@ from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
-    ConfigError,
+    ControlPlaneError,
     LakebaseError,
     LeaseLostError,
     LimitError,
@@ -36,33 +33,26 @@ from lakebase_provider.core.errors import (
     ObjectStateError,
     OperationFailedError,
 )
-from lakebase_provider.core.upkeep.branches.budget import (
-    LIMITS,
-    NO_ROOM,
-    BranchLimits,
-    count_all,
-    count_branches,
-)
-from lakebase_provider.core.workspace.objects.branches import Branch, OnExists
-from lakebase_provider.core.workspace.objects.endpoints import EndpointChanges
+from lakebase_provider.core.upkeep.branches.budget import NO_ROOM, BranchLimits, count_all, count_branches
+from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, LeasePlan
+from lakebase_provider.core.workspace.objects.branches import LONGEST_LIFE, Branch
+from lakebase_provider.core.workspace.objects.endpoints import Endpoint
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
-from lakebase_provider.core.workspace.writes import LOST
+from lakebase_provider.core.workspace.operations import until
+from lakebase_provider.core.workspace.writes import LOST, alone
 
 logger = logging.getLogger(__name__)
 
-#: What the ids of leased branches begin with.
-PREFIX = "run"
 #: Seconds between two heartbeats; at most a third of what a sweep takes for the sign of a held lease.
 HEARTBEAT = 300.0
 _LONGEST_HEARTBEAT = 600.0
-#: Seconds within which it is found out what an interrupted creation has left, and that is purged.
+#: Seconds within which what an interrupted creation has left is purged, and in which it may come to light.
 _UNDO = 60.0
+_LATE = 3.0
+#: How often a branch is looked for anew that another holder has made in between.
+_RACES = 3
 #: Seconds that one extension may take.
 _EXTENSION = 60.0
-_LONGEST_ID = 63
-_PREFIX = re.compile("[a-z][a-z0-9]{0,19}")
-_HASH = 12
-_CHOICES = ("recreate", "reuse", "fail")
 _ROOM = Backoff(first=2.0, most=10.0, floor=0.5)
 # Seeded by the system: those that wait for the same place must not ask in step.
 _RNG = random.SystemRandom()
@@ -79,123 +69,13 @@ class _Client(Protocol):
 Client = TypeVar("Client", bound=_Client)
 
 
-def branch_id_for(run_id: str, prefix: str = PREFIX) -> str:
-    """The id of the branch that is lent to a run: the same for the same run, another one for another.
-
-    Args:
-        run_id: The run's id, of any form; what of it an id may hold can be read in the result.
-        prefix: What the id begins with: up to 20 lower-case letters and digits, a letter first.
-
-    Returns:
-        At most 63 lower-case letters, digits and hyphens, such as ``"run-nightly-2027-01-31-4f0c2b6a91de"``.
-
-    Raises:
-        ConfigError: The prefix is none, or the run's id is empty.
-    """
-    run_id = arguments.text("The run's id", run_id, "Give the id of the run, or branch=.")
-    prefix = checked_prefix(prefix)
-    # Of the run's id alone: what Unicode calls a letter differs among versions of Python.
-    words = "-".join(re.findall("[a-z0-9]+", re.sub("[A-Z]", lambda one: one[0].lower(), run_id)))
-    room = _LONGEST_ID - len(prefix) - _HASH - 2
-    digest = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
-    return "-".join(part for part in (prefix, words[:room].rstrip("-"), digest) if part)
-
-
-def checked_prefix(prefix: str) -> str:
-    """A prefix as :func:`branch_id_for` takes it.
-
-    Raises:
-        ConfigError: It is something else.
-    """
-    remedy = "Give up to 20 lower-case letters and digits, a letter first, such as 'run'."
-    prefix = arguments.text("'prefix'", prefix, remedy)
-    if not _PREFIX.fullmatch(prefix):
-        raise ConfigError(f"'prefix' is {prefix!r}.", remedy=remedy)
-    return prefix
-
-
-class LeaseOptions(TypedDict, total=False):
-    """What describes a lease.
-
-    Attributes:
-        ttl: Seconds after which the workspace deletes the branch unless the lease is extended; 3600 by
-            default, at most 30 days.
-        source: Name or id of the branch to make it from; the project's default branch by default.
-        at_time: The moment up to which it is to have that branch's data.
-        at_lsn: The position in that branch's log instead of a moment.
-        snapshot: Name or id of a snapshot to restore instead of a branch.
-        if_exists: If a former holder has left one: ``"recreate"`` it, with the data that the source has now,
-            the default; ``"reuse"`` it with the data that it has; ``"fail"``.
-        min_cu: Least size of its endpoint in capacity units; 0.5 by default.
-        max_cu: Largest size; the least by default.
-        suspend_timeout: Seconds after which its endpoint is suspended when idle; 300 by default.
-        wait_for_budget: Seconds to wait for room where the project has as many branches as it may have; None,
-            the default, to let the workspace refuse.
-        limits: How many it may have, as :class:`BranchLimits`.
-    """
-
-    ttl: float
-    source: str | None
-    at_time: datetime | None
-    at_lsn: str | None
-    snapshot: str | None
-    if_exists: OnExists
-    min_cu: float
-    max_cu: float | None
-    suspend_timeout: float
-    wait_for_budget: float | None
-    limits: BranchLimits
-
-
 @dataclass(frozen=True)
-class _Plan:
-    ttl: float = 3600.0
-    source: str | None = None
-    at_time: datetime | None = None
-    at_lsn: str | None = None
-    snapshot: str | None = None
-    if_exists: OnExists = "recreate"
-    min_cu: float = 0.5
-    max_cu: float | None = None
-    suspend_timeout: float = 300.0
-    wait_for_budget: float | None = None
-    limits: BranchLimits = LIMITS
+class _Taken:
+    """A branch, whether this call has made it, and seconds that the workspace's clock is ahead."""
 
-    @classmethod
-    def of(cls, options: LeaseOptions) -> _Plan:
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"A lease has no option '{name}'.", remedy=f"The options are: {', '.join(known)}."
-                )
-        plan = cls(**options)
-        arguments.timeout(plan.ttl, "ttl")
-        if plan.wait_for_budget is not None:
-            arguments.timeout(plan.wait_for_budget, "wait_for_budget")
-        require_choice("if_exists", plan.if_exists, _CHOICES)
-        if not isinstance(plan.limits, BranchLimits):
-            raise arguments.wrong("'limits'", plan.limits, "be BranchLimits", "Give BranchLimits(…).")
-        return plan
-
-    def branch(self) -> dict[str, Any]:
-        """The options of the branch."""
-        given = {
-            "ttl": self.ttl,
-            "source_branch": self.source,
-            "source_branch_time": self.at_time,
-            "source_branch_lsn": self.at_lsn,
-            "source_snapshot": self.snapshot,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-    def size(self) -> EndpointChanges:
-        """The size of its endpoint."""
-        return {
-            "min_cu": self.min_cu,
-            "max_cu": self.min_cu if self.max_cu is None else self.max_cu,
-            "suspend_timeout": self.suspend_timeout,
-        }
+    branch: Branch
+    is_new: bool = False
+    ahead: float = 0.0
 
 
 class BranchLease(Generic[Client]):
@@ -205,11 +85,10 @@ class BranchLease(Generic[Client]):
         branch: The branch, as the workspace described it last.
     """
 
-    def __init__(
-        self, branch: Branch, plan: _Plan, leases: Leases[Client], ahead: float, timeout: float
-    ) -> None:
-        self.branch = branch
-        self._ahead = ahead
+    def __init__(self, taken: _Taken, plan: LeasePlan, leases: Leases[Client], timeout: float) -> None:
+        self.branch = taken.branch
+        # An expiration by this host's clock may be over already.
+        self._ahead = taken.ahead
         self._plan = plan
         self._leases = leases
         self._timeout = timeout
@@ -258,24 +137,36 @@ class BranchLease(Generic[Client]):
         """Move the moment at which the workspace deletes the branch, never to an earlier one.
 
         Args:
-            ttl: Seconds from now; the lease's own by default.
+            ttl: Seconds from now, 30 days at most; the lease's own by default.
 
         Raises:
             LeaseLostError: The branch is gone, or another one has its name.
             LakebaseError: The workspace refused, or was not done within a minute.
         """
-        life = self._plan.ttl if ttl is None else arguments.timeout(ttl, "ttl")
+        return self._extend(self._plan.ttl if ttl is None else arguments.timeout(ttl, "ttl"))
+
+    def _extend(self, life: float, *, always: bool = False) -> Branch:
+        """As :meth:`extend`; `always` changes the branch in any case, by which a sweep knows it as held."""
         self._require_held()
-        branches = self._leases.workspace.branches
-        until = datetime.fromtimestamp(self._leases.clock.wall() + self._ahead + life, timezone.utc)
+        branches, clock = self._leases.workspace.branches, self._leases.clock
+        now = datetime.fromtimestamp(clock.wall() + self._ahead, timezone.utc)
+        due = now + timedelta(seconds=min(life, LONGEST_LIFE))
+        self.branch = self._held(branches.find(self.name))
+        end = self.branch.expire_time
+        if end is not None and end >= due:
+            if not always:
+                return self.branch
+            later, last = end + timedelta(seconds=1), now + timedelta(seconds=LONGEST_LIFE)
+            due = later if later <= last else end
+        before = clock.wall()
         try:
-            found = self._held(branches.find(self.name))
-            if found.expire_time is None or found.expire_time < until:
-                found = self._held(branches.update(self.name, expire_time=until, timeout=_EXTENSION))
+            self.branch = self._held(branches.update(self.name, expire_time=due, timeout=_EXTENSION))
         except NotFoundError:
-            found = self._held(None)
-        self.branch = found
-        return found
+            # It may be the operation that is not known any more.
+            self.branch = self._held(branches.find(self.name))
+        else:
+            self._ahead = _ahead(self.branch.update_time, before, clock.wall())
+        return self.branch
 
     def release(self) -> None:
         """Close the client and purge the branch; a second time nothing is done.
@@ -288,8 +179,13 @@ class BranchLease(Generic[Client]):
         if self._pid != process.number or self._is_over:
             return
         self._end_heartbeat()
-        if self._client is not None:
-            self._client.close()
+        try:
+            if self._client is not None:
+                self._client.close()
+        finally:
+            self._purge()
+
+    def _purge(self) -> None:
         if self._lost is None:
             begun, self._purge_begun = self._purge_begun, True
             try:
@@ -337,7 +233,7 @@ class BranchLease(Generic[Client]):
         while True:
             clock.sleep(pause)
             try:
-                self.extend()
+                self._extend(self._plan.ttl, always=True)
             except LeaseLostError as error:
                 # Told to the holder at the next use.
                 logger.error("%s", error)
@@ -388,24 +284,25 @@ class Leases(Generic[Client]):
         self, name: str, options: LeaseOptions, heartbeat: float | None, timeout: float
     ) -> BranchLease[Client]:
         """Have a branch of that name; see :meth:`.BranchUpkeep.lease`."""
-        plan, every = _Plan.of(options), _every(heartbeat)
+        plan, every = LeasePlan.of(options), _every(heartbeat)
         arguments.timeout(timeout)
         name = self.workspace.branches.full_name(name)
-        made, is_new = self._with_room(name, plan, timeout)
+        taken = self._with_room(name, plan, timeout)
         deadline = Deadline(timeout, self.clock)
-        # That the workspace's clock is ahead: an expiration by this host's clock may be over already.
-        ahead = made.create_time.timestamp() - self.clock.wall() if is_new and made.create_time else 0.0
+        lease = BranchLease(taken, plan, self, timeout)
         try:
-            self._make_small(name, plan, deadline)
-            ready = self._wait_ready(name, max(0.001, deadline.remaining()))
-            if ready.uid != made.uid:
-                raise self.lost(made, ready)
-            lease = BranchLease(ready, plan, self, ahead, timeout)
+            # At once: its time counts from its creation.
             if every is not None:
                 lease._start_heartbeat(min(every, plan.ttl / 3))
+            self._make_small(name, plan, deadline)
+            ready = self._wait_ready(name, max(0.001, deadline.remaining()))
+            if ready.uid != taken.branch.uid:
+                raise self.lost(taken.branch, ready)
+            lease.branch = ready
         except BaseException as error:
-            if is_new:
-                self._undo(name, made.uid, error)
+            lease._gone.set()
+            if taken.is_new:
+                self._undo(name, plan, taken.branch.uid, error)
             raise
         return lease
 
@@ -459,14 +356,18 @@ class Leases(Generic[Client]):
 
     # Making it.
 
-    def _with_room(self, name: str, plan: _Plan, timeout: float) -> tuple[Branch, bool]:
-        """The branch, and whether it is new; if there is no room, that is waited for."""
+    def _with_room(self, name: str, plan: LeasePlan, timeout: float) -> _Taken:
+        """The branch; if there is no room, that is waited for."""
         room = Deadline(plan.wait_for_budget or 0.0, self.clock)
         waiting, attempt = WaitingLog(logger), 0
         while True:
             try:
                 return self._made(name, plan, timeout)
-            except LimitError as refused:
+            except (LimitError, OperationFailedError) as failed:
+                # The operation, too, may be what says so.
+                refused = failed if isinstance(failed, LimitError) else failed.__cause__
+                if not isinstance(refused, LimitError):
+                    raise
                 error = self._with_numbers(refused, parent_of(name), plan.limits)
                 left = room.remaining()
                 if left <= 0:
@@ -487,28 +388,69 @@ class Leases(Generic[Client]):
             told = f" {count_all(self.workspace, project, limits).to_text()}"
         return LimitError(f"{error.message}{told}", remedy=NO_ROOM, retryable=True)
 
-    def _made(self, name: str, plan: _Plan, timeout: float) -> tuple[Branch, bool]:
-        branches, deadline = self.workspace.branches, Deadline(timeout, self.clock)
-        former = branches.find(name)
+    def _made(self, name: str, plan: LeasePlan, timeout: float) -> _Taken:
+        deadline, is_sent = Deadline(timeout, self.clock), False
+
+        def create() -> _Taken:
+            nonlocal is_sent
+            left = max(0.001, deadline.remaining())
+            before, is_sent = self.clock.wall(), True
+            made = self.workspace.branches.create(name, timeout=left, **plan.branch())
+            return _Taken(made, True, _ahead(made.create_time, before, self.clock.wall()))
+
+        try:
+            # What is there after the request, and was not before it, is the request's.
+            with alone(self.config, parent_of(name), deadline):
+                races = 0
+                while True:
+                    is_sent = False
+                    reused = self._replaced(name, plan, deadline)
+                    if reused is not None:
+                        return _Taken(reused)
+                    try:
+                        return create()
+                    except AlreadyExistsError:
+                        # Another process has just made it.
+                        races += 1
+                        if races == _RACES:
+                            raise
+        except BaseException as error:
+            # Nobody knows whether it is made after these, or an answer that names no operation.
+            if is_sent and (
+                not isinstance(error, LakebaseError)
+                or isinstance(error, _MAY_BE_MADE)
+                or type(error) is ControlPlaneError
+            ):
+                self._undo(name, plan, None, error)
+            raise
+
+    def _replaced(self, name: str, plan: LeasePlan, deadline: Deadline) -> Branch | None:
+        """A former holder's branch if it is reused; otherwise there is none of its name afterwards."""
+        branches, project = self.workspace.branches, parent_of(name)
+        # Deleted ones too: they may keep their name, and can be brought back.
+        listed = branches.list(project, show_deleted=True)
+        former = next((one for one in listed if one.name == name), None)
         if former is not None:
             self._require_lent(former, plan)
-            if plan.if_exists == "recreate":
-                branches.delete(name, purge=True, uid=former.uid, missing_ok=True, timeout=timeout)
-        if plan.wait_for_budget is not None and (former is None or plan.if_exists == "recreate"):
-            found = count_branches(self.workspace, parent_of(name), plan.limits)
+            if plan.if_exists == "reuse" and former.state not in ("ARCHIVED", "DELETED"):
+                left = max(0.001, deadline.remaining())
+                return branches.ensure(name, on_exists="reuse", timeout=left, **plan.branch())
+            if plan.if_exists != "recreate":
+                raise AlreadyExistsError(
+                    f"The branch {name} exists, and is {former.state or 'being made'}.",
+                    remedy="Use another run's id, prefix or branch, or if_exists='recreate'.",
+                )
+            branches.require_creatable(name, **plan.branch())
+            # A deleted one cannot be asked for its uid.
+            uid = None if former.state == "DELETED" else former.uid
+            left = max(0.001, deadline.remaining())
+            branches.delete(name, purge=True, uid=uid, missing_ok=True, timeout=left)
+        if plan.wait_for_budget is not None:
+            found = count_branches(self.workspace, project, plan.limits)
             found.require(roots=0 if plan.snapshot is None else 1)
-        left = max(0.001, deadline.remaining())
-        try:
-            made = branches.ensure(name, on_exists=plan.if_exists, timeout=left, **plan.branch())
-        except BaseException as error:
-            # Whatever has the name by then would have been replaced, too.
-            may_be_made = not isinstance(error, LakebaseError) or isinstance(error, _MAY_BE_MADE)
-            if may_be_made and plan.if_exists == "recreate":
-                self._undo(name, None, error)
-            raise
-        return made, former is None or former.uid != made.uid
+        return None
 
-    def _require_lent(self, found: Branch, plan: _Plan) -> None:
+    def _require_lent(self, found: Branch, plan: LeasePlan) -> None:
         """Raise an error unless a branch may be a former holder's."""
         came_from = found.source_snapshot or found.source_branch
         if plan.snapshot is not None:
@@ -517,34 +459,53 @@ class Leases(Generic[Client]):
             wanted = self.workspace.branches.full_name(plan.source)
         else:
             wanted = self.workspace.projects.get(parent_of(found.name)).default_branch or ""
+        is_told, is_deleted = not found.is_being_made, found.state == "DELETED"
         for hindered, why in (
             (found.is_default, "is the project's default branch"),
             (found.is_protected, "is protected"),
             # While it is made, neither may be told yet.
-            (found.is_settled and came_from != wanted, f"was made from {came_from}, not from {wanted}"),
-            (found.is_settled and found.expire_time is None, "does not expire"),
+            (is_told and came_from != wanted, f"was made from {came_from}, not from {wanted}"),
+            (is_told and found.expire_time is None, "does not expire"),
         ):
             if hindered:
                 raise AlreadyExistsError(
-                    f"The branch {found.name} exists and {why}, so no lease has left it.",
-                    remedy="Use another run's id, prefix or branch.",
+                    f"The branch {found.name} {'is deleted,' if is_deleted else 'exists'} and {why}, so no "
+                    "lease has left it.",
+                    remedy="Use another run's id, prefix or branch."
+                    + (" Or bring it back, or purge it." if is_deleted else ""),
                 )
 
-    def _make_small(self, name: str, plan: _Plan, deadline: Deadline) -> None:
-        for endpoint in self.workspace.endpoints.list(name):
-            wanted = plan.size()
-            if endpoint.endpoint_type == "READ_WRITE" and any(
-                getattr(endpoint, option) != value for option, value in wanted.items()
-            ):
-                left = max(0.001, deadline.remaining())
-                self.workspace.endpoints.update(endpoint.name, timeout=left, **wanted)
+    def _make_small(self, name: str, plan: LeasePlan, deadline: Deadline) -> None:
+        def primary() -> Endpoint | None:
+            listed = self.workspace.endpoints.list(name)
+            return next((one for one in listed if one.endpoint_type == "READ_WRITE"), None)
 
-    def _undo(self, name: str, uid: str | None, error: BaseException) -> None:
-        """Purge what was made, or may have been, by a call that ends with an error."""
+        endpoint = until(primary, f"The creation of the endpoint of {name}", name, deadline, self.clock)
+        wanted = plan.size()
+        if any(getattr(endpoint, option) != value for option, value in wanted.items()):
+            left = max(0.001, deadline.remaining())
+            self.workspace.endpoints.update(endpoint.name, timeout=left, **wanted)
+
+    def _undo(self, name: str, plan: LeasePlan, uid: str | None, error: BaseException) -> None:
+        """Purge what was made, or may have been, by a call that ends with an error.
+
+        Args:
+            name: The branch's name.
+            plan: How it was to be made.
+            uid: Its uid; None if it is not known whether there is one, and there was none before.
+            error: What the call ends with.
+        """
+        may_come = uid is None and not isinstance(error, OperationFailedError)
+        late = Deadline(_LATE if may_come else 0.0, self.clock)
 
         def purge() -> None:
-            found = self.workspace.branches.find(name)
-            if found is not None and uid in (None, found.uid):
+            while (found := self.workspace.branches.find(name)) is None:
+                if late.remaining() <= 0:
+                    return
+                self.clock.sleep(_LATE / 6)
+            if uid is None:
+                self._require_lent(found, plan)
+            if uid in (None, found.uid):
                 self.purge(name, found.uid or "", _UNDO)
 
         try:
@@ -553,6 +514,20 @@ class Leases(Generic[Client]):
             pass
         except LakebaseError as failed:
             told(error, f"The branch {name} may be left, until it expires or a sweep finds it: {failed}")
+
+
+def _ahead(told: datetime | None, before: float, after: float) -> float:
+    """Seconds that the workspace's clock is ahead of this host's.
+
+    Args:
+        told: The moment of a change, by the workspace.
+        before: Unix time before it was asked for, by this host.
+        after: Unix time when it was done.
+    """
+    if told is None or before <= told.timestamp() <= after:
+        return 0.0
+    # The more of what it can be: an extension may be long, and not short.
+    return told.timestamp() - before
 
 
 def _every(heartbeat: float | None) -> float | None:
@@ -584,6 +559,8 @@ def end(lease: BranchLease[Client], error: BaseException) -> None:
         told(error, str(lost))
     except LakebaseError as failed:
         told(error, f"The branch {lease.name} was not purged, and goes when it expires: {failed}")
+    except Exception as failed:
+        told(error, f"The client on {lease.name} was not closed: {failed}")
 
 
 def told(error: BaseException, text: str) -> None:

@@ -80,7 +80,7 @@ class Rules:
     Attributes:
         prefix: What their ids begin with, up to a hyphen.
         older_than: Seconds since the creation, at least.
-        held: Seconds since the last change within which a branch is taken for held.
+        held: Seconds since the last change within which a branch is taken for held, by this host's clock.
     """
 
     prefix: str
@@ -106,7 +106,7 @@ class Rules:
             (branch.is_protected, "it is protected"),
             (branch.is_root and branch.source_snapshot is None, "it is a root"),
             (bool(children), f"it has children: {', '.join(children)}"),
-            (branch.expire_time is None and not branch.is_settled, "it is being made"),
+            (branch.expire_time is None and branch.is_being_made, "it is being made"),
             (branch.expire_time is None, "it does not expire, so it is no lease"),
             (age is None or idle is None, "the workspace does not tell its age"),
             ((age or 0.0) < self.older_than, f"it is younger than {self.older_than:g} s"),

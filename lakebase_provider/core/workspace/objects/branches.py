@@ -50,7 +50,7 @@ _CLOCKS_DIFFER = 300.0
 #: Seconds that a branch that is reused may live less than was asked: not each use of it must change it.
 _SLACK = 60.0
 #: Seconds ahead that a branch may expire, less what the clocks may differ.
-_LONGEST_LIFE = 30 * 86_400 - 60.0
+LONGEST_LIFE = 30 * 86_400 - 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,11 @@ class Branch(Named):
     def is_settled(self) -> bool:
         """Whether it is ready and stays so."""
         return self.state == "READY" and self.pending_state is None
+
+    @property
+    def is_being_made(self) -> bool:
+        """Whether its creation goes on, so that not all about it is told yet."""
+        return self.state in (None, "INIT")
 
 
 class BranchChanges(TypedDict, total=False):
@@ -515,7 +520,7 @@ class Branches(Objects[Branch]):
         changes = {option: wanted for option, (_, wanted) in different.items() if option != "ttl"}
         # While it is created, its expiration may not be told yet.
         if given.get("ttl") is not None and (found.is_settled or found.expire_time is not None):
-            life = min(float(seconds("ttl", given["ttl"])[:-1]), _LONGEST_LIFE)
+            life = min(float(seconds("ttl", given["ttl"])[:-1]), LONGEST_LIFE)
             now = datetime.fromtimestamp(self._clock.wall(), timezone.utc)
             enough = now + timedelta(seconds=life - min(_SLACK, life / 10))
             if found.expire_time is None or found.expire_time < enough:
