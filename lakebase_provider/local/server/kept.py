@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,8 @@ from lakebase_provider.local.postgres.postgres import Postgres
 
 #: Bytes.
 _LIMIT = 1 << 20
+#: Seconds to wait for the end of the run before, and between two looks.
+_LOCK_SECONDS, _POLL = 2.0, 0.05
 
 
 class Kept:
@@ -126,13 +129,24 @@ def keep(folder: Path) -> Iterator[Kept]:
     folder = folder.resolve()
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        # One that was killed has the lock for as long as its memory is given back.
+        end = time.monotonic() + _LOCK_SECONDS
+        while not _locked(lock) and time.monotonic() < end:
+            time.sleep(_POLL)
+        if not _locked(lock):
             raise LocalLakebaseError(
                 f"Another local Lakebase keeps its data in {folder}.",
                 remedy="Stop it, or choose another folder.",
-            ) from None
+            )
         yield Kept(folder, lock)
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    """Whether this process has the lock."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
