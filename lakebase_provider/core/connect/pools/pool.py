@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ TRUSTED_IDLE = 0.5
 CHECK_SECONDS = 5.0
 #: Seconds for an attempt to connect for which no borrower or several borrowers wait.
 _BACKGROUND_SECONDS = 3.0
+#: Seconds that the end of a pool waits for the first turn of a thread that is starting.
+_TURN = 1.0
 _IDLE = TransactionStatus.IDLE
 
 
@@ -73,6 +76,7 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         self._inherited: list[PGconn] = []
         self._starting = threading.Lock()
         self._scheduling = False
+        self._turn = threading.Lock()
         # For all attempts together: each is short, and finds the same as the previous one.
         self._background_log = WaitingLog(logger)
         super().__init__(
@@ -263,6 +267,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         heir._touched = heir._used = True
         self._dropped.append(heir)
         try:
+            if sys.is_finalizing():
+                raise RuntimeError  # as Python 3.12 does
             _thread.start_new_thread(self._collect_dropped, ())
         except RuntimeError:
             # The interpreter ends, and the session with it.
@@ -338,8 +344,13 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             if not self._scheduling and not self._closed:
                 self._scheduling = True
                 # Not by threading, which waits until the new thread has had its turn: in a task of a single
-                # statement that takes as long as the statement. close() tells it to end, and waits no more.
-                _thread.start_new_thread(self._sched.run, ())
+                # statement that takes as long as the statement. close() waits for that, and no more.
+                self._turn.acquire()
+                _thread.start_new_thread(self._schedule, ())
+
+    def _schedule(self) -> None:
+        self._turn.release()
+        self._sched.run()
 
     def _add_to_pool(self, conn: LakebaseConnection) -> None:
         with self._lock:
@@ -354,7 +365,11 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     def _signal_stop_worker(self) -> list[threading.Thread]:
         # A thread that is starting is either stopped with the others, or finds the pool closed.
         with self._starting:
-            return super()._signal_stop_worker()
+            stopped = super()._signal_stop_worker()
+        # Python 3.11.2 crashes if it ends while a thread of it begins.
+        if self._turn.acquire(timeout=_TURN):
+            self._turn.release()
+        return stopped
 
     def _reserve_first(self) -> bool:
         """Count a connection that the caller is about to open, if the pool has none.
