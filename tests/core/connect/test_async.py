@@ -67,11 +67,6 @@ async def aeventually(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(eventually, condition)
 
 
-# Seconds for which something else holds its answer. A loop that waited for it would stand still as long; a
-# busy machine may stop any thread for some tenths of a second.
-HELD = 2.0
-
-
 @asynccontextmanager
 async def heartbeat() -> AsyncIterator[list[float]]:
     """Beats every 5 ms; the moments of the beats tell how long the loop was held."""
@@ -231,12 +226,12 @@ async def test_who_waits_for_a_caller_that_gave_up_is_served_all_the_same(
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_loop(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=HELD)
-    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=HELD)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.5)
+    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=0.5)
     async with closing(LakebaseClient(lakebase_env.config(host=None))) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
-    assert beats[-1] - beats[0] > 2 * HELD
-    assert largest_gap(beats) < HELD / 2
+    assert beats[-1] - beats[0] > 1.0
+    assert largest_gap(beats) < 0.1
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_caller(lakebase_env: LocalLakebase) -> None:
@@ -257,12 +252,12 @@ async def test_an_endpoint_that_nobody_names_in_time_is_said_to_be_that(lakebase
 
 
 async def test_a_sleeping_compute_is_waited_for_and_the_loop_runs_on(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.set_wake_delay(HELD)
+    lakebase_env.admin.set_wake_delay(0.3)
     lakebase_env.admin.suspend()
     async with closing(LakebaseClient(lakebase_env.config())) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
     assert lakebase_env.admin.counters().wakes == 1
-    assert largest_gap(beats) < HELD / 2
+    assert largest_gap(beats) < 0.1
 
 
 async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebase_env: LocalLakebase) -> None:
@@ -272,7 +267,7 @@ async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebas
         start = time.monotonic()
         with pytest.raises(EndpointWakingError, match="timeout"):
             await client.aconnect(timeout=1)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 1.5
 
 
 @pytest.mark.parametrize(
@@ -531,13 +526,13 @@ async def test_sqlalchemy_gets_its_token_at_connect_time_without_holding_the_loo
 ) -> None:
     from sqlalchemy import text
 
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=HELD)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.3)
     engine = client.async_engine(pool_size=2)
     try:
         async with heartbeat() as beats, engine.connect() as connection:
             user = (await connection.execute(text("SELECT current_user"))).scalar()
         assert user == lakebase_env.env()["PGUSER"]
-        assert largest_gap(beats) < HELD / 2
+        assert largest_gap(beats) < 0.1
         lakebase_env.admin.expire_tokens()
         await engine.dispose()
         async with engine.begin() as connection:
