@@ -23,7 +23,7 @@ from tests.eventually import eventually
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
 
 #: Seconds within which nothing may be under way any more after the task was asked to end.
-ASKED = 5.0
+ASKED = 2.0
 #: Seconds within which the sessions must be gone after the task was killed.
 KILLED = 5.0
 ROWS = 200_000
