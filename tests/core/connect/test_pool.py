@@ -3,7 +3,7 @@ from __future__ import annotations
 import _thread
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg
@@ -96,6 +96,37 @@ def test_threads_start_when_they_have_something_to_do_and_end_with_the_pool(clie
         assert _thread._count() == before + 2  # one has opened the second while its borrower waited
     client.close()
     eventually(lambda: _thread._count() == before)
+
+
+def test_the_end_of_a_pool_waits_for_a_thread_that_begins(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python 3.11.2 crashes if it ends in between, which one in five short processes did.
+    let, start = threading.Event(), _thread.start_new_thread
+    order: list[str] = []
+
+    def late(run: Callable[..., None], arguments: tuple[object, ...]) -> int:
+        def begin() -> None:
+            let.wait()
+            order.append("begun")
+            run(*arguments)
+
+        return start(begin, ())
+
+    def close() -> None:
+        client.close()
+        order.append("closed")
+
+    monkeypatch.setattr(_thread, "start_new_thread", late)
+    with client.connection() as connection:
+        connection.execute("SELECT 1")
+    monkeypatch.undo()
+    closing = threading.Thread(target=close)
+    closing.start()
+    closing.join(0.1)
+    let.set()
+    closing.join()
+    assert order == ["begun", "closed"]
 
 
 def test_an_idle_connection_is_closed_after_a_while(lakebase_env: LocalLakebase) -> None:

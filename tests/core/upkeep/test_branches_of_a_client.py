@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,12 +76,6 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "plans"
     monkeypatch.setattr(BranchUpkeep, "plans_folder", folder)
     return folder
-
-
-@pytest.fixture
-def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
-    with LakebaseClient(lakebase_env.config()) as client:
-        yield client
 
 
 def on(client: LakebaseClient, branch: str) -> LakebaseClient:

@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
+from tests.core.upkeep.leases import left
 from tests.eventually import eventually
 
 #: What a holder says when it begins to create, to work, and to delete; and at the end.
@@ -57,17 +58,6 @@ def attempt(environment: Mapping[str, str], kill: tuple[str, float] | None = Non
         mine.close()
     ends = [*begun.values()]
     return {phase: ends[place + 1] - ends[place] for place, phase in enumerate(PHASES)}
-
-
-@pytest.fixture
-def client(lakebase_env: LocalLakebase) -> Iterator[LakebaseClient]:
-    with LakebaseClient(lakebase_env.config()) as client:
-        yield client
-
-
-def left(client: LakebaseClient) -> list[str]:
-    found = client.workspace.branches.list(show_deleted=True)
-    return [branch.id for branch in found if not branch.is_default]
 
 
 @pytest.mark.parametrize(

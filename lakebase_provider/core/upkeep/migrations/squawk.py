@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def lint(files: Sequence[SqlFile]) -> tuple[Finding, ...]:
         ConfigError: It is not installed.
         MigrationError: It failed, or took more than a minute.
     """
-    program = shutil.which("squawk")
+    # Beside this interpreter, too: a virtual environment need not be activated.
+    program = shutil.which("squawk") or shutil.which("squawk", path=sysconfig.get_path("scripts"))
     if program is None:
         raise ConfigError(
-            "The program squawk is not on the path.",
+            "The program squawk is neither on the path nor beside this Python.",
             remedy="Run `pip install squawk-cli`, or do without the lint.",
         )
     inside = [file for file in files if file.in_transaction]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,68 +14,85 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from tests.core.upkeep.migrations.conftest import Write
 
-#: What squawk 2.70 writes about `ALTER TABLE t ADD COLUMN n int NOT NULL` in the first line of a file.
-SAID = """#!{python}
-import json, os, sys
-options, files = sys.argv[1:], [word for word in sys.argv[1:] if word.endswith(".sql")]
-if "--help" in options:
-    print("--assume-in-transaction --no-assume-in-transaction")
-    sys.exit(0)
-assert options[:2] == ["--reporter", "json"]
-assert "--exclude" not in options  # it would take in what the configuration leaves out
-assert ("--no-assume-in-transaction" in options) == ("0003_c.sql" in files[0])
-assert os.environ["SQUAWK_DISABLE_GITHUB_ANNOTATIONS"] == "1" and sys.stdin.read() == ""
-print(json.dumps([{{
-    "file": file, "line": 0, "column": 0, "level": "Warning", "column_end": 9, "line_end": 0,
-    "message": "Adding a new column that is `NOT NULL` and has no default value", "help": None,
-    "rule_name": rule,
-}} for file in files for rule in ("adding-not-nullable-field", "require-lock-timeout")]))
-sys.exit(1)
-"""
+#: Three findings, each in a file of its own kind, and one of the two rules that are left out.
+FILES = {
+    "0002_b": "CREATE TABLE t (n int);\nALTER TABLE t ADD COLUMN m int NOT NULL",
+    "0003_c": "VACUUM",
+    "0004_d": "ALTER TABLE absent DROP COLUMN n",
+}
 
 
 @pytest.fixture
-def squawk(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name on the path, which answers as squawk does; it is not installed for the tests."""
-    program = tmp_path_factory.mktemp("bin") / "squawk"
-    program.write_text(SAID.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent))
-    return program
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """squawk's configuration, in the folder of this process."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / ".squawk.toml"
+
+
+@pytest.fixture
+def open_standard_input() -> Iterator[None]:
+    """A standard input that nobody writes to and nobody closes, such as a supervisor's."""
+    mine, its, kept = *os.pipe(), os.dup(0)
+    os.dup2(mine, 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        for one in (mine, its, kept):
+            os.close(one)
 
 
 def test_without_squawk_the_error_says_how_to_have_it(
     client: LakebaseClient, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: f"/nowhere/{name}")
     with pytest.raises(ConfigError, match="pip install squawk-cli"):
         client.migrations.run(write(**{"0001_a": "SELECT 1"}), lint=True)
 
 
+@pytest.mark.usefixtures("open_standard_input")
 def test_nothing_is_run_that_squawk_finds_fault_with(
-    client: LakebaseClient, write: Write, squawk: Path
+    client: LakebaseClient, write: Write, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     folder = write(**{"0001_a": "SELECT 1"})
     client.migrations.run(folder)
-    write(**{"0002_b": "CREATE TABLE t (n int)", "0003_c": "VACUUM"})
+    write(**FILES)
     found = client.migrations.run(folder, lint=True, dry_run=True).findings
-    assert [(one.file, one.line, one.rule) for one in found] == [
-        ("0002_b.sql", 1, "adding-not-nullable-field"),
-        ("0003_c.sql", 1, "adding-not-nullable-field"),
-    ]
-    with pytest.raises(MigrationError, match=r"squawk finds: 0002_b.sql:1: Adding a new column"):
+    assert {(one.file, one.line, one.rule) for one in found} >= {
+        ("0002_b.sql", 2, "adding-required-field"),
+        ("0004_d.sql", 1, "ban-drop-column"),
+    }
+    assert not [one for one in found if "timeout" in one.rule]
+    with pytest.raises(MigrationError, match=r"squawk finds: 0002_b.sql:") as caught:
         client.migrations.run(folder, lint=True)
-    assert len(client.migrations.status(folder).pending) == 2
+    assert "0004_d.sql:1: " in str(caught.value)
+    assert len(client.migrations.status(folder).pending) == 3
+    # What the configuration leaves out is left out.
+    settings.write_text('excluded_rules = ["ban-drop-column"]\n')
+    found = client.migrations.run(folder, lint=True, dry_run=True).findings
+    assert "ban-drop-column" not in {one.rule for one in found}
 
 
-def test_a_squawk_that_fails(client: LakebaseClient, write: Write, squawk: Path) -> None:
-    squawk.write_text("#!/bin/sh\necho 'unknown option' >&2; exit 2\n")
+def test_squawk_is_found_beside_this_python(
+    client: LakebaseClient, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert shutil.which("squawk") is None
+    found = client.migrations.run(write(**FILES), lint=True, dry_run=True).findings
+    assert "0002_b.sql" in {one.file for one in found}
+
+
+def test_a_squawk_that_fails(
+    client: LakebaseClient,
+    write: Write,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path_factory.mktemp("bin") / "squawk"
+    program.write_text("#!/bin/sh\necho 'unknown option' >&2; exit 2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
     with pytest.raises(MigrationError, match="squawk ended with 2, without findings: unknown option"):
         client.migrations.run(write(**{"0001_a": "SELECT 1"}), lint=True)
-
-
-@pytest.mark.skipif(shutil.which("squawk") is None, reason="squawk is not installed")
-def test_the_real_one(client: LakebaseClient, write: Write) -> None:
-    folder = write(**{"0001_a": "ALTER TABLE t ADD COLUMN n int NOT NULL", "0002_b": "VACUUM"})
-    found = client.migrations.run(folder, lint=True, dry_run=True).findings
-    assert "0001_a.sql" in {one.file for one in found}
