@@ -254,7 +254,7 @@ def _quoting(world: World, status: int, code: str, text: str) -> None:
 
 def _ensure_branch(front: Front, world: World, **options: Any) -> object:
     branches = front.client(world.settings()).workspace.branches
-    return branches.ensure("canary", ttl=3600, timeout=2.0, **options)
+    return branches.ensure("canary", ttl=3600, **options)
 
 
 @raises("AlreadyExistsError", *SYNC)
@@ -301,7 +301,7 @@ def operation_fails(front: Front, world: World) -> None:
 @raises("OperationTimeoutError", *SYNC)
 def operation_never_ends(front: Front, world: World) -> None:
     world.lake.admin.operation_fault("branch", never_ends=True)
-    _ensure_branch(front, world)
+    _ensure_branch(front, world, timeout=2.0)
 
 
 @raises("WrongBranchError", *SYNC)
