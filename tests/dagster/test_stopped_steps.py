@@ -50,7 +50,7 @@ def running(lake: LocalLakebase) -> list[str]:
 def errors(home: Path, kind: dg.DagsterEventType) -> dict[str, str]:
     """The errors of a run's events of a kind, by their steps.
 
-    Not from what was printed: a step's lines pass through a `tail`, and Dagster may end it before the last of them.
+    Not from what was printed: a step's lines pass through a `tail`, which Dagster may end before the last.
     """
     with dg.DagsterInstance.from_config(str(home)) as instance:
         [run] = instance.get_run_ids()
