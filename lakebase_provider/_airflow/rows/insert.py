@@ -152,7 +152,7 @@ class RowWriter:
             return
         if not rows:
             return
-        adapted = [self._adapted(row) for row in rows]
+        adapted = self._adapted(rows)
         try:
             with plain_cursor(self._connection) as cursor:
                 cursor.executemany(self._statement(len(rows[0])), adapted)
@@ -163,7 +163,7 @@ class RowWriter:
                 raise
             raise bad from None  # the other one may quote the value
 
-    def _bad_value(self, rows: list[Row]) -> BadRowError | None:
+    def _bad_value(self, rows: Sequence[Row]) -> BadRowError | None:
         """The error of the first value that cannot be sent."""
         transformer = psycopg.adapt.Transformer(self._connection)
         for number, row in enumerate(rows, self._begun - len(rows) + 1):
@@ -300,18 +300,22 @@ class RowWriter:
             self._table = read_table(self._connection, self._name)
         return self._table
 
-    def _adapted(self, row: Row) -> Row:
-        if not any(isinstance(value, (list, dict)) for value in row):
-            return row
+    def _adapted(self, rows: list[Row]) -> Sequence[Row]:
+        kinds = [set(map(type, values)) for values in zip(*rows, strict=True)]
+        places = [place for place, found in enumerate(kinds) if _any_of((list, dict), found)]
+        if not places:
+            return rows
         # The catalog is needed only for lists: a mapping is JSON whatever its column is.
-        lists = any(isinstance(value, list) for value in row)
-        wanted = self._json_columns(len(row)) if lists else [False] * len(row)
-        return [
-            Json(value, _dumped)
-            if isinstance(value, dict) or (isinstance(value, list) and wanted[i])
-            else value
-            for i, value in enumerate(row)
-        ]
+        json_columns: list[bool] = []
+        if any(_any_of((list,), found) for found in kinds):
+            json_columns = self._json_columns(len(kinds))
+        adapted = [list(row) for row in rows]
+        for place in places:
+            json_kinds = (dict, list) if json_columns and json_columns[place] else dict
+            for row in adapted:
+                if isinstance(value := row[place], json_kinds):
+                    row[place] = Json(value, _dumped)
+        return adapted
 
     def _json_columns(self, width: int) -> list[bool]:
         if self._json is None:
@@ -333,6 +337,10 @@ def _is_worth_copy(rows: int) -> bool:
         return True
     _inserted += rows
     return _inserted > _IMPORT_AFTER
+
+
+def _any_of(kinds: tuple[type, ...], found: Iterable[type]) -> bool:
+    return any(issubclass(kind, kinds) for kind in found)
 
 
 def _is_json(table: Table, name: str) -> bool:
