@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -20,7 +21,9 @@ from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from tests import depth as depth
 from tests.browser import browser as browser
 from tests.browser import page as page
+from tests.in_memory import use_memory
 
+use_memory()
 os.environ[ALLOW_LOOPBACK] = "1"
 
 #: Files that take half a minute or more: with more than one worker they come first, so that none of them is
@@ -28,6 +31,7 @@ os.environ[ALLOW_LOOPBACK] = "1"
 SLOWEST = (
     "airflow/test_load_kills.py",
     "docs/test_snippets.py",
+    "airflow/test_examples.py",
     "dagster/test_command_line.py",
     "security/test_canary.py",
     "test_demo.py",
@@ -44,8 +48,9 @@ SLOWEST = (
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
 )
-#: Files that one worker takes: all of them need a process that it takes seconds to make, which has imported
-#: Airflow and forks its tasks, or Dagster and forks its commands.
+#: Files that one worker takes: all of them need what it takes seconds to make. That is a process that has
+#: imported Airflow and forks its tasks, Airflow's API server for its runs, a process that forks Airflow's
+#: commands, or one that forks Dagster's.
 TOGETHER = (
     (
         "airflow/test_load_kills.py",
@@ -53,6 +58,23 @@ TOGETHER = (
         "airflow/test_canary_supervised.py",
         "airflow/test_clears.py",
         "airflow/test_conflicts.py",
+        "airflow/test_native_async.py",
+    ),
+    (
+        "airflow/test_examples.py",
+        "airflow/test_dags.py",
+        "airflow/test_common_sql.py",
+        "airflow/test_decorators.py",
+        "airflow/test_links.py",
+        "airflow/test_listener.py",
+        "airflow/test_secrets.py",
+    ),
+    (
+        "airflow/test_insert_rows_by_copy.py",
+        "airflow/test_provider_info.py",
+        "airflow/test_deployment.py",
+        "airflow/test_arguments.py",
+        "airflow/test_retries.py",
     ),
     ("dagster/test_command_line.py", "dagster/test_stopped_steps.py", "dagster/test_storage.py"),
 )
@@ -91,6 +113,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def level_of_logs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """DEBUG where logs are searched for what they must not show, and Python's default everywhere else.
+
+    All workers import Airflow's tests, by which everything would be logged at DEBUG, and written three times.
+    """
+    searched = {"airflow", "security"} & {*request.path.relative_to(Path(__file__).parent).parts}
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.DEBUG if searched else logging.WARNING)
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.01) -> None:
+def eventually(condition: Callable[[], bool], *, within: float = 25.0, every: float = 0.01) -> None:
     """Return as soon as the condition holds, looked at every so many seconds; fail after `within` seconds."""
     pause, end = threading.Event(), time.monotonic() + within
     while not condition():

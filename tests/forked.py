@@ -5,6 +5,7 @@ Run as ``python -m tests.forked SOCKET MODULE...`` this is the process that fork
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -88,14 +89,18 @@ class Forks:
 
     Args:
         modules: What they import.
+        env: Variables with which it is imported, besides this process' own.
     """
 
-    def __init__(self, *modules: str) -> None:
+    def __init__(self, *modules: str, **env: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="forks-")
         self._address = f"{self._folder.name}/socket"
-        program = [sys.executable, "-m", "tests.forked", self._address, *modules]
         self._process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
+            [sys.executable, "-m", "tests.forked", self._address, *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, **env},
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
@@ -106,7 +111,7 @@ class Forks:
         """Start a command.
 
         Args:
-            argv: A script's path, or ``-m`` and a module; and arguments.
+            argv: A script's path, ``-m`` and a module, or ``-c`` and code; and arguments.
             cwd: Where.
             env: Its environment; this process' own by default.
             merged: Whether its errors go where its output goes.
@@ -132,6 +137,9 @@ class Forks:
 def _main(address: str, *modules: str) -> None:
     for module in modules:
         import_module(module)
+    # What is there lives as long as the process does: no collection of a fork looks at it, and so copies it.
+    gc.collect()
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
@@ -175,6 +183,11 @@ def _become(request: dict[str, Any], out: int, err: int) -> None:
         sys.path[:1] = [request["cwd"], *path]
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    elif program == "-c":
+        code, *arguments = arguments
+        sys.path[:1] = [request["cwd"], *path]
+        sys.argv = ["-c", *arguments]
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 # as Python does
     else:
         sys.path[:1] = [str(Path(program).parent), *path]
         sys.argv = [program, *arguments]

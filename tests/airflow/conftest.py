@@ -9,8 +9,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,11 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import pytest
 
 from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
+from tests.airflow_database import airflow_database
+from tests.forked import Forks
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -58,33 +57,22 @@ EXAMPLES = HERE.parent.parent / "example_dags"
 DagLoader = Callable[[str], "DAG"]
 
 
-def airflow(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run Airflow's command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "airflow", *arguments],
-        env={**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING", **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Forks processes that have imported Airflow's command, and nothing of ours."""
+    found = Forks(
+        "airflow.cli.cli_parser",
+        "airflow.cli.commands.connection_command",
+        AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
     )
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")
 def airflow_db(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
-    """The metadata database, and the DAG files where Airflow looks for them."""
-    DAGS.mkdir(exist_ok=True)
-    for file in (*EXAMPLES.glob("lakebase_*.py"), *(HERE / "dags").glob("*.py")):
-        shutil.copy(file, DAGS)
-    # It takes seconds to make one: the first of the workers does, and the others copy it.
-    folder = tmp_path_factory.getbasetemp()
-    made = (folder if worker_id == "master" else folder.parent) / "airflow.db"
-    with filelock.FileLock(f"{made}.lock"):
-        if not made.exists():
-            done = airflow("db", "migrate")
-            assert done.returncode == 0, done.stderr
-            shutil.copy(HOME / "airflow.db", made)
-    shutil.copy(made, HOME)
+    """The metadata database."""
+    shutil.copy(airflow_database(tmp_path_factory, worker_id), HOME)
 
 
 def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:
@@ -117,9 +105,13 @@ def define(monkeypatch: pytest.MonkeyPatch, conn_id: str = "lakebase_default", *
 
 @pytest.fixture
 def dag_of(airflow_db: None) -> DagLoader:
-    """Loads the DAG of a file in the DAGs folder."""
+    """Loads a DAG by its name, with its file in the DAGs folder: no other, for each run reads them all."""
+    shutil.rmtree(DAGS, ignore_errors=True)
+    DAGS.mkdir()
 
     def load(name: str) -> DAG:
+        [file] = [*EXAMPLES.glob(f"{name}.py"), *(HERE / "dags").glob(f"{name}.py")]
+        shutil.copy(file, DAGS)
         spec = importlib.util.spec_from_file_location(f"dag_{name}", DAGS / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 START_SECONDS = 90.0
 
 # A process that has imported Airflow forks the supervisors, as a worker does; importing takes seconds.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
     [
         "airflow.api_fastapi.execution_api.app",
         "airflow.executors.workloads",
@@ -126,7 +126,7 @@ class Supervisors:
             env: Environment variables of the worker, besides this process'.
         """
         ti_id, run_id, log_file = _queued(dag, task_id, run_id)
-        supervisor = _FORKS.Process(
+        supervisor = FORKS.Process(
             target=_supervise, args=(ti_id, f"{dag.dag_id}.py", {**os.environ, **env}), daemon=False
         )
         supervisor.start()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +25,7 @@ from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+from tests.forked import Forks
 
 #: Each operator and sensor, with what it needs besides its connection.
 KINDS: list[tuple[type[Any], dict[str, Any]]] = [
@@ -286,7 +285,7 @@ def test_another_tasks_output_is_looked_at_when_the_task_runs() -> None:
         LakebaseLoadOperator(task_id="u", **LOAD, mode="merge", keys=first.output)  # type: ignore[arg-type]
 
 
-def test_looking_at_them_brings_no_driver() -> None:
+def test_looking_at_them_brings_no_driver(forks: Forks, tmp_path: Path) -> None:
     code = """
 import sys
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
@@ -299,8 +298,8 @@ LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connecti
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3)
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """
-    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    done = forks.run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,8 @@ from lakebase_provider.core.config import setting, settings
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import airflow, connection_fields, define
+from tests.airflow.conftest import connection_fields, define
+from tests.forked import Forks
 
 #: What a deployment may say; everything else says to what and as whom, which is a connection's matter.
 OF_DEPLOYMENTS = {
@@ -45,7 +44,7 @@ def set_option(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
 
 
 def test_the_variable_that_the_readme_names_works_for_the_hook(
-    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lake: LocalLakebase, forks: Forks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("LAKEBASE_CREDENTIAL_STORE", "shared")
@@ -61,7 +60,8 @@ for _ in range(3):
         os._exit(0)
 """
     before = lake.admin.counters().mints
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    done = forks.run("-c", ask, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count("(42,)") == 3
     # One token for all of them.
     assert lake.admin.counters().mints - before == 1
@@ -216,10 +216,11 @@ def test_the_name_of_the_application_is_the_tasks_unless_somebody_says_another(
     assert LakebaseHook().config.application_name == "own"
 
 
-def test_airflow_knows_the_section(airflow_db: None) -> None:
+def test_airflow_knows_the_section(airflow_db: None, forks: Forks, tmp_path: Path) -> None:
     options = get_provider_info()["config"]["lakebase"]["options"]
     assert set(options) == OF_DEPLOYMENTS
     assert not any(setting(name).kind == "secret" or setting(name).is_host for name in options)
-    listed = airflow("config", "list", "--section", "lakebase", "--include-descriptions")
+    command = ("-m", "airflow", "config", "list", "--section", "lakebase", "--include-descriptions")
+    listed = forks.run(*command, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "connect_budget" in listed.stdout

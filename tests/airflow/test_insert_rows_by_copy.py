@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +18,7 @@ from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+from tests.forked import Forks
 
 TYPES = (
     "smallint", "integer", "bigint", "real", "double precision", "numeric", "numeric(6, 2)", "text",
@@ -231,7 +230,7 @@ def test_a_bad_row_is_named_without_its_value(
     assert hook.get_first("select count(*) from copied") == (1000 if commit_every else 0,)
 
 
-def test_some_thousand_rows_are_not_worth_an_import(hook: LakebaseHook) -> None:
+def test_some_thousand_rows_are_not_worth_an_import(hook: LakebaseHook, forks: Forks, tmp_path: Path) -> None:
     hook.run("create table copied (id int, name text)")
     code = """
 import sys
@@ -241,7 +240,7 @@ for size in (5_000, 20_000, 1_000):
     hook.insert_rows("copied", [(i, "x") for i in range(size)])
     print("pyarrow" in sys.modules)
 """
-    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    done = forks.run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-3:] == ["False", "False", "True"]
     assert hook.get_first("select count(*) from copied") == (26_000,)

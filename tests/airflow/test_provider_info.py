@@ -16,7 +16,8 @@ import pytest
 from lakebase_provider import __version__, get_provider_info
 from lakebase_provider.core.config import settings
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import OLD_AIRFLOW, airflow
+from tests.airflow.conftest import OLD_AIRFLOW
+from tests.forked import Forks
 
 #: The settings that the form's own columns carry.
 COLUMNS = {"host", "port", "database", "user", "password"}
@@ -85,11 +86,9 @@ print(form.model_dump_json())
 """
 
 
-def test_the_web_server_shows_the_form(airflow_db: None) -> None:
-    env = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW_FORM], capture_output=True, text=True, check=True, env=env
-    )
+def test_the_web_server_shows_the_form(airflow_db: None, forks: Forks, tmp_path: Path) -> None:
+    done = forks.run("-c", SHOW_FORM, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     form = json.loads(done.stdout.splitlines()[-1])
     assert form["hook_name"] == "Databricks Lakebase"
     assert form["standard_fields"]["url_schema"]["title"] == "Database"
@@ -139,17 +138,22 @@ def test_importing_is_cheap(brought: dict[str, list[str]], module: str) -> None:
     assert brought[module] == []
 
 
-def test_the_command_lists_the_provider() -> None:
-    done = airflow("providers", "list", "--output", "json")
+def test_the_command_lists_the_provider(forks: Forks, tmp_path: Path) -> None:
+    done = forks.run("-m", "airflow", "providers", "list", "--output", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "lakebase-provider" in {row["package_name"] for row in json.loads(done.stdout)}
 
 
-def test_the_command_adds_a_connection_of_this_type(airflow_db: None, lake: LocalLakebase) -> None:
+def test_the_command_adds_a_connection_of_this_type(
+    airflow_db: None, lake: LocalLakebase, forks: Forks, tmp_path: Path
+) -> None:
+    def airflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return forks.run("-m", "airflow", "connections", *arguments, cwd=tmp_path)
+
     extra = json.dumps({"endpoint": lake.env()["ENDPOINT_NAME"]})
-    added = airflow("connections", "add", "lakebase_cli", "--conn-type", "lakebase", "--conn-extra", extra)
+    added = airflow("add", "lakebase_cli", "--conn-type", "lakebase", "--conn-extra", extra)
     assert added.returncode == 0, added.stderr
     assert "lakebase_cli" in added.stdout
-    tested = airflow("connections", "test", "lakebase_default")
+    tested = airflow("test", "lakebase_default")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "Connection success!" in tested.stdout

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +18,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.retries import lakebase_retries, lakebase_retry_policy
+from tests.forked import Forks
 
 policies = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 brought policies")
 
@@ -85,10 +85,11 @@ def test_tasks_take_it() -> None:
     assert type(lakebase_retry_policy).deserialize(lakebase_retry_policy.serialize()) is not None
 
 
-def test_without_policies_there_is_nothing_to_pass() -> None:
+def test_without_policies_there_is_nothing_to_pass(forks: Forks, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['airflow.sdk.definitions.retry_policy'] = None;"
         "import lakebase_provider.retries as r; print((r.lakebase_retries, r.lakebase_retry_policy))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forks.run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "({}, None)"

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from lakebase_provider.core import close_shared_clients, shared
 from lakebase_provider.local import LocalLakebase
@@ -17,6 +19,23 @@ def forks() -> Iterator[Forks]:
     found = Forks("dagster._cli", "dagster_dg_cli.cli", "dagster_lakebase", "lakebase_provider.core.client")
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_are_read_once() -> Iterator[None]:
+    """Dagster runs a hundred files of migrations for each instance, although a new one needs none of them."""
+    from_config = ScriptDirectory.from_config
+    found: dict[str | None, ScriptDirectory] = {}
+
+    def read_once(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in found:
+            found[place] = from_config(config)
+        return found[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every snippet of the documentation runs, in its page's order, on a local Lakebase of the page's own."""
+"""Every snippet of the documentation runs, in its page's order, on a local Lakebase without tables."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
+from tests.airflow_database import airflow_database
+from tests.core.conftest import empty_database
 from tests.docs.snippets import PAGES, ROOT, Snippet, snippets
 from tests.docs.surroundings import AFTER, BEFORE
 
@@ -27,12 +31,16 @@ def with_snippets() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The database of an Airflow, which each page copies."""
-    home = tmp_path_factory.mktemp("airflow")
-    shell = environment(home, {"AIRFLOW_HOME": str(home)})
-    subprocess.run([BIN / "airflow", "db", "migrate"], env=shell, capture_output=True, check=True)
-    return home / "airflow.db"
+    return airflow_database(tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalLakebase]:
+    """The local Lakebase of all pages that do not start one: what they leave there is no other test's."""
+    with LocalLakebase() as lake:
+        yield lake
 
 
 def environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -59,11 +67,18 @@ def test_the_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.
         variables = {}
         # The pages to start with begin from nothing.
         if page.parent.name != "start":
-            lake = stack.enter_context(LocalLakebase())
+            lake = request.getfixturevalue("server")
+            lake.admin.reset()
+            with LakebaseClient(lake.config()) as client:
+                empty_database(client)
             variables = lake.env()
             if "airflow" in text:
-                shutil.copy(request.getfixturevalue("airflow_database"), tmp_path)
+                shutil.copy(request.getfixturevalue("migrated"), tmp_path)
                 variables["AIRFLOW_CONN_LAKEBASE_DEFAULT"] = lake.airflow_connection()
+        elif "airflow db migrate" in text:
+            # Its reader's is new; to make it takes Airflow ten seconds.
+            (tmp_path / "airflow").mkdir()
+            shutil.copy(request.getfixturevalue("migrated"), tmp_path / "airflow")
         shell = environment(tmp_path, variables)
         if "lakebase local up" in text:
             # Down already, unless a snippet before has failed.

@@ -126,6 +126,7 @@ def test_a_forced_load_bears_repetition_where_it_says_who_forces_it(
         proxy.refuse()
 
     with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+        client.tokens.get(timeout=30)
         before_commit(monkeypatch, cut_for_good)
         with pytest.raises(CommitUnknownError) as caught:
             client.load([(1,)], "t", load_id="day/1", **options)
@@ -151,6 +152,7 @@ def test_where_nobody_answers_the_outcome_is_unknown(
         proxy.refuse()
 
     with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+        client.tokens.get(timeout=30)
         before_commit(monkeypatch, cut_for_good)
         with pytest.raises(CommitUnknownError) as caught:
             client.load(rows, "t", load_id=load_id, on_error="reject", reject_to=rejects)

@@ -91,8 +91,9 @@ def test_binaries_in_a_closed_folder_are_staged(tmp_path: Path) -> None:
             shutil.copytree(source, closed / name, symlinks=True)
     closed.chmod(0o700)
     tmp_path.chmod(0o711)
-    # Below the folder for temporary files, which is everybody's.
-    for parent in tmp_path.parents[: len(tmp_path.relative_to(gettempdir()).parts) - 1]:
+    # Below the folder for pytest's, which is everybody's.
+    everybodys = os.environ.get("PYTEST_DEBUG_TEMPROOT") or gettempdir()
+    for parent in tmp_path.parents[: len(tmp_path.relative_to(everybodys).parts) - 1]:
         parent.chmod(0o711)
     inside = binaries.Binaries(closed / package.name / found.bindir.parent.name / "bin", found.version)
     staged = stage_for_other_account(inside, tmp_path)

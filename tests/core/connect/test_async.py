@@ -264,6 +264,7 @@ async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebas
     lakebase_env.admin.set_wake_delay(60)
     lakebase_env.admin.suspend()
     async with closing(LakebaseClient(lakebase_env.config())) as client:
+        await client.tokens.aget()
         start = time.monotonic()
         with pytest.raises(EndpointWakingError, match="timeout"):
             await client.aconnect(timeout=1)
@@ -289,7 +290,7 @@ async def test_a_failing_control_plane_is_typed(lakebase_env: LocalLakebase) -> 
     lakebase_env.admin.fault("POST", CREDENTIALS, status=503)
     client = LakebaseClient(lakebase_env.config())
     with pytest.raises(ControlPlaneUnavailableError):
-        await client.aconnect(timeout=1)
+        await client.aconnect(timeout=4)
     await end_mint(client, lakebase_env)
 
 

@@ -145,6 +145,7 @@ def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebase_env:
     lakebase_env.admin.set_wake_delay(60)
     lakebase_env.admin.suspend()
     client = LakebaseClient(lakebase_env.config())
+    client.tokens.get()
     with pytest.raises(EndpointWakingError, match="timeout"):
         client.connect(timeout=1)
 
@@ -173,7 +174,7 @@ def test_refusals_of_the_control_plane_are_typed(
     )
     client = LakebaseClient(lakebase_env.config())
     with pytest.raises(kind, match=message) as caught:
-        client.connect(timeout=2)
+        client.connect(timeout=4)
     assert "\n" not in caught.value.message + caught.value.remedy
 
 

@@ -292,7 +292,7 @@ def test_a_commit_that_fails_hands_back_too(client: LakebaseClient) -> None:
         connection.execute("CREATE TABLE IF NOT EXISTS late (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     with pytest.raises(psycopg.errors.UniqueViolation), client.pool.getconn() as connection:
         connection.execute("INSERT INTO late VALUES (1), (1)")
-    with client.connection(timeout=1) as connection:
+    with client.connection(timeout=5) as connection:
         connection.execute("DROP TABLE late")
 
 

@@ -113,7 +113,7 @@ def test_logins_that_stay_refused_are_an_error_with_the_refusal(
     client.workspace.branches.create("ci-1", ttl=3600)
     lakebase_env.admin.login_fault("password authentication failed for user 'x'")
     with pytest.raises(OperationTimeoutError, match="password authentication failed") as caught:
-        client.branches.wait_ready("ci-1", timeout=2.0)
+        client.branches.wait_ready("ci-1", timeout=4.0)
     assert isinstance(caught.value.__cause__, LoginRejectedError)
 
 

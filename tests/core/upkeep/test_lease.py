@@ -287,14 +287,14 @@ def test_a_call_that_sent_nothing_undoes_nothing(lakebase_env: LocalLakebase, cl
             held.set()
             eventually(read)
             client.workspace.branches.create("ci-1", ttl=3600)
-            ended.wait(3)
+            ended.wait(60)
 
     lakebase_env.admin.reset_counters()
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait()
     with pytest.raises(LakebaseError, match="This process's other writes"):
-        client.branches.take(branch="ci-1", timeout=1)
+        client.branches.take(branch="ci-1", timeout=2)
     ended.set()
     holder.join()
     assert left(client) == ["ci-1"]

@@ -68,8 +68,8 @@ def test_a_project_that_stays_busy_is_an_error_within_the_budget(
     lake: LocalLakebase, workspace: WorkspaceObjects
 ) -> None:
     lake.admin.fault("POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=BUSY)
-    with pytest.raises(ProjectBusyError, match=r"tried for 0\.3 s") as caught:
-        workspace.branches.create("ci-1", ttl=3600, timeout=0.3)
+    with pytest.raises(ProjectBusyError, match=r"tried for 2\.0 s") as caught:
+        workspace.branches.create("ci-1", ttl=3600, timeout=2.0)
     assert caught.value.retryable
 
 
@@ -112,8 +112,8 @@ def test_an_operation_that_never_ends_is_left_in_time_and_found_by_its_name(
     lake: LocalLakebase, workspace: WorkspaceObjects
 ) -> None:
     lake.admin.operation_fault("branch", never_ends=True)
-    with pytest.raises(OperationTimeoutError, match=r"did not end within 0\.5 s") as caught:
-        workspace.branches.create("ci-1", ttl=3600, timeout=0.5)
+    with pytest.raises(OperationTimeoutError, match=r"did not end within 2\.0 s") as caught:
+        workspace.branches.create("ci-1", ttl=3600, timeout=2.0)
     assert workspace.operation(caught.value.name).result() is None
     lake.admin.clear_faults()
     assert workspace.operation(caught.value.name).wait(10)["name"] == "projects/local/branches/ci-1"
@@ -282,8 +282,8 @@ def test_a_workspace_that_stays_away_is_an_error_within_the_budget(
 ) -> None:
     workspace.branches.create("ci-1", ttl=3600)
     lake.admin.fault("DELETE", f"{BRANCHES}*", status=503)
-    with pytest.raises(ControlPlaneUnavailableError, match=r"tried for 0\.3 s"):
-        workspace.branches.delete("ci-1", timeout=0.3)
+    with pytest.raises(ControlPlaneUnavailableError, match=r"tried for 1\.0 s"):
+        workspace.branches.delete("ci-1", timeout=1.0)
     lake.admin.clear_faults()
     workspace.branches.delete("ci-1", purge=True)
     with pytest.raises(NotFoundError):

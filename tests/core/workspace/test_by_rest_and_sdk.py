@@ -217,8 +217,10 @@ def test_an_error_is_told_by_what_it_says(
     lake: LocalLakebase, way: str, status: int, code: str, message: str, kind: str
 ) -> None:
     lake.admin.fault("PATCH", "/api/*", status=status, error_code=code, message=message)
-    with client_by(way, lake) as client, pytest.raises(LakebaseError) as caught:
-        client.workspace.branches.update("production", is_protected=True, timeout=0.3)
+    with client_by(way, lake) as client:
+        client.workspace.branches.get("production")  # signed in
+        with pytest.raises(LakebaseError) as caught:
+            client.workspace.branches.update("production", is_protected=True, timeout=1.0)
     assert type(caught.value).__name__ == kind
     assert message.rstrip(".") in caught.value.message
     if kind == "PermissionDeniedError":

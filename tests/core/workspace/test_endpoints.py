@@ -120,7 +120,7 @@ def test_a_size_that_could_not_be_put_back_stays_kept(
     before = workspace.endpoints.get(PRIMARY)
     with (
         pytest.raises(ProjectBusyError),
-        workspace.endpoints.resized(PRIMARY, max_cu=8, timeout=1.0),
+        workspace.endpoints.resized(PRIMARY, max_cu=8, timeout=3.0),
     ):
         lake.admin.fault(
             "PATCH", "/api/*", status=409, message="Another operation on the project is still running"
@@ -179,7 +179,7 @@ def test_an_error_of_the_block_is_not_replaced_by_that_of_putting_back(
         lake.admin.fault("PATCH", "/api/*", status=400, message="not now")
         _ = 1 / 0
 
-    block = workspace.endpoints.resized(PRIMARY, max_cu=8, timeout=1.0)
+    block = workspace.endpoints.resized(PRIMARY, max_cu=8, timeout=30.0)
     with pytest.raises(ZeroDivisionError) as caught, block:
         fail()
     told = caplog.text + "".join(getattr(caught.value, "__notes__", [caplog.text]))
