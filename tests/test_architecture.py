@@ -68,6 +68,7 @@ def test_the_public_names_of_the_core() -> None:
         "LoadResult",
         "MigrationReport",
         "PostgresQuery",
+        "RehearsalReport",
         "Secret",
         "StageResult",
         "TableName",

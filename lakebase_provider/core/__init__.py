@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
 
 __all__ = [
     "BranchLease",
@@ -44,6 +45,7 @@ __all__ = [
     "LoadResult",
     "MigrationReport",
     "PostgresQuery",
+    "RehearsalReport",
     "Secret",
     "StageResult",
     "TableName",
@@ -70,6 +72,7 @@ _HOMES = {
     "LoadResult": "bulk.load.result",
     "MigrationReport": "upkeep.migrations.migration_report",
     "PostgresQuery": "bulk.load.transfer.transfer",
+    "RehearsalReport": "upkeep.rehearsal.rehearsal_report",
     "Secret": "base.secret",
     "StageResult": "upkeep.health.stages",
     "TableName": "database.catalog",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -29,6 +30,7 @@ from lakebase_provider.core.reads import Reads
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.tokens.minters import minter_for
 from lakebase_provider.core.tokens.token import Claims
+from lakebase_provider.core.workspace.operations import in_thread
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.health.stages import HealthReport
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
 _Result = TypeVar("_Result")
@@ -357,6 +361,45 @@ class LakebaseClient(Reads):
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
 
+    def rehearse(
+        self,
+        work: str | Sequence[str] | os.PathLike[str] | Callable[[LakebaseConnection], object],
+        **options: Unpack[RehearsalOptions],
+    ) -> RehearsalReport:
+        """Try a change on a branch that is made for it and purged afterwards, and say what it does there.
+
+        The report has the time, rows and strongest lock of each statement, the checks, which rows of the
+        tables that are named were added, changed and removed, and how what is defined differs. With
+        ``then="run"`` the same runs on this client's own branch afterwards, if it succeeded and all checks
+        passed; there a statement that gets no lock within `lock_timeout` is undone and tried again.
+        ``arehearse`` is the twin for asyncio.
+
+        Args:
+            work: SQL; or a list of statements, which are one transaction unless one of them cannot run in
+                any; or a function that does everything on the connection that it is given, may be run again,
+                and is followed by the commit; or the ``Path`` of a folder of migrations, of which those run
+                that have not run yet.
+            options: The fields of :class:`.RehearsalOptions`: ``checks``, ``tables``, ``then``, ``examples``,
+                ``run_id``, ``lock_timeout``, ``statement_timeout``, ``attempts``, ``timeout``, ``lease``.
+
+        Raises:
+            RehearsalError: With ``then="run"``, the work or a check failed; nothing ran on the parent.
+            ConfigError: Options contradict each other, or the configuration names no branch.
+            MigrationError: The statements are not well formed; or one failed on the parent.
+            LockTimeoutError: A lock was not acquired on the parent in any of the attempts.
+            LeaseLostError: The branch was deleted meanwhile.
+            LakebaseError: The workspace or the server refused, or was not done in time.
+
+        Example:
+            >>> report = client.rehearse("ALTER TABLE orders ADD note text", tables=["orders"])
+            >>> print(report.to_markdown())
+        """
+        from lakebase_provider.core.upkeep.rehearsal.rehearsal import rehearse
+
+        return rehearse(self, work, options, self._clock)
+
+    arehearse = in_thread(rehearse)
+
     @property
     def migrations(self) -> Migrations:
         """Runs files of SQL in their order, each once, and compares what stands in databases.
@@ -366,7 +409,12 @@ class LakebaseClient(Reads):
         """
         from lakebase_provider.core.upkeep.migrations.migrations import Migrations
 
-        return Migrations(self.config, self.connect, self.target, self.tokens, self._clock)
+        def rehearse(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> RehearsalReport:
+            from lakebase_provider.core.upkeep.rehearsal.rehearsal import rehearse_files
+
+            return rehearse_files(self, folder, options, self._clock)
+
+        return Migrations(self.config, self.connect, self.target, self.tokens, self._clock, rehearse)
 
     @property
     def workspace(self) -> WorkspaceObjects:
