@@ -69,6 +69,8 @@ def test_the_public_names_of_the_core() -> None:
         "MigrationReport",
         "PostgresQuery",
         "RehearsalReport",
+        "RestorePoint",
+        "RestoreReport",
         "Secret",
         "StageResult",
         "TableName",

@@ -24,6 +24,7 @@ from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 from lakebase_provider.core.upkeep.migrations.migrations import Migrations
 from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
+from lakebase_provider.core.upkeep.restoring.restore_rows import RestoreOptions
 from lakebase_provider.core.workspace.objects.branches import Branches
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
@@ -102,6 +103,7 @@ OPTIONS["workspace"] = {
 }
 OPTIONS["lease"] = OPTIONS["workspace"] | set(LeaseOptions.__annotations__) | methods(BranchUpkeep)
 OPTIONS["rehearsal"] = OPTIONS["lease"] | set(RehearsalOptions.__annotations__)
+OPTIONS["restoring"] = OPTIONS["lease"] | set(RestoreOptions.__annotations__)
 OPTIONS["migrations"] = SETTINGS | methods(Migrations)
 #: What can be given files.
 OF_FILES = ("core", "hook", "load operator", "resource")
@@ -127,6 +129,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/(upkeep/branches|workspace/objects)/", ("workspace",)),
     (r"core/upkeep/migrations/", ("migrations",)),
     (r"core/upkeep/rehearsal/", ("rehearsal",)),
+    (r"core/upkeep/restoring/", ("restoring",)),
     (r"core/", tuple(OPTIONS)),
     (r"_airflow/task/arguments\.py", ("load operator", "transfer operator", "sql operator")),
     (r"_airflow/task/", ("sql operator",)),

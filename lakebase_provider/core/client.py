@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakebase_provider.core.base import process
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
+    from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
+    from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
+    from lakebase_provider.core.upkeep.restoring.restore_rows import RestoreOptions
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
 _Result = TypeVar("_Result")
@@ -399,6 +403,70 @@ class LakebaseClient(Reads):
         return rehearse(self, work, options, self._clock)
 
     arehearse = in_thread(rehearse)
+
+    def restore_point(self, timeout: float | None = None) -> RestorePoint:
+        """Note the moment that this client's branch has reached, to come back to; no branch is made.
+
+        ``arestore_point`` is the twin for asyncio.
+
+        Args:
+            timeout: Seconds to wait for a connection; the configuration's `connect_budget` by default.
+
+        Raises:
+            ConfigError: The configuration names no branch.
+            LakebaseError: No connection could be opened.
+
+        Example:
+            >>> point = client.restore_point()
+            >>> client.restore_rows("orders", at=point)
+        """
+        from lakebase_provider.core.upkeep.restoring.restore_point import note
+
+        branch = self.branches.own_branch()
+        with self.connection(timeout) as connection:
+            return note(connection, branch)
+
+    def restore_rows(
+        self,
+        table: str | tuple[str, str] | TableName,
+        at: RestorePoint | Mapping[str, Any] | datetime | str,
+        **options: Unpack[RestoreOptions],
+    ) -> RestoreReport:
+        """Put rows of a table back from an earlier moment, in one transaction; by default say what would be.
+
+        A branch is made of that moment, the rows are compared by key, and the branch is purged. Rows that
+        were deleted since are inserted as they were, values of identity columns included, and sequences are
+        moved on past them. Rows that have changed since are listed, and get their former values only with
+        ``overwrite``. Rows that are new are left alone. Triggers fire as for any insert. ``arestore_rows`` is
+        the twin for asyncio.
+
+        Args:
+            table: ``"table"``, ``"schema.table"`` or (schema, table), case-sensitive.
+            at: What :meth:`restore_point` returned, or its ``to_dict()``; a time with its zone, as a datetime
+                or in ISO 8601; or a position in the log, as ``pg_current_wal_lsn()`` returns it.
+            options: The fields of :class:`.RestoreOptions`: ``keys``, ``where``, ``dry_run``, ``overwrite``,
+                ``examples``, ``run_id``, ``lock_timeout``, ``attempts``, ``timeout``, ``lease``.
+
+        Raises:
+            ConfigError: Options contradict each other, the point is of another branch, or there was no such
+                table.
+            TableNotFoundError: There is no such table now.
+            ObjectStateError: The branch was made after the point, or the point is no longer kept.
+            BadRowError: A row cannot be put back: another one has what must be unique, or what it refers to
+                is gone. Nothing was written.
+            LockTimeoutError: A lock was not acquired in any of the attempts; names its holder.
+            TransactionConflictError: Each attempt was undone for another transaction.
+            LakebaseError: The workspace or the server refused, or was not done in time.
+
+        Example:
+            >>> client.restore_rows("orders", at=point, where="day = '2027-01-31'", dry_run=False)
+        """
+        from lakebase_provider.core.upkeep.restoring.restore_rows import restore_rows
+
+        return restore_rows(self, table, at, options, self._clock)
+
+    arestore_point = in_thread(restore_point)
+    arestore_rows = in_thread(restore_rows)
 
     @property
     def migrations(self) -> Migrations:
