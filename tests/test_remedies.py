@@ -20,8 +20,11 @@ from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import BadRowError, LoadInterruptedError
 from lakebase_provider.core.errors.remedy import Remedy, offered, without_options
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 from lakebase_provider.core.upkeep.migrations.migrations import Migrations
+from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
+from lakebase_provider.core.upkeep.restoring.restore_rows import RestoreOptions
 from lakebase_provider.core.workspace.objects.branches import Branches
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
@@ -98,7 +101,9 @@ OPTIONS["workspace"] = {
     *(option for kind in KINDS for option in kind.options),
     *(name for kind in KINDS for name in methods(kind)),
 }
-OPTIONS["lease"] = OPTIONS["workspace"] | set(LeaseOptions.__annotations__)
+OPTIONS["lease"] = OPTIONS["workspace"] | set(LeaseOptions.__annotations__) | methods(BranchUpkeep)
+OPTIONS["rehearsal"] = OPTIONS["lease"] | set(RehearsalOptions.__annotations__)
+OPTIONS["restoring"] = OPTIONS["lease"] | set(RestoreOptions.__annotations__)
 OPTIONS["migrations"] = SETTINGS | methods(Migrations)
 #: What can be given files.
 OF_FILES = ("core", "hook", "load operator", "resource")
@@ -120,9 +125,11 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # Of work on a connection that somebody has.
     (r"core/(connect/pools/\w+|database/\w+)\.py", LOADS),
     (r"core/upkeep/health/", ("core",)),
-    (r"core/upkeep/branches/lease", ("lease",)),
+    (r"core/upkeep/branches/(lease|branch_upkeep\.py:_leased_name)", ("lease",)),
     (r"core/(upkeep/branches|workspace/objects)/", ("workspace",)),
     (r"core/upkeep/migrations/", ("migrations",)),
+    (r"core/upkeep/rehearsal/", ("rehearsal",)),
+    (r"core/upkeep/restoring/", ("restoring",)),
     (r"core/", tuple(OPTIONS)),
     (r"_airflow/task/arguments\.py", ("load operator", "transfer operator", "sql operator")),
     (r"_airflow/task/", ("sql operator",)),

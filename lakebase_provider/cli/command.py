@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lakebase_provider.cli import database, examples, local, migrations, objects
+from lakebase_provider.cli import database, examples, local, migrations, objects, rehearsal, restoring
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
 from lakebase_provider.version import __version__
@@ -53,6 +53,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (database, objects, migrations, local, examples):
+    for group in (database, objects, migrations, rehearsal, restoring, local, examples):
         group.add_parsers(commands)
     return parser

@@ -49,6 +49,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     run.add_argument(
         "--out-of-order", action="store_true", help="also run files that come before one that has run"
     )
+    run.add_argument(
+        "--rehearse", action="store_true", help="on a branch first, and here only if that went well"
+    )
     run.add_argument("--lint", action="store_true", help="run nothing if squawk finds anything")
 
     diff = action(actions, "diff", "compare what is defined on a branch with another one", _diff)
@@ -72,9 +75,12 @@ def _run(options: argparse.Namespace) -> int:
             baseline=options.baseline,
             out_of_order=options.out_of_order,
             lint=options.lint,
+            rehearse=options.rehearse,
             timeout=options.timeout,
             **given,
         )
+    if report.rehearsal is not None and not options.json:
+        print(report.rehearsal.to_markdown())
     _show(options, report)
     return 1 if report.findings else 0
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
+    from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
+    from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
 
 __all__ = [
     "BranchLease",
@@ -44,6 +47,9 @@ __all__ = [
     "LoadResult",
     "MigrationReport",
     "PostgresQuery",
+    "RehearsalReport",
+    "RestorePoint",
+    "RestoreReport",
     "Secret",
     "StageResult",
     "TableName",
@@ -70,6 +76,9 @@ _HOMES = {
     "LoadResult": "bulk.load.result",
     "MigrationReport": "upkeep.migrations.migration_report",
     "PostgresQuery": "bulk.load.transfer.transfer",
+    "RehearsalReport": "upkeep.rehearsal.rehearsal_report",
+    "RestorePoint": "upkeep.restoring.restore_point",
+    "RestoreReport": "upkeep.restoring.restore_report",
     "Secret": "base.secret",
     "StageResult": "upkeep.health.stages",
     "TableName": "database.catalog",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakebase_provider.core.base import process
@@ -29,6 +31,7 @@ from lakebase_provider.core.reads import Reads
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.tokens.minters import minter_for
 from lakebase_provider.core.tokens.token import Claims
+from lakebase_provider.core.workspace.operations import in_thread
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
@@ -43,6 +46,11 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.health.stages import HealthReport
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
+    from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
+    from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
+    from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
+    from lakebase_provider.core.upkeep.restoring.restore_rows import RestoreOptions
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
 _Result = TypeVar("_Result")
@@ -357,6 +365,109 @@ class LakebaseClient(Reads):
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
 
+    def rehearse(
+        self,
+        work: str | Sequence[str] | os.PathLike[str] | Callable[[LakebaseConnection], object],
+        **options: Unpack[RehearsalOptions],
+    ) -> RehearsalReport:
+        """Try a change on a branch that is made for it and purged afterwards, and say what it does there.
+
+        The report has the time, rows and strongest lock of each statement, the checks, which rows of the
+        tables that are named were added, changed and removed, and how what is defined differs. With
+        ``then="run"`` the same runs on this client's own branch afterwards, if it succeeded and all checks
+        passed; there a statement that gets no lock within `lock_timeout` is undone and tried again.
+        ``arehearse`` is the twin for asyncio.
+
+        Args:
+            work: SQL; or a list of statements, which are one transaction unless one of them cannot run in
+                any; or a function that does everything on the connection that it is given, may be run again,
+                and is followed by the commit; or the ``Path`` of a folder of migrations, of which those run
+                that have not run yet.
+            options: The fields of :class:`.RehearsalOptions`: ``checks``, ``tables``, ``then``, ``examples``,
+                ``run_id``, ``lock_timeout``, ``statement_timeout``, ``attempts``, ``timeout``, ``lease``.
+
+        Raises:
+            RehearsalError: With ``then="run"``, the work or a check failed; nothing ran on the parent.
+            ConfigError: Options contradict each other, or the configuration names no branch.
+            MigrationError: The statements are not well formed; or one failed on the parent.
+            LockTimeoutError: A lock was not acquired on the parent in any of the attempts.
+            LeaseLostError: The branch was deleted meanwhile.
+            LakebaseError: The workspace or the server refused, or was not done in time.
+
+        Example:
+            >>> report = client.rehearse("ALTER TABLE orders ADD note text", tables=["orders"])
+            >>> print(report.to_markdown())
+        """
+        from lakebase_provider.core.upkeep.rehearsal.rehearsal import rehearse
+
+        return rehearse(self, work, options, self._clock)
+
+    arehearse = in_thread(rehearse)
+
+    def restore_point(self, timeout: float | None = None) -> RestorePoint:
+        """Note the moment that this client's branch has reached, to come back to; no branch is made.
+
+        ``arestore_point`` is the twin for asyncio.
+
+        Args:
+            timeout: Seconds to wait for a connection; the configuration's `connect_budget` by default.
+
+        Raises:
+            ConfigError: The configuration names no branch.
+            LakebaseError: No connection could be opened.
+
+        Example:
+            >>> point = client.restore_point()
+            >>> client.restore_rows("orders", at=point)
+        """
+        from lakebase_provider.core.upkeep.restoring.restore_point import note
+
+        branch = self.branches.own_branch()
+        with self.connection(timeout) as connection:
+            return note(connection, branch)
+
+    def restore_rows(
+        self,
+        table: str | tuple[str, str] | TableName,
+        at: RestorePoint | Mapping[str, Any] | datetime | str,
+        **options: Unpack[RestoreOptions],
+    ) -> RestoreReport:
+        """Put rows of a table back from an earlier moment, in one transaction; by default say what would be.
+
+        A branch is made of that moment, the rows are compared by key, and the branch is purged. Rows that
+        were deleted since are inserted as they were, values of identity columns included, and sequences are
+        moved on past them. Rows that have changed since are listed, and get their former values only with
+        ``overwrite``. Rows that are new are left alone. Triggers fire as for any insert. ``arestore_rows`` is
+        the twin for asyncio.
+
+        Args:
+            table: ``"table"``, ``"schema.table"`` or (schema, table), case-sensitive.
+            at: What :meth:`restore_point` returned, or its ``to_dict()``; a time with its zone, as a datetime
+                or in ISO 8601; or a position in the log, as ``pg_current_wal_lsn()`` returns it.
+            options: The fields of :class:`.RestoreOptions`: ``keys``, ``where``, ``dry_run``, ``overwrite``,
+                ``examples``, ``run_id``, ``lock_timeout``, ``attempts``, ``timeout``, ``lease``.
+
+        Raises:
+            ConfigError: Options contradict each other, the point is of another branch, or there was no such
+                table.
+            TableNotFoundError: There is no such table now.
+            ObjectStateError: The branch was made after the point, or the point is no longer kept.
+            BadRowError: A row cannot be put back: another one has what must be unique, or what it refers to
+                is gone. Nothing was written.
+            LockTimeoutError: A lock was not acquired in any of the attempts; names its holder.
+            TransactionConflictError: Each attempt was undone for another transaction.
+            LakebaseError: The workspace or the server refused, or was not done in time.
+
+        Example:
+            >>> client.restore_rows("orders", at=point, where="day = '2027-01-31'", dry_run=False)
+        """
+        from lakebase_provider.core.upkeep.restoring.restore_rows import restore_rows
+
+        return restore_rows(self, table, at, options, self._clock)
+
+    arestore_point = in_thread(restore_point)
+    arestore_rows = in_thread(restore_rows)
+
     @property
     def migrations(self) -> Migrations:
         """Runs files of SQL in their order, each once, and compares what stands in databases.
@@ -366,7 +477,12 @@ class LakebaseClient(Reads):
         """
         from lakebase_provider.core.upkeep.migrations.migrations import Migrations
 
-        return Migrations(self.config, self.connect, self.target, self.tokens, self._clock)
+        def rehearse(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> RehearsalReport:
+            from lakebase_provider.core.upkeep.rehearsal.rehearsal import rehearse_files
+
+            return rehearse_files(self, folder, options, self._clock)
+
+        return Migrations(self.config, self.connect, self.target, self.tokens, self._clock, rehearse)
 
     @property
     def workspace(self) -> WorkspaceObjects:

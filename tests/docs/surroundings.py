@@ -76,6 +76,9 @@ shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.
 """,
     "docs/how-to/migrations.md": _CLIENT,
     "docs/how-to/read.md": _ORDERS,
+    "docs/how-to/rehearse.md": f"""{_CLIENT}
+run("CREATE TABLE orders (id int PRIMARY KEY, amount int)", "INSERT INTO orders VALUES (1, 9), (2, 3)")
+""",
     "docs/how-to/test.md": """
 from pathlib import Path
 

@@ -323,6 +323,11 @@ def migration_that_fails(front: Front, world: World) -> None:
     front.client(world.settings()).migrations.run(folder)
 
 
+@raises("RehearsalError", *SYNC)
+def rehearsal_that_fails(front: Front, world: World) -> None:
+    front.client(world.settings()).rehearse("SELECT 1", checks=["SELECT false"], then="run")
+
+
 # The login.
 
 

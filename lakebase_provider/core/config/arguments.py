@@ -55,6 +55,27 @@ def number(argument: str, value: Any, remedy: str) -> float:
     raise wrong(argument, value, "be a number", remedy)
 
 
+def count(argument: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number.
+
+    Args:
+        argument: What it is called, as a message begins.
+        value: What was given.
+        least: What it must be at least, 0 or 1.
+        most: What it may be at most; None for no bound.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    remedy = "Give a whole number, such as 5."
+    found = number(argument, value, remedy)
+    if found < least or found != int(found):
+        raise wrong(argument, value, f"be a whole number{' above 0' if least else ''}", remedy)
+    if most is not None and found > most:
+        raise wrong(argument, value, f"be at most {most}", f"Give at most {most}.")
+    return int(found)
+
+
 def timeout(value: Any, argument: str = "timeout") -> float:
     """Seconds to wait at most, above 0.
 

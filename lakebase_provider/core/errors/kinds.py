@@ -44,6 +44,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
     ├── FenceError                       another session is working on the same key, and did not end
     ├── ResultTooLargeError              a statement returned more rows than were allowed
     ├── MigrationError                   files of migrations were refused, or one failed
+    ├── RehearsalError                   a rehearsal failed, so nothing ran on the parent
     └── LoadError                        data was not moved
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns do not match the table's
@@ -54,7 +55,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.remedy import Remedy, offered
@@ -473,6 +474,19 @@ class MigrationError(LakebaseError):
     def details(self) -> dict[str, object]:
         """The file, its line and the SQLSTATE."""
         return {**super().details(), "file": self.file, "line": self.line, "sqlstate": self.sqlstate}
+
+
+class RehearsalError(LakebaseError):
+    """A change or a check of it failed on a branch, so nothing ran on the parent; it carries the report."""
+
+    code = "rehearsal"
+    default_remedy = "Correct the change, or the checks that the message names, and rehearse again."
+    #: A :class:`~lakebase_provider.core.RehearsalReport`.
+    report: Any = None
+
+    def details(self) -> dict[str, object]:
+        """The report."""
+        return {**super().details(), "report": self.report}
 
 
 class HealthCheckError(LakebaseError):

@@ -148,7 +148,7 @@ class BranchUpkeep(Generic[Client]):
             LakebaseError: The workspace or the server refused or could not be reached.
         """
         arguments.text("The branch", branch, "Give its uid, name or id.")
-        found = self._workspace.branches.get(self._own_branch())
+        found = self._workspace.branches.get(self.own_branch())
         if branch not in (found.uid, found.name, found.id):
             raise WrongBranchError(f"The client is on {found.name} ({found.uid}), not on {branch}.")
         if connection is not None:
@@ -161,7 +161,13 @@ class BranchUpkeep(Generic[Client]):
     def _session(self, timeout: float | None) -> LakebaseConnection:
         return self._connect(None if timeout is None else arguments.timeout(timeout))
 
-    def _own_branch(self) -> str:
+    def own_branch(self) -> str:
+        """Full name of the branch that this client's configuration names.
+
+        Raises:
+            ConfigError: It names none.
+            LakebaseError: It names an endpoint by its uid or host, and the workspace could not be asked.
+        """
         if self._config.branch is not None:
             return f"projects/{self._config.project}/branches/{self._config.branch}"
         if self._config.endpoint is None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 #: ``applied`` now; ``done`` or ``baseline`` before; ``part`` of it is done; ``pending``; or, by ``status``,
 #: ``edited``, ``missing`` from the folder, or ``out_of_order``.
 FileState = Literal["applied", "done", "baseline", "part", "pending", "edited", "missing", "out_of_order"]
+
+
+class Rehearsed(Protocol):
+    """What a rehearsal found."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+
+    def to_markdown(self) -> str:
+        """The report for people."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,14 @@ class MigrationReport:
         files: The files in order, those that are missing included.
         dry_run: Whether nothing was to be run.
         findings: What squawk finds in files that are pending, if it was asked.
+        rehearsal: The :class:`.RehearsalReport` of the files that were pending, if they were rehearsed.
     """
 
     ledger: str
     files: tuple[MigrationFile, ...]
     dry_run: bool = False
     findings: tuple[Finding, ...] = ()
+    rehearsal: Rehearsed | None = None
 
     def of_state(self, *states: FileState) -> tuple[MigrationFile, ...]:
         """The files in one of these states."""
@@ -99,7 +111,8 @@ class MigrationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-        plain = asdict(self)
+        plain = asdict(replace(self, rehearsal=None))
+        plain["rehearsal"] = None if self.rehearsal is None else self.rehearsal.to_dict()
         for file in plain["files"]:
             if file["applied_at"] is not None:
                 file["applied_at"] = file["applied_at"].isoformat()

@@ -31,6 +31,7 @@ from lakebase_provider.core.upkeep.migrations.migration_report import (
     FileState,
     MigrationFile,
     MigrationReport,
+    Rehearsed,
 )
 from lakebase_provider.core.upkeep.migrations.runs import MigrationRun, RunOptions, keep_others_out
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile, read_folder
@@ -64,6 +65,7 @@ class Migrations:
         target: Where the client connects, and as whom.
         tokens: Where passwords come from.
         clock: Where the time comes from.
+        rehearse: Runs a folder's files on a branch first; takes the folder and what :meth:`run` takes.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Migrations:
         target: Callable[[], Target],
         tokens: TokenProvider,
         clock: Clock,
+        rehearse: Callable[[_Folder, Mapping[str, Any]], Rehearsed] | None = None,
     ) -> None:
         self._config = config
         self._connect = connect
         self._target = target
         self._tokens = tokens
         self._clock = clock
+        self._rehearse = rehearse
 
     def run(
         self,
@@ -92,6 +96,7 @@ class Migrations:
         baseline: int | str | None = None,
         out_of_order: bool = False,
         lint: bool = False,
+        rehearse: bool = False,
         ledger: str | tuple[str, str] | TableName = LEDGER,
         timeout: float = _TIMEOUT,
     ) -> MigrationReport:
@@ -113,6 +118,8 @@ class Migrations:
                 was there before its ledger.
             out_of_order: Also run files whose version is below that of one that has run.
             lint: Ask squawk about the files that are pending, and run nothing if it finds anything.
+            rehearse: Run the files that are pending on a branch first, which is purged afterwards, and here
+                only if that went well; with `dry_run` only there. ``client.rehearse`` also takes checks.
             ledger: Name of the ledger's table, which is created.
             timeout: Seconds that all of it may take, waiting for another run included.
 
@@ -120,6 +127,7 @@ class Migrations:
             ConfigError: There is no such folder or version, or squawk is not installed.
             MigrationError: Files are refused (edited, missing, out of order, not well formed, or by squawk),
                 a statement failed, or `timeout` has passed; what ran before is in the ledger.
+            RehearsalError: The files failed on the branch; nothing ran here.
             LockTimeoutError: A lock was not acquired in any of the attempts; names its holder.
             TransactionConflictError: Each attempt was undone for another transaction.
             LakebaseError: No connection could be opened, the session ended, or a statement took too long.
@@ -127,11 +135,24 @@ class Migrations:
         options = RunOptions(
             arguments.timeout(lock_timeout, "lock_timeout"),
             None if statement_timeout is None else arguments.timeout(statement_timeout, "statement_timeout"),
-            _attempts(attempts),
+            arguments.count("'attempts'", attempts, least=1),
         )
         deadline = Deadline(arguments.timeout(timeout), self._clock)
         files = read_folder(folder)
         last, first = _known("target", target, files), _known("baseline", baseline, files)
+        rehearsal: Rehearsed | None = None
+        if rehearse:
+            given = {
+                "target": target,
+                "lock_timeout": lock_timeout,
+                "statement_timeout": statement_timeout,
+                "attempts": attempts,
+                "baseline": baseline,
+                "out_of_order": out_of_order,
+                "ledger": ledger,
+                "timeout": timeout,
+            }
+            rehearsal = self._rehearsed(folder, given, last, lint=lint)
         with self._session(ledger, deadline.remaining()) as (connection, book):
             if not dry_run:
                 keep_others_out(connection, book, deadline, self._clock)
@@ -161,7 +182,18 @@ class Migrations:
                 run = MigrationRun(connection, book, options, self._connect, deadline, self._clock)
                 applied = {file.version: run.apply(file, entries.get(file.version)) for file in pending}
                 states = _after(_compared(files, book.entries(), True), applied)
-            return MigrationReport(str(book.name), states, dry_run, findings)
+            return MigrationReport(str(book.name), states, dry_run, findings, rehearsal)
+
+    def _rehearsed(
+        self, folder: _Folder, given: Mapping[str, Any], last: int | None, *, lint: bool
+    ) -> Rehearsed | None:
+        """What the files do on a branch; None if none is pending, or squawk is to stop them."""
+        planned = self.run(folder, **given, lint=lint, dry_run=True)
+        wanted = [file for file in planned.pending if last is None or file.version <= last]
+        if planned.findings or not wanted:
+            return None
+        assert self._rehearse is not None
+        return self._rehearse(folder, given)
 
     def status(
         self,
@@ -296,13 +328,6 @@ def _named(ledger: str | tuple[str, str] | TableName) -> TableName:
     name = TableName.parse(ledger)
     # A file that sets the search path must not move it.
     return TableName(name.table, LEDGER.schema) if name.schema is None else name
-
-
-def _attempts(value: Any) -> int:
-    found = arguments.number("'attempts'", value, "Give a whole number, such as 5.")
-    if found < 1 or found != int(found):
-        raise arguments.wrong("'attempts'", value, "be a whole number above 0", "Give a number, such as 5.")
-    return int(found)
 
 
 def _known(argument: str, version: int | str | None, files: Sequence[SqlFile]) -> int | None:

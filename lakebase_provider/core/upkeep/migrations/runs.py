@@ -357,22 +357,34 @@ class MigrationRun:
             self._connection.cancel_safe(timeout=_GRACE)
 
     def _again(self, work: Callable[[], _Result]) -> _Result:
-        """Run it, and again if it got no lock or was undone for another transaction."""
-        for attempt in range(1, self._options.attempts + 1):
-            try:
-                return work()
-            except (LockTimeoutError, TransactionConflictError) as error:
-                pause = _BACKOFF.seconds(attempt - 1, _RNG)
-                if attempt == self._options.attempts or pause >= self._deadline.remaining():
-                    copy = error.again()
-                    copy.message = f"{error.message} Attempts: {attempt}."
-                    raise copy from error.__cause__
-                logger.warning(
-                    "Attempt %d of %d; the next one in %.1f s. %s",
-                    attempt,
-                    self._options.attempts,
-                    pause,
-                    error.message,
-                )
-                self._clock.sleep(pause)
-        raise AssertionError("attempts must be at least 1")
+        return again_without_lock(work, self._options.attempts, self._deadline, self._clock)
+
+
+def again_without_lock(
+    work: Callable[[], _Result], attempts: int, deadline: Deadline, clock: Clock
+) -> _Result:
+    """Run a transaction, and again if it got no lock or was undone for another one.
+
+    Args:
+        work: All of the transaction.
+        attempts: How many times it is run at most.
+        deadline: No attempt begins after it.
+        clock: Where the time comes from.
+
+    Raises:
+        LockTimeoutError: A lock was not acquired in any of them.
+        TransactionConflictError: Each was undone.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            return work()
+        except (LockTimeoutError, TransactionConflictError) as error:
+            pause = _BACKOFF.seconds(attempt - 1, _RNG)
+            if attempt == attempts or pause >= deadline.remaining():
+                copy = error.again()
+                copy.message = f"{error.message} Attempts: {attempt}."
+                raise copy from error.__cause__
+            line = "Attempt %d of %d; the next one in %.1f s. %s"
+            logger.warning(line, attempt, attempts, pause, error.message)
+            clock.sleep(pause)
+    raise AssertionError("attempts must be at least 1")

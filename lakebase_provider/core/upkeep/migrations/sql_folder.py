@@ -139,7 +139,7 @@ def _read(path: Path) -> SqlFile:
             path.name, line, f"byte {error.start + 1} is not UTF-8", "Save the file as UTF-8."
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return SqlFile(int(match["version"]), path.name, path, text, _statements(path.name, text))
+    return SqlFile(int(match["version"]), path.name, path, text, parsed(path.name, text))
 
 
 def about_file(name: str, line: int | None, message: str, remedy: str | None = None) -> MigrationError:
@@ -150,7 +150,16 @@ def about_file(name: str, line: int | None, message: str, remedy: str | None = N
     return error
 
 
-def _statements(name: str, text: str) -> tuple[Statement, ...]:
+def parsed(name: str, text: str) -> tuple[Statement, ...]:
+    """The statements of a text.
+
+    Args:
+        name: What it is called in errors.
+        text: The text.
+
+    Raises:
+        MigrationError: It is not well formed, holds no statement, or what cannot be run.
+    """
     ends = [at for at, character in enumerate(text) if character == "\n"]
 
     def line_of(at: int) -> int:

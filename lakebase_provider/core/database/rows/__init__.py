@@ -1,0 +1,1 @@
+"""Rows of one table at two moments, compared by key."""
