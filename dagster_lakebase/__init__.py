@@ -1,4 +1,4 @@
-"""Databricks Lakebase for Dagster: a resource, an I/O manager, health checks and components.
+"""Databricks Lakebase for Dagster: resource, I/O manager, health checks, branches, migrations, components.
 
 What connects is :mod:`lakebase_provider.core`; this package gives it Dagster's shape. Importing it loads
 neither the Postgres driver nor databricks-sdk.
@@ -9,10 +9,12 @@ from __future__ import annotations
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dagster_lakebase.components import (
+    LakebaseBranchComponent,
     LakebaseConnectionComponent,
     LakebaseHealthComponent,
     LakebaseIOManagerComponent,
     LakebaseLoadComponent,
+    LakebaseMigrationComponent,
     LakebaseObservationComponent,
     LakebaseSqlComponent,
 )
@@ -23,28 +25,51 @@ from dagster_lakebase.health.checks import (
 )
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
+from dagster_lakebase.resource.branch_deployment import LakebaseBranchDeployment
 from dagster_lakebase.resource.resource import LakebaseResource
 from dagster_lakebase.tables.observation import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
+from dagster_lakebase.upkeep.branches import (
+    LakebaseCreateBranchConfig,
+    LakebaseDeleteBranchConfig,
+    LakebaseSweepBranchesConfig,
+    build_lakebase_sweep_sensor,
+    lakebase_create_branch_op,
+    lakebase_delete_branch_op,
+    lakebase_sweep_branches_op,
+)
+from dagster_lakebase.upkeep.migrations import LakebaseMigrationConfig, build_lakebase_migration_asset
 from lakebase_provider.version import __version__
 
 __all__ = [
+    "LakebaseBranchComponent",
+    "LakebaseBranchDeployment",
     "LakebaseConnectionComponent",
+    "LakebaseCreateBranchConfig",
+    "LakebaseDeleteBranchConfig",
     "LakebaseHealthCheckConfig",
     "LakebaseHealthComponent",
     "LakebaseIOManager",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseMigrationComponent",
+    "LakebaseMigrationConfig",
     "LakebaseObservationComponent",
     "LakebaseResource",
     "LakebaseSqlComponent",
+    "LakebaseSweepBranchesConfig",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
+    "build_lakebase_migration_asset",
+    "build_lakebase_sweep_sensor",
     "build_lakebase_table_observation",
     "build_lakebase_table_observation_sensor",
+    "lakebase_create_branch_op",
+    "lakebase_delete_branch_op",
     "lakebase_health_check_op",
+    "lakebase_sweep_branches_op",
 ]
 
 DagsterLibraryRegistry.register("dagster-lakebase", __version__, is_dagster_package=False)

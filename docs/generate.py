@@ -203,12 +203,13 @@ def components_page() -> str:
     known = {row.name for row in settings()}
     for name in components.__all__:
         kind = getattr(components, name)
+        has_settings = name == "LakebaseConnectionComponent"
         rows = [
             (f"`{field}`", _default(row), _markdown(row.description or ""))
             for field, row in kind.model().model_fields.items()
-            if not (name == "LakebaseConnectionComponent" and field in known)
+            if not (has_settings and field in known)
         ]
-        more = "\nAll [settings](settings.md) are fields too.\n" if len(rows) == 1 else ""
+        more = "\nAll [settings](settings.md) are fields too.\n" if has_settings else ""
         parts.append(
             f"## {name}\n\n`type: dagster_lakebase.{name}`\n\n{_summary(kind)}\n\n"
             f"{_table(('Field', 'Default', 'Meaning'), rows)}\n{more}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from dagster_lakebase import LakebaseBranchDeployment, LakebaseIOManager, LakebaseResource
 from dagster_lakebase.io_manager.write_options import WriteOptions
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
@@ -88,7 +88,10 @@ OPTIONS: dict[str, set[str]] = {
     "transfer operator": SETTINGS | parameters(LakebaseTransferOperator),
     "unload operator": SETTINGS | parameters(LakebaseUnloadOperator),
     "sql operator": SETTINGS | parameters(LakebaseSqlOperator, LakebaseSqlSensor),
-    "resource": SETTINGS | set(LOAD_OPTIONS) | methods(LakebaseResource) | set(LakebaseResource.model_fields),
+    "resource": SETTINGS
+    | set(LOAD_OPTIONS)
+    | methods(LakebaseResource)
+    | set(LakebaseBranchDeployment.model_fields),
     "io manager": SETTINGS
     | set(LakebaseIOManager.model_fields)
     | {field.name for field in fields(WriteOptions)} - {"mode", "keys"},  # these have other values here
@@ -138,7 +141,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"operators/unload\.py", ("unload operator",)),
     (r"operators/(load|bulk)\.py", ("load operator", "transfer operator")),
     (r"(operators|sensors|triggers|decorators)/", ("sql operator",)),
-    (r"dagster_lakebase/(resource|health|tables|storage|components)/", ("resource",)),
+    (r"dagster_lakebase/(resource|health|tables|storage|components|upkeep)/", ("resource",)),
     (r"dagster_lakebase/", ("io manager",)),
     (r"", tuple(OPTIONS)),
 )

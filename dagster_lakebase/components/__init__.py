@@ -8,12 +8,15 @@ from dagster_lakebase.components.io_manager import LakebaseIOManagerComponent
 from dagster_lakebase.components.load import LakebaseLoadComponent
 from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
+from dagster_lakebase.components.upkeep import LakebaseBranchComponent, LakebaseMigrationComponent
 
 __all__ = [
+    "LakebaseBranchComponent",
     "LakebaseConnectionComponent",
     "LakebaseHealthComponent",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseMigrationComponent",
     "LakebaseObservationComponent",
     "LakebaseSqlComponent",
 ]

@@ -9,6 +9,7 @@ from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict
 
 from dagster_lakebase.components.scaffolding import ConnectionScaffolder
+from dagster_lakebase.resource.branch_deployment import PREFIX, TTL, LakebaseBranchDeployment
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.config import setting, settings
 
@@ -17,6 +18,14 @@ class EnvironmentVariable(dg.Model):
     """A value given by its variable's name, so that the value itself appears nowhere."""
 
     env: str
+
+
+class BranchDeployments(dg.Model, dg.Resolvable):
+    """The branches of branch deployments, as :class:`dagster_lakebase.LakebaseBranchDeployment` has them."""
+
+    deployment: str | None = None
+    prefix: str = PREFIX
+    ttl: float = TTL
 
 
 def _field(name: str) -> dg.Resolver:
@@ -55,6 +64,14 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
     resource_key: Annotated[
         str, dg.Resolver.default(description="The key under which the resource is bound.")
     ] = "lakebase"
+    branch_deployments: Annotated[
+        BranchDeployments | None,
+        dg.Resolver.default(
+            description="Gives each branch deployment a branch of its own, as LakebaseBranchDeployment does: "
+            "{} or some of deployment, prefix and ttl.",
+            examples=[{"ttl": 259_200}],
+        ),
+    ] = None
     endpoint: Annotated[str | None, _field("endpoint")] = None
     project: Annotated[str | None, _field("project")] = None
     branch: Annotated[str | None, _field("branch")] = None
@@ -94,7 +111,9 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
         for name, value in given.items():
             if isinstance(value, EnvironmentVariable):
                 given[name] = dg.EnvVar(value.env)
-        return LakebaseResource(**given)
+        if self.branch_deployments is None:
+            return LakebaseResource(**given)
+        return LakebaseBranchDeployment(**given, **self.branch_deployments.model_dump())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The resource, under its key."""
@@ -111,6 +130,9 @@ class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClie
             LakebaseError: No connection could be opened.
         """
         with self.resource().process_config_and_initialize_cm() as lakebase:
+            if isinstance(lakebase, LakebaseBranchDeployment):
+                # It does not know that this is a run.
+                lakebase.open_branch()
             lakebase.connect_and_execute(sql)
 
 

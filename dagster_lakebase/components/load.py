@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
-from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
+from dagster_lakebase.tables.op_names import op_name
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.bulk.load.result import Delete, Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution

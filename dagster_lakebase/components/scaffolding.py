@@ -19,6 +19,11 @@ _QUERY = """\
 SELECT 1;
 """
 
+_MIGRATIONS = """\
+SQL files go here: `0001_name.sql`, `0002_name.sql` and so on. Each runs once, in one transaction. One that
+has run is not edited any more.
+"""
+
 
 class ConnectionParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseConnectionComponent``."""
@@ -190,6 +195,56 @@ class ObservationScaffolder(dg.Scaffolder[ObservationParams]):
         if params.timestamp_column:
             attributes["timestamp_column"] = params.timestamp_column
         dg.scaffold_component(request, {**attributes, "cron_schedule": "@hourly"})
+        _scaffold_missing_connection(request, folder)
+
+
+class BranchParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseBranchComponent``."""
+
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class BranchScaffolder(dg.Scaffolder[BranchParams]):
+    """Writes jobs for branches and an hourly sweep, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[BranchParams]:
+        """The options."""
+        return BranchParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[BranchParams]) -> None:
+        """Write ``defs.yaml``."""
+        attributes = {"connection": request.params.connection, "sensor_interval_seconds": 3600}
+        dg.scaffold_component(request, attributes)
+        _scaffold_missing_connection(request, _folder(request))
+
+
+class MigrationParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseMigrationComponent``."""
+
+    asset: str = Field(default="lakebase_migrations", description="Key of the asset.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class MigrationScaffolder(dg.Scaffolder[MigrationParams]):
+    """Writes an asset and a folder for its files, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[MigrationParams]:
+        """The options."""
+        return MigrationParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[MigrationParams]) -> None:
+        """Write ``defs.yaml``, and a folder that says what goes into it."""
+        folder, params = _folder(request), request.params
+        migrations = folder / "migrations"
+        if not migrations.exists():
+            migrations.mkdir()
+            (migrations / "README.md").write_text(_MIGRATIONS, encoding="utf-8")
+        dg.scaffold_component(
+            request,
+            {"connection": params.connection, "folder": migrations.name, "asset": _asset(params.asset, "")},
+        )
         _scaffold_missing_connection(request, folder)
 
 

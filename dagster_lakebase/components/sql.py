@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
-from dagster_lakebase.components.naming import op_name
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
+from dagster_lakebase.tables.op_names import op_name
 from lakebase_provider.core.base.sql.sql_text import ends_transaction, first_word, statements
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
 from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts

@@ -20,7 +20,7 @@ from lakebase_provider.core.database.catalog import Table, TableName, find_table
 from lakebase_provider.core.database.facts import TableRef
 
 if TYPE_CHECKING:
-    from lakebase_provider.core.client import LakebaseClient
+    from dagster_lakebase.resource.resource import LakebaseResource
     from lakebase_provider.core.connect.connection import LakebaseConnection
 
 
@@ -28,12 +28,12 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
     """Tables of one database, on the connections of one pool.
 
     Args:
-        client: Lends the connections.
+        lakebase: Lends the connections.
         defaults: How to write outputs whose metadata does not say.
     """
 
-    def __init__(self, client: LakebaseClient, defaults: WriteOptions) -> None:
-        self._client = client
+    def __init__(self, lakebase: LakebaseResource, defaults: WriteOptions) -> None:
+        self._lakebase = lakebase
         self._defaults = defaults
 
     @contextmanager
@@ -41,9 +41,15 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
         self, context: dg.OutputContext | dg.InputContext, table_slice: TableSlice
     ) -> Iterator[LakebaseConnection]:
         """A connection in one transaction, committed at the end or rolled back on an error."""
-        with self._client.connection() as connection:
-            name_session(connection, self._client.config, _name(context))
+        # Asked for here: a branch deployment's branch is made at the first use.
+        client = self._lakebase.client
+        with client.connection() as connection:
+            name_session(connection, client.config, _name(context))
             yield connection
+
+    def branch_metadata(self) -> dict[str, str]:
+        """What an output's metadata say about the branch, once the output is committed there."""
+        return self._lakebase.branch_metadata()
 
     def options(self, context: dg.OutputContext) -> WriteOptions:
         """How the output is written.

@@ -76,7 +76,7 @@ class LakebaseDbIOManager(DbIOManager):
         with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
             metadata = handler.handle_output(context, table_slice, obj, connection)
         # Reported only once it is true: after the commit.
-        context.add_output_metadata(dict(metadata or {}))
+        context.add_output_metadata({**(metadata or {}), **self._client.branch_metadata()})
         # The author may have named the table in the asset's own metadata.
         with suppress(DagsterInvalidMetadata):
             context.add_output_metadata(

@@ -132,10 +132,9 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
                 "LakebaseIOManager has no connection.",
                 remedy="Give it one: LakebaseIOManager(lakebase=LakebaseResource()).",
             )
-        client = lakebase.client
         return LakebaseDbIOManager(
-            LakebaseDbClient(client, defaults),
-            database=client.config.database,
+            LakebaseDbClient(lakebase, defaults),
+            database=lakebase.client_for_branches.config.database,
             schema=self.schema_,
             default_load_type=self.default_load_type,
         )

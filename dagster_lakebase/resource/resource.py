@@ -18,7 +18,9 @@ from dagster_lakebase.resource.step_name import aname_session, current_step_name
 from dagster_lakebase.resource.variables import resolved
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.config.addresses import with_branch_exchanged
 from lakebase_provider.core.config.field import Setting
+from lakebase_provider.core.errors import LakebaseError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,6 +71,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     Leave secrets out or give them as ``EnvVar``: Dagster stores a literal one as part of the resource's
     configuration. The Launchpad shows ``********`` for each secret; a run launched like that uses the secret
     in the definitions, or the environment's if they have none.
+
+    `branch` leads the same connection to another branch, at a host that is looked up: it takes the place of
+    the one in `endpoint`, so that a run's configuration may say it alone.
 
     Resources with the same settings share one pool in each process, wherever they are bound; it opens its
     first connection when one is requested, and is closed when the last of them is torn down. The token
@@ -191,7 +196,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         fields = {row.name: _resolved(row, self._given(row.name)) for row in settings()}
-        return LakebaseConfig.from_env(**{k: v for k, v in fields.items() if v not in (None, "")})
+        given = {name: value for name, value in fields.items() if value not in (None, "")}
+        return LakebaseConfig.from_env(**with_branch_exchanged(given))
 
     def _given(self, name: str) -> Any:
         value = getattr(self, name)
@@ -203,11 +209,41 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
         Outside a run (a script, a directly invoked asset) its pool stays open until the process ends.
         """
+        return self.client_for_branches
+
+    @property
+    def client_for_branches(self) -> LakebaseClient:
+        """The same client, for what is done to branches: whether its own is there does not matter."""
         if self._lease is not None:
             return self._lease.client
         from lakebase_provider.core.shared import shared_client
 
         return shared_client(self.lakebase_config)
+
+    def branch_metadata(self) -> dict[str, str]:
+        """What metadata of an output say about the branch that it has just been committed on.
+
+        Returns:
+            ``lakebase/branch``, the branch's id, and ``lakebase/lsn``, a position in its log that holds the
+            output, from which a branch can be made, if the server tells. Nothing unless `branch` is set.
+        """
+        if not self.branch:
+            return {}
+        position = self._position()
+        return {
+            "lakebase/branch": self.client.config.branch or "",
+            **({"lakebase/lsn": position} if position else {}),
+        }
+
+    def _position(self) -> str | None:
+        from psycopg import Error
+
+        try:
+            ((position,),) = self.fetch("SELECT pg_catalog.pg_current_wal_lsn()::text")
+        except (Error, LakebaseError):
+            # It is told of what is stored already, which no error may make undone.
+            return None
+        return str(position)
 
     @contextmanager
     def get_connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:

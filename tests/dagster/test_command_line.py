@@ -128,7 +128,7 @@ def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, forks: For
 
 def test_dg_in_a_fresh_project(lake: LocalLakebase, forks: Forks, project: Path, home: Path) -> None:
     listed = dg(forks, "list", "components", cwd=project, home=home)
-    for name in ("Connection", "Health", "IOManager", "Load", "Observation", "Sql"):
+    for name in ("Branch", "Connection", "Health", "IOManager", "Load", "Migration", "Observation", "Sql"):
         assert f"Lakebase{name}Component" in listed
     dg(forks, "scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.

@@ -105,7 +105,7 @@ def sales(lake: LocalLakebase) -> list[tuple[Any, ...]]:
 def test_the_connection_has_every_setting() -> None:
     rows = {row.name: row for row in settings()}
     schema = LakebaseConnectionComponent.get_model_cls().model_json_schema()["properties"]
-    assert set(schema) == {*rows, "resource_key"}
+    assert set(schema) == {*rows, "resource_key", "branch_deployments"}
     for name, row in rows.items():
         assert schema[name]["description"].startswith(row.description)
 

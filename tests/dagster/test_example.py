@@ -228,8 +228,22 @@ def test_from_observation_to_freshness_to_automation(visits: LocalLakebase) -> N
         assert not is_fresh()
 
 
+# Dagster's own, of a nested resource.
+@pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
+def test_branches(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.admin.execute("DROP TABLE IF EXISTS lakebase_migration; DROP SCHEMA IF EXISTS example_site CASCADE")
+    monkeypatch.setenv("DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT", "1")
+    monkeypatch.setenv("DAGSTER_CLOUD_GIT_BRANCH", "faster-pages")
+    module = load("branches")
+    for job in ("pull_request_opened", "lakebase_site_job", "pull_request_closed"):
+        assert run(module, job).success
+    assert lake.admin.execute("SELECT to_regnamespace('example_site')") == [(None,)]
+
+
 #: Where each example of this folder is run.
 RUN_BY = {
+    "branches": "test_example.py",
+    "migrations": "test_example.py",
     "health": "test_example.py",
     "observation": "test_example.py",
     "freshness": "test_example.py",

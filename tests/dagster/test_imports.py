@@ -52,10 +52,12 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
     (entry,) = entry_points(group="dagster_dg_cli.registry_modules", name="dagster_lakebase")
     found = dict(get_package_objects_in_module(entry.load()))
     assert set(found) == {
+        "LakebaseBranchComponent",
         "LakebaseConnectionComponent",
         "LakebaseHealthComponent",
         "LakebaseIOManagerComponent",
         "LakebaseLoadComponent",
+        "LakebaseMigrationComponent",
         "LakebaseObservationComponent",
         "LakebaseSqlComponent",
     }

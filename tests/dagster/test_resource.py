@@ -33,20 +33,32 @@ KINDS = {"string": str | None, "secret": str | None, "integer": int | None, "num
 
 def test_public_names() -> None:
     assert dagster_lakebase.__all__ == [
+        "LakebaseBranchComponent",
+        "LakebaseBranchDeployment",
         "LakebaseConnectionComponent",
+        "LakebaseCreateBranchConfig",
+        "LakebaseDeleteBranchConfig",
         "LakebaseHealthCheckConfig",
         "LakebaseHealthComponent",
         "LakebaseIOManager",
         "LakebaseIOManagerComponent",
         "LakebaseLoadComponent",
+        "LakebaseMigrationComponent",
+        "LakebaseMigrationConfig",
         "LakebaseObservationComponent",
         "LakebaseResource",
         "LakebaseSqlComponent",
+        "LakebaseSweepBranchesConfig",
         "build_lakebase_health_checks",
         "build_lakebase_health_sensor",
+        "build_lakebase_migration_asset",
+        "build_lakebase_sweep_sensor",
         "build_lakebase_table_observation",
         "build_lakebase_table_observation_sensor",
+        "lakebase_create_branch_op",
+        "lakebase_delete_branch_op",
         "lakebase_health_check_op",
+        "lakebase_sweep_branches_op",
     ]
     for name in dagster_lakebase.__all__:
         assert hasattr(dagster_lakebase, name)

@@ -46,10 +46,7 @@ def agreed(
         _require_same("branch", branch, "project", project, inside)
         project = project or inside
         if project is None and endpoint is None:
-            raise ConfigError(
-                "Setting 'project' is missing although 'branch' is set.",
-                remedy="Set 'project' too, or 'branch' to projects/<project>/branches/<branch>.",
-            )
+            raise _no_project()
         branch = _id("branch", branch, project)
     if endpoint is None:
         if branch is None:
@@ -98,6 +95,31 @@ def kept_address(own: Mapping[str, object], changes: Mapping[str, object]) -> di
     return {} if project is None else {"project": project}
 
 
+def with_branch_exchanged(given: Mapping[str, object]) -> dict[str, object]:
+    """Settings in which another branch takes the place of the one that a full endpoint is in, and its host's.
+
+    For those that come from two places in one, as where a run's configuration adds a branch to definitions
+    that name an endpoint.
+
+    Args:
+        given: Settings by name.
+
+    Raises:
+        ConfigError: The branch is an id, and nothing says its project.
+    """
+    endpoint, branch = given.get("endpoint"), given.get("branch")
+    if not isinstance(endpoint, str) or not isinstance(branch, str) or not branch or not _is_full(endpoint):
+        return dict(given)
+    if f"/{branch}/endpoints/" in f"/{endpoint}":
+        return dict(given)
+    own = {name: value for name, value in given.items() if name != "branch"}
+    kept = kept_address(own, {"branch": branch})
+    if not kept and "/" not in branch:
+        # Not that of the environment: the endpoint may be in another one.
+        raise _no_project()
+    return {**{n: v for n, v in own.items() if n not in (*ADDRESS, "host")}, **kept, "branch": branch}
+
+
 def _own_project(where: Mapping[str, object]) -> object:
     for name in (where.get("endpoint"), where.get("branch")):
         parts = name.split("/") if isinstance(name, str) else []
@@ -119,6 +141,13 @@ def _id(kind: str, name: str, project: str | None) -> str:
     except NameRefusedError as refused:
         raise _refused(kind, refused) from None
     return full.rpartition("/")[2]
+
+
+def _no_project() -> ConfigError:
+    return ConfigError(
+        "Setting 'project' is missing although 'branch' is set.",
+        remedy="Set 'project' too, or 'branch' to projects/<project>/branches/<branch>.",
+    )
 
 
 def _refused(name: str, refused: NameRefusedError) -> ConfigError:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import LakebaseConfig
+from lakebase_provider.core.config.addresses import with_branch_exchanged
 from lakebase_provider.core.errors import ConfigError
 
 OAUTH: dict[str, Any] = {
@@ -100,6 +101,26 @@ def test_another_branch_keeps_nothing_of_the_host() -> None:
     assert there.replace(branch="production").host == HOST
     assert there.replace(endpoint="projects/p/branches/x/endpoints/primary").host is None
     assert there.on_branch("projects/q/branches/b").project == "q"
+
+
+def test_a_branch_beside_a_full_endpoint_takes_the_place_of_its_own() -> None:
+    there: dict[str, object] = {"endpoint": PRODUCTION, "host": HOST, "user": "me"}
+    moved = {"project": "p", "branch": "ci-1", "user": "me"}
+    assert with_branch_exchanged({**there, "branch": "ci-1"}) == moved
+    full = "projects/q/branches/ci-1"
+    assert with_branch_exchanged({**there, "branch": full}) == {"branch": full, "user": "me"}
+    for same in (
+        there,
+        {**there, "branch": "production"},
+        {**there, "branch": PRODUCTION.rpartition("/endpoints")[0]},
+        {"endpoint": "reader", "project": "p", "branch": "ci-1"},
+        {"project": "p", "branch": "ci-1"},
+    ):
+        assert with_branch_exchanged(same) == same
+    looked_up: dict[str, object] = {"endpoint": "ep-1", "branch": "ci-1"}
+    assert with_branch_exchanged({**looked_up, "project": "p"}) == {"project": "p", "branch": "ci-1"}
+    with pytest.raises(ConfigError, match="'project' is missing although 'branch' is set"):
+        with_branch_exchanged(looked_up)
 
 
 def test_a_password_goes_to_the_other_branch_by_its_endpoint() -> None:

@@ -1,4 +1,4 @@
-"""What components call their steps."""
+"""What the steps that make assets are called."""
 
 from __future__ import annotations
 

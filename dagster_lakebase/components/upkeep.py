@@ -1,0 +1,136 @@
+"""What looks after a database, as components: its branches, and its migrations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import dagster as dg
+
+from dagster_lakebase.components.connection import Connection
+from dagster_lakebase.components.scaffolding import BranchScaffolder, MigrationScaffolder
+from dagster_lakebase.upkeep.branches import (
+    LakebaseSweepBranchesConfig,
+    build_lakebase_sweep_sensor,
+    create_branch_op,
+    delete_branch_op,
+    sweep_branches_op,
+)
+from dagster_lakebase.upkeep.migrations import build_lakebase_migration_asset
+
+
+@dg.scaffold_with(BranchScaffolder)
+class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
+    """Jobs that create, delete and sweep up branches, and a sensor that sweeps.
+
+    The first two are about the branch that their configuration names, or else about that of the branch
+    deployment, if the connection has `branch_deployments`: to be launched when a pull request is opened and
+    closed.
+    """
+
+    connection: Connection = "lakebase"
+    prefix: Annotated[
+        str,
+        dg.Resolver.default(
+            description="What the ids of the branches begin with that are swept up, before a hyphen: run for "
+            "those of leases."
+        ),
+    ] = "run"
+    older_than: Annotated[
+        float,
+        dg.Resolver.default(description="Seconds since their creation, at least; more than the longest run."),
+    ] = 86_400.0
+    sensor_interval_seconds: Annotated[
+        int | None,
+        dg.Resolver.default(
+            description="Seconds between sweeps by a sensor; without it, there is no sensor."
+        ),
+    ] = None
+    name: Annotated[
+        str,
+        dg.Resolver.default(
+            description="What the names of the jobs begin with, which are <name>_create, <name>_delete and "
+            "<name>_sweep, and of the sensor, <name>_sweep_sensor."
+        ),
+    ] = "lakebase_branch"
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The jobs and the sensor."""
+        swept = LakebaseSweepBranchesConfig(prefix=self.prefix, older_than=self.older_than)
+        ops = {"create": create_branch_op, "delete": delete_branch_op, "sweep": sweep_branches_op}
+        jobs = []
+        for verb, make in ops.items():
+            op = make(f"{self.name}_{verb}_op", self.connection)
+            config = dg.RunConfig(ops={op.name: swept}) if verb == "sweep" else None
+            jobs.append(
+                dg.GraphDefinition(name=f"{self.name}_{verb}", node_defs=[op]).to_job(
+                    config=config, executor_def=dg.in_process_executor
+                )
+            )
+        if self.sensor_interval_seconds is None:
+            return dg.Definitions(jobs=jobs)
+        sensor = build_lakebase_sweep_sensor(
+            prefix=self.prefix,
+            older_than=self.older_than,
+            minimum_interval_seconds=self.sensor_interval_seconds,
+            resource_key=self.connection,
+            name=f"{self.name}_sweep_sensor",
+        )
+        return dg.Definitions(jobs=jobs, sensors=[sensor])
+
+
+@dg.scaffold_with(MigrationScaffolder)
+class LakebaseMigrationComponent(dg.Component, dg.Resolvable, dg.Model):
+    """An asset that runs the SQL files of a folder that have not run yet, each of them once."""
+
+    connection: Connection = "lakebase"
+    folder: Annotated[
+        str,
+        dg.Resolver.default(description="The folder of the files; relative to the component's folder."),
+    ] = "migrations"
+    asset: Annotated[
+        dg.ResolvedAssetSpec | None,
+        dg.Resolver.default(description="The asset; its key is lakebase_migrations if left out."),
+    ] = None
+    lock_timeout: Annotated[
+        float,
+        dg.Resolver.default(
+            description="Seconds that a statement waits for a lock before its transaction is undone and "
+            "tried again."
+        ),
+    ] = 5.0
+    statement_timeout: Annotated[
+        float | None,
+        dg.Resolver.default(description="Seconds that a statement may take; the connection's if left out."),
+    ] = None
+    lint: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to ask squawk about the files that have not run, and to run nothing if it "
+            "finds anything."
+        ),
+    ] = False
+    ledger: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="Name of the table that says what has run; public.lakebase_migration if left out."
+        ),
+    ] = None
+    timeout: Annotated[float, dg.Resolver.default(description="Seconds that all of it may take.")] = 3600.0
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset.
+
+        Raises:
+            DagsterInvalidDefinitionError: There is no such folder, or a file in it is not well formed.
+        """
+        asset = build_lakebase_migration_asset(
+            context.path / self.folder,
+            asset=self.asset or "lakebase_migrations",
+            lock_timeout=self.lock_timeout,
+            statement_timeout=self.statement_timeout,
+            lint=self.lint,
+            ledger=self.ledger,
+            timeout=self.timeout,
+            resource_key=self.connection,
+        )
+        return dg.Definitions(assets=[asset])

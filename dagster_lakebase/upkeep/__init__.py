@@ -1,0 +1,1 @@
+"""Ops, assets and sensors that look after a database: its branches, and its migrations."""
