@@ -52,6 +52,7 @@ class BulkOperator(LakebaseArguments, BaseOperator):
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
         hook_params: Settings that take precedence over the connection's, such as ``{"lock_timeout": 30}``
             (seconds).
         kwargs: Arguments of ``BaseOperator``.
@@ -61,7 +62,7 @@ class BulkOperator(LakebaseArguments, BaseOperator):
             or when the task runs if the value is a template's.
     """
 
-    template_fields: Sequence[str] = ("conn_id",)
+    template_fields: Sequence[str] = ("conn_id", "branch")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -69,12 +70,14 @@ class BulkOperator(LakebaseArguments, BaseOperator):
         *,
         conn_id: str | None = None,
         lakebase_conn_id: str | None = None,
+        branch: str | None = None,
         hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         # What it returns is a dict, of which another task may want one entry: operator.output["path"].
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        self._take_branch(branch)
         self.hook_params = hook_params
         self._check_own_arguments(("hook_params",))
 
@@ -87,7 +90,7 @@ class BulkOperator(LakebaseArguments, BaseOperator):
         # The hook brings the driver; parsing a DAG must not.
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
-        return LakebaseHook(self.conn_id, **(self.hook_params or {}))
+        return LakebaseHook(self.conn_id, **{**(self.hook_params or {}), **self._branch_setting})
 
     def get_db_hook(self) -> LakebaseHook:
         """The hook for the target table's connection."""
@@ -141,7 +144,8 @@ class LoadingOperator(BulkOperator):
             default.
         fence: Whether a retry ends the session of an earlier try that is still running, instead of waiting
             for it and being skipped if it succeeds.
-        kwargs: ``conn_id``, ``hook_params`` as for :class:`BulkOperator`, and arguments of ``BaseOperator``.
+        kwargs: ``conn_id``, ``branch``, ``hook_params`` as for :class:`BulkOperator`, and arguments of
+            ``BaseOperator``.
     """
 
     template_fields: Sequence[str] = (

@@ -26,6 +26,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
         checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
         timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
@@ -45,7 +46,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         >>> LakebaseHealthCheckOperator(task_id="health", limits={"max_connections_used": 0.8})
     """
 
-    template_fields: Sequence[str] = ("conn_id", "checks", "limits")
+    template_fields: Sequence[str] = ("conn_id", "branch", "checks", "limits")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -53,6 +54,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         *,
         conn_id: str | None = None,
         lakebase_conn_id: str | None = None,
+        branch: str | None = None,
         checks: list[str] | None = None,
         timeout: float | None = None,
         limits: Mapping[str, float] | HealthLimits | None = None,
@@ -61,6 +63,7 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
     ) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        self._take_branch(branch)
         self.checks = checks
         self.timeout = timeout
         self.limits = limits
@@ -80,7 +83,9 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
         with failing_fast():
             limits = HealthLimits.of(self.limits)
             limits.require_stages(self.checks)
-            report = LakebaseHook(self.conn_id).client.health(self.checks, timeout=self.timeout)
+            report = LakebaseHook(self.conn_id, **self._branch_setting).client.health(
+                self.checks, timeout=self.timeout
+            )
             self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
             if table := limits.to_text(report):
                 self.log.info("Limits:\n%s", table)

@@ -57,6 +57,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
         statement_timeout: Seconds after which the server cancels a statement; the connection's by default.
         lock_timeout: Seconds that a statement waits for a lock; the connection's by default.
         read_only: Whether the transaction may only read; the server refuses a write.
@@ -83,7 +84,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         >>> LakebaseSqlOperator(task_id="count", sql="select count(*) from orders")
     """
 
-    template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "output_path")
+    template_fields: Sequence[str] = (*SQLExecuteQueryOperator.template_fields, "branch", "output_path")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -91,6 +92,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         *,
         conn_id: str | None = None,
         lakebase_conn_id: str | None = None,
+        branch: str | None = None,
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         read_only: bool = False,
@@ -103,6 +105,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     ) -> None:
         chosen = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         super().__init__(conn_id=chosen, **kwargs)
+        self._take_branch(branch)
         self.statement_timeout = statement_timeout
         self.lock_timeout = lock_timeout
         self.read_only = read_only
@@ -133,7 +136,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
             self.conn_id or DEFAULT_CONN_ID,
             schema=self.database,
             **({"read_only": True} if self.read_only else {}),
-            **{**timeouts, **self.hook_params},
+            **{**timeouts, **self.hook_params, **self._branch_setting},
         )
 
     def get_db_hook(self) -> LakebaseHook:
@@ -232,7 +235,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
             conn_id=self.conn_id or DEFAULT_CONN_ID,
             sql=self._statements(),
             parameters=parameters,
-            settings={**settings, **self.hook_params},
+            settings={**settings, **self.hook_params, **self._branch_setting},
             session=session,
             autocommit=self.autocommit,
             read_only=self.read_only,

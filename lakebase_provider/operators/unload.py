@@ -38,7 +38,7 @@ class LakebaseUnloadOperator(BulkOperator):
         by: Column of the result whose value divides the rows among the files; required for more than one.
         numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, with any number of digits, NaN
             included.
-        kwargs: ``conn_id``, ``hook_params`` as for
+        kwargs: ``conn_id``, ``branch``, ``hook_params`` as for
             :class:`~lakebase_provider.operators.bulk.BulkOperator`, and arguments of ``BaseOperator``.
 
     Raises:

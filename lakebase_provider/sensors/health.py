@@ -30,6 +30,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
         checks: Names of the stages to run, with those that they depend on: ``resolve``, ``credential``,
             ``dns``, ``tcp``, ``tls``, ``login``, ``query``, ``write``. All by default.
         stage_timeout: Timeout of each stage in seconds; the connection's `connect_budget` by default.
@@ -48,7 +49,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         >>> LakebaseHealthSensor(task_id="awake", checks=["query"], poke_interval=30, deferrable=True)
     """
 
-    template_fields: Sequence[str] = ("conn_id", "checks", "limits")
+    template_fields: Sequence[str] = ("conn_id", "branch", "checks", "limits")
     operator_extra_links = (LakebaseConsoleLink(),)
 
     def __init__(
@@ -56,6 +57,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         *,
         conn_id: str | None = None,
         lakebase_conn_id: str | None = None,
+        branch: str | None = None,
         checks: list[str] | None = None,
         stage_timeout: float | None = None,
         limits: Mapping[str, float] | HealthLimits | None = None,
@@ -65,6 +67,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        self._take_branch(branch)
         self.checks = checks
         self.stage_timeout = stage_timeout
         self.limits = limits
@@ -87,7 +90,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
         with failing_fast():
             limits = HealthLimits.of(self.limits)
             limits.require_stages(self.checks)
-            client = LakebaseHook(self.conn_id).client
+            client = LakebaseHook(self.conn_id, **self._branch_setting).client
             report = client.health(self.checks, timeout=self.stage_timeout)
         self.log.info("Health of %s:\n%s", self.conn_id, report.to_text())
         if table := limits.to_text(report):
@@ -116,6 +119,7 @@ class LakebaseHealthSensor(LakebaseArguments, BaseSensorOperator):
             fail_on=self.fail_on,
             stage_timeout=self.stage_timeout,
             poke_interval=self.poke_interval,
+            settings=self._branch_setting,
             silent_fail=self.silent_fail,
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import cached_property
@@ -41,6 +41,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
     Args:
         conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
         deferrable: Whether the triggerer polls; the deployment's default if left out. Functions cannot be
             sent there: put the condition in the SQL.
         statement_timeout: Seconds after which the server cancels the query; the connection's by default.
@@ -56,6 +57,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
         >>> LakebaseSqlSensor(task_id="landed", sql="select count(*) > 100 from orders", deferrable=True)
     """
 
+    template_fields: Sequence[str] = (*SqlSensor.template_fields, "branch")
     operator_extra_links = (LakebaseConsoleLink(),)
     #: The connection's own; what common-sql's lineage asks of an operator.
     database: str | None = None
@@ -65,6 +67,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
         *,
         conn_id: str | None = None,
         lakebase_conn_id: str | None = None,
+        branch: str | None = None,
         sql: str,
         deferrable: bool | None = None,
         statement_timeout: float | None = None,
@@ -72,6 +75,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
     ) -> None:
         chosen = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
         super().__init__(conn_id=chosen, sql=sql, **kwargs)
+        self._take_branch(branch)
         self.statement_timeout = statement_timeout
         self._check_own_arguments(("statement_timeout", "hook_params"))
         functions = [name for name in _FUNCTIONS if kwargs.get(name) is not None]
@@ -101,7 +105,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
         settings = {"statement_timeout": self.statement_timeout, **(self.hook_params or {})}
-        return LakebaseHook(self.conn_id, **settings)
+        return LakebaseHook(self.conn_id, **{**settings, **self._branch_setting})
 
     def get_db_hook(self) -> LakebaseHook:
         """The hook, one for all polls of a task's process."""
@@ -145,7 +149,7 @@ class LakebaseSqlSensor(LakebaseArguments, SqlSensor):
             session=session,
             fail_on_empty=self.fail_on_empty,
             poke_interval=self.poke_interval,
-            settings=dict(self.hook_params or {}),
+            settings={**(self.hook_params or {}), **self._branch_setting},
             silent_fail=self.silent_fail,
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))

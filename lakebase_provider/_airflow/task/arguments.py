@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 
 DEFAULT_CONN_ID = "lakebase_default"
 
@@ -22,10 +25,13 @@ _OF_THE_HOOK = (
 class LakebaseArguments:
     """What all operators and sensors of this package accept and check alike; precedes Airflow's class.
 
-    A subclass sets `conn_id`, a template field, to the result of :func:`conn_id_of`.
+    A subclass sets `conn_id`, a template field, to the result of :func:`conn_id_of`. One whose `branch` says
+    on which branch its connection is gives it to `_take_branch`, and makes its hook with `_branch_setting`.
     """
 
     conn_id: Any  # text, which is annotated in different ways by Airflow's classes
+    branch: Any = None
+    _names_branch = False
 
     @property
     def lakebase_conn_id(self) -> str:
@@ -37,6 +43,17 @@ class LakebaseArguments:
     def lakebase_conn_id(self, conn_id: str) -> None:
         self.conn_id = conn_id
 
+    def _take_branch(self, branch: Any) -> None:
+        self.branch = branch
+        # What a template or another task says is known later. If it is nothing then, that is no reason to
+        # work on the connection's own branch, which may be production.
+        self._names_branch = branch is not None
+
+    @property
+    def _branch_setting(self) -> dict[str, Any]:
+        """The hook's setting, whose own check refuses a branch that has become nothing."""
+        return {"branch": self.branch} if self._names_branch else {}
+
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Like Airflow's, but checks the given values before mapping.
@@ -46,8 +63,13 @@ class LakebaseArguments:
         """
         # What is not given here may be given by expand().
         conn_id_of(kwargs.get("conn_id"), kwargs.get("lakebase_conn_id"), kwargs.get("default_args"))
-        cls._check_arguments(known(kwargs, _template_fields(cls)))
+        cls._check_all(known(kwargs, _template_fields(cls)))
         return super().partial(**kwargs)  # type: ignore[misc] # of the Airflow class that follows
+
+    @classmethod
+    def _check_all(cls, given: Mapping[str, Any]) -> None:
+        require_branch(given.get("branch"), given.get("hook_params"))
+        cls._check_arguments(given)
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
@@ -55,8 +77,8 @@ class LakebaseArguments:
 
     def _check_own_arguments(self, names: Iterable[str], **others: Any) -> None:
         """Check arguments that were set as attributes of the same name, and others."""
-        given = {**{name: getattr(self, name) for name in names}, **others}
-        self._check_arguments(known(given, _template_fields(type(self))))
+        given = {**{name: getattr(self, name) for name in ("branch", *names)}, **others}
+        self._check_all(known(given, _template_fields(type(self))))
 
 
 def conn_id_of(
@@ -130,6 +152,70 @@ def require_seconds(given: Mapping[str, Any], *names: str) -> None:
             from lakebase_provider.core.errors import ConfigError
 
             raise ConfigError(f"{name} is {value!r}.", remedy=f"Give {name} a number of seconds above 0.")
+
+
+def require_branch(branch: Any, hook_params: Any = None) -> None:
+    """Make sure that an argument names a branch, or is None, and that `hook_params` do not name one too.
+
+    Args:
+        branch: The argument.
+        hook_params: Settings of the hook, if they are known.
+
+    Raises:
+        ConfigError: It is no name and no id, or there are two.
+    """
+    if branch is None:
+        return
+    from lakebase_provider.core.config.addresses import ADDRESS
+    from lakebase_provider.core.config.resource_names import FORMATS, NameRefusedError, resource_path
+    from lakebase_provider.core.errors import ConfigError
+
+    try:
+        # An id is in the connection's project, whichever that is.
+        full = branch if not isinstance(branch, str) or "/" in branch else f"projects/p/branches/{branch}"
+        resource_path("branch", full)
+    except (NameRefusedError, TypeError):
+        raise ConfigError(
+            f"branch is {branch!r}."[:200], remedy=f"Give its id or {FORMATS['branch']}, or leave it out."
+        ) from None
+    also = [name for name in ADDRESS if isinstance(hook_params, Mapping) and hook_params.get(name)]
+    if also:
+        raise ConfigError(
+            f"Both 'branch' and {also[0]!r} in hook_params are given.", remedy="Keep one of them."
+        )
+
+
+def lease_options(plain: Mapping[str, Any]) -> LeaseOptions:
+    """Options of a branch's lease, from what templates and triggers hold of them.
+
+    Args:
+        plain: Options by name: a moment may be text, limits may be by name, None is what is not given.
+
+    Raises:
+        ConfigError: One is malformed.
+    """
+    from lakebase_provider.core.errors import ConfigError
+    from lakebase_provider.core.upkeep.branches.budget import BranchLimits
+    from lakebase_provider.core.upkeep.branches.lease_options import LeasePlan
+    from lakebase_provider.core.workspace.answers import moment
+
+    options: Any = {name: value for name, value in plain.items() if value is not None}
+    at_time, limits = options.get("at_time"), options.get("limits")
+    if isinstance(at_time, str):
+        options["at_time"] = found = moment(at_time)
+        if found is None or found.tzinfo is None:
+            raise ConfigError(
+                f"at_time is {at_time!r}."[:200], remedy="Give a time such as 2027-01-31T12:00:00Z."
+            )
+    if isinstance(limits, Mapping):
+        names = BranchLimits.__dataclass_fields__
+        if not names.keys() >= limits.keys():
+            raise ConfigError(
+                f"limits are {sorted(map(str, limits))}."[:200], remedy=f"The limits are: {', '.join(names)}."
+            )
+        options["limits"] = BranchLimits(**limits)
+    LeasePlan.of(options)
+    return cast("LeaseOptions", options)
 
 
 def require_hook_params(params: Any) -> None:
