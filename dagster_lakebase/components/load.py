@@ -165,7 +165,8 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
                 require_database(spec.key, self.asset.metadata, lakebase.client.config.database)
                 results = list(self._loads(context, lakebase, folder, table))
             yield dg.MaterializeResult(
-                asset_key=spec.key, metadata={**_metadata(results), **_facts(lakebase, table)}
+                asset_key=spec.key,
+                metadata={**_metadata(results), **_facts(lakebase, table), **lakebase.branch_metadata()},
             )
 
         return dg.Definitions(assets=[lakebase_load])

@@ -128,8 +128,9 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                         raise _not_made(connection, key, table, source.name)
                 counts = count_rows(connection, list(facts)) if self.count_rows else {}
             context.log.info("%d rows affected", affected)
+            branch = lakebase.branch_metadata()
             for spec in self.assets:
-                metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown}
+                metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown, **branch}
                 if spec.key in tables:
                     table = tables[spec.key]
                     metadata["dagster/column_schema"] = column_schema(facts[table])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -217,6 +218,14 @@ def test_a_tick_makes_no_branch_and_an_async_step_does(
     assert materialize([counted], resources=of_a_deployment(deployment="other")).success
     assert branches(client) == [branch_id_for("other", "pr")]
     assert pull_request.admin.execute("SELECT n FROM site.visits") == [(3,)]
+
+
+def test_steps_that_begin_at_once_share_one_branch(lake: LocalLakebase, client: LakebaseClient) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        opened = pool.map(lambda _: LakebaseBranchDeployment(deployment="both").open_branch(), range(2))
+        found = {branch and branch.uid for branch in opened}
+    [there] = [branch for branch in client.workspace.branches.list() if not branch.is_default]
+    assert found == {there.uid}
 
 
 # What looks after branches.

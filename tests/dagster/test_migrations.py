@@ -18,6 +18,7 @@ from dagster_lakebase import (
     LakebaseConnectionComponent,
     LakebaseMigrationComponent,
     LakebaseResource,
+    LakebaseSqlComponent,
     build_lakebase_migration_asset,
 )
 from lakebase_provider.local import LocalLakebase
@@ -28,6 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.* is currently in beta:dagster.BetaWarning"),
     pytest.mark.filterwarnings("ignore:.* is currently in preview:dagster.PreviewWarning"),
 ]
+
+ASSET = "lakebase_migrations"
 
 
 @pytest.fixture
@@ -110,10 +113,12 @@ def test_components(lake: LocalLakebase, folder: Path, monkeypatch: pytest.Monke
         write(sandbox, "branches", LakebaseBranchComponent, {**connection, "sensor_interval_seconds": 600})
         made = write(sandbox, "migrated", LakebaseMigrationComponent, connection)
         shutil.copytree(folder, made / "migrations")
+        query = {"sql": "DELETE FROM migrated.orders", "assets": [{"key": "emptied", "deps": [ASSET]}]}
+        write(sandbox, "emptied", LakebaseSqlComponent, {**connection, **query})
         with sandbox.build_all_defs() as defs, dg.DagsterInstance.ephemeral() as instance:
-            shop = (defs.resources or {})["shop"]
-            assert isinstance(shop, LakebaseBranchDeployment)
-            assert (shop.prefix, shop.ttl, shop.branch_id) == ("pr", 604_800, None)
+            found = (defs.resources or {})["shop"]
+            assert isinstance(found, LakebaseBranchDeployment)
+            assert (found.prefix, found.ttl, found.branch_id) == ("pr", 604_800, None)
             sensor = defs.resolve_sensor_def("lakebase_branch_sweep_sensor")
             assert sensor.minimum_interval_seconds == 600
             monkeypatch.setenv("DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT", "1")
@@ -126,6 +131,11 @@ def test_components(lake: LocalLakebase, folder: Path, monkeypatch: pytest.Monke
             ]
             for job in jobs:
                 assert defs.resolve_job_def(job).execute_in_process(instance=instance).success
+            event = instance.get_latest_materialization_event(dg.AssetKey("emptied"))
+            assert event is not None
+            assert event.asset_materialization is not None
+            branch = event.asset_materialization.metadata["lakebase/branch"]
+            assert branch.value == found.branch_id
     # On the branch, which is gone.
     assert lake.admin.execute("SELECT to_regclass('migrated.orders')") == [(None,)]
 

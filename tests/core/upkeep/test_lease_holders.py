@@ -36,6 +36,27 @@ def test_a_branch_is_taken_here_and_given_back_there(client: LakebaseClient) -> 
     assert left(client) == []
 
 
+def test_another_principals_right_makes_it_and_begins_to_take_it_back(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    manager = lakebase_env.admin.add_principal("manager", create_role=False)
+    lakebase_env.admin.set(managers=[manager.client_id])
+    credentials = {"client_id": manager.client_id, "client_secret": manager.client_secret}
+    with LakebaseClient(lakebase_env.config(**credentials)) as managing:
+        branches = client.branches.managed_by(managing.workspace)
+        # The login that it waits for is the client's own: the manager has no role.
+        lease = branches.take("run/1", ttl=3600)
+        with pytest.raises(LeaseLostError, match="another one has its name"):
+            branches.begin_give_back(lease.name, uid="br-another")
+        with pytest.raises(ObjectStateError, match="is the default branch now"):
+            branches.begin_give_back("production")
+        operation = branches.begin_give_back(lease.name, uid=lease.uid)
+        assert operation is not None
+        operation.wait()
+        assert branches.begin_give_back(lease.name, uid=lease.uid) is None
+    assert left(client) == []
+
+
 def test_a_purge_compares_the_uid_before_each_request(
     lakebase_env: LocalLakebase, client: LakebaseClient
 ) -> None:

@@ -59,6 +59,7 @@ from lakebase_provider.core.workspace.objects.kept_changes import (
 )
 from lakebase_provider.core.workspace.objects.object_kind import DEFAULT_TIMEOUT, in_thread
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+from lakebase_provider.core.workspace.operations import Operation
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
 if TYPE_CHECKING:
@@ -97,8 +98,24 @@ class BranchUpkeep(Generic[Client]):
         self._control_plane = control_plane
         self._workspace = workspace
         self._connect = connect
+        self._client_on = client_on
         self._clock = clock
         self._leases = Leases(config, workspace, client_on, self._ready_within, clock)
+
+    def managed_by(self, workspace: WorkspaceObjects) -> BranchUpkeep[Client]:
+        """The same for another principal's requests about objects, which need CAN MANAGE on the project.
+
+        Logins, and clients on a branch, stay this client's, which needs no more than CAN USE.
+
+        Args:
+            workspace: ``workspace`` of the other client, whose configuration names the same project.
+
+        Example:
+            >>> client.branches.managed_by(manager.workspace).take("nightly/2027-01-31", ttl=8 * 3600)
+        """
+        return BranchUpkeep(
+            self._config, self._control_plane, workspace, self._connect, self._client_on, self._clock
+        )
 
     def wait_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """Wait until a branch is ready and a login there succeeds, with a token that is minted for it.
@@ -442,6 +459,21 @@ class BranchUpkeep(Generic[Client]):
         """
         return self._leases.give_back(name, uid, timeout)
 
+    def begin_give_back(
+        self, name: str, *, uid: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> Operation | None:
+        """:meth:`give_back`, without waiting for the operation; None if there is no such branch any more.
+
+        Args:
+            name: Its name, or its id in the configuration's project.
+            uid: Its uid, so that another holder's is left alone; of whichever has the name by default.
+            timeout: Seconds to wait for other operations on the project.
+
+        Raises:
+            LakebaseError: As by :meth:`give_back`.
+        """
+        return self._leases.begin_give_back(name, uid, timeout)
+
     def sweep(
         self,
         project: str | None = None,
@@ -513,6 +545,7 @@ class BranchUpkeep(Generic[Client]):
     arecover = in_thread(recover)
     awarm = in_thread(warm)
     agive_back = in_thread(give_back)
+    abegin_give_back = in_thread(begin_give_back)
     asweep = in_thread(sweep)
     abudget = in_thread(budget)
 

@@ -38,7 +38,7 @@ from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, L
 from lakebase_provider.core.workspace.objects.branches import LONGEST_LIFE, Branch
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
-from lakebase_provider.core.workspace.operations import until
+from lakebase_provider.core.workspace.operations import Operation, until
 from lakebase_provider.core.workspace.writes import LOST, alone
 
 logger = logging.getLogger(__name__)
@@ -314,13 +314,7 @@ class Leases(Generic[Client]):
             ObjectStateError: It is protected, or the default branch.
             LakebaseError: The workspace refused, or was not done in time.
         """
-        found = self.workspace.branches.get(name)
-        if found.uid == uid and (found.is_default or found.is_protected):
-            raise ObjectStateError(
-                f"The leased branch {name} is {'protected' if found.is_protected else 'the default branch'} "
-                "now, and is left alone.",
-                remedy="Delete it when it is no longer needed.",
-            )
+        _require_purgeable(self.workspace.branches.get(name), uid)
         self.workspace.branches.delete(name, purge=True, uid=uid, timeout=timeout)
 
     def give_back(self, name: str, uid: str, timeout: float) -> bool:
@@ -336,6 +330,20 @@ class Leases(Generic[Client]):
                 raise self.lost(Branch(name=name, uid=uid), found) from None
             return False
         return True
+
+    def begin_give_back(self, name: str, uid: str | None, timeout: float) -> Operation | None:
+        """Begin to purge a branch that was taken; see :meth:`.BranchUpkeep.begin_give_back`."""
+        name = self.workspace.branches.full_name(name)
+        arguments.timeout(timeout)
+        found = self.workspace.branches.find(name)
+        if found is None:
+            return None
+        if uid is not None and found.uid != uid:
+            raise self.lost(Branch(name=name, uid=uid), found)
+        _require_purgeable(found, found.uid)
+        with contextlib.suppress(NotFoundError):
+            return self.workspace.branches.begin_delete(name, purge=True, timeout=timeout)
+        return None
 
     def lost(self, branch: Branch, found: Branch | None) -> LeaseLostError:
         """The error about a lease whose branch is gone.
@@ -514,6 +522,16 @@ class Leases(Generic[Client]):
             pass
         except LakebaseError as failed:
             told(error, f"The branch {name} may be left, until it expires or a sweep finds it: {failed}")
+
+
+def _require_purgeable(found: Branch, uid: str | None) -> None:
+    """Raise an error if a branch of that uid has become one that nobody lends."""
+    if found.uid == uid and (found.is_default or found.is_protected):
+        what = "protected" if found.is_protected else "the default branch"
+        raise ObjectStateError(
+            f"The leased branch {found.name} is {what} now, and is left alone.",
+            remedy="Delete it when it is no longer needed.",
+        )
 
 
 def _ahead(told: datetime | None, before: float, after: float) -> float:
