@@ -173,9 +173,11 @@ def test_a_function_is_rehearsed_and_shows_no_secret(
             cursor.executemany("DELETE FROM orders WHERE id = %s", [(2,), (3,)])
             with cursor.copy("COPY orders FROM STDIN") as copy:
                 copy.write_row((5000, 1, "y" * 500))
+            cursor.execute(f"COMMENT ON TABLE orders IS '{secret}'")
 
     report = orders.rehearse(work, tables={"orders": ["id"]})
-    assert [one.rows for one in report.statements] == [1, 2, 1]
+    assert [one.rows for one in report.statements] == [1, 2, 1, None]
+    assert [one.kind for one in report.catalog.created] == ["comment"]
     [found] = report.tables
     assert (found.added, found.changed, found.removed) == (1, 1, 2)
     assert found.examples[0].after == {"id": "5000", "amount": "1.00", "note": f"{'y' * 80}…"}

@@ -38,7 +38,7 @@ from lakebase_provider.core.errors import (
     TransactionConflictError,
     WrongBranchError,
 )
-from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.errors.redaction import redacted, redactor
 from lakebase_provider.core.upkeep.branches.lease import BranchLease
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 from lakebase_provider.core.upkeep.migrations.migrations import LEDGER
@@ -57,8 +57,8 @@ from lakebase_provider.core.upkeep.rehearsal.rehearsed_work import (
 
 logger = logging.getLogger(__name__)
 
-#: Of what passes, what is about the work all the same, and not about the way to the database.
-_OF_THE_WORK = (LockTimeoutError, TransactionConflictError, StatementTimeoutError)
+#: Characters of what a function's own error says.
+_LONGEST_FAILURE = 2000
 _NO_DIFFERENCE = CatalogDiff((), (), ())
 
 
@@ -190,7 +190,7 @@ class _Rehearsal:
                 checks = self._checked(stack)
                 compared = [self._compared(keeper, name, rows) for name, rows in kept.items()]
                 tables = tuple(found for found in compared if found is not None)
-                difference = diff(before, dump_catalog(keeper, leave_out=[LEDGER]))
+                difference = _without_secrets(diff(before, dump_catalog(keeper, leave_out=[LEDGER])))
         return RehearsalReport(
             self._parent,
             self._lease.branch.id,
@@ -231,8 +231,13 @@ class _Rehearsal:
         try:
             self._work.run(place)
         except LakebaseError as error:
-            passes = error.retryable and not isinstance(error, _OF_THE_WORK)
-            if passes or isinstance(error, (LeaseLostError, EndpointNotFoundError, WrongBranchError)):
+            # Of what passes, these are about the work all the same, and not about the way to the database.
+            is_of_work = isinstance(
+                error, (LockTimeoutError, TransactionConflictError, StatementTimeoutError)
+            )
+            if (error.retryable and not is_of_work) or isinstance(
+                error, (LeaseLostError, EndpointNotFoundError, WrongBranchError)
+            ):
                 raise
             return error.message
         except psycopg.Error as error:
@@ -243,7 +248,7 @@ class _Rehearsal:
             said = error.diag.message_primary or str(error).partition("\n")[0]
             return type(error).__name__ if quotes else redacted(said)
         except Exception as error:
-            return redacted(f"{type(error).__name__}: {error}")
+            return redacted(f"{type(error).__name__}: {error}")[:_LONGEST_FAILURE]
         return None
 
     def _checked(self, stack: ExitStack) -> tuple[CheckResult, ...]:
@@ -292,6 +297,17 @@ class _Rehearsal:
             "Times are those of the branch's own compute, which may be smaller than the parent's, and begins "
             "with nothing in its memory.",
         )
+
+
+def _without_secrets(found: CatalogDiff) -> CatalogDiff:
+    """The difference as it may be shown: a comment or a function may hold a secret of this process."""
+    strike = redactor()
+    created, removed = (
+        tuple(replace(one, definition=strike(one.definition)) for one in objects)
+        for objects in (found.created, found.removed)
+    )
+    changed = tuple(replace(one, before=strike(one.before), after=strike(one.after)) for one in found.changed)
+    return CatalogDiff(created, removed, changed)
 
 
 def _iso(moment: datetime | None) -> str | None:
