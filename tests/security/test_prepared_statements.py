@@ -232,6 +232,19 @@ def test_a_read_of_a_table_that_was_altered_meanwhile_is_run_again(
             connection.commit()
 
 
+@pytest.mark.parametrize("query", ["SELECT *, pg_advisory_unlock_all() FROM altered", b"TABLE altered"])
+def test_so_is_one_of_which_less_is_known(
+    client: LakebaseClient, lakebase_env: LocalLakebase, query: Any
+) -> None:
+    with client.connection() as connection:
+        for _ in range(OFTEN):
+            connection.execute(query).fetchall()
+            connection.commit()
+        alter(lakebase_env, 2)
+        (row,) = connection.execute(query).fetchall()
+        assert row[:2] == (1, None)
+
+
 async def test_a_read_of_asyncio_is_run_again(
     async_client: LakebaseClient, lakebase_env: LocalLakebase
 ) -> None:

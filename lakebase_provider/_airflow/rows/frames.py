@@ -1,6 +1,7 @@
 """Rows as data frames: turns a cursor's result into a pandas frame, whole or in chunks.
 
 Exactness: ``numeric`` arrives as Python's ``Decimal`` (dtype ``object``; ``coerce_float=True`` makes floats).
+So does a ``bigint`` that a float does not hold, beside NULL, which is ``pandas.NA`` then.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Cursor = HookCursor | HookServerCursor
 
+_BIGINT = postgres.types["int8"].oid
+_EXACT_IN_FLOATS = 2**53
 #: What the server says if a statement cannot be read through a server-side cursor; nothing has run then.
 _NO_CURSOR = (errors.SyntaxError, errors.FeatureNotSupported, errors.InvalidCursorDefinition)
 
@@ -84,7 +87,7 @@ class _Ready:
 
     def _fetched(self, fetch: Callable[..., Any], *size: int) -> Any:
         try:
-            return fetch(*size)
+            return _with_exact_integers(fetch(*size), self._cursor)
         except (psycopg.DataError, LoadError, ValueError, OverflowError):
             # Those of psycopg quote the value, and name no column.
             error = _of_a_column(self._cursor)
@@ -117,6 +120,24 @@ def to_pandas(connection: LakebaseConnection, cursor: Cursor, **options: Any) ->
         warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
         ready: Any = _Ready(connection, cursor)
         return pandas_sql.read_sql("", con=ready, **options)
+
+
+def _with_exact_integers(rows: list[tuple[Any, ...]], cursor: Cursor) -> list[Any]:
+    """The rows, in which a NULL makes no floats of integers that floats do not hold."""
+    wide = [
+        place
+        for place, column in enumerate(cursor.description or ())
+        if column.type_code == _BIGINT and any(row[place] is None for row in rows)
+    ]
+    wide = [n for n in wide if any(abs(row[n] or 0) > _EXACT_IN_FLOATS for row in rows)]
+    if not wide:
+        return rows
+    import pandas
+
+    return [
+        tuple(pandas.NA if value is None and n in wide else value for n, value in enumerate(row))
+        for row in rows
+    ]
 
 
 def _of_a_column(cursor: Cursor) -> LoadError | None:

@@ -21,7 +21,7 @@ from lakebase_provider.core.connect.cursor import (
     InertComments,
     LakebaseServerCursor,
 )
-from lakebase_provider.core.connect.harmless import is_stale, only_reads
+from lakebase_provider.core.connect.harmless import is_read, is_stale, only_reads
 from lakebase_provider.core.connect.parameters.adaptation import new_adapters, register
 from lakebase_provider.core.connect.pools.lending import (
     PREPARE_THRESHOLD,
@@ -112,7 +112,8 @@ class _Reading(StreamingCursor, InertComments):
             yield from self._steps(query, *args, **kwargs)
             return
         except psycopg.errors.FeatureNotSupported as error:
-            if not (is_stale(error) and first and only_reads(query, connection)):
+            # It was refused before any of it ran, and so was what a function in it would do.
+            if not (is_stale(error) and first and is_read(query, connection)):
                 raise
         connection._prepared.clear()
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import Query
 
-from lakebase_provider.core.base.sql.sql_text import tokens
+from lakebase_provider.core.base.sql.sql_text import is_query, tokens
 
 #: Characters. A longer text is not analysed: it contains data and costs more than a round trip anyway.
 _LONGEST = 20_000
@@ -202,6 +202,19 @@ def only_reads(query: Query, connection: psycopg.BaseConnection[Any]) -> bool:
     text = query.as_string(connection) if isinstance(query, sql.Composable) else query
     # An empty statement is not a read, but SQLAlchemy's check whether a connection is alive.
     return isinstance(text, str) and (text == ";" or leaves_no_trace(text))
+
+
+def is_read(query: Query, connection: psycopg.BaseConnection[Any]) -> bool:
+    """Whether a statement is a query that changes nothing, but for what a function in it may do.
+
+    Args:
+        query: In psycopg's form.
+        connection: Determines quoting.
+    """
+    text = query.as_string(connection) if isinstance(query, sql.Composable) else query
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return isinstance(text, str) and is_query(text)
 
 
 def is_stale(error: psycopg.errors.FeatureNotSupported) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,37 @@ async def test_nothing_is_left_of_the_borrower_before(make: Callable[..., Front]
         assert await front.run("SELECT pg_backend_pid()") == pid
 
 
+async def test_what_a_borrower_keeps_has_no_session(make: Callable[..., Front]) -> None:
+    front = make()
+    pid = await front.run("SELECT pg_backend_pid()")
+    kept: list[Any] = []
+    await front.with_driver(lambda driver: kept.extend([driver, driver.cursor(), driver.pgconn]))
+    driver, cursor, pgconn = kept
+    for use in (driver.execute, cursor.execute):
+        with pytest.raises(psycopg.OperationalError, match="the connection is closed"):
+            await answered(use("SELECT 1"))
+    with pytest.raises(psycopg.OperationalError):
+        pgconn.send_query(b"SELECT 1")
+    await answered(driver.close())
+    assert await front.run("SELECT pg_backend_pid()") == pid
+
+
+async def answered(found: Any) -> None:
+    if isawaitable(found):
+        await found
+
+
+def test_a_cursor_outlives_the_connection_that_made_it_for_nobody(client: LakebaseClient) -> None:
+    engine = client.engine(**ONE)
+    cursor = engine.raw_connection().cursor()
+    gc.collect()
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="the connection is closed"):
+            cursor.execute("SET application_name = 'poisoned'")
+    engine.dispose()
+
+
 async def test_sqlalchemys_own_switch_leaves_it(make: Callable[..., Front]) -> None:
     front = make(pool_reset_on_return=None)
     await front.run(*DIRT)
@@ -158,14 +191,18 @@ async def test_a_reader_costs_no_round_trip_more(make: Callable[..., Front], tmp
 
 
 def test_a_transaction_left_open_takes_one_round_trip(client: LakebaseClient, tmp_path: Path) -> None:
-    engine = client.engine(**ONE)
+    engine = client.engine(**ONE, pool_pre_ping=False)
     raw = engine.raw_connection()
     raw.cursor().execute("CREATE TEMP TABLE left_behind (i int)")
     driver: Any = raw.driver_connection
     with (tmp_path / "trace").open("wb") as stream:
         driver.pgconn.trace(stream.fileno())
         raw.close()
+        # The session has moved on.
+        raw = engine.raw_connection()
+        driver = raw.driver_connection
         driver.pgconn.untrace()
+        raw.close()
     assert (tmp_path / "trace").read_text().count("ReadyForQuery") == 1
     engine.dispose()
 

@@ -144,6 +144,10 @@ def libpq_query(connection: LakebaseConnection) -> Callable[[], Any]:
     return lambda: kept.send_query(POISON)
 
 
+def libpq_cancel(connection: LakebaseConnection) -> Callable[[], Any]:
+    return connection.pgconn.get_cancel().cancel
+
+
 def info(connection: LakebaseConnection) -> Callable[[], Any]:
     kept = connection.info
     assert kept.backend_pid
@@ -202,6 +206,7 @@ WAYS = [
     pipeline,
     libpq,
     libpq_query,
+    libpq_cancel,
     info,
     new_info,
     notifies,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -77,6 +78,34 @@ def register(context: AdaptContext) -> None:
     # As psycopg has it: what comes last is preferred, and text takes elements of mixed types.
     adapters.register_dumper(list, _ListBinaryDumper)
     adapters.register_dumper(list, _ListDumper)
+    # A copy whose types are set chooses by these and not by the value.
+    for name in _TIMES:
+        oid = adapters.types[name].oid
+        for format in Format:
+            stock = adapters.get_dumper_by_oid(oid, format)
+            if stock.__module__.startswith(_STOCK_TIMES):
+                adapters.register_dumper(None, _for_oid(stock))
+
+
+#: Types whose dumpers take what only passes for their values, and where psycopg's own are from.
+_TIMES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_STOCK_TIMES = ("psycopg.", "psycopg_binary.", "psycopg_c.")
+
+
+@cache
+def _for_oid(stock: type[AnyDumper]) -> type[Dumper]:
+    class Exact(Dumper):
+        oid, format = stock.oid, stock.format
+
+        def __init__(self, cls: type, context: AdaptContext | None = None) -> None:
+            super().__init__(cls, context)
+            self._dump = stock(cls, context).dump
+
+        def dump(self, obj: Any) -> Buffer | None:
+            value = _exact(obj)
+            return None if value is None else self._dump(value)
+
+    return Exact
 
 
 def text_dumper() -> Callable[[Any], bytes | None]:

@@ -2,11 +2,13 @@
 
 SQLAlchemy rolls back what is handed back to its pool, and leaves the rest: prepared statements, temporary
 tables, settings, locks, channels. Here the session is reset, too, as the package's own pool does, and so is
-what psycopg's object knows of it: isolation levels, row factories, adapters, handlers.
+what psycopg's object knows of it: isolation levels, row factories, adapters, handlers. And the session moves
+on: a cursor or a driver's connection that a borrower keeps has none (:mod:`.lending`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from lakebase_provider.core.connect.connection import AsyncLakebaseConnection, LakebaseConnection
-from lakebase_provider.core.connect.pools.lending import forget_session
+from lakebase_provider.core.connect.pools.lending import forget_session, hand_over
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -59,7 +61,7 @@ def reset_on_return(engine: Engine) -> None:
     SQLAlchemy's way to turn it off.
     """
     from sqlalchemy import event
-    from sqlalchemy.pool import NullPool, reset_commit, reset_none
+    from sqlalchemy.pool import NullPool, StaticPool, reset_commit, reset_none
     from sqlalchemy.util import await_only
 
     how = engine.pool._reset_on_return
@@ -106,8 +108,26 @@ def reset_on_return(engine: Engine) -> None:
             # Should it be a loan of the package's pool, that resets what is restored for the engine, too.
             driver._touched = driver._used = driver._lender is not None
 
+    def checkin(connection: Any, record: Any) -> None:
+        driver = _ours(connection)
+        # A loan has its own end, and what has been closed has no session.
+        if driver is None or driver._lender is not None or driver.closed:
+            return
+        heir = hand_over(driver)
+        if (restore := record.info.get(_OBJECT)) is not None:
+            restore()
+        if connection is driver:
+            record.dbapi_connection = heir
+        else:
+            # SQLAlchemy's own object around one for asyncio, which somebody may also keep.
+            record.dbapi_connection = copy.copy(connection)
+            record.dbapi_connection._connection = heir
+
     event.listen(engine, "checkout", checkout)
     event.listen(engine, "reset", reset)
+    # All borrowers of that one hold the same connection at once.
+    if not isinstance(engine.pool, StaticPool):
+        event.listen(engine, "checkin", checkin)
 
 
 def _ours(connection: Any) -> LakebaseConnection | AsyncLakebaseConnection | None:
@@ -123,12 +143,14 @@ def _restorer(driver: LakebaseConnection | AsyncLakebaseConnection) -> Callable[
     # Copies share what they hold until somebody registers something.
     adapters = AdaptersMap(driver.adapters)
     handlers = (tuple(driver._notice_handlers), tuple(driver._notify_handlers))
-    prepared = (driver._prepared.prepare_threshold, driver._prepared.prepared_max)
+    limits = (driver._prepared.prepare_threshold, driver._prepared.prepared_max)
 
     def restore() -> None:
+        # The state goes from object to object, and this one may be one of the past.
         state.update(values, _begin_statement=b"", _adapters=AdaptersMap(adapters))
-        driver._notice_handlers[:], driver._notify_handlers[:] = handlers
-        driver._prepared.prepare_threshold, driver._prepared.prepared_max = prepared
+        state["_notice_handlers"][:], state["_notify_handlers"][:] = handlers
+        prepared = state["_prepared"]
+        prepared.prepare_threshold, prepared.prepared_max = limits
         for name in state.keys() - names:
             del state[name]
 

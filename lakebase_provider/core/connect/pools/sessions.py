@@ -54,6 +54,31 @@ class Session(_Kind):  # type: ignore[misc] # of one of two classes, which have 
             holder.note_raw_use()
         super().__setattr__(name, value)
 
+    def get_cancel(self) -> Any:
+        """What cancels the session's statement, as long as the session is here."""
+        return _Cancel(self, super().get_cancel())
+
+
+class _Cancel:
+    """libpq's own knows the server's process, whoever has the session by then."""
+
+    def __init__(self, session: Session, cancel: Any) -> None:
+        self._session, self._cancel = session, cancel
+
+    def cancel(self) -> None:
+        """Ask the server to cancel the statement.
+
+        Raises:
+            psycopg.OperationalError: It could not be asked, or the session is somebody else's.
+        """
+        if self._session.pgconn_ptr is None:
+            raise psycopg.OperationalError("the connection is closed")
+        self._cancel.cancel()
+
+    def free(self) -> None:
+        """Forget it."""
+        self._cancel.free()
+
 
 def _noting(name: str) -> Callable[..., Any]:
     call = getattr(_Kind, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -211,8 +211,7 @@ def test_every_type_arrives_byte_for_byte(
 def test_all_types_at_once_whatever_the_sessions_are_set_to(
     client: LakebaseClient, database: str, source: Any, kinds: list[str], own: bool
 ) -> None:
-    own_types = ("mood", "pair", "short[]", "reg", "xml", "tsquery")
-    kinds = [kind for kind in kinds if own or not kind.startswith(own_types)]
+    kinds = [kind for kind in kinds if own or not kind.startswith(_TEXT_ONLY)]
     columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(kinds))
     run(client, f"create table t ({columns})")
     widest = max(len(VALUES[kind]) for kind in kinds)
@@ -493,34 +492,49 @@ _MADE = {
 }
 
 
+#: Types without a binary form that both databases read alike.
+_TEXT_ONLY = ("mood", "pair", "short[]", "reg", "xml", "tsquery")
+
+
+def rows_drawn(kinds: Iterable[str]) -> st.SearchStrategy[list[tuple[str | None, ...]]]:
+    """Rows with a text of each type: any, where that is worth it, and those that are known to be hard."""
+    texts = {kind: _DRAWN[kind] if kind in _DRAWN else st.sampled_from(VALUES[kind]) for kind in kinds}
+    return st.lists(st.tuples(*(st.none() | text for text in texts.values())), min_size=1, max_size=5)
+
+
+def insertion(table: str, kinds: Iterable[str]) -> bytes:
+    """The statement that stores such a row."""
+    return (
+        f"insert into {table} values ({', '.join(_MADE.get(kind, f'%s::{kind}') for kind in kinds)})".encode()
+    )
+
+
 @pytest.mark.deep
 @pytest.mark.usefixtures("types")
 def test_whatever_is_drawn_arrives_byte_for_byte(
-    client: LakebaseClient, other: psycopg.Connection[Any], database: str
+    client: LakebaseClient, other: psycopg.Connection[Any], kinds: list[str]
 ) -> None:
-    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(_DRAWN))
-    run(client, f"create table t ({columns}, own mood)")
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(kinds))
+    run(client, f"create table t ({columns})")
     other.execute(f"drop table if exists drawn; create table drawn ({columns})".encode())
-    values = ", ".join(_MADE.get(kind, f"%s::{kind}") for kind in _DRAWN)
+    binary = [f"c{number}" for number, kind in enumerate(kinds) if not kind.startswith(_TEXT_ONLY)]
     formats = set()
 
     @settings(deadline=None, max_examples=examples(12, 200), suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.tuples(*(st.none() | drawn for drawn in _DRAWN.values())), min_size=1, max_size=5))
+    @given(rows_drawn(kinds))
     def holds(rows: list[tuple[str | None, ...]]) -> None:
-        run(client, "truncate t")
         other.execute("truncate drawn")
         try:
             with other.transaction():
-                other.cursor().executemany(f"insert into drawn values ({values})".encode(), rows)
+                other.cursor().executemany(insertion("drawn", kinds), rows)
         except psycopg.DataError:
             reject()  # out of the type's range
         other.commit()
-        for query in ("select * from drawn", "select *, 'calm'::mood as own from drawn"):
+        for names in (", ".join(binary), "*"):
             run(client, "truncate t")
-            formats.add(transfer(client, other, query).format)
+            formats.add(transfer(client, other, f"select {names} from drawn").format)
             with client.connection() as here:
-                names = ", ".join(f"c{number}" for number in range(len(_DRAWN)))
-                assert md5s(here, f"select {names} from t") == md5s(other, "select * from drawn")
+                assert md5s(here, f"select {names} from t") == md5s(other, f"select {names} from drawn")
             other.rollback()
 
     holds()

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -313,40 +312,32 @@ def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
     same()
 
 
-@pytest.mark.parametrize("kind", ["timestamptz", "interval", "text", "bigint", "timestamp[]", "jsonb"])
-def test_the_resource_stores_the_same(lakebase_env: LocalLakebase, kind: str, monkeypatch: Any) -> None:
-    values = [
-        *(pd.NaT, pd.NA, np.datetime64("NaT"), pd.Timestamp(1_001), pd.Timestamp(1_000, tz="UTC")),
-        *(
-            pd.Timedelta(1_001),
-            pd.Timedelta(1_000),
-            Color.RED,
-            Level.HIGH,
-            np.int64(5),
-            [pd.NaT],
-            UUID(int=1),
-        ),
-    ]
-    for name, text in lakebase_env.env().items():
-        monkeypatch.setenv(name, text)
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_resource_stores_the_same(
+    connection: LakebaseConnection, lakebase_env: LocalLakebase, kind: str
+) -> None:
     resource = LakebaseResource()
-    with resource.get_connection() as found:
-        found.execute(f"set time zone 'UTC'; drop table if exists same_by_resource;"
-                      f" create table same_by_resource (v {kind})")  # fmt: skip
-    try:
-        for value in values:
-            with resource.get_connection() as found:
-                found.execute("create temporary table same (like same_by_resource) on commit drop")
-                with as_psycopg_comes(found):
-                    lost = loses(value)
-                    expected = REFUSED if lost else stored(found, by_insert, meant(value))
-            try:
-                resource.execute("insert into same_by_resource values (%s)", (value,))
-            except psycopg.Error:
-                got = REFUSED
-            else:
-                ((got,),) = resource.fetch("select v::text from same_by_resource")
-                resource.execute("delete from same_by_resource")
-            assert got == expected, value
-    finally:
-        resource.execute("drop table same_by_resource")
+    connection.execute("set time zone default")  # as in the resource's sessions
+    connection.execute(f"drop table if exists same; create table same (v {kind})")
+    connection.commit()
+
+    @patient(examples(6, 200))
+    @given(value=_VALUES)
+    @example(value=[pd.NaT])
+    @example(value=pd.Timestamp(1_001))
+    @example(value=pd.Timedelta(1_001))
+    def same(value: Any) -> None:
+        with as_psycopg_comes(connection):
+            parameter = for_statement(meant(value), kind)
+            expected = REFUSED if loses(value) else stored(connection, by_insert, parameter)
+        connection.rollback()
+        passed = value if meant(value) is None else for_statement(value, kind)
+        try:
+            resource.execute("insert into same values (%s)", (passed,))
+        except (psycopg.Error, TypeError, ValueError):
+            return
+        ((found,),) = resource.fetch("delete from same returning v::text")
+        assert found == expected
+
+    same()

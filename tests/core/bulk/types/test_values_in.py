@@ -194,6 +194,27 @@ def test_what_pandas_and_numpy_call_missing_is_null(client: LakebaseClient, writ
             assert taken(client, kind, write, value) is None, (kind, value)
 
 
+@pytest.mark.parametrize("format", ["text", "binary"])
+def test_a_copy_whose_types_are_set_takes_them_alike(client: LakebaseClient, format: str) -> None:
+    def copy(kind: str, value: Any) -> Any:
+        run(client, f"drop table if exists taken; create table taken (v {kind})")
+        with client.connection() as connection:
+            with connection.cursor().copy(f"copy taken from stdin (format {format})".encode()) as copy:
+                copy.set_types([kind])
+                copy.write_row([value])
+            return connection.execute("select v::text from taken").fetchone()
+
+    for kind, of_numpy in (("timestamptz", "M8"), ("timestamp", "M8"), ("interval", "m8")):
+        for value in (pd.NaT, np.array(["NaT"], of_numpy)[0]):
+            assert copy(kind, value) == (None,)
+    assert copy("timestamp", pd.Timestamp("2026-01-02")) == ("2026-01-02 00:00:00",)
+    assert copy("interval", pd.Timedelta(days=1)) == ("1 day",)
+    for kind, value in LOSSY:
+        if kind in ("timestamp", "interval") and not isinstance(value, list):
+            with pytest.raises(psycopg.DataError, match=type(value).__name__):
+                copy(kind, value)
+
+
 def test_missing_elements_of_an_array_are_null(client: LakebaseClient, write: Write) -> None:
     for kind, value, missing, shown in (
         ("timestamp[]", pd.Timestamp("2026-01-02 03:04:05"), pd.NaT, '"2026-01-02 03:04:05"'),
