@@ -18,7 +18,7 @@ from dagster_lakebase.resource.step_name import aname_session, current_step_name
 from dagster_lakebase.resource.variables import resolved
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
-from lakebase_provider.core.config.addresses import with_branch_exchanged
+from lakebase_provider.core.config.addresses import require_not_blank, with_branch_exchanged
 from lakebase_provider.core.config.field import Setting
 from lakebase_provider.core.errors import LakebaseError
 
@@ -196,6 +196,7 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         fields = {row.name: _resolved(row, self._given(row.name)) for row in settings()}
+        require_not_blank(fields)
         given = {name: value for name, value in fields.items() if value not in (None, "")}
         return LakebaseConfig.from_env(**with_branch_exchanged(given))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from lakebase_provider.core.config.resource_names import (
     ENDPOINT_FORMAT,
     ENDPOINT_UID,
+    FORMATS,
     NameRefusedError,
     endpoint_path,
     resource_path,
@@ -20,6 +21,7 @@ from lakebase_provider.core.errors import ConfigError
 
 #: The settings that say which endpoint.
 ADDRESS = ("endpoint", "project", "branch")
+_FORMS = (ENDPOINT_FORMAT, FORMATS["project"], FORMATS["branch"])
 #: Id of the endpoint that each branch has.
 DEFAULT_ENDPOINT = "primary"
 
@@ -69,6 +71,24 @@ def agreed(
 def is_looked_up(endpoint: str) -> bool:
     """Whether the setting is a uid or a host, whose name only the workspace knows."""
     return bool(ENDPOINT_UID.fullmatch(endpoint) or _HOST.fullmatch(endpoint))
+
+
+def require_not_blank(given: Mapping[str, object]) -> None:
+    """Refuse an address that was asked for and is empty text: what applies without it may be production.
+
+    Args:
+        given: Settings that somebody gives by name, not those of a form or of the environment.
+
+    Raises:
+        ConfigError: One of the settings that say which endpoint is blank.
+    """
+    for name, form in zip(ADDRESS, _FORMS, strict=True):
+        value = given.get(name)
+        if isinstance(value, str) and not value.strip():
+            raise ConfigError(
+                f"Setting '{name}' is empty.",
+                remedy=f"Give its id or {form}; leave '{name}' out for what is configured elsewhere.",
+            )
 
 
 def kept_address(own: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

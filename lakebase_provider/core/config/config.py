@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lakebase_provider.core.base.plain_text import flaw
 from lakebase_provider.core.base.secret import Secret
-from lakebase_provider.core.config.addresses import ADDRESS, agreed, kept_address
+from lakebase_provider.core.config.addresses import ADDRESS, agreed, kept_address, require_not_blank
 from lakebase_provider.core.config.allowed_hosts import check_host, workspace_url
 from lakebase_provider.core.config.environment import (
     PRINCIPALS,
@@ -387,6 +387,7 @@ class LakebaseConfig:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         overrides = opaque(settings(), overrides)
+        require_not_blank(overrides)
         found = read_environment(settings(), environ)
         # No frame that an error passes through holds it.
         del environ
@@ -454,6 +455,7 @@ class LakebaseConfig:
                 old host's secrets would be sent to the new one.
         """
         changes = opaque(settings(), changes)
+        require_not_blank(changes)
         unchanged = {row.name: getattr(self, row.name) for row in settings()}
         require_same_host(unchanged, changes)
         unchanged |= {**dict.fromkeys((*ADDRESS, "host")), **kept_address(unchanged, changes)}

@@ -188,12 +188,6 @@ class Reset:
         self._workspace.branches.require_disposable(former)
         plan = _Plan.of(former, self._workspace, self._grants())
         self._workspace.branches.require_creatable(plan.name, **plan.options)
-        # After a kill nobody raises an error.
-        logger.warning(
-            "The branch %s is reset. If this is killed, reset it again on this machine, or run %s.",
-            self._name,
-            plan.calls,
-        )
         kept = Kept(workspace_key, self._name, former.uid or "", folder)
         return self._kept_until_done(kept, plan, purges=True)
 
@@ -246,20 +240,21 @@ class Reset:
         def remake() -> tuple[Endpoint, ...]:
             if purges:
                 kept.enter(plan.to_json())
+                # After a kill nobody raises an error.
+                logger.warning(
+                    "The branch %s is about to be purged and created again. If this is killed, reset it again "
+                    "on this machine, or run %s.",
+                    self._name,
+                    plan.calls,
+                )
             is_done = False
             try:
                 if purges:
-                    self._purge(kept)
+                    self._purge(kept, plan)
                 try:
                     branches.ensure(plan.name, timeout=self._remaining(), **plan.options)
                 except LakebaseError as error:
-                    remedy = Remedy(
-                        f"Call client.branches.reset({plan.name!r}) again on this machine, or run "
-                        f"{plan.calls}.",
-                        options=("client",),
-                        otherwise=f"Run 'lakebase branches reset {plan.name}' again on this machine.",
-                    )
-                    raise after_purge(error, plan.name, remedy) from error
+                    raise after_purge(error, plan.name, _again(plan)) from error
                 restored = tuple(self._put_back(name, options) for name, options in plan.computes.items())
                 is_done = True
                 return restored
@@ -283,20 +278,24 @@ class Reset:
             None if plan.grants is None or now is None else tuple(sorted(plan.grants - now)),
         )
 
-    def _purge(self, kept: Kept) -> None:
+    def _purge(self, kept: Kept, plan: _Plan) -> None:
         branches = self._workspace.branches
         try:
             # Where another reset was faster, the branch of that name has the source's data by now.
             branches.delete(
                 kept.name, purge=True, missing_ok=True, uid=kept.uid or None, timeout=self._remaining()
             )
-        except LakebaseError:
+        except LakebaseError as error:
             with contextlib.suppress(LakebaseError):
                 found = branches.find(kept.name)
                 if found is not None and found.is_settled:
                     # It was refused, and whoever deletes the branch later does not want it back.
                     kept.stop(is_done=True)
-            raise
+                    raise error from None
+            copy = error.again()
+            copy.message = f"The branch {kept.name} is being purged, or is gone: {error.message}"
+            copy.remedy = offered(_again(plan))
+            raise copy from error
 
     def _put_back(self, name: str, options: EndpointOptions) -> Endpoint:
         try:
@@ -325,6 +324,14 @@ class Reset:
                 return {Grant(*row) for row in rows}
         except LakebaseError:
             return None
+
+
+def _again(plan: _Plan) -> Remedy:
+    return Remedy(
+        f"Call client.branches.reset({plan.name!r}) again on this machine, or run {plan.calls}.",
+        options=("client",),
+        otherwise=f"Run 'lakebase branches reset {plan.name}' again on this machine.",
+    )
 
 
 def _options(former: Endpoint) -> EndpointOptions:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
@@ -165,6 +166,10 @@ class BranchUpkeep(Generic[Client]):
             LakebaseError: The workspace or the server refused or could not be reached.
         """
         arguments.text("The branch", branch, "Give its uid, name or id.")
+        if connection is not None and not isinstance(connection, psycopg.Connection):
+            raise arguments.wrong(
+                "'connection'", connection, "be a connection", "Give one of this client's, or leave it out."
+            )
         found = self._workspace.branches.get(self.own_branch())
         if branch not in (found.uid, found.name, found.id):
             raise WrongBranchError(f"The client is on {found.name} ({found.uid}), not on {branch}.")

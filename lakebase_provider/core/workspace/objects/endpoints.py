@@ -216,7 +216,8 @@ class Endpoints(Objects[Endpoint]):
         """The endpoint of that name, uid or host.
 
         Args:
-            text: Its full name, its id in the configuration's branch, its uid, or one of its hosts.
+            text: Its full name, its id in the configuration's branch; or its uid or one of its hosts, of any
+                branch of the configuration's project.
 
         Raises:
             EndpointNotFoundError: There is none that the principal can see.
@@ -226,9 +227,7 @@ class Endpoints(Objects[Endpoint]):
         arguments.text("The endpoint", text, "Give its name, its uid, or one of its hosts.")
         if "/" not in text and (text.startswith("ep-") or "." in text):
             known_as = text
-            text = self._asked(
-                lambda: self._control_plane.endpoint_name(known_as, known.project, known.branch)
-            )
+            text = self._asked(lambda: self._control_plane.endpoint_name(known_as, known.project))
         return self.get(text)
 
     def create(
