@@ -93,7 +93,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def mint(front: str, **settings: Any) -> str:
+def mint(front: str, *, seconds: float = 5, **settings: Any) -> str:
     """Mint by that front, with settings that somebody else than the environment has given."""
     settings = {"endpoint": ENDPOINT, "user": "u", **settings}
     if front == "core":
@@ -105,7 +105,7 @@ def mint(front: str, **settings: Any) -> str:
         client = LakebaseHook("stored", connection=stored).client
     else:
         client = LakebaseResource(**settings).client
-    return client.tokens.get(5).reveal()
+    return client.tokens.get(seconds).reveal()
 
 
 def sent(workspace: HostileWorkspace) -> list[str]:
@@ -140,15 +140,45 @@ def test_the_environments_secrets_go_to_the_workspace_that_it_names_alone(
         assert sent(workspace) == [], brought
 
 
+@pytest.mark.parametrize("named", [None, "https://victim.cloud.databricks.com"], ids=["unnamed", "named"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("front", FRONTS)
+def test_nor_to_the_host_of_a_profile_that_somebody_else_names(
+    workspace: HostileWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    front: str,
+    environment: str,
+    named: str | None,
+) -> None:
+    for name, value in ENVIRONMENTS[environment].items():
+        monkeypatch.setenv(name, value.format(folder=folder))
+    if named is not None:
+        monkeypatch.setenv("DATABRICKS_HOST", named)
+    others = f"[other]\nhost = {workspace.url}\n[own]\nhost = {workspace.url}\ntoken = dapi-own\n"
+    (folder / "databrickscfg").write_text(f"{PROFILES}{others}")
+    for brought in BROUGHT:
+        if "profile" not in brought:
+            with contextlib.suppress(LakebaseError):
+                mint(front, profile="other", **brought)
+            assert sent(workspace) == [], brought
+    if named is None:
+        assert mint(front, profile="own", seconds=60) == "database-token"
+    assert sent(workspace) == []
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_the_error_says_which_variable_is_missing(
-    workspace: HostileWorkspace, monkeypatch: pytest.MonkeyPatch, front: str
+    workspace: HostileWorkspace, monkeypatch: pytest.MonkeyPatch, folder: Path, front: str
 ) -> None:
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-mine")
     with pytest.raises(ConfigError, match=r"(?s)environment's DATABRICKS_TOKEN.*DATABRICKS_HOST to it"):
         mint(front, workspace_host=workspace.url)
+    (folder / "databrickscfg").write_text(f"[other]\nhost = {workspace.url}\n")
+    with pytest.raises(ConfigError, match=r"(?s)the host of profile 'other'.*into the configuration file"):
+        mint(front, profile="other")
     monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
-    assert mint(front, workspace_host=workspace.url) == "database-token"
+    assert mint(front, workspace_host=workspace.url, seconds=60) == "database-token"
     assert workspace.seen
 
 
@@ -158,8 +188,8 @@ def test_the_environments_profile_goes_to_its_own_host(
 ) -> None:
     (folder / "databrickscfg").write_text(f"[mine]\nhost = {workspace.url}\ntoken = dapi-mine\n")
     monkeypatch.setenv("DATABRICKS_CONFIG_PROFILE", "mine")
-    assert mint(front, workspace_host=workspace.url) == "database-token"
-    assert mint(front) == "database-token"
+    assert mint(front, workspace_host=workspace.url, seconds=60) == "database-token"
+    assert mint(front, seconds=60) == "database-token"
 
 
 def test_a_profiles_host_is_no_other_profiles(workspace: HostileWorkspace, folder: Path) -> None:

@@ -28,6 +28,15 @@ def without_locals(error: _Error) -> _Error:
     return error
 
 
+def without_frames(error: _Error) -> _Error:
+    """The error without its frames, and itself as it is: an interruption, which is somebody else's."""
+    step: BaseException | None = error
+    while step is not None and step.__traceback__ is not None:
+        step.__traceback__ = None
+        step = step.__cause__ or step.__context__
+    return error
+
+
 def _strip(error: BaseException) -> None:
     if isinstance(error, UnicodeError) and len(error.args) == 5:
         # The second is the whole text that could not be encoded.

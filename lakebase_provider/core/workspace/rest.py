@@ -36,7 +36,7 @@ from lakebase_provider.core.errors import (
     NotAuthenticatedError,
 )
 from lakebase_provider.core.errors.texts import classify_control_plane
-from lakebase_provider.core.errors.tracebacks import without_locals
+from lakebase_provider.core.errors.tracebacks import without_frames, without_locals
 from lakebase_provider.core.workspace.answers import Answer, parse_json, said_in, shown, token_text
 from lakebase_provider.core.workspace.http_limits import (
     CONNECT_SECONDS,
@@ -168,6 +168,9 @@ class RestTransport:
         except LakebaseError as error:
             # The frames below hold the headers.
             raise without_locals(error) from error.__cause__
+        except BaseException as error:
+            # Such as a task's timeout, in the middle of it.
+            raise without_frames(error) from error.__cause__
 
     def _send_again_if_revoked(self, wish: _Wish) -> Any:
         try:

@@ -35,11 +35,15 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.core.errors.redaction import redacted
 from lakebase_provider.core.errors.texts import classify_control_plane
-from lakebase_provider.core.errors.tracebacks import without_locals
+from lakebase_provider.core.errors.tracebacks import without_frames, without_locals
 from lakebase_provider.core.workspace.answers import Answer, said_in, shown
 from lakebase_provider.core.workspace.http_limits import Limit, at_most, limit_sockets, within
 from lakebase_provider.core.workspace.limited_requests import limited_requests
-from lakebase_provider.core.workspace.surroundings import BY_WORKSPACE, environment_is_for
+from lakebase_provider.core.workspace.surroundings import (
+    BY_WORKSPACE,
+    environment_is_for,
+    names_a_profile,
+)
 from lakebase_provider.version import __version__
 
 if TYPE_CHECKING:
@@ -143,6 +147,9 @@ def _checked_config(config: LakebaseConfig) -> type[Config]:
     }
     # Names another workspace's secrets.
     credentials["profile"] = "DATABRICKS_CONFIG_PROFILE"
+    # A profile that is named here has its own host.
+    if config.workspace_host is None and names_a_profile(config):
+        credentials["host"] = "DATABRICKS_HOST"
     # They are of another workspace, whatever this one is authenticated by.
     foreign = set() if environment_is_for(config) else credentials.keys() - _sdk_arguments(config).keys()
     if config.auth_type in BY_WORKSPACE:
@@ -322,6 +329,9 @@ def _classified(what: str, config: LakebaseConfig, verb: str) -> Iterator[None]:
         raise _ours(error) or _missing(error, config) or _classify(error, what, verb) from without_locals(
             error
         )
+    except BaseException as error:
+        # Such as a task's timeout, in the middle of it.
+        raise without_frames(error) from error.__cause__
 
 
 def _ours(error: BaseException) -> LakebaseError | None:

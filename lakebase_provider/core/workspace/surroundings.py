@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lakebase_provider.core.config import LakebaseConfig
-from lakebase_provider.core.config.allowed_hosts import allowed_origin
+from lakebase_provider.core.config.allowed_hosts import HostRefusedError, allowed_origin
 from lakebase_provider.core.config.places import WORKSPACE_SECRETS
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.workspace.answers import is_at
@@ -51,8 +51,27 @@ _PROFILE_SECRETS = (
 
 
 def environment_is_for(config: LakebaseConfig) -> bool:
-    """Whether the environment's credentials are for the workspace that the configuration names, if any."""
-    return config.workspace_host is None or _is_at(_named_by_the_environment(), config.workspace_host)
+    """Whether the environment's credentials are for the workspace that the configuration names, if any.
+
+    A profile names one, too, unless it is the environment's own.
+    """
+    host = config.workspace_host
+    if host is None and names_a_profile(config):
+        section = _profile(str(config.profile))
+        resource = section.get("azure_workspace_resource_id")
+        if resource and resource != os.environ.get("DATABRICKS_AZURE_RESOURCE_ID"):
+            return False
+        host = section.get("host")
+    try:
+        return not host or _is_at(_named_by_the_environment(), host)
+    except HostRefusedError:
+        # Of a profile; the SDK's configuration refuses it by name.
+        return False
+
+
+def names_a_profile(config: LakebaseConfig) -> bool:
+    """Whether the configuration names a profile, and not the environment."""
+    return config.profile not in (None, os.environ.get("DATABRICKS_CONFIG_PROFILE"))
 
 
 def require_own_workspace(config: LakebaseConfig) -> None:
@@ -66,17 +85,24 @@ def require_own_workspace(config: LakebaseConfig) -> None:
         return
     held = next((name for name in SECRET_VARIABLES if os.environ.get(name)), None)
     named = _named_by_the_environment()
+    by_profile = config.workspace_host is None
+    wanted = f"the host of profile {config.profile!r}" if by_profile else "'workspace_host'"
     if named is not None:
         where = "DATABRICKS_HOST" if os.environ.get("DATABRICKS_HOST") else "DATABRICKS_CONFIG_PROFILE"
-        problem = f"The environment's credentials are for {where}, which is not 'workspace_host'."
+        problem = f"The environment's credentials are for {where}, which is not {wanted}."
     elif held is not None:
-        problem = f"The environment's {held} is for no workspace that it names, such as 'workspace_host'."
+        problem = f"The environment's {held} is for no workspace that it names, such as {wanted}."
     else:
         return
+    ways = (
+        "Put the profile's own credentials into the configuration file, beside its host."
+        if by_profile
+        else "Set client_id and client_secret, token or profile beside workspace_host; no auth_type."
+    )
     raise ConfigError(
         problem,
-        remedy="Set client_id and client_secret, token or profile beside workspace_host; no auth_type. Or "
-        "set DATABRICKS_HOST to it in the environment, if the credentials there are for that workspace.",
+        remedy=f"{ways} Or set DATABRICKS_HOST to it in the environment, if the credentials there are for "
+        "that workspace.",
     )
 
 

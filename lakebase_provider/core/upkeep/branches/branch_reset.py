@@ -242,8 +242,8 @@ class Reset:
                 kept.enter(plan.to_json())
                 # After a kill nobody raises an error.
                 logger.warning(
-                    "The branch %s is about to be purged and created again. If this is killed, reset it again "
-                    "on this machine, or run %s.",
+                    "The branch %s is about to be purged and created again. If this is killed, reset it "
+                    "again on this machine, or run %s.",
                     self._name,
                     plan.calls,
                 )

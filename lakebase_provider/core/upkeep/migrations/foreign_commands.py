@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
@@ -20,6 +20,7 @@ from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.errors.tracebacks import without_frames
 from lakebase_provider.core.tokens.token import Token
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def environment(
 def run_command(
     words: Sequence[str],
     folder: str | os.PathLike[str] | None,
-    variables: Mapping[str, str],
+    variables: Callable[[], Mapping[str, str]],
+    token: Token,
     deadline: Deadline,
     clock: Clock,
 ) -> CommandReport:
@@ -91,7 +93,8 @@ def run_command(
     Args:
         words: The program and its arguments.
         folder: Where it runs; here by default.
-        variables: Its environment.
+        variables: Returns its environment, which no frame that an error passes through holds.
+        token: The password in it.
         deadline: When it has to be done.
         clock: Where the time comes from.
 
@@ -99,27 +102,15 @@ def run_command(
         ConfigError: It cannot be started, or its arguments hold the token.
         MigrationError: It failed, or was not done in time.
     """
-    _check(words, variables)
+    _check(words, token)
     began = clock.elapsed()
     program = words[0]
-    try:
-        process = subprocess.Popen(  # noqa: S603 # what the caller wants to be run
-            list(words),
-            cwd=folder,
-            env=dict(variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
+    process = _started(words, folder, variables)
+    if isinstance(process, str):
         raise ConfigError(
-            f"The command {program!r} cannot be started: {error.strerror}.",
+            f"The command {program!r} cannot be started: {process}.",
             remedy="Check the program's name and the folder.",
-        ) from None
+        )
     kept: deque[str] = deque(maxlen=_KEPT)
     assert process.stdout is not None
     reader = start_for_caller(_read, process.stdout, program, kept, name="lakebase-command-output")
@@ -141,14 +132,37 @@ def run_command(
     return CommandReport(program, seconds, tuple(kept.copy()))
 
 
-def _check(words: Any, variables: Mapping[str, str]) -> None:
+def _started(
+    words: Sequence[str], folder: str | os.PathLike[str] | None, variables: Callable[[], Mapping[str, str]]
+) -> subprocess.Popen[str] | str:
+    """The process; or why there is none, whose error would show the environment in its frames."""
+    try:
+        return subprocess.Popen(  # noqa: S603 # what the caller wants to be run
+            list(words),
+            cwd=folder,
+            env=dict(variables()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    except BaseException as error:
+        raise without_frames(error) from error.__cause__
+
+
+def _check(words: Any, token: Token) -> None:
     remedy = 'Give a list of words, such as ["alembic", "upgrade", "head"].'
     if isinstance(words, (str, bytes)) or not isinstance(words, Sequence) or not words:
         raise arguments.wrong("The command", words, "be a list of words", remedy)
     for word in words:
         if not isinstance(word, str):
             raise arguments.wrong("A word of the command", word, "be text", remedy)
-        if "\0" in word or variables["PGPASSWORD"] in word:
+        if "\0" in word or token.reveal() in word:
             raise ConfigError(
                 "A word of the command holds a password or a NUL character.",
                 remedy="Leave the password out: it is in PGPASSWORD. Others can read a process's arguments.",

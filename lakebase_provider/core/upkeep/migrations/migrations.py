@@ -245,8 +245,15 @@ class Migrations:
         if self._config.sslmode == "require" and not self._config.sslrootcert:
             # A file that is not there, which keeps libpq from one of the user's, is an error to others.
             del tls["sslrootcert"]
-        variables = foreign_commands.environment(os.environ, self._target(), tls, token)
-        return foreign_commands.run_command(words, folder, variables, deadline, self._clock)
+        target = self._target()
+        return foreign_commands.run_command(
+            words,
+            folder,
+            lambda: foreign_commands.environment(os.environ, target, tls, token),
+            token,
+            deadline,
+            self._clock,
+        )
 
     def dump(
         self,

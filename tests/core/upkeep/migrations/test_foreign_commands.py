@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from traceback import TracebackException
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ConfigError, MigrationError
+from lakebase_provider.core.errors import ConfigError, LakebaseError, MigrationError
 from lakebase_provider.core.upkeep.migrations.foreign_commands import environment
 from tests.eventually import eventually
 
@@ -101,6 +102,23 @@ def test_what_is_no_command(client: LakebaseClient) -> None:
         with pytest.raises(ConfigError) as caught:
             client.migrations.command(words)  # type: ignore[arg-type]
         assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", [["false"], ["sleep", "300"], ["no-such-program"], ["\0"], "false"], ids=repr
+)
+def test_no_frame_shows_the_environment(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("SOMEBODYS", "dose-of-somebody")
+    with pytest.raises(LakebaseError) as caught:
+        client.migrations.command(words, timeout=1)
+    step: BaseException | None = caught.value
+    while step is not None:
+        shown = "".join(TracebackException.from_exception(step, capture_locals=True).format())
+        assert client.tokens.get().reveal() not in shown
+        assert "dose-of-somebody" not in shown
+        step = step.__context__
 
 
 def test_arguments_show_no_token(client: LakebaseClient) -> None:
