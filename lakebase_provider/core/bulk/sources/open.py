@@ -18,6 +18,7 @@ from lakebase_provider.core.bulk.sources.source import (
     one_column,
     open_stream,
 )
+from lakebase_provider.core.bulk.types.cursor_values import with_texts
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.database.catalog import require_width
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -136,6 +137,7 @@ def _open_cursor(cursor: Any, whole: bool) -> Source:
     if cursor.description is None:
         raise ConfigError("The cursor has no result.", remedy="Execute a query with it first.")
     names = tuple(column[0] for column in cursor.description)
+    restore = with_texts(cursor)
 
     def chunks() -> Iterator[Sequence[Any]]:
         while rows := cursor.fetchmany(ROWS):
@@ -161,8 +163,12 @@ def _open_cursor(cursor: Any, whole: bool) -> Source:
         whole=whole,
         moved=isinstance(number, int) and number > 0,
     )
-    description = f"cursor of {type(cursor).__module__}"
-    return Source(description, batches, column_names=names, close=reading.close)
+
+    def close() -> None:
+        reading.close()
+        restore()
+
+    return Source(f"cursor of {type(cursor).__module__}", batches, column_names=names, close=close)
 
 
 def _open_rows(rows: Iterable[Any], whole: bool) -> Source:

@@ -13,13 +13,17 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from pyarrow import parquet
 from upath import UPath
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.sources.source import Batch
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LakebaseError
+from tests.core.bulk.sample_tables import run
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", None, ""]})
 ROWS = [(1, "x"), (2, None), (3, "")]
@@ -221,3 +225,40 @@ def test_a_row_of_a_damaged_file_can_be_shown() -> None:
     lists = pa.ListArray.from_arrays(pa.array([0, 1, 2]), damaged)
     assert Batch((damaged, lists), 2).row(0) == ("a\\x80b", ["a\\x80b"])
     assert Batch((damaged, lists), 2).row(1) == (None, [None])
+
+
+#: Values that say more than Python's of the same name.
+SAYING_MORE = """
+select 1 as id, '"123"'::jsonb as j1, '"true"'::jsonb as j2, 'null'::jsonb as j3,
+    '[1.10, 1e400]'::jsonb as j4, '{"a": 0.48812409112942318}'::json as j5, '{"a": 1, "a": 2}'::json as j6,
+    '{"a": [1, "x"]}'::jsonb as j7, null::jsonb as j8, '7'::jsonb as j9,
+    interval '1 mon' as i1, interval '1 day -2 hours' as i2,
+    '{"\\"1\\"",null}'::jsonb[] as a1
+"""
+
+
+@pytest.mark.parametrize("kind", ["client's", "server's", "binary", "by name"])
+def test_a_cursor_of_postgres_gives_what_the_server_has(client: LakebaseClient, kind: str) -> None:
+    run(client, f"create table said as {SAYING_MORE}; create table loaded (like said)")
+    with client.connection() as connection:
+        cursor: Any = connection.cursor("said") if kind == "server's" else connection.cursor()
+        if kind == "by name":
+            cursor = connection.cursor(row_factory=dict_row)
+        cursor.execute("select * from said", binary=kind == "binary")
+        client.load(cursor, "loaded")
+        # The cursor is its owner's again.
+        cursor.execute("select * from said")
+        (row,) = cursor.fetchall()
+        assert (row["j1"] if kind == "by name" else row[1]) == "123"
+        cursor.close()
+    assert run(client, "select md5(r::text), r::text from loaded r") == run(
+        client, "select md5(r::text), r::text from said r"
+    )
+
+
+def test_a_loader_that_somebody_has_set_is_asked(client: LakebaseClient) -> None:
+    run(client, "create table loaded (v jsonb)")
+    with client.connection() as connection:
+        set_json_loads(lambda data: {"read": bytes(data).decode()}, connection)
+        client.load(connection.execute("""select '"x"'::jsonb as v"""), "loaded")
+    assert run(client, "select v from loaded") == [({"read": '"x"'},)]
