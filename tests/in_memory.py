@@ -10,7 +10,7 @@ from pathlib import Path
 
 MEMORY = Path("/dev/shm")  # noqa: S108 # a folder of our own in it is made by mkdtemp
 #: Bytes that must be free: all workers' data with their write-ahead log, and as much again.
-ROOM = 12 << 30
+ROOM = 8 << 30
 
 
 def use_memory() -> None:
