@@ -155,11 +155,20 @@ def types_table() -> str:
 
 def operators_page() -> str:
     """The arguments of Airflow's operators and sensors."""
+    from lakebase_provider.decorators.branches import lakebase_branch
+    from lakebase_provider.operators.branches import (
+        LakebaseCreateBranchOperator,
+        LakebaseDeleteBranchOperator,
+        LakebaseResetBranchOperator,
+        LakebaseSweepBranchesOperator,
+    )
     from lakebase_provider.operators.health import LakebaseHealthCheckOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
+    from lakebase_provider.operators.migrate import LakebaseMigrateOperator
     from lakebase_provider.operators.sql import LakebaseSqlOperator
     from lakebase_provider.operators.transfer import LakebaseTransferOperator
     from lakebase_provider.operators.unload import LakebaseUnloadOperator
+    from lakebase_provider.sensors.branches import LakebaseBranchSensor
     from lakebase_provider.sensors.health import LakebaseHealthSensor
     from lakebase_provider.sensors.sql import LakebaseSqlSensor
 
@@ -171,13 +180,20 @@ def operators_page() -> str:
         LakebaseHealthCheckOperator,
         LakebaseSqlSensor,
         LakebaseHealthSensor,
+        LakebaseCreateBranchOperator,
+        LakebaseDeleteBranchOperator,
+        LakebaseResetBranchOperator,
+        LakebaseSweepBranchesOperator,
+        LakebaseBranchSensor,
+        LakebaseMigrateOperator,
     )
     parts = [
         """# Operators
 
 Operators, sensors and the decorator for Airflow, with all arguments that they add to their base class.
-[Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md) and
-[health](../how-to/health.md) show them in use.
+[Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
+[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow) and
+[migrations](../how-to/migrations.md#from-airflow) show them in use.
 """
     ]
     for kind in shown:
@@ -191,6 +207,10 @@ Operators, sensors and the decorator for Airflow, with all arguments that they a
     parts.append(
         "## @task.lakebase_sql\n\nThe function returns a statement or a list of statements; the arguments are"
         " those of [`LakebaseSqlOperator`](#lakebasesqloperator).\n"
+    )
+    parts.append(
+        "## @lakebase_branch\n\n`from lakebase_provider.decorators.branches import lakebase_branch`\n\n"
+        f"{_summary(lakebase_branch)}\n"
     )
     return "\n".join(parts)
 

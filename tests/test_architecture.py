@@ -43,6 +43,11 @@ def modules_after(statement: str) -> set[str]:
             "import lakebase_provider.operators.unload",
             {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
         ),
+        (
+            "import lakebase_provider.operators.migrate, lakebase_provider.sensors.branches;"
+            "import lakebase_provider.decorators.branches",
+            {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
+        ),
         ("import lakebase_provider.local.pytest_plugin", {"starlette", "uvicorn", "psycopg", "cryptography"}),
         (
             "import lakebase_provider; lakebase_provider.get_provider_info()",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.client import LakebaseClient
 
 
-class _PollingTrigger(BaseTrigger):
+class PollingTrigger(BaseTrigger):
     """Polls until there is a result or an error; between two polls it holds no connection.
 
     No session stays on the server either, so that the compute can be suspended, unless polls follow each
@@ -98,7 +98,7 @@ class _PollingTrigger(BaseTrigger):
         """What was found, in JSON types; None to continue."""
 
 
-class LakebaseSqlSensorTrigger(_PollingTrigger):
+class LakebaseSqlSensorTrigger(PollingTrigger):
     """Waits until a query's first cell is true: it exists and is not null, zero, empty or ``"0"``.
 
     Args:
@@ -166,7 +166,7 @@ class LakebaseSqlSensorTrigger(_PollingTrigger):
         return {"empty": False} if is_true(row[0]) else None
 
 
-class LakebaseHealthTrigger(_PollingTrigger):
+class LakebaseHealthTrigger(PollingTrigger):
     """Waits until a connection is healthy.
 
     Args:

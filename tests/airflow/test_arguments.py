@@ -18,6 +18,7 @@ from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
+from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
@@ -36,6 +37,7 @@ KINDS: list[tuple[type[Any], dict[str, Any]]] = [
     (LakebaseHealthCheckOperator, {}),
     (LakebaseSqlSensor, {"sql": "select 1"}),
     (LakebaseHealthSensor, {}),
+    (LakebaseMigrateOperator, {"folder": "/x"}),
 ]
 EACH = pytest.mark.parametrize(("kind", "needed"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
 NAMES = pytest.mark.parametrize("name", ["conn_id", "lakebase_conn_id"])
@@ -290,12 +292,16 @@ def test_looking_at_them_brings_no_driver(forks: Forks, tmp_path: Path) -> None:
 import sys
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
+from lakebase_provider.operators.branches import LakebaseCreateBranchOperator
+from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
 LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
-LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3)
+LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3, branch="run-1")
+LakebaseCreateBranchOperator(task_id="c", ttl=3600, at_time="2027-01-31T12:00:00Z", limits={"roots": 3})
+LakebaseMigrateOperator(task_id="m", folder="x", hook_params={"lock_timeout": 3})
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """
     done = forks.run("-c", code, cwd=tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import EXAMPLES, DagLoader
@@ -104,9 +105,22 @@ def unload(run: Any, reports: Path) -> None:
     assert (reports / "amounts.parquet").stat().st_size == done["bytes"]
 
 
+def branches(run: Any, reports: Path) -> None:
+    assert pulled(run, "try_it.look") == 1
+    assert LakebaseHook().get_first("SELECT to_regclass('tried'), to_regclass('orders_kept')") == (
+        None,
+        "orders_kept",
+    )
+    [there, here] = [pulled(run, task) for task in ("migrate_there", "migrate")]
+    assert [one["files"][0]["state"] for one in (there, here)] == ["applied", "applied"]
+    assert pulled(run, "again")["former_uid"] == pulled(run, "create")["uid"]
+    assert [one.id for one in LakebaseHook().client.workspace.branches.list()] == ["production"]
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_assets": assets,
+    "lakebase_branches": branches,
     "lakebase_checks": checks,
     "lakebase_decorator": decorator,
     "lakebase_deferrable": deferrable,
@@ -128,7 +142,14 @@ def test_the_example_runs(
 ) -> None:
     monkeypatch.setenv("LAKEBASE_EXAMPLE_ORDERS", "100")
     monkeypatch.setenv("LAKEBASE_EXAMPLE_REPORTS", f"file://{tmp_path}")
-    LakebaseHook().run("drop schema if exists etl_airflow cascade")
+    migrations = tmp_path / "migrations"
+    migrations.mkdir()
+    (migrations / "0001_orders_kept.sql").write_text("CREATE TABLE orders_kept (n int);")
+    monkeypatch.setenv("LAKEBASE_EXAMPLE_MIGRATIONS", str(migrations))
+    monkeypatch.setattr(BranchUpkeep, "plans_folder", tmp_path / "plans")
+    LakebaseHook().run(
+        "drop schema if exists etl_airflow cascade; drop table if exists orders_kept, lakebase_migration"
+    )
     run = dag_of(name).test()
     assert set(states(run).values()) == {"success"}
     CASES[name](run, tmp_path)

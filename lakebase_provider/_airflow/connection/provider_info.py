@@ -58,8 +58,10 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "lakebase_provider.operators.branches",
                     "lakebase_provider.operators.health",
                     "lakebase_provider.operators.load",
+                    "lakebase_provider.operators.migrate",
                     "lakebase_provider.operators.sql",
                     "lakebase_provider.operators.transfer",
                     "lakebase_provider.operators.unload",
@@ -70,6 +72,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "lakebase_provider.sensors.branches",
                     "lakebase_provider.sensors.health",
                     "lakebase_provider.sensors.sql",
                 ],
@@ -79,6 +82,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "lakebase_provider.triggers.branches",
                     "lakebase_provider.triggers.polling",
                     "lakebase_provider.triggers.sql",
                 ],

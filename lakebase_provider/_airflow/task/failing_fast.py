@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -53,3 +54,28 @@ def raise_as_sensor(error: Exception) -> NoReturn:
         if retry_helps(error) is False:
             raise error
     raise AirflowException(str(error)) from error
+
+
+class UnwindingOnKill:
+    """An operator whose work ends by SystemExit when its task is killed, and cleans up; precedes Airflow's.
+
+    Airflow only calls ``on_kill`` on the signal, in the main thread, and waits for what it has interrupted;
+    five seconds later it kills the process.
+    """
+
+    _unwinds = False
+
+    @contextmanager
+    def _unwinding(self) -> Iterator[None]:
+        self._unwinds = True
+        try:
+            yield
+        finally:
+            self._unwinds = False
+
+    def on_kill(self) -> None:
+        """End the work; what is under way is undone, or finished where it cannot be."""
+        # After a timeout it has ended already. A second signal does not end the cleaning up.
+        if self._unwinds:
+            self._unwinds = False
+            raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,101 @@
+"""What operators, sensors and triggers share that manage branches: whose right it is, what goes by XCom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.config import LakebaseConfig
+from lakebase_provider.core.config.addresses import ADDRESS
+from lakebase_provider.core.errors import OperationTimeoutError
+from lakebase_provider.hooks.lakebase import LakebaseHook
+
+if TYPE_CHECKING:
+    from lakebase_provider.core.client import LakebaseClient
+    from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+    from lakebase_provider.core.workspace.objects.branches import Branch
+    from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+
+#: Seconds that a look at a branch may take, its login included.
+_LOOK = 20.0
+
+
+@dataclass(frozen=True)
+class Managed:
+    """The project of a connection, and who may manage it.
+
+    Attributes:
+        client: Of the connection: it logs in on branches.
+        manager: Of the connection that may manage them; the same one if no other is named.
+    """
+
+    client: LakebaseClient
+    manager: LakebaseClient
+
+    @property
+    def workspace(self) -> WorkspaceObjects:
+        """The objects, by the right of who may manage them."""
+        return self.manager.workspace
+
+    @property
+    def branches(self) -> BranchUpkeep[LakebaseClient]:
+        """What is done with branches, by that right."""
+        return self.client.branches.managed_by(self.manager.workspace)
+
+    def if_ready(self, name: str) -> Branch | None:
+        """The branch, if it is there, ready, and accepts logins.
+
+        Args:
+            name: Its name, or its id in the connection's project.
+        """
+        found = self.workspace.branches.find(name)
+        if found is None or not found.is_settled:
+            return None
+        try:
+            return self.branches.wait_ready(found.name, timeout=_LOOK)
+        except OperationTimeoutError:
+            return None
+
+
+def managed(conn_id: str, manage_conn_id: str | None) -> Managed:
+    """The project of a connection, for a task.
+
+    Args:
+        conn_id: Id of the connection: it says which project, and as whom to log in.
+        manage_conn_id: Id of the connection whose principal may manage it; None for the same one.
+
+    Raises:
+        ConfigError: A setting is wrong, or there are no workspace credentials.
+    """
+    client = LakebaseHook(conn_id).client
+    if manage_conn_id is None:
+        return Managed(client, client)
+    return Managed(client, LakebaseHook(manage_conn_id, **_place(client.config)).client)
+
+
+async def amanaged(conn_id: str, manage_conn_id: str | None) -> Managed:
+    """:func:`managed` for a trigger."""
+    client = await LakebaseHook(conn_id).aclient()
+    if manage_conn_id is None:
+        return Managed(client, client)
+    return Managed(client, await LakebaseHook(manage_conn_id, **_place(client.config)).aclient())
+
+
+def _place(config: LakebaseConfig) -> dict[str, Any]:
+    """Where the other connection is to look, whatever it says itself: it is there for its right alone."""
+    return {name: value for name in ADDRESS if (value := getattr(config, name)) is not None}
+
+
+def names_of(branch: Branch) -> dict[str, Any]:
+    """What other tasks need to know of a branch, in JSON types."""
+    return {
+        "name": branch.name,
+        "id": branch.id,
+        "uid": branch.uid,
+        "project": branch.parent,
+        "endpoint": f"{branch.name}/endpoints/primary",
+        "source_branch": branch.source_branch,
+        "source_branch_lsn": branch.source_branch_lsn,
+        "source_snapshot": branch.source_snapshot,
+        "expire_time": None if branch.expire_time is None else branch.expire_time.isoformat(),
+    }

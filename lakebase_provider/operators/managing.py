@@ -1,0 +1,86 @@
+"""What the operators share that change objects of a project: whose right it is, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_seconds
+from lakebase_provider._airflow.task.failing_fast import UnwindingOnKill, failing_fast
+from lakebase_provider.links import LakebaseConsoleLink
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from lakebase_provider.hooks._branches import Managed
+
+
+class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
+    """Changes objects of a connection's project.
+
+    Args:
+        conn_id: Id of the Airflow connection (templated), which says which project, and as whom to log in
+            there; ``lakebase_default`` by default.
+        lakebase_conn_id: An alias of `conn_id`.
+        manage_conn_id: Id of another connection of type ``lakebase``, whose principal has CAN MANAGE on the
+            project (templated), so that `conn_id` needs CAN USE alone; `conn_id` by default. Which project it
+            names itself does not matter.
+        timeout: Seconds that the task's requests may take, waiting for other operations on the project
+            included.
+        kwargs: Arguments of ``BaseOperator``.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "manage_conn_id")
+    operator_extra_links = (LakebaseConsoleLink(),)
+
+    def __init__(
+        self,
+        *,
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
+        manage_conn_id: str | None = None,
+        timeout: float = 300.0,
+        **kwargs: Any,
+    ) -> None:
+        # What it returns is a dict, of which another task wants one entry: create.output["name"].
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        self.manage_conn_id = manage_conn_id
+        self.timeout = timeout
+        self._check_own_arguments(("timeout",))
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        require_seconds(given, "timeout")
+
+    def _managed(self) -> Managed:
+        # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.hooks._branches import managed
+
+        return managed(self.conn_id, self.manage_conn_id)
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """No data is read or written."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        return OperatorLineage()
+
+
+def deferred_by_default(deferrable: bool | None) -> bool:
+    """Whether the triggerer does it: as the argument says, or else the deployment."""
+    if deferrable is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return deferrable
+
+
+def found_in(event: dict[str, Any]) -> dict[str, Any]:
+    """What a trigger has found; its error is raised."""
+    from lakebase_provider._airflow.task.events import error_of
+
+    with failing_fast():
+        error = error_of(event)
+        if error is not None:
+            raise error
+    return event
