@@ -11,6 +11,7 @@ import pytest
 from lakebase_provider.cli import main
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.local import LocalLakebase
+from tests.security.hostile_workspace import ENDPOINT, SECRET, HostileWorkspace
 
 PRIMARY = "projects/local/branches/ci-1/endpoints/primary"
 
@@ -154,3 +155,37 @@ def test_json_also_of_errors_and_of_what_is_gone(shell: Shell) -> None:
     shell.run("endpoints", "create", reader)
     assert shell.json("endpoints", "delete", reader) == {"name": reader, "deleted": True}
     assert shell.json("branches", "delete", "ci-1") == {"name": name, "deleted": True}
+
+
+@pytest.mark.parametrize("kind", ["branches", "endpoints"])
+def test_what_a_workspace_calls_its_objects_does_not_reach_the_terminal_as_codes(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    codes = "\x1b]0;gotcha\x07\x9b2J\u202e\ud800\r\nprojects/p/forged"
+    parent = "projects/p" if kind == "branches" else "projects/p/branches/b"
+    item = {
+        "name": f"{parent}/{kind}/x{codes}",
+        "uid": "u",
+        "status": {
+            "current_state": "READY" if kind == "branches" else "ACTIVE",
+            "hosts": {"host": f"h{codes}"},
+        },
+    }
+    with HostileWorkspace() as workspace:
+        listed = f"/api/2.0/postgres/{parent}/{kind}"
+        workspace.answers |= {listed + query: {kind: [item]} for query in ("", "?page_size=100")}
+        for name, value in {
+            "LAKEBASE_ALLOW_LOOPBACK": "1",
+            "LAKEBASE_ENDPOINT": ENDPOINT,
+            "DATABRICKS_CONFIG_FILE": str(tmp_path / "none"),
+            "DATABRICKS_HOST": workspace.url,
+            "DATABRICKS_CLIENT_ID": "client",
+            "DATABRICKS_CLIENT_SECRET": SECRET,
+        }.items():
+            monkeypatch.setenv(name, value)
+        code = main([kind, "list"])
+    out, err = capsys.readouterr()
+    shown = out + err
+    assert "gotcha" in shown
+    assert all(line.isprintable() for line in shown.split("\n")), ascii(shown)
+    assert code or (len(out.splitlines()), "\\x1b]0;gotcha\\x07\\x9b2J\\u202e" in out) == (2, True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO, cast
 
 from lakebase_provider.cli import database, examples, local, migrations, objects, rehearsal, restoring
+from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
 from lakebase_provider.version import __version__
@@ -25,6 +28,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 1 for a failure, 2 for wrong arguments.
     """
     options = parser().parse_args(arguments)
+    # Names, hosts and messages come from a workspace or a database, which the terminal must not obey.
+    with (
+        contextlib.redirect_stdout(cast(TextIO, _Printable(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, _Printable(sys.stderr))),
+    ):
+        return _run(options)
+
+
+class _Printable:
+    """A stream to which only lines of printable text go, whoever writes them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(escaped(text, keep="\n\t"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.cli.database import without_other_settings
+from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.remedy import without_options
 
@@ -347,7 +348,8 @@ def _print_table(
     columns: tuple[str, ...], items: Iterable[object], told: Mapping[str, str] | None = None
 ) -> None:
     titles = tuple((told or {}).get(name, name) for name in columns)
-    lines = [titles, *(tuple(_cell(item, name) for name in columns) for item in items)]
+    # Escaped before they are measured, and with their line breaks: a cell must not begin another row.
+    lines = [titles, *(tuple(escaped(_cell(item, name)) for name in columns) for item in items)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,4 +1,4 @@
-"""Which texts are one plain line, as a setting, a resolved value or a token must be.
+"""Which texts are one plain line, as a setting, a resolved value or a token must be; others for a terminal.
 
 libpq's connection strings are C strings: a NUL in a host, a user or a password ends the whole string there,
 and the TLS mode and everything else after it is lost. A line break ends an HTTP header, and lone surrogates
@@ -25,6 +25,25 @@ def flaw_in_header(text: str) -> str | None:
     Bearer tokens and client secrets are printable ASCII without blanks (RFC 6750, section 2.1).
     """
     return _told(_NOT_ASCII.search(text))
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    """The text for a terminal: of what is not printable, only escapes such as ``\\x1b`` or ``\\u202e``.
+
+    A terminal obeys control characters, and shows text in another order after Unicode's marks of direction.
+
+    Args:
+        text: The text.
+        keep: Characters that stay as they are, such as line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def _told(found: re.Match[str] | None) -> str | None:
