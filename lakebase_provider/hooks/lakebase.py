@@ -69,6 +69,22 @@ class LakebaseHook(ConnectedHook):
         >>> hook.get_first("select current_user")
     """
 
+    # Airflow 3.1 looks for these two in the hook's own class alone.
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Which of the connection form's own fields are hidden or renamed; only Airflow 3.1 calls this."""
+        from lakebase_provider._airflow.connection.form import field_behaviour
+
+        return field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The connection form's further fields; only Airflow 3.1 calls this."""
+        from lakebase_provider._airflow.connection.form import widgets
+
+        return widgets()
+
     def get_records(self, sql: str | list[str], parameters: Parameters | None = None) -> Any:
         """All rows of a query, in the form that `cursor` sets; common-sql's own operators get tuples.
 

@@ -20,8 +20,12 @@ from lakebase_provider.local import LocalLakebase
 
 try:
     from airflow.sdk.serde import deserialize, serialize
+
+    STORES_UUIDS = True
 except ModuleNotFoundError:  # Airflow 3.1
     from airflow.serialization.serde import deserialize, serialize
+
+    STORES_UUIDS = False
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 
 
@@ -35,6 +39,7 @@ def run(sql: str, **arguments: Any) -> Any:
     return LakebaseSqlOperator(task_id="sql", sql=sql, **arguments).execute(context)
 
 
+AN_ID = "12345678-1234-5678-1234-567812345678"
 #: What is selected, and what the next task gets; text is as Postgres reads it.
 VALUES: list[tuple[str, Any]] = [
     ("1::int2", 1),
@@ -76,7 +81,7 @@ VALUES: list[tuple[str, Any]] = [
     ("'10.0.0.0/8'::cidr", "10.0.0.0/8"),
     ("'::1'::inet", "::1"),
     ("'08:00:2b:01:02:03'::macaddr", "08:00:2b:01:02:03"),
-    ("'12345678-1234-5678-1234-567812345678'::uuid", UUID("12345678-1234-5678-1234-567812345678")),
+    (f"'{AN_ID}'::uuid", UUID(AN_ID) if STORES_UUIDS else AN_ID),
     ("'[1,5)'::int4range", "[1,5)"),
     ("'empty'::int4range", "empty"),
     ("'(,)'::numrange", "(,)"),

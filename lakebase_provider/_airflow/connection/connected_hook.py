@@ -100,20 +100,6 @@ class ConnectedHook(DbApiHook):
             found = named if found is None else found
         return cls.default_conn_name if found is None else found
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Which of the connection form's own fields are hidden or renamed; only Airflow 3.1 calls this."""
-        from lakebase_provider._airflow.connection.form import field_behaviour
-
-        return field_behaviour()
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The connection form's further fields; only Airflow 3.1 calls this."""
-        from lakebase_provider._airflow.connection.form import widgets
-
-        return widgets()
-
     @property
     def schema(self) -> str:
         """Name of the database; setting it really changes the database, as Airflow's operators expect."""

@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from psycopg.adapt import Buffer
@@ -102,8 +103,10 @@ def as_xcom_takes(result: Any) -> Any:
     """
     try:
         from airflow.sdk.serde import serialize
-    except ModuleNotFoundError:  # Airflow 3.1
+    except ModuleNotFoundError:  # Airflow 3.1, which does not store UUIDs
         from airflow.serialization.serde import serialize  # type: ignore[import-not-found,no-redef]
+
+        _BY_TYPE[UUID] = str
 
     taken = _taken(result)
     try:
