@@ -58,7 +58,6 @@ TOGETHER = (
         "airflow/test_canary_supervised.py",
         "airflow/test_clears.py",
         "airflow/test_conflicts.py",
-        "airflow/test_native_async.py",
     ),
     (
         "airflow/test_examples.py",

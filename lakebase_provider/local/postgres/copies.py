@@ -57,7 +57,7 @@ def copy_data(source: Path, target: Path, account: Account) -> None:
         with _folder(folder) as writing:
             for name in names:
                 if inside == _TEMPLATE0:
-                    os.link(name, name, src_dir_fd=descriptor, dst_dir_fd=writing, follow_symlinks=False)
+                    _link_file(name, descriptor, writing, account)
                 else:
                     _copy_file(name, descriptor, writing, account)
     _give_folders(target, account)
@@ -115,12 +115,7 @@ def add_log(
         found = os.listdir(origin)  # noqa: PTH208 - by its descriptor
         log = [name for name in found if _SEGMENT.fullmatch(name) and since <= place(name) <= until]
         for name in (*log, *(n for n in found if _HISTORY.fullmatch(n))):
-            try:
-                if not link:
-                    raise OSError
-                os.link(name, name, src_dir_fd=origin, dst_dir_fd=folder, follow_symlinks=False)
-            except OSError:
-                _copy_file(name, origin, folder, account)
+            (_link_file if link else _copy_file)(name, origin, folder, account)
 
 
 def place(segment: str) -> str:
@@ -217,6 +212,14 @@ def _writing(name: str, folder: int, account: Account) -> Iterator[int]:
         _give(descriptor, account)
     finally:
         os.close(descriptor)
+
+
+def _link_file(name: str, source: int, target: int, account: Account) -> None:
+    """Link a file, or copy it to another file system: a folder to keep may lie in another than /tmp."""
+    try:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except OSError:
+        _copy_file(name, source, target, account)
 
 
 def _copy_file(name: str, source: int, target: int, account: Account) -> None:
