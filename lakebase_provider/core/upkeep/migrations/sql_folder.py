@@ -83,8 +83,8 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[SqlFile, ...]:
     Raises:
         ConfigError: There is no such folder, or it cannot be read.
         MigrationError: Something in it is no file of migrations, such as a pipe or a link out of it, is
-            empty, is not UTF-8, has a version twice or leaves one out, or holds what cannot be run; the message
-            names each file.
+            empty, is not UTF-8, has a version twice or leaves one out, or holds what cannot be run; the
+            message names each file.
     """
     place = Path(folder)
     try:
