@@ -83,7 +83,7 @@ def _examples(options: argparse.Namespace) -> int:
 
 
 def _copy(source: Path, target: Path, *, force: bool) -> int:
-    from lakebase_provider.core.bulk.files.plain_files import NewFile
+    from lakebase_provider.core.base.files.plain_files import NewFile
 
     # An editor or an interpreter may have left something in a clone.
     names = sorted(

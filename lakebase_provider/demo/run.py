@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lakebase_provider.core.bulk.files.plain_files import open_new
+from lakebase_provider.core.base.files.plain_files import open_new
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from upath import UPath
 
 from lakebase_provider.cli import main
 from lakebase_provider.core import close_shared_clients
-from lakebase_provider.core.bulk.files import plain_files
+from lakebase_provider.core.base.files import plain_files
 from lakebase_provider.core.bulk.files.locations import ALLOWED_FILE_PROTOCOLS, locate
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.demo.run import run_example

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 
+from lakebase_provider.core.base.files.plain_files import NewFile, open_to_read
 from lakebase_provider.core.base.sql.sql_text import without_quotes
 from lakebase_provider.core.bulk.files.locations import locate
-from lakebase_provider.core.bulk.files.plain_files import NewFile, open_to_read
 from lakebase_provider.core.errors import ConfigError
 
 #: Bytes of one message to the server.

@@ -27,6 +27,7 @@ from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.tokens.cache import Minter
 from lakebase_provider.core.tokens.token import Claims, Token, TokenPolicy
+from lakebase_provider.core.workspace.answers import LONGEST_LIFE, parse_json, token_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ _VERSION = 1
 _LOCK_TIMEOUT = 10.0
 #: Bytes; a larger file is not ours.
 _LARGEST = 65_536
+#: Unix time of the year 10000, which no date can show.
+_END_OF_TIME = 253_402_300_800.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -160,15 +163,8 @@ class _TokenFile:
                 raise ValueError(f"{self._path} is too large")
             content = file.read(_LARGEST)
         try:
-            found = json.loads(content)
-            token = Token(
-                str(found["token"]),
-                expires_at=float(found["expires_at"]),
-                minted_at=float(found["minted_at"]),
-                minted_elapsed=float(found["minted_elapsed"]),
-                skew=float(found["skew"]),
-            )
-            boot = found["boot"]
+            found = parse_json(content)
+            token, boot = _token(found), found["boot"]
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{self._path} holds no token") from None
         # Elapsed time restarts with the machine, and says nothing about an earlier token.
@@ -208,6 +204,24 @@ class _TokenFile:
         # use its token anyway.
         for left_behind in self._folder.glob(f"{self._temporary_prefix}*.tmp"):
             left_behind.unlink(missing_ok=True)
+
+
+def _token(found: Any) -> Token:
+    """The token in a file, held to what is demanded of one that comes from the workspace.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
+    value = token_text(found["token"])
+    if value is None:
+        raise ValueError("it could not be sent")
+    moments = {name: float(found[name]) for name in ("expires_at", "minted_at", "minted_elapsed", "skew")}
+    if not all(abs(moment) < _END_OF_TIME for moment in moments.values()):  # nor NaN
+        raise ValueError("it is from no time")
+    token = Token(value, **moments)
+    if token.lifetime > LONGEST_LIFE:
+        raise ValueError("it lives too long")
+    return token
 
 
 def _check_private(status: os.stat_result, is_kind: Any, path: Path) -> None:

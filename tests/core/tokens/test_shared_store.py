@@ -118,13 +118,39 @@ def test_neither_a_clock_set_back_nor_a_restart_revives_a_token(
     assert shared(minter, folder).mint(clock).reveal() == "canary-4"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '"canary"', '{"token": 1}', "x" * 70_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", '"canary"', '{"token": 1}', "x" * 70_000, "[" * 60_000])
 def test_a_file_that_is_no_token_is_replaced(
     clock: FakeClock, minter: CountingMinter, folder: Path, content: str
 ) -> None:
     shared(minter, folder).mint(clock)
     token_file(folder).write_text(content)
     assert shared(minter, folder).mint(clock).reveal() == "canary-2"
+    assert shared(minter, folder).mint(clock).reveal() == "canary-2"
+
+
+@pytest.mark.parametrize(
+    "number", ["1" + "0" * 400, "Infinity", "-Infinity", "NaN", "1e308", "-1e308", "1e20"]
+)
+def test_no_number_in_the_file_does_more_than_cost_a_mint(
+    clock: FakeClock, minter: CountingMinter, folder: Path, number: str
+) -> None:
+    shared(minter, folder).mint(clock)
+    sound = json.loads(token_file(folder).read_text())
+    names = ("expires_at", "minted_at", "minted_elapsed", "skew")
+    for wrong in [(name,) for name in names] + [names[:2], (names[0], names[3]), names]:
+        content = json.dumps({**sound, **dict.fromkeys(wrong, "?")}).replace('"?"', number)
+        token_file(folder).write_text(content)
+        calls = minter.calls
+        assert TokenProvider(shared(minter, folder), clock=clock).get().reveal() == f"canary-{calls + 1}"
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "a b", "é", "", None, 1, ["a"]])
+def test_a_text_that_cannot_be_sent_is_no_token(
+    clock: FakeClock, minter: CountingMinter, folder: Path, value: object
+) -> None:
+    shared(minter, folder).mint(clock)
+    sound = json.loads(token_file(folder).read_text())
+    token_file(folder).write_text(json.dumps({**sound, "token": value}))
     assert shared(minter, folder).mint(clock).reveal() == "canary-2"
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from lakebase_provider.core.base.files.plain_files import open_to_read
 from lakebase_provider.core.base.plain_text import flaw
-from lakebase_provider.core.bulk.files.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.errors.redaction import redacted
 

@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.base.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.bulk.files.locations import locate
-from lakebase_provider.core.bulk.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.bulk.load.copy_in import RejectedRow
 from lakebase_provider.core.bulk.load.plan import RejectTo
 from lakebase_provider.core.connect.cursor import plain_cursor

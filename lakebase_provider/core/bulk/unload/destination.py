@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lakebase_provider.core.base.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.bulk.files.file_kinds import KINDS, PACKED
 from lakebase_provider.core.bulk.files.locations import locate, shown
-from lakebase_provider.core.bulk.files.plain_files import open_new, require_replaceable
 from lakebase_provider.core.errors import ConfigError, LoadInterruptedError
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]

@@ -18,6 +18,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from lakebase_provider.core.base.files.plain_files import open_to_read
 from lakebase_provider.core.base.sql.sql_text import placed_statements, tokens
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from lakebase_provider.core.upkeep.migrations.statement_kinds import (
@@ -81,8 +82,9 @@ def read_folder(folder: str | os.PathLike[str]) -> tuple[SqlFile, ...]:
 
     Raises:
         ConfigError: There is no such folder, or it cannot be read.
-        MigrationError: Something in it is no file of migrations, is empty, is not UTF-8, has a version twice
-            or leaves one out, or holds what cannot be run; the message names each file.
+        MigrationError: Something in it is no file of migrations, such as a pipe or a link out of it, is
+            empty, is not UTF-8, has a version twice or leaves one out, or holds what cannot be run; the
+            message names each file.
     """
     place = Path(folder)
     try:
@@ -125,12 +127,7 @@ def _read(path: Path) -> SqlFile:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise about_file(path.name, None, "this is not a name of a file of migrations", _GRAMMAR)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise about_file(
-            path.name, None, f"it cannot be read: {error.strerror}", "Make it a file that can be read."
-        ) from error
+    raw = _bytes(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,6 +137,24 @@ def _read(path: Path) -> SqlFile:
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return SqlFile(int(match["version"]), path.name, path, text, parsed(path.name, text))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        # Folders that Kubernetes mounts hold links to files below them; elsewhere lies nobody's migration.
+        target = os.path.realpath(path, strict=True)
+        if not Path(target).is_relative_to(path.parent.resolve()):
+            raise about_file(
+                path.name, None, "it is a link out of the folder", "Put the file itself into the folder."
+            )
+        with open_to_read(Path(target), "the file", follow=False) as file:
+            return file.read()
+    except ConfigError as error:  # a pipe, a device, …
+        raise about_file(path.name, None, error.message.removesuffix("."), error.remedy) from None
+    except OSError as error:
+        raise about_file(
+            path.name, None, f"it cannot be read: {error.strerror}", "Make it a file that can be read."
+        ) from error
 
 
 def about_file(name: str, line: int | None, message: str, remedy: str | None = None) -> MigrationError:

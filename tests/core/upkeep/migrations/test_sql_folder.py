@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,34 @@ def test_each_file_that_is_refused_is_named(tmp_path: Path) -> None:
     assert all(name in refused(tmp_path).message for name in ("a.sql", "0001_b.sql:1", "0003_c.sql:1"))
     (tmp_path / "sub").mkdir()
     assert "sub: this is not a name" in refused(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    "links_to", ["/etc/passwd", "/dev/zero", "../outside.sql", "0001_a.sql", "absent.sql"]
+)
+def test_a_link_out_of_the_folder_or_to_nothing_is_not_read(links_to: str, tmp_path: Path) -> None:
+    (tmp_path / "outside.sql").write_text("SELECT 1")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "0001_a.sql").symlink_to(links_to)
+    message = refused(folder).message
+    assert message.startswith("0001_a.sql: it ")
+    assert ("it is a link out of the folder" in message) == ("/" in links_to)
+
+
+def test_what_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0001_a.sql")
+    (tmp_path / "0002_b.sql").mkdir()
+    message = refused(tmp_path).message
+    assert all(what in message for what in ("is a named pipe", "is a folder"))
+
+
+def test_links_within_the_folder_are_files_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026" / "0001_a.sql").write_text("SELECT 1")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "0001_a.sql").symlink_to("..data/0001_a.sql")
+    assert [file.text for file in read_folder(tmp_path)] == ["SELECT 1"]
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

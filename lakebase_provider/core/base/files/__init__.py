@@ -1,0 +1,1 @@
+"""Files and folders of this machine, checked for what others may have put in their place."""
