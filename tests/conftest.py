@@ -47,6 +47,8 @@ SLOWEST = (
     "core/bulk/load/test_transfer.py",
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
+    "airflow/test_branch_operators.py",
+    "security/test_environment_secrets.py",
 )
 #: Files that one worker takes: all of them need what it takes seconds to make. That is a process that has
 #: imported Airflow and forks its tasks, Airflow's API server for its runs, a process that forks Airflow's

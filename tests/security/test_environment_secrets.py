@@ -140,9 +140,11 @@ def test_the_environments_secrets_go_to_the_workspace_that_it_names_alone(
         assert sent(workspace) == [], brought
 
 
-@pytest.mark.parametrize("named", [None, "https://victim.cloud.databricks.com"], ids=["unnamed", "named"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize(
+    ("front", "named"),
+    [*((front, None) for front in FRONTS), ("environment", "https://victim.cloud.databricks.com")],
+)
 def test_nor_to_the_host_of_a_profile_that_somebody_else_names(
     workspace: HostileWorkspace,
     monkeypatch: pytest.MonkeyPatch,
