@@ -105,6 +105,23 @@ def test_protocols_that_nobody_allowed_are_refused(connected: LocalLakebase, fro
 
 
 @each(BY_TEXT)
+@pytest.mark.parametrize("scheme", ["file", "FILE", "local"])
+def test_a_local_uri_with_another_host_is_refused(
+    connected: LocalLakebase, front: Front, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(front, f"{scheme}://evil/x{front.suffix}", match="names the host 'evil'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_uri_may_name_localhost(tmp_path: Path) -> None:
+    for host in ("", "localhost"):
+        assert locate(f"file://{host}{tmp_path}/x.csv", "source").local == tmp_path / "x.csv"
+    with pytest.raises(ConfigError, match="names the host"):
+        locate(f"file://localhost@evil{tmp_path}", "source")
+
+
+@each(BY_TEXT)
 @pytest.mark.parametrize(
     "chain", ["simplecache::memory://", "dir::file://", "zip://x::file://", "simplecache::"]
 )

@@ -277,3 +277,14 @@ async def test_nor_in_an_engine(
     async with async_engine.connect() as connection:
         assert (await connection.execute(text("SHOW client_encoding"))).scalar() == "UTF8"
     await async_engine.dispose()
+
+
+@pytest.mark.parametrize("names_nothing", ["", " ", ",", " , ,\t"])
+def test_a_list_that_names_nothing_does_not_allow_everything(
+    names_nothing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in (ALLOWED_AUTH_TYPES, ALLOWED_PROFILES):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, names_nothing)
+            with pytest.raises(ConfigError, match=f"{variable} is set but names nothing"):
+                LakebaseConfig(endpoint=ENDPOINT, profile="admin")

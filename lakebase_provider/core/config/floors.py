@@ -57,9 +57,24 @@ def check_floors(config: _Config) -> None:
         ("auth_type", auth_type(config), ALLOWED_AUTH_TYPES),
         ("profile", config.profile, ALLOWED_PROFILES),
     ):
-        allowed = [entry.strip() for entry in os.environ.get(variable, "").split(",") if entry.strip()]
-        if allowed and value is not None and value not in allowed:
+        allowed = _listed(variable)
+        if allowed is not None and value is not None and value not in allowed:
             raise _below(name, value, variable, " or ".join(allowed))
+
+
+def _listed(variable: str) -> list[str] | None:
+    """The entries of a list; None if it is not set."""
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    if not entries:
+        # Rather a slip than the wish to allow nothing, and certainly not the wish to allow everything.
+        raise ConfigError(
+            f"The environment variable {variable} is set but names nothing.",
+            remedy=f"Name in {variable} what is allowed, or unset it to allow everything.",
+        )
+    return entries
 
 
 def auth_type(config: _Config) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ConfigError, LimitError
+from lakebase_provider.core.errors import ConfigError, ControlPlaneTimeoutError, LimitError
 from lakebase_provider.core.upkeep.branches.budget import BranchLimits, Usage
 from lakebase_provider.core.upkeep.branches.sweep import Rules
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
+from tests.security.hostile_workspace import HostileWorkspace
 
 DAY = 86_400.0
 BRANCHES = "/api/2.0/postgres/projects/local/branches"
@@ -148,3 +151,24 @@ def test_what_a_project_has_is_counted(client: LakebaseClient) -> None:
         with pytest.raises(LimitError, match=f"no room for .* more: {short}. projects/local has 2 of 500"):
             found.require(**wanted)
     workspace.snapshots.delete("s-1")
+
+
+def test_a_list_whose_pages_do_not_end_ends_with_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEBASE_ALLOW_LOOPBACK", "1")
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
+    pages = itertools.count()
+
+    class Endless(dict[str, Any]):
+        def get(self, path: str, default: Any = None) -> Any:  # type: ignore[override]
+            if "/branches?" not in path:
+                return super().get(path, default)
+            page = next(pages)  # it does end, so that a sweep without a limit does
+            return {"branches": [], "next_page_token": f"{page}"} if page < 400 else {"branches": []}
+
+    with HostileWorkspace() as workspace, LakebaseClient(workspace.config()) as client:
+        workspace.answers = Endless(workspace.answers)
+        with pytest.raises(ControlPlaneTimeoutError):
+            client.branches.sweep(timeout=0.01)
+    assert 0 < next(pages) < 400

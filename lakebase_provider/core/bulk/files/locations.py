@@ -23,6 +23,8 @@ from lakebase_provider.core.errors.redaction import redacted
 ALLOWED_FILE_PROTOCOLS = "LAKEBASE_ALLOWED_FILE_PROTOCOLS"
 
 _LOCAL = frozenset(("file", "local"))
+#: The host that a local URI may name (RFC 8089, section 2).
+_HERE = "localhost"
 _OF_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "memory")
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*")
 
@@ -91,8 +93,8 @@ def locate(given: Any, argument: str) -> Location:
         argument: Name of the argument that it comes from, for errors.
 
     Raises:
-        ConfigError: It is not a path, chains file systems (``::``), has a control character, or its protocol
-            is not allowed or lacks its library.
+        ConfigError: It is not a path, chains file systems (``::``), has a control character, its protocol is
+            not allowed or lacks its library, or it is a local URI with another host.
     """
     if isinstance(given, PurePath) and not getattr(given, "protocol", ""):
         # Only through the operating system, to which "::" means nothing.
@@ -114,7 +116,9 @@ def locate(given: Any, argument: str) -> Location:
     if not protocol:
         return Location(argument, name, Path(text).expanduser() if text[:2] == "~/" else Path(text))
     if protocol in _LOCAL:
-        return Location(argument, name, Path(rest))
+        return Location(
+            argument, name, Path(rest.removeprefix(_HERE) if rest.startswith(f"{_HERE}/") else rest)
+        )
     fs, path = _opened(f"{protocol}://{rest}", argument)
     return Location(argument, name, None, fs, path)
 
@@ -134,9 +138,17 @@ def protocol_of(text: str, argument: str) -> str:
         raise ConfigError(
             f"{argument} chains file systems ('::').", remedy="Name the file itself, with a single protocol."
         )
-    protocol, separator, _ = text.partition("://")
+    protocol, separator, rest = text.partition("://")
     if separator:
         _require_allowed((protocol.lower(),), argument)
+    if protocol.lower() in _LOCAL and separator:
+        # What stands before an @ in the text of Airflow's ObjectStoragePath is the id of a connection.
+        host = rest.partition("/")[0].rpartition("@")[2]
+        if host not in ("", _HERE):
+            raise ConfigError(
+                f"{argument}: {shown(text)!r} names the host {host!r}, but is a file of this machine.",
+                remedy="Give an absolute path, such as file:///data/orders.csv, or a path alone.",
+            )
     return protocol.lower() if separator else ""
 
 

@@ -502,13 +502,13 @@ class BranchUpkeep(Generic[Client]):
             held: Seconds since the last change within which a branch is taken for held, by this host's clock:
                 one that is ahead by more takes each lease for idle.
             dry_run: True to delete nothing.
-            timeout: Seconds that each deletion may take.
+            timeout: Seconds that listing them may take, and each deletion.
 
         Returns:
             What was found, and what became of it; one that could not be deleted does not stop the others.
 
         Raises:
-            LakebaseError: The branches could not be listed.
+            LakebaseError: The branches could not be listed in that time.
         """
         rules = Rules(
             checked_prefix(prefix),

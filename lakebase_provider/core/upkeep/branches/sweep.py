@@ -14,6 +14,7 @@ from datetime import datetime
 
 from lakebase_provider.core.base.clock import Clock
 from lakebase_provider.core.errors import LakebaseError, NotFoundError
+from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
@@ -128,12 +129,13 @@ def sweep(
         workspace: Where they are.
         clock: Where the time comes from.
         dry_run: True to delete nothing.
-        timeout: Seconds that each deletion may take.
+        timeout: Seconds that listing them may take, and each deletion.
 
     Raises:
         LakebaseError: The branches could not be listed.
     """
-    every = workspace.branches.list(project)
+    with within(Limit(timeout)):  # its pages need not end
+        every = workspace.branches.list(project)
     found = [
         _judged(branch, rules.keep(branch, every, clock.wall()), clock)
         for branch in every
