@@ -1,14 +1,15 @@
-"""What a run's configuration says about secrets when it comes from the Launchpad.
+"""The mask that stands for a secret: in a resource's fields, and in a configuration from the Launchpad.
 
-Dagster opens the Launchpad with the definitions' own configuration, with each secret replaced by a mask,
-including those left out or given by ``EnvVar``. Launched unchanged, the configuration would use the mask as
-the secret. So a mask means the secret that the definitions have.
+Dagster stores a resource's fields with its definitions and its runs. It opens the Launchpad with the
+definitions' own configuration, with each secret replaced by a mask, including those left out or given by
+``EnvVar``. Launched unchanged, the configuration would use the mask as the secret. So a mask means the secret
+that the definitions have.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dagster import EnvVar, InitResourceContext
@@ -23,6 +24,34 @@ from lakebase_provider.core.errors import ConfigError
 _PLACE = (*DATABASE_PLACE, "workspace_host", "auth_type", "profile", "azure_tenant_id")
 #: What Dagster shows in place of a secret.
 MASK = "********"
+
+
+def held_back(given: dict[str, Any], known: Iterable[str]) -> dict[str, object]:
+    """Take what may be a secret out of a resource's arguments, before Dagster or pydantic sees them.
+
+    A secret given as text, and a host with a user name in it, leave the mask behind. One of another type
+    leaves its type's name, and so is refused; an argument that is not known leaves the mask, for it may be a
+    secret under a misspelt name.
+
+    Args:
+        given: Values by argument; changed in place.
+        known: The arguments that there are.
+
+    Returns:
+        Opaque values by the setting's name.
+    """
+    held = {}
+    for row in settings():
+        value = given.get(row.name)
+        if isinstance(value, EnvVar) or value == MASK:
+            continue
+        hidden = row.hidden(value)
+        if hidden is not value:
+            given[row.name] = hidden
+            if isinstance(value, str):
+                held[row.name], given[row.name] = hidden, MASK
+    given.update(dict.fromkeys(given.keys() - known, MASK))
+    return held
 
 
 def secrets_behind_masks(context: InitResourceContext) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from dagster import ConfigurableResource, InitResourceContext
 from dagster.components.lib.sql_component.sql_client import SQLClient
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from dagster_lakebase.resource.launchpad import MASK, elsewhere, secrets_behind_masks
+from dagster_lakebase.resource.launchpad import MASK, elsewhere, held_back, secrets_behind_masks
 from dagster_lakebase.resource.loans import Loans
 from dagster_lakebase.resource.sharing import Lease, new_engine
 from dagster_lakebase.resource.step_name import aname_session, current_step_name, name_session, resource_name
 from dagster_lakebase.resource.variables import resolved
-from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
 from lakebase_provider.core.config.addresses import require_not_blank, with_branch_exchanged
 from lakebase_provider.core.config.field import Setting
@@ -68,9 +67,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     has its default. So ``LakebaseResource()`` works wherever the Lakebase documentation's variables are set,
     and a field that is set takes precedence over its variable.
 
-    Leave secrets out or give them as ``EnvVar``: Dagster stores a literal one as part of the resource's
-    configuration. The Launchpad shows ``********`` for each secret; a run launched like that uses the secret
-    in the definitions, or the environment's if they have none.
+    Leave secrets out or give them as ``EnvVar``. One given as text is held back: the field, and with it what
+    Dagster stores, has ``********`` in its place. The Launchpad shows ``********`` for each secret; a run
+    launched like that uses the secret in the definitions, or the environment's if they have none.
 
     `branch` leads the same connection to another branch, at a host that is looked up: it takes the place of
     the one in `endpoint`, so that a run's configuration may say it alone.
@@ -152,6 +151,41 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
     _run_id: str | None = PrivateAttr(default=None)
     _behind_masks: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _loans: Loans = PrivateAttr(default_factory=Loans)
+    #: What :data:`MASK` stands for in this resource's own fields, by name.
+    _held: Mapping[str, object] = PrivateAttr(default_factory=dict)
+
+    # Type checkers know the fields from the class, and would take this for what there is.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None:
+            held = held_back(data, _arguments(type(self)))
+            super().__init__(**data)
+            self._held = held
+
+        @classmethod
+        def configure_at_launch(cls, **kwargs: Any) -> Any:
+            """A copy whose fields are those given, or what a run's configuration says instead.
+
+            Raises:
+                ConfigError: A secret is given as text, which Dagster would store.
+            """
+            for name in held_back(kwargs, _arguments(cls)):
+                raise setting(name).error(
+                    "is given to configure_at_launch() as text, which Dagster stores",
+                    remedy=f"Leave '{name}' out, or name its environment variable: {name}=dg.EnvVar(…).",
+                )
+            return super().configure_at_launch(**kwargs)
+
+    def _with_updated_values(self, values: Mapping[str, Any] | None) -> LakebaseResource:
+        # By this Dagster makes the resource of a run from that of the definitions.
+        made = super()._with_updated_values(values)
+        assert isinstance(made, LakebaseResource)
+        made._held = {**self._held, **made._held}
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> LakebaseResource:
+        """One with the same settings, which has not been set up."""
+        return self._with_updated_values(None)
 
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
@@ -202,7 +236,9 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
 
     def _given(self, name: str) -> Any:
         value = getattr(self, name)
-        return self._behind_masks.get(name) if value == MASK else value
+        if value != MASK:
+            return value
+        return self._held[name] if name in self._held else self._behind_masks.get(name)
 
     @property
     def client(self) -> LakebaseClient:
@@ -437,7 +473,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
         return self.client.health(checks, timeout=timeout)
 
 
+def _arguments(cls: type[LakebaseResource]) -> set[str]:
+    return {field.alias or name for name, field in cls.model_fields.items()}
+
+
 def _resolved(row: Setting, value: Any) -> Any:
-    value = resolved(row.name, value)
-    # Wrapped at once, so that no frame above holds the text when a traceback shows local variables.
-    return Secret(value) if row.kind == "secret" and value else value
+    # Hidden at once, so that no frame above holds the text when a traceback shows local variables.
+    return row.hidden(resolved(row.name, value))

@@ -16,6 +16,7 @@ from dagster_lakebase import LakebaseResource, lakebase_health_check_op
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import materialize
+from tests.dagster.two_steps import Nested
 
 
 def test_repr_and_str_show_none() -> None:
@@ -37,6 +38,33 @@ def test_a_bad_setting_leaves_the_secret_out_of_frames(lakebase_env: LocalLakeba
         _ = resource.lakebase_config
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert "team-canary" not in "".join(shown.format())
+
+
+@pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")  # Dagster's own
+def test_a_secret_as_text_works_in_a_run_wherever_it_is_bound(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakebase = LakebaseResource(client_id=lake.client_id, client_secret=lake.client_secret)
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "not-the-secret")
+
+    @dg.asset
+    def both(lakebase: LakebaseResource, nested: Nested) -> None:
+        for bound in (lakebase, nested.lakebase):
+            assert bound.fetch("SELECT current_user") == [(lake.client_id,)]
+            assert lake.client_secret not in str(vars(bound))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [both],
+            resources={"lakebase": lakebase, "nested": Nested(lakebase=lakebase)},
+            instance=instance,
+        )
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None
+        assert run.job_snapshot_id is not None
+        kept = serialize_value(instance.get_job_snapshot(run.job_snapshot_id))
+    assert result.success
+    assert lake.client_secret not in kept
 
 
 @dg.asset
