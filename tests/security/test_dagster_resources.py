@@ -52,8 +52,8 @@ def test_what_dagster_stores_of_a_secret_as_text_is_its_mask() -> None:
     given: Any = {**dict.fromkeys(SECRETS, CANARY), "host": f"u:{CANARY}@w.databricks.com"}
     lakebase = LakebaseResource(**given)
     defs = dg.Definitions(assets=[who], resources={"lakebase": lakebase, "nested": Nested(lakebase=lakebase)})
-    stored = [RepositorySnap.from_def(defs.get_repository_def())]
-    stored.append(defs.resolve_implicit_global_asset_job_def().get_job_snapshot())  # type: ignore[arg-type] # another snapshot
+    job = defs.resolve_implicit_global_asset_job_def()
+    stored = (RepositorySnap.from_def(defs.get_repository_def()), job.get_job_snapshot())
     shown = "".join(map(serialize_value, stored))
     assert "client_secret" in shown
     assert CANARY not in shown
