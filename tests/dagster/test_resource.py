@@ -111,6 +111,11 @@ def test_an_empty_field_counts_as_left_out(lakebase_env: LocalLakebase) -> None:
     assert LakebaseResource(endpoint="").lakebase_config.endpoint == lakebase_env.env()["ENDPOINT_NAME"]
 
 
+def test_but_not_an_empty_branch_which_would_be_production(lakebase_env: LocalLakebase) -> None:
+    with pytest.raises(ConfigError, match="'branch' is empty"):
+        _ = LakebaseResource(branch="").lakebase_config
+
+
 def test_env_vars_are_read_in_a_script_too(
     lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -157,15 +158,17 @@ def test_nor_to_the_host_of_a_profile_that_somebody_else_names(
         monkeypatch.setenv(name, value.format(folder=folder))
     if named is not None:
         monkeypatch.setenv("DATABRICKS_HOST", named)
-    others = f"[other]\nhost = {workspace.url}\n[own]\nhost = {workspace.url}\ntoken = dapi-own\n"
+    # Hooks and resources of one configuration share a client, and what it has found.
+    other, own = f"other-{uuid4().hex}", f"own-{uuid4().hex}"
+    others = f"[{other}]\nhost = {workspace.url}\n[{own}]\nhost = {workspace.url}\ntoken = dapi-own\n"
     (folder / "databrickscfg").write_text(f"{PROFILES}{others}")
     for brought in BROUGHT:
         if "profile" not in brought:
             with contextlib.suppress(LakebaseError):
-                mint(front, profile="other", **brought)
+                mint(front, profile=other, **brought)
             assert sent(workspace) == [], brought
     if named is None:
-        assert mint(front, profile="own", seconds=60) == "database-token"
+        assert mint(front, profile=own, seconds=60) == "database-token"
     assert sent(workspace) == []
 
 
@@ -176,9 +179,9 @@ def test_the_error_says_which_variable_is_missing(
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-mine")
     with pytest.raises(ConfigError, match=r"(?s)environment's DATABRICKS_TOKEN.*DATABRICKS_HOST to it"):
         mint(front, workspace_host=workspace.url)
-    (folder / "databrickscfg").write_text(f"[other]\nhost = {workspace.url}\n")
-    with pytest.raises(ConfigError, match=r"(?s)the host of profile 'other'.*into the configuration file"):
-        mint(front, profile="other")
+    (folder / "databrickscfg").write_text(f"[{front}-other]\nhost = {workspace.url}\n")
+    with pytest.raises(ConfigError, match=r"(?s)the host of profile '\S+'.*into the configuration file"):
+        mint(front, profile=f"{front}-other")
     monkeypatch.setenv("DATABRICKS_HOST", workspace.url)
     assert mint(front, workspace_host=workspace.url, seconds=60) == "database-token"
     assert workspace.seen
