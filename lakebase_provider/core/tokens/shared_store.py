@@ -23,6 +23,7 @@ import filelock
 import platformdirs
 
 from lakebase_provider.core.base.clock import Clock
+from lakebase_provider.core.base.files.private_folder import check_private, make_private
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.tokens.cache import Minter
@@ -142,8 +143,7 @@ class _TokenFile:
 
     def prepare_folder(self) -> None:
         """Create the folder, or raise an OSError if it is not private to this user."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(self._folder.lstat(), stat.S_ISDIR, self._folder)
+        make_private(self._folder)
 
     def read(self, clock: Clock) -> Token:
         """The token.
@@ -157,8 +157,8 @@ class _TokenFile:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            _check_private(self._folder.lstat(), stat.S_ISDIR, self._folder)
-            _check_private(status, stat.S_ISREG, self._path)
+            check_private(self._folder.lstat(), stat.S_ISDIR, self._folder)
+            check_private(status, stat.S_ISREG, self._path)
             if status.st_size > _LARGEST:
                 raise ValueError(f"{self._path} is too large")
             content = file.read(_LARGEST)
@@ -222,17 +222,6 @@ def _token(found: Any) -> Token:
     if token.lifetime > LONGEST_LIFE:
         raise ValueError("it lives too long")
     return token
-
-
-def _check_private(status: os.stat_result, is_kind: Any, path: Path) -> None:
-    if not is_kind(status.st_mode):
-        raise PermissionError(
-            f"{path} is not the expected kind of file: its mode is {stat.filemode(status.st_mode)}"
-        )
-    if status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}")
-    if status.st_mode & 0o077:
-        raise PermissionError(f"{path} is open to others: its mode is {stat.filemode(status.st_mode)}")
 
 
 def _boot_id() -> str:

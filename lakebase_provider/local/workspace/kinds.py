@@ -123,6 +123,11 @@ _FLAG = _is(bool, "true or false")
 _TEXT: Check = lambda value: (  # noqa: E731
     None if isinstance(value, str) and "\0" not in value else "must be a text"
 )
+#: Of a longer name Postgres keeps the beginning, by which nobody finds it again (NAMEDATALEN).
+_POSTGRES_NAME: Check = lambda value: (  # noqa: E731
+    _TEXT(value)
+    or (None if len(value.encode("utf-8", "surrogatepass")) <= 63 else "must have at most 63 bytes in UTF-8")
+)
 #: Members of a oneof that say that there is none: to say the contrary, another member is sent.
 _TRUE: Check = lambda value: None if value is True else "must be true"  # noqa: E731
 _CU = _read(_number, 0.5, 112)
@@ -380,7 +385,7 @@ ROLE = Kind(
     "roles",
     "branch",
     {
-        "spec.postgres_role": _TEXT,
+        "spec.postgres_role": _POSTGRES_NAME,
         "spec.identity_type": _one_of("USER", "SERVICE_PRINCIPAL", "GROUP"),
         "spec.auth_method": _one_of("LAKEBASE_OAUTH_V1", "PG_PASSWORD_SCRAM_SHA_256", "NO_LOGIN"),
         "spec.membership_roles": lambda value: (
@@ -398,7 +403,7 @@ DATABASE = Kind(
     "database",
     "databases",
     "branch",
-    {"spec.postgres_database": _TEXT, "spec.role": _TEXT},
+    {"spec.postgres_database": _POSTGRES_NAME, "spec.role": _TEXT},
     masks=_masks("spec postgres_database role"),
     verbs=_ALL,
 )
@@ -423,7 +428,7 @@ CATALOG = Kind(
     None,
     {
         "spec.branch": _TEXT,
-        "spec.postgres_database": _TEXT,
+        "spec.postgres_database": _POSTGRES_NAME,
         "spec.create_database_if_missing": _FLAG,
     },
     required=("spec.branch", "spec.postgres_database"),

@@ -197,12 +197,12 @@ class Operations:
         # Such ids need quoting that keeps `/` and `=`; never two slashes in a row, nor one in front.
         identity = "o" + base64.b64encode(os.urandom(20)).decode().replace("//", "/+")
         operation = Operation(f"{owner}/operations/{identity}", metadata, lock, plan, self._take_fault(kind))
+        plan.begin()
         self._all[operation.name] = operation
         while len(self._all) > _LONGEST_MEMORY:
             self._all.pop(next(iter(self._all)))
         if lock is not None:
             self._running[lock] = operation
-        plan.begin()
         accepted = operation.view()
         if operation.fault is not None and operation.fault.never_ends:
             return accepted
@@ -236,6 +236,16 @@ class Operations:
         if operation.ending:
             return
         operation.ending = True
+        try:
+            await self._end(operation)
+        except Exception as error:  # what shows of it failed; the project must not stay busy for that
+            operation.error = _told(error)
+        finally:
+            operation.done = True
+            if operation.lock is not None and self._running.get(operation.lock) is operation:
+                del self._running[operation.lock]
+
+    async def _end(self, operation: Operation) -> None:
         fault, plan = operation.fault, operation.plan
         try:
             await (operation.work or self._work(operation))
@@ -249,9 +259,6 @@ class Operations:
             plan.undo()
         if fault is not None:
             operation.error = {"error_code": fault.error_code, "message": fault.message, "details": []}
-        operation.done = True
-        if operation.lock is not None and self._running.get(operation.lock) is operation:
-            del self._running[operation.lock]
 
 
 def _told(error: Exception) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -269,3 +270,31 @@ def test_an_endpoint_is_known_by_uid_and_host_too(lake: LocalLakebase, workspace
         client.connect().close()
         with pytest.raises(EndpointNotFoundError, match="uid or the host 'ep-none'"):
             client.workspace.endpoints.locate("ep-none")
+
+
+def test_what_is_kept_lies_in_folders_of_ones_own(tmp_path: Path) -> None:
+    folder = tmp_path / "lakebase-provider" / "endpoint-sizes"
+    kept = Kept("w", "projects/p/branches/b/endpoints/e", "uid", folder)
+    before = os.umask(0)
+    try:
+        kept.enter({})
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (folder, folder.parent)] == [0o700, 0o700]
+    kept.leave()
+    for place in (folder, folder.parent):
+        for mode in (0o770, 0o702):
+            place.chmod(mode)
+            for use in (lambda: kept.enter({}), lambda: list(left_behind("w", folder))):
+                with pytest.raises(ConfigError, match="open to others") as caught:
+                    use()
+                assert "XDG_STATE_HOME" in caught.value.remedy
+        place.chmod(0o700)
+        moved = place.rename(tmp_path / "elsewhere")
+        place.symlink_to(moved)
+        with pytest.raises(ConfigError, match="not the expected kind"):
+            list(left_behind("w", folder))
+        place.unlink()
+        moved.rename(place)
+    folder.parent.chmod(0o755)  # as an earlier version has made it
+    assert [left.name for left in left_behind("w", folder)] == [kept.name]

@@ -6,8 +6,10 @@ import concurrent.futures
 import re
 
 import pytest
-from databricks.sdk.errors import AlreadyExists, DatabricksError, NotFound
+from databricks.sdk.errors import AlreadyExists, BadRequest, DatabricksError, NotFound
 from databricks.sdk.service.postgres import BranchStatusState, Database, DatabaseDatabaseSpec, Project
+
+from tests.eventually import eventually
 
 from .conftest import PRODUCTION, PROJECT, SOON, Plane
 
@@ -171,3 +173,31 @@ def test_a_resource_may_be_called_operations(plane: Plane) -> None:
     assert branch.name is not None
     [endpoint] = plane.api.list_endpoints(branch.name)
     assert plane.api.get_endpoint(str(endpoint.name)).uid == endpoint.uid
+
+
+def test_an_operation_whose_end_cannot_be_shown_fails_and_leaves_the_project_free(plane: Plane) -> None:
+    plane.admin.set(operation_seconds=10)
+    body = {"spec": {"postgres_role": "vanished"}}
+    name = plane.send("POST", f"{PRODUCTION}/roles", body, role_id="vanished")["name"]
+    exists = "SELECT 1 FROM pg_roles WHERE rolname = 'vanished'"
+    eventually(lambda: bool(plane.admin.execute(exists)))
+    plane.admin.execute("DROP ROLE vanished")
+    plane.admin.advance(10)
+    done = plane.send("GET", name)
+    assert (done["done"], done["error"]["error_code"]) == (True, "NOT_FOUND")
+    plane.admin.set(operation_seconds=0)
+    assert plane.send("POST", f"{PRODUCTION}/roles", body, role_id="vanished")["name"] != name
+    plane.api.delete_role(f"{PRODUCTION}/roles/vanished").wait()
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "é" * 32])
+def test_a_name_that_postgres_would_cut_is_refused_and_leaves_the_project_free(
+    plane: Plane, name: str
+) -> None:
+    for kind, field in (("role", "postgres_role"), ("database", "postgres_database")):
+        for _ in range(2):
+            with pytest.raises(BadRequest, match=f"'spec.{field}' must have at most 63 bytes"):
+                plane.send("POST", f"{PRODUCTION}/{kind}s", {"spec": {field: name}}, **{f"{kind}_id": "long"})
+    made = plane.send("POST", f"{PRODUCTION}/roles", {"spec": {"postgres_role": name[:-1]}}, role_id="long")
+    assert plane.send("GET", made["name"])["response"]["status"]["postgres_role"] == name[:-1]
+    plane.api.delete_role(f"{PRODUCTION}/roles/long").wait()

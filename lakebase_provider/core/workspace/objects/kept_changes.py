@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import filelock
 import platformdirs
 
+from lakebase_provider.core.base.files.private_folder import WRITING, check_private, make_private
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import ConfigError, LakebaseError
 
@@ -31,6 +33,7 @@ _Result = TypeVar("_Result")
 
 #: Seconds to wait for another process that reads or writes the file, which takes milliseconds.
 _LOCK_TIMEOUT = 10.0
+_OURS = "Make it a folder to which only this user can write, or set XDG_STATE_HOME to one"
 
 
 def default_folder(purpose: str) -> Path:
@@ -67,7 +70,7 @@ class Kept:
             earlier: In types of JSON.
 
         Raises:
-            ConfigError: The file cannot be written; nothing was changed.
+            ConfigError: The file cannot be written, or others could write there; nothing was changed.
         """
         with self._locked():
             kept = self._read() or {**self._about, "earlier": dict(earlier), "holders": []}
@@ -119,15 +122,15 @@ class Kept:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.path.parent, WRITING)
+            _check(self.path.parent)
             lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT, mode=0o600)
             with lock:
                 yield
         except (OSError, filelock.Timeout) as error:
             raise ConfigError(
                 f"What {self.name} was before cannot be kept: {error}.",
-                remedy="Let this user write there, or set XDG_STATE_HOME to a folder of theirs: it could not "
-                "be put back after a kill.",
+                remedy=f"{_OURS}: it could not be put back after a kill.",
             ) from error
 
     def _read(self) -> dict[str, Any] | None:
@@ -147,7 +150,17 @@ class Kept:
 
 
 def left_behind(workspace: str, folder: Path) -> Iterator[Kept]:
-    """What nobody alive will put back."""
+    """What nobody alive will put back.
+
+    Raises:
+        ConfigError: Somebody else could have written it.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        _check(folder)
+    except OSError as error:
+        raise ConfigError(f"What was kept in {folder} is not used: {error}.", remedy=f"{_OURS}.") from error
     for path in sorted(folder.glob("*.json")):
         kept = _content(path)
         if kept is not None and kept["workspace"] == workspace and not any(map(_is_alive, kept["holders"])):
@@ -185,6 +198,12 @@ def put_all_back(
     if failed:
         raise failed[0]
     return tuple(done)
+
+
+def _check(folder: Path) -> None:
+    """Raise an OSError if somebody else could put something into the folder, or another in its place."""
+    for place in (folder.parent, folder):
+        check_private(place.lstat(), stat.S_ISDIR, place, WRITING)
 
 
 def _content(path: Path) -> dict[str, Any] | None:
