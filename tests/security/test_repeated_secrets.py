@@ -76,7 +76,10 @@ def test_a_secret_in_other_words_is_struck_out(before: str) -> None:
     secret = Secret(value)
     coded = base64.b64encode((before + value).encode()).decode()
     core = base64.b64encode(value.encode()).decode()
-    for text in (value, quote(value, safe=""), quote_plus(value), json.dumps(value), coded):
+    encoded = value.encode().hex()
+    percent = "".join(f"%{encoded[at : at + 2]}" for at in range(0, len(encoded), 2))
+    hexadecimal = (encoded, encoded.upper(), percent, percent.upper())
+    for text in (value, quote(value, safe=""), quote_plus(value), json.dumps(value), coded, *hexadecimal):
         assert "***" in redacted(f"the text {text} ends")
     assert coded not in redacted(f"x {coded} y")
     assert core[4:16] not in redacted(core)

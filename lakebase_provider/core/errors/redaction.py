@@ -66,7 +66,7 @@ def redactor() -> Callable[[str], str]:
 
 
 def _as_written(value: str) -> tuple[str, ...]:
-    """A secret as it is, as a URL, a form or JSON has it, and within base64, such as of ``id:secret``."""
+    """A secret as it is, as a URL, a form, JSON or hex has it, and within base64 as of ``id:secret``."""
     # A lone surrogate is refused as a setting, by an error whose text comes through here too.
     plain = value.encode(errors="surrogatepass")
     # What stands before it moves it by no, one or two bytes against the groups of three. Those at its ends
@@ -75,6 +75,8 @@ def _as_written(value: str) -> tuple[str, ...]:
         base64.b64encode(b"\0" * moved + plain).decode()[(0, 2, 3)[moved] :][: (len(plain) * 8 - 16) // 6]
         for moved in range(3)
     ]
-    coded = (quote(plain, safe=""), quote_plus(plain), json.dumps(value)[1:-1], *inner)
+    percent = "".join(f"%{byte:02x}" for byte in plain)
+    hexadecimal = (plain.hex(), plain.hex().upper(), percent, percent.upper())
+    coded = (quote(plain, safe=""), quote_plus(plain), json.dumps(value)[1:-1], *hexadecimal, *inner)
     urlsafe = (text.translate(_URLSAFE) for text in inner)
     return (value, *(text for text in (*coded, *urlsafe) if len(text) >= _LEAST_LOOKED_FOR))

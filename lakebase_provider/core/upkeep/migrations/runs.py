@@ -19,7 +19,7 @@ from lakebase_provider.core.base.threads import glance, in_this_context
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.blockers import Connect, blockers, naming_blockers
 from lakebase_provider.core.database.fence import holders, lock_number, try_lock
-from lakebase_provider.core.database.refusals import connection_lost, quotable
+from lakebase_provider.core.database.refusals import connection_lost
 from lakebase_provider.core.errors import (
     LakebaseError,
     LockTimeoutError,
@@ -285,8 +285,9 @@ class MigrationRun:
             with naming_blockers(self._connect, self._options.lock_timeout, lambda: [pid]):
                 yield
         except (LakebaseError, psycopg.Error) as error:
+            # The server's own text quotes the line, in which a password may stand.
             raise self._told(error, file, statement.line, where) from (
-                error if isinstance(error, LakebaseError) else quotable(error)
+                error if isinstance(error, LakebaseError) else None
             )
 
     @contextmanager
@@ -298,7 +299,7 @@ class MigrationRun:
                 raise
             raise self._told(error, file, None, "the transaction") from error
         except psycopg.Error as error:
-            raise self._told(error, file, None, "the transaction") from quotable(error)
+            raise self._told(error, file, None, "the transaction") from None
 
     def _told(self, error: Exception, file: SqlFile, line: int | None, where: str) -> LakebaseError:
         place = f"{file.name}: {where}" if line is None else f"{file.name}:{line}: {where}"

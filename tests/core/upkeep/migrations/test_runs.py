@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_file_that_fails_leaves_nothing(client: LakebaseClient, database: Data
     assert (error.file, error.line, error.sqlstate, error.retryable) == ("0002_b.sql", 3, "22012", False)
     assert database.rows("SELECT what FROM log") == [("a",)]
     assert states(client.migrations.status(folder)) == [("0001_a.sql", "done"), ("0002_b.sql", "pending")]
+
+
+def test_what_fails_shows_nothing_of_the_statement(client: LakebaseClient, write: Write) -> None:
+    folder = write(**{"0001_a": "CREATE ROLE somebody PASSWORD 'dose-of-somebody' PASSWORT 'x'"})
+    with pytest.raises(MigrationError) as caught:
+        client.migrations.run(folder)
+    assert "dose-of-somebody" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_fails_at_the_commit_is_told(client: LakebaseClient, database: Database, write: Write) -> None:
