@@ -19,10 +19,6 @@ from lakebase_provider.core.bulk.types.intervals import has_months
 _DAY = 24 * 60 * 60 * 1_000_000  # microseconds
 
 
-class _LossyError(ValueError):
-    """Python's value would not be the document's."""
-
-
 def with_texts(cursor: object) -> Callable[[], None]:
     """Have what a cursor has still to give be the text of what Python cannot say.
 
@@ -60,14 +56,14 @@ def with_texts(cursor: object) -> Callable[[], None]:
 def _float(text: str) -> float:
     value = float(text)
     if repr(value) != text:  # 1.10 keeps its zero
-        raise _LossyError
+        raise ValueError("A number would lose digits.")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _LossyError
+        raise ValueError("A key stands there twice.")
     return found
 
 
@@ -75,7 +71,7 @@ def _json(data: bytes, encoding: str) -> Any:
     text = str(data, encoding)
     try:
         value = json.loads(text, parse_float=_float, object_pairs_hook=_object)
-    except _LossyError:
+    except ValueError:  # Python's value would not be the document's, or cannot be
         return text
     return text if value is None or isinstance(value, str) else value
 
