@@ -24,7 +24,7 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -
                     **os.environ,
                     "AIRFLOW_HOME": str(home),
                     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+                    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
                     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
                 },
                 capture_output=True,

@@ -37,7 +37,8 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__TEST_CONNECTION="Enabled",
-    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
+    # Seconds that one process waits while another one writes.
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db?timeout=60",
     AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
     # Seconds. A supervisor may sleep so long beside a task that has ended, and is never told of more often.
     AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL="1",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -269,9 +270,9 @@ def test_migrations_run_once_and_edited_ones_are_refused(
 
 
 def test_another_tool_migrates(lake: LocalLakebase) -> None:
-    words = ["python", "-c", "import psycopg; print(psycopg.connect('').info.dbname)"]
+    words = [sys.executable, "-c", "import psycopg; print(psycopg.connect('').info.dbname)"]
     found = ran(LakebaseMigrateOperator(task_id="tool", command=words))
-    assert (found["program"], found["output"]) == ("python", ["databricks_postgres"])
+    assert (found["program"], found["output"]) == (sys.executable, ["databricks_postgres"])
 
 
 def test_a_tool_ends_with_its_task(lake: LocalLakebase, tmp_path: Path) -> None:

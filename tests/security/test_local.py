@@ -274,22 +274,24 @@ def test_other_processes_of_nobody_cannot_reach_initdb(cluster: Any) -> None:
 
 @as_root
 @pytest.mark.parametrize("trap", ["link", "fifo", "socket"])
-def test_a_trap_in_place_of_its_socket_or_pid_file(cluster: Any, tmp_path: Path, trap: str) -> None:
+def test_a_trap_in_place_of_its_socket_or_pid_file(cluster: Any, trap: str) -> None:
     """What Postgres' user leaves where root looks while the server starts."""
     folder, postgres, account = cluster
     postgres.finish_initdb(postgres.begin_initdb())
     postgres.begin_start()
     eventually(postgres._ready)
     pid_file, sock = folder / "postgres/data/postmaster.pid", Path(postgres.socket_path)
+    # On the file system of the other one, which a link needs.
+    roots = folder / "roots.sock"
     elsewhere = socket.socket(socket.AF_UNIX)
-    elsewhere.bind(str(tmp_path / "roots.sock"))
+    elsewhere.bind(str(roots))
     with elsewhere:
         if trap == "link":
             sock.unlink()
-            sock.symlink_to(tmp_path / "roots.sock")
+            sock.symlink_to(roots)
         elif trap == "socket":
             sock.unlink()
-            os.link(tmp_path / "roots.sock", sock)
+            os.link(roots, sock)
         else:
             pid_file.rename(pid_file.with_suffix(".kept"))
             os.mkfifo(pid_file)

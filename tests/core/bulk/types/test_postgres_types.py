@@ -22,7 +22,9 @@ TABLE = ROOT / "lakebase_provider/core/bulk/types/postgres_types.py"
 NAMES = {name for kind in KINDS for name in (kind.name, kind.sql)}
 #: Modules that may name three types, and why.
 EXCEPTIONS = {
+    "lakebase_provider/core/bulk/types/cursor_values.py": "psycopg's loaders, by psycopg's names",
     "lakebase_provider/core/connect/harmless.py": "words of SQL's grammar, such as those before VARYING",
+    "lakebase_provider/core/connect/parameters/adaptation.py": "psycopg's dumpers, by psycopg's names",
 }
 #: Smaller numbers mean other things as well.
 OIDS = {oid for kind in KINDS for oid in (kind.oid, kind.array_oid) if oid > 100}
