@@ -131,13 +131,20 @@ def level_of_logs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def sigterm_is_default() -> Iterator[None]:
-    """SIGTERM as in a fresh process: tests of Airflow's tasks leave a handler, which would note it."""
-    former = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def signals_are_default() -> Iterator[None]:
+    """SIGTERM and Ctrl-C as in a fresh process of a terminal.
+
+    Tests of Airflow's tasks leave a handler, and a shell's background jobs ignore SIGINT.
+    """
+    former = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture

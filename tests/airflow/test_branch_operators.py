@@ -133,7 +133,7 @@ def test_what_serves_no_run_is_not_deleted(client: LakebaseClient) -> None:
 def test_the_right_to_manage_may_be_anothers(
     lake: LocalLakebase, client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = lake.admin.add_principal("manager", create_role=False)
+    manager = lake.admin.add_principal(create_role=False)
     # It may not log in, and says itself another project.
     fields = connection_fields(
         lake,

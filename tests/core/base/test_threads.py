@@ -155,7 +155,7 @@ def test_a_signal_waits_for_work_that_goes_to_its_end(caplog: pytest.LogCaptureF
     assert threads.to_its_end(lambda: 1, "work") == 1
 
 
-@pytest.mark.usefixtures("sigterm_is_default")
+@pytest.mark.usefixtures("signals_are_default")
 def test_blocks_that_unwind_on_sigterm_may_overlap() -> None:
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         for block in (first, second):

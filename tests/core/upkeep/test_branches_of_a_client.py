@@ -249,7 +249,7 @@ def test_a_reset_that_lost_the_branch_says_how_to_have_it_back(
     assert (endpoints.get(primary).min_cu, endpoints.get(primary).max_cu) == (2, 4)
 
 
-@pytest.mark.usefixtures("sigterm_is_default")
+@pytest.mark.usefixtures("signals_are_default")
 @pytest.mark.parametrize(
     ("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )

@@ -39,7 +39,7 @@ def test_a_branch_is_taken_here_and_given_back_there(client: LakebaseClient) -> 
 def test_another_principals_right_makes_it_and_begins_to_take_it_back(
     lakebase_env: LocalLakebase, client: LakebaseClient
 ) -> None:
-    manager = lakebase_env.admin.add_principal("manager", create_role=False)
+    manager = lakebase_env.admin.add_principal(create_role=False)
     lakebase_env.admin.set(managers=[manager.client_id])
     credentials = {"client_id": manager.client_id, "client_secret": manager.client_secret}
     with LakebaseClient(lakebase_env.config(**credentials)) as managing:

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
@@ -166,7 +165,7 @@ class BranchUpkeep(Generic[Client]):
             LakebaseError: The workspace or the server refused or could not be reached.
         """
         arguments.text("The branch", branch, "Give its uid, name or id.")
-        if connection is not None and not isinstance(connection, psycopg.Connection):
+        if connection is not None and not hasattr(connection, "execute"):
             raise arguments.wrong(
                 "'connection'", connection, "be a connection", "Give one of this client's, or leave it out."
             )
