@@ -7,7 +7,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from lakebase_provider.cli.objects import action, connected, seconds
+from lakebase_provider.cli.objects import action, add_lock_limits, connected, seconds
 
 if TYPE_CHECKING:
     from lakebase_provider.core import MigrationReport
@@ -30,18 +30,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         )
     run.add_argument("--target", metavar="VERSION", help="the last file to run; default: all")
     run.add_argument("--dry-run", action="store_true", help="change nothing, and say what is pending")
-    run.add_argument(
-        "--lock-timeout",
-        type=seconds,
-        default=5.0,
-        metavar="DURATION",
-        help="how long a statement waits for a lock before the file is tried again; 5s",
-    )
+    add_lock_limits(run)
     run.add_argument(
         "--statement-timeout", type=seconds, metavar="DURATION", help="how long a statement may take"
-    )
-    run.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="how often a file is tried that gets no lock; 5"
     )
     run.add_argument(
         "--baseline", metavar="VERSION", help="enter the files up to this one as done, without running them"

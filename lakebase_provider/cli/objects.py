@@ -149,6 +149,20 @@ def action(
     return parser
 
 
+def add_lock_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that try again what gets no lock."""
+    parser.add_argument(
+        "--lock-timeout",
+        type=seconds,
+        default=5.0,
+        metavar="DURATION",
+        help="how long to wait for a lock before it is tried again; 5s",
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=5, metavar="N", help="how often what gets no lock is tried; 5"
+    )
+
+
 def seconds(text: str) -> float:
     """The seconds of a duration such as ``8h``."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")

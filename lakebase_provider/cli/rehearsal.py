@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lakebase_provider.cli.objects import action, connected, seconds
+from lakebase_provider.cli.objects import action, add_lock_limits, connected, seconds
 from lakebase_provider.core.errors import ConfigError, RehearsalError
 
 if TYPE_CHECKING:
@@ -44,18 +44,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--run-id", metavar="ID", help="of the run whose branch it is, which a retry replaces"
     )
-    parser.add_argument(
-        "--lock-timeout",
-        type=seconds,
-        default=5.0,
-        metavar="DURATION",
-        help="how long to wait for a lock; 5s",
-    )
+    add_lock_limits(parser)
     parser.add_argument(
         "--statement-timeout", type=seconds, metavar="DURATION", help="how long a statement may take"
-    )
-    parser.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="how often it is tried that gets no lock; 5"
     )
     parser.add_argument(
         "--max-cu", type=float, metavar="CU", help="size of the branch's endpoint in capacity units; 0.5"

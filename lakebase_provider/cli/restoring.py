@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from lakebase_provider.cli.objects import action, connected, seconds
+from lakebase_provider.cli.objects import action, add_lock_limits, connected
 from lakebase_provider.core.errors import ConfigError
 
 #: What remedies call by its name in Python, and commands by another.
@@ -39,13 +39,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     rows.add_argument(
         "--examples", type=int, default=5, metavar="N", help="how many rows of each kind are shown; 5"
     )
-    rows.add_argument(
-        "--lock-timeout",
-        type=seconds,
-        default=5.0,
-        metavar="DURATION",
-        help="how long to wait for a lock; 5s",
-    )
+    add_lock_limits(rows)
 
 
 def _note(options: argparse.Namespace) -> int:
@@ -67,6 +61,7 @@ def _restore(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             examples=options.examples,
             lock_timeout=options.lock_timeout,
+            attempts=options.attempts,
             timeout=options.timeout,
         )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report.to_markdown())

@@ -112,7 +112,7 @@ def test_an_empty_field_counts_as_left_out(lakebase_env: LocalLakebase) -> None:
 
 
 def test_but_not_an_empty_branch_which_would_be_production(lakebase_env: LocalLakebase) -> None:
-    with pytest.raises(ConfigError, match="'branch' is empty"):
+    with pytest.raises(ConfigError, match="The branch is empty"):
         _ = LakebaseResource(branch="").lakebase_config
 
 

@@ -94,6 +94,15 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def set_environment(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, environment: str, named: str | None
+) -> None:
+    for name, value in ENVIRONMENTS[environment].items():
+        monkeypatch.setenv(name, value.format(folder=folder))
+    if named is not None:
+        monkeypatch.setenv("DATABRICKS_HOST", named)
+
+
 def mint(front: str, *, seconds: float = 5, **settings: Any) -> str:
     """Mint by that front, with settings that somebody else than the environment has given."""
     settings = {"endpoint": ENDPOINT, "user": "u", **settings}
@@ -131,10 +140,7 @@ def test_the_environments_secrets_go_to_the_workspace_that_it_names_alone(
     environment: str,
     named: str | None,
 ) -> None:
-    for name, value in ENVIRONMENTS[environment].items():
-        monkeypatch.setenv(name, value.format(folder=folder))
-    if named is not None:
-        monkeypatch.setenv("DATABRICKS_HOST", named)
+    set_environment(monkeypatch, folder, environment, named)
     for brought in BROUGHT:
         with contextlib.suppress(LakebaseError):
             mint(front, workspace_host=workspace.url, **brought)
@@ -154,10 +160,7 @@ def test_nor_to_the_host_of_a_profile_that_somebody_else_names(
     environment: str,
     named: str | None,
 ) -> None:
-    for name, value in ENVIRONMENTS[environment].items():
-        monkeypatch.setenv(name, value.format(folder=folder))
-    if named is not None:
-        monkeypatch.setenv("DATABRICKS_HOST", named)
+    set_environment(monkeypatch, folder, environment, named)
     # Hooks and resources of one configuration share a client, and what it has found.
     other, own = f"other-{uuid4().hex}", f"own-{uuid4().hex}"
     others = f"[{other}]\nhost = {workspace.url}\n[{own}]\nhost = {workspace.url}\ntoken = dapi-own\n"

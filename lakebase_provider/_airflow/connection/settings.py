@@ -11,10 +11,9 @@ from lakebase_provider._airflow.connection.deployment import deployment_settings
 from lakebase_provider._airflow.connection.stored_connection import StoredConnection, with_secrets_hidden
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
-from lakebase_provider.core.config.addresses import ADDRESS, kept_address
+from lakebase_provider.core.config.addresses import ADDRESS, kept_address, require_not_blank
 from lakebase_provider.core.config.environment import read_environment, require_same_host
 from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, secrets_used
-from lakebase_provider.core.config.resource_names import FORMATS
 from lakebase_provider.core.errors import ConfigError
 
 #: Columns of a connection and the settings that they carry; the password's meaning depends on `auth`.
@@ -66,7 +65,10 @@ class ConnectionSettings:
             # Another endpoint or branch keeps nothing of where the connection's own is.
             own = {name: value for name, value in self._stored.items() if name not in (*ADDRESS, "host")}
             self._found = {**own, **kept_address(self._stored, given), **given}
-            _require_not_blank(overrides, extras)
+            # What else is empty counts as left out. An operator of common-sql repeats the extras.
+            repeated = "branch" in extras and extras["branch"] == overrides.get("branch")
+            if "branch" in overrides and not repeated:
+                require_not_blank({"branch": overrides["branch"]}, none_too=True)
             self._drop_untouched(extras, overrides)
             whole = _with_password(self._stored, connection.password)
             # An operator of common-sql gives the hook all that its connection holds once more, secrets too.
@@ -156,18 +158,6 @@ class ConnectionSettings:
                 f"Setting '{name}' must be text, not {type(value).__name__}.", remedy=f"Correct '{name}'."
             )
         return value
-
-
-def _require_not_blank(overrides: Mapping[str, object], extras: Mapping[str, object]) -> None:
-    """Refuse a branch that was asked for and is nothing: the connection's own may be production."""
-    if "branch" in overrides and not _set({"branch": overrides["branch"]}):
-        # An operator of common-sql repeats what the connection's form holds.
-        if "branch" in extras and extras["branch"] == overrides["branch"]:
-            return
-        raise ConfigError(
-            f"The branch is {'None' if overrides['branch'] is None else 'empty'}.",
-            remedy=f"Give its id or {FORMATS['branch']}; leave 'branch' out for the connection's own.",
-        )
 
 
 @contextmanager

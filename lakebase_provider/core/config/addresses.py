@@ -73,21 +73,24 @@ def is_looked_up(endpoint: str) -> bool:
     return bool(ENDPOINT_UID.fullmatch(endpoint) or _HOST.fullmatch(endpoint))
 
 
-def require_not_blank(given: Mapping[str, object]) -> None:
-    """Refuse an address that was asked for and is empty text: what applies without it may be production.
+def require_not_blank(given: Mapping[str, object], *, none_too: bool = False) -> None:
+    """Refuse an address that was asked for and is empty: what applies without it may be production.
 
     Args:
         given: Settings that somebody gives by name, not those of a form or of the environment.
+        none_too: Whether None was asked for as well, and does not stand for what is left out.
 
     Raises:
         ConfigError: One of the settings that say which endpoint is blank.
     """
     for name, form in zip(ADDRESS, _FORMS, strict=True):
-        value = given.get(name)
-        if isinstance(value, str) and not value.strip():
+        if name not in given:
+            continue
+        value = given[name]
+        if (value is None and none_too) or (isinstance(value, str) and not value.strip()):
             raise ConfigError(
-                f"Setting '{name}' is empty.",
-                remedy=f"Give its id or {form}; leave '{name}' out for what is configured elsewhere.",
+                f"The {name} is {'None' if value is None else 'empty'}.",
+                remedy=f"Give its id or {form}, or leave '{name}' out.",
             )
 
 

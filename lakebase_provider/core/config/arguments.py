@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import fields
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -87,3 +89,22 @@ def timeout(value: Any, argument: str = "timeout") -> float:
     if found <= 0:
         raise wrong(f"'{argument}'", value, "be above 0", remedy)
     return found
+
+
+def known_options(what: str, given: Iterable[str], plan: type[Any]) -> None:
+    """Options of those that a dataclass has.
+
+    Args:
+        what: Whose they are, as a message begins.
+        given: Their names.
+        plan: The dataclass.
+
+    Raises:
+        ConfigError: There is no such option.
+    """
+    known = [field.name for field in fields(plan)]
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"{what} has no option '{name}'.", remedy=f"The options are: {', '.join(known)}."
+            )

@@ -31,7 +31,6 @@ from lakebase_provider.core.config.field import Setting, field
 from lakebase_provider.core.config.floors import check_floors
 from lakebase_provider.core.config.resource_names import (
     ENDPOINT_FORMAT,
-    FORMATS,
     NameRefusedError,
     instance_path,
 )
@@ -471,11 +470,7 @@ class LakebaseConfig:
             ConfigError: It is no name of a branch, or an id although the project is not known; or this is a
                 Provisioned instance, which has no branches.
         """
-        if branch is None or branch == "":
-            raise ConfigError(
-                f"The branch is {'None' if branch is None else 'empty'}.",
-                remedy=f"Give its id, or {FORMATS['branch']}.",
-            )
+        require_not_blank({"branch": branch}, none_too=True)
         return self.replace(endpoint=None, branch=branch, host=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from lakebase_provider.core.errors.redaction import redacted
@@ -16,25 +17,29 @@ def without_locals(error: _Error) -> _Error:
     connection of a psycopg error knows its password, the request of a ``requests`` error its headers. The
     same is done to its causes.
     """
+    for step in _chain(error):
+        step.__traceback__ = None
+        _strip(step)
+    return error
+
+
+def without_frames(error: _Error) -> _Error:
+    """The error and its causes without their frames, and otherwise as they are: those of an interruption."""
+    for step in _chain(error):
+        step.__traceback__ = None
+    return error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, its causes, and what they were raised in the middle of, each once."""
     seen: set[int] = set()
     steps: list[BaseException | None] = [error]
     while steps:
         step = steps.pop()
         if step is not None and id(step) not in seen:
             seen.add(id(step))
-            step.__traceback__ = None
-            _strip(step)
+            yield step
             steps += (step.__cause__, step.__context__)
-    return error
-
-
-def without_frames(error: _Error) -> _Error:
-    """The error without its frames, and itself as it is: an interruption, which is somebody else's."""
-    step: BaseException | None = error
-    while step is not None and step.__traceback__ is not None:
-        step.__traceback__ = None
-        step = step.__cause__ or step.__context__
-    return error
 
 
 def _strip(error: BaseException) -> None:

@@ -20,8 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config import LakebaseConfig, setting
@@ -99,16 +98,24 @@ class SdkTransport:
         Raises:
             LakebaseError: The workspace refused or could not be reached.
         """
-        with (
-            _classified(what, self._config, verb),
-            limited_requests(_limited_adapter()(at_most(self._timeout))),
-        ):
-            return self._api_client().do(
-                method,
-                path,
-                query=dict(query) if query else None,
-                body=None if body is None else dict(body),
-            )
+        try:
+            with limited_requests(_limited_adapter()(at_most(self._timeout))):
+                return self._api_client().do(
+                    method,
+                    path,
+                    query=dict(query) if query else None,
+                    body=None if body is None else dict(body),
+                )
+        # Here and in no context manager, at whose end contextlib would put the frames back.
+        except LakebaseError as error:
+            # The SDK's frames hold its arguments.
+            raise without_locals(error) from error.__cause__
+        except Exception as error:
+            told = _ours(error) or _missing(error, self._config) or _classify(error, what, verb)
+            raise told from without_locals(error)
+        except BaseException as error:
+            # Such as a task's timeout, in the middle of it.
+            raise without_frames(error) from error.__cause__
 
     def _api_client(self) -> ApiClient:
         # The SDK's token refresher does not survive a fork: a child builds its own client.
@@ -316,22 +323,6 @@ def _sdk_arguments(config: LakebaseConfig) -> dict[str, Any]:
     elif "auth_type" not in found and "azure_client_secret" in found:
         found["auth_type"] = "azure-client-secret"
     return {name: value.reveal() if name in secrets else value for name, value in found.items()}
-
-
-@contextmanager
-def _classified(what: str, config: LakebaseConfig, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except LakebaseError as error:
-        # The SDK's frames hold its arguments.
-        raise without_locals(error) from error.__cause__
-    except Exception as error:
-        raise _ours(error) or _missing(error, config) or _classify(error, what, verb) from without_locals(
-            error
-        )
-    except BaseException as error:
-        # Such as a task's timeout, in the middle of it.
-        raise without_frames(error) from error.__cause__
 
 
 def _ours(error: BaseException) -> LakebaseError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -114,12 +114,7 @@ class LeasePlan:
         Raises:
             ConfigError: There is no such option, or its value is none.
         """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"A lease has no option '{name}'.", remedy=f"The options are: {', '.join(known)}."
-                )
+        arguments.known_options("A lease", options, cls)
         plan = cls(**options)
         arguments.timeout(plan.ttl, "ttl")
         if plan.wait_for_budget is not None:

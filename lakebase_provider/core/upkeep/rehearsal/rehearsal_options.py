@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from lakebase_provider.core.base.choices import require_choice
@@ -78,12 +78,7 @@ class RehearsalPlan:
         Raises:
             ConfigError: There is no such option, or its value is none.
         """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"A rehearsal has no option '{name}'.", remedy=f"The options are: {', '.join(known)}."
-                )
+        arguments.known_options("A rehearsal", options, cls)
         plan = cls(**options)
         if isinstance(plan.checks, (str, Mapping)):
             raise arguments.wrong("'checks'", plan.checks, "be a list", "Give a list of checks.")

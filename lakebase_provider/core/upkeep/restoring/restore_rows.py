@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypedDict
 
@@ -112,13 +112,7 @@ class _Plan:
 
     @classmethod
     def of(cls, options: RestoreOptions) -> _Plan:
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"Putting rows back has no option '{name}'.",
-                    remedy=f"The options are: {', '.join(known)}.",
-                )
+        arguments.known_options("Putting rows back", options, cls)
         plan = cls(**options)
         if isinstance(plan.keys, str) or not isinstance(plan.keys, Sequence):
             raise arguments.wrong("'keys'", plan.keys, "be a list", 'Give a list of columns, such as ["id"].')
