@@ -31,7 +31,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.core.fake_workspace import Workspace
 from tests.depth import examples
-from tests.eventually import eventually
+from tests.eventually import BUSY, eventually
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 ENDPOINT = "projects/p/branches/b/endpoints/e"
@@ -105,7 +105,7 @@ def test_a_killed_holder_of_the_stores_lock_holds_up_nobody(lakebase_env: LocalL
     start = time.monotonic()
     with LakebaseClient(LakebaseConfig.from_env()) as client:
         client.connect(timeout=10).close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 1 + BUSY
     assert not held(store)
 
 
@@ -260,7 +260,7 @@ def test_a_hanging_control_plane_delays_no_holder_and_each_newcomer_by_its_own_d
         caller.join()
     assert len(late) == 100
     assert min(late) >= -0.01
-    assert max(late) < 0.5
+    assert max(late) < BUSY
     assert len(set(threading.enumerate()) - before) == 2  # one mint for each client
     lakebase_env.admin.clear_faults()
     assert cold.tokens.get(timeout=10)
@@ -475,7 +475,7 @@ def test_the_first_checkout_after_ten_seconds_of_waking(lakebase_env: LocalLakeb
         lakebase_env.admin.suspend()
         start = time.monotonic()
         with client.connection() as connection:
-            assert time.monotonic() - start <= wake + 1
+            assert time.monotonic() - start <= wake + BUSY
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 

@@ -19,7 +19,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError, DnsError
 from lakebase_provider.local import LocalLakebase
 
-from .conftest import GRACE, timed
+from .conftest import timed
 
 HOST = "ep-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.database.lakebase.test"
 
@@ -121,7 +121,7 @@ def test_name_servers_that_are_silent_keep_nobody(named_lake: LocalLakebase, nam
     name_server.silent = True
     client = LakebaseClient(named_lake.config())
     client.tokens.get()
-    with timed(1 + GRACE), pytest.raises(DnsError):
+    with timed(1), pytest.raises(DnsError):
         client.connect(timeout=1)
 
 

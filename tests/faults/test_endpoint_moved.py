@@ -8,7 +8,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import EndpointDisabledError, EndpointNotFoundError, EndpointWakingError
 from lakebase_provider.local import LocalLakebase
 
-from .conftest import ENDPOINT, GRACE, idle_for_a_minute, obtain, timed
+from .conftest import ENDPOINT, idle_for_a_minute, obtain, timed
 
 
 def lookups(lake: LocalLakebase) -> int:
@@ -64,7 +64,7 @@ def test_an_endpoint_that_was_just_created_is_waited_for(lake: LocalLakebase) ->
     for host in (None, lake.host):
         client = LakebaseClient(lake.config(host=host))
         client.tokens.get()
-        with timed(1 + GRACE), pytest.raises(EndpointWakingError) as caught:
+        with timed(1), pytest.raises(EndpointWakingError) as caught:
             client.connect(timeout=1)
         assert caught.value.retryable
 

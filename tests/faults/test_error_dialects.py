@@ -19,7 +19,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.local import FaultProxy, LocalLakebase
 from lakebase_provider.local.identity.login_errors import NAMES
 
-from .conftest import CREDENTIALS, GRACE, timed
+from .conftest import CREDENTIALS, timed
 
 CREATE_ROLE = "databricks_create_role"
 BUDGET = "connect_budget"
@@ -66,7 +66,7 @@ def test_a_refused_login_has_its_class_and_remedy(lake: LocalLakebase, name: str
     lake.admin.login_fault(name)
     client = LakebaseClient(lake.config())
     client.tokens.get()
-    with timed(1 + GRACE), pytest.raises(LakebaseError) as caught:
+    with timed(1), pytest.raises(LakebaseError) as caught:
         client.connect(timeout=1)
     assert type(caught.value) is kind
     assert caught.value.retryable is retryable
@@ -154,7 +154,7 @@ def test_a_refused_first_connection_is_tried_again(lake: LocalLakebase, proxy: F
     proxy.refuse()
     client = LakebaseClient(lake.config(port=proxy.port))
     client.tokens.get()
-    with timed(1 + GRACE), pytest.raises(EndpointWakingError, match="refused") as caught:
+    with timed(1), pytest.raises(EndpointWakingError, match="refused") as caught:
         client.connect(timeout=1)
     assert caught.value.retryable
     assert BUDGET in caught.value.remedy

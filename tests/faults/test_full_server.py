@@ -13,7 +13,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.core.fake_clock import FakeClock
 from tests.eventually import eventually
 
-from .conftest import GRACE, obtain, timed
+from .conftest import obtain, timed
 
 #: Of which the superuser keeps three.
 MAX_CONNECTIONS = 6
@@ -40,7 +40,7 @@ def full(small_lake: LocalLakebase) -> Iterator[ExitStack]:
 def test_a_full_server_keeps_nobody(small_lake: LocalLakebase, full: ExitStack, pooled: bool) -> None:
     with (
         LakebaseClient(small_lake.config()) as client,
-        timed(1.5 + GRACE),
+        timed(1.5),
         pytest.raises(TooManyConnectionsError) as caught,
     ):
         obtain(client, pooled=pooled, timeout=1.5)
@@ -52,7 +52,7 @@ def test_the_pools_own_budget_is_named(small_lake: LocalLakebase) -> None:
     with (
         LakebaseClient(small_lake.config(max_size=1)) as client,
         client.connection(),
-        timed(0.5 + GRACE),
+        timed(0.5),
         pytest.raises(PoolExhaustedError, match=r"within 0\.5 s: 1 of at most 1") as caught,
     ):
         client.pool.getconn(timeout=0.5)

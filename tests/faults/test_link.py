@@ -14,7 +14,7 @@ from lakebase_provider.core import LakebaseClient, LakebaseError
 from lakebase_provider.core.errors import EndpointWakingError
 from lakebase_provider.local import FaultProxy, LocalLakebase
 
-from .conftest import GRACE, idle_for_a_minute, timed
+from .conftest import idle_for_a_minute, timed
 
 
 @pytest.mark.parametrize("mode", ["hold", "starting", "paused"])
@@ -42,7 +42,7 @@ def test_a_compute_that_does_not_wake_keeps_nobody(lake: LocalLakebase, mode: st
     lake.admin.suspend()
     client = LakebaseClient(lake.config())
     client.tokens.get()
-    with timed(seconds + GRACE), pytest.raises(EndpointWakingError) as caught:
+    with timed(seconds), pytest.raises(EndpointWakingError) as caught:
         client.connect(timeout=seconds)
     assert caught.value.retryable
 
@@ -85,7 +85,7 @@ def test_an_idle_connection_on_a_silent_link_is_replaced_within_the_deadline(
             pass
         idle_for_a_minute(client)
         proxy.swallow(new=False)
-        with timed(4 + GRACE), client.connection(timeout=4) as connection:
+        with timed(4), client.connection(timeout=4) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     assert proxy.counters.bytes_swallowed > 0
 
@@ -99,7 +99,7 @@ def test_a_link_that_stays_silent_keeps_nobody(
             pass
         idle_for_a_minute(client)
         proxy.swallow()
-        with timed(seconds + GRACE), pytest.raises(LakebaseError) as caught:
+        with timed(seconds), pytest.raises(LakebaseError) as caught:
             client.pool.getconn(timeout=seconds)
         assert caught.value.retryable
 
@@ -141,7 +141,7 @@ def test_a_connect_on_a_silent_link_keeps_nobody(
     proxy.swallow()
     client = LakebaseClient(lake.config(port=proxy.port))
     client.tokens.get()
-    with timed(seconds + GRACE), pytest.raises(EndpointWakingError):
+    with timed(seconds), pytest.raises(EndpointWakingError):
         client.connect(timeout=seconds)
 
 

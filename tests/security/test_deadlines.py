@@ -36,7 +36,7 @@ from lakebase_provider.core.workspace.rest import RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
 from lakebase_provider.core.workspace.workspace import ControlPlane, Transport
 from tests.core.fake_clock import FakeClock
-from tests.eventually import eventually
+from tests.eventually import BUSY, eventually
 from tests.security.hostile_workspace import (
     CREDENTIALS,
     DISCOVERY,
@@ -113,14 +113,14 @@ def always_continue(handler: BaseHTTPRequestHandler) -> None:
 
 
 def silent(handler: BaseHTTPRequestHandler) -> None:
-    threading.Event().wait(5)
+    threading.Event().wait(60)
 
 
 DRIPS = [dripping_body, dripping_chunks, dripping_headers, dripping_status, always_continue, silent]
 
 
 @contextlib.contextmanager
-def soon(seconds: float = 3.0) -> Iterator[None]:
+def soon(seconds: float = 3.0 + BUSY) -> Iterator[None]:
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds

@@ -31,7 +31,7 @@ from lakebase_provider.core.errors import (
     TlsError,
 )
 from lakebase_provider.local import LocalLakebase
-from tests.eventually import eventually
+from tests.eventually import BUSY, eventually
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
@@ -226,12 +226,12 @@ async def test_who_waits_for_a_caller_that_gave_up_is_served_all_the_same(
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_loop(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.5)
-    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=0.5)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=1)
+    lakebase_env.admin.fault("GET", "/api/2.0/postgres/*", hang=1)
     async with closing(LakebaseClient(lakebase_env.config(host=None))) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
-    assert beats[-1] - beats[0] > 1.0
-    assert largest_gap(beats) < 0.1
+    assert beats[-1] - beats[0] > 2.0
+    assert largest_gap(beats) < 0.7  # a loop that waits stands still for a second
 
 
 async def test_a_hanging_control_plane_does_not_hold_the_caller(lakebase_env: LocalLakebase) -> None:
@@ -252,12 +252,12 @@ async def test_an_endpoint_that_nobody_names_in_time_is_said_to_be_that(lakebase
 
 
 async def test_a_sleeping_compute_is_waited_for_and_the_loop_runs_on(lakebase_env: LocalLakebase) -> None:
-    lakebase_env.admin.set_wake_delay(0.3)
+    lakebase_env.admin.set_wake_delay(1)
     lakebase_env.admin.suspend()
     async with closing(LakebaseClient(lakebase_env.config())) as client, heartbeat() as beats:
         assert await scalar(client, "SELECT 1") == 1
     assert lakebase_env.admin.counters().wakes == 1
-    assert largest_gap(beats) < 0.1
+    assert largest_gap(beats) < 0.7  # a loop that waits stands still for a second
 
 
 async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebase_env: LocalLakebase) -> None:
@@ -268,7 +268,7 @@ async def test_a_compute_that_does_not_wake_ends_at_the_callers_deadline(lakebas
         start = time.monotonic()
         with pytest.raises(EndpointWakingError, match="timeout"):
             await client.aconnect(timeout=1)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 1 + BUSY
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_a_loop_ends_although_its_pool_is_opening_a_connection(lakebase_env: Loc
 
     start = time.monotonic()
     asyncio.run(leave_early())
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 1 + BUSY
     client.close()
 
 
@@ -527,13 +527,13 @@ async def test_sqlalchemy_gets_its_token_at_connect_time_without_holding_the_loo
 ) -> None:
     from sqlalchemy import text
 
-    lakebase_env.admin.fault("POST", CREDENTIALS, hang=0.3)
+    lakebase_env.admin.fault("POST", CREDENTIALS, hang=1)
     engine = client.async_engine(pool_size=2)
     try:
         async with heartbeat() as beats, engine.connect() as connection:
             user = (await connection.execute(text("SELECT current_user"))).scalar()
         assert user == lakebase_env.env()["PGUSER"]
-        assert largest_gap(beats) < 0.1
+        assert largest_gap(beats) < 0.7  # a loop that waits stands still for a second
         lakebase_env.admin.expire_tokens()
         await engine.dispose()
         async with engine.begin() as connection:
