@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, task
 
@@ -26,6 +26,8 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    # Airflow may fail a task that comes back from the triggerer at once: a retry mends it.
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["lakebase"],
 ) as dag:
     # [START lakebase_branch]
@@ -56,7 +58,7 @@ with DAG(
     # [END lakebase_branch_tasks]
 
     # [START lakebase_migrate]
-    migrate = LakebaseMigrateOperator(task_id="migrate", folder=MIGRATIONS, lock_timeout=5, retries=2)
+    migrate = LakebaseMigrateOperator(task_id="migrate", folder=MIGRATIONS, lock_timeout=5)
     # [END lakebase_migrate]
 
     create >> ready >> migrate_there >> again >> delete

@@ -13,6 +13,8 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    # Airflow may fail a task that comes back from the triggerer at once: a retry mends it.
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["lakebase"],
 ) as dag:
     # [START lakebase_deferrable]

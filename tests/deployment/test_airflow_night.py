@@ -57,11 +57,15 @@ def site(
 ) -> Iterator[AirflowSite]:
     home, folder = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("files")
     (folder / "rows.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(ROWS)))
+    migrations = folder / "migrations"
+    migrations.mkdir()
+    (migrations / "0001_orders_kept.sql").write_text("CREATE TABLE orders_kept (n int);")
     prepare(lake)
     env = {
         ALLOW_LOOPBACK: "1",
         "AIRFLOW_CONN_LAKEBASE_DEFAULT": lake.airflow_connection(),
         "AIRFLOW_CONN_LAKEBASE_CROWD": small_lake.airflow_connection(),
+        "LAKEBASE_EXAMPLE_MIGRATIONS": str(migrations),
         "LAKEBASE_EXAMPLE_ORDERS": "100",
         "LAKEBASE_EXAMPLE_REPORTS": f"file://{folder}",
         "NIGHT_FOLDER": str(folder),
