@@ -159,7 +159,10 @@ def operators_page() -> str:
     from lakebase_provider.operators.branches import (
         LakebaseCreateBranchOperator,
         LakebaseDeleteBranchOperator,
+        LakebaseEndpointOperator,
         LakebaseResetBranchOperator,
+        LakebaseRestoreOperator,
+        LakebaseSnapshotOperator,
         LakebaseSweepBranchesOperator,
     )
     from lakebase_provider.operators.health import LakebaseHealthCheckOperator
@@ -185,6 +188,9 @@ def operators_page() -> str:
         LakebaseResetBranchOperator,
         LakebaseSweepBranchesOperator,
         LakebaseBranchSensor,
+        LakebaseSnapshotOperator,
+        LakebaseRestoreOperator,
+        LakebaseEndpointOperator,
         LakebaseMigrateOperator,
     )
     parts = [
@@ -200,7 +206,7 @@ Operators, sensors and the decorator for Airflow, with all arguments that they a
         rows = [(f"`{name}`", default, meaning) for name, default, meaning in _arguments(kind)]
         base = next(one for one in kind.__mro__ if not one.__module__.startswith("lakebase_provider"))
         parts.append(
-            f"## {kind.__name__}\n\n`from {kind.__module__} import {kind.__name__}`\n\n"
+            f"## {kind.__name__}\n\n`from {_home(kind)} import {kind.__name__}`\n\n"
             f"{_summary(kind)}\n\n{_table(('Argument', 'Default', 'Meaning'), rows)}\n\n"
             f"All arguments of `{base.__name__}` are accepted too.\n"
         )
@@ -392,6 +398,12 @@ def _arguments(kind: type) -> Iterator[tuple[str, str, str]]:
             if parameter.name in meanings and parameter.name not in seen | {"kwargs"}:
                 seen.add(parameter.name)
                 yield parameter.name, _default_of(parameter), meanings[parameter.name]
+
+
+def _home(kind: type) -> str:
+    """Where users import it from: the face of its room, if that has it."""
+    face = kind.__module__.rpartition(".")[0]
+    return face if kind.__name__ in getattr(sys.modules[face], "__all__", ()) else kind.__module__
 
 
 def _default_of(parameter: inspect.Parameter) -> str:
