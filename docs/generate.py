@@ -168,6 +168,11 @@ def operators_page() -> str:
     from lakebase_provider.operators.health import LakebaseHealthCheckOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
     from lakebase_provider.operators.migrate import LakebaseMigrateOperator
+    from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
+    from lakebase_provider.operators.restore_rows import (
+        LakebaseRestorePointOperator,
+        LakebaseRestoreRowsOperator,
+    )
     from lakebase_provider.operators.sql import LakebaseSqlOperator
     from lakebase_provider.operators.transfer import LakebaseTransferOperator
     from lakebase_provider.operators.unload import LakebaseUnloadOperator
@@ -191,6 +196,9 @@ def operators_page() -> str:
         LakebaseSnapshotOperator,
         LakebaseRestoreOperator,
         LakebaseEndpointOperator,
+        LakebaseRehearseOperator,
+        LakebaseRestorePointOperator,
+        LakebaseRestoreRowsOperator,
         LakebaseMigrateOperator,
     )
     parts = [
@@ -198,8 +206,9 @@ def operators_page() -> str:
 
 Operators, sensors and the decorator for Airflow, with all arguments that they add to their base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
-[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow) and
-[migrations](../how-to/migrations.md#from-airflow) show them in use.
+[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
+[rehearsals](../how-to/rehearse.md#from-airflow) and [migrations](../how-to/migrations.md#from-airflow) show
+them in use.
 """
     ]
     for kind in shown:

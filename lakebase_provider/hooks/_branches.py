@@ -38,9 +38,14 @@ class Managed:
         return self.manager.workspace
 
     @property
+    def acting(self) -> LakebaseClient:
+        """The client, whose requests about objects are made by the right of who may manage them."""
+        return self.client if self.manager is self.client else self.client.managed_by(self.workspace)
+
+    @property
     def branches(self) -> BranchUpkeep[LakebaseClient]:
         """What is done with branches, by that right."""
-        return self.client.branches.managed_by(self.manager.workspace)
+        return self.acting.branches
 
     def if_ready(self, name: str) -> Branch | None:
         """The branch, if it is there, ready, and accepts logins.

@@ -1,4 +1,4 @@
-"""Snapshots, earlier data and endpoints as tasks: what they make, what a retry finds, and what a kill leaves."""
+"""Snapshots, earlier data and endpoints as tasks: what they make, and what a retry finds."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_the_triggerer_waits_for_a_snapshot(lake: LocalLakebase, client: L
     for _ in range(2):
         # Its successor waits for the same operation.
         event = await event_of(deferred.trigger)
-        done = snapshot().execute_complete({}, event, **deferred.kwargs or {})
+        done = snapshot().execute_complete({}, event)
         assert done["id"] == branch_id_for("sales/manual__2027-01-31/create", "snap")
     # A retry after that has nothing to wait for.
     assert await asyncio.to_thread(ran, snapshot(deferrable=True)) == done
@@ -162,7 +162,7 @@ async def test_the_triggerer_waits_for_what_is_restored(lake: LocalLakebase, cli
     made = []
     for _ in range(2):
         event = await event_of(deferred.trigger)
-        made.append(await asyncio.to_thread(restore().execute_complete, {}, event, **deferred.kwargs or {}))
+        made.append(await asyncio.to_thread(restore().execute_complete, {}, event))
     assert made[0] == made[1]
     assert await asyncio.to_thread(ran, restore(deferrable=True)) == made[0]
 
@@ -202,7 +202,7 @@ def endpoint(action: Any, **arguments: Any) -> dict[str, Any]:
 
 def test_an_endpoint_gets_another_size_and_is_switched_off_and_on(client: LakebaseClient) -> None:
     branch = client.workspace.branches.create("sized", ttl=3600).name
-    size = {"min_cu": 2, "max_cu": "{{ 4 }}", "suspend_timeout": 120}
+    size: Any = {"min_cu": 2, "max_cu": "{{ 4 }}", "suspend_timeout": 120}
     # Text of a template is no number.
     assert "max_cu" in str(cause_of(LakebaseEndpointOperator(task_id="t", action="resize", size=size)))
     size["max_cu"] = 4

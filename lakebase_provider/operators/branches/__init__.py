@@ -1,4 +1,4 @@
-"""Operators that change a project's objects: branches, snapshots and endpoints; the place to import them from."""
+"""Operators that change a project's objects: branches, snapshots, endpoints. Import them from here."""
 
 from lakebase_provider.operators.branches.endpoints import LakebaseEndpointOperator
 from lakebase_provider.operators.branches.restoring import LakebaseRestoreOperator, LakebaseSnapshotOperator

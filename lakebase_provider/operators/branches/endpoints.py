@@ -17,14 +17,14 @@ Action = Literal["resize", "suspend", "enable", "warm", "replica", "delete"]
 
 
 class LakebaseEndpointOperator(ManagingOperator):
-    """Changes an endpoint around a job: its size, whether it is switched on, what it has in memory; or a replica.
+    """Changes an endpoint around a job: its size, whether it is on, what it has in memory; or a replica.
 
     Each action may be repeated, so a retry of one that was killed ends as the first try would have. After
     ``"delete"`` it returns ``name`` and ``state`` None; otherwise ``name``, ``state``, ``disabled``,
     ``min_cu``, ``max_cu``, ``suspend_timeout`` and ``host`` of the endpoint as it is then.
 
-    To give an endpoint another size for a job, let a set-up task say the one and a teardown task the other: what
-    it was before is not returned, since a retry after a kill would take the job's size for it.
+    To give an endpoint another size for a job, let a set-up task say the one and a teardown task the other:
+    what it was before is not returned, since a retry after a kill would take the job's size for it.
 
     Args:
         action: ``"resize"``; ``"suspend"``, which ends its sessions and lets no connection wake it;

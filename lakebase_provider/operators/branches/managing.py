@@ -66,8 +66,8 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
 
         return managed(self.conn_id, self.manage_conn_id, **settings)
 
-    def _defer_until(self, operation: str, *, missing_ok: bool = False, **kwargs: Any) -> None:
-        """Go on in ``execute_complete``, which is given `kwargs`, when the workspace's operation has ended."""
+    def _defer_until(self, operation: str, *, missing_ok: bool = False) -> None:
+        """Go on in ``execute_complete`` when the workspace's operation has ended."""
         from lakebase_provider.triggers.branches import LakebaseOperationTrigger
 
         trigger = LakebaseOperationTrigger(
@@ -78,9 +78,8 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
             missing_ok=missing_ok,
         )
         self.log.info("Deferring: the triggerer waits for %s.", operation)
-        self.defer(
-            trigger=trigger, method_name="execute_complete", kwargs=kwargs, timeout=self.execution_timeout
-        )
+        # Without kwargs, which dag.test() drops.
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """No data is read or written."""

@@ -103,12 +103,12 @@ class LakebaseSnapshotOperator(ManagingOperator):
             options: Any = {"source_branch": self.source, **_expiration(self.ttl)}
             if self.deferrable and snapshots.find(name) is None:
                 operation = snapshots.begin_create(name, timeout=self.timeout, **options)
-                self._defer_until(operation.name, name=name)
+                self._defer_until(operation.name)
             return self._taken(snapshots.ensure(name, timeout=self.timeout, **options))
 
-    def execute_complete(self, context: Context, event: dict[str, Any], name: str) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`execute` does, or raise the trigger's error."""
-        found_in(event)
+        name = found_in(event)["result"]["name"]
         with failing_fast(), self._unwinding():
             return self._taken(self._managed().workspace.snapshots.get(name))
 
@@ -193,13 +193,13 @@ class LakebaseRestoreOperator(ManagingOperator):
             name = branches.full_name(self.branch_id)
             if self.deferrable and branches.find(name) is None:
                 operation = branches.begin_create(name, timeout=self.timeout, **options)
-                self._defer_until(operation.name, name=name)
+                self._defer_until(operation.name)
             branches.ensure(name, timeout=self.timeout, **options)
             return self._ready(name)
 
-    def execute_complete(self, context: Context, event: dict[str, Any], name: str) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`execute` does, or raise the trigger's error."""
-        found_in(event)
+        name = found_in(event)["result"]["name"]
         with failing_fast(), self._unwinding():
             return self._ready(name)
 

@@ -223,17 +223,17 @@ class LakebaseDeleteBranchOperator(ManagingOperator):
             name = managed.workspace.branches.full_name(self.branch)
             operation = managed.branches.begin_give_back(name, uid=self.uid, timeout=self.timeout)
             if operation is not None and self.deferrable:
-                self._defer_until(operation.name, missing_ok=True, name=name)
+                self._defer_until(operation.name, missing_ok=True)
             if operation is not None:
                 # It is named after the branch, and may go with it.
                 with suppress(NotFoundError):
                     operation.wait(self.timeout)
         return self._deleted(name, operation is not None)
 
-    def execute_complete(self, context: Context, event: dict[str, Any], name: str) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`execute` does, or raise the trigger's error."""
         found_in(event)
-        return self._deleted(name, True)
+        return self._deleted(self._managed().workspace.branches.full_name(self.branch), True)
 
     def _deleted(self, name: str, was_there: bool) -> dict[str, Any]:
         self.log.info("The branch %s %s.", name, "is deleted" if was_there else "is not there any more")
