@@ -378,7 +378,7 @@ class LakebaseClient(Reads):
         """
         client = LakebaseClient(self.config, tokens=self.tokens, claims=self._claims, clock=self._clock)
         client._connector.names = self._connector.names
-        client._workspace = workspace
+        client._control_plane, client._workspace = self._control_plane, workspace
         return client
 
     def rehearse(

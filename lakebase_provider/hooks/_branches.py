@@ -45,7 +45,7 @@ class Managed:
     @property
     def branches(self) -> BranchUpkeep[LakebaseClient]:
         """What is done with branches, by that right."""
-        return self.acting.branches
+        return self.client.branches.managed_by(self.manager.workspace)
 
     def if_ready(self, name: str) -> Branch | None:
         """The branch, if it is there, ready, and accepts logins.
