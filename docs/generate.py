@@ -159,12 +159,20 @@ def operators_page() -> str:
     from lakebase_provider.operators.branches import (
         LakebaseCreateBranchOperator,
         LakebaseDeleteBranchOperator,
+        LakebaseEndpointOperator,
         LakebaseResetBranchOperator,
+        LakebaseRestoreOperator,
+        LakebaseSnapshotOperator,
         LakebaseSweepBranchesOperator,
     )
     from lakebase_provider.operators.health import LakebaseHealthCheckOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
     from lakebase_provider.operators.migrate import LakebaseMigrateOperator
+    from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
+    from lakebase_provider.operators.restore_rows import (
+        LakebaseRestorePointOperator,
+        LakebaseRestoreRowsOperator,
+    )
     from lakebase_provider.operators.sql import LakebaseSqlOperator
     from lakebase_provider.operators.transfer import LakebaseTransferOperator
     from lakebase_provider.operators.unload import LakebaseUnloadOperator
@@ -185,6 +193,12 @@ def operators_page() -> str:
         LakebaseResetBranchOperator,
         LakebaseSweepBranchesOperator,
         LakebaseBranchSensor,
+        LakebaseSnapshotOperator,
+        LakebaseRestoreOperator,
+        LakebaseEndpointOperator,
+        LakebaseRehearseOperator,
+        LakebaseRestorePointOperator,
+        LakebaseRestoreRowsOperator,
         LakebaseMigrateOperator,
     )
     parts = [
@@ -192,15 +206,16 @@ def operators_page() -> str:
 
 Operators, sensors and the decorator for Airflow, with all arguments that they add to their base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
-[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow) and
-[migrations](../how-to/migrations.md#from-airflow) show them in use.
+[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
+[rehearsals](../how-to/rehearse.md#from-airflow) and [migrations](../how-to/migrations.md#from-airflow) show
+them in use.
 """
     ]
     for kind in shown:
         rows = [(f"`{name}`", default, meaning) for name, default, meaning in _arguments(kind)]
         base = next(one for one in kind.__mro__ if not one.__module__.startswith("lakebase_provider"))
         parts.append(
-            f"## {kind.__name__}\n\n`from {kind.__module__} import {kind.__name__}`\n\n"
+            f"## {kind.__name__}\n\n`from {_home(kind)} import {kind.__name__}`\n\n"
             f"{_summary(kind)}\n\n{_table(('Argument', 'Default', 'Meaning'), rows)}\n\n"
             f"All arguments of `{base.__name__}` are accepted too.\n"
         )
@@ -392,6 +407,12 @@ def _arguments(kind: type) -> Iterator[tuple[str, str, str]]:
             if parameter.name in meanings and parameter.name not in seen | {"kwargs"}:
                 seen.add(parameter.name)
                 yield parameter.name, _default_of(parameter), meanings[parameter.name]
+
+
+def _home(kind: type) -> str:
+    """Where users import it from: the face of its room, if that has it."""
+    face = kind.__module__.rpartition(".")[0]
+    return face if kind.__name__ in getattr(sys.modules[face], "__all__", ()) else kind.__module__
 
 
 def _default_of(parameter: inspect.Parameter) -> str:

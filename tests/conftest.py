@@ -48,6 +48,8 @@ SLOWEST = (
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
     "airflow/test_branch_operators.py",
+    "airflow/test_rehearse_operators.py",
+    "airflow/test_restoring_operators.py",
     "security/test_environment_secrets.py",
 )
 #: Files that one worker takes: all of them need what it takes seconds to make. That is a process that has

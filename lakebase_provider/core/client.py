@@ -365,6 +365,22 @@ class LakebaseClient(Reads):
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
 
+    def managed_by(self, workspace: WorkspaceObjects) -> LakebaseClient:
+        """A client like this one whose requests about objects are another principal's, with CAN MANAGE.
+
+        Logins stay this client's, whose principal needs no more than CAN USE.
+
+        Args:
+            workspace: ``workspace`` of the other client, whose configuration names the same project.
+
+        Example:
+            >>> client.managed_by(manager.workspace).rehearse("ALTER TABLE orders ADD note text")
+        """
+        client = LakebaseClient(self.config, tokens=self.tokens, claims=self._claims, clock=self._clock)
+        client._connector.names = self._connector.names
+        client._control_plane, client._workspace = self._control_plane, workspace
+        return client
+
     def rehearse(
         self,
         work: str | Sequence[str] | os.PathLike[str] | Callable[[LakebaseConnection], object],

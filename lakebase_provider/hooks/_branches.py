@@ -38,6 +38,11 @@ class Managed:
         return self.manager.workspace
 
     @property
+    def acting(self) -> LakebaseClient:
+        """The client, whose requests about objects are made by the right of who may manage them."""
+        return self.client if self.manager is self.client else self.client.managed_by(self.workspace)
+
+    @property
     def branches(self) -> BranchUpkeep[LakebaseClient]:
         """What is done with branches, by that right."""
         return self.client.branches.managed_by(self.manager.workspace)
@@ -57,17 +62,18 @@ class Managed:
             return None
 
 
-def managed(conn_id: str, manage_conn_id: str | None) -> Managed:
+def managed(conn_id: str, manage_conn_id: str | None, **settings: Any) -> Managed:
     """The project of a connection, for a task.
 
     Args:
         conn_id: Id of the connection: it says which project, and as whom to log in.
         manage_conn_id: Id of the connection whose principal may manage it; None for the same one.
+        settings: Settings that take precedence over those of `conn_id`, such as a branch.
 
     Raises:
         ConfigError: A setting is wrong, or there are no workspace credentials.
     """
-    client = LakebaseHook(conn_id).client
+    client = LakebaseHook(conn_id, **settings).client
     if manage_conn_id is None:
         return Managed(client, client)
     return Managed(client, LakebaseHook(manage_conn_id, **_place(client.config)).client)

@@ -292,8 +292,11 @@ def test_looking_at_them_brings_no_driver(forks: Forks, tmp_path: Path) -> None:
 import sys
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
-from lakebase_provider.operators.branches import LakebaseCreateBranchOperator
+from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseRestoreOperator
+from lakebase_provider.operators.branches import LakebaseEndpointOperator, LakebaseSnapshotOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
+from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
+from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
@@ -302,6 +305,11 @@ LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connecti
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3, branch="run-1")
 LakebaseCreateBranchOperator(task_id="c", ttl=3600, at_time="2027-01-31T12:00:00Z", limits={"roots": 3})
 LakebaseMigrateOperator(task_id="m", folder="x", hook_params={"lock_timeout": 3})
+LakebaseSnapshotOperator(task_id="n", source="production", ttl=3600)
+LakebaseRestoreOperator(task_id="r", branch_id="before", ttl=3600, at_time="2027-01-31T12:00:00Z")
+LakebaseEndpointOperator(task_id="e", action="resize", size={"min_cu": 1})
+LakebaseRehearseOperator(task_id="c", sql="x", checks=["y"], tables=["z"], lease={"max_cu": 4}, then="run")
+LakebaseRestoreRowsOperator(task_id="b", table="t", at="0/1", lease={"max_cu": 4})
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """
     done = forks.run("-c", code, cwd=tmp_path)

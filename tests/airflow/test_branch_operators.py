@@ -167,7 +167,7 @@ async def test_the_triggerer_makes_and_deletes_it(lake: LocalLakebase, client: L
     for _ in range(2):
         # Also when the operation went with its branch.
         event = await event_of(deferred.trigger)
-        done = delete(made).execute_complete({}, event, **deferred.kwargs or {})
+        done = delete(made).execute_complete({}, event)
         assert done == {"name": made["name"], "deleted": True}
     lake.admin.set(operation_seconds=0)
 

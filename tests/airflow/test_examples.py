@@ -117,6 +117,23 @@ def branches(run: Any, reports: Path) -> None:
     assert [one.id for one in LakebaseHook().client.workspace.branches.list()] == ["production"]
 
 
+def rehearse(run: Any, reports: Path) -> None:
+    assert [one["rows"] for one in pulled(run, "change")["ran"]] == [10]
+    assert (pulled(run, "look")["put_back"], pulled(run, "undo")["put_back"]) == (49, 10)
+    assert LakebaseHook().get_first("SELECT count(*), count(*) FILTER (WHERE paid) FROM bills") == (61, 10)
+    LakebaseHook().run("DROP TABLE bills")
+
+
+def restore(run: Any, reports: Path) -> None:
+    taken, month_end, before = [pulled(run, task) for task in ("snapshot", "month_end", "before")]
+    assert (month_end["source_snapshot"], before["id"]) == (taken["name"], "before")
+    assert [pulled(run, task)["max_cu"] for task in ("grow", "reader", "shrink")] == [4, 2, 1]
+    assert pulled(run, "warm")["state"] == "ACTIVE"
+    workspace = LakebaseHook().client.workspace
+    assert [one.id for one in workspace.endpoints.list()] == ["primary"]
+    assert [one.id for one in workspace.branches.list()] == ["production"]
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_assets": assets,
@@ -128,6 +145,8 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_health": health,
     "lakebase_load": load,
     "lakebase_mapped_load": mapped_load,
+    "lakebase_rehearse": rehearse,
+    "lakebase_restore": restore,
     "lakebase_retries": retries,
     "lakebase_sensors": sensors,
     "lakebase_sql": sql,

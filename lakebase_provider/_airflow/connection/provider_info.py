@@ -62,6 +62,8 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.operators.health",
                     "lakebase_provider.operators.load",
                     "lakebase_provider.operators.migrate",
+                    "lakebase_provider.operators.rehearse",
+                    "lakebase_provider.operators.restore_rows",
                     "lakebase_provider.operators.sql",
                     "lakebase_provider.operators.transfer",
                     "lakebase_provider.operators.unload",

@@ -42,7 +42,7 @@ _POLLS = Backoff(first=0.25, most=8.0, floor=0.1)
 #: Seconds that a request may take where the deadline has less left: an answer is worth more than punctuality.
 _LEAST_REQUEST = 1.0
 #: What operations create that are waited for later, and whose names may be lost.
-_CREATED: tuple[Kind, ...] = ("branch", "endpoint")
+_CREATED: tuple[Kind, ...] = ("branch", "endpoint", "snapshot")
 # Seeded by the system: processes that were forked together must not ask in step.
 _RNG = random.SystemRandom()
 
@@ -53,8 +53,8 @@ class Operation:
 
     Attributes:
         name: Its name, ``projects/<project>/…/operations/<id>``: a string to keep, and to resume it by with
-            ``client.workspace.operation(name)``. If the workspace's answer was lost, the name of the branch
-            or endpoint that it has created.
+            ``client.workspace.operation(name)``. If the workspace's answer was lost, the name of the branch,
+            endpoint or snapshot that it has created.
     """
 
     name: str

@@ -54,6 +54,9 @@ def test_another_principals_right_makes_it_and_begins_to_take_it_back(
         assert operation is not None
         operation.wait()
         assert branches.begin_give_back(lease.name, uid=lease.uid) is None
+        with pytest.raises(LakebaseError):
+            client.rehearse("SELECT 1")
+        assert client.managed_by(managing.workspace).rehearse("SELECT 1").ok
     assert left(client) == []
 
 

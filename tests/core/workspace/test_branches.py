@@ -154,6 +154,9 @@ def test_what_is_begun_survives_a_lost_answer(
     lake.admin.fault("POST", "/api/2.0/postgres/*", status=503, lost=lost, times=1)
     reader = workspace.endpoints.begin_create(f"{name}/endpoints/reader")
     assert asyncio.run(reader.await_(10))["name"] == f"{name}/endpoints/reader"
+    lake.admin.fault("POST", "/api/2.0/postgres/*", status=503, lost=lost, times=1)
+    taken = workspace.snapshots.begin_create("month-end", source_branch="production", no_expiry=True)
+    assert workspace.operation(taken.name).wait(10)["name"] == "projects/local/snapshots/month-end"
 
 
 def test_what_was_there_before_is_not_taken_for_what_is_begun(

@@ -120,6 +120,10 @@ class LeasePlan:
         if plan.wait_for_budget is not None:
             arguments.timeout(plan.wait_for_budget, "wait_for_budget")
         require_choice("if_exists", plan.if_exists, _CHOICES)
+        of = [name for name in ("snapshot", "at_time", "at_lsn") if getattr(plan, name) is not None]
+        of += ["source"] if plan.snapshot is not None and plan.source is not None else []
+        if len(of) > 1:
+            raise ConfigError(f"Both {of[0]!r} and {of[1]!r} are given.", remedy="Keep one of them.")
         if not isinstance(plan.limits, BranchLimits):
             raise arguments.wrong("'limits'", plan.limits, "be BranchLimits", "Give BranchLimits(…).")
         return plan

@@ -33,7 +33,6 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     LeaseLostError,
     LockTimeoutError,
-    RehearsalError,
     StatementTimeoutError,
     TransactionConflictError,
     WrongBranchError,
@@ -82,7 +81,7 @@ def rehearse(client: Client, work: Any, options: RehearsalOptions, clock: Clock)
         report = replace(report, ran=run_on(client, found, plan, clock))
     logger.log(logging.INFO if report.ok else logging.WARNING, "%s", report.to_markdown())
     if plan.then == "run":
-        _require_ok(report)
+        report.require_ok()
     return report
 
 
@@ -101,17 +100,8 @@ def rehearse_files(
         RehearsalError: They failed on the branch.
     """
     report = rehearse(client, Files(folder, options), {"timeout": options["timeout"]}, clock)
-    _require_ok(report)
+    report.require_ok()
     return report
-
-
-def _require_ok(report: RehearsalReport) -> None:
-    if not report.ok:
-        error = RehearsalError(
-            f"The rehearsal failed, and nothing ran on {report.parent}: {_all(report.failures)}"
-        )
-        error.report = report
-        raise error
 
 
 def run_on(client: Client, work: Any, plan: RehearsalPlan, clock: Clock) -> tuple[StatementRun, ...]:
@@ -154,10 +144,6 @@ def _work(given: Any) -> Work:
         f"What is rehearsed is of type {type(given).__name__}.",
         remedy="Give SQL, a list of statements, a function that takes a connection, or a Path of migrations.",
     )
-
-
-def _all(texts: Sequence[str]) -> str:
-    return " ".join(text if text.endswith(".") else f"{text}." for text in texts)
 
 
 class _Rehearsal:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakebase_provider.core.database.rows.row_diff import RowDiff, cell, code
 from lakebase_provider.core.database.structure.catalog_diff import CatalogDiff
+from lakebase_provider.core.errors import RehearsalError
 from lakebase_provider.core.upkeep.rehearsal.recorder import StatementRun, TakenLock
 from lakebase_provider.core.upkeep.rehearsal.rehearsal_checks import CheckResult
 
@@ -60,9 +62,23 @@ class RehearsalReport:
         failed = [f"{check.name}: {check.found}" for check in self.checks if not check.passed]
         return (*filter(None, [self.failure]), *failed)
 
+    def require_ok(self) -> None:
+        """Raise an error that says what went wrong, if anything did.
+
+        Raises:
+            RehearsalError: The work or a check failed; it carries the report.
+        """
+        if self.ok:
+            return
+        told = " ".join(text if text.endswith(".") else f"{text}." for text in self.failures)
+        error = RehearsalError(f"The rehearsal failed, and nothing ran on {self.parent}: {told}")
+        error.report = self
+        raise error
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-        return {"ok": self.ok, **asdict(self)}
+        found: dict[str, Any] = json.loads(json.dumps({"ok": self.ok, **asdict(self)}))
+        return found
 
     def to_markdown(self) -> str:
         """The report for people."""

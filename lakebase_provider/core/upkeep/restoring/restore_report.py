@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,7 +38,8 @@ class RestoreReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-        return asdict(self)
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
 
     def to_markdown(self) -> str:
         """The report for people."""

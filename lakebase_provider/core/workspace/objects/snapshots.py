@@ -23,6 +23,7 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     seconds,
     text,
 )
+from lakebase_provider.core.workspace.operations import Operation
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -169,6 +170,16 @@ class Snapshots(Objects[Snapshot]):
             LakebaseError: The workspace refused or could not be reached.
         """
         return self._create(name, options, timeout)
+
+    def begin_create(
+        self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[SnapshotOptions]
+    ) -> Operation:
+        """:meth:`create`, without waiting for the operation.
+
+        If the workspace's answer is lost, the snapshot is looked up instead, and the operation has the
+        snapshot's name.
+        """
+        return self._begun(name, options, timeout)
 
     def delete(self, name: str, *, missing_ok: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Delete a snapshot.

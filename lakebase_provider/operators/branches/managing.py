@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from lakebase_provider.hooks._branches import Managed
 
+#: The same for each try of a task instance, and unique to it: two tasks of a run have two branches.
+RUN_ID = (
+    "{{ ti.dag_id }}/{{ ti.run_id }}/{{ ti.task_id }}{% if ti.map_index >= 0 %}/{{ ti.map_index }}{% endif %}"
+)
+
 
 class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     """Changes objects of a connection's project.
@@ -55,11 +60,26 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         require_seconds(given, "timeout")
 
-    def _managed(self) -> Managed:
+    def _managed(self, **settings: Any) -> Managed:
         # The hook brings the driver; parsing a DAG must not.
         from lakebase_provider.hooks._branches import managed
 
-        return managed(self.conn_id, self.manage_conn_id)
+        return managed(self.conn_id, self.manage_conn_id, **settings)
+
+    def _defer_until(self, operation: str, *, missing_ok: bool = False) -> None:
+        """Go on in ``execute_complete`` when the workspace's operation has ended."""
+        from lakebase_provider.triggers.branches import LakebaseOperationTrigger
+
+        trigger = LakebaseOperationTrigger(
+            conn_id=self.conn_id,
+            manage_conn_id=self.manage_conn_id,
+            operation=operation,
+            timeout=self.timeout,
+            missing_ok=missing_ok,
+        )
+        self.log.info("Deferring: the triggerer waits for %s.", operation)
+        # Without kwargs, which dag.test() drops.
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """No data is read or written."""

@@ -10,7 +10,12 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from lakebase_provider._airflow.task.arguments import lease_options, require_branch, require_seconds
 from lakebase_provider._airflow.task.failing_fast import failing_fast
-from lakebase_provider.operators.managing import ManagingOperator, deferred_by_default, found_in
+from lakebase_provider.operators.branches.managing import (
+    RUN_ID,
+    ManagingOperator,
+    deferred_by_default,
+    found_in,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,10 +25,6 @@ if TYPE_CHECKING:
     from lakebase_provider.core import BranchLimits
     from lakebase_provider.core.workspace.objects.branches import OnExists
 
-#: The same for each try of a task instance, and unique to it: two tasks of a run have two branches.
-RUN_ID = (
-    "{{ ti.dag_id }}/{{ ti.run_id }}/{{ ti.task_id }}{% if ti.map_index >= 0 %}/{{ ti.map_index }}{% endif %}"
-)
 #: Arguments of the operator that are options of a lease.
 _LEASE = (
     *("ttl", "source", "at_time", "at_lsn", "snapshot", "if_exists"),
@@ -64,7 +65,7 @@ class LakebaseCreateBranchOperator(ManagingOperator):
         deferrable: Whether the triggerer makes the branch, and waits for room; the deployment's default if
             left out. If the triggerer dies, another one makes it anew by `if_exists`.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` as for
-            :class:`~lakebase_provider.operators.managing.ManagingOperator`, and arguments of
+            :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
 
     Raises:
@@ -186,7 +187,7 @@ class LakebaseDeleteBranchOperator(ManagingOperator):
             ``LeaseLostError``. Give it wherever you know it: ``create.output["uid"]``.
         deferrable: Whether the triggerer waits for the deletion; the deployment's default if left out.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` as for
-            :class:`~lakebase_provider.operators.managing.ManagingOperator`, and arguments of
+            :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
 
     Raises:
@@ -222,35 +223,17 @@ class LakebaseDeleteBranchOperator(ManagingOperator):
             name = managed.workspace.branches.full_name(self.branch)
             operation = managed.branches.begin_give_back(name, uid=self.uid, timeout=self.timeout)
             if operation is not None and self.deferrable:
-                self._defer_deletion(name, operation.name)
+                self._defer_until(operation.name, missing_ok=True)
             if operation is not None:
                 # It is named after the branch, and may go with it.
                 with suppress(NotFoundError):
                     operation.wait(self.timeout)
         return self._deleted(name, operation is not None)
 
-    def _defer_deletion(self, name: str, operation: str) -> None:
-        from lakebase_provider.triggers.branches import LakebaseOperationTrigger
-
-        trigger = LakebaseOperationTrigger(
-            conn_id=self.conn_id,
-            manage_conn_id=self.manage_conn_id,
-            operation=operation,
-            timeout=self.timeout,
-            missing_ok=True,
-        )
-        self.log.info("Deferring: the triggerer waits for %s.", operation)
-        self.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            kwargs={"name": name},
-            timeout=self.execution_timeout,
-        )
-
-    def execute_complete(self, context: Context, event: dict[str, Any], name: str) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`execute` does, or raise the trigger's error."""
         found_in(event)
-        return self._deleted(name, True)
+        return self._deleted(self._managed().workspace.branches.full_name(self.branch), True)
 
     def _deleted(self, name: str, was_there: bool) -> dict[str, Any]:
         self.log.info("The branch %s %s.", name, "is deleted" if was_there else "is not there any more")
@@ -268,7 +251,7 @@ class LakebaseResetBranchOperator(ManagingOperator):
     Args:
         branch: Name or id of the branch (templated).
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` as for
-            :class:`~lakebase_provider.operators.managing.ManagingOperator`, and arguments of
+            :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
 
     Raises:
@@ -322,7 +305,7 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         held: Seconds since the last change, such as a lease's heartbeat, within which a branch is kept.
         dry_run: Whether to delete nothing.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` (of each deletion) as for
-            :class:`~lakebase_provider.operators.managing.ManagingOperator`, and arguments of
+            :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
 
     Raises:
