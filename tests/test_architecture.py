@@ -63,6 +63,7 @@ def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
         "BranchLease",
         "BranchLimits",
+        "Cadence",
         "CatalogDiff",
         "CatalogDump",
         "HealthLimits",
