@@ -528,10 +528,10 @@ class Objects(Generic[Shape]):
         """The error about one that exists and cannot be found: it is deleted, or somebody else's."""
         remedy = "Use another name, or a principal that can see it."
         if hasattr(self, "undelete"):
-            calls = f"client.workspace.{_COLLECTIONS.get(self.kind, f'{self.kind}s')}"
+            objects = _COLLECTIONS.get(self.kind, f"{self.kind}s")
             remedy = Remedy(
-                f"{remedy} If it is deleted, bring it back: {calls}.undelete({name!r}), or purge it: "
-                f"{calls}.delete({name!r}, purge=True).",
+                f"{remedy} If it is deleted, bring it back: client.workspace.{objects}.undelete({name!r}), or "
+                f"purge it: client.workspace.{objects}.delete({name!r}, purge=True).",
                 options=("client",),
                 otherwise=f"{remedy} If it is deleted, `lakebase branches undelete {name}` brings it back, "
                 f"and `lakebase branches delete {name} --purge` frees its name.",
