@@ -530,8 +530,8 @@ class Objects(Generic[Shape]):
         if hasattr(self, "undelete"):
             objects = _COLLECTIONS.get(self.kind, f"{self.kind}s")
             remedy = Remedy(
-                f"{remedy} If it is deleted, bring it back: client.workspace.{objects}.undelete({name!r}), or "
-                f"purge it: client.workspace.{objects}.delete({name!r}, purge=True).",
+                f"{remedy} If it is deleted, bring it back: client.workspace.{objects}.undelete({name!r}), "
+                f"or purge it: client.workspace.{objects}.delete({name!r}, purge=True).",
                 options=("client",),
                 otherwise=f"{remedy} If it is deleted, `lakebase branches undelete {name}` brings it back, "
                 f"and `lakebase branches delete {name} --purge` frees its name.",
