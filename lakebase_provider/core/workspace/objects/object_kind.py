@@ -536,7 +536,7 @@ class Objects(Generic[Shape]):
                 otherwise=f"{remedy} If it is deleted, `lakebase branches undelete {name}` brings it back, "
                 f"and `lakebase branches delete {name} --purge` frees its name.",
             )
-        return AlreadyExistsError(f"{error.message} It cannot be read.", remedy=remedy)
+        return AlreadyExistsError(f"{error.message.rstrip('.')}. It cannot be read.", remedy=remedy)
 
     def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
         fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}
