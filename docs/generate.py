@@ -259,7 +259,7 @@ def cli_page() -> str:
     parts = ["# Command line\n\nThe command `lakebase` comes with the package.\n"]
     for command, about in _commands(parser(), ""):
         options = [
-            (f"`{_invocation(action)}`", action.help or "")
+            (f"`{_invocation(action)}`", _meaning(action))
             for action in command._actions
             if action.help not in (None, argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
         ]
@@ -279,7 +279,6 @@ def objects_page() -> str:
     from lakebase_provider.core.upkeep.branches.sweep import SweepReport, SweptBranch
     from lakebase_provider.core.workspace.objects import (
         branches,
-        catalogs,
         databases,
         endpoints,
         projects,
@@ -295,7 +294,7 @@ def objects_page() -> str:
         (snapshots.Snapshots, snapshots.SnapshotOptions),
         (databases.Roles, databases.RoleChanges, databases.RoleOptions),
         (databases.Databases, databases.DatabaseOptions),
-        (catalogs.Catalogs, catalogs.CatalogOptions),
+        (databases.Catalogs, databases.CatalogOptions),
     )
     parts = [
         """# Objects of the workspace
@@ -335,7 +334,7 @@ follow each other within a process, and are sent again while the project is busy
             f"A `{kind.shape.__name__}` has:\n\n{_table(('Field', 'In JSON', 'Meaning'), told)}\n"
         )
     parts.append(
-        f"## Cadence\n\n{_summary(snapshots.Cadence)}\n\n"
+        f"## Cadence\n\n`from lakebase_provider.core import Cadence`\n\n{_summary(snapshots.Cadence)}\n\n"
         + _table(
             ("Field", "Meaning"),
             [(f"`{field}`", meaning) for field, meaning in _described(snapshots.Cadence).items()],
@@ -390,6 +389,12 @@ def _commands(command: argparse.ArgumentParser, about: str) -> Iterator[tuple[ar
 def _invocation(action: argparse.Action) -> str:
     names = ", ".join(action.option_strings) or action.dest
     return names if action.nargs == 0 else f"{names} {action.metavar or action.dest.upper()}"
+
+
+def _meaning(action: argparse.Action) -> str:
+    """What an option means, and which values it takes."""
+    choices = f"one of {_codes(map(str, action.choices))}" if action.choices else ""
+    return "; ".join(filter(None, (action.help, choices)))
 
 
 def _sentence(text: str) -> str:

@@ -64,6 +64,7 @@ def test_the_public_names_of_the_core() -> None:
     assert core.__all__ == [
         "BranchLease",
         "BranchLimits",
+        "Cadence",
         "CatalogDiff",
         "CatalogDump",
         "HealthLimits",
@@ -94,6 +95,26 @@ def test_the_public_names_of_the_core() -> None:
     assert dir(core) == core.__all__
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = core.no_such_name
+
+
+def test_what_objects_take_is_imported_from_a_public_place() -> None:
+    """A dataclass that a method of the workspace takes, users have to make."""
+    import dataclasses
+    import inspect
+
+    from lakebase_provider.core.workspace.objects import branches, databases, endpoints, projects, snapshots
+
+    taken: set[str] = set()
+    for module in (branches, databases, endpoints, projects, snapshots):
+        for kind in (one for one in vars(module).values() if inspect.isclass(one)):
+            for _, method in inspect.getmembers(kind, inspect.isfunction):
+                for parameter in inspect.signature(method).parameters.values():
+                    names = re.findall(r"\w+", str(parameter.annotation))
+                    own = [vars(module).get(name) for name in names if not method.__name__.startswith("_")]
+                    taken |= {one.__name__ for one in own if dataclasses.is_dataclass(one)}  # type: ignore[union-attr]
+    # A branch that the workspace has returned, a deadline that one call hands to another.
+    assert taken - {"Branch", "Deadline"} == {"Cadence"}
+    assert "Cadence" in core.__all__
 
 
 #: Where users import from; below the packages of Airflow's names any module is one of theirs.

@@ -55,6 +55,10 @@ def test_branches_are_created_listed_reset_and_deleted(shell: Shell) -> None:
     shell.run("branches", "delete", "ci-1")
     assert len(shell.json("branches", "list")) == 1
     assert len(shell.json("branches", "list", "--deleted")) == 2
+    err = shell.run("branches", "create", "ci-1", "--ttl", "8h", "--if-exists", "reuse", code=1)
+    assert "`lakebase branches undelete projects/local/branches/ci-1`" in err
+    assert shell.json("branches", "undelete", "ci-1")["state"] == "READY"
+    shell.run("branches", "delete", "ci-1")
     shell.run("branches", "create", "ci-1", "--no-expiry", "--if-exists", "recreate")
     shell.run("branches", "delete", "ci-1", "--purge")
     shell.run("branches", "delete", "ci-1", "--purge", "--missing-ok")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lakebase_provider.cli.command import parser
 from lakebase_provider.core.config import settings
 from lakebase_provider.core.errors import kinds as errors
 
@@ -25,6 +28,26 @@ def test_generated_pages_are_current(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, f"run: python docs/generate.py\n{done.stderr}"
+
+
+def test_the_page_of_commands_has_the_values_that_an_option_takes() -> None:
+    """All that the parser refuses others than, wherever it is."""
+    page, seen = (DOCS / "reference/cli.md").read_text(), 0
+    for command in commands(parser()):
+        section = page.partition(f"## {command.prog}\n")[2].partition("\n## ")[0]
+        for action in command._actions:
+            if action.choices and not isinstance(action, argparse._SubParsersAction):
+                seen += 1
+                assert ", ".join(f"`{choice}`" for choice in action.choices) in section, command.prog
+    assert seen >= 3
+
+
+def commands(command: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield command
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from commands(inner)
 
 
 def test_each_error_has_a_code_of_its_own_and_a_remedy() -> None:

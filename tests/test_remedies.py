@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from dagster_lakebase import LakebaseBranchDeployment, LakebaseIOManager, LakebaseResource
 from dagster_lakebase.io_manager.write_options import WriteOptions
+from lakebase_provider.cli.command import parser
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.config import settings
@@ -29,6 +31,7 @@ from lakebase_provider.core.workspace.objects.branches import Branches
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
+from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -190,7 +193,8 @@ def _of(node: ast.AST, place: str) -> Iterator[Found]:
         given = node.value
     elif isinstance(node, (ast.Assign, ast.AnnAssign)):
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        if isinstance(target, ast.Name) and TABLES.search(target.id):
+        named = target.id if isinstance(target, ast.Name) else getattr(target, "attr", "")
+        if TABLES.search(named):
             given = node.value
     elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_Pattern" and len(node.args) > 2:
         given = node.args[2]
@@ -267,6 +271,59 @@ def test_an_option_that_a_remedy_names_exists_where_it_is_read(found: Found) -> 
     for front in fronts_of(found.place):
         missing = named_options(found.text) - OPTIONS[front] - found.covered
         assert not missing, f"{front} has no {', '.join(missing)}: {found.text}"
+
+
+def command_of(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    """The command that some words begin with, and the words after it."""
+    command = parser()
+    while words:
+        groups = [one for one in command._actions if isinstance(one, argparse._SubParsersAction)]
+        if not groups or not re.fullmatch(r"[a-z][a-z-]*", words[0]):
+            break
+        assert words[0] in groups[0].choices, f"{command.prog} has no {words[0]}"
+        command, words = groups[0].choices[words[0]], words[1:]
+    return command, words
+
+
+def all_options(command: argparse.ArgumentParser) -> set[str]:
+    groups = [one for one in command._actions if isinstance(one, argparse._SubParsersAction)]
+    inner = [all_options(one) for group in groups for one in group.choices.values()]
+    return set(command._option_string_actions).union(*inner)
+
+
+#: Where the parts of a client that remedies name are.
+PARTS = {
+    "client": LakebaseClient,
+    "client.workspace": WorkspaceObjects,
+    "client.branches": BranchUpkeep,
+    "client.migrations": Migrations,
+    **{f"client.workspace.{kind.__name__.lower()}": kind for kind in KINDS},
+}
+#: Of other commands than ours.
+FOREIGN_OPTIONS = re.compile(r"pip install|airflow |dagster |dg ")
+
+
+def test_the_commands_that_a_remedy_names_exist_with_their_options() -> None:
+    named = 0
+    for found in remedies():
+        for text in re.findall(r"[`'\"]lakebase ([a-z][^`'\"]*)[`'\"]", found.text):
+            command, rest = command_of(text.split())
+            options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+            assert options <= set(command._option_string_actions), found
+            named += 1
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", found.text))
+        if not FOREIGN_OPTIONS.search(found.text):
+            assert options <= all_options(parser()), found
+    assert named > 5
+
+
+def test_the_calls_that_a_remedy_names_exist() -> None:
+    named = 0
+    for found in remedies():
+        for path, method in re.findall(r"\b(client(?:\.\w+)*)\.(\w+)\(", found.text):
+            assert callable(getattr(PARTS[path], method)), found
+            named += 1
+    assert named > 3
 
 
 def test_what_a_remedy_covers_is_named_in_it() -> None:

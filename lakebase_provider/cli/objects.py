@@ -43,7 +43,7 @@ def add_parsers(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
-    group = commands.add_parser("branches", help="list, create, delete, reset and sweep branches")
+    group = commands.add_parser("branches", help="list, create, delete, bring back, reset and sweep branches")
     actions = group.add_subparsers(required=True, metavar="ACTION")
 
     show = action(actions, "list", "list the branches of a project", _list_branches)
@@ -71,6 +71,11 @@ def _add_branches(commands: _Commands[argparse.ArgumentParser]) -> None:
     delete.add_argument("branch", help=_BRANCH)
     delete.add_argument("--purge", action="store_true", help="for good: it cannot be brought back")
     delete.add_argument("--missing-ok", action="store_true", help="succeed if there is none")
+
+    back = action(
+        actions, "undelete", "bring back a branch that was deleted and not purged", _undelete_branch
+    )
+    back.add_argument("branch", help=_BRANCH)
 
     again = action(actions, "reset", "give a branch the data that its source has now", _reset_branch)
     again.add_argument("branch", help=_BRANCH)
@@ -233,6 +238,12 @@ def _delete_branch(options: argparse.Namespace) -> int:
             options.branch, purge=options.purge, missing_ok=options.missing_ok, timeout=options.timeout
         )
         return _gone(options, client.workspace.branches.full_name(options.branch))
+
+
+def _undelete_branch(options: argparse.Namespace) -> int:
+    with connected() as client:
+        found = client.workspace.branches.undelete(options.branch, timeout=options.timeout)
+    return _show(options, "branches", found)
 
 
 def _reset_branch(options: argparse.Namespace) -> int:

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
+    from lakebase_provider.core.workspace.objects.snapshots import Cadence
 
 __all__ = [
     "BranchLease",
     "BranchLimits",
+    "Cadence",
     "CatalogDiff",
     "CatalogDump",
     "HealthLimits",
@@ -66,6 +68,7 @@ __all__ = [
 _HOMES = {
     "BranchLease": "upkeep.branches.lease",
     "BranchLimits": "upkeep.branches.budget",
+    "Cadence": "workspace.objects.snapshots",
     "CatalogDiff": "database.structure.catalog_diff",
     "CatalogDump": "database.structure.catalog_dump",
     "HealthLimits": "upkeep.health.limits",

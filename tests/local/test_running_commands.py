@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from lakebase_provider.cli import main
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
+from lakebase_provider.local.contract.options import FAULT_METHODS
 from tests.local.test_commands import Shell, parse
 from tests.local.test_commands import shell as shell
 
@@ -81,6 +83,37 @@ def test_faults(shell: Shell, up: dict[str, str]) -> None:
         assert (code, out) == (1, "")
         assert what in err
     assert shell.run("local", "branch", "list")[0] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("*", "--status", "503"), ("--clear",)], ids=["alone", "set", "clear"])
+def test_a_method_that_does_not_exist_is_refused(
+    shell: Shell, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["local", "fault", "BOGUS", *more])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "BOGUS" in told
+    assert all(method in told for method in FAULT_METHODS)
+
+
+def test_names_that_are_not_known_are_refused_with_those_that_are(shell: Shell, up: dict[str, str]) -> None:
+    for words, known in (
+        (("fault", "GET", "projects/*", "--status", "503"), "/api/2.0/, /oidc/"),
+        (("fault", "GET", "/api/2.1/*", "--status", "503"), "/api/2.0/, /oidc/"),
+        (("suspend", "bogus"), "lakebase local branch list"),
+        (("crash", "bogus"), "lakebase local branch list"),
+        (("branch", "create", "dev", "--source", "bogus"), "lakebase local branch list"),
+        (("branch", "reset", "bogus"), "lakebase local branch list"),
+        (("branch", "list", "--name", "bogus"), "--name of one that runs: default"),
+        (("env", "--name", "bogus"), "--name of one that runs: default"),
+        (("down", "--name", "bogus"), "--name of one that runs: default"),
+    ):
+        code, out, err = shell.run("local", *words)
+        assert (code, out) == (1, ""), words
+        assert known in err
+    assert shell.run("local", "fault", "get", "*/branches", "--status", "503")[0] == 0
+    assert shell.run("local", "branch", "list")[0] == 1
 
 
 @pytest.mark.parametrize("words", [("branch", "list"), ("suspend",), ("crash",), ("fault", "--clear")])

@@ -232,6 +232,17 @@ def test_the_least_sslmode(monkeypatch: pytest.MonkeyPatch) -> None:
         LakebaseConfig(endpoint=ENDPOINT)
 
 
+@pytest.mark.parametrize("text", ["", " ", "\t", ",", " , ", "VERIFY", "0"])
+@pytest.mark.parametrize("variable", [LEAST_SSLMODE, ALLOWED_AUTH_TYPES, ALLOWED_PROFILES])
+def test_what_a_deployment_sets_and_leaves_blank_does_not_allow_everything(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=variable) as caught:
+        LakebaseConfig(endpoint=ENDPOINT, sslmode="require", auth_type="pat", profile="some")
+    assert variable in caught.value.message + caught.value.remedy
+
+
 def test_the_allowed_ways_to_authenticate(monkeypatch: pytest.MonkeyPatch) -> None:
     workspace: dict[str, Any] = {"endpoint": ENDPOINT, "workspace_host": "https://w.databricks.com"}
     by_principal: dict[str, Any] = {**workspace, "client_id": "c", "client_secret": "s"}

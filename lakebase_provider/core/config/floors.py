@@ -1,7 +1,8 @@
 """What a deployment demands of every connection, and no connection can lower.
 
 Somebody who may edit a connection, a DAG's parameters or a run's configuration may not be entitled to decide
-how safe connections must be. These environment variables decide that; unset ones demand nothing.
+how safe connections must be. These environment variables decide that; unset ones demand nothing. One that is
+set and says nothing is an error: whoever set it does not want everything allowed.
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ class _Config(Protocol):
 
 def check_floors(config: _Config) -> None:
     """Raise a ConfigError if the configuration falls below what the deployment demands."""
-    least = os.environ.get(LEAST_SSLMODE, "").strip()
-    if least:
+    least = os.environ.get(LEAST_SSLMODE)
+    if least is not None:
+        least = least.strip()
         if least not in FROM_WEAKEST:
             raise ConfigError(
                 f"The environment variable {LEAST_SSLMODE} is not one of {', '.join(FROM_WEAKEST)}.",
-                remedy=f"Correct {LEAST_SSLMODE} in the deployment's environment.",
+                remedy=f"Correct {LEAST_SSLMODE} in the deployment's environment, or unset it there.",
             )
         if FROM_WEAKEST.index(config.sslmode) < FROM_WEAKEST.index(least):
             raise _below("sslmode", config.sslmode, LEAST_SSLMODE, f"at least {least}")

@@ -333,7 +333,7 @@ class EndpointDisabledError(LakebaseConnectionError):
 
     code = "endpoint_disabled"
     retryable = False
-    default_remedy = "Enable the endpoint in the Lakebase console, or use another one."
+    default_remedy = "Run `lakebase endpoints enable`, or call client.workspace.endpoints.enable()."
 
 
 class LoginRejectedError(LakebaseConnectionError):

@@ -170,6 +170,12 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
         ),
     ),
     _Pattern(
+        r"lsn.{0,40}(outside of|not in) the branch's history",
+        ControlPlaneError,
+        "Give a position that the source itself has reached, and that is within the history that its project "
+        "keeps, 2 to 35 days: `lakebase restore-point` prints one, and SELECT pg_current_wal_lsn().",
+    ),
+    _Pattern(
         r"(outside of|not in) the branch's history",
         ControlPlaneError,
         "Give a moment after the source was created, not in the future, and within the history that its "

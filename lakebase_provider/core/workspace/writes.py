@@ -28,6 +28,7 @@ from lakebase_provider.core.errors import (
     OperationTimeoutError,
     ProjectBusyError,
 )
+from lakebase_provider.core.errors.remedy import without_options
 from lakebase_provider.core.workspace.http_limits import Limit, within
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,11 @@ def again_while_busy(
     attempt = 0
     while True:
         try:
-            with within(Limit(max(_LEAST_REQUEST, deadline.remaining()))):
+            # It is the caller's deadline that may pass here, not the budget of a connection.
+            with (
+                without_options("connect_budget"),
+                within(Limit(max(_LEAST_REQUEST, deadline.remaining()))),
+            ):
                 return send()
         except (ProjectBusyError, ControlPlaneThrottledError, *LOST) as error:
             if isinstance(error, LOST):
@@ -119,10 +124,20 @@ def created_once(
             if is_there():
                 return None, was_absent
             pause = error.retry_after or 1.0
-            if refused or pause >= deadline.remaining():
+            if refused:
                 raise
+            if pause >= deadline.remaining():
+                raise _late(error) from error.__cause__
             was_absent = True
             clock.sleep(pause)
+
+
+def _late(error: LakebaseError) -> LakebaseError:
+    if type(error) is not ControlPlaneTimeoutError:
+        return error
+    copy = error.again()
+    copy.remedy = "Retry; if it persists, check the network path to the workspace, or raise timeout."
+    return copy
 
 
 def _with_budget(error: LakebaseError, seconds: float) -> LakebaseError:
@@ -154,7 +169,8 @@ def alone(config: LakebaseConfig, project: str, deadline: Deadline) -> Iterator[
         if deadline.remaining() > 0:
             continue
         late = OperationTimeoutError(
-            f"This process's other writes to {project} did not end within {deadline.seconds:.1f} s."
+            f"This process's other writes to {project} did not end within {deadline.seconds:.1f} s.",
+            remedy="Retry when they are done, or raise timeout.",
         )
         late.name = project
         raise late

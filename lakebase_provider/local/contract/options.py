@@ -10,6 +10,10 @@ from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 DATABASE = "databricks_postgres"
 PROJECT, BRANCH, ENDPOINT = "local", "production", "primary"
 ENDPOINT_NAME = f"projects/{PROJECT}/branches/{BRANCH}/endpoints/{ENDPOINT}"
+#: What a scripted fault may be of: the methods of the control plane, or all.
+FAULT_METHODS = ("GET", "POST", "PATCH", "DELETE", "*")
+#: How the paths of the control plane begin.
+FAULT_PATHS = ("/api/2.0/", "/oidc/", "/.well-known/")
 #: Name of the user that has a personal access token from the start.
 DEVELOPER = "developer@example.com"
 

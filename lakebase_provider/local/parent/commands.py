@@ -127,8 +127,11 @@ def down(arguments: argparse.Namespace) -> int:
 def _running(note: RunFile) -> Running:
     running = note.alive()
     if running is None:
+        others = run_file.names()
         raise LocalLakebaseError(
-            f"No local Lakebase {note.name!r} is running.", remedy="Start one with `lakebase local up`."
+            f"No local Lakebase {note.name!r} is running.",
+            remedy="Start one with `lakebase local up`"
+            + (f", or give the --name of one that runs: {', '.join(others)}." if others else "."),
         )
     return running
 

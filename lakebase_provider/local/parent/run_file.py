@@ -69,6 +69,12 @@ class RunFile:
         return None
 
 
+def names() -> list[str]:
+    """Return the names under which a local Lakebase runs."""
+    found = (path.stem.removeprefix("local-") for path in _runtime_folder().glob("local-*.json"))
+    return sorted(name for name in found if RunFile(name).alive())
+
+
 def admin(running: Running) -> Admin:
     """Return the handle on a running server."""
     return Admin(running.http_port, running.admin_key, running.superuser_dsn)

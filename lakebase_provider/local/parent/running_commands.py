@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.local.contract.errors import LocalLakebaseError
-from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, PROJECT, Running
+from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, FAULT_METHODS, PROJECT, Running
 from lakebase_provider.local.parent import run_file
 
 _ROOT = "/api/2.0/postgres"
@@ -65,8 +65,12 @@ def add_parsers(actions: argparse._SubParsersAction[argparse.ArgumentParser], fi
         action.add_argument("branch", nargs="?", default=BRANCH, help=f"id; default: {BRANCH}")
 
     fault = actions.add_parser("fault", help="let the control plane misbehave, or clear all faults")
-    fault.add_argument("method", nargs="?", help="HTTP method, or *")
-    fault.add_argument("path", nargs="?", help="path of the route; * and ? as in file names")
+    fault.add_argument(
+        "method", nargs="?", type=str.upper, choices=FAULT_METHODS, help="of HTTP; * is each of them"
+    )
+    fault.add_argument(
+        "path", nargs="?", help="path of the route, such as /api/2.0/postgres/*; * and ? as in file names"
+    )
     fault.add_argument("--clear", action="store_true", help="clear all faults instead")
     fault.add_argument("--status", type=int, help="answer with this status")
     fault.add_argument("--error-code", default="TEMPORARILY_UNAVAILABLE", metavar="CODE")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
+import re
 import time
 import uuid
 from collections import deque
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, PROJECT
+from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, FAULT_METHODS, FAULT_PATHS, PROJECT
 from lakebase_provider.local.contract.records import Counters, Request
 from lakebase_provider.local.identity.login_errors import DEFAULT_STYLE
 from lakebase_provider.local.identity.principals import Directory
@@ -289,6 +290,18 @@ class Fault:
     lost: bool = False
 
     def __post_init__(self) -> None:
+        # One that no request fits would be waited for in vain.
+        if self.method not in FAULT_METHODS:
+            raise ValueError(
+                f"a fault's method must be one of {', '.join(FAULT_METHODS)}, not {self.method!r}"
+            )
+        plain = re.split(r"[*?\[]", self.path, maxsplit=1)[0]
+        if not self.path or not any(
+            plain.startswith(known) or known.startswith(plain) for known in FAULT_PATHS
+        ):
+            raise ValueError(
+                f"a fault's path must begin with * or one of {', '.join(FAULT_PATHS)}, not be {self.path!r}"
+            )
         if self.status is not None and not (type(self.status) is int and 200 <= self.status <= 599):
             raise ValueError(f"a fault's status must be 200 to 599, not {self.status!r}")
         for what, amount in (("retry_after", self.retry_after), ("hang", self.hang), ("times", self.times)):

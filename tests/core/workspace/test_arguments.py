@@ -127,7 +127,7 @@ def test_a_project_that_is_deleted_is_not_ensured_by_ensure(workspace: Workspace
     workspace.projects.delete("other")
     with pytest.raises(AlreadyExistsError) as caught:
         workspace.projects.ensure("other")
-    assert "undelete()" in caught.value.remedy
+    assert "client.workspace.projects.undelete('projects/other')" in caught.value.remedy
     assert "ensure()" not in caught.value.remedy
     workspace.projects.delete("other", purge=True)
 

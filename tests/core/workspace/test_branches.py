@@ -185,6 +185,40 @@ def test_a_lost_undelete_is_repeated(lake: LocalLakebase, way: str, lost: bool) 
             branches.undelete("ci-1")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_deadline_of_the_caller_is_not_the_budget_of_a_connection(lake: LocalLakebase, way: str) -> None:
+    lake.admin.fault("POST", BRANCHES, hang=60)
+    lake.admin.fault("PATCH", "/api/*", hang=60)
+    with client_by(way, lake) as client:
+        branches = client.workspace.branches
+        branches.get("production")
+        with pytest.raises(LakebaseError) as made:
+            branches.create("ci-1", ttl=3600, timeout=1.0)
+        with pytest.raises(LakebaseError) as changed:
+            branches.update("production", is_protected=True, timeout=1.0)
+        lake.admin.fault("GET", "/api/*", hang=60)
+        with pytest.raises(LakebaseError) as awaited:
+            branches.wait_ready("production", timeout=1.0)
+    assert "timeout" in made.value.remedy
+    for caught in (made, changed, awaited):
+        assert caught.value.retryable
+        assert "connect_budget" not in str(caught.value)
+
+
+@pytest.mark.parametrize("position", ["FFFF/0", "0/1"], ids=["ahead", "before"])
+def test_a_position_outside_of_the_history_is_no_moment(
+    workspace: WorkspaceObjects, on_production: LakebaseClient, position: str
+) -> None:
+    with pytest.raises(ControlPlaneError, match="not in the branch's history") as caught:
+        workspace.branches.create("ci-1", ttl=3600, source_branch_lsn=position)
+    assert "moment" not in caught.value.remedy
+    assert "`lakebase restore-point`" in caught.value.remedy
+    with on_production.connection() as connection:
+        row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+    assert row is not None
+    assert workspace.branches.create("ci-1", ttl=3600, source_branch_lsn=row[0]).state == "READY"
+
+
 def test_what_was_there_before_is_not_taken_for_what_was_lost(
     lake: LocalLakebase, workspace: WorkspaceObjects
 ) -> None:

@@ -23,13 +23,19 @@ from lakebase_provider.core.errors import ConfigError, ControlPlaneError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects import (
     branches,
-    catalogs,
     databases,
     endpoints,
     projects,
     snapshots,
 )
-from lakebase_provider.core.workspace.objects.object_kind import Objects, moment, places, seconds
+from lakebase_provider.core.workspace.objects.object_kind import (
+    Objects,
+    places,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
+    moment,
+    seconds,
+)
 from lakebase_provider.core.workspace.objects.snapshots import Cadence
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
@@ -40,7 +46,7 @@ KINDS: list[type[Objects[Any]]] = [
     snapshots.Snapshots,
     databases.Roles,
     databases.Databases,
-    catalogs.Catalogs,
+    databases.Catalogs,
 ]
 OPTIONS = {
     projects.Projects: projects.ProjectOptions,
@@ -49,7 +55,7 @@ OPTIONS = {
     snapshots.Snapshots: snapshots.SnapshotOptions,
     databases.Roles: databases.RoleOptions,
     databases.Databases: databases.DatabaseOptions,
-    catalogs.Catalogs: catalogs.CatalogOptions,
+    databases.Catalogs: databases.CatalogOptions,
 }
 #: The masks that the API accepts (shared/facts/lakebase-own.md).
 MASKS = {

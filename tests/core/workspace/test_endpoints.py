@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from lakebase_provider.cli.command import main
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
+    EndpointDisabledError,
     EndpointNotFoundError,
     OperationTimeoutError,
     ProjectBusyError,
@@ -98,6 +103,68 @@ def test_of_overlapping_blocks_the_last_puts_back(workspace: WorkspaceObjects) -
     assert endpoints.get(PRIMARY).max_cu == 8
     second.__exit__(None, None, None)
     assert size(endpoints.get(PRIMARY)) == size(before)
+
+
+def test_of_nested_blocks_the_outer_puts_back(workspace: WorkspaceObjects) -> None:
+    endpoints = workspace.endpoints
+    before = endpoints.get(PRIMARY)
+    with endpoints.resized(PRIMARY, max_cu=4), endpoints.resized(PRIMARY, min_cu=2, suspend_timeout=300):
+        assert size(endpoints.get(PRIMARY)) == (2, 4, 300)
+    assert size(endpoints.get(PRIMARY)) == size(before)
+
+
+def test_blocks_of_many_threads_leave_the_size_that_was_before(lake: LocalLakebase) -> None:
+    with LakebaseClient(lake.config()) as client:
+        before = client.workspace.endpoints.get(PRIMARY)
+
+    def resize(number: int) -> None:
+        with LakebaseClient(lake.config()) as client:
+            for _ in range(2):
+                with client.workspace.endpoints.resized(PRIMARY, max_cu=2 + number):
+                    pass
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(resize, range(4)))
+    with LakebaseClient(lake.config()) as client:
+        assert size(client.workspace.endpoints.get(PRIMARY)) == size(before)
+
+
+def test_a_block_that_begins_as_another_ends_keeps_what_was_before_both(
+    workspace: WorkspaceObjects, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoints = workspace.endpoints
+    before = endpoints.get(PRIMARY)
+    first, second = endpoints.resized(PRIMARY, max_cu=4), endpoints.resized(PRIMARY, max_cu=8)
+    first.__enter__()
+    enter = Kept.enter
+
+    def then_end(kept: Kept, earlier: Any) -> None:
+        # Between the second's look at the endpoint and its entry.
+        first.__exit__(None, None, None)
+        enter(kept, earlier)
+
+    monkeypatch.setattr(Kept, "enter", then_end)
+    second.__enter__()
+    assert endpoints.get(PRIMARY).max_cu == 8
+    second.__exit__(None, None, None)
+    assert size(endpoints.get(PRIMARY)) == size(before)
+    assert list(folder.glob("*.json")) == []
+
+
+def test_the_remedy_of_a_disabled_endpoint_enables_it(
+    lake: LocalLakebase, on_production: LakebaseClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.admin.disable_endpoint()
+    with pytest.raises(EndpointDisabledError) as caught:
+        on_production.connect()
+    [call] = re.findall(r"client\.[\w.]+(?=\()", caught.value.remedy)
+    [command] = re.findall(r"`lakebase ([^`]+)`", caught.value.remedy)
+    assert operator.attrgetter(call.removeprefix("client."))(on_production)(PRIMARY).disabled is False
+    on_production.connect().close()
+    on_production.workspace.endpoints.suspend(PRIMARY)
+    assert main([*command.split(), PRIMARY]) == 0
+    on_production.connect().close()
+    capsys.readouterr()
 
 
 def test_after_a_kill_the_next_run_puts_back_what_was_before_it(
@@ -277,7 +344,7 @@ def test_what_is_kept_lies_in_folders_of_ones_own(tmp_path: Path) -> None:
     kept = Kept("w", "projects/p/branches/b/endpoints/e", "uid", folder)
     before = os.umask(0)
     try:
-        kept.enter({})
+        kept.enter(dict)
     finally:
         os.umask(before)
     assert [stat.S_IMODE(place.stat().st_mode) for place in (folder, folder.parent)] == [0o700, 0o700]
@@ -285,7 +352,7 @@ def test_what_is_kept_lies_in_folders_of_ones_own(tmp_path: Path) -> None:
     for place in (folder, folder.parent):
         for mode in (0o770, 0o702):
             place.chmod(mode)
-            for use in (lambda: kept.enter({}), lambda: list(left_behind("w", folder))):
+            for use in (lambda: kept.enter(dict), lambda: list(left_behind("w", folder))):
                 with pytest.raises(ConfigError, match="open to others") as caught:
                     use()
                 assert "XDG_STATE_HOME" in caught.value.remedy

@@ -239,7 +239,7 @@ class Reset:
 
         def remake() -> tuple[Endpoint, ...]:
             if purges:
-                kept.enter(plan.to_json())
+                kept.enter(plan.to_json)
                 # After a kill nobody raises an error.
                 logger.warning(
                     "The branch %s is about to be purged and created again. If this is killed, reset it "

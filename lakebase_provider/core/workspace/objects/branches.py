@@ -24,10 +24,14 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     Named,
     Objects,
     Option,
-    flag,
     in_thread,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
+    CLOCKS_DIFFER,
+    flag,
     moment,
     only_true,
+    require_expiration,
     seconds,
     text,
 )
@@ -43,10 +47,6 @@ OnExists = Literal["reuse", "recreate", "fail"]
 
 #: States from which a branch does not become ready by itself.
 _ENDS = ("DELETED", "ARCHIVED")
-#: Seconds ahead that a branch may expire.
-_MOST_LIFE = 30 * 86_400.0
-#: Seconds by which this machine's clock may be wrong where it judges a moment in the workspace's place.
-_CLOCKS_DIFFER = 300.0
 #: Seconds that a branch that is reused may live less than was asked: not each use of it must change it.
 _SLACK = 60.0
 #: Seconds ahead that a branch may expire, less what the clocks may differ.
@@ -348,9 +348,10 @@ class Branches(Objects[Branch]):
         Args:
             name: Its name, or its id in the configuration's project; the same each time.
             on_exists: If there is one: ``"reuse"`` it with the data that it has, if its source is the same,
-                and change protection and expiration if they differ (of a `ttl`, at least that much is left
-                afterwards, up to a minute or a tenth); ``"recreate"`` purges it and creates it from its
-                source as that is now; ``"fail"`` raises.
+                once whoever creates it has done so, and change protection and expiration if they differ (of a
+                `ttl`, at least that much is left afterwards, up to a minute or a tenth);
+                ``"recreate"`` purges it and creates it from its source as that is now, unless somebody else
+                does so during this call, whose branch is reused; ``"fail"`` raises.
             timeout: Seconds that it may take.
             options: The fields of :class:`BranchOptions`.
 
@@ -366,6 +367,8 @@ class Branches(Objects[Branch]):
         given = self._checked(options)
         name = self.full_name(name)
         deadline = self._deadline(timeout)
+        # Before it is waited for others of this process, for what they make is not to be purged.
+        former = self.find(name) if on_exists == "recreate" else None
         with self._alone(name, deadline):
             found = self.find(name)
             if found is None:
@@ -376,7 +379,8 @@ class Branches(Objects[Branch]):
                     found = self._even_deleted(name)
                     if found is None:
                         raise
-            if on_exists == "recreate":
+            is_former = found.state == "DELETED" or (former is not None and found.uid == former.uid)
+            if on_exists == "recreate" and is_former:
                 return self._recreate(found, given, deadline)
             if on_exists == "fail":
                 raise AlreadyExistsError(
@@ -395,10 +399,16 @@ class Branches(Objects[Branch]):
     def _recreate(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         self.require_disposable(found)
         self._require_creatable(found.name, given)
-        self._remove(found.name, deadline, missing_ok=True, purge=True)
+        # A deleted one cannot be asked for its uid.
+        uid = None if found.state == "DELETED" else found.uid
+        self._remove(found.name, deadline, missing_ok=True, purge=True, uid=uid)
         try:
             return self._create(found.name, given, deadline, is_new=True)
         except LakebaseError as error:
+            other = self.find(found.name) if isinstance(error, AlreadyExistsError) else None
+            if other is not None and other.uid != found.uid:
+                # Another process was faster.
+                return self._reuse(other, given, deadline)
             remedy = Remedy(
                 "Call ensure() again, which creates it.",
                 options=("ensure",),
@@ -424,7 +434,7 @@ class Branches(Objects[Branch]):
         self._require_creatable(self.full_name(name), self._checked(options))
 
     def _require_creatable(self, name: str, given: Mapping[str, Any]) -> None:
-        self._require_expiration(given)
+        require_expiration(given, self._clock.wall())
         option: Kind = "snapshot" if "source_snapshot" in given else "branch"
         wanted = given.get(f"source_{option}")
         source = self.full_name(wanted, option) if wanted else self._default_branch(parent_of(name))
@@ -446,34 +456,11 @@ class Branches(Objects[Branch]):
         if at is not None:
             kept = Project.of(self._read(f"project {parent_of(name)}", parent_of(name)), "project")
             age = self._clock.wall() - at.timestamp()
-            if kept.history_retention is not None and age > kept.history_retention + _CLOCKS_DIFFER:
+            if kept.history_retention is not None and age > kept.history_retention + CLOCKS_DIFFER:
                 raise ConfigError(
                     f"'source_branch_time' is {age:.0f} s ago, and {kept.history_retention:.0f} s are kept.",
                     remedy="Give a moment that is in the project's history.",
                 )
-
-    def _require_expiration(self, given: Mapping[str, Any]) -> None:
-        option = next((one for one in ("ttl", "expire_time") if one in given), None)
-        if option is None:
-            return
-        if option == "ttl":
-            life, slack = float(seconds("ttl", given["ttl"])[:-1]), 0.0
-        else:
-            life, slack = given["expire_time"].timestamp() - self._clock.wall(), _CLOCKS_DIFFER
-        if not -slack < life <= _MOST_LIFE + slack:
-            raise ConfigError(
-                f"The branch is to expire in {life:.0f} s.",
-                remedy=Remedy(
-                    "Let it expire within 30 days, or give no_expiry=True.",
-                    options=("no_expiry",),
-                    otherwise="Give a --ttl of at most 30d, or --no-expiry.",
-                ),
-            )
-        if given.get("is_protected"):
-            raise ConfigError(
-                f"Both 'is_protected' and '{option}' are given: a protected branch cannot expire.",
-                remedy="Give no_expiry=True, or leave it unprotected.",
-            )
 
     def require_disposable(self, branch: Branch | str) -> None:
         """Raise an error unless a branch can be deleted and created again.
@@ -507,18 +494,23 @@ class Branches(Objects[Branch]):
 
     def _reuse(self, found: Branch, given: Mapping[str, Any], deadline: Deadline) -> Branch:
         if found.state in _ENDS:
+            is_deleted = found.state == "DELETED"
+            call = f", or bring it back: client.workspace.branches.undelete({found.name!r})"
+            command = f", or bring it back: `lakebase branches undelete {found.name}`"
             raise ObjectStateError(
                 f"The branch {found.name} exists, and its state is {found.state}.",
                 remedy=Remedy(
-                    "Use on_exists='recreate', or another name.",
+                    f"Use on_exists='recreate', or another name{call if is_deleted else ''}.",
                     options=("on_exists",),
-                    otherwise="Use --if-exists recreate, or another name.",
+                    otherwise=f"Use --if-exists recreate, or another name{command if is_deleted else ''}.",
                 ),
             )
+        if found.is_being_made:
+            found = self._once_made(found.name, deadline)
         different = self._differences(found, given)
         self._require_changeable(found.name, different)
         changes = {option: wanted for option, (_, wanted) in different.items() if option != "ttl"}
-        # While it is created, its expiration may not be told yet.
+        # On its way to another state, its expiration may not be told yet.
         if given.get("ttl") is not None and (found.is_settled or found.expire_time is not None):
             life = min(float(seconds("ttl", given["ttl"])[:-1]), LONGEST_LIFE)
             now = datetime.fromtimestamp(self._clock.wall(), timezone.utc)
@@ -575,6 +567,8 @@ class Branches(Objects[Branch]):
                 f"The branch {name} is {found.state}, and does not become ready by itself."
             )
         return found if found.is_settled else None
+
+    _if_made = _if_ready
 
     aget = in_thread(Objects.get)
     alist = in_thread(list)

@@ -1,4 +1,7 @@
-"""Databases and roles of a branch. Both exist per branch, and a new branch has copies of its source's."""
+"""Databases and roles of a branch, and the catalogs of Unity Catalog by which databases are registered.
+
+Databases and roles exist per branch, and a new branch has copies of its source's.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     Named,
     Objects,
     Option,
-    flag,
     in_thread,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
+    flag,
     listed,
     text,
 )
@@ -98,6 +103,7 @@ class Roles(Objects[Role]):
 
     kind: ClassVar[Kind] = "role"
     shape = Role
+    known_as = "postgres_role"
     options: ClassVar[Mapping[str, Option]] = {
         "postgres_role": Option("spec.postgres_role", text, reads="postgres_role"),
         "identity_type": Option("spec.identity_type", text, reads="identity_type"),
@@ -181,9 +187,11 @@ class Roles(Objects[Role]):
     def ensure(self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[RoleOptions]) -> Role:
         """Create a role, or change what differs about the one that is there.
 
+        If the Postgres role is there under another id, such as one that the workspace has made up, it is that
+        role: its own name is what is returned.
+
         Raises:
-            AlreadyExistsError: It is there, and differs in what cannot be changed; or the Postgres role has
-                another id.
+            AlreadyExistsError: It is there, and differs in what cannot be changed.
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         return self._ensure(name, options, timeout)
@@ -244,6 +252,7 @@ class Databases(Objects[Database]):
 
     kind: ClassVar[Kind] = "database"
     shape = Database
+    known_as = "postgres_database"
     options: ClassVar[Mapping[str, Option]] = {
         "postgres_database": Option(
             "spec.postgres_database", text, "spec.postgres_database", reads="postgres_database"
@@ -314,6 +323,9 @@ class Databases(Objects[Database]):
     ) -> Database:
         """Create a database, or change what differs about the one that is there.
 
+        If the Postgres database is there under another id, such as one that the workspace has made up, it is
+        that database: its own name is what is returned.
+
         Raises:
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
@@ -323,5 +335,102 @@ class Databases(Objects[Database]):
     alist = in_thread(list)
     acreate = in_thread(create)
     aupdate = in_thread(update)
+    adelete = in_thread(delete)
+    aensure = in_thread(ensure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog(Named):
+    """A catalog of Unity Catalog that is a database of a branch.
+
+    Attributes:
+        name: Its full name, ``catalogs/<catalog>``.
+        uid: Its uid.
+        create_time: When it was created.
+        update_time: When it was last changed.
+        project: Name of the project.
+        branch: Name of the branch.
+        postgres_database: Name of the database in Postgres.
+    """
+
+    uid: Annotated[str | None, At("uid", Answer.text)] = None
+    create_time: Annotated[datetime | None, At("create_time", Answer.moment)] = None
+    update_time: Annotated[datetime | None, At("update_time", Answer.moment)] = None
+    project: Annotated[str | None, At("status.project", Answer.text)] = None
+    branch: Annotated[str | None, At("status.branch", Answer.text)] = None
+    postgres_database: Annotated[str | None, At("status.postgres_database", Answer.text)] = None
+
+
+class CatalogOptions(TypedDict, total=False):
+    """What describes a new catalog.
+
+    Attributes:
+        branch: Name of the branch; required.
+        postgres_database: Name of the database in Postgres; required.
+        create_database_if_missing: Whether to create it, False by default.
+    """
+
+    branch: str
+    postgres_database: str
+    create_database_if_missing: bool
+
+
+class Catalogs(Objects[Catalog]):
+    """Catalogs, as ``client.workspace.catalogs``; the API neither lists nor changes them."""
+
+    kind: ClassVar[Kind] = "catalog"
+    shape = Catalog
+    options: ClassVar[Mapping[str, Option]] = {
+        "branch": Option("spec.branch", text, is_name="branch", reads="branch"),
+        "postgres_database": Option("spec.postgres_database", text, reads="postgres_database"),
+        "create_database_if_missing": Option("spec.create_database_if_missing", flag),
+    }
+
+    def create(
+        self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[CatalogOptions]
+    ) -> Catalog:
+        """Register a database; returns when the operation is done. Needs CREATE CATALOG.
+
+        A database has one catalog at a time, and a branch's database inherits its source's.
+
+        Args:
+            name: The catalog's name.
+            timeout: Seconds that it may take.
+            options: The fields of :class:`CatalogOptions`.
+
+        Raises:
+            AlreadyExistsError: A catalog of that name exists.
+            OperationFailedError: The workspace could not create it.
+            OperationTimeoutError: It was not done in time, and goes on.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        return self._create(name, options, timeout)
+
+    def delete(self, name: str, *, missing_ok: bool = False, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Remove a registration; the database stays.
+
+        Args:
+            name: The catalog's name.
+            missing_ok: True to accept that there is none.
+            timeout: Seconds that it may take.
+
+        Raises:
+            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
+        """
+        self._delete(name, timeout, missing_ok=missing_ok)
+
+    def ensure(
+        self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[CatalogOptions]
+    ) -> Catalog:
+        """Register a database, unless it is registered by that name.
+
+        Raises:
+            AlreadyExistsError: The catalog is another database's.
+            LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
+        """
+        return self._ensure(name, options, timeout)
+
+    aget = in_thread(Objects.get)
+    acreate = in_thread(create)
     adelete = in_thread(delete)
     aensure = in_thread(ensure)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config import arguments
-from lakebase_provider.core.config.resource_names import Kind
-from lakebase_provider.core.errors import EndpointDisabledError, LakebaseError
+from lakebase_provider.core.config.resource_names import Kind, parent_of
+from lakebase_provider.core.errors import AlreadyExistsError, EndpointDisabledError, LakebaseError
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.kept_changes import (
     Kept,
@@ -27,8 +27,10 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     Named,
     Objects,
     Option,
-    flag,
     in_thread,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
+    flag,
     mapped,
     number,
     only_true,
@@ -111,6 +113,11 @@ class Endpoint(Named):
     def is_settled(self) -> bool:
         """Whether it serves, or sleeps until somebody connects, and stays so."""
         return self.state in _SERVING and self.pending_state is None
+
+    @property
+    def is_being_made(self) -> bool:
+        """Whether its creation goes on, so that not all about it is told yet."""
+        return self.state in (None, "INIT")
 
     def settings(self) -> EndpointChanges:
         """What was chosen about it, to be given to another endpoint or to put it back."""
@@ -301,10 +308,21 @@ class Endpoints(Objects[Endpoint]):
         """Create an endpoint, or change what differs about the one that is there.
 
         Raises:
-            AlreadyExistsError: It is there, and of another type.
+            AlreadyExistsError: It is there, and of another type; or a ``"READ_WRITE"`` one is wanted, and
+                the branch has it under another id.
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         return self._ensure(name, {"endpoint_type": "READ_ONLY", **options}, timeout)
+
+    def _of_another_id(self, name: str, given: Mapping[str, Any]) -> Endpoint | None:
+        if given["endpoint_type"] == "READ_WRITE":
+            for one in self.list(parent_of(name)):
+                if one.endpoint_type == "READ_WRITE":
+                    raise AlreadyExistsError(
+                        f"The branch's read-write endpoint is {one.name}, and it has no second.",
+                        remedy=f'Use {one.name}, or "READ_ONLY" as endpoint_type.',
+                    )
+        return None
 
     def _differences(self, found: Endpoint, given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         different = super()._differences(found, given)
@@ -373,7 +391,9 @@ class Endpoints(Objects[Endpoint]):
 
         The earlier values are in a file of this user on this machine before anything is changed. After a
         kill, the next use of :meth:`resized` for the endpoint, or :meth:`put_sizes_back`, finds them there.
-        Where several blocks overlap, the last that ends puts them back.
+        Where several blocks of this user's processes on this machine overlap, the size is that of the block
+        that began last, and the last that ends puts back what was before the first. Of blocks of other users
+        or machines nothing is known here: what such a one chose counts as the earlier size.
 
         Args:
             name: Its name, or its id in the configuration's branch.
@@ -395,7 +415,9 @@ class Endpoints(Objects[Endpoint]):
         self._deadline(timeout)
         self._body(changes, creating=False)
         kept = Kept(workspace_key(self._config), name, found.uid or "", self._folder())
-        kept.enter(_size(found))
+        # No other block of this process ends between what is read here and what is kept.
+        with self._alone(name, self._deadline(timeout)):
+            kept.enter(lambda: _size(self.get(name)))
         try:
             self._change(name, changes, timeout)
             yield self.wait_ready(name, timeout=timeout)
@@ -412,12 +434,16 @@ class Endpoints(Objects[Endpoint]):
         self._leave(kept, name, timeout)
 
     def _leave(self, kept: Kept, name: str, timeout: float) -> None:
+        deadline = self._deadline(timeout)
         try:
-            earlier = kept.leave()
-            if earlier is not None:
-                self._change(name, earlier, timeout)
-                kept.forget()
+            # A block that begins meanwhile does so on the earlier size, which is then put back.
+            with self._alone(name, deadline):
+                earlier = kept.leave()
+                if earlier is not None:
+                    self._change(name, earlier, deadline)
+                    kept.forget()
         except LakebaseError as error:
+            kept.stop(is_done=False)
             copy = error.again()
             copy.message = f"The earlier size of {name} was not put back: {error.message}"
             copy.remedy = (
@@ -442,20 +468,22 @@ class Endpoints(Objects[Endpoint]):
 
         def put_back(kept: Kept) -> str | None:
             # A block may have begun meanwhile, and puts it back itself.
-            earlier = kept.take()
-            if earlier is None:
-                return None
-            is_done = False
-            try:
-                found = self.find(kept.name)
-                # Another one may have its name by now.
-                is_mine = found is not None and found.uid == kept.uid
-                if is_mine:
-                    self._change(kept.name, earlier, timeout)
-                is_done = True
-            finally:
-                kept.stop(is_done=is_done)
-            return kept.name if is_mine else None
+            deadline = self._deadline(timeout)
+            with self._alone(kept.name, deadline):
+                earlier = kept.take()
+                if earlier is None:
+                    return None
+                is_done = False
+                try:
+                    found = self.find(kept.name)
+                    # Another one may have its name by now.
+                    is_mine = found is not None and found.uid == kept.uid
+                    if is_mine:
+                        self._change(kept.name, earlier, deadline)
+                    is_done = True
+                finally:
+                    kept.stop(is_done=is_done)
+                return kept.name if is_mine else None
 
         return put_all_back(workspace_key(self._config), self._folder(), put_back)
 

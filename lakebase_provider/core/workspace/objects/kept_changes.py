@@ -2,7 +2,8 @@
 
 A run that is killed cannot put it back. So it is in a file of this user on this machine before anything is
 changed, with the processes that still want the change; the last of them puts it back, and whoever comes later
-and finds none of them alive does it in their place.
+and finds none of them alive does it in their place. A process is asked for by its number: machines that share
+the folder would take each other's for dead, so each needs one of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Seconds to wait for another process that reads or writes the file, which takes milliseconds.
-_LOCK_TIMEOUT = 10.0
+#: Seconds to wait for another process that has the file, and may ask the workspace what to write there.
+_LOCK_TIMEOUT = 30.0
 _OURS = "Make it a folder to which only this user can write, or set XDG_STATE_HOME to one"
 
 
@@ -63,17 +64,18 @@ class Kept:
         self.path = folder / f"{key}.json"
         self._me = {"id": uuid.uuid4().hex, "pid": os.getpid(), "started": _started(os.getpid())}
 
-    def enter(self, earlier: Mapping[str, Any]) -> None:
+    def enter(self, earlier: Callable[[], Mapping[str, Any]]) -> None:
         """Keep what is there, unless something earlier is kept already, and be one who wants the change.
 
         Args:
-            earlier: In types of JSON.
+            earlier: Returns it, in types of JSON. It is asked for only now, and only if nothing is kept: what
+                was read before could be a change that somebody has put back by now.
 
         Raises:
             ConfigError: The file cannot be written, or others could write there; nothing was changed.
         """
         with self._locked():
-            kept = self._read() or {**self._about, "earlier": dict(earlier), "holders": []}
+            kept = self._read() or {**self._about, "earlier": dict(earlier()), "holders": []}
             self._write({**kept, "holders": [*filter(_is_alive, kept["holders"]), self._me]})
 
     def take(self) -> Mapping[str, Any] | None:

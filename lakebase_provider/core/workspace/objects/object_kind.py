@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from lakebase_provider.core.base.clock import Clock, Deadline
@@ -32,6 +31,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     NotFoundError,
 )
+from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.http_limits import Limit, at_most, within
 from lakebase_provider.core.workspace.operations import (
@@ -90,6 +90,11 @@ class Named:
         """Whether it is not on its way to another state."""
         return True
 
+    @property
+    def is_being_made(self) -> bool:
+        """Whether its creation goes on, so that not all about it is told yet."""
+        return False
+
     @classmethod
     def of(cls: type[Shape], resource: Mapping[str, Any], what: str) -> Shape:
         """The object that an answer describes.
@@ -117,73 +122,6 @@ def places(shape: Any) -> dict[str, At]:
 
 
 # Describing.
-
-
-def text(name: str, value: Any) -> str:
-    """Text as it is."""
-    return arguments.text(f"Option '{name}'", value, f"Give {name} as text, or leave it out.")
-
-
-def flag(name: str, value: Any) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise arguments.wrong(f"Option '{name}'", value, "be True or False", f"Give True or False as {name}.")
-    return value
-
-
-def only_true(name: str, value: Any) -> bool:
-    """True: what it turns off is turned on by the option that it excludes."""
-    if value is not True:
-        remedy = "To undo it, give the other option of its kind instead."
-        raise arguments.wrong(f"Option '{name}'", value, "be True", remedy)
-    return True
-
-
-def number(name: str, value: Any) -> float:
-    """A finite number."""
-    return arguments.number(f"Option '{name}'", value, f"Give a number as {name}.")
-
-
-def seconds(name: str, value: Any) -> str:
-    """Seconds as a duration of the API: ``"300s"``."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    found = arguments.number(
-        f"Option '{name}'", value, f"Give {name} in seconds, such as 3600, or a timedelta."
-    )
-    if found < 0:
-        raise arguments.wrong(
-            f"Option '{name}'", value, "be 0 or more", f"Give {name} in seconds, such as 3600."
-        )
-    plain = f"{Decimal(str(found)):.9f}".rstrip("0").rstrip(".")
-    return f"{plain}s"
-
-
-def moment(name: str, value: Any) -> str:
-    """A moment as a timestamp of the API, in UTC."""
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise arguments.wrong(
-            f"Option '{name}'",
-            value,
-            "be a datetime with a time zone",
-            f"Give {name} as datetime.now(timezone.utc) does.",
-        )
-    plain = value.astimezone(timezone.utc).replace(tzinfo=None)
-    return plain.isoformat(timespec="microseconds" if plain.microsecond else "seconds") + "Z"
-
-
-def listed(name: str, value: Any) -> list[Any]:
-    """A list of texts or objects; an empty one clears what is there."""
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise arguments.wrong(f"Option '{name}'", value, "be a list", f"Give a list as {name}.")
-    return [dict(one) if isinstance(one, Mapping) else one for one in value]
-
-
-def mapped(name: str, value: Any) -> dict[str, Any]:
-    """Texts by name."""
-    if not isinstance(value, Mapping):
-        raise arguments.wrong(f"Option '{name}'", value, "be a mapping", f"Give texts by name as {name}.")
-    return dict(value)
 
 
 @dataclass(frozen=True)
@@ -225,6 +163,8 @@ class Objects(Generic[Shape]):
     options: ClassVar[Mapping[str, Option]] = {}
     #: What is created where an option is not given, as far as it is compared.
     defaults: ClassVar[Mapping[str, Any]] = {}
+    #: Option with the name that Postgres knows it by, which another id may have.
+    known_as: ClassVar[str | None] = None
 
     def __init__(self, config: LakebaseConfig, control_plane: ControlPlane, clock: Clock) -> None:
         self._config = config
@@ -461,12 +401,17 @@ class Objects(Generic[Shape]):
         self._body(given, creating=True)
         # If the answer is lost, nothing else tells what this call has made from what was there before.
         is_new = is_new or self._is_absent(name, deadline)
-        operation, was_absent = created_once(
-            lambda: self._begin_create(name, given, deadline, **query),
-            lambda: self._is_there(name, deadline),
-            deadline,
-            self._clock,
-        )
+        try:
+            operation, was_absent = created_once(
+                lambda: self._begin_create(name, given, deadline, **query),
+                lambda: self._is_there(name, deadline),
+                deadline,
+                self._clock,
+            )
+        except AlreadyExistsError as error:
+            if not hasattr(self, "undelete") or self.find(name) is not None:
+                raise
+            raise self._unseen(error, name) from error.__cause__
         return operation or self._mine(name, given, deadline, is_new=is_new or was_absent)
 
     def _is_absent(self, name: str, deadline: Deadline) -> bool:
@@ -488,15 +433,18 @@ class Objects(Generic[Shape]):
         """The object that a request has made whose answer was lost, once it is settled."""
         if not is_new:
             raise AlreadyExistsError(f"The {self.kind} {name} was there before it was to be created.")
-
-        def settled() -> Shape | None:
-            current = self.get(name)
-            return current if current.is_settled else None
-
-        found = until(settled, f"The creation of {name}", name, deadline, self._clock)
+        found = self._once_made(name, deadline)
         # Somebody else may have made one at the same moment.
         self._require_same(name, self._differences(found, {**self.defaults, **given}))
         return found
+
+    def _once_made(self, name: str, deadline: Deadline) -> Shape:
+        """The object, once whoever creates it has done so."""
+        return until(lambda: self._if_made(name), f"The creation of {name}", name, deadline, self._clock)
+
+    def _if_made(self, name: str) -> Shape | None:
+        found = self.get(name)
+        return found if found.is_settled else None
 
     def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
         return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
@@ -557,23 +505,38 @@ class Objects(Generic[Shape]):
             try:
                 return self._create(name, given, deadline, is_new=True, **query)
             except AlreadyExistsError as error:
-                # Somebody else has just made it.
-                found = self.find(name)
+                # Somebody else has just made it, or it has another id.
+                found = self.find(name) or self._of_another_id(name, given)
                 if found is None:
-                    raise self._unseen(error) from error.__cause__
+                    raise (
+                        error if hasattr(self, "undelete") else self._unseen(error, name)
+                    ) from error.__cause__
+        if found.is_being_made:
+            found = self._once_made(found.name, deadline)
         different = self._differences(found, given)
-        self._require_changeable(name, different)
+        self._require_changeable(found.name, different)
         changes = {option: wanted for option, (_, wanted) in different.items()}
-        return self._change(name, changes, deadline) if changes else found
+        return self._change(found.name, changes, deadline) if changes else found
 
-    def _unseen(self, error: AlreadyExistsError) -> AlreadyExistsError:
+    def _of_another_id(self, name: str, given: Mapping[str, Any]) -> Shape | None:
+        """The one that Postgres knows by the name that is wanted, under whatever id."""
+        wanted = given.get(self.known_as) if self.known_as else None
+        there = self._list(parent_of(name)) if self.known_as and wanted is not None else ()
+        return next((one for one in there if getattr(one, self.known_as or "") == wanted), None)
+
+    def _unseen(self, error: AlreadyExistsError, name: str) -> AlreadyExistsError:
         """The error about one that exists and cannot be found: it is deleted, or somebody else's."""
-        brings_back = " If it is deleted, bring it back with undelete(), or purge it."
-        return AlreadyExistsError(
-            f"{error.message} It cannot be read.",
-            remedy="Use another name, or a principal that can see it."
-            + (brings_back if hasattr(self, "undelete") else ""),
-        )
+        remedy = "Use another name, or a principal that can see it."
+        if hasattr(self, "undelete"):
+            objects = _COLLECTIONS.get(self.kind, f"{self.kind}s")
+            remedy = Remedy(
+                f"{remedy} If it is deleted, bring it back: client.workspace.{objects}.undelete({name!r}), "
+                f"or purge it: client.workspace.{objects}.delete({name!r}, purge=True).",
+                options=("client",),
+                otherwise=f"{remedy} If it is deleted, `lakebase branches undelete {name}` brings it back, "
+                f"and `lakebase branches delete {name} --purge` frees its name.",
+            )
+        return AlreadyExistsError(f"{error.message.rstrip('.')}. It cannot be read.", remedy=remedy)
 
     def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
         fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}

@@ -15,8 +15,10 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     Named,
     Objects,
     Option,
-    flag,
     in_thread,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
+    flag,
     listed,
     mapped,
     number,

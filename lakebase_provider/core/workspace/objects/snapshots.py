@@ -18,6 +18,8 @@ from lakebase_provider.core.workspace.objects.object_kind import (
     Objects,
     Option,
     in_thread,
+)
+from lakebase_provider.core.workspace.objects.option_values import (
     moment,
     only_true,
     seconds,

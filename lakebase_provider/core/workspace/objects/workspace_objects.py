@@ -7,8 +7,7 @@ from functools import cached_property
 from lakebase_provider.core.base.clock import Clock
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.workspace.objects.branches import Branches
-from lakebase_provider.core.workspace.objects.catalogs import Catalogs
-from lakebase_provider.core.workspace.objects.databases import Databases, Roles
+from lakebase_provider.core.workspace.objects.databases import Catalogs, Databases, Roles
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
