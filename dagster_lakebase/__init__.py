@@ -41,6 +41,16 @@ from dagster_lakebase.upkeep.branches import (
     lakebase_sweep_branches_op,
 )
 from dagster_lakebase.upkeep.migrations import LakebaseMigrationConfig, build_lakebase_migration_asset
+from dagster_lakebase.upkeep.rehearsal import (
+    LakebaseRehearseConfig,
+    build_lakebase_rehearsal_asset,
+    lakebase_rehearse_op,
+)
+from dagster_lakebase.upkeep.restoring import (
+    LakebaseRestoreRowsConfig,
+    lakebase_restore_point_op,
+    lakebase_restore_rows_op,
+)
 from lakebase_provider.version import __version__
 
 __all__ = [
@@ -57,18 +67,24 @@ __all__ = [
     "LakebaseMigrationComponent",
     "LakebaseMigrationConfig",
     "LakebaseObservationComponent",
+    "LakebaseRehearseConfig",
     "LakebaseResource",
+    "LakebaseRestoreRowsConfig",
     "LakebaseSqlComponent",
     "LakebaseSweepBranchesConfig",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
     "build_lakebase_migration_asset",
+    "build_lakebase_rehearsal_asset",
     "build_lakebase_sweep_sensor",
     "build_lakebase_table_observation",
     "build_lakebase_table_observation_sensor",
     "lakebase_create_branch_op",
     "lakebase_delete_branch_op",
     "lakebase_health_check_op",
+    "lakebase_rehearse_op",
+    "lakebase_restore_point_op",
+    "lakebase_restore_rows_op",
     "lakebase_sweep_branches_op",
 ]
 

@@ -47,6 +47,7 @@ SLOWEST = (
     "core/bulk/load/test_transfer.py",
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
+    "airflow/test_branch_kills.py",
     "airflow/test_branch_operators.py",
     "airflow/test_rehearse_operators.py",
     "airflow/test_restoring_operators.py",
@@ -58,6 +59,7 @@ SLOWEST = (
 TOGETHER = (
     (
         "airflow/test_load_kills.py",
+        "airflow/test_branch_kills.py",
         "airflow/test_kills.py",
         "airflow/test_canary_supervised.py",
         "airflow/test_clears.py",

@@ -133,6 +133,13 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
     allow_no_files: Annotated[
         bool, dg.Resolver.default(description="Whether a pattern may match no file.")
     ] = False
+    restore_point: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata, before anything is loaded, the moment as of which "
+            "rows can be put back."
+        ),
+    ] = False
     name: Annotated[
         str | None, dg.Resolver.default(description="The op's name; the asset's if left out.")
     ] = None
@@ -163,10 +170,19 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
             lakebase: LakebaseResource = getattr(context.resources, self.connection)
             with failing_fast():
                 require_database(spec.key, self.asset.metadata, lakebase.client.config.database)
+                point = lakebase.restore_point_metadata() if self.restore_point else {}
+                if point:
+                    # Of a step that fails the log is all that is left.
+                    context.log.info("The restore point: %s", point)
                 results = list(self._loads(context, lakebase, folder, table))
             yield dg.MaterializeResult(
                 asset_key=spec.key,
-                metadata={**_metadata(results), **_facts(lakebase, table), **lakebase.branch_metadata()},
+                metadata={
+                    **_metadata(results),
+                    **_facts(lakebase, table),
+                    **lakebase.branch_metadata(),
+                    **point,
+                },
             )
 
         return dg.Definitions(assets=[lakebase_load])

@@ -273,6 +273,20 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             **({"lakebase/lsn": position} if position else {}),
         }
 
+    def restore_point_metadata(self) -> dict[str, str]:
+        """Note the moment that the branch has reached, before risky work; what metadata of it say.
+
+        Returns:
+            ``lakebase/restore_lsn``, a position in its log, and ``lakebase/restore_time``, each of which is
+            the ``at`` of ``client.restore_rows``.
+
+        Raises:
+            ConfigError: The configuration names no branch.
+            LakebaseError: No connection could be opened.
+        """
+        point = self.client.restore_point().to_dict()
+        return {f"lakebase/restore_{part}": point[part] for part in ("lsn", "time")}
+
     def _position(self) -> str | None:
         from psycopg import Error
 

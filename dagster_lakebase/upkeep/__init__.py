@@ -1,1 +1,1 @@
-"""Ops, assets and sensors that look after a database: its branches, and its migrations."""
+"""Ops, assets and sensors that look after a database: branches, migrations, rehearsals, rows put back."""

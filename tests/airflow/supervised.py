@@ -34,6 +34,7 @@ FORKS.set_forkserver_preload(
         "airflow.sdk.execution_time.task_runner",
         # What the tasks import.
         "lakebase_provider.hooks.lakebase",
+        "lakebase_provider.operators.branches",
         "lakebase_provider.operators.load",
         "lakebase_provider.operators.sql",
         "lakebase_provider.operators.transfer",

@@ -240,8 +240,33 @@ def test_branches(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lake.admin.execute("SELECT to_regnamespace('example_site')") == [(None,)]
 
 
+def test_rehearse(lake: LocalLakebase) -> None:
+    lake.admin.execute("DROP TABLE IF EXISTS example_prices")
+    module = load("rehearse")
+    lake.admin.execute(
+        "CREATE TABLE example_prices AS SELECT n AS id, n::numeric AS price FROM generate_series(1, 3) n"
+    )
+    lake.admin.execute("ALTER TABLE example_prices ADD PRIMARY KEY (id)")
+    lake.admin.execute(f'ALTER TABLE example_prices OWNER TO "{lake.client_id}"')
+    assert run(module, "lakebase_prices_job").success
+    prices = "SELECT sum(price) FROM example_prices"
+    assert lake.admin.execute(prices) == [(Decimal("6.60"),)]
+    before = datetime.now(timezone.utc).isoformat()
+    lake.admin.execute("DELETE FROM example_prices WHERE id = 2")
+    job = module.defs.resolve_job_def("put_prices_back")
+    config = {"table": "example_prices", "at": before, "dry_run": False}
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = job.execute_in_process(
+            instance=instance, run_config={"ops": {"lakebase_restore_rows_op": {"config": config}}}
+        )
+    assert done.success
+    assert lake.admin.execute(prices) == [(Decimal("6.60"),)]
+    lake.admin.execute("DROP TABLE example_prices")
+
+
 #: Where each example of this folder is run.
 RUN_BY = {
+    "rehearse": "test_example.py",
     "branches": "test_example.py",
     "migrations": "test_example.py",
     "health": "test_example.py",

@@ -17,6 +17,7 @@ from dagster_lakebase import (
     LakebaseIOManagerComponent,
     LakebaseLoadComponent,
 )
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.dagster.test_components import failure_of, loaded, metadata_of, problem_of, run, write
@@ -62,6 +63,23 @@ def land(file: Path, *ids: Any, text: str = "x") -> None:
 
 def orders(lake: LocalLakebase) -> list[tuple[Any, ...]]:
     return lake.admin.execute("SELECT id, v FROM landed.orders ORDER BY 1, 2")
+
+
+def test_what_a_load_removes_comes_back_by_its_restore_point(
+    lake: LocalLakebase, sandbox: DefsFolderSandbox, landing: Path
+) -> None:
+    write_load(sandbox, restore_point=True, mode="replace", create=False)
+    lake.admin.execute("CREATE TABLE landed.orders (id bigint PRIMARY KEY, v text)")
+    lake.admin.execute(f'ALTER TABLE landed.orders OWNER TO "{lake.client_id}"')
+    lake.admin.execute("INSERT INTO landed.orders VALUES (1, 'x'), (2, 'y')")
+    land(landing / "a.parquet", 1)
+    values = metadata_of(run(sandbox))
+    assert orders(lake) == [(1, "x")]
+    with LakebaseClient(lake.config()) as client:
+        for part in ("lsn", "time"):
+            assert client.restore_rows("landed.orders", at=values[f"lakebase/restore_{part}"]).put_back == 1
+        client.restore_rows("landed.orders", at=values["lakebase/restore_lsn"], dry_run=False)
+    assert orders(lake) == [(1, "x"), (2, "y")]
 
 
 def test_each_file_that_lands_is_loaded_once(

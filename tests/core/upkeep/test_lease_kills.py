@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
@@ -13,10 +12,10 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
-from tests.core.upkeep.leases import left
+from tests.core.upkeep.leases import BRANCHES, WORK, contents, is_swept, left, make_kept, run_until
 from tests.eventually import eventually
 
-#: What a holder says when it begins to create, to work, and to delete; and at the end.
+#: What a holder says when it begins to create, to work, and to delete.
 PHASES = ("create", "work", "delete")
 
 # Processes that begin with all imports done: what is killed is a lease, and not a start.
@@ -31,33 +30,11 @@ def hold(says: Connection, environment: Mapping[str, str]) -> None:
         says.send("create")
         with client.branches.lease("nightly/1") as lease:
             says.send("work")
-            with lease.client.connection() as connection:
-                connection.execute("CREATE TABLE dirty (n int)")
+            with lease.client.connect(autocommit=True) as connection:
+                for statement in WORK:
+                    connection.execute(statement.encode())
             says.send("delete")
         says.send("done")
-
-
-def attempt(environment: Mapping[str, str], kill: tuple[str, float] | None = None) -> dict[str, float]:
-    """Hold a lease, killed so many seconds after a phase begins; how long each phase took."""
-    mine, its = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=hold, args=(its, environment))
-    process.start()
-    its.close()
-    begun: dict[str, float] = {}
-    try:
-        for phase in (*PHASES, "done"):
-            assert mine.recv() == phase
-            begun[phase] = time.monotonic()
-            if kill is not None and kill[0] == phase:
-                mine.poll(kill[1])
-                process.kill()
-                return {}
-    finally:
-        process.join()
-        process.close()
-        mine.close()
-    ends = [*begun.values()]
-    return {phase: ends[place + 1] - ends[place] for place, phase in enumerate(PHASES)}
 
 
 @pytest.mark.parametrize(
@@ -66,29 +43,47 @@ def attempt(environment: Mapping[str, str], kill: tuple[str, float] | None = Non
 def test_a_holder_that_is_killed_leaves_nothing_after_the_retry_or_the_sweep(
     lakebase_env: LocalLakebase, client: LakebaseClient, moments: int
 ) -> None:
+    production = make_kept(client)
     # Long enough to be killed in.
     lakebase_env.admin.set(operation_seconds=0.1)
     environment = lakebase_env.env()
-    seconds = attempt(environment)
+    seconds = run_until(_processes, hold, [environment], PHASES)
     assert left(client) == []
     chance, found = random.Random(20270131), 0  # noqa: S311 # no secret
-
-    def is_swept() -> bool:
-        # What is being made has no expiration yet; and what an operation goes on with is not deleted.
-        client.branches.sweep(older_than=0, held=0)
-        return left(client) == []
-
     for moment in range(moments):
         phase = PHASES[moment % len(PHASES)]
-        attempt(environment, (phase, seconds[phase] * chance.random()))
+        run_until(_processes, hold, [environment], PHASES, (phase, seconds[phase] * chance.random()))
         found += bool(left(client))
         if moment % 2:
-            eventually(is_swept, within=30)
+            eventually(lambda: is_swept(client), within=30)
         else:
-            with client.branches.lease("nightly/1") as lease, lease.client.connection() as connection:
-                assert connection.execute("SELECT to_regclass('dirty')").fetchone() == (None,)
+            with client.branches.lease("nightly/1") as lease:
+                # None of the rows of the try that was killed.
+                assert contents(lease.client) == production
         assert left(client) == []
+        assert contents(client) == production
     # If few left a branch, nothing was shown.
     assert found >= moments // 2
-    with client.connection() as connection:
-        assert connection.execute("SELECT to_regclass('dirty')").fetchone() == (None,)
+
+
+def keep_alive(says: Connection, environment: Mapping[str, str]) -> None:
+    """Hold a lease whose heart beats often, until it is killed."""
+    os.environ.update(environment)
+    client = LakebaseClient(LakebaseConfig.from_env())
+    with client.branches.lease("nightly/2", ttl=3600, heartbeat=0.05) as lease:
+        until = lease.branch.expire_time
+        says.send("alive")
+        # Nobody asks for more: the branch is as the heartbeat found it.
+        eventually(lambda: lease.branch.expire_time != until)
+        says.send("beats")
+        says.poll(60)
+
+
+def test_the_heartbeat_dies_with_its_holder(lakebase_env: LocalLakebase, client: LakebaseClient) -> None:
+    run_until(_processes, keep_alive, [lakebase_env.env()], ("alive", "beats"), ("beats", 0))
+    [branch] = left(client)
+    lakebase_env.admin.reset_counters()
+    lakebase_env.admin.advance(3601)
+    assert left(client) == []
+    patched = [one.path for one in lakebase_env.admin.requests() if one.method == "PATCH"]
+    assert f"{BRANCHES}/{branch}" not in patched
