@@ -53,8 +53,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
     * A returned connection is rolled back and its session reset.
     * What is lent is a loan of the session (:mod:`.lending`). It ends with ``close()``, so that
       ``closing(hook.get_conn())`` works, at the end of ``with``, or with the last reference to it.
-    * Its threads start when they have something to do: one that watches for idle connections with the first
-      return, one that replaces broken connections with the first of these.
+    * Its threads start when they have something to do: one that watches for idle connections when there is
+      one to watch, one that replaces broken connections with the first of these.
 
     psycopg's pool has no hooks for these: what it counts, whom it lets wait, what it lends and what it starts
     is internal. This class relies on attributes and methods that begin with an underscore, which is why
@@ -195,6 +195,8 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
         start = time.monotonic()
         try:
             connection = self._connector.connect(seconds)
+            # Its first turn comes while a statement waits, and not in the way of the connection's return.
+            self._start_scheduler()
         except BaseException as error:
             self._release_reservation(error)
             raise
