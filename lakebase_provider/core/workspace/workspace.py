@@ -17,6 +17,7 @@ from lakebase_provider.core.config.resource_names import (
     resource_path,
 )
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError, EndpointNotFoundError
+from lakebase_provider.core.errors.client_names import Names
 from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
@@ -55,14 +56,17 @@ class ControlPlane:
 
     Args:
         config: Where the workspace is and how to authenticate there.
+        names: What errors about objects call whoever asks. Those about credentials do not say it here, for
+            clients of other names may share a token.
 
     Raises:
         ConfigError: There are no workspace credentials anywhere. No network call has been made.
     """
 
-    def __init__(self, config: LakebaseConfig) -> None:
+    def __init__(self, config: LakebaseConfig, names: Names | None = None) -> None:
         require_workspace_credentials(config)
         self._config = config
+        self._whose = Names() if names is None else names
         self._endpoint_names: dict[str, str] = {}
         self._transport: Transport = (
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
@@ -120,7 +124,8 @@ class ControlPlane:
             LakebaseError: The workspace refused or could not be reached.
         """
         texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
-        return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
+        with self._whose.told():
+            return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
 
     def pages(
         self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None
