@@ -33,7 +33,7 @@ class Names:
         if whose in error.message:
             return
         for known in range(1, len(self._names)):
-            # An error that others waited for, too, told before the last names came.
+            # Others waited for this error, too, and it was told before the latest names were added.
             error.message = error.message.replace(_told(self._names[:known]), "")
         # Within the sentence, if it is one.
         text = error.message.removesuffix(".")
