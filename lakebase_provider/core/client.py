@@ -27,6 +27,7 @@ from lakebase_provider.core.database.roles import (
     TablePrivilege,
     create_role,
 )
+from lakebase_provider.core.errors.client_names import Names
 from lakebase_provider.core.reads import Reads
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.tokens.minters import minter_for
@@ -110,11 +111,12 @@ class LakebaseClient(Reads):
         self._claims = claims
         # A native password with host and user needs no workspace and no credentials for one.
         needs_workspace = config.auth == "oauth" or config.host is None
-        control_plane = ControlPlane(config) if needs_workspace else None
+        names = Names()
+        control_plane = ControlPlane(config, names) if needs_workspace else None
         self._control_plane = control_plane
         self.tokens = tokens or TokenProvider(minter_for(config, control_plane, claims), clock=clock)
         self._targets = TargetResolver(config, control_plane)
-        self._connector = Connector(config, self.tokens, self._targets, clock=clock)
+        self._connector = Connector(config, self.tokens, self._targets, names=names, clock=clock)
         self._async_pools = AsyncPools(config, self._connector)
         self._lock = threading.Lock()
         self._pool: LakebasePool | None = None
@@ -130,7 +132,7 @@ class LakebaseClient(Reads):
         self.close()
 
     def known_as(self, name: str) -> None:
-        """Make connection errors say what the user calls this client.
+        """Make errors of connecting, and of requests about objects, say what the user calls this client.
 
         Args:
             name: Such as ``"Airflow connection 'lakebase_default'"``. Further names are added to it.
@@ -361,7 +363,10 @@ class LakebaseClient(Reads):
         plane, workspace = self._needed_control_plane(), self.workspace
 
         def client_on(config: LakebaseConfig) -> LakebaseClient:
-            return LakebaseClient(config, claims=self._claims, clock=self._clock)
+            client = LakebaseClient(config, claims=self._claims, clock=self._clock)
+            for name in self._connector.names:
+                client.known_as(name)
+            return client
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
 
@@ -518,7 +523,10 @@ class LakebaseClient(Reads):
 
     def _needed_control_plane(self) -> ControlPlane:
         # A native password with host and user needs none to connect.
-        self._control_plane = self._control_plane or ControlPlane(self.config)
+        if self._control_plane is None:
+            names = self._connector.names
+            with names.told():
+                self._control_plane = ControlPlane(self.config, names)
         return self._control_plane
 
     def stats(self) -> ClientStats:

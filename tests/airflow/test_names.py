@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from lakebase_provider.core import shared
 from lakebase_provider.core.errors import (
     ConfigError,
     EndpointNotFoundError,
@@ -19,17 +21,36 @@ from lakebase_provider.core.errors import (
     NotAuthenticatedError,
     PoolExhaustedError,
 )
-from lakebase_provider.core.shared import shared_clients
+from lakebase_provider.core.shared import close_shared_clients, shared_clients
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.branches import (
+    LakebaseCreateBranchOperator,
+    LakebaseDeleteBranchOperator,
+    LakebaseResetBranchOperator,
+    LakebaseSweepBranchesOperator,
+)
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.load import LakebaseLoadOperator
+from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.transfer import LakebaseTransferOperator
+from lakebase_provider.operators.unload import LakebaseUnloadOperator
+from lakebase_provider.sensors.branches import LakebaseBranchSensor
 from lakebase_provider.sensors.health import LakebaseHealthSensor
+from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from lakebase_provider.triggers.polling import LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.airflow.conftest import connection_fields, define
 
 WHOSE = "(Airflow connection 'lakebase_default')"
+
+
+@pytest.fixture(autouse=True)
+def clients_without_names() -> None:
+    """Other tests of this process may have named a client of the same settings."""
+    close_shared_clients()
+    shared._shared.clear()
 
 
 def wrong_login(lake: LocalLakebase) -> dict[str, Any]:
@@ -112,6 +133,43 @@ def test_the_operator_names_it(kind: type[LakebaseError]) -> None:
     with pytest.raises((kind, AirflowFailException)) as caught:
         LakebaseSqlOperator(task_id="t", sql="select 1").execute({})
     assert str(caught.value).count(WHOSE) == 1
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        LakebaseSqlOperator(task_id="sql", sql="select 1"),
+        LakebaseSqlOperator(task_id="to_file", sql="select 1", output_path="{folder}/out.csv"),
+        LakebaseLoadOperator(task_id="load", source="{folder}/rows.csv", table="t", load_id=None),
+        LakebaseTransferOperator(
+            task_id="transfer", source_conn_id="lakebase_default", sql="select 1", table="t", load_id=None
+        ),
+        LakebaseUnloadOperator(task_id="unload", sql="select 1", to="{folder}/out.parquet"),
+        LakebaseMigrateOperator(task_id="migrate", folder="{folder}/migrations"),
+        LakebaseCreateBranchOperator(task_id="create", branch_id="b"),
+        LakebaseResetBranchOperator(task_id="reset", branch="b"),
+        LakebaseDeleteBranchOperator(task_id="delete", branch="b"),
+        LakebaseSweepBranchesOperator(task_id="sweep"),
+        LakebaseBranchSensor(task_id="branch_sensor", branch="b", timeout=1),
+        LakebaseSqlSensor(task_id="sensor", sql="select 1", timeout=1),
+    ],
+    ids=lambda operator: operator.task_id,
+)
+def test_a_failure_that_no_retry_helps_says_so(
+    lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operator: Any
+) -> None:
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "0001_t.sql").write_text("create table t (a int)")
+    for name in ("source", "output_path", "to", "folder"):
+        if isinstance(place := getattr(operator, name, None), str):
+            setattr(operator, name, place.format(folder=tmp_path))
+    define(monkeypatch, **wrong_secret(lake))
+    with pytest.raises(AirflowFailException) as caught:
+        operator.execute({"ti": Mock(), "task": operator})
+    first, *_, last = str(caught.value).splitlines()
+    assert WHOSE in first
+    assert last == "Not retried: a retry would not help."
 
 
 def test_health_checks_name_it(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ class Connector:
         config: The configuration.
         tokens: Where passwords come from.
         targets: Where to connect and as whom.
+        names: What its errors call the client.
         clock: Where the time comes from.
     """
 
@@ -97,6 +98,7 @@ class Connector:
         tokens: TokenProvider,
         targets: TargetResolver,
         *,
+        names: Names | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._config = config
@@ -109,7 +111,7 @@ class Connector:
         self._optional_settings = _OPTIONAL_SETTINGS
         self.last_error: LakebaseError | None = None
         #: Its users' names for it.
-        self.names = Names()
+        self.names = Names() if names is None else names
 
     @property
     def settled(self) -> frozenset[str]:

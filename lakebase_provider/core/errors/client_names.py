@@ -17,6 +17,9 @@ class Names:
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
     def add(self, name: str) -> None:
         """Add a name, unless it is known already."""
         if name not in self._names:
@@ -26,9 +29,12 @@ class Names:
         """Add the client's names to the error's message, unless they are there."""
         if not self._names:
             return
-        whose = f" ({' or '.join(self._names)})"
+        whose = _told(self._names)
         if whose in error.message:
             return
+        for known in range(1, len(self._names)):
+            # Others waited for this error, too, and it was told before the latest names were added.
+            error.message = error.message.replace(_told(self._names[:known]), "")
         # Within the sentence, if it is one.
         text = error.message.removesuffix(".")
         error.message = f"{text}{whose}{'.' if text != error.message else ''}"
@@ -41,3 +47,7 @@ class Names:
         except LakebaseError as error:
             self.tell(error)
             raise
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return f" ({' or '.join(names)})"

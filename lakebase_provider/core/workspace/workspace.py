@@ -17,6 +17,7 @@ from lakebase_provider.core.config.resource_names import (
     resource_path,
 )
 from lakebase_provider.core.errors import ConfigError, ControlPlaneError, EndpointNotFoundError
+from lakebase_provider.core.errors.client_names import Names
 from lakebase_provider.core.workspace.answers import Answer, shown
 from lakebase_provider.core.workspace.rest import NotForRest, RestTransport
 from lakebase_provider.core.workspace.sdk import SdkTransport
@@ -55,14 +56,17 @@ class ControlPlane:
 
     Args:
         config: Where the workspace is and how to authenticate there.
+        names: What errors about objects call whoever asks. Those about credentials do not say it here, for
+            clients of other names may share a token.
 
     Raises:
         ConfigError: There are no workspace credentials anywhere. No network call has been made.
     """
 
-    def __init__(self, config: LakebaseConfig) -> None:
+    def __init__(self, config: LakebaseConfig, names: Names | None = None) -> None:
         require_workspace_credentials(config)
         self._config = config
+        self._whose = Names() if names is None else names
         self._endpoint_names: dict[str, str] = {}
         self._transport: Transport = (
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
@@ -74,7 +78,7 @@ class ControlPlane:
         return self._do("a database credential", "POST", f"{_POSTGRES}/credentials", body=body)
 
     def _endpoint_path(self, endpoint: str) -> str:
-        name = self.endpoint_name(endpoint, self._config.project, self._config.branch)
+        name = self._endpoint_name(endpoint, self._config.project, self._config.branch)
         return _path("endpoint", name, endpoint_path)
 
     def instance_credential(self, instance: str, request_id: str, **wishes: Any) -> Mapping[str, Any]:
@@ -119,6 +123,18 @@ class ControlPlane:
         Raises:
             LakebaseError: The workspace refused or could not be reached.
         """
+        with self._whose.told():
+            return self._request(what, method, path, body, query, verb)
+
+    def _request(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        verb: str = "return",
+    ) -> Mapping[str, Any]:
         texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
         return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
 
@@ -137,11 +153,17 @@ class ControlPlane:
             LakebaseError: The workspace refused or could not be reached.
             ControlPlaneError: Its pages do not end.
         """
+        with self._whose.told():
+            yield from self._pages(what, path, key, query)
+
+    def _pages(
+        self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None
+    ) -> Iterator[Answer]:
         seen: set[str | None] = {None}
         token: str | None = None
         while True:
             more = {"page_size": _PAGE, **(query or {}), "page_token": token}
-            page = Answer(self.request(what, "GET", path, query=more), what)
+            page = Answer(self._request(what, "GET", path, query=more), what)
             yield from page.objects(key)
             token = page.text("next_page_token")
             if token is None:
@@ -162,6 +184,10 @@ class ControlPlane:
             EndpointNotFoundError: There is none that the principal can see.
             LakebaseError: The workspace refused or could not be reached.
         """
+        with self._whose.told():
+            return self._endpoint_name(text, project, branch)
+
+    def _endpoint_name(self, text: str, project: str | None, branch: str | None) -> str:
         if "/" in text:
             return text
         if text not in self._endpoint_names:
@@ -188,10 +214,10 @@ class ControlPlane:
                 else self._names(f"the branches of {one}", f"{one}/branches", "branch")
             )
             for place in branches:
-                yield from self.pages(f"the endpoints of {place}", f"{place}/endpoints", "endpoints")
+                yield from self._pages(f"the endpoints of {place}", f"{place}/endpoints", "endpoints")
 
     def _names(self, what: str, path: str, kind: Kind) -> Iterator[str]:
-        for one in self.pages(what, path, path.rpartition("/")[2]):
+        for one in self._pages(what, path, path.rpartition("/")[2]):
             yield _path(kind, one.text("name") or "", lambda name: resource_path(kind, name))
 
     def _do(

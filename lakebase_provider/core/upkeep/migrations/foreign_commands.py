@@ -15,7 +15,7 @@ from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from lakebase_provider.core.base.clock import Clock, Deadline
-from lakebase_provider.core.base.threads import start_for_caller
+from lakebase_provider.core.base.threads import start_for_caller, to_its_end
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.errors import ConfigError, MigrationError
@@ -105,24 +105,30 @@ def run_command(
     _check(words, token)
     began = clock.elapsed()
     program = words[0]
-    process = _started(words, folder, variables)
-    if isinstance(process, str):
-        raise ConfigError(
-            f"The command {program!r} cannot be started: {process}.",
-            remedy="Check the program's name and the folder.",
-        )
     kept: deque[str] = deque(maxlen=_KEPT)
-    assert process.stdout is not None
-    reader = start_for_caller(_read, process.stdout, program, kept, name="lakebase-command-output")
+    begun: list[subprocess.Popen[str]] = []
+    reader = None
     try:
+        # In a thread, since a signal between its start and this block would leave it running.
+        refusal = to_its_end(lambda: _start(words, folder, variables, begun), "lakebase-command-start")
+        if refusal is not None:
+            raise ConfigError(
+                f"The command {program!r} cannot be started: {refusal}.",
+                remedy="Check the program's name and the folder.",
+            )
+        [process] = begun
+        assert process.stdout is not None
+        reader = start_for_caller(_read, process.stdout, program, kept, name="lakebase-command-output")
         while process.poll() is None and deadline.remaining() > 0:
             clock.sleep(_POLL)
         late = process.poll() is None
     finally:
-        _end(process)
-        reader.join(1.0)
-        if not reader.is_alive():
-            process.stdout.close()
+        for started in begun:
+            _end(started)
+            if reader is not None:
+                reader.join(1.0)
+            if started.stdout is not None and (reader is None or not reader.is_alive()):
+                started.stdout.close()
     if late:
         raise _failed(f"{program} was not done within {deadline.seconds:g} s, and was ended", kept, True)
     if process.returncode:
@@ -132,23 +138,29 @@ def run_command(
     return CommandReport(program, seconds, tuple(kept.copy()))
 
 
-def _started(
-    words: Sequence[str], folder: str | os.PathLike[str] | None, variables: Callable[[], Mapping[str, str]]
-) -> subprocess.Popen[str] | str:
-    """The process; or why there is none, whose error would show the environment in its frames."""
+def _start(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None,
+    variables: Callable[[], Mapping[str, str]],
+    begun: list[subprocess.Popen[str]],
+) -> str | None:
+    """Add the process to a list; or return why there is none, whose error would show the environment."""
     try:
-        return subprocess.Popen(  # noqa: S603 # what the caller wants to be run
-            list(words),
-            cwd=folder,
-            env=dict(variables()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
+        begun.append(
+            subprocess.Popen(  # noqa: S603 # what the caller wants to be run
+                list(words),
+                cwd=folder,
+                env=dict(variables()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
         )
+        return None
     except OSError as error:
         return error.strerror or type(error).__name__
     except BaseException as error:

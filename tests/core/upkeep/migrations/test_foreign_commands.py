@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from traceback import TracebackException
+from types import FrameType
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -119,6 +123,29 @@ def test_no_frame_shows_the_environment(
         assert client.tokens.get().reveal() not in shown
         assert "dose-of-somebody" not in shown
         step = step.__context__
+
+
+def test_a_signal_that_comes_as_a_command_starts_ends_it(client: LakebaseClient) -> None:
+    started: list[int] = []
+
+    def signal_as_it_starts(frame: FrameType, event: str, _value: object) -> None:
+        if event == "return" and frame.f_code is subprocess.Popen.__init__.__code__:
+            started.append(frame.f_locals["self"].pid)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for module in (threading, sys):
+        module.setprofile(signal_as_it_starts)
+    try:
+        with pytest.raises(SystemExit):
+            client.migrations.command(["sleep", "600"])
+    finally:
+        for module in (threading, sys):
+            module.setprofile(None)
+        signal.signal(signal.SIGTERM, former)
+    (pid,) = started
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_arguments_show_no_token(client: LakebaseClient) -> None:
