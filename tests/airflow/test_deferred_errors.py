@@ -84,7 +84,7 @@ def test_an_error_of_connecting_keeps_its_code_and_remedy(
 def test_one_that_passes_is_tried_again_by_airflow(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    define(monkeypatch, **connection_fields(lake, extra={"connect_budget": 1}))
+    define(monkeypatch, **connection_fields(lake, extra={"connect_budget": 4}))
     lake.admin.login_fault("paused")
     there = failure_of(deferred, operator("select 1", deferrable=True))
     assert isinstance(there, EndpointWakingError)
@@ -95,12 +95,13 @@ def test_one_that_passes_is_tried_again_by_airflow(
 def test_a_sensor_names_the_error_too(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     sensor = LakebaseSqlSensor(task_id="s", sql="select 1", deferrable=True)
     monkeypatch.setattr(sensor, "poke", lambda context: False)
-    define(monkeypatch, **connection_fields(lake, extra={"connect_budget": 1}))
+    define(monkeypatch, **connection_fields(lake, extra={"connect_budget": 4}))
     lake.admin.login_fault("paused")
     there = failure_of(deferred, sensor)
     assert isinstance(there, AirflowException)
     assert isinstance(there.__cause__, EndpointWakingError)
     lake.admin.clear_faults()
+    define(monkeypatch, **connection_fields(lake))
     lake.admin.login_fault("not_a_jwt")
     there = failure_of(deferred, sensor)
     assert isinstance(there, AirflowFailException)

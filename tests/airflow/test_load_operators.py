@@ -301,7 +301,7 @@ def test_a_connection_that_runs_no_sql_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_a_source_and_a_target_need_two_connections(
     lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    define(monkeypatch, **connection_fields(lake, extra={"max_size": 1, "connect_budget": 1}))
+    define(monkeypatch, **connection_fields(lake, extra={"max_size": 1, "connect_budget": 4}))
     with pytest.raises(PoolExhaustedError):
         transfer("select 1 as id, 'one' as name")
 

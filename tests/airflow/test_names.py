@@ -68,7 +68,7 @@ def wrong_endpoint(lake: LocalLakebase) -> dict[str, Any]:
 
 def sleeping(lake: LocalLakebase) -> dict[str, Any]:
     lake.admin.login_fault("paused")
-    return connection_fields(lake, extra={"connect_budget": 1})
+    return connection_fields(lake, extra={"connect_budget": 4})
 
 
 def no_credentials(lake: LocalLakebase) -> dict[str, Any]:

@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "login": ({"user": "nobody"}, LoginRejectedError),
     "secret": ({"client_secret": "no-secret-of-it"}, NotAuthenticatedError),
     "endpoint": ({"endpoint": "projects/local/branches/production/endpoints/absent"}, EndpointNotFoundError),
-    "wake": ({"connect_budget": 1}, EndpointWakingError),
+    "wake": ({"connect_budget": 4}, EndpointWakingError),
 }
 REFUSALS = {kind.__name__ for _, kind in KINDS.values()}
 

@@ -125,7 +125,7 @@ def test_a_forced_load_bears_repetition_where_it_says_who_forces_it(
         proxy.cut_after(0, direction="to_client")
         proxy.refuse()
 
-    with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+    with LakebaseClient(lake.config(port=proxy.port, connect_budget=4.0)) as client:
         client.tokens.get(timeout=30)
         before_commit(monkeypatch, cut_for_good)
         with pytest.raises(CommitUnknownError) as caught:
@@ -151,7 +151,7 @@ def test_where_nobody_answers_the_outcome_is_unknown(
         proxy.cut_after(0, direction="to_client")
         proxy.refuse()
 
-    with LakebaseClient(lake.config(port=proxy.port, connect_budget=1.0)) as client:
+    with LakebaseClient(lake.config(port=proxy.port, connect_budget=4.0)) as client:
         client.tokens.get(timeout=30)
         before_commit(monkeypatch, cut_for_good)
         with pytest.raises(CommitUnknownError) as caught:
