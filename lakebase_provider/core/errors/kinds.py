@@ -333,7 +333,9 @@ class EndpointDisabledError(LakebaseConnectionError):
 
     code = "endpoint_disabled"
     retryable = False
-    default_remedy = "Run `lakebase endpoints enable`, or call client.workspace.endpoints.enable()."
+    default_remedy = (
+        "Enable the endpoint: run `lakebase endpoints enable`, or call client.workspace.endpoints.enable()."
+    )
 
 
 class LoginRejectedError(LakebaseConnectionError):
