@@ -167,7 +167,17 @@ def ledger() -> list[tuple[Any, ...]]:
     ]
 
 
-def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any, large: Path) -> None:
+def is_connected(process: psutil.Process, port: int) -> bool:
+    """Whether it still has a connection to the server."""
+    try:
+        return any(one.raddr and one.raddr.port == port for one in process.net_connections("tcp"))
+    except psutil.Error:
+        return False  # it has ended
+
+
+def test_the_retry_of_a_load_that_hangs_loads_once(
+    lake: LocalLakebase, server: Server, start: Any, large: Path
+) -> None:
     # The one waits until the hanging load counts as lost, the other ends it at once; both at the same time.
     tasks = ("load_append", "load_fenced")
     for task_id in tasks:
@@ -176,10 +186,9 @@ def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any, l
     for zombie, task_id in zip(zombies, tasks, strict=True):
         server.waits(zombie, task_id, "advisory")
     # Their workers answer nobody any more, and the server waits for the rest of their rows.
-    lost = [
-        process for zombie in zombies for process in (zombie.process, psutil.Process(zombie.supervisor.pid))
-    ]
-    for process in lost:
+    workers = [zombie.process for zombie in zombies]
+    supervisors = [psutil.Process(zombie.supervisor.pid) for zombie in zombies]
+    for process in (*workers, *supervisors):
         process.suspend()
     server.open_gate()
     eventually(lambda: all(map(server.hangs, tasks)), within=START_SECONDS)
@@ -189,7 +198,12 @@ def test_the_retry_of_a_load_that_hangs_loads_once(server: Server, start: Any, l
     for retry, task_id in zip(retries, tasks, strict=True):
         assert retry.wait() == "success", retry.log()
         assert loaded(task_id) == (ROWS, ROWS)
-    for process in lost:
+    assert all(is_connected(worker, lake.port) for worker in workers)
+    for process in workers:
+        process.resume()
+    # A supervisor that hears of the retry asks its task to end, which would then say that instead.
+    eventually(lambda: not any(is_connected(worker, lake.port) for worker in workers), within=START_SECONDS)
+    for process in supervisors:
         process.resume()
     for zombie, task_id in zip(zombies, tasks, strict=True):
         zombie.supervisor.join(START_SECONDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,26 @@ def test_a_time_that_is_the_token_stays_nowhere(monkeypatch: pytest.MonkeyPatch)
     while error is not None:
         assert "canary" not in f"{error} {error.args}"
         error = error.__cause__ or error.__context__
+
+
+def test_secrets_are_struck_out_while_another_thread_makes_some() -> None:
+    # Each error of a workspace or server goes through here, while other threads mint their tokens.
+    done = threading.Event()
+
+    def make() -> None:
+        kept: list[Secret] = []
+        while not done.is_set():
+            kept = [Secret(f"of-another-thread-{number}") for number in range(50)]
+        assert kept
+
+    secret, maker = Secret("of-this-thread-4711"), threading.Thread(target=make)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    maker.start()
+    try:
+        for _ in range(300):
+            assert secret.reveal() not in redacted(f"it was {secret.reveal()}")
+    finally:
+        done.set()
+        maker.join()
+        sys.setswitchinterval(before)

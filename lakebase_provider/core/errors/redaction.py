@@ -53,7 +53,8 @@ def redacted(text: str) -> str:
 def redactor() -> Callable[[str], str]:
     """:func:`redacted` for several texts at once: to write all secrets in all ways takes its time."""
     # Each value once: many configurations of a process hold the same secret.
-    secrets = {secret.reveal() for secret in list(_alive.values())}
+    # The references are copied in one step; values() is not, and another thread may make a secret meanwhile.
+    secrets = {secret.reveal() for alive in _alive.valuerefs() if (secret := alive()) is not None}
     # The longest first: one secret may be a part of another.
     values = sorted({written for value in secrets for written in _as_written(value)}, key=len, reverse=True)
 
