@@ -194,26 +194,24 @@ async def test_a_creation_that_is_cancelled_in_the_triggerer_leaves_nothing(
             return
 
     making = asyncio.create_task(first_event())
-    await asyncio.to_thread(eventually, lambda: is_posted(lake))
+    await asyncio.to_thread(eventually, lambda: is_sent(lake, "POST", BRANCHES))
     making.cancel()
     with suppress(asyncio.CancelledError):
         await making
     lake.admin.set(operation_seconds=0)
 
 
-def is_posted(lake: LocalLakebase) -> bool:
-    return any(one.method == "POST" and one.path == BRANCHES for one in lake.admin.requests())
+def is_sent(lake: LocalLakebase, method: str, path: str) -> bool:
+    return any(one.method == method and one.path.startswith(path) for one in lake.admin.requests())
 
 
-def test_a_creation_that_is_killed_leaves_nothing(lake: LocalLakebase, client: LakebaseClient) -> None:
-    operator = create()
-    # As Airflow's worker handles the signal: it calls on_kill, and goes on with what was interrupted.
-    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-    lake.admin.set(operation_seconds=0.5)
+def killed_while(lake: LocalLakebase, operator: Any, method: str, path: str) -> None:
+    """Kill an operator as Airflow's worker does, which calls on_kill, once a request is sent."""
     lake.admin.reset_counters()
+    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
 
     def kill() -> None:
-        eventually(lambda: is_posted(lake))
+        eventually(lambda: is_sent(lake, method, path))
         os.kill(os.getpid(), signal.SIGTERM)
 
     killer = threading.Thread(target=kill)
@@ -224,6 +222,14 @@ def test_a_creation_that_is_killed_leaves_nothing(lake: LocalLakebase, client: L
     finally:
         killer.join()
         signal.signal(signal.SIGTERM, former)
+
+
+def test_a_creation_that_is_killed_leaves_nothing(lake: LocalLakebase, client: LakebaseClient) -> None:
+    operator = create()
+    lake.admin.set(operation_seconds=0.5)
+    try:
+        killed_while(lake, operator, "POST", BRANCHES)
+    finally:
         lake.admin.set(operation_seconds=0)
     # Whose work has ended is not ended again, as after a timeout.
     operator.on_kill()

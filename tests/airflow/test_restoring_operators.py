@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,10 +24,9 @@ from lakebase_provider.operators.branches import (
     LakebaseSnapshotOperator,
 )
 from tests.airflow.conftest import connection_fields, define
-from tests.airflow.test_branch_operators import cause_of, deferred_by, ran
+from tests.airflow.test_branch_operators import cause_of, deferred_by, killed_while, ran
 from tests.airflow.test_triggers import event_of
 from tests.core.upkeep.leases import left
-from tests.eventually import eventually
 
 SNAPSHOTS = "/api/2.0/postgres/projects/local/snapshots"
 
@@ -59,27 +55,6 @@ def restore(**arguments: Any) -> LakebaseRestoreOperator:
 
 def rows(branch: str, table: str) -> Any:
     return LakebaseHook(branch=branch).get_first(f"SELECT count(*) FROM {table}")[0]
-
-
-def killed_while(lake: LocalLakebase, operator: Any, method: str, path: str) -> None:
-    """Kill an operator as Airflow's worker does, which calls on_kill, once a request is sent."""
-    lake.admin.reset_counters()
-    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-
-    def kill() -> None:
-        eventually(
-            lambda: any(one.method == method and one.path.startswith(path) for one in lake.admin.requests())
-        )
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        with pytest.raises(SystemExit):
-            ran(operator)
-    finally:
-        killer.join()
-        signal.signal(signal.SIGTERM, former)
 
 
 # Snapshots.
