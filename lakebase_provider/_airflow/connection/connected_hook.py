@@ -21,7 +21,7 @@ from lakebase_provider._airflow.connection.stored_connection import (
 from lakebase_provider._airflow.statements.row_kinds import row_factory, row_factory_of_call
 from lakebase_provider._airflow.task.masking import amask, mask_from_loop, mask_token
 from lakebase_provider._airflow.task.sigterm import cancel_statements_on_sigterm
-from lakebase_provider._airflow.task.task_end import close_pools_when_the_task_ends
+from lakebase_provider._airflow.task.task_end import close_pools_when_the_task_ends, is_in_task
 from lakebase_provider.core.client import LakebaseClient
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.database.fence import fence
@@ -159,8 +159,9 @@ class ConnectedHook(DbApiHook):
             client = shared_client(self.config, self._stored.shown_name)
             client.tokens.on_mint(mask_token)
             self._client = client
-        close_pools_when_the_task_ends()
-        cancel_statements_on_sigterm()
+        if is_in_task():
+            close_pools_when_the_task_ends()
+            cancel_statements_on_sigterm()
         return self._client
 
     async def aclient(self) -> LakebaseClient:

@@ -21,6 +21,8 @@ class HookCursor(LakebaseCursor[Any]):
     Of several statements in one text, the last one's result can be fetched, as in psycopg 2.
     """
 
+    _described: tuple[object, list[psycopg.Column] | None] = (None, None)
+
     def execute(self, query: Query, params: Params | None = None, **options: Any) -> HookCursor:
         """Run one statement, or several in one text."""
         text, values = bound(self.connection, query, params)
@@ -28,6 +30,13 @@ class HookCursor(LakebaseCursor[Any]):
         if self._results[1:]:
             self.set_result(-1)
         return self
+
+    @property
+    def description(self) -> list[psycopg.Column] | None:
+        """psycopg's, made once for each result: Airflow asks for it several times."""
+        if self._described[0] is not self.pgresult:
+            self._described = (self.pgresult, super().description)
+        return self._described[1]
 
 
 class HookServerCursor(LakebaseServerCursor[Any]):

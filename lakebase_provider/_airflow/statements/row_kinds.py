@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -52,8 +52,7 @@ def _row_by_both(cursor: psycopg.Cursor[Any]) -> Any:
     return lambda values: _Row(make(values))
 
 
-@contextmanager
-def rows_as_taken_by(module: str) -> Iterator[None]:
+def rows_as_taken_by(module: str) -> AbstractContextManager[None]:
     """Give common-sql the rows that its own code expects, whatever `cursor` is set to.
 
     Its checks and transfers take values in order, which a dict does not have, and the checks would misread a
@@ -63,9 +62,16 @@ def rows_as_taken_by(module: str) -> Iterator[None]:
         module: Name of the module that requests rows.
     """
     if not module.startswith("airflow.providers.common.sql."):
-        yield
-        return
-    made = _of_call.set("sensor" if ".sensors." in module else "other")
+        return _AS_CONFIGURED
+    return _rows_for("sensor" if ".sensors." in module else "other")
+
+
+_AS_CONFIGURED = nullcontext()
+
+
+@contextmanager
+def _rows_for(kind: str) -> Iterator[None]:
+    made = _of_call.set(kind)
     try:
         yield
     finally:

@@ -37,11 +37,11 @@ def cancel_statements_on_sigterm() -> None:
     """Make SIGTERM cancel this task's statements on the server before its previous handler runs.
 
     Airflow only calls the operator's ``on_kill`` on the signal, and keeps waiting for the statement; a
-    ``@task`` function has none. A signal between two statements ends the later one. Nothing is done outside a
-    task, or if nothing handles the signal: then it ends the process and its connection, which the server
-    notices within a second.
+    ``@task`` function has none. A signal between two statements ends the later one. Nothing is done if
+    nothing handles the signal: then it ends the process and its connection, which the server notices within a
+    second.
     """
-    if "AIRFLOW_CTX_TASK_ID" not in os.environ or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         return
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler) and not isinstance(handler, _CancelStatements):

@@ -28,13 +28,18 @@ _LISTENER = _TaskEnd()
 _listens = False
 
 
+def is_in_task() -> bool:
+    """Whether this process runs a task."""
+    return "AIRFLOW_CTX_TASK_ID" in os.environ
+
+
 def close_pools_when_the_task_ends() -> None:
-    """Close the shared pools when this process's task ends; does nothing outside a task.
+    """Close the shared pools when this process's task ends.
 
     Not a plugin: Airflow would load it in each of its processes, and by default ignores providers' plugins.
     """
     global _listens
-    if _listens or "AIRFLOW_CTX_TASK_ID" not in os.environ:
+    if _listens:
         return
     _listener_manager().add_listener(_LISTENER)
     _listens = True

@@ -189,7 +189,9 @@ def hand_over(connection: _Lent) -> _Lent:
 def forget_session(connection: Any) -> None:
     """Clear what a session's server has forgotten: prepared statements, notifications."""
     prepared = connection._prepared
-    if prepared._counts or prepared._names or prepared._to_flush:
+    if not (prepared._names or prepared._to_flush):
+        prepared._counts.clear()
+    else:
         # Statement names are not reused: behind a pooler in transaction mode, another session may still know
         # them.
         fresh = connection._prepared = type(prepared)()
