@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, count
 from typing import Any
 
@@ -49,14 +50,15 @@ def validate_table_owners(defs: dg.Definitions) -> dg.Definitions:
     variable, is looked at when the run stores or loads an asset.
 
     Args:
-        defs: The definitions, with the resources that they are bound to. They are resolved, as they are when
-            Dagster loads them.
+        defs: The definitions, with the resources that they are bound to. They are resolved, as when Dagster
+            loads them, which does not do so again.
 
     Returns:
         The same definitions.
 
     Raises:
-        DagsterInvalidDefinitionError: Two assets share a table. It is named, with a free one.
+        DagsterInvalidDefinitionError: Two assets share a table, which is named, and a free one. Or as Dagster
+            says when it resolves definitions, such as of a resource that is missing.
 
     Example:
         .. code-block:: python
@@ -85,7 +87,8 @@ def require_owners(
     Raises:
         DagsterInvalidDefinitionError: Two share one.
     """
-    owners = _owners(assets, lambda one, key: _place({**resources, **one.resource_defs}.get(key)))
+    place_of = cache(_place)
+    owners = _owners(assets, lambda one, key: place_of({**resources, **one.resource_defs}.get(key)))
     for (database, table), keys in sorted(owners.items(), key=lambda item: str(item[0][1])):
         if len(keys) > 1:
             raise _shared(owners, database, table, max(keys))
@@ -128,18 +131,20 @@ class TableOwners:
     def _owners_in(
         self, graph: AssetGraph, resources: Mapping[str, dg.ResourceDefinition], manager: str
     ) -> _Owners:
-        own = resources[manager]
+        own = resources.get(manager)
 
-        def place_of(assets: dg.AssetsDefinition, key: str) -> _Place | None:
-            # A run may have been given other resources than the definitions have.
-            definition = {**assets.resource_defs, **resources}.get(key)
+        @cache
+        def place_of(definition: dg.ResourceDefinition | None) -> _Place | None:
             place = _place(definition, of_run=True)
-            if definition is not own:
+            if definition is None or definition is not own:
                 return place
             # The run's configuration may have changed the schema.
             return replace(place or _Place(id(own), None), schema=self._schema)
 
-        return _owners(graph.assets_defs, place_of)
+        # A run may have been given other resources than the definitions have.
+        return _owners(
+            graph.assets_defs, lambda one, key: place_of({**one.resource_defs, **resources}.get(key))
+        )
 
 
 def _owners(
