@@ -319,6 +319,18 @@ def raw_things() -> pa.Table:
 """
 
 
+BINDING = """
+import dagster as dg
+from dagster_lakebase import LakebaseIOManager, LakebaseResource
+
+
+@dg.definitions
+def storing() -> dg.Definitions:
+    manager = LakebaseIOManager(lakebase=LakebaseResource(), schema="pr_1")
+    return dg.Definitions(resources={"io_manager": manager})
+"""
+
+
 def write(folder: Path, kind: str, **content: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "defs.yaml").write_text(yaml.safe_dump({"type": kind, **content}))
@@ -360,6 +372,14 @@ def test_a_component_waits_for_the_last_names_of_assets(sandbox: DefsFolderSandb
         dg.Definitions.validate_loadable(defs)
         bronze = defs.resolve_assets_def(dg.AssetKey(BRONZE))
     assert bronze.metadata_by_key[bronze.key]["dagster/table_name"] == "pr_1.raw_things"
+
+
+def test_a_project_that_binds_the_io_manager_in_python() -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        (sandbox.defs_folder_path / "assets.py").write_text(ASSETS)
+        (sandbox.defs_folder_path / "storing.py").write_text(BINDING)
+        with sandbox.build_all_defs() as defs:
+            assert problem_of(defs).startswith(SHARED)
 
 
 def command(forks: Forks, home: Path, *arguments: str, **env: str) -> tuple[int, str]:
