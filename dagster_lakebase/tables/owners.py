@@ -45,9 +45,9 @@ _Owners = dict[tuple[Hashable, TableRef], set[dg.AssetKey]]
 def validate_table_owners(defs: dg.Definitions) -> dg.Definitions:
     """Refuse definitions in which two assets would share a table of a :class:`LakebaseIOManager`.
 
-    Dagster shows an I/O manager no assets when definitions are loaded, so they are shown to this function:
-    all those of a code location, at its end. What only a run knows, such as a schema from an environment
-    variable, is looked at when the run stores or loads an asset.
+    Dagster shows an I/O manager no assets when definitions are loaded, so show this function all those of a
+    code location. What only a run knows, such as a schema from an environment variable, is looked at when the
+    run stores or loads an asset.
 
     Args:
         defs: The definitions, with the resources that they are bound to. They are resolved, as when Dagster
