@@ -31,6 +31,7 @@ from dagster_lakebase.tables.observation import (
     build_lakebase_table_observation,
     build_lakebase_table_observation_sensor,
 )
+from dagster_lakebase.tables.owners import validate_table_owners
 from dagster_lakebase.upkeep.branches import (
     LakebaseCreateBranchConfig,
     LakebaseDeleteBranchConfig,
@@ -86,6 +87,7 @@ __all__ = [
     "lakebase_restore_point_op",
     "lakebase_restore_rows_op",
     "lakebase_sweep_branches_op",
+    "validate_table_owners",
 ]
 
 DagsterLibraryRegistry.register("dagster-lakebase", __version__, is_dagster_package=False)

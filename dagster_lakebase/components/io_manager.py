@@ -43,7 +43,8 @@ with _a_field_named_schema():
         """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
         Its fields are those of :class:`dagster_lakebase.LakebaseIOManager`; the connection is that of a
-        :class:`dagster_lakebase.LakebaseConnectionComponent` of the same project.
+        :class:`dagster_lakebase.LakebaseConnectionComponent` of the same project. Two assets of the project
+        that would share a table are refused when its definitions are loaded.
         """
 
         connection: Annotated[
@@ -97,7 +98,7 @@ with _a_field_named_schema():
                 schema_evolution=self.schema_evolution,
                 default_load_type=self.default_load_type,
             )
-            return dg.Definitions(resources={self.resource_key: manager})
+            return dg.Definitions(resources={self.resource_key: manager.validate_in(context.component_tree)})
 
         def _bound(self, context: dg.ComponentLoadContext) -> LakebaseConnectionComponent:
             if isinstance(self.connection, LakebaseConnectionComponent):

@@ -5,16 +5,20 @@
 from typing import TYPE_CHECKING, cast
 
 import dagster as dg
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from dagster_lakebase.io_manager.write_options import LOAD_TYPES, WriteOptions
 from dagster_lakebase.resource.resource import LakebaseResource
+from dagster_lakebase.tables.owners import StoresTables, require_owners
 from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.bulk.load.result import Mode
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dagster import ComponentTree
+    from dagster._config.pythonic_config.io_manager import ConfigurableIOManagerFactoryResourceDefinition
+
     from dagster_lakebase.io_manager.db_io_manager import LakebaseDbIOManager
 
 #: The values of each default; `merge` is only for an asset, whose metadata names the keys.
@@ -25,7 +29,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
+class LakebaseIOManager(StoresTables, dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
     """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
     Assets and ops return and take pandas data frames, Polars data and lazy frames, and Arrow tables; they
@@ -33,9 +37,9 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
     moves a table of any size in constant memory.
 
     The asset's key names the table, its prefix the schema; two assets that would share a table are refused at
-    the first use of either. One transaction removes the old rows and loads the new ones with COPY: a failed
-    write changes nothing. Exactly the run's partitions are replaced. An output without rows creates its table
-    too.
+    the first use of either, and when definitions are loaded by :func:`validate_table_owners`. One transaction
+    removes the old rows and loads the new ones with COPY: a failed write changes nothing. Exactly the run's
+    partitions are replaced. An output without rows creates its table too.
 
     Metadata of an asset (or of an op's output) changes these defaults:
 
@@ -64,7 +68,7 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
 
             import dagster as dg
             import pandas as pd
-            from dagster_lakebase import LakebaseIOManager, LakebaseResource
+            from dagster_lakebase import LakebaseIOManager, LakebaseResource, validate_table_owners
 
 
             @dg.asset(key_prefix="shop")
@@ -72,9 +76,11 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
                 return pd.DataFrame({"id": [1, 2], "amount": [9.5, 3.0]})
 
 
-            defs = dg.Definitions(
-                assets=[orders],
-                resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+            defs = validate_table_owners(
+                dg.Definitions(
+                    assets=[orders],
+                    resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+                )
             )
     """
 
@@ -96,6 +102,8 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
         description="What inputs without a type annotation are loaded as: pandas, polars or arrow.",
     )
 
+    _tree: "ComponentTree | None" = PrivateAttr(default=None)
+
     @field_validator("mode", "schema_evolution", "default_load_type", mode="before")
     @classmethod
     def _known(cls, value: object, info: ValidationInfo) -> object:
@@ -107,6 +115,39 @@ class LakebaseIOManager(dg.ConfigurableIOManagerFactory["LakebaseDbIOManager"]):
     @classmethod
     def _is_dagster_maintained(cls) -> bool:
         return False
+
+    def validate_in(self, tree: "ComponentTree") -> "LakebaseIOManager":
+        """Have the assets of a project validated, too, whenever Dagster binds this I/O manager to them.
+
+        Args:
+            tree: The project's components.
+        """
+        self._tree = tree
+        return self
+
+    def get_resource_definition(  # type: ignore[override] # as in Dagster's class
+        self,
+    ) -> "ConfigurableIOManagerFactoryResourceDefinition":
+        """What Dagster binds to assets, as it does when it loads definitions.
+
+        Raises:
+            DagsterInvalidDefinitionError: A component has made this I/O manager, and two assets of the
+                project would share a table.
+        """
+        # Before the whole project is built, some of its assets are missing, and others lack their last names.
+        # The first versions of Dagster with a tree of components do not tell when it is.
+        if self._tree is not None and getattr(self._tree, "has_built_all_defs", bool)():
+            defs = self._tree.build_defs_at_path(self._tree.defs_module_path)
+            require_owners(
+                [one for one in defs.assets or () if isinstance(one, dg.AssetsDefinition)],
+                {
+                    # Not by the method of this class, which would come by here again.
+                    key: super(LakebaseIOManager, one).get_resource_definition()
+                    for key, one in (defs.resources or {}).items()
+                    if isinstance(one, LakebaseIOManager)
+                },
+            )
+        return super().get_resource_definition()
 
     def create_io_manager(self, context: dg.InitResourceContext) -> "LakebaseDbIOManager":
         """The I/O manager of a run, on the connections of `lakebase`.

@@ -51,9 +51,11 @@ class LakebaseBranchDeployment(LakebaseResource):
         .. code-block:: python
 
             lakebase = LakebaseBranchDeployment(ttl=3 * 86_400)
-            defs = dg.Definitions(
-                assets=[orders],
-                resources={"lakebase": lakebase, "io_manager": LakebaseIOManager(lakebase=lakebase)},
+            defs = validate_table_owners(
+                dg.Definitions(
+                    assets=[orders],
+                    resources={"lakebase": lakebase, "io_manager": LakebaseIOManager(lakebase=lakebase)},
+                )
             )
     """
 

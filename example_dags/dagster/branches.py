@@ -19,6 +19,7 @@ from dagster_lakebase import (
     build_lakebase_sweep_sensor,
     lakebase_create_branch_op,
     lakebase_delete_branch_op,
+    validate_table_owners,
 )
 
 # [START dagster_branches]
@@ -55,15 +56,17 @@ def pull_request_closed() -> None:
     lakebase_delete_branch_op()
 
 
-defs = dg.Definitions(
-    assets=[migrations, example_site_visits, pages],
-    jobs=[
-        dg.define_asset_job("lakebase_site_job", executor_def=dg.in_process_executor),
-        pull_request_opened,
-        pull_request_closed,
-    ],
-    # What leases of killed runs left behind, each hour.
-    sensors=[build_lakebase_sweep_sensor()],
-    resources={"lakebase": lakebase, "io_manager": LakebaseIOManager(lakebase=lakebase)},
+defs = validate_table_owners(
+    dg.Definitions(
+        assets=[migrations, example_site_visits, pages],
+        jobs=[
+            dg.define_asset_job("lakebase_site_job", executor_def=dg.in_process_executor),
+            pull_request_opened,
+            pull_request_closed,
+        ],
+        # What leases of killed runs left behind, each hour.
+        sensors=[build_lakebase_sweep_sensor()],
+        resources={"lakebase": lakebase, "io_manager": LakebaseIOManager(lakebase=lakebase)},
+    )
 )
 # [END dagster_branches]

@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
-from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from dagster_lakebase import LakebaseIOManager, LakebaseResource, validate_table_owners
 
 
 # [START dagster_io_manager]
@@ -46,8 +46,12 @@ def offers(products: pl.DataFrame, stock: pd.DataFrame) -> pa.RecordBatchReader:
 
 # [END dagster_io_manager]
 
-defs = dg.Definitions(
-    assets=[products, stock, offers],
-    jobs=[dg.define_asset_job("lakebase_io_manager_job", executor_def=dg.in_process_executor)],
-    resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+# [START dagster_table_owners]
+defs = validate_table_owners(
+    dg.Definitions(
+        assets=[products, stock, offers],
+        jobs=[dg.define_asset_job("lakebase_io_manager_job", executor_def=dg.in_process_executor)],
+        resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+    )
 )
+# [END dagster_table_owners]

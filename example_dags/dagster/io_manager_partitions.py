@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import polars as pl
 
-from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from dagster_lakebase import LakebaseIOManager, LakebaseResource, validate_table_owners
 
 NEW_YORK = "America/New_York"
 
@@ -42,7 +42,9 @@ def regional_sales(context: dg.AssetExecutionContext) -> pl.DataFrame:
 
 # [END dagster_partitions]
 
-defs = dg.Definitions(
-    assets=[sales, regional_sales],
-    resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+defs = validate_table_owners(
+    dg.Definitions(
+        assets=[sales, regional_sales],
+        resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource())},
+    )
 )

@@ -65,6 +65,7 @@ def test_public_names() -> None:
         "lakebase_restore_point_op",
         "lakebase_restore_rows_op",
         "lakebase_sweep_branches_op",
+        "validate_table_owners",
     ]
     for name in dagster_lakebase.__all__:
         assert hasattr(dagster_lakebase, name)
