@@ -135,8 +135,7 @@ class LakebaseIOManager(StoresTables, dg.ConfigurableIOManagerFactory["LakebaseD
                 project would share a table.
         """
         # Before the whole project is built, some of its assets are missing, and others lack their last names.
-        # The first versions of Dagster with a tree of components do not tell when it is.
-        if self._tree is not None and getattr(self._tree, "has_built_all_defs", bool)():
+        if self._tree is not None and self._tree.has_built_all_defs():
             defs = self._tree.build_defs_at_path(self._tree.defs_module_path)
             require_owners(
                 [one for one in defs.assets or () if isinstance(one, dg.AssetsDefinition)],
