@@ -71,7 +71,7 @@ _WORK: dict[str, Any] = {
 #: Seconds for the server to answer; after that, the connection is not worth keeping.
 _RESET_TIMEOUT = 5.0
 #: Seconds; Airflow kills a task 5 seconds after asking it to end.
-_CANCEL_TIMEOUT = 3.0
+CANCEL_TIMEOUT = 3.0
 #: Deadline of the connect under way in this thread, on the monotonic clock.
 _connect_end: ContextVar[float] = ContextVar("_connect_end", default=math.inf)
 
@@ -454,7 +454,7 @@ class LakebaseConnection(_Tracked, psycopg.Connection[TupleRow]):
         if status == TransactionStatus.ACTIVE:
             # psycopg cancels the statement for Ctrl-C, but not for other exceptions from a signal handler,
             # such as Airflow's task timeout; waiting here for the statement to end could take hours.
-            self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            self.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise interrupted()
         if self._touched:
             self._require_resettable()
@@ -579,7 +579,7 @@ class AsyncLakebaseConnection(_Tracked, psycopg.AsyncConnection[TupleRow]):
         if status == TransactionStatus.UNKNOWN:
             return
         if status == TransactionStatus.ACTIVE:
-            await self.cancel_safe(timeout=_CANCEL_TIMEOUT)
+            await self.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise interrupted()
         if self._touched:
             self._require_resettable()

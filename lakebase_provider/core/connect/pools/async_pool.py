@@ -24,11 +24,12 @@ from psycopg_pool.pool_async import (
 from lakebase_provider.core.base import process
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connect.attempts import tell_waits_once
-from lakebase_provider.core.connect.connection import AsyncLakebaseConnection
+from lakebase_provider.core.connect.connection import CANCEL_TIMEOUT, AsyncLakebaseConnection
 from lakebase_provider.core.connect.connector import Connector
 from lakebase_provider.core.connect.pools import abandoned
-from lakebase_provider.core.connect.pools.lending import Lender, hand_over
+from lakebase_provider.core.connect.pools.lending import Lender, cut_off, hand_over, is_at_work
 from lakebase_provider.core.connect.pools.pool import CHECK_SECONDS, TRUSTED_IDLE
+from lakebase_provider.core.connect.pools.sessions import interrupted
 from lakebase_provider.core.errors import LakebaseError
 
 logger = logging.getLogger(__name__)
@@ -186,12 +187,17 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
             await asyncio.shield(asyncio.ensure_future(self._take_back(conn)))
 
     async def _take_back(self, connection: AsyncLakebaseConnection) -> None:
+        # Who is at a statement has it, and with it nobody can begin one.
+        lock: asyncio.Lock = vars(connection)["lock"]
+        alone = not lock.locked()
+        if alone:
+            await lock.acquire()
         try:
-            await connection.reset_session()
-        except (psycopg.Error, asyncio.CancelledError) as error:
-            logger.info("Discarding a returned connection: %s", error or "the event loop is ending")
-            connection.pgconn.finish()
-        heir = hand_over(connection)
+            await self._clean(connection, alone)
+            heir = hand_over(connection)
+        finally:
+            if alone:
+                lock.release()
         if heir.pgconn.transaction_status != TransactionStatus.IDLE:
             self._stats[self._RETURNS_BAD] += 1
             self._lose(heir)
@@ -200,6 +206,19 @@ class AsyncLakebasePool(Lender, AsyncConnectionPool[AsyncLakebaseConnection]):
         else:
             # Closes it, should the pool be closed.
             await self._add_to_pool(heir)
+
+    async def _clean(self, connection: AsyncLakebaseConnection, alone: bool) -> None:
+        try:
+            if not alone and is_at_work(connection):
+                await connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                raise interrupted()
+            await connection.reset_session()
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            logger.info("Discarding a returned connection: %s", error or "the event loop is ending")
+            if alone:
+                connection.pgconn.finish()
+            else:
+                cut_off(connection)
 
     def _lose(self, connection: AsyncLakebaseConnection) -> None:
         """Give a connection up; another one is opened only for `min_size`, or for somebody who waits."""

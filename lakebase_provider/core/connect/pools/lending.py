@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import sys
 import threading
 import warnings
@@ -20,7 +22,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 from weakref import ref
 
-from psycopg import BaseConnection
+from psycopg import BaseConnection, Error
 from psycopg_pool import PoolTimeout
 from psycopg_pool.base import BasePool
 
@@ -184,6 +186,23 @@ def hand_over(connection: _Lent) -> _Lent:
         heir._forget_additions(state)
     state["_holder"].connection = ref(heir)
     return heir  # type: ignore[no-any-return] # of the same class
+
+
+def is_at_work(connection: Any) -> bool:
+    """Whether somebody waits for the server on it: another thread, or another task."""
+    return bool(connection._holder.in_steps)
+
+
+def cut_off(connection: Any) -> None:
+    """End a session that others may be using this moment, without closing what they use.
+
+    To free libpq's object while another thread is in it crashes the process, and a descriptor that is closed
+    becomes the next connection's, which that thread would go on to read. So only the line is cut: whoever
+    waits gets an error, and frees the object.
+    """
+    with suppress(OSError, Error), socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
+        line.shutdown(socket.SHUT_RDWR)
+    connection.pgconn = closed_session()
 
 
 def forget_session(connection: Any) -> None:

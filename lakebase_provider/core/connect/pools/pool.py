@@ -22,10 +22,11 @@ from lakebase_provider.core.base.threads import in_this_context
 from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.connect.attempts import tell_waits_once
-from lakebase_provider.core.connect.connection import LakebaseConnection
+from lakebase_provider.core.connect.connection import CANCEL_TIMEOUT, LakebaseConnection
 from lakebase_provider.core.connect.connector import Connector
 from lakebase_provider.core.connect.pools import abandoned
-from lakebase_provider.core.connect.pools.lending import Lender, hand_over, place
+from lakebase_provider.core.connect.pools.lending import Lender, cut_off, hand_over, is_at_work, place
+from lakebase_provider.core.connect.pools.sessions import interrupted
 from lakebase_provider.core.errors import ForkedPoolError, LakebaseError
 
 logger = logging.getLogger(__name__)
@@ -230,21 +231,39 @@ class LakebasePool(Lender, ConnectionPool[LakebaseConnection]):
             self._lose(heir)
 
     def _take_back(self, conn: LakebaseConnection) -> None:
+        # Who is at a statement has it, and with it nobody can begin one.
+        lock: threading.Lock = vars(conn)["lock"]
+        alone = lock.acquire(blocking=False)
         try:
-            conn.reset_session()
-        except psycopg.Error as error:
-            logger.info("Discarding a returned connection: %s", error)
-            conn.pgconn.finish()
-        except BaseException:
-            # Such as a task's timeout: nobody knows what the session does.
-            self._lose(conn)
-            raise
-        heir = hand_over(conn)
+            self._clean(conn, alone)
+            heir = hand_over(conn)
+        finally:
+            if alone:
+                lock.release()
         if heir.pgconn.transaction_status == _IDLE:
             self._keep(heir)
         else:
             self._stats[self._RETURNS_BAD] += 1
             self._lose(heir)
+
+    def _clean(self, conn: LakebaseConnection, alone: bool) -> None:
+        try:
+            if not alone and is_at_work(conn):
+                conn.cancel_safe(timeout=CANCEL_TIMEOUT)
+                raise interrupted()
+            conn.reset_session()
+        except psycopg.Error as error:
+            logger.info("Discarding a returned connection: %s", error)
+            if alone:
+                conn.pgconn.finish()
+            else:
+                cut_off(conn)
+        except BaseException:
+            # Such as a task's timeout: nobody knows what the session does.
+            if not alone:
+                cut_off(conn)
+            self._lose(conn)
+            raise
 
     def _keep(self, conn: LakebaseConnection) -> None:
         if conn._expire_at > conn.last_used and conn._created_at > self._drained_at:
