@@ -66,11 +66,12 @@ def branch_url(client: LakebaseClient, branch: str) -> str:
         NotFoundError: There is none.
         LakebaseError: The workspace refused or could not be reached, or not within five seconds.
     """
+    from lakebase_provider.core.config.resource_names import parent_of
     from lakebase_provider.core.workspace.http_limits import Limit, within
 
     with within(Limit(_PATIENCE)):
         found = client.workspace.branches.get(branch)
-        project = client.workspace.projects.get(found.parent)
+        project = client.workspace.projects.get(parent_of(found.name))
     return f"{client.config.workspace_host}/lakebase/projects/{project.uid}/branches/{found.uid}"
 
 

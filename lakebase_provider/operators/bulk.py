@@ -232,7 +232,7 @@ class LoadingOperator(BulkOperator):
         options: Any = {name: getattr(self, name) for name in _OPTIONS} | more
         if _truth(self.force):
             options.update(force=True, forced_by=self.render_template(LOAD_ID, context))
-        self._note_restore_point(context, self.get_db_hook)
+        self._note_restore_point(context, lambda: self.get_db_hook().client)
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             if self.restore_point:

@@ -152,7 +152,7 @@ class LakebaseMigrateOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
         from dataclasses import asdict
 
         with failing_fast(), self._unwinding():
-            self._note_restore_point(context, self.get_db_hook)
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
             migrations = self.get_db_hook().client.migrations
             if self.command is not None:
                 done = migrations.command(self.command, self.folder, timeout=self.timeout)

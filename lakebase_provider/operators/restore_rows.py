@@ -149,7 +149,7 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         options: Any = {name: getattr(self, name) for name in _OPTIONS}
         with failing_fast(), self._unwinding():
             options["lease"] = lease_options(self.lease or {})
-            self._note_restore_point(context, self.get_db_hook)
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
             client = self._managed(**self._branch_setting).acting
             report = client.restore_rows(self.table, self.at, dry_run=self.is_dry_run, **options)
         markdown = report.to_markdown()

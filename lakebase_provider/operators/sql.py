@@ -150,7 +150,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     def execute(self, context: Context) -> Any:
         """Run the statements and return what the handler made of their rows."""
         with failing_fast():
-            self._note_restore_point(context, self.get_db_hook)
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
             if self.deferrable:
                 self._defer_statements()
             return self._execute_here(context)

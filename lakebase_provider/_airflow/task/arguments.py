@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
-    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 DEFAULT_CONN_ID = "lakebase_default"
 
@@ -59,15 +59,15 @@ class LakebaseArguments:
         """The hook's setting, whose own check refuses a branch that has become nothing."""
         return {"branch": self.branch} if self._names_branch else {}
 
-    def _note_restore_point(self, context: Context, hook: Callable[[], LakebaseHook]) -> None:
+    def _note_restore_point(self, context: Context, client: Callable[[], LakebaseClient]) -> None:
         """Note the moment before the task's work, if that is asked for, and push it as ``restore_point``.
 
         Args:
             context: Of the task that runs.
-            hook: Makes the hook whose branch is changed.
+            client: Returns the client whose branch is changed.
         """
         if self.restore_point:
-            point = hook().client.restore_point()
+            point = client().restore_point()
             # Of a try that fails the log alone is left once the next one begins.
             self.log.info("The restore point is %s.", point)
             context["ti"].xcom_push(key="restore_point", value=point.to_dict())
