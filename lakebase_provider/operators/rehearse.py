@@ -273,7 +273,7 @@ def _require_approval(then: str, approval: Any) -> None:
     if then != "approve" or not isinstance(approval, Mapping | None):
         raise ConfigError(
             f"'approval' is given for then={then!r}, or is no dict.",
-            remedy="Leave it out, or have it wait for approval, and give arguments of ApprovalOperator by name.",
+            remedy="Leave it out, or have it wait for approval, with arguments of ApprovalOperator by name.",
         )
     taken = {name for kind in _approval_operator().__mro__[:2] for name in inspect.signature(kind).parameters}
     names = taken & _APPROVAL
