@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
@@ -331,6 +332,21 @@ def test_the_moment_before_the_parent_is_changed_is_noted(orders: LakebaseClient
     assert report.restore_point["lsn"] in report.to_markdown()
     assert orders.restore_rows("orders", at=report.restore_point, dry_run=False).put_back == 3
     assert orders.rehearse("SELECT 1").restore_point is None
+
+
+def test_of_a_run_that_fails_half_way_the_log_has_the_moment_before(
+    orders: LakebaseClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def only_there(connection: LakebaseConnection) -> None:
+        connection.execute("DELETE FROM orders")
+        if connection.info.host == orders.target().host:
+            connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        orders.rehearse(only_there, then="run")
+    assert "The restore point of projects/local/branches/production is 20" in caplog.text
 
 
 def test_what_runs_outside_of_a_transaction_is_marked(orders: LakebaseClient) -> None:

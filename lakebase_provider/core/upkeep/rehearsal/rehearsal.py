@@ -156,7 +156,10 @@ def _require_approved(plan: RehearsalPlan, checksum: str | None) -> None:
 def _restore_point(client: Client, parent: str) -> dict[str, Any]:
     """The moment before the parent is changed: noting it is free."""
     with client.connect(autocommit=True) as connection:
-        return note(connection, parent).to_dict()
+        point = note(connection, parent)
+    # If the run fails half-way, no report has it.
+    logger.info("The restore point of %s is %s.", parent, point)
+    return point.to_dict()
 
 
 def _work(given: Any) -> Work:
