@@ -16,6 +16,8 @@ from dagster_lakebase.components import (
     LakebaseLoadComponent,
     LakebaseMigrationComponent,
     LakebaseObservationComponent,
+    LakebaseRehearsalComponent,
+    LakebaseRestoreComponent,
     LakebaseSqlComponent,
 )
 from dagster_lakebase.health.checks import (
@@ -68,8 +70,10 @@ __all__ = [
     "LakebaseMigrationComponent",
     "LakebaseMigrationConfig",
     "LakebaseObservationComponent",
+    "LakebaseRehearsalComponent",
     "LakebaseRehearseConfig",
     "LakebaseResource",
+    "LakebaseRestoreComponent",
     "LakebaseRestoreRowsConfig",
     "LakebaseSqlComponent",
     "LakebaseSweepBranchesConfig",

@@ -50,6 +50,7 @@ SLOWEST = (
     "airflow/test_branch_kills.py",
     "airflow/test_branch_operators.py",
     "airflow/test_rehearse_operators.py",
+    "airflow/test_approval.py",
     "airflow/test_restoring_operators.py",
     "security/test_environment_secrets.py",
 )

@@ -8,7 +8,12 @@ from dagster_lakebase.components.io_manager import LakebaseIOManagerComponent
 from dagster_lakebase.components.load import LakebaseLoadComponent
 from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
-from dagster_lakebase.components.upkeep import LakebaseBranchComponent, LakebaseMigrationComponent
+from dagster_lakebase.components.upkeep import (
+    LakebaseBranchComponent,
+    LakebaseMigrationComponent,
+    LakebaseRehearsalComponent,
+    LakebaseRestoreComponent,
+)
 
 __all__ = [
     "LakebaseBranchComponent",
@@ -18,5 +23,7 @@ __all__ = [
     "LakebaseLoadComponent",
     "LakebaseMigrationComponent",
     "LakebaseObservationComponent",
+    "LakebaseRehearsalComponent",
+    "LakebaseRestoreComponent",
     "LakebaseSqlComponent",
 ]

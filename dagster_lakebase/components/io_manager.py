@@ -77,6 +77,13 @@ with _a_field_named_schema():
             Literal["pandas", "polars", "arrow"] | None,
             dg.Resolver.default(description="What inputs without a type annotation are loaded as."),
         ] = None
+        restore_point: Annotated[
+            bool,
+            dg.Resolver.default(
+                description="Whether to note in each output's metadata, before it is written, the moment as "
+                "of which rows can be put back."
+            ),
+        ] = False
 
         @classmethod
         def model(cls) -> type[BaseModel]:
@@ -97,6 +104,7 @@ with _a_field_named_schema():
                 mode=self.mode,
                 schema_evolution=self.schema_evolution,
                 default_load_type=self.default_load_type,
+                restore_point=self.restore_point,
             )
             return dg.Definitions(resources={self.resource_key: manager.validate_in(context.component_tree)})
 

@@ -170,10 +170,7 @@ class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
             lakebase: LakebaseResource = getattr(context.resources, self.connection)
             with failing_fast():
                 require_database(spec.key, self.asset.metadata, lakebase.client.config.database)
-                point = lakebase.restore_point_metadata() if self.restore_point else {}
-                if point:
-                    # Of a step that fails the log is all that is left.
-                    context.log.info("The restore point: %s", point)
+                point = lakebase.restore_point_metadata(context.log) if self.restore_point else {}
                 results = list(self._loads(context, lakebase, folder, table))
             yield dg.MaterializeResult(
                 asset_key=spec.key,

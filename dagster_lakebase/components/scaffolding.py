@@ -248,6 +248,50 @@ class MigrationScaffolder(dg.Scaffolder[MigrationParams]):
         _scaffold_missing_connection(request, folder)
 
 
+class RehearsalParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseRehearsalComponent``."""
+
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
+    sql: str = Field(default="SELECT 1", description="The change.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class RehearsalScaffolder(dg.Scaffolder[RehearsalParams]):
+    """Writes a change that is rehearsed before it runs, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[RehearsalParams]:
+        """The options."""
+        return RehearsalParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[RehearsalParams]) -> None:
+        """Write ``defs.yaml``."""
+        folder, params = _folder(request), request.params
+        asset = _asset(params.asset or folder.name, "")
+        dg.scaffold_component(request, {"connection": params.connection, "asset": asset, "sql": params.sql})
+        _scaffold_missing_connection(request, folder)
+
+
+class RestoreParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseRestoreComponent``."""
+
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class RestoreScaffolder(dg.Scaffolder[RestoreParams]):
+    """Writes jobs that bring rows back, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[RestoreParams]:
+        """The options."""
+        return RestoreParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[RestoreParams]) -> None:
+        """Write ``defs.yaml``."""
+        dg.scaffold_component(request, {"connection": request.params.connection})
+        _scaffold_missing_connection(request, _folder(request))
+
+
 def _scaffold_missing_connection(request: dg.ScaffoldRequest[Any], folder: Path) -> None:
     """Give a project's first component its connection: ``dg check defs`` refuses one without its resource."""
     if request.params.connection != _KEY or request.project_root is None:

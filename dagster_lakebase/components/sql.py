@@ -80,6 +80,13 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
             "the whole table.",
         ),
     ] = False
+    restore_point: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata, before the SQL runs, the moment as of which rows "
+            "can be put back."
+        ),
+    ] = False
     name: Annotated[
         str | None,
         dg.Resolver.default(description="The op's name; the asset's if left out."),
@@ -119,6 +126,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                 for spec in self.assets:
                     require_database(spec.key, spec.metadata, lakebase.client.config.database)
                 text, bound = source.bind(values)
+                point = lakebase.restore_point_metadata(context.log) if self.restore_point else {}
             with failing_fast(), lakebase.get_connection() as connection:
                 affected = _execute(connection, text, bound)
                 found = list(tables.values())
@@ -128,7 +136,7 @@ class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
                         raise _not_made(connection, key, table, source.name)
                 counts = count_rows(connection, list(facts)) if self.count_rows else {}
             context.log.info("%d rows affected", affected)
-            branch = lakebase.branch_metadata()
+            branch = {**lakebase.branch_metadata(), **point}
             for spec in self.assets:
                 metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown, **branch}
                 if spec.key in tables:

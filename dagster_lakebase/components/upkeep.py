@@ -1,13 +1,19 @@
-"""What looks after a database, as components: its branches, and its migrations."""
+"""What looks after a database, as components: branches, migrations, rehearsals, rows that are put back."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
-from dagster_lakebase.components.scaffolding import BranchScaffolder, MigrationScaffolder
+from dagster_lakebase.components.scaffolding import (
+    BranchScaffolder,
+    MigrationScaffolder,
+    RehearsalScaffolder,
+    RestoreScaffolder,
+)
 from dagster_lakebase.upkeep.branches import (
     LakebaseSweepBranchesConfig,
     build_lakebase_sweep_sensor,
@@ -16,6 +22,8 @@ from dagster_lakebase.upkeep.branches import (
     sweep_branches_op,
 )
 from dagster_lakebase.upkeep.migrations import build_lakebase_migration_asset
+from dagster_lakebase.upkeep.rehearsal import build_lakebase_rehearsal_asset
+from dagster_lakebase.upkeep.restoring import restore_point_op, restore_rows_op
 
 
 @dg.scaffold_with(BranchScaffolder)
@@ -61,11 +69,7 @@ class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
         for verb, make in ops.items():
             op = make(f"{self.name}_{verb}_op", self.connection)
             config = dg.RunConfig(ops={op.name: swept}) if verb == "sweep" else None
-            jobs.append(
-                dg.GraphDefinition(name=f"{self.name}_{verb}", node_defs=[op]).to_job(
-                    config=config, executor_def=dg.in_process_executor
-                )
-            )
+            jobs.append(_job(f"{self.name}_{verb}", op, config))
         if self.sensor_interval_seconds is None:
             return dg.Definitions(jobs=jobs)
         sensor = build_lakebase_sweep_sensor(
@@ -116,6 +120,13 @@ class LakebaseMigrationComponent(dg.Component, dg.Resolvable, dg.Model):
         ),
     ] = None
     timeout: Annotated[float, dg.Resolver.default(description="Seconds that all of it may take.")] = 3600.0
+    restore_point: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata, before any file runs, the moment as of which rows "
+            "can be put back."
+        ),
+    ] = False
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset.
@@ -131,6 +142,130 @@ class LakebaseMigrationComponent(dg.Component, dg.Resolvable, dg.Model):
             lint=self.lint,
             ledger=self.ledger,
             timeout=self.timeout,
+            restore_point=self.restore_point,
             resource_key=self.connection,
         )
         return dg.Definitions(assets=[asset])
+
+
+@dg.scaffold_with(RehearsalScaffolder)
+class LakebaseRehearsalComponent(dg.Component, dg.Resolvable, dg.Model):
+    """An asset that a change makes, which is rehearsed on a branch each time before it runs.
+
+    The step fails, without a retry, if the change or a check does there, and nothing has run where the asset
+    is then. Making a branch needs CAN MANAGE on the project.
+    """
+
+    connection: Connection = "lakebase"
+    asset: Annotated[dg.ResolvedAssetSpec, dg.Resolver.default(description="The asset.")]
+    sql: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="The change: one or more statements, which are one transaction unless one of them "
+            "cannot run in any."
+        ),
+    ] = None
+    folder: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="A folder of migrations instead, of which those run that have not run yet; relative "
+            "to the component's folder."
+        ),
+    ] = None
+    checks: Annotated[
+        Sequence[str],
+        dg.Resolver.default(description="Queries whose values must all be true after the change."),
+    ] = ()
+    tables: Annotated[
+        Sequence[str],
+        dg.Resolver.default(
+            description="Tables whose rows are compared before and after, by their primary key."
+        ),
+    ] = ()
+    then: Annotated[
+        Literal["run", "stop"],
+        dg.Resolver.default(
+            description="What follows if the change and all checks succeed: run the same where the asset is, "
+            "or stop."
+        ),
+    ] = "run"
+    examples: Annotated[
+        int,
+        dg.Resolver.default(
+            description="How many rows of each kind the metadata show, 100 at most; 0 shows no values."
+        ),
+    ] = 5
+    lock_timeout: Annotated[
+        float,
+        dg.Resolver.default(
+            description="Seconds that a statement waits for a lock before its transaction is undone and "
+            "tried again."
+        ),
+    ] = 5.0
+    statement_timeout: Annotated[
+        float | None,
+        dg.Resolver.default(description="Seconds that a statement may take; the connection's if left out."),
+    ] = None
+    timeout: Annotated[
+        float,
+        dg.Resolver.default(
+            description="Seconds that the change may take on the branch, and again afterwards."
+        ),
+    ] = 3600.0
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset.
+
+        Raises:
+            DagsterInvalidDefinitionError: There is not one change.
+        """
+        if (self.sql is None) == (self.folder is None):
+            raise dg.DagsterInvalidDefinitionError(
+                "A rehearsal is of sql or of a folder, and of one of them."
+            )
+        asset = build_lakebase_rehearsal_asset(
+            self.sql or "" if self.folder is None else context.path / self.folder,
+            asset=self.asset,
+            checks=self.checks,
+            tables=self.tables,
+            then=self.then,
+            examples=self.examples,
+            lock_timeout=self.lock_timeout,
+            statement_timeout=self.statement_timeout,
+            timeout=self.timeout,
+            resource_key=self.connection,
+        )
+        return dg.Definitions(assets=[asset])
+
+
+@dg.scaffold_with(RestoreScaffolder)
+class LakebaseRestoreComponent(dg.Component, dg.Resolvable, dg.Model):
+    """Jobs that note a moment to come back to, and put rows of a table back from one.
+
+    The second is launched by a person: its configuration names the table and the moment, and it says what it
+    would do until it is told otherwise (``dry_run: false``).
+    """
+
+    connection: Connection = "lakebase"
+    name: Annotated[
+        str,
+        dg.Resolver.default(
+            description="What the names of the jobs begin with, which are <name>_point and <name>_rows."
+        ),
+    ] = "lakebase_restore"
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The jobs."""
+        ops = {"point": restore_point_op, "rows": restore_rows_op}
+        return dg.Definitions(
+            jobs=[
+                _job(f"{self.name}_{what}", make(f"{self.name}_{what}_op", self.connection))
+                for what, make in ops.items()
+            ]
+        )
+
+
+def _job(name: str, op: dg.OpDefinition, config: dg.RunConfig | None = None) -> dg.JobDefinition:
+    return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
+        config=config, executor_def=dg.in_process_executor
+    )

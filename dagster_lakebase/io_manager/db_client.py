@@ -47,6 +47,12 @@ class LakebaseDbClient(DbClient["LakebaseConnection"]):
             name_session(connection, client.config, _name(context))
             yield connection
 
+    def restore_point_metadata(self, context: dg.OutputContext) -> dict[str, str]:
+        """What an output's metadata say about the moment before it is written, if that is asked for."""
+        if not self.options(context).restore_point:
+            return {}
+        return self._lakebase.restore_point_metadata(context.log)
+
     def branch_metadata(self) -> dict[str, str]:
         """What an output's metadata say about the branch, once the output is committed there."""
         return self._lakebase.branch_metadata()

@@ -73,10 +73,11 @@ class LakebaseDbIOManager(DbIOManager):
         # Before anything is sent: the metadata may be wrong.
         self._client.options(context)
         table_slice = self._get_table_slice(context, context)
+        point = self._client.restore_point_metadata(context)
         with without_options(*LOAD_OPTIONS), self._client.connect(context, table_slice) as connection:
             metadata = handler.handle_output(context, table_slice, obj, connection)
         # Reported only once it is true: after the commit.
-        context.add_output_metadata({**(metadata or {}), **self._client.branch_metadata()})
+        context.add_output_metadata({**(metadata or {}), **self._client.branch_metadata(), **point})
         # The author may have named the table in the asset's own metadata.
         with suppress(DagsterInvalidMetadata):
             context.add_output_metadata(

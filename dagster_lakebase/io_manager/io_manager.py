@@ -55,6 +55,8 @@ class LakebaseIOManager(StoresTables, dg.ConfigurableIOManagerFactory["LakebaseD
       run's partitions.
     * ``lakebase/schema_evolution``: ``error`` (default), ``add``, ``widen`` or ``recreate``: what happens if
       the output's columns do not match the table's.
+    * ``lakebase/restore_point``: ``True`` notes in the output's metadata, before anything is written, the
+      moment as of which rows can be put back (``lakebase/restore_lsn``, ``lakebase/restore_time``).
     * ``columns``, of an input: the columns to load, one as text or several as a list.
 
     An input annotated as ``DataFrame | None`` is None if its table does not exist yet.
@@ -100,6 +102,11 @@ class LakebaseIOManager(StoresTables, dg.ConfigurableIOManagerFactory["LakebaseD
     default_load_type: str | None = Field(
         default=None,
         description="What inputs without a type annotation are loaded as: pandas, polars or arrow.",
+    )
+    restore_point: bool = Field(
+        default=False,
+        description="Whether to note in each output's metadata, before it is written, the moment as of which "
+        "rows can be put back.",
     )
 
     _tree: "ComponentTree | None" = PrivateAttr(default=None)
@@ -164,7 +171,9 @@ class LakebaseIOManager(StoresTables, dg.ConfigurableIOManagerFactory["LakebaseD
         for name, allowed in _CHOICES.items():
             require_choice(name, getattr(self, name), allowed)
         defaults = WriteOptions(
-            mode=cast(Mode, self.mode), schema_evolution=cast(SchemaEvolution, self.schema_evolution)
+            mode=cast(Mode, self.mode),
+            schema_evolution=cast(SchemaEvolution, self.schema_evolution),
+            restore_point=self.restore_point,
         )
         lakebase: LakebaseResource | None = self.lakebase  # Dagster lets it be left out
         if lakebase is None:

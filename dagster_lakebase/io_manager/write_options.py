@@ -32,12 +32,15 @@ class WriteOptions:
         schema_evolution: What may happen to a table with different columns.
         delete: For ``merge``: ``missing`` removes the rows whose key is not in the output, in the whole
             table or in the run's partitions.
+        restore_point: Whether to note in the metadata, before anything is written, the moment as of which
+            rows can be put back.
     """
 
     mode: Mode = "replace"
     keys: tuple[str, ...] = ()
     schema_evolution: SchemaEvolution = "error"
     delete: Delete = "none"
+    restore_point: bool = False
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], defaults: WriteOptions) -> WriteOptions:
@@ -45,13 +48,13 @@ class WriteOptions:
 
         Args:
             metadata: With the keys ``lakebase/mode``, ``lakebase/keys``, ``lakebase/schema_evolution``,
-                ``lakebase/delete``.
+                ``lakebase/delete``, ``lakebase/restore_point``.
             defaults: The I/O manager's defaults.
 
         Raises:
             ConfigError: An option is unknown, has an impossible value or contradicts another.
         """
-        known = {name: f"{_PREFIX}{name}" for name in ("mode", "keys", "schema_evolution", "delete")}
+        known = {name: f"{_PREFIX}{name}" for name in cls.__dataclass_fields__}
         given = {key: value for key, value in metadata.items() if key.startswith(_PREFIX)}
         if unknown := sorted(given.keys() - set(known.values())):
             raise ConfigError(
@@ -68,6 +71,7 @@ class WriteOptions:
                 _one_of(known["schema_evolution"], given, SCHEMA_EVOLUTIONS, defaults.schema_evolution),
             ),
             cast(Delete, _one_of(known["delete"], given, _DELETES, "none")),
+            _truth(known["restore_point"], given, defaults.restore_point),
         )
         if (options.mode == "merge") != bool(options.keys):
             raise ConfigError(
@@ -92,6 +96,13 @@ def _one_of(name: str, given: Mapping[str, Any], allowed: Sequence[str], default
     value = _value(given.get(name, default))
     require_choice(name, value, allowed)
     return str(value)
+
+
+def _truth(name: str, given: Mapping[str, Any], default: bool) -> bool:
+    value = _value(given.get(name, default))
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is of type {type(value).__name__}.", remedy="Give True or False.")
+    return value
 
 
 def column_names(name: str, entry: Any) -> tuple[str, ...]:

@@ -273,8 +273,11 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             **({"lakebase/lsn": position} if position else {}),
         }
 
-    def restore_point_metadata(self) -> dict[str, str]:
+    def restore_point_metadata(self, log: Any = None) -> dict[str, str]:
         """Note the moment that the branch has reached, before risky work; what metadata of it say.
+
+        Args:
+            log: ``context.log``, to say it there too: of a step that fails nothing else is left.
 
         Returns:
             ``lakebase/restore_lsn``, a position in its log, and ``lakebase/restore_time``, each of which is
@@ -284,8 +287,10 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: The configuration names no branch.
             LakebaseError: No connection could be opened.
         """
-        point = self.client.restore_point().to_dict()
-        return {f"lakebase/restore_{part}": point[part] for part in ("lsn", "time")}
+        found = point_metadata(self.client.restore_point().to_dict())
+        if log is not None:
+            log.info("The restore point: %s", found)
+        return found
 
     def _position(self) -> str | None:
         from psycopg import Error
@@ -486,6 +491,15 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A stage is unknown.
         """
         return self.client.health(checks, timeout=timeout)
+
+
+def point_metadata(point: Mapping[str, Any]) -> dict[str, str]:
+    """What metadata say of a restore point.
+
+    Args:
+        point: Its ``to_dict()``.
+    """
+    return {f"lakebase/restore_{part}": point[part] for part in ("lsn", "time")}
 
 
 def _arguments(cls: type[LakebaseResource]) -> set[str]:

@@ -40,6 +40,7 @@ def build_lakebase_migration_asset(
     lint: bool = False,
     ledger: str | None = None,
     timeout: float = 3600.0,
+    restore_point: bool = False,
     resource_key: str = "lakebase",
 ) -> dg.AssetsDefinition:
     """An asset that runs the SQL files of a folder that have not run yet, each of them once.
@@ -57,6 +58,8 @@ def build_lakebase_migration_asset(
         lint: Ask squawk about the files that have not run, and run nothing if it finds anything.
         ledger: Name of the table that says what has run; ``public.lakebase_migration`` by default.
         timeout: Seconds that all of it may take.
+        restore_point: Whether to note in the metadata, before any file runs, the moment as of which rows can
+            be put back.
         resource_key: Where the :class:`~dagster_lakebase.LakebaseResource` is bound.
 
     Returns:
@@ -97,17 +100,26 @@ def build_lakebase_migration_asset(
     ) -> dg.MaterializeResult[Any]:
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
         with failing_fast():
+            point = lakebase.restore_point_metadata(context.log) if restore_point else {}
             report = lakebase.client.migrations.run(
                 folder, baseline=config.baseline, out_of_order=config.out_of_order, **options
             )
         context.log.info("Migrations\n%s", report.to_text())
         rows = [
-            dg.TableRecord({"file": file.name, "state": file.state, "seconds": file.seconds or 0.0})
+            dg.TableRecord(
+                {
+                    "file": file.name,
+                    "state": file.state,
+                    "seconds": file.seconds or 0.0,
+                    "outside_transaction": "; ".join(file.outside),
+                }
+            )
             for file in report.files
         ]
         metadata: dict[str, Any] = {
             "lakebase/migrations_applied": len(report.applied),
             "lakebase/ledger": report.ledger,
+            **point,
             **({"lakebase/migrations": dg.MetadataValue.table(rows)} if rows else {}),
         }
         return dg.MaterializeResult(asset_key=spec.key, metadata=metadata)

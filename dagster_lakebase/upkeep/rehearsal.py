@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_lakebase.resource.failures import failing_fast
+from dagster_lakebase.resource.resource import point_metadata
 from dagster_lakebase.tables.op_names import op_name
 from lakebase_provider.core.errors import ConfigError, RehearsalError
 
@@ -42,6 +43,11 @@ class LakebaseRehearseConfig(dg.Config):
         default="stop",
         description="What follows if the change and all checks succeed: stop, or run the same on the "
         "resource's own branch.",
+    )
+    approved: str | None = Field(
+        default=None,
+        description="Checksum of an earlier run's report that somebody has approved (lakebase/checksum): "
+        "nothing runs but the same statements.",
     )
     examples: int = Field(
         default=5, description="How many rows of each kind the metadata show, 100 at most; 0 shows no values."
@@ -157,8 +163,11 @@ def build_lakebase_rehearsal_asset(
 
 
 def run_id_of(context: dg.OpExecutionContext) -> str:
-    """The id of a step of a run, from which its branch's follows: a retry meets the one that a kill left."""
-    return f"{context.run_id}/{context.get_step_execution_context().step.key}"
+    """The id of a step of a run, from which its branch's follows: a retry meets the one that a kill left.
+
+    A retry of the run is another run, whose root is the first.
+    """
+    return f"{context.run.root_run_id or context.run_id}/{context.get_step_execution_context().step.key}"
 
 
 def _rehearsed(
@@ -170,6 +179,8 @@ def _rehearsed(
         try:
             report = lakebase.client.rehearse(work, run_id=run_id_of(context), **options)
         except RehearsalError as error:
+            if error.report is None:
+                raise
             report = error.report
     context.log.info("%s", report.to_markdown())
     metadata = _metadata(report)
@@ -193,6 +204,8 @@ def _metadata(report: "RehearsalReport") -> dict[str, Any]:
         "lakebase/rehearsal": dg.MetadataValue.md(report.to_markdown()),
         "lakebase/milliseconds": round(report.seconds * 1000, 3),
         "lakebase/ran": report.ran is not None,
+        "lakebase/checksum": report.checksum,
+        **({} if report.restore_point is None else point_metadata(report.restore_point)),
         **{name: dg.MetadataValue.table(rows) for name, rows in tables.items() if rows},
     }
 
@@ -208,5 +221,6 @@ def _record(run: "StatementRun") -> dg.TableRecord:
             "on": "" if lock is None else lock.relation,
             "held_milliseconds": 0.0 if lock is None else round(run.held * 1000, 3),
             "outcome": run.outcome,
+            "in_transaction": not run.outside,
         }
     )

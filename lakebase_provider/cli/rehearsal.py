@@ -39,6 +39,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--then", choices=("stop", "run"), default="stop", help="run it here if all went well; default: stop"
     )
     parser.add_argument(
+        "--approved", metavar="CHECKSUM", help="of an earlier report: run nothing but the same statements"
+    )
+    parser.add_argument(
         "--examples", type=int, default=5, metavar="N", help="how many rows of each kind are shown; 5"
     )
     parser.add_argument(
@@ -64,6 +67,7 @@ def _rehearse(options: argparse.Namespace) -> int:
                 checks=options.check,
                 tables=dict(map(_table, options.table)),
                 then=options.then,
+                approved=options.approved,
                 examples=options.examples,
                 run_id=options.run_id,
                 lock_timeout=options.lock_timeout,
@@ -73,7 +77,8 @@ def _rehearse(options: argparse.Namespace) -> int:
                 lease=lease,
             )
         except RehearsalError as error:
-            _show(options, error.report)
+            if error.report is not None:
+                _show(options, error.report)
             raise
     _show(options, report)
     return 0 if report.ok else 1

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.budget import BranchLimits
     from lakebase_provider.core.upkeep.branches.lease import BranchLease
     from lakebase_provider.core.upkeep.branches.lease_options import branch_id_for
+    from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
-    from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
     from lakebase_provider.core.workspace.objects.snapshots import Cadence
 
@@ -80,7 +80,7 @@ _HOMES = {
     "MigrationReport": "upkeep.migrations.migration_report",
     "PostgresQuery": "bulk.load.transfer.transfer",
     "RehearsalReport": "upkeep.rehearsal.rehearsal_report",
-    "RestorePoint": "upkeep.restoring.restore_point",
+    "RestorePoint": "upkeep.branches.restore_point",
     "RestoreReport": "upkeep.restoring.restore_report",
     "Secret": "base.secret",
     "StageResult": "upkeep.health.stages",

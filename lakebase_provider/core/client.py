@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.result import LoadResult
     from lakebase_provider.core.database.catalog import TableName
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
+    from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.stages import HealthReport
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
-    from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
     from lakebase_provider.core.upkeep.restoring.restore_rows import RestoreOptions
     from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
@@ -379,7 +379,7 @@ class LakebaseClient(Reads):
             workspace: ``workspace`` of the other client, whose configuration names the same project.
 
         Example:
-            >>> client.managed_by(manager.workspace).rehearse("ALTER TABLE orders ADD note text")
+            >>> client.managed_by(manager.workspace).branches.take("nightly/2027-01-31", ttl=8 * 3600)
         """
         client = LakebaseClient(self.config, tokens=self.tokens, claims=self._claims, clock=self._clock)
         client._connector.names = self._connector.names
@@ -441,7 +441,7 @@ class LakebaseClient(Reads):
             >>> point = client.restore_point()
             >>> client.restore_rows("orders", at=point)
         """
-        from lakebase_provider.core.upkeep.restoring.restore_point import note
+        from lakebase_provider.core.upkeep.branches.restore_point import note
 
         branch = self.branches.own_branch()
         with self.connection(timeout) as connection:

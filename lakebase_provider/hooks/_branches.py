@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config import LakebaseConfig
@@ -37,7 +38,7 @@ class Managed:
         """The objects, by the right of who may manage them."""
         return self.manager.workspace
 
-    @property
+    @cached_property
     def acting(self) -> LakebaseClient:
         """The client, whose requests about objects are made by the right of who may manage them."""
         return self.client if self.manager is self.client else self.client.managed_by(self.workspace)
@@ -45,7 +46,7 @@ class Managed:
     @property
     def branches(self) -> BranchUpkeep[LakebaseClient]:
         """What is done with branches, by that right."""
-        return self.client.branches.managed_by(self.manager.workspace)
+        return self.acting.branches
 
     def if_ready(self, name: str) -> Branch | None:
         """The branch, if it is there, ready, and accepts logins.

@@ -24,6 +24,7 @@ from lakebase_provider.core.errors import TableNotFoundError
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
+    from airflow.sdk import Asset
     from sqlalchemy.engine import URL, Engine, Inspector
 
     from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -444,6 +445,27 @@ class LakebaseHook(ConnectedHook):
 
             return Json(cell)
         return cell
+
+    def asset(self, table: str) -> Asset:
+        """A table as an asset, by the host that this hook connects to: on a branch that is the branch's.
+
+        Args:
+            table: ``"table"`` or ``"schema.table"``.
+
+        Raises:
+            LakebaseError: The host or the schema could not be asked for.
+
+        Example:
+            >>> outlet_events[alias].add(LakebaseHook(branch=branch).asset("orders"))
+        """
+        from lakebase_provider.assets import create_asset
+        from lakebase_provider.core.database.catalog import TableName
+
+        target, name = self.client.target(), TableName.parse(table)
+        schema = name.schema or self.get_openlineage_default_schema() or "public"
+        return create_asset(
+            host=target.host, port=target.port, database=target.database, schema=schema, table=name.table
+        )
 
     def get_openlineage_database_info(self, connection: Any) -> DatabaseInfo:
         """The database for lineage, with its resolved host."""

@@ -9,13 +9,19 @@ from urllib.parse import quote
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.config import LakebaseConfig
+    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 logger = logging.getLogger(__name__)
 
 
+#: Seconds that asking for the console's ids of a branch may take.
+_PATIENCE = 5.0
+
+
 class LakebaseConsoleLink(BaseOperatorLink):
-    """The Databricks console's page of the database that a task used.
+    """The Databricks console's page of the database that a task used; of its branch, if it names one.
 
     Airflow requests it when the task ends, in the task's process, and keeps it in XCom.
     """
@@ -24,30 +30,57 @@ class LakebaseConsoleLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The page's URL; empty if the connection names no workspace, is missing or is wrong."""
+        url = ""
         try:
-            return console_url(_config(operator))
+            hook = _hook(operator)
+            url = console_url(hook.config)
+            branch = getattr(operator, "branch", None)
+            if url and branch:
+                url = branch_url(hook.client, branch)
         except Exception as error:
-            # The task has failed with the same error and said so: a link is not worth a second traceback.
+            # The task has failed with the same error and said so: a link is not worth a second traceback. Or
+            # the branch is gone.
             logger.debug("No link to the Lakebase console: %s", error)
-            return ""
+        return url
 
 
-def _config(operator: Any) -> LakebaseConfig:
+def _hook(operator: Any) -> LakebaseHook:
     get_db_hook = getattr(operator, "get_db_hook", None)
     if get_db_hook is not None:
-        config: LakebaseConfig = get_db_hook().config
-        return config
+        hook: LakebaseHook = get_db_hook()
+        return hook
     # The hook imports the driver, which the task has by now and a DAG file does not need.
     from lakebase_provider.hooks.lakebase import LakebaseHook
 
-    return LakebaseHook(operator.conn_id).config
+    return LakebaseHook(operator.conn_id)
+
+
+def branch_url(client: LakebaseClient, branch: str) -> str:
+    """Where the Databricks console shows a branch.
+
+    Args:
+        client: A client of the branch's project.
+        branch: The branch's name or id.
+
+    Raises:
+        NotFoundError: There is none.
+        LakebaseError: The workspace refused or could not be reached, or not within five seconds.
+    """
+    from lakebase_provider.core.config.resource_names import parent_of
+    from lakebase_provider.core.workspace.http_limits import Limit, within
+
+    with within(Limit(_PATIENCE)):
+        found = client.workspace.branches.get(branch)
+        project = client.workspace.projects.get(parent_of(found.name))
+    return f"{client.config.workspace_host}/lakebase/projects/{project.uid}/branches/{found.uid}"
 
 
 def console_url(config: LakebaseConfig) -> str:
     """Where the Databricks console shows the instance or the projects; empty if unknown.
 
     The console addresses a project and its branches by its own ids, which only the workspace knows. They are
-    not worth two requests at the end of each task, which count against the rate limits.
+    not worth two requests at the end of each task, which count against the rate limits; at the end of one
+    that names a branch they are.
 
     Args:
         config: Its `workspace_host` is the console's.

@@ -144,6 +144,9 @@ class LoadingOperator(BulkOperator):
             default.
         fence: Whether a retry ends the session of an earlier try that is still running, instead of waiting
             for it and being skipped if it succeeds.
+        restore_point: Whether to note, before anything is changed, the moment to come back to, which costs
+            nothing: XCom's ``restore_point``, the `at` of ``LakebaseRestoreRowsOperator``; None after a
+            load that was skipped, which took place before.
         kwargs: ``conn_id``, ``branch``, ``hook_params`` as for :class:`BulkOperator`, and arguments of
             ``BaseOperator``.
     """
@@ -177,6 +180,7 @@ class LoadingOperator(BulkOperator):
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
         fence: bool = False,
+        restore_point: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -197,6 +201,7 @@ class LoadingOperator(BulkOperator):
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema
         self.fence = fence
+        self.restore_point = restore_point
         self._result: LoadResult | None = None
         self._check_own_arguments((*_OPTIONS, "table", "force"))
 
@@ -227,8 +232,12 @@ class LoadingOperator(BulkOperator):
         options: Any = {name: getattr(self, name) for name in _OPTIONS} | more
         if _truth(self.force):
             options.update(force=True, forced_by=self.render_template(LOAD_ID, context))
+        self._note_restore_point(context, lambda: self.get_db_hook().client)
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
+            if self.restore_point:
+                # It is of after the load. The try that loaded has the right one in its log.
+                context["ti"].xcom_push(key="restore_point", value=None)
             self.log.warning(
                 "Skipped, nothing was loaded: load_id %r was already loaded into %s (%s). To load again, %s.",
                 result.load_id,

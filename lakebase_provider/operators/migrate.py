@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from lakebase_provider.hooks.lakebase import LakebaseHook
+
 #: Arguments that concern files of SQL, and their defaults.
 _OF_FILES = {
     "target": None,
@@ -30,6 +32,7 @@ _OF_FILES = {
     "baseline": None,
     "out_of_order": False,
     "lint": False,
+    "rehearse": False,
     "ledger": "public.lakebase_migration",
 }
 
@@ -61,9 +64,14 @@ class LakebaseMigrateOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
             database that was there before its ledger.
         out_of_order: Whether to run files, too, whose version is below that of one that has run.
         lint: Whether to ask squawk about the files that are pending, and run nothing if it finds anything.
+        rehearse: Whether to run them on a branch first, which is purged, and nothing here if they fail there.
+            It needs CAN MANAGE on the project. For checks, an approval, or another connection with that right
+            take ``LakebaseRehearseOperator(folder=…)``.
         ledger: Name of the ledger's table, which is created.
         timeout: Seconds that all of it may take, waiting for another run included.
         hook_params: Settings that take precedence over the connection's.
+        restore_point: Whether to note, before anything is changed, the moment to come back to, which costs
+            nothing: XCom's ``restore_point``, the `at` of ``LakebaseRestoreRowsOperator``.
         kwargs: Arguments of ``BaseOperator``.
 
     Raises:
@@ -95,9 +103,11 @@ class LakebaseMigrateOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
         baseline: int | str | None = None,
         out_of_order: bool = False,
         lint: bool = False,
+        rehearse: bool = False,
         ledger: str = "public.lakebase_migration",
         timeout: float = 3600.0,
         hook_params: Mapping[str, Any] | None = None,
+        restore_point: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -114,9 +124,11 @@ class LakebaseMigrateOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
         self.baseline = baseline
         self.out_of_order = out_of_order
         self.lint = lint
+        self.rehearse = rehearse
         self.ledger = ledger
         self.timeout = timeout
         self.hook_params = hook_params
+        self.restore_point = restore_point
         _require_one(self)
         self._check_own_arguments(("lock_timeout", "statement_timeout", "timeout", "hook_params"))
 
@@ -128,16 +140,20 @@ class LakebaseMigrateOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     def _options_of_files(self) -> dict[str, Any]:
         return {name: self.is_dry_run if name == "dry_run" else getattr(self, name) for name in _OF_FILES}
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Migrate and return the report."""
+    def get_db_hook(self) -> LakebaseHook:
+        """The hook of the connection that is migrated."""
         # The hook brings the driver; parsing a DAG must not.
-        from dataclasses import asdict
-
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
+        return LakebaseHook(self.conn_id, **{**(self.hook_params or {}), **self._branch_setting})
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Migrate and return the report."""
+        from dataclasses import asdict
+
         with failing_fast(), self._unwinding():
-            hook = LakebaseHook(self.conn_id, **{**(self.hook_params or {}), **self._branch_setting})
-            migrations = hook.client.migrations
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
+            migrations = self.get_db_hook().client.migrations
             if self.command is not None:
                 done = migrations.command(self.command, self.folder, timeout=self.timeout)
                 return {**asdict(done), "output": list(done.output)}

@@ -82,6 +82,8 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         attempts: How many times the transaction is tried that gets no lock, or is undone for another one.
         timeout: Seconds that no attempt begins after.
         lease: Options of the branch's lease, such as ``{"max_cu": 4}``.
+        restore_point: Whether to note, before anything is changed, the moment to come back to, which costs
+            nothing: XCom's ``restore_point``, the `at` of ``LakebaseRestoreRowsOperator``.
         kwargs: ``conn_id``, ``manage_conn_id`` as for
             :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
@@ -116,6 +118,7 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         attempts: int = 5,
         timeout: float = 3600.0,
         lease: LeaseOptions | None = None,
+        restore_point: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timeout, **kwargs)
@@ -132,6 +135,7 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         self.lock_timeout = lock_timeout
         self.attempts = attempts
         self.lease = lease
+        self.restore_point = restore_point
         self._check_own_arguments(("lock_timeout", "timeout", "lease"))
 
     @classmethod
@@ -145,6 +149,7 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         options: Any = {name: getattr(self, name) for name in _OPTIONS}
         with failing_fast(), self._unwinding():
             options["lease"] = lease_options(self.lease or {})
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
             client = self._managed(**self._branch_setting).acting
             report = client.restore_rows(self.table, self.at, dry_run=self.is_dry_run, **options)
         markdown = report.to_markdown()
@@ -156,11 +161,10 @@ class LakebaseRestoreRowsOperator(ManagingOperator):
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         from lakebase_provider._airflow.task.lineage import table_dataset
-        from lakebase_provider.hooks.lakebase import LakebaseHook
 
         if self.is_dry_run:
             return OperatorLineage()
-        hook = LakebaseHook(self.conn_id, **self._branch_setting)
+        hook = self.get_db_hook()
         target = hook.client.target()
         return OperatorLineage(
             outputs=[table_dataset(target, hook.get_openlineage_default_schema, self.table)]

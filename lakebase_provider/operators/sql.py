@@ -73,6 +73,8 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
             heartbeat was lost. What must happen only once needs more: a load's ledger.
         idempotent: Whether the statements may run again, as one transaction, after a deadlock or a
             serialization failure; they do so at once, at most five times.
+        restore_point: Whether to note, before anything is changed, the moment to come back to, which costs
+            nothing: XCom's ``restore_point``, the `at` of ``LakebaseRestoreRowsOperator``.
         kwargs: Arguments of ``SQLExecuteQueryOperator``.
 
     Raises:
@@ -101,6 +103,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         output_path: str | None = None,
         fence: bool = False,
         idempotent: bool = False,
+        restore_point: bool = False,
         **kwargs: Any,
     ) -> None:
         chosen = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
@@ -114,6 +117,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
         self.output_path = output_path
         self.fence = fence
         self.idempotent = idempotent
+        self.restore_point = restore_point
         self._has_output_processor = kwargs.get("output_processor") is not None
         self._check_own_arguments(("statement_timeout", "lock_timeout", "hook_params"))
         _require_transaction_here(kwargs, deferrable, fence=fence, idempotent=idempotent)
@@ -146,6 +150,7 @@ class LakebaseSqlOperator(LakebaseArguments, SQLExecuteQueryOperator):
     def execute(self, context: Context) -> Any:
         """Run the statements and return what the handler made of their rows."""
         with failing_fast():
+            self._note_restore_point(context, lambda: self.get_db_hook().client)
             if self.deferrable:
                 self._defer_statements()
             return self._execute_here(context)

@@ -18,7 +18,13 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.sdk import TaskGroup
 
 from lakebase_provider.core import LakebaseClient, branch_id_for
-from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, LeaseLostError
+from lakebase_provider.core.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    LakebaseError,
+    LeaseLostError,
+    RehearsalError,
+)
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.decorators.branches import lakebase_branch
 from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -34,6 +40,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.sensors.branches import LakebaseBranchSensor
 from tests.airflow.conftest import DagLoader, connection_fields, define
 from tests.airflow.test_arguments import a_dag
+from tests.airflow.test_dags import pulled
 from tests.airflow.test_triggers import event_of, sent
 from tests.core.upkeep.leases import BRANCHES, left
 from tests.eventually import eventually
@@ -275,6 +282,29 @@ def test_migrations_run_once_and_edited_ones_are_refused(
     LakebaseHook().run("DROP TABLE of_a_task, of_a_task_done")
 
 
+def test_migrations_that_fail_on_a_branch_do_not_run(
+    lake: LocalLakebase, client: LakebaseClient, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "0001_of_a_task.sql", tmp_path / "0002_index.sql"
+    first.write_text("CREATE TABLE of_a_task (n int);")
+    second.write_text("CREATE INDEX CONCURRENTLY of_n ON of_a_task (absent);")
+    given: dict[str, Any] = {"task_id": "migrate", "folder": str(tmp_path), "ledger": "public.of_a_task_done"}
+    LakebaseHook().run("DROP TABLE IF EXISTS of_a_task, of_a_task_done")
+    failure = cause_of(LakebaseMigrateOperator(**given, rehearse=True))
+    assert isinstance(failure, RehearsalError)
+    assert LakebaseHook().get_first("SELECT to_regclass('of_a_task')") == (None,)
+    second.write_text("CREATE INDEX CONCURRENTLY of_n ON of_a_task (n);")
+    told = ran(LakebaseMigrateOperator(**given, rehearse=True))
+    assert [(file["state"], file["outside"]) for file in told["files"]] == [
+        ("applied", []),
+        ("applied", ["line 1 CREATE INDEX CONCURRENTLY"]),
+    ]
+    assert [one["outside"] for one in told["rehearsal"]["statements"]] == [False, True]
+    LakebaseHook().run("DROP TABLE of_a_task, of_a_task_done")
+    with pytest.raises(ConfigError, match="'rehearse' concerns files of SQL"):
+        LakebaseMigrateOperator(task_id="t", command=["alembic"], rehearse=True)
+
+
 def test_another_tool_migrates(lake: LocalLakebase) -> None:
     words = [sys.executable, "-c", "import psycopg; print(psycopg.connect('').info.dbname)"]
     found = ran(LakebaseMigrateOperator(task_id="tool", command=words))
@@ -366,6 +396,25 @@ def test_the_group_works_between_set_up_and_teardown() -> None:
     # Its own connection is where it was, and it does not wait for the teardown.
     assert (outside.branch, outside.conn_id) == (None, "of_the_dag")
     assert "work.delete_branch" not in outside.upstream_task_ids
+
+
+@WITH_RUN
+@pytest.mark.parametrize("fan", [3, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_many_mapped_tasks_work_on_the_one_branch_of_their_run(
+    lake: LocalLakebase,
+    client: LakebaseClient,
+    dag_of: DagLoader,
+    monkeypatch: pytest.MonkeyPatch,
+    fan: int,
+) -> None:
+    monkeypatch.setenv("FAN", str(fan))
+    lake.admin.reset_counters()
+    run = dag_of("fan_out").test()
+    states = [str(ti.state) for ti in run.get_task_instances()]
+    assert states == ["success"] * (fan + 4)
+    assert pulled(run, "work.count") == [(fan,)]
+    assert len([one for one in lake.admin.requests() if (one.method, one.path) == ("POST", BRANCHES)]) == 1
+    assert LakebaseHook().get_first("SELECT to_regclass('fanned')") == (None,)
 
 
 @WITH_RUN

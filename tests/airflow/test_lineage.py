@@ -13,10 +13,13 @@ from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
+from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
+from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
+from tests.airflow.test_branch_operators import ran
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +116,38 @@ def test_health_reads_and_writes_no_data(lake: LocalLakebase) -> None:
         assert lineage is not None
         assert not lineage.inputs
         assert not lineage.outputs
+
+
+def test_work_on_a_branch_is_told_as_the_branchs(lake: LocalLakebase, tmp_path: Path) -> None:
+    client = LakebaseHook().client
+    name = client.workspace.branches.create("lineage-1", ttl=3600).name
+    client.branches.wait_ready(name)
+    target = LakebaseHook(branch=name).client.target()
+    there = f"postgres://{target.host}:{target.port}"
+    assert there != expected("lineage_to")[0]
+    file = tmp_path / "rows.csv"
+    file.write_text("id,amount\n1,2.5\n")
+    moving = "insert into lineage_to select id, amount from lineage_from"
+    for operator in (
+        LakebaseSqlOperator(task_id="sql", sql=moving, branch=name),
+        LakebaseLoadOperator(task_id="load", source=str(file), table="lineage_to", branch=name),
+        LakebaseRestoreRowsOperator(task_id="undo", table="lineage_to", at="0/1", dry_run=False, branch=name),
+    ):
+        lineage = DefaultExtractor(operator).extract_on_complete(None)
+        assert lineage is not None
+        assert names(lineage.outputs) == {(there, "databricks_postgres.public.lineage_to")}
+    # So an asset of the branch is no asset of production.
+    asset = LakebaseHook(branch=name).asset("lineage_to")
+    assert asset.uri == f"lakebase://{target.host}:{target.port}/databricks_postgres/public/lineage_to"
+    assert LakebaseHook().asset("public.lineage_to").uri != asset.uri
+    client.workspace.branches.delete(name, purge=True)
+
+
+def test_a_rehearsal_tells_what_has_run_where_it_belongs(lake: LocalLakebase) -> None:
+    moving = ["insert into lineage_to select id, amount from lineage_from", "delete from lineage_from"]
+    for then, outputs in (("stop", set()), ("run", {expected("lineage_to"), expected("lineage_from")})):
+        operator = LakebaseRehearseOperator(task_id="change", sql=moving, then=then)  # type: ignore[arg-type]
+        ran(operator)
+        lineage = DefaultExtractor(operator).extract_on_complete(None)
+        assert lineage is not None
+        assert names(lineage.outputs) == outputs

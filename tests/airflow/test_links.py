@@ -8,14 +8,24 @@ import pytest
 
 from lakebase_provider import get_provider_info
 from lakebase_provider.core import LakebaseConfig
+from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.links import LakebaseConsoleLink, console_url
 from lakebase_provider.local import LocalLakebase
+from lakebase_provider.operators.branches import (
+    LakebaseCreateBranchOperator,
+    LakebaseDeleteBranchOperator,
+    LakebaseResetBranchOperator,
+    LakebaseRestoreOperator,
+)
 from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.migrate import LakebaseMigrateOperator
+from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from tests.airflow.conftest import DagLoader, connection_fields, define
+from tests.airflow.test_branch_operators import ran
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
 WITH_RUN = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
@@ -117,3 +127,37 @@ def test_the_interface_finds_it_after_the_run(lake: LocalLakebase, dag_of: DagLo
         )
         value = XComModel.deserialize_value(session.scalar(query))
     assert value.endswith("/lakebase/projects")
+
+
+# On a branch.
+
+
+def test_on_a_branch_it_leads_to_the_branch(lake: LocalLakebase) -> None:
+    client = LakebaseHook().client
+    made = client.workspace.branches.create("linked", ttl=3600)
+    wanted = f"/lakebase/projects/{client.workspace.projects.get('local').uid}/branches/{made.uid}"
+    there: dict[str, Any] = {"task_id": "t", "branch": made.name}
+    for operator in (
+        LakebaseSqlOperator(sql="select 1", **there),
+        LakebaseUnloadOperator(sql="select 1", to="/x.csv", **there),
+        LakebaseHealthSensor(**there),
+        LakebaseMigrateOperator(folder="/x", **there),
+        LakebaseRehearseOperator(sql="select 1", **there),
+        LakebaseResetBranchOperator(task_id="t", branch="linked"),
+    ):
+        (link,) = operator.operator_extra_links
+        assert link.get_link(operator, ti_key=None).endswith(wanted)
+    client.workspace.branches.delete(made.name, purge=True)
+    # Of what is gone, the projects are shown.
+    operator = LakebaseDeleteBranchOperator(**there)
+    assert LakebaseConsoleLink().get_link(operator, ti_key=None).endswith("/lakebase/projects")
+
+
+def test_a_task_that_makes_a_branch_leads_to_it(lake: LocalLakebase) -> None:
+    client = LakebaseHook().client
+    create = LakebaseCreateBranchOperator(task_id="create", ttl=3600)
+    restore = LakebaseRestoreOperator(task_id="restore", branch_id="linked-2", ttl=3600)
+    for operator in (create, restore):
+        made = ran(operator)
+        assert LakebaseConsoleLink().get_link(operator, ti_key=None).endswith(f"/branches/{made['uid']}")
+        client.workspace.branches.delete(made["name"], purge=True)

@@ -197,7 +197,7 @@ def test_lineage_names_the_table_that_is_written(client: LakebaseClient) -> None
 @pytest.mark.parametrize(
     ("kind", "wrong", "message"),
     [
-        (LakebaseRehearseOperator, {"sql": "x", "then": "approve"}, "then is 'approve'"),
+        (LakebaseRehearseOperator, {"sql": "x", "then": "ask"}, "then is 'ask'"),
         (LakebaseRehearseOperator, {"sql": "x", "timeout": 0}, "timeout is 0"),
         (LakebaseRehearseOperator, {"sql": "x", "lock_timeout": "5s"}, "lock_timeout is '5s'"),
         (LakebaseRehearseOperator, {"sql": "x", "lease": {"size": 4}}, "'size'"),

@@ -3,7 +3,12 @@
 import dagster as dg
 import pandas as pd
 
-from dagster_lakebase import LakebaseIOManager, LakebaseResource
+from dagster_lakebase import (
+    LakebaseIOManager,
+    LakebaseRehearseConfig,
+    LakebaseResource,
+    lakebase_rehearse_op,
+)
 
 
 @dg.op
@@ -65,8 +70,23 @@ def sleeping_in_a_process() -> None:
     sleeps()
 
 
+@dg.job(
+    resource_defs={"lakebase": LakebaseResource()},
+    config=dg.RunConfig(
+        ops={
+            "lakebase_rehearse_op": LakebaseRehearseConfig(
+                statements=["INSERT INTO slowly_filled VALUES (1)"], then="run"
+            )
+        }
+    ),
+    executor_def=dg.in_process_executor,
+)
+def rehearsing() -> None:
+    lakebase_rehearse_op()
+
+
 defs = dg.Definitions(
-    jobs=[failing, loading, storing, sleeping, sleeping_in_a_process],
+    jobs=[failing, loading, storing, sleeping, sleeping_in_a_process, rehearsing],
     resources={
         "lakebase": LakebaseResource(),
         "io_manager": LakebaseIOManager(lakebase=LakebaseResource()),

@@ -14,6 +14,7 @@ from dagster_lakebase import (
     LakebaseBranchDeployment,
     LakebaseIOManager,
     LakebaseResource,
+    build_lakebase_rehearsal_asset,
     build_lakebase_sweep_sensor,
     lakebase_create_branch_op,
     lakebase_delete_branch_op,
@@ -149,6 +150,22 @@ def test_a_pull_request_reads_production_and_writes_to_its_branch(
     for _ in range(2):
         assert run(closed, resources).success
         assert branches(client) == []
+
+
+def test_a_branch_deployment_does_not_rehearse_on_its_own_branch(
+    pull_request: LocalLakebase, client: LakebaseClient
+) -> None:
+    asset = build_lakebase_rehearsal_asset("UPDATE site.visits SET n = 0", asset="changed")
+    resources = {"lakebase": of_a_deployment()["lakebase"]}
+    result = materialize([asset], resources=resources, raise_on_error=False)
+    told = error_of(result)
+    assert "expiration date cannot have child branches" in told
+    assert "A change may be tried on it at once" in told
+    # Neither there nor in production.
+    with LakebaseClient(client.config.on_branch(resources["lakebase"].branch_id)) as there:
+        assert list(there.iter_rows("SELECT n FROM site.visits")) == [(3,)]
+    assert pull_request.admin.execute("SELECT n FROM site.visits") == [(3,)]
+    assert branches(client) == [resources["lakebase"].branch_id]
 
 
 def test_in_production_it_is_the_resource(lake: LocalLakebase, client: LakebaseClient) -> None:

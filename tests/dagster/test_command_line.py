@@ -169,6 +169,9 @@ def test_the_components_of_the_example(lake: LocalLakebase, forks: Forks, projec
     lake.admin.execute("DROP TABLE IF EXISTS example_landed_orders, lakebase_load")
     printed += dg(forks, "launch", "--assets", "landed_orders", cwd=project, home=home)
     assert lake.admin.execute("SELECT count(*) FROM example_landed_orders") == [(2,)]
+    lake.admin.execute("DROP TABLE IF EXISTS example_prices")
+    printed += dg(forks, "launch", "--assets", "prices_raised", cwd=project, home=home)
+    assert lake.admin.execute("SELECT count(*) FROM example_prices") == [(0,)]
     assert lake.client_secret not in printed
     rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"
     [(day, currency, revenue)] = lake.admin.execute(rows)

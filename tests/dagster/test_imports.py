@@ -59,6 +59,8 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
         "LakebaseLoadComponent",
         "LakebaseMigrationComponent",
         "LakebaseObservationComponent",
+        "LakebaseRehearsalComponent",
+        "LakebaseRestoreComponent",
         "LakebaseSqlComponent",
     }
     for name, component in found.items():

@@ -461,6 +461,7 @@ def error_of(run: Run, *assets: Any) -> Exception:
         ({"lakebase/schema_evolution": "any"}, "lakebase/schema_evolution"),
         ({"lakebase/modus": "append"}, "lakebase/modus"),
         ({"lakebase/delete": "missing"}, "lakebase/delete"),
+        ({"lakebase/restore_point": "yes"}, "lakebase/restore_point"),
         ({"lakebase/mode": "merge", "lakebase/keys": ["id"], "lakebase/delete": "all"}, "lakebase/delete"),
     ],
 )

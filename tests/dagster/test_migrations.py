@@ -17,12 +17,15 @@ from dagster_lakebase import (
     LakebaseBranchDeployment,
     LakebaseConnectionComponent,
     LakebaseMigrationComponent,
+    LakebaseRehearsalComponent,
     LakebaseResource,
+    LakebaseRestoreComponent,
     LakebaseSqlComponent,
     build_lakebase_migration_asset,
 )
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
-from tests.dagster.runs import materialize
+from tests.dagster.runs import causes, materialize
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.parse_obj_as. is deprecated:DeprecationWarning"),
@@ -140,7 +143,63 @@ def test_components(lake: LocalLakebase, folder: Path, monkeypatch: pytest.Monke
     assert lake.admin.execute("SELECT to_regclass('migrated.orders')") == [(None,)]
 
 
-@pytest.mark.parametrize("component", [LakebaseBranchComponent, LakebaseMigrationComponent])
+def test_a_rehearsal_and_jobs_that_bring_rows_back_as_components(lake: LocalLakebase) -> None:
+    with LakebaseClient(lake.config()) as client, client.connection() as connection:
+        connection.execute("DROP TABLE IF EXISTS tried; CREATE TABLE tried (id int PRIMARY KEY)")
+        connection.execute("INSERT INTO tried VALUES (1), (2)")
+    change = {
+        "asset": {"key": "tried_less"},
+        "sql": "DELETE FROM tried WHERE id = 2",
+        "checks": ["SELECT count(*) = 1 FROM tried"],
+        "tables": ["tried"],
+    }
+    with create_defs_folder_sandbox() as sandbox:
+        write(sandbox, "lakebase", LakebaseConnectionComponent, {})
+        write(sandbox, "less", LakebaseRehearsalComponent, change)
+        write(sandbox, "back", LakebaseRestoreComponent, {"name": "back"})
+        with sandbox.build_all_defs() as defs, dg.DagsterInstance.ephemeral() as instance:
+
+            def run(job: str, **config: Any) -> dict[str, Any]:
+                settings = {"ops": {f"{job}_op": {"config": config}}} if config else None
+                result = defs.resolve_job_def(job).execute_in_process(instance=instance, run_config=settings)
+                [output] = [event for event in result.all_events if event.is_successful_output]
+                return {key: one.value for key, one in output.step_output_data.metadata.items()}
+
+            point = run("back_point")
+            assert defs.resolve_job_def("__ASSET_JOB").execute_in_process(instance=instance).success
+            event = instance.get_latest_materialization_event(dg.AssetKey("tried_less"))
+            assert event is not None
+            assert event.asset_materialization is not None
+            told = {key: one.value for key, one in event.asset_materialization.metadata.items()}
+            assert (told["lakebase/ran"], len(told["lakebase/checksum"])) == (True, 64)
+            assert lake.admin.execute("SELECT id FROM tried") == [(1,)]
+            for at in (told["lakebase/restore_lsn"], point["lakebase/restore_time"]):
+                assert run("back_rows", table="tried", at=at)["lakebase/put_back"] == 1
+            run("back_rows", table="tried", at=told["lakebase/restore_lsn"], dry_run=False)
+    assert lake.admin.execute("SELECT id FROM tried ORDER BY id") == [(1,), (2,)]
+    with LakebaseClient(lake.config()) as client, client.connection() as connection:
+        connection.execute("DROP TABLE tried")
+
+
+@pytest.mark.parametrize("given", [{}, {"sql": "SELECT 1", "folder": "migrations"}])
+def test_a_component_rehearses_one_change(given: dict[str, Any]) -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        write(sandbox, "lakebase", LakebaseConnectionComponent, {})
+        write(sandbox, "less", LakebaseRehearsalComponent, {"asset": {"key": "less"}, **given})
+        with pytest.raises(Exception, match="building definitions") as caught, sandbox.build_all_defs():
+            pass
+        assert any("of sql or of a folder" in str(error) for error in causes(caught.value))
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        LakebaseBranchComponent,
+        LakebaseMigrationComponent,
+        LakebaseRehearsalComponent,
+        LakebaseRestoreComponent,
+    ],
+)
 def test_what_is_scaffolded_loads(component: type) -> None:
     with create_defs_folder_sandbox() as sandbox:
         sandbox.scaffold_component(component_cls=component, defs_path="made")

@@ -11,7 +11,10 @@ import dagster as dg
 import psycopg
 import pytest
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
+from tests.core.upkeep.leases import left
+from tests.dagster import stopped_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
 from tests.forked import Command, Forks
@@ -90,6 +93,32 @@ def test_an_interrupted_step_cancels_its_query(
         process.send_signal(how)
         eventually(lambda: running(lake) == [])
         process.communicate(timeout=120)
+
+
+def test_a_retry_of_a_run_that_was_killed_while_it_rehearsed_replaces_its_branch(
+    lake: LocalLakebase, start: Start, home: Path
+) -> None:
+    with LakebaseClient(lake.config()) as client:
+        with client.connection() as connection:
+            connection.execute("DROP TABLE IF EXISTS slowly_filled; CREATE TABLE slowly_filled (n int)")
+        lake.admin.set(operation_seconds=0.3)
+        with start("rehearsing") as process:
+            eventually(lambda: left(client) != [] or process.poll() is not None, within=120)
+            assert process.poll() is None, process.communicate(10)[0][-4000:]
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=120)
+        eventually(lambda: client.workspace.branches.list()[-1].is_settled, within=30)
+        assert len(left(client)) == 1
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            [killed] = instance.get_runs()
+            instance.report_run_failed(killed)
+            job = dg.reconstructable(stopped_steps.rehearsing)
+            again = dg.ReexecutionOptions(parent_run_id=killed.run_id)
+            assert dg.execute_job(job, instance, reexecution_options=again).success
+        assert left(client) == []
+        with client.connection() as connection:
+            assert connection.execute("SELECT n FROM slowly_filled").fetchall() == [(1,)]
+            connection.execute("DROP TABLE slowly_filled")
 
 
 _SLOWLY = """

@@ -7,10 +7,13 @@ The value of a template or another task's output is known only when the task run
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 
 DEFAULT_CONN_ID = "lakebase_default"
@@ -30,7 +33,9 @@ class LakebaseArguments:
     """
 
     conn_id: Any  # text, which is annotated in different ways by Airflow's classes
+    log: Any
     branch: Any = None
+    restore_point: bool = False
     _names_branch = False
 
     @property
@@ -53,6 +58,19 @@ class LakebaseArguments:
     def _branch_setting(self) -> dict[str, Any]:
         """The hook's setting, whose own check refuses a branch that has become nothing."""
         return {"branch": self.branch} if self._names_branch else {}
+
+    def _note_restore_point(self, context: Context, client: Callable[[], LakebaseClient]) -> None:
+        """Note the moment before the task's work, if that is asked for, and push it as ``restore_point``.
+
+        Args:
+            context: Of the task that runs.
+            client: Returns the client whose branch is changed.
+        """
+        if self.restore_point:
+            point = client().restore_point()
+            # Of a try that fails the log alone is left once the next one begins.
+            self.log.info("The restore point is %s.", point)
+            context["ti"].xcom_push(key="restore_point", value=point.to_dict())
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

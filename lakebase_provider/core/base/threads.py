@@ -5,6 +5,7 @@ A thread that works for a task of asyncio stops waiting when that task is cancel
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import signal
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
@@ -154,6 +155,31 @@ def log_failure(outcome: Future[_Result], name: str) -> None:
     """Log the error of work that has ended, where another one is raised."""
     if not outcome.cancelled() and (failed := outcome.exception()) is not None:
         logger.error("The thread %s failed: %s", name, failed, exc_info=failed)
+
+
+async def outcome_of(outcome: Future[_Result]) -> _Result:
+    """What a thread returns, which goes on if this is cancelled."""
+    awaited = asyncio.wrap_future(outcome)
+    # Whoever is cancelled asks the thread again: asyncio is not to log its error.
+    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(awaited)
+
+
+async def its_end(work: Callable[[], None], name: str) -> None:
+    """:func:`to_its_end` for asyncio: one that is cancelled waits for the end, and logs the work's error.
+
+    Args:
+        work: What to do; its errors are raised here.
+        name: The thread's.
+    """
+    working = started(work, name)
+    try:
+        await outcome_of(working)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            await outcome_of(working)
+        log_failure(working, name)
+        raise
 
 
 @contextmanager

@@ -143,6 +143,12 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     # A role or a database that exists is a 400.
     _Pattern(r"ALREADY_EXISTS|already exists", AlreadyExistsError),
     _Pattern(
+        r"expiration date cannot have child branches",
+        ObjectStateError,
+        "Use the branch that it was made from: none can be made from one that expires. A change may be tried "
+        "on it at once, since it goes by itself.",
+    ),
+    _Pattern(
         r"(protected|root|default) branch|has children|child branches|INVALID_STATE(_TRANSITION)?\b",
         ObjectStateError,
     ),

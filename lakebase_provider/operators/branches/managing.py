@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from lakebase_provider.hooks._branches import Managed
+    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 #: The same for each try of a task instance, and unique to it: two tasks of a run have two branches.
 RUN_ID = (
@@ -59,6 +60,13 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         require_seconds(given, "timeout")
+
+    def get_db_hook(self) -> LakebaseHook:
+        """The hook of the connection, on the branch that the task is about if it is about one."""
+        # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        return LakebaseHook(self.conn_id, **self._branch_setting)
 
     def _managed(self, **settings: Any) -> Managed:
         # The hook brings the driver; parsing a DAG must not.

@@ -210,4 +210,6 @@ class LakebaseRestoreOperator(ManagingOperator):
         self.log.info(
             "The branch %s is restored of %s.", name, branch.source_snapshot or branch.source_branch
         )
+        # By it the console's link leads there.
+        self.branch = branch.name
         return names_of(branch)

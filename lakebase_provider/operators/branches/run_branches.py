@@ -144,9 +144,7 @@ class LakebaseCreateBranchOperator(ManagingOperator):
                 self._defer_creation(branch, plain)
             with self._unwinding():
                 taken = self._managed().branches.take(branch=branch, timeout=self.timeout, **options)
-        names = names_of(taken.branch)
-        self.log.info("The branch %s is ready, and expires at %s.", names["name"], names["expire_time"])
-        return names
+        return self._made(names_of(taken.branch))
 
     def _defer_creation(self, branch: str, plain: dict[str, Any]) -> None:
         from dataclasses import asdict
@@ -170,8 +168,12 @@ class LakebaseCreateBranchOperator(ManagingOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger has made, or raise its error."""
-        names: dict[str, Any] = found_in(event)["branch"]
+        return self._made(found_in(event)["branch"])
+
+    def _made(self, names: dict[str, Any]) -> dict[str, Any]:
         self.log.info("The branch %s is ready, and expires at %s.", names["name"], names["expire_time"])
+        # By it the console's link leads there.
+        self.branch = names["name"]
         return names
 
 

@@ -16,7 +16,14 @@ Lease = BranchLease[LakebaseClient]
 
 
 class HurriedClock:
-    """The machine's clock, on which nobody sleeps for long."""
+    """The machine's clock, on which nobody sleeps for long.
+
+    Args:
+        longest: Seconds of a sleep, at most.
+    """
+
+    def __init__(self, longest: float = 0.05) -> None:
+        self._longest = longest
 
     def wall(self) -> float:
         return time.time()
@@ -25,7 +32,7 @@ class HurriedClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        pause(min(seconds, 0.05))
+        pause(min(seconds, self._longest))
 
 
 def left(client: LakebaseClient) -> list[str]:

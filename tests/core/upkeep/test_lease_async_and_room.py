@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import (
-    LimitError,
-)
+from lakebase_provider.core.errors import ConfigError, LeaseLostError, LimitError
 from lakebase_provider.core.upkeep.branches.budget import BranchLimits
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.local import LocalLakebase
-from tests.core.upkeep.leases import BRANCHES, HurriedClock, Unclosable, left, make_dirty
+from tests.core.upkeep.leases import BRANCHES, HurriedClock, Unclosable, has_table, left, make_dirty
 from tests.eventually import eventually
 
 # For asyncio.
@@ -28,6 +27,51 @@ async def test_a_lease_for_asyncio(client: LakebaseClient) -> None:
     assert left(client) == []
     taken = await client.branches.atake("run/2")
     assert await client.branches.agive_back(taken.name, uid=taken.uid)
+
+
+async def test_a_lease_is_extended_and_given_back_without_holding_up_the_loop(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    lakebase_env.admin.set(operation_seconds=0.3)
+    lease = await client.branches.atake("run/1", ttl=600)
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0.01)
+
+    turning = asyncio.create_task(turn())
+    due = (await lease.aextend(7200)).expire_time
+    assert due is not None
+    assert due.timestamp() > time.time() + 7000
+    async with lease.client.aconnection() as connection:
+        await connection.execute("CREATE TABLE dirty (n int)")
+    before = turns
+    await lease.arelease()
+    assert turns > before + 5
+    turning.cancel()
+    assert left(client) == []
+    await lease.arelease()
+    with pytest.raises(LeaseLostError, match="has ended"):
+        await lease.aextend()
+
+
+async def test_a_giving_back_that_is_cancelled_goes_on(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    lease = await client.branches.atake("run/1", ttl=600)
+    lakebase_env.admin.set(operation_seconds=0.3)
+    lakebase_env.admin.reset_counters()
+    task = asyncio.create_task(lease.arelease())
+    await asyncio.to_thread(
+        eventually, lambda: any(one.method == "DELETE" for one in lakebase_env.admin.requests())
+    )
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left(client) == []
 
 
 @pytest.mark.parametrize("when", ["taken", "held", "released"])
@@ -162,17 +206,23 @@ def test_an_operation_that_says_there_is_no_room_is_waited_for(
         assert left(client) == [lease.branch.id]
 
 
-def test_a_fan_out_beyond_the_limit_completes(lakebase_env: LocalLakebase) -> None:
-    limit, runs = 4, 12
+@pytest.mark.parametrize(
+    ("limit", "runs"),
+    [(4, 12), pytest.param(10, 50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+)
+def test_a_fan_out_beyond_the_limit_completes(lakebase_env: LocalLakebase, limit: int, runs: int) -> None:
+    """Each run has a branch of its own, as those of a backfill do."""
     lakebase_env.admin.set(unarchived_branch_limit=limit)
     limits, most, done = BranchLimits(unarchived=limit), 0, []
+    # Whoever waits leaves the machine to those that work.
+    clock = HurriedClock(longest=runs / 100)
     guard = threading.Lock()
 
     def run(number: int) -> None:
         nonlocal most
         with (
-            LakebaseClient(lakebase_env.config(), clock=HurriedClock()) as client,
-            client.branches.lease(f"run/{number}", wait_for_budget=240, limits=limits) as lease,
+            LakebaseClient(lakebase_env.config(), clock=clock) as client,
+            client.branches.lease(f"run/{number}", wait_for_budget=20 * runs, limits=limits) as lease,
         ):
             make_dirty(lease)
             with guard:
@@ -187,6 +237,47 @@ def test_a_fan_out_beyond_the_limit_completes(lakebase_env: LocalLakebase) -> No
     with LakebaseClient(lakebase_env.config()) as client:
         assert (sorted(done), left(client)) == ([*range(runs)], [])
         assert most <= limit
+
+
+@pytest.mark.parametrize("workers", [6, pytest.param(30, marks=pytest.mark.slow)])
+def test_many_workers_share_the_branch_of_their_run(
+    lakebase_env: LocalLakebase, client: LakebaseClient, workers: int
+) -> None:
+    def work(name: str, uid: str, number: int) -> None:
+        with LakebaseClient(lakebase_env.config().on_branch(name)) as own, own.connection() as connection:
+            own.branches.require(uid, connection)
+            connection.execute("INSERT INTO dirty VALUES (%s)", [number])
+
+    with client.branches.lease("dag/run") as lease, ThreadPoolExecutor(workers) as pool:
+        make_dirty(lease)
+        for done in [pool.submit(work, lease.name, lease.uid, number) for number in range(workers)]:
+            done.result()
+        with lease.client.connection() as connection:
+            found = connection.execute("SELECT n FROM dirty ORDER BY n").fetchall()
+        assert (found, left(client)) == ([(number,) for number in range(workers)], [lease.branch.id])
+    assert not has_table(client, "dirty")
+
+
+def test_a_fan_out_waits_until_there_is_room_for_all_of_it(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    class Freeing(HurriedClock):
+        def sleep(self, seconds: float) -> None:
+            for name in left(client)[:1]:
+                client.workspace.branches.delete(name, purge=True)
+
+    for number in range(3):
+        client.workspace.branches.create(f"ci-{number}", ttl=3600)
+    waiting, limits = LakebaseClient(client.config, clock=Freeing()), BranchLimits(unarchived=5, computes=4)
+    with pytest.raises(LimitError, match=r"no room for 3 more: .*4 of 5 unarchived .* \(waited for 0.2 s\)"):
+        client.branches.wait_for_room(branches=3, limits=limits, timeout=0.2)
+    found = waiting.branches.wait_for_room(branches=3, limits=limits, timeout=60)
+    assert (found.unarchived.left, len(left(client))) == (3, 1)
+    # Computes are counted for themselves.
+    found = waiting.branches.wait_for_room(branches=0, computes=4, limits=limits, timeout=60)
+    assert (found.computes and found.computes.left, left(client)) == (4, [])
+    with pytest.raises(ConfigError, match="'timeout' must be above 0"):
+        client.branches.wait_for_room(timeout=0)
 
 
 @pytest.mark.parametrize("unarchived", [2, 10])

@@ -43,7 +43,8 @@ def test_another_principals_right_makes_it_and_begins_to_take_it_back(
     lakebase_env.admin.set(managers=[manager.client_id])
     credentials = {"client_id": manager.client_id, "client_secret": manager.client_secret}
     with LakebaseClient(lakebase_env.config(**credentials)) as managing:
-        branches = client.branches.managed_by(managing.workspace)
+        acting = client.managed_by(managing.workspace)
+        branches = acting.branches
         # The login that it waits for is the client's own: the manager has no role.
         lease = branches.take("run/1", ttl=3600)
         with pytest.raises(LeaseLostError, match="another one has its name"):
@@ -56,7 +57,7 @@ def test_another_principals_right_makes_it_and_begins_to_take_it_back(
         assert branches.begin_give_back(lease.name, uid=lease.uid) is None
         with pytest.raises(LakebaseError):
             client.rehearse("SELECT 1")
-        assert client.managed_by(managing.workspace).rehearse("SELECT 1").ok
+        assert acting.rehearse("SELECT 1").ok
     assert left(client) == []
 
 

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
@@ -262,3 +263,95 @@ def test_statements_are_read_before_a_branch_is_made(client: LakebaseClient, tex
 async def test_a_twin_for_asyncio(client: LakebaseClient) -> None:
     with pytest.raises(LakebaseError, match="no option"):
         await client.arehearse("SELECT 1", nothing=1)  # type: ignore[call-arg]
+
+
+# What somebody has approved.
+
+
+def test_only_what_was_approved_runs(orders: LakebaseClient, tmp_path: Path) -> None:
+    change = ["UPDATE orders SET note = 'a' WHERE id = 1", "UPDATE orders SET note = 'b' WHERE id = 2"]
+    approved = orders.rehearse(change).checksum
+    for other in (change[:1], change[::-1], [*change, "DELETE FROM orders"]):
+        with pytest.raises(RehearsalError, match=r"What was approved .* is not what would run") as caught:
+            orders.rehearse(other, then="run", approved=approved)
+        assert caught.value.report is None
+        assert "have that approved" in caught.value.remedy
+    assert rows(orders, "SELECT count(note) FROM orders") == [(0,)]
+    report = orders.rehearse(change, then="run", approved=approved)
+    assert report.checksum == approved
+    assert f"Checksum: `{approved}`" in report.to_markdown()
+    assert rows(orders, "SELECT note FROM orders WHERE id < 3 ORDER BY id") == [("a",), ("b",)]
+
+    file = tmp_path / "0001_a.sql"
+    file.write_text("CREATE TABLE approved (n int);")
+    approved = orders.rehearse(tmp_path).checksum
+    file.write_text("CREATE TABLE approved (n bigint);")
+    with pytest.raises(RehearsalError, match="What was approved"):
+        orders.rehearse(tmp_path, then="run", approved=approved)
+    with pytest.raises(ConfigError, match="'approved' must be a checksum"):
+        orders.rehearse(tmp_path, approved="yes")
+
+
+def test_of_a_function_the_statements_are_what_is_approved(orders: LakebaseClient) -> None:
+    wanted = ["UPDATE orders SET note = %s WHERE id = 1"]
+
+    def work(connection: LakebaseConnection) -> None:
+        [[branch]] = connection.execute("SELECT count(*) FROM orders").fetchall()
+        for statement in wanted:
+            connection.execute(statement.encode(), [f"{branch}"])
+
+    approved = orders.rehearse(work).checksum
+    with orders.connection() as connection:
+        connection.execute("DELETE FROM orders WHERE id = 1000")
+    # Its parameters may follow from the rows.
+    assert orders.rehearse(work, then="run", approved=approved).ok
+    assert rows(orders, "SELECT note FROM orders WHERE id = 1") == [("999",)]
+    wanted.append("DELETE FROM orders WHERE note = %s")
+    with pytest.raises(RehearsalError, match="What was approved") as caught:
+        orders.rehearse(work, then="run", approved=approved)
+    assert caught.value.report.ran is None
+    assert rows(orders, "SELECT count(*) FROM orders") == [(999,)]
+
+
+def test_a_function_that_does_something_else_on_the_parent_is_undone(orders: LakebaseClient) -> None:
+    def work(connection: LakebaseConnection) -> None:
+        connection.execute("UPDATE orders SET note = 'x'")
+        if connection.info.host == orders.target().host:
+            connection.execute("TRUNCATE orders")
+
+    approved = orders.rehearse(work).checksum
+    with pytest.raises(RehearsalError, match="What was approved") as caught:
+        orders.rehearse(work, then="run", approved=approved)
+    assert (caught.value.report.ok, caught.value.report.ran) == (True, None)
+    assert rows(orders, "SELECT count(*), count(note) FROM orders") == [(1000, 0)]
+
+
+def test_the_moment_before_the_parent_is_changed_is_noted(orders: LakebaseClient) -> None:
+    report = orders.rehearse("DELETE FROM orders WHERE id < 4", then="run")
+    assert report.restore_point is not None
+    assert report.restore_point["lsn"] in report.to_markdown()
+    assert orders.restore_rows("orders", at=report.restore_point, dry_run=False).put_back == 3
+    assert orders.rehearse("SELECT 1").restore_point is None
+
+
+def test_of_a_run_that_fails_half_way_the_log_has_the_moment_before(
+    orders: LakebaseClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def only_there(connection: LakebaseConnection) -> None:
+        connection.execute("DELETE FROM orders")
+        if connection.info.host == orders.target().host:
+            connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        orders.rehearse(only_there, then="run")
+    assert "The restore point of projects/local/branches/production is 20" in caplog.text
+
+
+def test_what_runs_outside_of_a_transaction_is_marked(orders: LakebaseClient) -> None:
+    report = orders.rehearse(
+        ["SET lock_timeout = '1s'", "CREATE INDEX CONCURRENTLY by_note ON orders (note)"]
+    )
+    assert [one.outside for one in report.statements] == [False, True]
+    assert "CONCURRENTLY (line 3); runs outside a transaction |" in report.to_markdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -14,7 +13,8 @@ from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.base.threads import (
-    log_failure,
+    its_end,
+    outcome_of,
     started,
     to_its_end,
     unless_gone,
@@ -35,9 +35,11 @@ from lakebase_provider.core.upkeep.branches.budget import (
     BranchLimits,
     count_all,
     project_named,
+    wait_until,
 )
 from lakebase_provider.core.upkeep.branches.lease import (
     HEARTBEAT,
+    RELEASE,
     BranchLease,
     Client,
     Leases,
@@ -101,21 +103,6 @@ class BranchUpkeep(Generic[Client]):
         self._client_on = client_on
         self._clock = clock
         self._leases = Leases(config, workspace, client_on, self._ready_within, clock)
-
-    def managed_by(self, workspace: WorkspaceObjects) -> BranchUpkeep[Client]:
-        """The same for another principal's requests about objects, which need CAN MANAGE on the project.
-
-        Logins, and clients on a branch, stay this client's, which needs no more than CAN USE.
-
-        Args:
-            workspace: ``workspace`` of the other client, whose configuration names the same project.
-
-        Example:
-            >>> client.branches.managed_by(manager.workspace).take("nightly/2027-01-31", ttl=8 * 3600)
-        """
-        return BranchUpkeep(
-            self._config, self._control_plane, workspace, self._connect, self._client_on, self._clock
-        )
 
     def wait_ready(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> Branch:
         """Wait until a branch is ready and a login there succeeds, with a token that is minted for it.
@@ -341,9 +328,9 @@ class BranchUpkeep(Generic[Client]):
                 yield held
             except BaseException as error:
                 failed = error
-                to_its_end(lambda: end(held, failed), "lakebase-branch-release")
+                to_its_end(lambda: end(held, failed), RELEASE)
                 raise
-            to_its_end(held.release, "lakebase-branch-release")
+            to_its_end(held.release, RELEASE)
 
     @asynccontextmanager
     async def alease(
@@ -372,12 +359,9 @@ class BranchUpkeep(Generic[Client]):
                 except Exception as unclosed:
                     told(error, f"The client on {held.name} was not closed: {unclosed}")
                 finally:
-                    await _to_its_end(lambda: end(held, failed))
+                    await its_end(lambda: end(held, failed), RELEASE)
                 raise
-            try:
-                await held.aclose_client()
-            finally:
-                await _to_its_end(held.release)
+            await held.arelease()
 
     async def _taken(
         self, name: str, options: LeaseOptions, heartbeat: float | None, timeout: float
@@ -389,7 +373,7 @@ class BranchUpkeep(Generic[Client]):
             "lakebase-branch-take",
         )
         try:
-            held = await _of(taking)
+            held = await outcome_of(taking)
         except asyncio.CancelledError as error:
             gone.set()
             cancelled = error
@@ -400,7 +384,7 @@ class BranchUpkeep(Generic[Client]):
                     if late is not None:
                         end(late, cancelled)
 
-            await _to_its_end(undo)
+            await its_end(undo, RELEASE)
             raise
         assert held is not None
         return held
@@ -533,6 +517,50 @@ class BranchUpkeep(Generic[Client]):
         """
         return count_all(self._workspace, project_named(self._config, self._workspace, project), limits)
 
+    def wait_for_room(
+        self,
+        project: str | None = None,
+        *,
+        branches: int = 1,
+        roots: int = 0,
+        computes: int | None = None,
+        snapshots: int = 0,
+        limits: BranchLimits = LIMITS,
+        timeout: float,
+    ) -> BranchBudget:
+        """Wait, before a fan-out, until a project has room for all of it.
+
+        Nothing is reserved: others may take the room meanwhile, for which a lease has `wait_for_budget`.
+
+        Args:
+            project: The project's name; the configuration's by default.
+            branches: For how many more branches.
+            roots: How many of those are restored snapshots.
+            computes: For how many more endpoints; one for each branch by default.
+            snapshots: For how many more snapshots.
+            limits: How many it may have; the workspace does not tell.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            The numbers, with the room that there is.
+
+        Raises:
+            LimitError: There was no room in that time; it says the numbers.
+            LakebaseError: The workspace refused or could not be reached.
+
+        Example:
+            >>> client.branches.wait_for_room(branches=4, timeout=600)
+        """
+        named = project_named(self._config, self._workspace, project)
+
+        def enough() -> BranchBudget:
+            found = count_all(self._workspace, named, limits)
+            found.require(branches=branches, roots=roots, computes=computes, snapshots=snapshots)
+            return found
+
+        deadline = Deadline(arguments.timeout(timeout), self._clock)
+        return wait_until(enough, f"in {named}", deadline, self._clock)
+
     def _leased_name(self, run_id: str | None, branch: str | None, prefix: str) -> str:
         if (run_id is None) == (branch is None):
             raise ConfigError(
@@ -552,24 +580,4 @@ class BranchUpkeep(Generic[Client]):
     abegin_give_back = in_thread(begin_give_back)
     asweep = in_thread(sweep)
     abudget = in_thread(budget)
-
-
-async def _of(outcome: Future[_Result]) -> _Result:
-    """What a thread returns, which goes on if this is cancelled."""
-    awaited = asyncio.wrap_future(outcome)
-    # Whoever is cancelled asks the thread again: asyncio is not to log its error.
-    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(awaited)
-
-
-async def _to_its_end(work: Callable[[], None]) -> None:
-    """Do something in a thread of its own; one that is cancelled waits for its end, and logs its error."""
-    name = "lakebase-branch-release"
-    working = started(work, name)
-    try:
-        await _of(working)
-    except asyncio.CancelledError:
-        with suppress(Exception):
-            await _of(working)
-        log_failure(working, name)
-        raise
+    await_for_room = in_thread(wait_for_room)

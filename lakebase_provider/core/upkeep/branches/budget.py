@@ -5,14 +5,24 @@ The workspace refuses one too many, and half of a fan-out fails: so they are cou
 
 from __future__ import annotations
 
+import logging
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
+from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.config.resource_names import FORMATS
 from lakebase_provider.core.errors import ConfigError, LimitError, NotFoundError
 from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.objects.branches import Branch
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,38 @@ class BranchBudget:
         told = ", ".join(f"{usage.used} of {usage.limit} {name}" for name, usage in self.usages().items())
         deleted = f"; {self.deleted} deleted ones may count until they are purged" if self.deleted else ""
         return f"{self.project} has {told}{deleted}."
+
+
+#: How long those that wait for room pause between two tries.
+_ROOM = Backoff(first=2.0, most=10.0, floor=0.5)
+# Seeded by the system: those that wait for the same place must not try in step.
+_RNG = random.SystemRandom()
+
+
+def wait_until(attempt: Callable[[], _Result], what: str, deadline: Deadline, clock: Clock) -> _Result:
+    """Try something again and again, until there is room for it.
+
+    Args:
+        attempt: What to do; raises a LimitError if there is no room.
+        what: What the room is for, for the log.
+        deadline: When to give up.
+        clock: Where the time comes from.
+
+    Raises:
+        LimitError: There was none until then; it says the numbers.
+    """
+    waiting, failures = WaitingLog(logger), 0
+    while True:
+        try:
+            return attempt()
+        except LimitError as error:
+            left = deadline.remaining()
+            if left <= 0:
+                error.message += f" (waited for {deadline.seconds:.1f} s)"
+                raise
+            waiting.say(deadline.now(), error, "Waiting for room %s: %s", what, error.message)
+        clock.sleep(min(_ROOM.seconds(failures, _RNG), left))
+        failures += 1
 
 
 #: What to do where a project is full.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Generic, Protocol, TypeVar
 import psycopg
 
 from lakebase_provider.core.base import process
-from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
-from lakebase_provider.core.base.threads import start_for_caller, to_its_end, unless_gone
+from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.base.threads import its_end, start_for_caller, to_its_end, unless_gone
 from lakebase_provider.core.base.waiting_log import WaitingLog
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import parent_of
@@ -33,12 +32,18 @@ from lakebase_provider.core.errors import (
     ObjectStateError,
     OperationFailedError,
 )
-from lakebase_provider.core.upkeep.branches.budget import NO_ROOM, BranchLimits, count_all, count_branches
+from lakebase_provider.core.upkeep.branches.budget import (
+    NO_ROOM,
+    BranchLimits,
+    count_all,
+    count_branches,
+    wait_until,
+)
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, LeasePlan
 from lakebase_provider.core.workspace.objects.branches import LONGEST_LIFE, Branch
 from lakebase_provider.core.workspace.objects.endpoints import Endpoint
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
-from lakebase_provider.core.workspace.operations import Operation, until
+from lakebase_provider.core.workspace.operations import Operation, in_thread, until
 from lakebase_provider.core.workspace.writes import LOST, alone
 
 logger = logging.getLogger(__name__)
@@ -51,11 +56,10 @@ _UNDO = 60.0
 _LATE = 3.0
 #: How often a branch is looked for anew that another holder has made in between.
 _RACES = 3
+#: The name of threads that give a branch back.
+RELEASE = "lakebase-branch-release"
 #: Seconds that one extension may take.
 _EXTENSION = 60.0
-_ROOM = Backoff(first=2.0, most=10.0, floor=0.5)
-# Seeded by the system: those that wait for the same place must not ask in step.
-_RNG = random.SystemRandom()
 #: After these nobody knows whether the branch is made.
 _MAY_BE_MADE = (*LOST, OperationFailedError)
 
@@ -198,6 +202,15 @@ class BranchLease(Generic[Client]):
         self._is_over = True
         if self._lost is not None:
             raise self._lost.again()
+
+    async def arelease(self) -> None:
+        """:meth:`release` for asyncio; one that is cancelled ends when the branch is purged."""
+        try:
+            await self.aclose_client()
+        finally:
+            await its_end(self.release, RELEASE)
+
+    aextend = in_thread(extend)
 
     async def aclose_client(self) -> None:
         """Close what the client has opened in the running event loop."""
@@ -366,9 +379,8 @@ class Leases(Generic[Client]):
 
     def _with_room(self, name: str, plan: LeasePlan, timeout: float) -> _Taken:
         """The branch; if there is no room, that is waited for."""
-        room = Deadline(plan.wait_for_budget or 0.0, self.clock)
-        waiting, attempt = WaitingLog(logger), 0
-        while True:
+
+        def made() -> _Taken:
             try:
                 return self._made(name, plan, timeout)
             except (LimitError, OperationFailedError) as failed:
@@ -376,16 +388,12 @@ class Leases(Generic[Client]):
                 refused = failed if isinstance(failed, LimitError) else failed.__cause__
                 if not isinstance(refused, LimitError):
                     raise
-                error = self._with_numbers(refused, parent_of(name), plan.limits)
-                left = room.remaining()
-                if left <= 0:
-                    if plan.wait_for_budget is not None:
-                        error.message += f" (waited for {room.seconds:.1f} s)"
-                    raise error from refused.__cause__
-                pause = min(_ROOM.seconds(attempt, _RNG), left)
-                waiting.say(room.now(), error, "Waiting for room for %s: %s", name, error.message)
-            attempt += 1
-            self.clock.sleep(pause)
+                told = self._with_numbers(refused, parent_of(name), plan.limits)
+                raise told from refused.__cause__
+
+        if plan.wait_for_budget is None:
+            return made()
+        return wait_until(made, f"for {name}", Deadline(plan.wait_for_budget, self.clock), self.clock)
 
     def _with_numbers(self, error: LimitError, project: str, limits: BranchLimits) -> LimitError:
         """The workspace's refusal as the count's own."""

@@ -59,6 +59,8 @@ class MigrationFile:
         applied_at: When it was done; None if it is not.
         applied_by: By which role; None likewise.
         detail: More in words, such as which statement was reached; empty if there is nothing to say.
+        outside: The statements that cannot run in a transaction, which nothing undoes: each its line and
+            first words.
     """
 
     version: int
@@ -70,6 +72,7 @@ class MigrationFile:
     applied_at: datetime | None = None
     applied_by: str | None = None
     detail: str = ""
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class MigrationReport:
         for file in plain["files"]:
             if file["applied_at"] is not None:
                 file["applied_at"] = file["applied_at"].isoformat()
+            file["outside"] = list(file["outside"])
         return plain
 
     def to_text(self) -> str:
@@ -130,7 +134,9 @@ class MigrationReport:
 
 def _row(file: MigrationFile) -> tuple[str, ...]:
     seconds = "-" if file.seconds is None else f"{file.seconds:.3f}"
-    outside = "" if file.in_transaction in (True, None) else ", outside of a transaction"
+    outside = "" if file.in_transaction in (True, None) else ", statement by statement"
+    if file.outside:
+        outside = f", outside of a transaction: {'; '.join(file.outside)}"
     detail = f" ({file.detail})" if file.detail else ""
     return (str(file.version), file.state, seconds, str(file.statements), f"{file.name}{outside}{detail}")
 

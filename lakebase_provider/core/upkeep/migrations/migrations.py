@@ -396,7 +396,13 @@ def _compared(
 
 def _reported(file: SqlFile, state: FileState, detail: str = "") -> MigrationFile:
     return MigrationFile(
-        file.version, file.name, state, len(file.statements), file.in_transaction, detail=detail
+        file.version,
+        file.name,
+        state,
+        len(file.statements),
+        file.in_transaction,
+        detail=detail,
+        outside=file.outside,
     )
 
 
@@ -411,6 +417,7 @@ def _entered(entry: Entry, state: FileState, file: SqlFile | None = None, detail
         entry.applied_at,
         entry.applied_by,
         detail,
+        () if file is None else file.outside,
     )
 
 

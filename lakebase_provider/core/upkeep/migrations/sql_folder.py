@@ -67,6 +67,11 @@ class SqlFile:
         return hashlib.sha256(first.encode()).hexdigest()
 
     @property
+    def outside(self) -> tuple[str, ...]:
+        """The statements that cannot run in a transaction, each its line and first words."""
+        return tuple(f"line {one.line} {one.title}" for one in self.statements if one.outside)
+
+    @property
     def in_transaction(self) -> bool:
         """Whether all of it can run in one transaction."""
         return not any(statement.outside or statement.committed for statement in self.statements)

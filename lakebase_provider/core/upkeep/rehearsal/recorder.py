@@ -6,9 +6,10 @@ look after each statement finds them all; what runs outside of one is looked at 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -99,6 +100,7 @@ class StatementRun:
         held: Seconds from its beginning to the end of its transaction, for which its locks may have been
             held.
         outcome: ``"done"``, ``"failed"``, or ``"undone"`` with a later one that failed.
+        outside: Whether it runs outside of a transaction, since it cannot run in one: nothing undoes it.
     """
 
     number: int
@@ -109,6 +111,7 @@ class StatementRun:
     locks: tuple[TakenLock, ...] | None = None
     held: float = 0.0
     outcome: Outcome = "done"
+    outside: bool = False
 
     @property
     def strongest(self) -> TakenLock | None:
@@ -200,11 +203,18 @@ class Recorder:
         self._clock, self._watch, self._places = clock, watch, places
         self._noted: list[_Noted] = []
         self._failed = False
+        self._texts = hashlib.sha256()
         #: How many statements there were beyond those that are noted.
         self.left_out = 0
 
+    @property
+    def checksum(self) -> str:
+        """Of the texts of the statements, without their parameters, that the last connection has executed."""
+        return self._texts.hexdigest()
+
     def record(self, connection: LakebaseConnection) -> None:
         """Note what a connection's cursors execute from now on."""
+        self._texts = hashlib.sha256()
         connection.cursor_factory = _recording(self)
 
     def runs(self) -> tuple[StatementRun, ...]:
@@ -251,6 +261,7 @@ class Recorder:
         if place is None:
             yield
             return
+        _add(self._texts, text)
         status = connection.info.transaction_status
         if status == TransactionStatus.IDLE:
             self._end_transaction()
@@ -274,7 +285,9 @@ class Recorder:
             seconds = self._clock.elapsed() - began
             self._failed = outcome == "failed"
             locks = self._taken(kind)
-            run = StatementRun(0, kind.title, seconds, None if number < 0 else number, place)
+            run = StatementRun(
+                0, kind.title, seconds, None if number < 0 else number, place, outside=kind.outside
+            )
             self._noted.append(_Noted(replace(run, outcome=outcome), began, locks))
             if connection.info.transaction_status == TransactionStatus.IDLE:
                 self._end_transaction()
@@ -298,6 +311,24 @@ class Recorder:
             noted.is_over, noted.run = True, replace(noted.run, held=now - noted.began)
             if self._failed and noted.run.outcome == "done":
                 noted.run = replace(noted.run, outcome="undone")
+
+
+def checksum_of(texts: Iterable[str]) -> str:
+    """Checksum of statements, as :attr:`Recorder.checksum` is.
+
+    Args:
+        texts: Their texts, in order.
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        _add(digest, text)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, text: str) -> None:
+    content = text.encode("utf-8", "surrogatepass")
+    # With its length: two statements are not one.
+    digest.update(b"%d:" % len(content) + content)
 
 
 def _rank(lock: _Lock) -> int:

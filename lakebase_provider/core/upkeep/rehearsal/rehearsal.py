@@ -33,6 +33,7 @@ from lakebase_provider.core.errors import (
     LakebaseError,
     LeaseLostError,
     LockTimeoutError,
+    RehearsalError,
     StatementTimeoutError,
     TransactionConflictError,
     WrongBranchError,
@@ -40,6 +41,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.errors.redaction import redacted, redactor
 from lakebase_provider.core.upkeep.branches.lease import BranchLease
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
+from lakebase_provider.core.upkeep.branches.restore_point import note
 from lakebase_provider.core.upkeep.migrations.migrations import LEDGER
 from lakebase_provider.core.upkeep.rehearsal.recorder import LockWatch, Recorder, StatementRun
 from lakebase_provider.core.upkeep.rehearsal.rehearsal_checks import CheckResult
@@ -73,12 +75,18 @@ def rehearse(client: Client, work: Any, options: RehearsalOptions, clock: Clock)
     """
     plan = RehearsalPlan.of(options)
     found = _work(work)
+    _require_approved(plan, found.checksum)
     parent = client.branches.own_branch()
     lease: LeaseOptions = {**(plan.lease or {}), "source": parent}
     with client.branches.lease(plan.run_name(), **lease) as held:
         report = _Rehearsal(held, parent, found, plan, clock).run()
     if report.ok and plan.then == "run":
-        report = replace(report, ran=run_on(client, found, plan, clock))
+        report = replace(report, restore_point=_restore_point(client, parent))
+        try:
+            report = replace(report, ran=run_on(client, found, plan, clock))
+        except RehearsalError as error:
+            error.report = report
+            raise
     logger.log(logging.INFO if report.ok else logging.WARNING, "%s", report.to_markdown())
     if plan.then == "run":
         report.require_ok()
@@ -127,8 +135,31 @@ def run_on(client: Client, work: Any, plan: RehearsalPlan, clock: Clock) -> tupl
         recorder.record(connection)
         return connection
 
-    found.run(Place(client, connect, plan.run_options(), Deadline(plan.timeout, clock), clock))
+    def require_approved() -> None:
+        _require_approved(plan, recorder.checksum)
+
+    deadline = Deadline(plan.timeout, clock)
+    found.run(Place(client, connect, plan.run_options(), deadline, clock, require_approved))
     return recorder.runs()
+
+
+def _require_approved(plan: RehearsalPlan, checksum: str | None) -> None:
+    """Raise an error if other statements were approved; of some it is known only when they were executed."""
+    if plan.approved is None or checksum in (None, plan.approved):
+        return
+    raise RehearsalError(
+        f"What was approved ({plan.approved}) is not what would run ({checksum}), so nothing of it runs.",
+        remedy="Rehearse it again, and have that approved.",
+    )
+
+
+def _restore_point(client: Client, parent: str) -> dict[str, Any]:
+    """The moment before the parent is changed: noting it is free."""
+    with client.connect(autocommit=True) as connection:
+        point = note(connection, parent)
+    # If the run fails half-way, no report has it.
+    logger.info("The restore point of %s is %s.", parent, point)
+    return point.to_dict()
 
 
 def _work(given: Any) -> Work:
@@ -190,6 +221,7 @@ class _Rehearsal:
             self._not_compared,
             difference,
             self._limits(),
+            self._work.checksum or recorder.checksum,
         )
 
     def _connect(self, timeout: float | None = None, /, **parameters: Any) -> LakebaseConnection:
@@ -213,7 +245,11 @@ class _Rehearsal:
             recorder.record(connection)
             return connection
 
-        place = Place(self._client, connect, self._plan.run_options(), deadline, self._clock)
+        def require_approved() -> None:
+            _require_approved(self._plan, recorder.checksum)
+
+        limits = self._plan.run_options()
+        place = Place(self._client, connect, limits, deadline, self._clock, require_approved)
         try:
             self._work.run(place)
         except LakebaseError as error:

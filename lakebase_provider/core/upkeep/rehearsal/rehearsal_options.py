@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from lakebase_provider.core.upkeep.rehearsal.rehearsal_checks import Check
 
 #: What follows a rehearsal that went well.
 Then = Literal["stop", "run"]
+_CHECKSUM = re.compile("[0-9a-f]{64}")
 #: Tables by name; or with the columns by which their rows are compared, None for the primary key.
 Tables = Sequence[str | tuple[str, str] | TableName] | Mapping[str, Sequence[str] | None]
 
@@ -32,6 +34,9 @@ class RehearsalOptions(TypedDict, total=False):
             apart, where it is not the primary key (None).
         then: ``"stop"``, the default; ``"run"`` to run the same on the parent if it succeeded and all checks
             passed.
+        approved: ``checksum`` of an earlier report that somebody has approved: only the same statements are
+            rehearsed, and run. A function's are compared as they are executed, without their parameters,
+            before its commit. None, the default, to run whatever is given.
         examples: How many rows of each kind are shown in a table's differences, 5 by default, at most 100; 0
             shows no values.
         run_id: Id of the run, from which the branch's follows, so that a retry meets its own; by default each
@@ -47,6 +52,7 @@ class RehearsalOptions(TypedDict, total=False):
     checks: Sequence[str | Mapping[str, Any]]
     tables: Tables
     then: Then
+    approved: str | None
     examples: int
     run_id: str | None
     lock_timeout: float
@@ -63,6 +69,7 @@ class RehearsalPlan:
     checks: Sequence[Any] = ()
     tables: Tables = ()
     then: Then = "stop"
+    approved: str | None = None
     examples: int = 5
     run_id: str | None = None
     lock_timeout: float = 5.0
@@ -85,6 +92,10 @@ class RehearsalPlan:
         plan.compared()
         plan.checked()
         require_choice("then", plan.then, ("stop", "run"))
+        if plan.approved is not None and not _CHECKSUM.fullmatch(str(plan.approved)):
+            raise arguments.wrong(
+                "'approved'", plan.approved, "be a checksum", "Give the checksum of the report."
+            )
         plan.run_options()
         arguments.timeout(plan.timeout)
         arguments.count("'examples'", plan.examples, most=MOST_EXAMPLES)

@@ -33,8 +33,11 @@ class RehearsalReport:
         tables: How the rows of the tables differ that were named.
         not_compared: Why tables that were named could not be compared, by name.
         catalog: How what is defined differs.
-        ran: The statements as they ran on the parent afterwards; None if nothing did.
         limits: What the rehearsal cannot tell.
+        checksum: SHA-256 of the statements, in hexadecimal, by which a later run knows that they are those
+            that were approved (``approved``).
+        ran: The statements as they ran on the parent afterwards; None if nothing did.
+        restore_point: The moment of the parent before that, as ``restore_rows`` takes it; None likewise.
     """
 
     parent: str
@@ -49,7 +52,9 @@ class RehearsalReport:
     not_compared: dict[str, str]
     catalog: CatalogDiff
     limits: tuple[str, ...]
+    checksum: str
     ran: tuple[StatementRun, ...] | None = None
+    restore_point: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -119,8 +124,11 @@ class RehearsalReport:
         if self.ran is not None:
             yield "\n### On the parent\n"
             yield from _statements(self.ran)
+            point = self.restore_point or {}
+            yield f"\nThe moment before: {point.get('time')} ({code(str(point.get('lsn')))})."
         yield "\n### What this cannot tell\n"
         yield from (f"- {one}" for one in self.limits)
+        yield f"\nChecksum: `{self.checksum}`"
 
 
 def _statements(runs: tuple[StatementRun, ...]) -> Iterator[str]:
@@ -130,6 +138,7 @@ def _statements(runs: tuple[StatementRun, ...]) -> Iterator[str]:
     for run in runs:
         place = f" ({run.place})" if run.place else ""
         state = "" if run.outcome == "done" else f" **{run.outcome}**"
+        state += "; runs outside a transaction" if run.outside else ""
         rows = "" if run.rows is None else f"{run.rows:,}"
         line = f"| {run.number} | {cell(run.title + place)}{state} | {_seconds(run.seconds)} | {rows} |"
         lock = run.strongest

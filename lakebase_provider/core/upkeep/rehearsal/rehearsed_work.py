@@ -24,6 +24,7 @@ from lakebase_provider.core.upkeep.migrations.migration_ledger import MigrationL
 from lakebase_provider.core.upkeep.migrations.migrations import Migrations
 from lakebase_provider.core.upkeep.migrations.runs import MigrationRun, RunOptions, again_without_lock
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile, parsed, read_folder
+from lakebase_provider.core.upkeep.rehearsal.recorder import checksum_of
 
 #: What texts of statements are called in errors.
 _NAME = "statements"
@@ -57,6 +58,7 @@ class Place:
         options: Limits of the statements, and how often a transaction is tried.
         deadline: When all of it has to be done.
         clock: Where the time comes from.
+        require_approved: Raises an error if the statements of a function are others than those approved.
     """
 
     client: Client
@@ -64,6 +66,7 @@ class Place:
     options: RunOptions
     deadline: Deadline
     clock: Clock
+    require_approved: Callable[[], None]
 
 
 class Work(Protocol):
@@ -72,6 +75,10 @@ class Work(Protocol):
     @property
     def places(self) -> Mapping[str, str] | None:
         """The statements that are noted, by text, with file and line; None for all."""
+
+    @property
+    def checksum(self) -> str | None:
+        """Of what runs; None if that is known only when it has been executed."""
 
     def run(self, place: Place) -> None:
         """Run it, and commit.
@@ -116,6 +123,7 @@ class Statements:
         self.places = {
             one.text: "" if alone else f"line {one.line}" for one in reversed(self._file.statements)
         }
+        self.checksum = checksum_of(one.text for one in self._file.statements)
 
     def run(self, place: Place) -> None:
         """As :meth:`Work.run`."""
@@ -135,7 +143,7 @@ class Statements:
 class Call:
     """A function that works on a connection, as for ``client.run_transaction``; the commit follows."""
 
-    places = None
+    places = checksum = None
 
     def __init__(self, function: Callable[[LakebaseConnection], object]) -> None:
         self._function = function
@@ -156,6 +164,7 @@ class Call:
             try:
                 with naming_blockers(place.client.connect, place.options.lock_timeout, lambda: [pid]):
                     self._function(connection)
+                    place.require_approved()
                     connection.commit()
             except psycopg.Error as error:
                 if not meaning(error.sqlstate).is_conflict:
@@ -174,11 +183,13 @@ class Files:
 
     def __init__(self, folder: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
         self._folder, self._options = folder, options
+        files = read_folder(folder)
         self.places = {
             statement.text: f"{file.name}:{statement.line}"
-            for file in reversed(read_folder(folder))
+            for file in reversed(files)
             for statement in reversed(file.statements)
         }
+        self.checksum = checksum_of(f"{file.name} {file.checksum}" for file in files)
 
     def run(self, place: Place) -> None:
         """As :meth:`Work.run`."""

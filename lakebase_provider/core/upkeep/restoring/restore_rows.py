@@ -33,9 +33,9 @@ from lakebase_provider.core.errors import ConfigError, ObjectStateError, Transac
 from lakebase_provider.core.errors.sqlstates import meaning
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, LeasePlan
+from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
 from lakebase_provider.core.upkeep.migrations.runs import again_without_lock
 from lakebase_provider.core.upkeep.restoring.owned_sequences import MovedSequence, move_on
-from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
 from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 

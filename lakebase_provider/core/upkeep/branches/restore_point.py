@@ -13,7 +13,7 @@ from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
-_REMEDY = "Give what client.restore_point() returned, a time with its zone, or a position in the log."
+_REMEDY = "Give a restore point, a time with its zone, or a position in the log."
 # Of what is inserted into the log, since a commit may be seen before it is written to disk.
 _ASK = """
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
