@@ -12,7 +12,7 @@ from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.changes.branches import Branches
-from lakebase_provider.local.workspace.changes.databases import Databases, Roles
+from lakebase_provider.local.workspace.changes.databases import DataApis, Databases, Roles
 from lakebase_provider.local.workspace.changes.endpoints import Endpoints
 from lakebase_provider.local.workspace.changes.projects import Projects
 from lakebase_provider.local.workspace.changes.rules import Changing, Made, Rules
@@ -48,6 +48,7 @@ class Changes:
             "endpoint": endpoints,
             "role": Roles(rules),
             "database": Databases(rules),
+            "data_api": DataApis(rules),
             "snapshot": snapshots,
             "snapshot_schedule": Schedules(rules, snapshots),
             "catalog": Catalogs(rules),
@@ -56,7 +57,13 @@ class Changes:
     async def create(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
         """POST of a new one."""
         self._admit(caller, ids)
-        parent = self._views.parent(kind, ids)
+        # In a thread where Postgres is asked whether it is there.
+        below = kind.parent == kinds.DATABASE.name
+        parent = (
+            (await run_in_threadpool(self._views.parent, kind, ids))
+            if below
+            else self._views.parent(kind, ids)
+        )
         identity = query.get(f"{kind.name}_id", "")
         errors, settings = self._workspace.errors, self._workspace.settings
         if identity:
