@@ -41,7 +41,8 @@ class Changes:
         self._branches = Branches(rules, endpoints)
         self._projects = Projects(rules, self._branches, endpoints)
         workspace.on_idle = endpoints.suspend
-        snapshots = Snapshots(rules)
+        self._snapshots = snapshots = Snapshots(rules)
+        self._schedules = Schedules(rules, snapshots)
         self._of: dict[str, Changing] = {
             "project": self._projects,
             "branch": self._branches,
@@ -50,7 +51,7 @@ class Changes:
             "database": Databases(rules),
             "data_api": DataApis(rules),
             "snapshot": snapshots,
-            "snapshot_schedule": Schedules(rules, snapshots),
+            "snapshot_schedule": self._schedules,
             "catalog": Catalogs(rules),
         }
 
@@ -118,6 +119,16 @@ class Changes:
         lock = "/".join(owner.split("/")[:2]) if owner.startswith("projects/") else None
         return await self._workspace.operations.run(owner, kind.name, kind.metadata, lock, plan)
 
+    def resume(self) -> None:
+        """Let clients reach what an earlier run left, and have happen what is to happen to it."""
+        for project in [*self._workspace.projects.values()]:
+            self._projects.resume(project)
+            for branch in [*project.branches.values()]:
+                self._branches.resume(branch)
+                self._schedules.resume(branch)
+            for snapshot in [*project.snapshots.values()]:
+                self._snapshots.resume(snapshot)
+
     async def reset(self) -> None:
         """Undo every setting, and remove all but the first project, its first branch and its endpoint."""
         workspace, root = self._workspace, self._workspace.branch
@@ -142,3 +153,4 @@ class Changes:
             workspace.on_endpoint(workspace.endpoint, True)
         for key in keys - {root.uid}:
             await run_in_threadpool(self._clusters.drop, key)
+        workspace.operations.on_change()
