@@ -169,21 +169,64 @@ def test_the_same_outcomes(lake: LocalLakebase, kind: Callable[[], list[Step]]) 
         assert found["rest"][name] == found["sdk"][name], name
     assert asked["rest"] == asked["sdk"]
     # Each step did what it is called for.
+    refused = REFUSED[kind.__name__]
     errors = [name for name, said in found["rest"].items() if re.match(r"\w+Error ", said)]
-    assert errors == [name for name, _ in kind() if name in REFUSED[kind.__name__]]
+    assert errors == [name for name, _ in kind() if name in refused]
+    for name in errors:
+        kind_of_error, _, words = refused[name].partition(": ")
+        assert found["rest"][name].startswith(f"{kind_of_error} "), name
+        assert words in found["rest"][name], name
 
 
-#: The steps that are refused.
+_EXISTS, _INVALID = "AlreadyExistsError", "ControlPlaneError: INVALID_PARAMETER_VALUE"
+#: The steps that are refused: the class, the workspace's code where it says one, and in what words.
 REFUSED = {
-    "projects": {"exists", "bad id", "of another version", "gone"},
-    "branches": {
-        *("exists", "too long", "of an expiring one", "of another project", "undeletable", "not disposable"),
-        *("gone", "not ready", "root", "no such project"),
+    "projects": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: project with such id already exists in the workspace",
+        "bad id": f"{_INVALID}: Field project_id must match pattern ^[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?$, "
+        "got 'Shop_'.",
+        "of another version": f"{_EXISTS}: pg_version is ",
+        "gone": "EndpointNotFoundError: NOT_FOUND: project id not found [TraceId: *]",
     },
-    "endpoints": {"exists", "second writer", "too wide", "not ready", "managed", "of another type"},
-    "snapshots": {"exists", "of another branch", "gone"},
+    "branches": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: branch with such id already exists",
+        "too long": f"{_INVALID}: expiration time exceeds the maximum expiration time [TraceId: *]",
+        "of an expiring one": "ObjectStateError: BAD_REQUEST: Branches with an expiration date cannot have "
+        "child branches",
+        "of another project": f"{_INVALID}: source_branch field must point to the branch from the same "
+        "Project",
+        "undeletable": "ObjectStateError: BAD_REQUEST: cannot delete protected branch",
+        "not disposable": "ObjectStateError: is protected",
+        "gone": "EndpointNotFoundError: NOT_FOUND: branch id not found [TraceId: *]",
+        "not ready": "EndpointNotFoundError: NOT_FOUND: branch id not found [TraceId: *]",
+        "root": f"ManagedByParentError: BAD_REQUEST: Cannot delete root branch '{P}/branches/production'. "
+        "Root branches cannot be deleted independently. (MANAGED_BY_PARENT)",
+        "no such project": "EndpointNotFoundError: NOT_FOUND: project id not found [TraceId: *]",
+    },
+    "endpoints": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: endpoint with such id already exists",
+        "second writer": f"{_EXISTS}: ALREADY_EXISTS: read_write endpoint already exists",
+        "too wide": f"{_INVALID}: Field 'spec.autoscaling_limit_max_cu' must be min_cu to min_cu + 16",
+        "not ready": "EndpointDisabledError: is disabled",
+        "managed": f"ManagedByParentError: BAD_REQUEST: Cannot delete read-write endpoint '{PRIMARY}'. "
+        "Read-write endpoints cannot be deleted. (MANAGED_BY_PARENT)",
+        "of another type": f"{_EXISTS}: endpoint_type is 'READ_WRITE', not 'READ_ONLY'",
+    },
+    "snapshots": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: snapshot with such id already exists",
+        "of another branch": f"{_EXISTS}: source_branch is '{P}/branches/production', not '{P}/branches/o",
+        "gone": "NotFoundError: NOT_FOUND: snapshot id not found [TraceId: *]",
+    },
     "roles_and_databases": {
-        *("exists", "bad id", "other", "exists too", "nobody's", "known otherwise", "another", "gone"),
+        "exists": f"{_EXISTS}: BAD_REQUEST: role with that name already exists",
+        "bad id": f"{_INVALID}: Field 'role_id' must be 4-63 characters, start with a lowercase letter, and "
+        "contain only lowercase letters, numbers and hyphens (RFC 1123).",
+        "other": f"{_EXISTS}: postgres_role is 'app_role', not 'other'",
+        "exists too": f"{_EXISTS}: BAD_REQUEST: database with that name already exists",
+        "nobody's": 'NotFoundError: NOT_FOUND: role not found; role_id:"nobody" [TraceId: *]',
+        "known otherwise": f"{_EXISTS}: postgres_database is 'app_db', not 'renamed'",
+        "another": f"{_EXISTS}: postgres_database is 'renamed', not 'x'",
+        "gone": "NotFoundError: NOT_FOUND: role id not found [TraceId: *]",
     },
 }
 
@@ -271,10 +314,10 @@ def test_each_option_that_can_be_changed_is(lake: LocalLakebase, way: str, verb:
                 else:
                     lake.admin.reset_counters()
                     objects.ensure(name, **REQUIRED.get(kind, {}), **changes)
-                    sent = [one.method for one in lake.admin.requests() if one.method == "PATCH"]
-                    # A second time nothing differs.
+                    # The second time nothing differs.
                     objects.ensure(name, **REQUIRED.get(kind, {}), **changes)
-                    assert [one.method for one in lake.admin.requests() if one.method == "PATCH"] == sent
+                    sent = [one.method for one in lake.admin.requests() if one.method == "PATCH"]
+                    assert sent == ["PATCH"], changes
                 assert objects._differences(objects.get(name), changes) == {}, changes
         workspace.databases.delete("app-db")
         for role in ("app-role", "heir-role"):

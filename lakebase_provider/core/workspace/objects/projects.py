@@ -146,8 +146,8 @@ class ProjectOptions(ProjectChanges, total=False):
     Attributes:
         pg_version: Major version of Postgres, such as 17.
         initial_is_protected: Whether its first branch is protected.
-        initial_min_cu: Least size of that branch's endpoint ``primary``, in capacity units; the default's if
-            it is not given, as of all that follow.
+        initial_min_cu: Least size of that branch's endpoint ``primary``, in capacity units; whatever is not
+            given of it is the project's default.
         initial_max_cu: Largest size of it.
         initial_suspend_timeout: Seconds after which it is suspended when idle.
         initial_no_suspension: True: it is not suspended.
