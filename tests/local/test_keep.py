@@ -201,11 +201,35 @@ def test_what_is_not_kept_is_named_by_the_next_run(folder: Path, caplog: pytest.
         assert [one.name for one in Branches(lake).api.list_endpoints(PRODUCTION)] == [PRIMARY]
         Branches(lake).replica()
     caplog.clear()
-    with LocalLakebase(keep=folder) as lake:
-        Branches(lake).api.create_project(Project(), "other").wait()
     caplog.clear()
-    with LocalLakebase(keep=folder):
+    with LocalLakebase(keep=folder) as lake:
+        Branches(lake).branch("dev")
+        Branches(lake).api.create_project(Project(), "other").wait()
+        # Whose end is noted, too.
+        lake.admin.reset()
+    caplog.clear()
+    with LocalLakebase(keep=folder) as lake:
+        assert [project.name for project in Branches(lake).api.list_projects()] == [PROJECT]
+        assert Branches(lake).names() == ["production"]
         assert warnings_of(caplog) == []
+
+
+def test_the_first_project_is_there_in_each_run(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with LocalLakebase(keep=folder) as lake:
+        branches = Branches(lake)
+        branches.run(PRIMARY, "CREATE TABLE kept AS SELECT 1 AS i")
+        branches.api.delete_project(PROJECT, purge=True).wait()
+    with LocalLakebase(keep=folder) as lake:
+        branches = Branches(lake)
+        assert branches.kept() == [1]
+        branches.api.delete_project(PROJECT, purge=True).wait()
+        branches.api.create_project(Project(), "local").wait()
+    assert warnings_of(caplog) == []
+    with LocalLakebase(keep=folder) as lake:
+        [told] = warnings_of(caplog)
+        assert f"not kept: {PROJECT}. Create it again." in told
+        assert Branches(lake).kept() == [1]
+        assert [*(folder / "c").iterdir()] == []
 
 
 def test_an_address_that_is_taken_meanwhile_is_replaced(folder: Path) -> None:

@@ -134,6 +134,11 @@ def restore(workspace: Workspace, clusters: Clusters, kept: Mapping[str, Any]) -
     for one in kept.get("catalogs", ()):
         catalog = workspace.catalogs[one["id"]] = Resource(kinds.CATALOG, one["id"], None, one["created"])
         _restore(catalog, one)
+    resources = [[*one.branches.values(), *one.snapshots.values()] for one in workspace.projects.values()]
+    named = {found.uid for several in resources for found in several}
+    for keys in clusters.kept().values():
+        for key in keys.keys() - named:
+            clusters.drop(key)
     return lost
 
 
