@@ -13,15 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from lakebase_provider.local.contract import private_files
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.postgres import copies
 from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.moments import Fork, HistoryError, recovery_target
 from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
 
 #: Many of them idle side by side.
@@ -31,7 +30,6 @@ _SMALL_SINCE_18 = {"io_method": "sync"}
 #: A standby without a source replays the log that it was given; unlike `restore_command` it runs no program
 #: for each segment.
 _PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
-_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 #: Where a timeline left its parent's, in its history.
 _SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
 #: Seconds after which a standby asks its stopped source again.
@@ -43,23 +41,6 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND usename <> %s
 """
-
-
-class HistoryError(ValueError):
-    """The time or log sequence number lies outside of what is kept of a branch."""
-
-
-@dataclass(frozen=True)
-class Fork:
-    """Where a cluster left its source.
-
-    Attributes:
-        lsn: Log sequence number of the source.
-        time: Unix time.
-    """
-
-    lsn: str
-    time: float
 
 
 @dataclass(frozen=True)
@@ -501,7 +482,7 @@ class Clusters:
     def _recover(self, new: _Cluster, source: str, at_time: float | None, at_lsn: str | None) -> Fork:
         """Its data are the source's of an earlier moment."""
         with self._using(source) as parent, parent.postgres.session() as session:
-            target = _target(parent, session, at_time, at_lsn)
+            target = recovery_target(parent.born, session, at_time, at_lsn)
             # A recovery stops at the first commit after its target, so there must be one; and it reads full
             # segments only.
             session.execute("SELECT pg_current_xact_id()")
@@ -599,24 +580,3 @@ class Clusters:
         if cluster.watched is not None:
             self._tell_watchdog(f"forget {cluster.watched}")
             cluster.watched = None
-
-
-def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str | None) -> dict[str, str]:
-    """Settings with which a recovery stops at a moment of a cluster's history."""
-    if at_time is not None:
-        if not parent.born.time <= at_time <= time.time():
-            raise HistoryError(f"the time {_utc(at_time)} is not in the branch's history")
-        return {"recovery_target_time": _utc(at_time), "recovery_target_inclusive": "on"}
-    if at_lsn is None or not _LSN.fullmatch(at_lsn):
-        raise HistoryError(f"{at_lsn} is no LSN")
-    ((inside,),) = session.execute(
-        "SELECT %s::pg_lsn BETWEEN %s AND pg_current_wal_insert_lsn()", (at_lsn, parent.born.lsn)
-    ).fetchall()
-    if not inside:
-        raise HistoryError(f"the LSN {at_lsn} is not in the branch's history")
-    # Stops before the first record that starts at the LSN or after it.
-    return {"recovery_target_lsn": str(at_lsn), "recovery_target_inclusive": "off"}
-
-
-def _utc(moment: float) -> str:
-    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")
