@@ -31,8 +31,8 @@ class Options:
         authority_folder: Where the certificate authority is kept for the next run; None for one that ends
             with this run.
         postgres: Major version; None for the default.
-        keep: Folder for production's data and the credentials, which the next run goes on from; None to
-            remove them at the end.
+        keep: Folder for the data of all branches and the credentials, which the next run goes on from; None
+            to remove them at the end.
         detach: True to outlive the parent.
     """
 

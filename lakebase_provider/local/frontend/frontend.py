@@ -30,7 +30,7 @@ _LOGINS = 256
 #: Seconds that a client may take to read why it was refused.
 _FAREWELL = 5.0
 #: Addresses of endpoints that are gone where logins are still told so.
-_REMEMBERED = 64
+_REMEMBERED = 128
 
 
 class _RefusedError(Exception):
@@ -67,17 +67,20 @@ class Frontend:
         self._workspace.on_endpoint = self._follow
 
     def _follow(self, endpoint: Endpoint, appears: bool) -> None:
-        """Listen at an endpoint's own address; at one that is gone for a while yet, to say so."""
-        host = endpoint.host
+        """Listen at an endpoint's own addresses; at those of one that is gone for a while yet, to say so."""
         if endpoint is self._workspace.endpoint:
             return
-        if host in self._gone_hosts:
-            self._gone_hosts.remove(host)
-        if appears and host not in self._at_hosts:
-            listener = hosts.listen_at(host, self._port)
-            self._at_hosts[host] = asyncio.create_task(self._accept(listener, host))
-        if not appears and host in self._at_hosts:
-            self._gone_hosts.append(host)
+        here = [host for host in endpoint.addresses if host in self._at_hosts]
+        for host in here:
+            if host in self._gone_hosts:
+                self._gone_hosts.remove(host)
+        if not appears:
+            self._gone_hosts.extend(here)
+        elif not here:
+            # At both or at none: one of them may be taken.
+            for listener in hosts.listen_at_all(endpoint.addresses, self._port):
+                host = listener.getsockname()[0]
+                self._at_hosts[host] = asyncio.create_task(self._accept(listener, host))
         while len(self._gone_hosts) > _REMEMBERED:
             former = self._gone_hosts.popleft()
             self._at_hosts.pop(former).cancel()
@@ -253,7 +256,8 @@ class Frontend:
             return
         if native is None and role in endpoint.branch.passwords and not password.startswith("ey"):
             raise self._refused("native_disabled", role=role)
-        if (client.server_name or "").partition(".")[0].endswith("-pooler"):
+        pooled = (client.server_name or "").partition(".")[0].endswith("-pooler")
+        if pooled or client.address not in (None, endpoint.host):
             raise self._refused("pooled", role=role)
         try:
             self._workspace.tokens.check(password, role)

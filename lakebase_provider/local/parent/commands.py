@@ -41,8 +41,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--keep",
         type=Path,
         metavar="DIR",
-        help="keep production's data and the credentials there, and go on from what is there; "
-        "other branches end with the run",
+        help="keep the data of all branches and the credentials there, and go on from what is there; "
+        "read replicas end with the run",
     )
     start.add_argument("--detach", action="store_true", help="return as soon as it is ready")
     start.set_defaults(run=up)

@@ -32,8 +32,8 @@ class LocalLakebase:
         max_connections: Postgres' setting, of which 3 are reserved for the superuser. 104 is the smallest
             compute's.
         postgres: Major version, 16, 17 or 18; None for the first one found, which is 16 as a rule.
-        keep: Folder that keeps production's data and all credentials, from which the next one with that
-            folder goes on; other branches end with this one. None to keep nothing.
+        keep: Folder that keeps the data of all branches and all credentials, from which the next one with
+            that folder goes on; read replicas end with this one. None to keep nothing.
 
     Example:
         >>> with LocalLakebase() as lake:  # doctest: +SKIP

@@ -97,8 +97,8 @@ def _handshake(process: subprocess.Popen[bytes], options: Options, stderr: IO[by
     running = Running(**answer)
     if running.lost:
         logger.warning(
-            "The branches of the run before have ended with it, as only the first project's production is "
-            "kept: %s. Create them again.",
+            "What the run before had and this one has not, such as read replicas, which are not kept: %s. "
+            "Create it again.",
             ", ".join(running.lost),
         )
     return running

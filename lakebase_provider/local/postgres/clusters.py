@@ -13,15 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from lakebase_provider.local.contract import private_files
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.postgres import copies
 from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.binaries import Binaries
+from lakebase_provider.local.postgres.moments import Fork, HistoryError, recovery_target
 from lakebase_provider.local.postgres.postgres import SUPERUSER, Postgres
 
 #: Many of them idle side by side.
@@ -31,7 +30,6 @@ _SMALL_SINCE_18 = {"io_method": "sync"}
 #: A standby without a source replays the log that it was given; unlike `restore_command` it runs no program
 #: for each segment.
 _PROMOTE = {"recovery_target_action": "promote", "hot_standby": "off"}
-_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 #: Where a timeline left its parent's, in its history.
 _SWITCH = re.compile(r"\t([0-9A-F]+/[0-9A-F]+)\t")
 #: Seconds after which a standby asks its stopped source again.
@@ -43,23 +41,6 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND usename <> %s
 """
-
-
-class HistoryError(ValueError):
-    """The time or log sequence number lies outside of what is kept of a branch."""
-
-
-@dataclass(frozen=True)
-class Fork:
-    """Where a cluster left its source.
-
-    Attributes:
-        lsn: Log sequence number of the source.
-        time: Unix time.
-    """
-
-    lsn: str
-    time: float
 
 
 @dataclass(frozen=True)
@@ -93,9 +74,12 @@ class _Base:
 @dataclass
 class _Cluster:
     postgres: Postgres
+    #: Of this run; the data may lie elsewhere.
     folder: Path
     base: _Base
     born: Fork
+    #: Left by an earlier run: base and birth are set when its data are first used.
+    left: bool = False
     #: Settings of each start, of a standby.
     follows: dict[str, str] = field(default_factory=dict)
     #: Guards all below, and is told when one of them changes.
@@ -123,6 +107,7 @@ class Clusters:
         max_connections: Of each cluster.
         install: Prepares a fresh cluster.
         tell_watchdog: Told of each server process that starts or ends.
+        home: Folder for the data of all but the root, which outlives the run; None to have them in the run's.
     """
 
     def __init__(
@@ -135,9 +120,11 @@ class Clusters:
         max_connections: int,
         install: Callable[[Postgres], None],
         tell_watchdog: Callable[[str], None],
+        home: Path | None = None,
     ) -> None:
         self.root = root
         self._folder = folder / "c"
+        self._home = home
         self._binaries = binaries
         self._account = account
         self._max_connections = max_connections
@@ -148,7 +135,52 @@ class Clusters:
         self._clusters: dict[str, _Cluster] = {}
         self._snapshots: dict[str, _Base] = {}
         self._root_key: str | None = None
-        private_files.make_passage(self._folder, account.gid)
+        for place in (self._folder, home):
+            if place is not None:
+                private_files.make_passage(place, account.gid)
+
+    def kept(self) -> dict[str, dict[str, str]]:
+        """What :meth:`restore` takes: the clusters and snapshots in `home`, standbys left out, by key."""
+        with self._lock:
+            return {
+                "clusters": {
+                    key: cluster.folder.name
+                    for key, cluster in self._clusters.items()
+                    if cluster.postgres is not self.root and not cluster.follows
+                },
+                "snapshots": {key: base.folder.name for key, base in self._snapshots.items()},
+            }
+
+    def restore(self, kept: dict[str, dict[str, str]], owners: list[int]) -> None:
+        """Take over what an earlier run left in `home`, stopped, and remove what it left unfinished.
+
+        A history begins anew, with the data as they are when they are first used.
+
+        Args:
+            kept: What it said; one whose data are missing is left out.
+            owners: User ids of the files.
+        """
+        assert self._home is not None
+        account = self._account
+        for kind, numbers in kept.items():
+            for key, number in numbers.items():
+                postgres, folder = self._new(number)
+                if not (postgres.data / "PG_VERSION").is_file():
+                    continue
+                if account.uid is not None and account.gid is not None:
+                    for owner in owners:
+                        private_files.give_tree(postgres.data, account.uid, account.gid, owner=owner)
+                base = _Base(postgres.data.parent, postgres.data, copies.beginning(postgres.data, account))
+                if kind == "snapshots":
+                    self._snapshots[key] = base
+                else:
+                    never = Fork("0/0", 0)
+                    self._clusters[key] = _Cluster(postgres, folder, base, never, left=True, wanted=False)
+        named = {number for numbers in kept.values() for number in numbers.values()}
+        for place in self._home.iterdir():
+            if place.name not in named:
+                shutil.rmtree(place)
+        self._numbers = max(map(int, named), default=0)
 
     def keep_beginning(self, *, fresh: bool) -> None:
         """Copy the root's data folder before its first start: from there its history can be replayed.
@@ -180,6 +212,10 @@ class Clusters:
             KeyError: There is none of that key.
         """
         return self._clusters[key].postgres
+
+    def has(self, key: str) -> bool:
+        """Whether there is a cluster or a snapshot of that key."""
+        return key in self._clusters or key in self._snapshots
 
     def create(self, key: str) -> None:
         """Create a cluster as the root was at first, with the same roles and databases, and start it."""
@@ -227,7 +263,8 @@ class Clusters:
         with self._lock:
             kept = self._clusters.pop(key)
             data = kept.postgres.data
-            self._snapshots[key] = _Base(kept.folder, data, copies.beginning(data, self._account))
+            folder = kept.folder if self._home is None else data.parent
+            self._snapshots[key] = _Base(folder, data, copies.beginning(data, self._account))
         return Snapshot(at.lsn, at.time, copies.size(data))
 
     def standby(self, key: str, source: str) -> None:
@@ -315,7 +352,8 @@ class Clusters:
                     # Nobody will ask for its data again.
                     cluster.postgres.crash()
                     self._forget(cluster)
-            shutil.rmtree(cluster.folder, ignore_errors=True)
+            for folder in (cluster.folder, cluster.postgres.data.parent):
+                shutil.rmtree(folder, ignore_errors=True)
             self._discard(cluster.base)
         elif snapshot is not None:
             self._discard(snapshot)
@@ -325,10 +363,10 @@ class Clusters:
         return copies.size(self._clusters[key].postgres.data)
 
     def close(self) -> None:
-        """End all servers but the root's, whose data goes with the run's folder."""
+        """End all servers but the root's; in order where their data do not go with the run's folder."""
         for cluster in list(self._clusters.values()):
             if cluster.postgres is not self.root and cluster.postgres.running:
-                cluster.postgres.crash()
+                (cluster.postgres.crash if self._home is None else cluster.postgres.stop)()
                 self._forget(cluster)
 
     # How a cluster comes to be.
@@ -338,13 +376,8 @@ class Clusters:
             if key in self._clusters or key in self._snapshots:
                 raise ValueError(f"there is a cluster {key!r} already")
             self._numbers += 1
-            folder = self._folder / str(self._numbers)
-        private_files.make_passage(folder, self._account.gid)
-        small = _SMALL | (_SMALL_SINCE_18 if self._binaries.major >= 18 else {})
-        postgres = Postgres(
-            folder, self._binaries, self._account, max_connections=self._max_connections, settings=small
-        )
-        postgres.make_home()
+            number = str(self._numbers)
+        postgres, folder = self._new(number)
         new = _Cluster(postgres, folder, self._beginning, Fork("0/0", 0))
         try:
             new.born = fill(new)
@@ -352,11 +385,47 @@ class Clusters:
             if postgres.running:
                 postgres.crash()
                 self._forget(new)
-            shutil.rmtree(folder, ignore_errors=True)
+            for place in (folder, postgres.data.parent):
+                shutil.rmtree(place, ignore_errors=True)
             raise
         with self._lock:
             self._clusters[key] = new
         return new.born
+
+    def _new(self, number: str) -> tuple[Postgres, Path]:
+        """A cluster of that number, and its folder of this run."""
+        folder = self._folder / number
+        private_files.make_passage(folder, self._account.gid)
+        postgres = Postgres(
+            folder,
+            self._binaries,
+            self._account,
+            max_connections=self._max_connections,
+            settings=_SMALL | (_SMALL_SINCE_18 if self._binaries.major >= 18 else {}),
+            home=None if self._home is None else self._home / number,
+        )
+        postgres.make_home()
+        return postgres, folder
+
+    def _pack(self, cluster: _Cluster) -> _Base:
+        """A stopped cluster's data as they are, from where a history begins."""
+        data, first = cluster.postgres.data, copies.beginning(cluster.postgres.data, self._account)
+        # Apart from the cluster's folder, as branches of it may outlive it.
+        home = cluster.folder.with_name(f"{cluster.folder.name}-0")
+        home.mkdir(mode=0o700)
+        return _Base(home, home, first, copies.Packed(data, home / "data", self._account))
+
+    def _begin_history(self, cluster: _Cluster) -> None:
+        """Let the history of a cluster that an earlier run left begin, with its data as they are."""
+        if not cluster.left:
+            return
+        if not copies.was_shut_down(cluster.postgres.data, self._account):
+            # That run was killed: recovered and stopped in order, the data is a beginning.
+            self._begin(cluster, {}, replays=True)
+            self._halt(cluster)
+        cluster.base = self._pack(cluster)
+        copies.drop_log(cluster.postgres.data, cluster.base.segment)
+        cluster.left = False
 
     def _initialise(self, new: _Cluster) -> Fork:
         """Its data are what initdb makes."""
@@ -366,12 +435,7 @@ class Clusters:
             new.postgres.finish_initdb(process)
         finally:
             self._tell_watchdog(f"forget {process.pid}")
-        data, first = new.postgres.data, copies.beginning(new.postgres.data, self._account)
-        # Apart from the cluster's folder, as branches of it may outlive it.
-        home = new.folder.with_name(f"{new.folder.name}-0")
-        home.mkdir(mode=0o700)
-        packed = copies.Packed(data, home / "data", self._account)
-        new.base = _Base(home, home, first, packed)
+        new.base = self._pack(new)
         self._begin(new, {})
         return Fork("0/0", time.time())
 
@@ -380,6 +444,8 @@ class Clusters:
         parent = self._clusters[source]
         with parent.changed:
             still = not parent.postgres.running
+            if still:
+                self._begin_history(parent)
             parent.still += still
         if still:
             try:
@@ -416,7 +482,7 @@ class Clusters:
     def _recover(self, new: _Cluster, source: str, at_time: float | None, at_lsn: str | None) -> Fork:
         """Its data are the source's of an earlier moment."""
         with self._using(source) as parent, parent.postgres.session() as session:
-            target = _target(parent, session, at_time, at_lsn)
+            target = recovery_target(parent.born, session, at_time, at_lsn)
             # A recovery stops at the first commit after its target, so there must be one; and it reads full
             # segments only.
             session.execute("SELECT pg_current_xact_id()")
@@ -492,7 +558,11 @@ class Clusters:
     def _wake(self, cluster: _Cluster) -> None:
         cluster.changed.wait_for(lambda: not cluster.still)
         if not cluster.postgres.running:
+            self._begin_history(cluster)
             self._begin(cluster, cluster.follows)
+            if not cluster.born.time:
+                ((lsn,),) = cluster.postgres.execute("SELECT pg_current_wal_insert_lsn()::text")
+                cluster.born = Fork(lsn, time.time())
 
     def _begin(self, cluster: _Cluster, settings: dict[str, str], *, replays: bool = False) -> None:
         postgres = cluster.postgres
@@ -510,24 +580,3 @@ class Clusters:
         if cluster.watched is not None:
             self._tell_watchdog(f"forget {cluster.watched}")
             cluster.watched = None
-
-
-def _target(parent: _Cluster, session: Any, at_time: float | None, at_lsn: str | None) -> dict[str, str]:
-    """Settings with which a recovery stops at a moment of a cluster's history."""
-    if at_time is not None:
-        if not parent.born.time <= at_time <= time.time():
-            raise HistoryError(f"the time {_utc(at_time)} is not in the branch's history")
-        return {"recovery_target_time": _utc(at_time), "recovery_target_inclusive": "on"}
-    if at_lsn is None or not _LSN.fullmatch(at_lsn):
-        raise HistoryError(f"{at_lsn} is no LSN")
-    ((inside,),) = session.execute(
-        "SELECT %s::pg_lsn BETWEEN %s AND pg_current_wal_insert_lsn()", (at_lsn, parent.born.lsn)
-    ).fetchall()
-    if not inside:
-        raise HistoryError(f"the LSN {at_lsn} is not in the branch's history")
-    # Stops before the first record that starts at the LSN or after it.
-    return {"recovery_target_lsn": str(at_lsn), "recovery_target_inclusive": "off"}
-
-
-def _utc(moment: float) -> str:
-    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f+00")

@@ -35,6 +35,8 @@ _HISTORY = re.compile(r"[0-9A-F]{8}\.history")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAREFUL = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1 << 30
+#: DB_SHUTDOWNED of Postgres' `pg_control.h`.
+_SHUT_DOWN = 1
 #: Bytes of a segment of the log: small, for each copy of a cluster ends one.
 SEGMENT_SIZE = 1 << 20
 
@@ -129,6 +131,13 @@ def beginning(data: Path, account: Account) -> str:
         # Of all versions: the last checkpoint's record, and in it where its redo begins.
         redo = int.from_bytes(os.pread(descriptor, 8, 40), sys.byteorder)
     return f"{redo >> 32:08X}{(redo & 0xFFFFFFFF) // SEGMENT_SIZE:08X}"
+
+
+def was_shut_down(data: Path, account: Account) -> bool:
+    """Whether a cluster that does not run was stopped in order, so that it needs no recovery."""
+    with _folder(data / "global") as folder, _reading("pg_control", folder, account) as descriptor:
+        # Of all versions: behind the identifier and two versions.
+        return int.from_bytes(os.pread(descriptor, 4, 16), sys.byteorder) == _SHUT_DOWN
 
 
 def has_log(data: Path, since: str) -> bool:

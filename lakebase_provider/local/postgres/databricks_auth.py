@@ -179,6 +179,15 @@ def list_databases(postgres: Postgres) -> list[tuple[str, str]]:
     return [(name, owner) for name, owner in rows]
 
 
+def list_schemas(postgres: Postgres, database: str) -> list[str]:
+    """The schemas of a database, Postgres' own left out."""
+    rows = postgres.execute(
+        r"SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' ORDER BY nspname",
+        database=database,
+    )
+    return [name for (name,) in rows]
+
+
 def quote(name: str) -> str:
     """Quote an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

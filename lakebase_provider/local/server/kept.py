@@ -1,4 +1,4 @@
-"""A folder that outlives the run: production's data, and who may use it."""
+"""A folder that outlives the run: the data of all branches, what is known of them, and who may use it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lakebase_provider.local.contract import private_files
 from lakebase_provider.local.contract.errors import LocalLakebaseError
@@ -20,7 +21,7 @@ from lakebase_provider.local.postgres.accounts import Account
 from lakebase_provider.local.postgres.postgres import Postgres
 
 #: Bytes.
-_LIMIT = 1 << 20
+_LIMIT = 1 << 24
 #: Seconds to wait for the end of the run before, and between two looks.
 _LOCK_SECONDS, _POLL = 2.0, 0.05
 
@@ -38,23 +39,37 @@ class Kept:
         #: For the watchdog: the folder is in use until the last server there has ended.
         self.lock = lock
         self._note = folder / "kept.json"
+        #: User ids of the files, as the runs before left them; none once all are this run's account's.
+        self.owners: list[int] = []
         self._account: int | None = None
         self.version: int | None = None
         self.principals: list[Principal] = []
-        #: Names of the branches of this run, which are not kept, and of the one before.
-        self._branches: list[str] = []
-        self.lost: list[str] = []
+        #: Of the control plane (:mod:`.kept_state`), and of the clusters (:meth:`.Clusters.kept`).
+        self.state: dict[str, Any] = {}
+        self.clusters: dict[str, dict[str, str]] = {}
         try:
             found = json.loads(private_files.read(self._note, limit=_LIMIT, private=True))
-            self.version, self._account = int(found["version"]), found["account"]
+            self.version, self.owners = int(found["version"]), [int(owner) for owner in found["owners"]]
             self.principals = [Principal(**principal) for principal in found["principals"]]
-            self.lost = [str(name) for name in found.get("branches", [])]
+            self.state, self.clusters = {**found.get("state", {})}, {**found.get("clusters", {})}
         except FileNotFoundError:
             return
         except (ValueError, LookupError, TypeError):
-            raise _damaged(self._note) from None
+            raise self.damaged() from None
         if self.begun and not (folder / "postgres" / "data" / "PG_VERSION").is_file():
-            raise _damaged(folder / "postgres")
+            raise self.damaged(folder / "postgres")
+
+    def damaged(self, place: Path | None = None) -> LocalLakebaseError:
+        """The error that what lies there is not what a run has left; its note by default."""
+        return LocalLakebaseError(
+            f"What an earlier run kept is damaged: {place or self._note}.",
+            remedy="Keep the data in another folder; or restore that one, or remove it with all it holds.",
+        )
+
+    @property
+    def home(self) -> Path:
+        """Folder of the clusters of all branches but production."""
+        return self.folder / "c"
 
     @property
     def begun(self) -> bool:
@@ -67,6 +82,7 @@ class Kept:
         Raises:
             LocalLakebaseError: The account cannot pass through to the folder.
         """
+        self._account, self.version = account.uid, version
         home = postgres.data.parent
         if account.gid is not None:
             closed = [place for place in self.folder.parents if not place.stat().st_mode & stat.S_IXOTH]
@@ -80,37 +96,34 @@ class Kept:
         if not self.begun:
             shutil.rmtree(home, ignore_errors=True)
         elif account.uid is not None and account.gid is not None:
+            # First: a run that is killed meanwhile leaves files of both.
+            self.note(self.principals)
             os.chown(home, 0, account.gid)
-            private_files.give_tree(postgres.data, account.uid, account.gid, owner=self._account)
-            self.note(version, account, self.principals)
+            for owner in self.owners:
+                private_files.give_tree(postgres.data, account.uid, account.gid, owner=owner)
 
-    def note(self, version: int, account: Account, principals: list[Principal]) -> None:
-        """Write down what the next run needs to know, in one step."""
+    def note(
+        self,
+        principals: list[Principal],
+        state: dict[str, Any] | None = None,
+        clusters: dict[str, dict[str, str]] | None = None,
+    ) -> None:
+        """Write down what the next run needs to know, in one step; what is not given stays."""
+        self.principals = principals
+        self.state = self.state if state is None else state
+        self.clusters = self.clusters if clusters is None else clusters
         content = {
-            "version": version,
-            "account": account.uid,
+            "version": self.version,
+            "owners": [*self.owners, *([] if self._account is None else [self._account])],
             "principals": [asdict(principal) for principal in principals],
-            "branches": self._branches,
+            "state": self.state,
+            "clusters": self.clusters,
         }
         fresh = self._note.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(content, file)
         fresh.replace(self._note)
-        self._account, self.version, self.principals = account.uid, version, principals
-
-    def note_branches(self, account: Account, names: list[str]) -> None:
-        """Write down which branches will end with this run, for the next one to tell."""
-        self._branches = names
-        if self.begun and self.version is not None:
-            self.note(self.version, account, self.principals)
-
-
-def _damaged(place: Path) -> LocalLakebaseError:
-    return LocalLakebaseError(
-        f"What an earlier run kept is damaged: {place}.",
-        remedy="Keep the data in another folder; or restore that one, or remove it with all that it holds.",
-    )
 
 
 @contextlib.contextmanager

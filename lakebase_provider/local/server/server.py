@@ -144,8 +144,7 @@ def run(options: Options) -> None:
             kept.admit(postgres, account, binaries.major)
         begun = kept is not None and kept.begun
         with contextlib.nullcontext() if begun else _initdb(postgres, watchdog):
-            principals = kept.principals if kept else []
-            parts = _load_service().prepare(options, folder, binaries, postgres, principals)
+            parts = _load_service().prepare(options, folder, binaries, postgres, kept)
         install = partial(databricks_auth.install, owner=parts.owner.name, developer=DEVELOPER)
         clusters = Clusters(
             folder,
@@ -155,6 +154,7 @@ def run(options: Options) -> None:
             max_connections=options.max_connections,
             install=install,
             tell_watchdog=watchdog.say,
+            home=kept.home if kept else None,
         )
         try:
             if os.path.lexists(postgres.pid_file):
@@ -167,15 +167,15 @@ def run(options: Options) -> None:
                 install(postgres)
             clusters.adopt(parts.workspace.branch.uid)
             if kept:
-                kept.note(binaries.major, account, parts.workspace.directory.all())
-                parts.note_branches = partial(kept.note_branches, account)
-                parts.lost = kept.lost
+                clusters.restore(kept.clusters, kept.owners)
+                kept.owners = []
+                kept.note(parts.workspace.directory.all())
             asyncio.run(parts.serve(database, http, _announce, clusters, watchdog.say))
         finally:
             clusters.close()
             postgres.stop()
             if kept and kept.begun:
-                kept.note(binaries.major, account, parts.workspace.directory.all())
+                kept.note(parts.workspace.directory.all())
 
 
 def _start(postgres: Postgres, watchdog: Watchdog) -> None:

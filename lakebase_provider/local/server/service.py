@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,18 @@ from lakebase_provider.local.postgres.binaries import Binaries
 from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
 from lakebase_provider.local.postgres.supervisor import Supervisor
+from lakebase_provider.local.server import kept_state
+from lakebase_provider.local.server.kept import Kept
 from lakebase_provider.local.workspace.admin_api import AdminApi
 from lakebase_provider.local.workspace.app import create_app
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.resources import Views
-from lakebase_provider.local.workspace.state import Endpoint, Workspace
+from lakebase_provider.local.workspace.state import Workspace
 
 #: Seconds that an idle HTTP connection is kept: longer than a client's pool, so that no request meets a
 #: closing one.
 _KEEP_ALIVE = 120
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
 
 
 class _HttpServer(uvicorn.Server):
@@ -60,10 +63,7 @@ class Service:
     certificates: Certificates
     owner: Principal
     developer: Principal
-    #: Told of all branches but the first one, by name, whenever one of them comes or goes.
-    note_branches: Callable[[list[str]], None] = lambda names: None
-    #: Names of those of the run before.
-    lost: list[str] = field(default_factory=list)
+    kept: Kept | None
 
     async def serve(
         self,
@@ -108,9 +108,9 @@ class Service:
         frontend = Frontend(self.workspace, self.certificates, clusters)
         serving = asyncio.create_task(server.serve(sockets=http))
         frontend.start(database)
-        self._note_branches()
         try:
-            announce(self._answer(key, database, http))
+            lost = self._resume(self.kept, changes, clusters) if self.kept else []
+            announce(self._answer(key, database, http, lost))
             if not self.options.detach:
                 loop.add_reader(sys.stdin, self._read_stdin, stop, loop)
             await stop.wait()
@@ -119,19 +119,25 @@ class Service:
             await frontend.stop()
             await serving
 
-    def _note_branches(self) -> None:
-        follow, names = self.workspace.on_endpoint, set[str]()
+    def _resume(self, kept: Kept, changes: Changes, clusters: Clusters) -> list[str]:
+        """Go on from what an earlier run left, note each change, and return the names of what is gone."""
+        workspace = self.workspace
+        try:
+            lost = kept_state.restore(workspace, clusters, kept.state)
+        except _DAMAGED:
+            raise kept.damaged() from None
+        changes.resume()
 
-        def note(endpoint: Endpoint, appears: bool) -> None:
-            follow(endpoint, appears)
-            branch = endpoint.branch
-            if branch is not self.workspace.branch and endpoint is branch.read_write:
-                (names.add if appears else names.discard)(branch.name)
-                self.note_branches(sorted(names))
+        def note() -> None:
+            kept.note(workspace.directory.all(), kept_state.describe(workspace), clusters.kept())
 
-        self.workspace.on_endpoint = note
+        workspace.operations.on_change = note
+        note()
+        return lost
 
-    def _answer(self, key: str, database: list[socket.socket], http: list[socket.socket]) -> dict[str, Any]:
+    def _answer(
+        self, key: str, database: list[socket.socket], http: list[socket.socket], lost: list[str]
+    ) -> dict[str, Any]:
         owner, developer = self.owner, self.developer
         assert owner.client_id is not None
         assert owner.client_secret is not None
@@ -149,7 +155,7 @@ class Service:
             admin_key=key,
             superuser_dsn=self.postgres.dsn(),
             folder=str(self.folder),
-            lost=self.lost,
+            lost=lost,
         )
         return asdict(running)
 
@@ -160,7 +166,7 @@ class Service:
 
 
 def prepare(
-    options: Options, folder: Path, binaries: Binaries, postgres: Postgres, principals: list[Principal]
+    options: Options, folder: Path, binaries: Binaries, postgres: Postgres, kept: Kept | None
 ) -> Service:
     """Create what does not need Postgres: keys, certificates, principals.
 
@@ -169,16 +175,24 @@ def prepare(
         folder: The run's.
         binaries: Of Postgres.
         postgres: Production's.
-        principals: Of an earlier run, the owner and the developer first; empty for new ones.
+        kept: What an earlier run left; None to keep nothing.
+
+    Raises:
+        LocalLakebaseError: What was kept is damaged.
     """
     workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
-    kept = options.authority_folder or options.keep
-    issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
+    place = options.authority_folder or options.keep
+    issued = certificates.issue(Path(place) if place else folder, options.host, keep=place is not None)
     directory = workspace.directory
-    for principal in principals:
-        directory.restore(principal)
-    if not principals:
+    if kept and kept.begun:
+        for principal in kept.principals:
+            directory.restore(principal)
+        try:
+            kept_state.restore_first(workspace, kept.state)
+        except _DAMAGED:
+            raise kept.damaged() from None
+    else:
         directory.add(None, "SERVICE_PRINCIPAL")
         directory.add(DEVELOPER, "USER")
     owner, developer = directory.all()[:2]
-    return Service(options, folder, workspace, postgres, issued, owner, developer)
+    return Service(options, folder, workspace, postgres, issued, owner, developer, kept)

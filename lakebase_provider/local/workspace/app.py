@@ -21,7 +21,7 @@ from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.identity.principals import WORKSPACE_TOKEN_LIFETIME
 from lakebase_provider.local.workspace.changes.verbs import Changes
 from lakebase_provider.local.workspace.faults import ScriptedFaults
-from lakebase_provider.local.workspace.kinds import KINDS, ROLE, SCHEDULE, Kind, flag
+from lakebase_provider.local.workspace.kinds import KINDS, ROLE, Kind, flag
 from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.settings import ApiError, plain_error
 from lakebase_provider.local.workspace.state import INSTANCE, Workspace
@@ -91,7 +91,7 @@ class _ControlPlane:
     def _routes_of(self, kind: Kind) -> list[BaseRoute]:
         """The routes of one kind, as the table of kinds says."""
         changes, collection = self._changes, _path(kind)
-        one = collection if kind is SCHEDULE else f"{collection}/{{{kind.name}}}"
+        one = collection if kind.single else f"{collection}/{{{kind.name}}}"
 
         async def create(request: Request, caller: Principal) -> dict[str, Any]:
             body = await _body(request)

@@ -177,6 +177,7 @@ class Kind:
         masks: What `update_mask` may name; none where it has no update.
         immutable: What a body may hold, but no mask.
         id_required: Whether a new one needs an id.
+        single: Whether its parent has one at most, which has no id.
         verbs: create, list, replace (an existing one), purge, undelete.
         uid: How its uids begin; None where it has none.
     """
@@ -190,6 +191,7 @@ class Kind:
     masks: frozenset[str] = frozenset()
     immutable: frozenset[str] = frozenset()
     id_required: bool = True
+    single: bool = False
     verbs: frozenset[str] = field(default_factory=frozenset)
     uid: str | None = None
 
@@ -442,9 +444,34 @@ SCHEDULE = Kind(
     "branch",
     {"schedule": lambda value: _why_no_schedule(value)},
     masks=frozenset({"schedule"}),
+    single=True,
+)
+#: PostgREST at a database: what it is set to, and nobody who answers.
+DATA_API = Kind(
+    "data_api",
+    "data-api",
+    "database",
+    {
+        **{
+            f"spec.{name}": lambda value: None if is_names(value) else "must be texts"
+            for name in ("db_schemas", "db_extra_search_path", "server_cors_allowed_origins")
+        },
+        **{f"spec.{name}": _FLAG for name in ("db_aggregates_enabled", "server_timing_enabled")},
+        "spec.db_max_rows": _read(_number, 1),
+        "spec.jwt_cache_max_lifetime": _read(seconds),
+        "spec.jwt_role_claim_key": _TEXT,
+        "spec.openapi_mode": _TEXT,
+    },
+    masks=frozenset({"spec"}),
+    id_required=False,
+    single=True,
+    verbs=frozenset({"create"}),
 )
 
-KINDS = {kind.name: kind for kind in (PROJECT, BRANCH, ENDPOINT, ROLE, DATABASE, SNAPSHOT, CATALOG, SCHEDULE)}
+KINDS = {
+    kind.name: kind
+    for kind in (PROJECT, BRANCH, ENDPOINT, ROLE, DATABASE, SNAPSHOT, CATALOG, SCHEDULE, DATA_API)
+}
 
 DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 #: Name of a cadence → its fields.

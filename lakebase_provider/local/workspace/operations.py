@@ -151,6 +151,8 @@ class Operations:
         self._all: dict[str, Operation] = {}
         self._running: dict[str, Operation] = {}
         self._faults: list[OperationFault] = []
+        #: Called when something has changed for good, before anybody is told that it is done.
+        self.on_change: Callable[[], None] = lambda: None
 
     def find(self, name: str) -> Operation | None:
         """The operation of that name."""
@@ -253,6 +255,7 @@ class Operations:
             operation.error = _told(error)
         if operation.error is None and (fault is None or fault.lands):
             plan.settle()
+            self.on_change()
             if plan.view is not None:
                 operation.response = await run_in_threadpool(plan.view)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lakebase_provider.local.identity.certificates import pooled_name
+from lakebase_provider.local.network.hosts import pooler_at
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.postgres.postgres import Postgres
@@ -88,13 +89,22 @@ class Views:
         return found
 
     def find(self, kind: kinds.Kind, ids: Mapping[str, str], *, deleted: bool = False) -> Resource:
-        """Find what is kept here, rather than in Postgres, by the ids of its path."""
+        """Find something by the ids of its path; Postgres is asked for a database, and no role is found."""
         if kind is kinds.PROJECT:
             return self.project(ids["project"], deleted=deleted)
         if kind is kinds.BRANCH:
             return self.branch(ids["project"], ids["branch"], deleted=deleted)
         if kind is kinds.ENDPOINT:
             return self.endpoint(ids["project"], ids["branch"], ids["endpoint"])
+        if kind in (kinds.DATABASE, kinds.DATA_API):
+            branch = self.branch(ids["project"], ids["branch"])
+            database = Resource(kinds.DATABASE, ids["database"], branch, branch.created)
+            database.spec["postgres_database"], _ = self.database(branch, ids["database"])
+            if kind is kinds.DATABASE:
+                return database
+            if database.spec["postgres_database"] not in branch.data_apis:
+                raise self.missing("data api")
+            return branch.data_apis[database.spec["postgres_database"]]
         kept = self._workspace.catalogs if kind is kinds.CATALOG else self.project(ids["project"]).snapshots
         if ids[kind.name] not in kept:
             raise self.missing(f"{kind.name} id")
@@ -149,7 +159,10 @@ class Views:
             if kind is kinds.ROLE:
                 return self.role_view(branch, self.role(branch, ids["role"]))
             return self.database_view(branch, *self.database(branch, ids["database"]))
-        return self.view(self.find(kind, ids, deleted=self._workspace.settings.deleted_readable))
+        found = self.find(kind, ids, deleted=self._workspace.settings.deleted_readable)
+        if kind is kinds.DATA_API:
+            return self.data_api_view(self.branch(ids["project"], ids["branch"]), found)
+        return self.view(found)
 
     def view(self, found: Resource) -> dict[str, Any]:
         """A resource as it is answered: with its status, and without its spec."""
@@ -228,11 +241,12 @@ class Views:
         }
         # A compute that was never started is nowhere yet.
         if endpoint.state != "INIT":
+            pooler = pooler_at(endpoint.host) or pooled_name(endpoint.host)
             status["hosts"] = {"host": endpoint.host}
             if read_only or group["enable_readable_secondaries"]:
-                status["hosts"]["read_only_host"] = endpoint.host
+                status["hosts"] |= {"read_only_host": endpoint.host, "read_only_pooled_host": pooler}
             if not read_only:
-                status["hosts"]["read_write_pooled_host"] = pooled_name(endpoint.host)
+                status["hosts"]["read_write_pooled_host"] = pooler
         if pending := endpoint.pending_state(self._workspace.now()):
             status["pending_state"] = pending
         return status
@@ -282,6 +296,29 @@ class Views:
                 "database_id": identity,
                 "postgres_database": name,
                 "role": f"{branch.name}/roles/{role_id_of(branch, owner)}",
+            },
+        }
+
+    def data_api_view(self, branch: Branch, found: Resource) -> dict[str, Any]:
+        """A data API as it is answered; its database is asked which schemas there are."""
+        database = next((name for name, one in [*branch.data_apis.items()] if one is found), None)
+        if database is None:
+            raise self.missing("data api")
+        schemas = databricks_auth.list_schemas(self.postgres(branch), database)
+        endpoint = branch.read_write
+        place = f"api/2.0/workspace/{self._workspace.workspace_id}/rest/{database}"
+        return {
+            "name": found.name,
+            "parent": found.parent.name if found.parent else None,
+            "create_time": timestamp(found.created),
+            "update_time": timestamp(found.updated),
+            "status": {
+                "db_schemas": ["public"],
+                "db_aggregates_enabled": True,
+                "jwt_role_claim_key": ".sub",
+                **found.spec,
+                "available_schemas": schemas,
+                "url": f"https://{endpoint.host if endpoint else ''}/{place}",
             },
         }
 

@@ -169,6 +169,10 @@ ERRORS: dict[str, Answer] = {
     "catalog_exists": _exists("catalog with such id already exists"),
     "role_exists": _bad("role with that name already exists"),
     "database_exists": _bad("database with that name already exists"),
+    "data_api_exists": _exists("data API is already enabled for the database"),  # unseen
+    "data_api_empty": _invalid(
+        "Field 'data_api' is required and must contain at least one subfield with a non-default value"
+    ),
     "database_registered": _exists("database is already registered in a catalog"),  # unseen
     "required": _invalid("Field '{field}' is required, expected non-default value (not \"\")!"),
     "bad_id": _invalid(

@@ -23,6 +23,7 @@ from lakebase_provider.local.contract.records import Counters, Request
 from lakebase_provider.local.identity.login_errors import DEFAULT_STYLE
 from lakebase_provider.local.identity.principals import Directory
 from lakebase_provider.local.identity.tokens import TokenAuthority
+from lakebase_provider.local.network.hosts import pooler_at
 from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.operations import Agenda, Operations
 from lakebase_provider.local.workspace.settings import Errors, Settings
@@ -71,7 +72,7 @@ class Resource:
     def name(self) -> str:
         """Its full name."""
         above = f"{self.parent.name}/" if self.parent else ""
-        return f"{above}{self.kind.plural}/{self.id}"
+        return f"{above}{self.kind.plural}" + ("" if self.kind.single else f"/{self.id}")
 
 
 class Endpoint(Resource):
@@ -105,6 +106,12 @@ class Endpoint(Resource):
         #: Hosts that it has left, as clients name them by SNI → reason with which logins there are refused.
         self.left: dict[str | None, str] = {}
         self._wake: _Wake | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients reach it by address alone: its host, and its pooler's if that has one of its own."""
+        pooler = pooler_at(self.host)
+        return [self.host] if pooler is None else [self.host, pooler]
 
     def pending_state(self, now: float) -> str | None:
         """What it is becoming, or None."""
@@ -182,6 +189,7 @@ class Branch(Resource):
         role_ids: Postgres name → id, of the roles that did not get it from their name; copied at the fork.
         database_ids: The same for databases.
         passwords: Role → password, of roles that the control plane gave one.
+        data_apis: Postgres name of a database → its data API, if it has one.
         usable_at: Unix time before which logins are refused.
     """
 
@@ -203,6 +211,7 @@ class Branch(Resource):
         self.role_ids: dict[str, str] = {}
         self.database_ids: dict[str, str] = {}
         self.passwords: dict[str, str] = {}
+        self.data_apis: dict[str, Resource] = {}
         self.usable_at = 0.0
         self.endpoints: dict[str, Endpoint] = {}
 
@@ -397,6 +406,7 @@ class Workspace:
         self.branch.protected = False
         self.branch.expires_at = self.branch.deleted = self.branch.purged_at = None
         self.branch.schedule = []
+        self.branch.data_apis = {}
         # It has a host for reading too, so that what asks for one finds it.
         self.endpoint.spec = {**_FIRST_SETTINGS, "group": {"enable_readable_secondaries": True}}
 
@@ -433,8 +443,8 @@ class Workspace:
                 yield from branch.endpoints.values()
 
     def endpoint_at(self, host: str) -> Endpoint | None:
-        """The endpoint that clients reach at this name or address, if there is one."""
-        found = (endpoint for endpoint in self.endpoints() if host == endpoint.host)
+        """The endpoint that clients reach at this name or address, or whose pooler it is; None for none."""
+        found = (endpoint for endpoint in self.endpoints() if host in endpoint.addresses)
         return next((endpoint for endpoint in found if self.refusal_at(endpoint) != "endpoint_missing"), None)
 
     def refusal_at(self, endpoint: Endpoint) -> str | None:

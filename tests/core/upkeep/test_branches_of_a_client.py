@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -151,21 +150,29 @@ def test_what_the_server_says_counts_more_than_the_host(
     assert branch_check.BRANCH_SETTINGS[0] == "neon.branch_id"
 
 
-def test_a_session_at_the_branchs_own_pooler_is_on_it(client: LakebaseClient) -> None:
-    made = client.workspace.branches.create("ci-1", ttl=3600)
+def test_a_session_at_the_branchs_own_pooler_is_on_it(
+    lakebase_env: LocalLakebase, client: LakebaseClient
+) -> None:
+    lakebase_env.admin.set_native_password("reporter", "s3cret")
+    made, other = (client.workspace.branches.create(name, ttl=3600) for name in ("ci-1", "ci-2"))
     pooler = client.workspace.endpoints.get(PRIMARY).pooled_host
-    assert pooler is not None
-
-    with on(client, "ci-1") as branch, branch.connection() as connection:
-
-        class AtPooler:
-            """The session, as it is told when it was opened through the pooler, which takes no tokens."""
-
-            execute = connection.execute
-            info = SimpleNamespace(host=pooler)
-
-        at_pooler: Any = AtPooler()
-        assert branch.branches.require("ci-1", at_pooler).uid == made.uid
+    with (
+        on(client, "ci-1") as branch,
+        on(client, "ci-2") as elsewhere,
+        psycopg.connect(
+            host=pooler,
+            port=lakebase_env.port,
+            dbname="databricks_postgres",
+            user="reporter",
+            password="s3cret",
+            sslmode="verify-full",
+            sslrootcert=lakebase_env.ca_path,
+        ) as session,
+    ):
+        at_pooler: Any = session
+        assert branch.branches.require(str(made.uid), at_pooler).uid == made.uid
+        with pytest.raises(WrongBranchError, match="no host of"):
+            elsewhere.branches.require(str(other.uid), at_pooler)
 
 
 def test_a_killed_run_leaves_a_branch_that_the_next_one_adopts_or_replaces(

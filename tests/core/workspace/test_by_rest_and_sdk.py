@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -24,7 +25,11 @@ Step = tuple[str, Callable[[WorkspaceObjects], Any]]
 
 def projects() -> list[Step]:
     return [
-        ("created", lambda w: w.projects.create("shop", display_name="Shop", default_min_cu=0.5)),
+        (
+            "created",
+            lambda w: w.projects.create("shop", display_name="Shop", default_min_cu=0.5, initial_max_cu=4.0),
+        ),
+        ("its endpoint", lambda w: w.endpoints.get("projects/shop/branches/production/endpoints/primary")),
         ("exists", lambda w: w.projects.create("shop")),
         ("bad id", lambda w: w.projects.create("Shop_")),
         ("listed", lambda w: [one.name for one in w.projects.list()]),
@@ -122,7 +127,9 @@ def roles_and_databases() -> list[Step]:
         ("exists too", lambda w: w.databases.create("app-db", postgres_database="app_db", role="app-role")),
         ("nobody's", lambda w: w.databases.create("db-2", postgres_database="db_2", role="nobody")),
         ("listed", lambda w: [one.postgres_database for one in w.databases.list()]),
-        ("renamed", lambda w: w.databases.ensure("app-db", postgres_database="renamed")),
+        ("known otherwise", lambda w: w.databases.ensure("app-db", postgres_database="renamed")),
+        ("renamed", lambda w: w.databases.update("app-db", postgres_database="renamed")),
+        ("same name", lambda w: w.databases.ensure("app-db", postgres_database="renamed", role="app-role")),
         ("catalog", lambda w: w.catalogs.create("shop", branch="production", postgres_database="renamed")),
         ("same", lambda w: w.catalogs.ensure("shop", branch="production", postgres_database="renamed")),
         ("another", lambda w: w.catalogs.ensure("shop", branch="production", postgres_database="x")),
@@ -162,21 +169,159 @@ def test_the_same_outcomes(lake: LocalLakebase, kind: Callable[[], list[Step]]) 
         assert found["rest"][name] == found["sdk"][name], name
     assert asked["rest"] == asked["sdk"]
     # Each step did what it is called for.
+    refused = REFUSED[kind.__name__]
     errors = [name for name, said in found["rest"].items() if re.match(r"\w+Error ", said)]
-    assert errors == [name for name, _ in kind() if name in REFUSED[kind.__name__]]
+    assert errors == [name for name, _ in kind() if name in refused]
+    for name in errors:
+        kind_of_error, _, words = refused[name].partition(": ")
+        assert found["rest"][name].startswith(f"{kind_of_error} "), name
+        assert words in found["rest"][name], name
 
 
-#: The steps that are refused.
+_EXISTS, _INVALID = "AlreadyExistsError", "ControlPlaneError: INVALID_PARAMETER_VALUE"
+#: The steps that are refused: the class, the workspace's code where it says one, and in what words.
 REFUSED = {
-    "projects": {"exists", "bad id", "of another version", "gone"},
-    "branches": {
-        *("exists", "too long", "of an expiring one", "of another project", "undeletable", "not disposable"),
-        *("gone", "not ready", "root", "no such project"),
+    "projects": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: project with such id already exists in the workspace",
+        "bad id": f"{_INVALID}: Field project_id must match pattern ^[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?$, "
+        "got 'Shop_'.",
+        "of another version": f"{_EXISTS}: pg_version is ",
+        "gone": "EndpointNotFoundError: NOT_FOUND: project id not found [TraceId: *]",
     },
-    "endpoints": {"exists", "second writer", "too wide", "not ready", "managed", "of another type"},
-    "snapshots": {"exists", "of another branch", "gone"},
-    "roles_and_databases": {"exists", "bad id", "other", "exists too", "nobody's", "another", "gone"},
+    "branches": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: branch with such id already exists",
+        "too long": f"{_INVALID}: expiration time exceeds the maximum expiration time [TraceId: *]",
+        "of an expiring one": "ObjectStateError: BAD_REQUEST: Branches with an expiration date cannot have "
+        "child branches",
+        "of another project": f"{_INVALID}: source_branch field must point to the branch from the same "
+        "Project",
+        "undeletable": "ObjectStateError: BAD_REQUEST: cannot delete protected branch",
+        "not disposable": "ObjectStateError: is protected",
+        "gone": "EndpointNotFoundError: NOT_FOUND: branch id not found [TraceId: *]",
+        "not ready": "EndpointNotFoundError: NOT_FOUND: branch id not found [TraceId: *]",
+        "root": f"ManagedByParentError: BAD_REQUEST: Cannot delete root branch '{P}/branches/production'. "
+        "Root branches cannot be deleted independently. (MANAGED_BY_PARENT)",
+        "no such project": "EndpointNotFoundError: NOT_FOUND: project id not found [TraceId: *]",
+    },
+    "endpoints": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: endpoint with such id already exists",
+        "second writer": f"{_EXISTS}: ALREADY_EXISTS: read_write endpoint already exists",
+        "too wide": f"{_INVALID}: Field 'spec.autoscaling_limit_max_cu' must be min_cu to min_cu + 16",
+        "not ready": "EndpointDisabledError: is disabled",
+        "managed": f"ManagedByParentError: BAD_REQUEST: Cannot delete read-write endpoint '{PRIMARY}'. "
+        "Read-write endpoints cannot be deleted. (MANAGED_BY_PARENT)",
+        "of another type": f"{_EXISTS}: endpoint_type is 'READ_WRITE', not 'READ_ONLY'",
+    },
+    "snapshots": {
+        "exists": f"{_EXISTS}: ALREADY_EXISTS: snapshot with such id already exists",
+        "of another branch": f"{_EXISTS}: source_branch is '{P}/branches/production', not '{P}/branches/o",
+        "gone": "NotFoundError: NOT_FOUND: snapshot id not found [TraceId: *]",
+    },
+    "roles_and_databases": {
+        "exists": f"{_EXISTS}: BAD_REQUEST: role with that name already exists",
+        "bad id": f"{_INVALID}: Field 'role_id' must be 4-63 characters, start with a lowercase letter, and "
+        "contain only lowercase letters, numbers and hyphens (RFC 1123).",
+        "other": f"{_EXISTS}: postgres_role is 'app_role', not 'other'",
+        "exists too": f"{_EXISTS}: BAD_REQUEST: database with that name already exists",
+        "nobody's": 'NotFoundError: NOT_FOUND: role not found; role_id:"nobody" [TraceId: *]',
+        "known otherwise": f"{_EXISTS}: postgres_database is 'app_db', not 'renamed'",
+        "another": f"{_EXISTS}: postgres_database is 'renamed', not 'x'",
+        "gone": "NotFoundError: NOT_FOUND: role id not found [TraceId: *]",
+    },
 }
+
+
+#: What changes an object of each kind, in an order in which one fits the other: each option that has a mask.
+CHANGES: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "projects": (
+        "shop",
+        [
+            {"display_name": "Store"},
+            {"history_retention": 172_800.0},
+            {"enable_pg_native_login": True},
+            {"default_min_cu": 0.5},
+            {"default_max_cu": 4.0, "default_suspend_timeout": 600.0},
+            {"default_no_suspension": True},
+            {"default_suspend_timeout": 60.0},
+            {"default_pg_settings": {"work_mem": "8MB", "jit": "off"}},
+            {"budget_policy_id": "b-1"},
+            {"custom_tags": [{"key": "team", "value": "shop"}, {"key": "a", "value": "b"}]},
+            {"custom_tags": []},
+            {"default_branch": "projects/shop/branches/production"},
+        ],
+    ),
+    "branches": (
+        "ci-1",
+        [
+            {"no_expiry": True},
+            {"is_protected": True, "no_expiry": True},
+            {"is_protected": False, "expire_time": datetime.now(timezone.utc) + timedelta(days=2)},
+            {"no_expiry": True},
+            {"ttl": 7200},
+        ],
+    ),
+    "endpoints": (
+        PRIMARY,
+        [
+            {"max_cu": 4.0},
+            {"min_cu": 2.0, "suspend_timeout": 600.0},
+            {"no_suspension": True},
+            {"group_min": 2, "group_max": 2},
+            {"group_min": 1, "group_max": 1},
+            {"readable_secondaries": True},
+            {"readable_secondaries": False},
+            {"pg_settings": {"work_mem": "8MB"}},
+            {"disabled": True},
+            {"disabled": False},
+        ],
+    ),
+    "roles": (
+        "app-role",
+        [
+            *({name: value} for name in ("createdb", "createrole", "bypassrls") for value in (True, False)),
+            {"membership_roles": ["DATABRICKS_SUPERUSER"]},
+            {"membership_roles": []},
+        ],
+    ),
+    "databases": ("app-db", [{"role": "heir-role"}, {"postgres_database": "renamed", "role": "app-role"}]),
+}
+#: What `ensure` needs of an object that is there, or does not change.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "endpoints": {"endpoint_type": "READ_WRITE"},
+    "roles": {"postgres_role": "app_role"},
+}
+
+
+@pytest.mark.parametrize("verb", ["update", "ensure"])
+@pytest.mark.parametrize("way", WAYS)
+def test_each_option_that_can_be_changed_is(lake: LocalLakebase, way: str, verb: str) -> None:
+    with client_by(way, lake) as client:
+        workspace = client.workspace
+        workspace.projects.create("shop")
+        workspace.branches.create("ci-1", ttl=3600)
+        workspace.roles.create("app-role", postgres_role="app_role")
+        workspace.roles.create("heir-role", postgres_role="heir_role")
+        workspace.databases.create("app-db", postgres_database="app_db", role="app-role")
+        for kind, (name, all_changes) in CHANGES.items():
+            objects: Any = getattr(workspace, kind)
+            changeable = {option for option, one in objects.options.items() if one.mask}
+            assert {option for changes in all_changes for option in changes} == changeable
+            for changes in all_changes:
+                # Only `update` renames a database, and only it takes another default branch.
+                renames = not {"postgres_database", "default_branch"}.isdisjoint(changes)
+                if verb == "update" or renames:
+                    objects.update(name, **changes)
+                else:
+                    lake.admin.reset_counters()
+                    objects.ensure(name, **REQUIRED.get(kind, {}), **changes)
+                    # The second time nothing differs.
+                    objects.ensure(name, **REQUIRED.get(kind, {}), **changes)
+                    sent = [one.method for one in lake.admin.requests() if one.method == "PATCH"]
+                    assert sent == ["PATCH"], changes
+                assert objects._differences(objects.get(name), changes) == {}, changes
+        workspace.databases.delete("app-db")
+        for role in ("app-role", "heir-role"):
+            workspace.roles.delete(role)
 
 
 _STATE = "ObjectStateError"

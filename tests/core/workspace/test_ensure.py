@@ -40,6 +40,29 @@ def test_what_postgres_knows_under_another_id_is_found(lake: LocalLakebase, way:
         roles.delete("other-role")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_database_of_another_name_is_not_renamed(lake: LocalLakebase, way: str) -> None:
+    with client_by(way, lake) as client:
+        roles, databases = client.workspace.roles, client.workspace.databases
+        owner, other = (roles.create(f"{name}-role", postgres_role=name) for name in ("owner", "other"))
+        made = databases.create("shop-data", postgres_database="shop_data", role=owner.name)
+        with pytest.raises(
+            AlreadyExistsError, match="postgres_database is 'shop_data', not 'sales'"
+        ) as caught:
+            databases.ensure("shop-data", postgres_database="sales", role=other.name)
+        # Nor is its owner changed, who is another database's.
+        assert databases.get("shop-data") == made
+        call = re.findall(
+            r"client\.workspace\.databases\.update\('([^']+)', postgres_database=", caught.value.remedy
+        )
+        assert call == [made.name]
+        renamed = databases.update(call[0], postgres_database="sales")
+        assert databases.ensure("shop-data", postgres_database="sales", role=owner.name) == renamed
+        databases.delete("shop-data")
+        for role in (owner, other):
+            roles.delete(role.name)
+
+
 def test_a_second_read_write_endpoint_is_refused_by_the_name_of_the_first(
     workspace: WorkspaceObjects,
 ) -> None:

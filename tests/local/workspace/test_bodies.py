@@ -24,6 +24,7 @@ PLACES = {
     "database": (f"{PRODUCTION}/databases", f"{PRODUCTION}/databases/d-1"),
     "snapshot": (f"{PROJECT}/snapshots", None),
     "catalog": ("catalogs", None),
+    "data_api": (f"{PRODUCTION}/databases/databricks-postgres/data-api",) * 2,
     "snapshot_schedule": (None, f"{PRODUCTION}/snapshot-schedule"),
 }
 WORDS = {part for kind in KINDS.values() for path in kind.fields for part in path.split(".")}

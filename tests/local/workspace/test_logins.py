@@ -126,6 +126,43 @@ def test_a_role_logs_in_with_its_password_on_its_branch_alone(plane: Plane) -> N
     assert "native postgres login is disabled for this endpoint" in plane.refusal(password, **login)
 
 
+def test_each_endpoint_has_a_pooler_of_its_own_which_takes_passwords_and_no_tokens(plane: Plane) -> None:
+    role = Role(spec=RoleRoleSpec(postgres_role="app_login"))
+    made = plane.api.create_role(PRODUCTION, role, role_id="app-login").wait()
+    password = plane.api.reveal_role_password(str(made.name)).password
+    one, other = plane.branch("one"), plane.branch("other")
+    reader = plane.replica(str(one.name))
+    hosts = [
+        plane.send("GET", f"{branch.name}/endpoints/primary")["status"]["hosts"] for branch in (one, other)
+    ]
+    hosts.append(plane.send("GET", str(reader.name))["status"]["hosts"])
+    assert "read_write_pooled_host" not in hosts[2]
+    poolers = [
+        hosts[0]["read_write_pooled_host"],
+        hosts[1]["read_write_pooled_host"],
+        hosts[2]["read_only_pooled_host"],
+    ]
+    assert len({*poolers, *(host["host"] for host in hosts)}) == 6
+    with plane.connect(host=hosts[0]["host"], autocommit=True) as session:
+        session.execute("CREATE TABLE only_here ()")
+    found = []
+    for pooler in poolers:
+        assert "password authentication failed" in plane.refusal(host=pooler)
+        with plane.connect(password, user="app_login", host=pooler) as session:
+            row = session.execute(
+                "SELECT pg_is_in_recovery(), to_regclass('only_here') IS NOT NULL"
+            ).fetchone()
+            assert row is not None
+            found.append(row)
+    assert found[:2] == [(False, True), (False, False)]
+    assert found[2][0] is True
+    plane.api.delete_endpoint(str(reader.name)).wait()
+    plane.api.delete_branch(str(other.name), purge=True).wait()
+    for pooler in poolers[1:]:
+        assert GONE in plane.refusal(password, user="app_login", host=pooler)
+    plane.api.delete_role(str(made.name)).wait()
+
+
 def test_a_time_is_one_of_the_workspaces_clock(plane: Plane) -> None:
     plane.admin.advance(3600)
     parent = plane.branch("parent")

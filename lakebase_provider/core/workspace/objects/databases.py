@@ -321,12 +321,13 @@ class Databases(Objects[Database]):
     def ensure(
         self, name: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Unpack[DatabaseOptions]
     ) -> Database:
-        """Create a database, or change what differs about the one that is there.
+        """Create a database, or give the one that is there to the role that is wanted.
 
         If the Postgres database is there under another id, such as one that the workspace has made up, it is
-        that database: its own name is what is returned.
+        that database: its own name is what is returned. None is ever renamed; :meth:`update` does that.
 
         Raises:
+            AlreadyExistsError: There is one of that id, which Postgres knows by another name.
             LakebaseError: The workspace refused, or was not done in time; see :meth:`create`.
         """
         return self._ensure(name, options, timeout)

@@ -119,6 +119,11 @@ class Endpoint(Named):
         """Whether its creation goes on, so that not all about it is told yet."""
         return self.state in (None, "INIT")
 
+    @property
+    def no_suspension(self) -> bool:
+        """Whether it is never suspended."""
+        return self.suspend_timeout is None
+
     def settings(self) -> EndpointChanges:
         """What was chosen about it, to be given to another endpoint or to put it back."""
         found: EndpointChanges = {"disabled": self.disabled}
@@ -195,14 +200,14 @@ class Endpoints(Objects[Endpoint]):
         "suspend_timeout": _changeable(
             "spec.suspend_timeout_duration", seconds, "spec.suspension", "suspend_timeout"
         ),
-        "no_suspension": _changeable("spec.no_suspension", only_true, "spec.suspension"),
+        "no_suspension": _changeable("spec.no_suspension", only_true, "spec.suspension", "no_suspension"),
         "disabled": _changeable("spec.disabled", flag, reads="disabled"),
         "group_min": _changeable("spec.group.min", number, reads="group_min"),
         "group_max": _changeable("spec.group.max", number, reads="group_max"),
         "readable_secondaries": _changeable(
             "spec.group.enable_readable_secondaries", flag, reads="readable_secondaries"
         ),
-        "pg_settings": _changeable("spec.settings.pg_settings", mapped),
+        "pg_settings": _changeable("spec.settings.pg_settings", mapped, reads="pg_settings"),
     }
 
     #: Where earlier sizes are kept; None for this user's folder.

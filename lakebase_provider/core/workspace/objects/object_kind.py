@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from lakebase_provider.core.base.clock import Clock, Deadline
@@ -34,6 +33,7 @@ from lakebase_provider.core.errors import (
 from lakebase_provider.core.errors.remedy import Remedy
 from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.http_limits import Limit, at_most, within
+from lakebase_provider.core.workspace.objects.option_values import told_as
 from lakebase_provider.core.workspace.operations import (
     DEFAULT_TIMEOUT,
     Operation,
@@ -301,17 +301,7 @@ class Objects(Generic[Shape]):
                 continue
             there = getattr(found, option.reads)
             wanted = self.full_name(value, option.is_name) if option.is_name else value
-            if isinstance(wanted, timedelta):
-                wanted = wanted.total_seconds()
-            if isinstance(wanted, list):
-                wanted = tuple(wanted)
-            # The workspace tells times to the microsecond, or less.
-            same = (
-                abs((there - wanted).total_seconds()) < 0.001
-                if isinstance(there, datetime) and isinstance(wanted, datetime)
-                else there == wanted
-            )
-            if not same:
+            if not told_as(wanted, there):
                 different[name] = (there, wanted)
         # Counted from a creation that the caller does not know, it can be compared in kind only.
         if given.get("ttl") is not None and getattr(found, "expire_time", None) is None:
@@ -541,15 +531,27 @@ class Objects(Generic[Shape]):
     def _require_changeable(self, name: str, different: Mapping[str, tuple[Any, Any]]) -> None:
         fixed = {option: pair for option, pair in different.items() if self.options[option].mask is None}
         self._require_same(name, fixed, " in what cannot be changed")
+        # One that Postgres knows by another name is another one, and used by that name.
+        known = {option: pair for option, pair in different.items() if option == self.known_as}
+        rename = f"client.workspace.{self.kind}s.update({name!r}, {self.known_as}=…)"
+        self._require_same(
+            name, known, remedy=f"Use another id; or, if it is the same one, rename it: {rename}."
+        )
 
-    def _require_same(self, name: str, different: Mapping[str, tuple[Any, Any]], where: str = "") -> None:
+    def _require_same(
+        self,
+        name: str,
+        different: Mapping[str, tuple[Any, Any]],
+        where: str = "",
+        *,
+        remedy: str = "Use another name, or delete it first.",
+    ) -> None:
         if different:
             told = "; ".join(
                 f"{option} is {there!r}, not {want!r}" for option, (there, want) in different.items()
             )
             raise AlreadyExistsError(
-                f"The {self.kind} {name} exists, and differs{where}: {told}.",
-                remedy="Use another name, or delete it first.",
+                f"The {self.kind} {name} exists, and differs{where}: {told}.", remedy=remedy
             )
 
     def _change(self, name: str, changes: Mapping[str, Any], timeout: float | Deadline) -> Shape:

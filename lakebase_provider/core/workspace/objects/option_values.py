@@ -84,6 +84,29 @@ def mapped(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def told_as(wanted: Any, there: Any) -> bool:
+    """Whether an attribute of an object, as the workspace tells it, is the value of an option.
+
+    Args:
+        wanted: The value.
+        there: The attribute.
+    """
+    if isinstance(wanted, timedelta):
+        wanted = wanted.total_seconds()
+    if isinstance(wanted, datetime) and isinstance(there, datetime):
+        # The workspace tells times to the microsecond, or less.
+        return abs((there - wanted).total_seconds()) < 0.001
+    if not isinstance(there, tuple):
+        return bool(there == wanted)
+    pairs = wanted.items() if isinstance(wanted, Mapping) else [_pair(one) for one in wanted]
+    return sorted(there) == sorted(pairs)
+
+
+def _pair(one: Any) -> Any:
+    """A tag as an object's attribute has it."""
+    return (one.get("key", ""), one.get("value", "")) if isinstance(one, Mapping) else one
+
+
 def require_expiration(given: Mapping[str, Any], now: float) -> None:
     """Raise a ConfigError if a branch with these options could not expire as they say.
 

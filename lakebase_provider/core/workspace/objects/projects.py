@@ -104,6 +104,11 @@ class Project(Named):
     ] = None
     storage_size: Annotated[float | None, At("status.synthetic_storage_size_bytes", Answer.number)] = None
 
+    @property
+    def default_no_suspension(self) -> bool:
+        """Whether the endpoint of a new branch is never suspended."""
+        return self.default_suspend_timeout is None
+
 
 class ProjectChanges(TypedDict, total=False):
     """What can be changed about a project.
@@ -140,12 +145,29 @@ class ProjectOptions(ProjectChanges, total=False):
 
     Attributes:
         pg_version: Major version of Postgres, such as 17.
+        initial_is_protected: Whether its first branch is protected.
+        initial_min_cu: Least size of that branch's endpoint ``primary``, in capacity units; whatever is not
+            given of it is the project's default.
+        initial_max_cu: Largest size of it.
+        initial_suspend_timeout: Seconds after which it is suspended when idle.
+        initial_no_suspension: True: it is not suspended.
+        initial_group_min: Least number of its computes.
+        initial_group_max: Largest number of them, equal to `initial_group_min`.
+        initial_readable_secondaries: Whether those that stand by can be read from.
     """
 
     pg_version: int
+    initial_is_protected: bool
+    initial_min_cu: float
+    initial_max_cu: float
+    initial_suspend_timeout: float
+    initial_no_suspension: bool
+    initial_group_min: int
+    initial_group_max: int
+    initial_readable_secondaries: bool
 
 
-_SETTINGS = "spec.default_endpoint_settings."
+_SETTINGS, _FIRST = "spec.default_endpoint_settings.", "initial_endpoint_spec."
 
 
 def _changeable(path: str, encode: Any, mask: str | None = None, **more: Any) -> Option:
@@ -178,11 +200,19 @@ class Projects(Objects[Project]):
             reads="default_suspend_timeout",
         ),
         "default_no_suspension": _changeable(
-            f"{_SETTINGS}no_suspension", only_true, f"{_SETTINGS}suspension"
+            f"{_SETTINGS}no_suspension", only_true, f"{_SETTINGS}suspension", reads="default_no_suspension"
         ),
-        "default_pg_settings": _changeable(f"{_SETTINGS}pg_settings", mapped),
+        "default_pg_settings": _changeable(f"{_SETTINGS}pg_settings", mapped, reads="default_pg_settings"),
         "budget_policy_id": _changeable("spec.budget_policy_id", text, reads="budget_policy_id"),
-        "custom_tags": _changeable("spec.custom_tags", listed),
+        "custom_tags": _changeable("spec.custom_tags", listed, reads="custom_tags"),
+        "initial_is_protected": Option("initial_branch_spec.is_protected", flag),
+        "initial_min_cu": Option(f"{_FIRST}autoscaling_limit_min_cu", number),
+        "initial_max_cu": Option(f"{_FIRST}autoscaling_limit_max_cu", number),
+        "initial_suspend_timeout": Option(f"{_FIRST}suspend_timeout_duration", seconds, group="initial"),
+        "initial_no_suspension": Option(f"{_FIRST}no_suspension", only_true, group="initial"),
+        "initial_group_min": Option(f"{_FIRST}group.min", number),
+        "initial_group_max": Option(f"{_FIRST}group.max", number),
+        "initial_readable_secondaries": Option(f"{_FIRST}group.enable_readable_secondaries", flag),
     }
 
     def list(self, *, show_deleted: bool = False) -> tuple[Project, ...]:

@@ -207,14 +207,28 @@ class Branches(Changing):
         """Be deleted until the time for bringing it back has passed."""
         now = self._workspace.now()
         branch.enter("DELETED", now)
-        branch.deleted, due = now, now + self._settings.deletion_retention
-        branch.purged_at = due
+        branch.deleted, branch.purged_at = now, now + self._settings.deletion_retention
+        self._purge_in_time(branch)
+
+    def _purge_in_time(self, branch: Branch) -> None:
+        due = branch.purged_at
+        assert due is not None
 
         def purge() -> None:
             if branch.project.branches.get(branch.id) is branch and branch.purged_at == due:
                 self._rules.apply(self.leave(branch, purge=True))
 
         self._workspace.agenda.at(due, purge)
+
+    def resume(self, branch: Branch) -> None:
+        """Let clients reach a branch of an earlier run, and have happen what is to happen to it."""
+        if branch.gone:
+            self._purge_in_time(branch)
+            return
+        self.expire_at(branch, branch.expires_at)
+        if not branch.project.gone:
+            for endpoint in branch.endpoints.values():
+                self._endpoints.resume(endpoint)
 
     def bring_back(self, ids: Mapping[str, str]) -> Made:
         """Undo that it was deleted for a while."""

@@ -1,4 +1,4 @@
-"""Roles and databases: what stands in a branch's Postgres, which alone knows them."""
+"""Roles and databases: what stands in a branch's Postgres, which alone knows them; and data APIs of those."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from lakebase_provider.local.postgres import databricks_auth
 from lakebase_provider.local.postgres.databricks_auth import RoleRow
+from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.changes.rules import Changing, Made
 from lakebase_provider.local.workspace.operations import Plan
 from lakebase_provider.local.workspace.resources import database_id_of, resource_id, role_id_of
-from lakebase_provider.local.workspace.state import Branch
+from lakebase_provider.local.workspace.state import Branch, Resource
 
 _ATTRIBUTES = ("createdb", "createrole", "bypassrls")
 _PASSWORD = "PG_PASSWORD_SCRAM_SHA_256"  # noqa: S105 - a method
@@ -165,6 +166,8 @@ class Databases(Changing):
         def settle() -> None:
             branch.database_ids.pop(name, None)
             branch.database_ids[new_name] = database_id
+            if name in branch.data_apis:
+                branch.data_apis[new_name] = branch.data_apis.pop(name)
 
         return f"{branch.name}/databases/{database_id}", Plan(
             work=lambda: databricks_auth.change_database(postgres, name, new_name=new_name, owner=owner),
@@ -180,7 +183,51 @@ class Databases(Changing):
 
         def settle() -> None:
             branch.database_ids.pop(name, None)
+            branch.data_apis.pop(name, None)
 
         return f"{branch.name}/databases/{ids['database']}", Plan(
             work=lambda: databricks_auth.drop_database(postgres, name), settle=settle
         )
+
+
+class DataApis(Changing):
+    """Data APIs: at most one of a database."""
+
+    asks = True
+
+    def make(self, parent: Resource, identity: str, body: dict[str, Any], replace: bool) -> Made:
+        """Enable it."""
+        branch, database = parent.parent, parent.spec["postgres_database"]
+        assert isinstance(branch, Branch)
+        if not body:
+            raise self._rules.error("data_api_empty")
+        if database in branch.data_apis:
+            raise self._rules.error("data_api_exists")
+        made = Resource(kinds.DATA_API, "", parent, self._workspace.now())
+        made.spec = body.get("spec") or {}
+
+        def settle() -> None:
+            branch.data_apis[database] = made
+
+        return made.name, Plan(settle=settle, view=lambda: self._views.data_api_view(branch, made))
+
+    def update(self, ids: Mapping[str, str], changed: dict[str, Any], paths: list[str]) -> Made:
+        """Change what it is set to; what is left out stays, and the schemas are read anew."""
+        branch = self._views.branch(ids["project"], ids["branch"])
+        found = self._views.find(kinds.DATA_API, ids)
+
+        def settle() -> None:
+            found.spec = {**found.spec, **(changed.get("spec") or {})}
+            found.updated = self._workspace.now()
+
+        return found.name, Plan(settle=settle, view=lambda: self._views.data_api_view(branch, found))
+
+    def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
+        """Disable it."""
+        branch = self._views.branch(ids["project"], ids["branch"])
+        found = self._views.find(kinds.DATA_API, ids)
+
+        def settle() -> None:
+            branch.data_apis = {name: one for name, one in branch.data_apis.items() if one is not found}
+
+        return found.name, Plan(settle=settle)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.changes.rules import Changing, Made, forget
 from lakebase_provider.local.workspace.kinds import merge
@@ -86,6 +87,14 @@ class Endpoints(Changing):
         self._workspace.on_endpoint(endpoint, True)
         endpoint.last_active = self._workspace.now()
         self._workspace.doze(endpoint)
+
+    def resume(self, endpoint: Endpoint) -> None:
+        """Let clients reach one of an earlier run, elsewhere if its address is taken by now."""
+        try:
+            self._workspace.on_endpoint(endpoint, True)
+        except (LocalLakebaseError, OSError):
+            endpoint.host = endpoint.first_host = self._workspace.new_host()
+            self._workspace.on_endpoint(endpoint, True)
 
     def suspend(self, endpoint: Endpoint) -> None:
         """Put one to sleep that nobody uses."""

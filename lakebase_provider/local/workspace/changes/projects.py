@@ -128,8 +128,14 @@ class Projects(Changing):
 
     def _bury(self, project: Project) -> None:
         now = self._workspace.now()
-        project.deleted, due = now, now + self._settings.deletion_retention
-        project.purged_at = due
+        project.deleted, project.purged_at = now, now + self._settings.deletion_retention
+        self.resume(project)
+
+    def resume(self, project: Project) -> None:
+        """Have one that is deleted purged when its time has come."""
+        due = project.purged_at
+        if due is None:
+            return
 
         def purge() -> None:
             if self._workspace.projects.get(project.id) is project and project.purged_at == due:

@@ -111,6 +111,7 @@ class Rules:
             if plan.work is not None:
                 await run_in_threadpool(plan.work)
             plan.settle()
+            self.workspace.operations.on_change()
 
         self.workspace.agenda.spawn(apply())
 

@@ -52,9 +52,14 @@ class Snapshots(Changing):
 
         def settle() -> None:
             snapshot.project.snapshots[snapshot.id] = snapshot
-            self._rules.expire_at(snapshot, expires, lambda: self._leave(snapshot))
+            snapshot.expires_at = expires
+            self.resume(snapshot)
 
         return Plan(work=work, settle=settle, view=lambda: self._views.view(snapshot))
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Have one of an earlier run expire when its time has come."""
+        self._rules.expire_at(snapshot, snapshot.expires_at, lambda: self._leave(snapshot))
 
     def remove(self, ids: Mapping[str, str], query: Mapping[str, str]) -> Made:
         """Delete one."""
@@ -93,10 +98,14 @@ class Schedules(Changing):
 
         def settle() -> None:
             branch.schedule = changed.get("schedule", branch.schedule)
-            self._plan(branch, self._workspace.now())
+            self.resume(branch)
 
         name = f"{branch.name}/{kinds.SCHEDULE.plural}"
         return name, Plan(settle=settle, view=lambda: schedule_view(branch))
+
+    def resume(self, branch: Branch) -> None:
+        """Have the snapshots of a branch taken from now on."""
+        self._plan(branch, self._workspace.now())
 
     def _plan(self, branch: Branch, after: float) -> None:
         """Have the next snapshot taken; cadences that meet make one, which the longest retention keeps."""

@@ -12,7 +12,7 @@ from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.postgres.clusters import Clusters
 from lakebase_provider.local.workspace import kinds
 from lakebase_provider.local.workspace.changes.branches import Branches
-from lakebase_provider.local.workspace.changes.databases import Databases, Roles
+from lakebase_provider.local.workspace.changes.databases import DataApis, Databases, Roles
 from lakebase_provider.local.workspace.changes.endpoints import Endpoints
 from lakebase_provider.local.workspace.changes.projects import Projects
 from lakebase_provider.local.workspace.changes.rules import Changing, Made, Rules
@@ -41,22 +41,30 @@ class Changes:
         self._branches = Branches(rules, endpoints)
         self._projects = Projects(rules, self._branches, endpoints)
         workspace.on_idle = endpoints.suspend
-        snapshots = Snapshots(rules)
+        self._snapshots = snapshots = Snapshots(rules)
+        self._schedules = Schedules(rules, snapshots)
         self._of: dict[str, Changing] = {
             "project": self._projects,
             "branch": self._branches,
             "endpoint": endpoints,
             "role": Roles(rules),
             "database": Databases(rules),
+            "data_api": DataApis(rules),
             "snapshot": snapshots,
-            "snapshot_schedule": Schedules(rules, snapshots),
+            "snapshot_schedule": self._schedules,
             "catalog": Catalogs(rules),
         }
 
     async def create(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
         """POST of a new one."""
         self._admit(caller, ids)
-        parent = self._views.parent(kind, ids)
+        # In a thread where Postgres is asked whether it is there.
+        below = kind.parent == kinds.DATABASE.name
+        parent = (
+            (await run_in_threadpool(self._views.parent, kind, ids))
+            if below
+            else self._views.parent(kind, ids)
+        )
         identity = query.get(f"{kind.name}_id", "")
         errors, settings = self._workspace.errors, self._workspace.settings
         if identity:
@@ -111,6 +119,16 @@ class Changes:
         lock = "/".join(owner.split("/")[:2]) if owner.startswith("projects/") else None
         return await self._workspace.operations.run(owner, kind.name, kind.metadata, lock, plan)
 
+    def resume(self) -> None:
+        """Let clients reach what an earlier run left, and have happen what is to happen to it."""
+        for project in [*self._workspace.projects.values()]:
+            self._projects.resume(project)
+            for branch in [*project.branches.values()]:
+                self._branches.resume(branch)
+                self._schedules.resume(branch)
+            for snapshot in [*project.snapshots.values()]:
+                self._snapshots.resume(snapshot)
+
     async def reset(self) -> None:
         """Undo every setting, and remove all but the first project, its first branch and its endpoint."""
         workspace, root = self._workspace, self._workspace.branch
@@ -135,3 +153,4 @@ class Changes:
             workspace.on_endpoint(workspace.endpoint, True)
         for key in keys - {root.uid}:
             await run_in_threadpool(self._clusters.drop, key)
+        workspace.operations.on_change()
