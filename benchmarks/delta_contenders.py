@@ -77,7 +77,7 @@ def _to_sql(place: str) -> Callable[[], None]:
     import json
 
     from deltalake import DeltaTable
-    from sqlalchemy import create_engine
+    from sqlalchemy import Numeric, create_engine
     from sqlalchemy.dialects.postgresql import JSONB
 
     engine = create_engine("postgresql+psycopg://")
@@ -86,7 +86,9 @@ def _to_sql(place: str) -> Callable[[], None]:
         frame = DeltaTable(place).to_pandas()
         # to_sql writes a text into jsonb as one JSON string.
         frame["doc"] = frame["doc"].map(json.loads)
-        frame.to_sql(TABLE, engine, if_exists="append", index=False, dtype={"doc": JSONB})
+        frame.to_sql(
+            TABLE, engine, if_exists="append", index=False, dtype={"amount": Numeric(12, 2), "doc": JSONB}
+        )
 
     return run
 

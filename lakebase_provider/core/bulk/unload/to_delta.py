@@ -13,7 +13,7 @@ import psycopg
 
 from lakebase_provider.core.base.threads import in_this_context
 from lakebase_provider.core.bulk.sources.delta.delta import Delta
-from lakebase_provider.core.bulk.sources.delta.opened import library, opening, told
+from lakebase_provider.core.bulk.sources.delta.opened import library, opening, quoted, told
 from lakebase_provider.core.bulk.unload.as_json import require_distinct
 from lakebase_provider.core.bulk.unload.options import WriteMode
 from lakebase_provider.core.errors import (
@@ -169,7 +169,7 @@ class DeltaTarget:
                 commit_properties=properties,
             )
             return
-        same = " AND ".join(f"t.{_quoted(key)} = s.{_quoted(key)}" for key in self._keys)
+        same = " AND ".join(f"t.{quoted(key)} = s.{quoted(key)}" for key in self._keys)
         merging = table.merge(
             rows, same, source_alias="s", target_alias="t", streamed_exec=True, commit_properties=properties
         )
@@ -227,7 +227,3 @@ def _require_types(schema: pa.Schema) -> None:
                 f"Column {field.name!r} is of Arrow's type {kind}, which Delta tables do not have.",
                 remedy=f"Cast it in the query, such as {field.name}::text.",
             )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -62,6 +62,14 @@ def test_a_version_or_a_moment_is_read(client: LakebaseClient, lake: Path) -> No
     )
 
 
+def test_names_of_columns_are_taken_as_they_are(client: LakebaseClient, tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2], "Note": ["a", "b"], 'an "odd" one': [3, 4]}))
+    place = Delta(tmp_path / "t", filter="Note = 'b' -- and no more")
+    assert loaded(client, place, columns=["id", 'an "odd" one']) == [2]
+    with pytest.raises(ConfigError, match="No field named note"):
+        loaded(client, Delta(tmp_path / "t", filter="note = 'b'"))
+
+
 def test_a_moment_before_the_first_version_has_none(client: LakebaseClient, lake: Path) -> None:
     with pytest.raises(ConfigError, match="has no version from before 2020"):
         client.load(Delta(lake, timestamp="2020-01-01T00:00:00Z"), "t", create=True)
@@ -146,6 +154,7 @@ REFUSED: dict[str, tuple[str, type[LakebaseError], str]] = {
     "no filter": ("delta:{}/lake?filter=", ConfigError, "filter of a Delta table is empty"),
     "other column": ("delta:{}/lake?filter=nothing%20%3D%201", ConfigError, "with its filter"),
     "no condition": ("delta:{}/lake?filter=id%20%3D%20%3D", ConfigError, "with its filter"),
+    "more than a condition": ("delta:{}/lake?filter=id%20%3D%201%20AN%20id", ConfigError, "with its filter"),
     "protocol": ("delta:https://example.com/t", ConfigError, "the protocol is 'https'"),
     "chain": ("delta:s3://a::b", ConfigError, "chains file systems"),
     "broken log": ("delta:{}/broken", ConfigError, "broken"),
