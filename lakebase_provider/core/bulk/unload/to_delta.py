@@ -146,12 +146,13 @@ class DeltaTarget:
                         wait([writing], timeout=_CANCEL_TIMEOUT)
                     raise
         except Exception as error:
-            newest = self.find()
+            if rows.error is not None:
+                raise rows.error from None  # which the library has only told as text
+            newest = self.find() if self._application is not None else None
             if newest is not None and self.is_done(newest):
                 # Of two unloads with one id at the same time the library lets one commit.
                 return Written(0, 0, newest.version(), skipped=True)
-            # What the rows' own stream raised, the library has only told as text.
-            raise rows.error or self._failed(error) from None
+            raise self._failed(error) from None
         newest = table or self.find()
         return Written(rows.count, rows.bytes, 0 if newest is None else newest.version())
 

@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from lakebase_provider.core import Delta, LakebaseClient
 from lakebase_provider.core.errors import ChangesUnavailableError, ConfigError
-from tests.core.bulk.delta_tables import log_file
+from tests.core.bulk.delta_tables import commit, delete_by_vector, log_file, mapped_table
 from tests.core.bulk.sample_tables import counts, run
 
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -122,13 +122,30 @@ def test_columns_and_filter_follow_the_rows(client: LakebaseClient, lake: Path) 
         load(client, some, columns=["id"])
 
 
-def test_partitioned_and_mapped_tables_tell_their_changes(client: LakebaseClient, tmp_path: Path) -> None:
+def test_a_partitioned_table_tells_its_changes(client: LakebaseClient, tmp_path: Path) -> None:
     run(client, CREATE)
     write_deltalake(tmp_path / "p", rows({1: "a", 2: "b"}), partition_by=["v"], configuration=FEED)
     load(client, f"delta:{tmp_path / 'p'}")
     DeltaTable(tmp_path / "p").update(updates={"v": "'z'"}, predicate="id = 1")
     load(client, f"delta:{tmp_path / 'p'}")
     assert in_postgres(client) == [(1, "z"), (2, "b")]
+
+
+def test_deletion_vectors_are_changes(client: LakebaseClient, lake: Path) -> None:
+    load(client, f"delta:{lake}")
+    delete_by_vector(lake, 1, [0, 2], feeds=True)
+    assert load(client, f"delta:{lake}").deleted == 2
+    assert in_postgres(client) == in_delta(lake) == [(2, "b")]
+
+
+def test_the_feed_of_renamed_columns_is_refused_by_that_name(client: LakebaseClient, tmp_path: Path) -> None:
+    run(client, CREATE)
+    mapped_table(tmp_path / "m", rows({1: "a"}), feeds=True)
+    load(client, f"delta:{tmp_path / 'm'}")
+    commit(tmp_path / "m", 1)
+    with pytest.raises(ChangesUnavailableError, match="renamed by column mapping"):
+        load(client, f"delta:{tmp_path / 'm'}")
+    assert load(client, f"delta:{tmp_path / 'm'}", fallback="replace").rows == 1
 
 
 def without_feed(lake: Path) -> None:
