@@ -31,7 +31,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|(Async)?Engine|DagsterInvalidDefinitionError"),
     ("py:.*", r"Airflow\w*Exception|ObjectStoragePath|PathLike"),
     # Names for types, which Sphinx does not find: the docstring says which values there are.
-    ("py:.*", r"Numeric|Parameters|FailOn|Format|Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+"),
+    (
+        "py:.*",
+        r"Numeric|Parameters|FailOn|Format|(Write)?Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+",
+    ),
     # Private classes in the signatures of public ones.
     ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret)"),
     ("py:.*", r"(.*\.)?(BranchUpkeep|WorkspaceObjects)"),

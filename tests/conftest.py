@@ -45,6 +45,7 @@ SLOWEST = (
     "airflow/test_postgres_hook_idioms.py",
     "dagster/test_stopped_steps.py",
     "core/bulk/load/test_transfer.py",
+    "core/bulk/load/test_changes_killed.py",
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
     "airflow/test_branch_kills.py",

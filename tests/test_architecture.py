@@ -33,8 +33,13 @@ def modules_after(statement: str) -> set[str]:
         ("import lakebase_provider.core", {"airflow", "dagster", "databricks.sdk", "psycopg"}),
         (
             "from lakebase_provider.core import LakebaseClient, LakebaseConfig",
-            {"airflow", "dagster", "databricks.sdk", "sqlalchemy", "pandas"},
+            {"airflow", "dagster", "databricks.sdk", "sqlalchemy", "pandas", "deltalake"},
         ),
+        (
+            "from lakebase_provider.core import Delta; Delta('/lake/orders')",
+            {"deltalake", "pyarrow", "psycopg"},
+        ),
+        ("import lakebase_provider.core.bulk.load.commit", {"airflow", "dagster", "deltalake", "pandas"}),
         ("import dagster_lakebase", {"airflow", "databricks.sdk", "pandas"}),
         ("import dagster_lakebase.components", {"airflow", "databricks.sdk", "pandas"}),
         (
@@ -67,6 +72,7 @@ def test_the_public_names_of_the_core() -> None:
         "Cadence",
         "CatalogDiff",
         "CatalogDump",
+        "Delta",
         "HealthLimits",
         "HealthReport",
         "LakebaseClient",

@@ -119,7 +119,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/bulk/files/(csv_format|file_faults|found_files)\.py", OF_FILES),
     (r"core/bulk/sources/(csv_text|json_lines|from_files)\.py", OF_FILES),
     # A load's plan, which an I/O manager has none of.
-    (r"core/bulk/load/(plan|load|commit|ledger|rejects|transfer/\w+)\.py", LOADS),
+    (r"core/bulk/load/(plan|load|commit|ledger|rejects|(transfer|since)/\w+)\.py", LOADS),
     (r"core/bulk/(tables/(swap|replace)|sources/\w+)\.py", LOADS),
     (r"core/bulk/unload/\w+\.py", ("core", "hook", "unload operator")),
     (r"core/database/freshness\.py", ("resource",)),

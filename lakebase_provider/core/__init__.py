@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.load import load
     from lakebase_provider.core.bulk.load.result import LoadResult
     from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery
+    from lakebase_provider.core.bulk.sources.delta.delta import Delta
     from lakebase_provider.core.bulk.unload.unload import UnloadResult
     from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.config import LakebaseConfig
@@ -41,6 +42,7 @@ __all__ = [
     "Cadence",
     "CatalogDiff",
     "CatalogDump",
+    "Delta",
     "HealthLimits",
     "HealthReport",
     "LakebaseClient",
@@ -71,6 +73,7 @@ _HOMES = {
     "Cadence": "workspace.objects.snapshots",
     "CatalogDiff": "database.structure.catalog_diff",
     "CatalogDump": "database.structure.catalog_dump",
+    "Delta": "bulk.sources.delta.delta",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
     "LakebaseClient": "client",

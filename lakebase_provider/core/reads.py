@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.read.statement import Parameters
     from lakebase_provider.core.bulk.types.decimals import Numeric
     from lakebase_provider.core.bulk.unload.destination import Format
+    from lakebase_provider.core.bulk.unload.options import WriteMode
     from lakebase_provider.core.bulk.unload.unload import UnloadResult
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -155,13 +156,19 @@ class Reads(ABC):
         parallel: int = 1,
         by: str | None = None,
         numeric: Numeric = "decimal",
+        mode: WriteMode | None = None,
+        keys: Sequence[str] | None = None,
+        unload_id: str | None = None,
     ) -> UnloadResult:
         """Write what a query returns to a file, in constant memory; a failure leaves no file behind.
+
+        Or to a Delta table, in one commit of it.
 
         Args:
             query: The query.
             to: Local path, fsspec URI or ObjectStoragePath of the file; with `parallel`, of a folder, whose
-                files ``part-00000.parquet`` and so on are replaced.
+                files ``part-00000.parquet`` and so on are replaced. Or ``"delta:"`` and the path of a Delta
+                table, or a :class:`.Delta`; a missing table is made.
             format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header)
                 or ``"jsonl"`` (JSON lines); None for what a single file's suffix says, else Parquet.
             params: The query's parameters.
@@ -169,9 +176,15 @@ class Reads(ABC):
             parallel: Number of files written at once, over as many connections, all from one snapshot.
             by: Column of the result whose value divides the rows among the files; required for more than one.
             numeric: For Parquet and Arrow, as for :meth:`fetch_arrow`.
+            mode: For a Delta table: ``"append"`` (the default) adds the rows; ``"overwrite"`` puts them in
+                place of all others; ``"merge"`` updates rows with the same key and adds the others.
+            keys: For merge: names of the columns that identify a row.
+            unload_id: For a Delta table: identifies an unload. A second one with the same id is skipped, by
+                the application transaction that the table's log holds. None to write every time.
 
         Raises:
-            ColumnMismatchError: In Parquet or JSON lines, two columns share a name.
+            ColumnMismatchError: In Parquet or JSON lines, two columns share a name; or the columns are not
+                those of the Delta table.
             ConfigError: Arguments contradict each other, or `parallel` needs more connections than the pool
                 has; nothing was read.
             LoadError: A value does not fit its column's Arrow type.
@@ -192,5 +205,8 @@ class Reads(ABC):
             parallel=parallel,
             by=by,
             numeric=numeric,
+            mode=mode,
+            keys=keys,
+            unload_id=unload_id,
             max_connections=self.config.max_size,
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.sdk import Context
 
-    from lakebase_provider.core.bulk.load.result import Delete, LoadResult, Mode, OnError
+    from lakebase_provider.core.bulk.load.result import Delete, Fallback, LoadResult, Mode, OnError, Since
     from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
     from lakebase_provider.core.connect.connection import LakebaseConnection
     from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -130,6 +130,9 @@ class LoadingOperator(BulkOperator):
         load_id: A load with the same id and table happens once: a retry after success is skipped, and so is a
             cleared task if the id is your own. By default dag, task, run and map index, renewed when a user
             clears the task (templated). None to load at each try.
+        since: For merge from a Delta table: ``"ledger"`` loads what has changed since the version that the
+            ledger holds, deletions included; its version then takes the place of `load_id`.
+        fallback: With `since`: ``"replace"`` replaces all rows where nothing tells what has changed.
         force: Whether to load even if a load with that id took place, such as ``"{{ params.reload }}"``
             (templated). A retry after success is still skipped.
         create: Whether to create a missing table, and its schema, with the types of the source's columns.
@@ -172,6 +175,8 @@ class LoadingOperator(BulkOperator):
         delete: Delete = "none",
         where: str | tuple[str, Any] | Mapping[str, Any] | None = None,
         load_id: str | None = LOAD_ID,
+        since: Since | None = None,
+        fallback: Fallback | None = None,
         force: bool | str = False,
         create: bool = False,
         allow_empty: bool = False,
@@ -191,8 +196,11 @@ class LoadingOperator(BulkOperator):
         self.version_column = version_column
         self.delete = delete
         self.where = where
-        self.load_id = load_id
+        # The ledger holds the version instead, which a retry finds too.
+        self.load_id = None if since is not None and load_id == LOAD_ID else load_id
         self._has_own_id = load_id != LOAD_ID
+        self.since = since
+        self.fallback = fallback
         self.force = force
         self.create = create
         self.allow_empty = allow_empty
@@ -238,6 +246,9 @@ class LoadingOperator(BulkOperator):
             if self.restore_point:
                 # It is of after the load. The try that loaded has the right one in its log.
                 context["ti"].xcom_push(key="restore_point", value=None)
+            if self.since is not None:
+                self.log.info("%s has the newest version already: %s.", result.table, result.load_id)
+                return asdict(result)
             self.log.warning(
                 "Skipped, nothing was loaded: load_id %r was already loaded into %s (%s). To load again, %s.",
                 result.load_id,

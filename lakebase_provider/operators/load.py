@@ -10,6 +10,8 @@ from lakebase_provider._airflow.task.failing_fast import failing_fast
 from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat
 from lakebase_provider.core.bulk.files.file_kinds import kind_of
 from lakebase_provider.core.bulk.files.locations import protocol_of, shown
+from lakebase_provider.core.bulk.sources.delta.delta import Delta
+from lakebase_provider.core.bulk.sources.delta.opened import is_delta
 from lakebase_provider.operators.bulk import LoadingOperator
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LakebaseLoadOperator(LoadingOperator):
-    """Loads files (CSV, JSON lines, Parquet, Arrow) with COPY, in one transaction and constant memory.
+    """Loads files (CSV, JSON lines, Parquet, Arrow) or a Delta table: one transaction, in constant memory.
 
     It returns the counts of the load, a :class:`.LoadResult` as a dict. The files of a folder or pattern are
     one load. To make each file its own task and load, map it:
@@ -31,7 +33,9 @@ class LakebaseLoadOperator(LoadingOperator):
             ``s3://connection@bucket/orders.parquet``. It ends in ``.csv``, ``.tsv``, ``.jsonl`` or
             ``.ndjson``, optionally followed by ``.gz``, ``.bz2`` or ``.zst``, in ``.parquet``, ``.pq`` or
             ``.arrow``; or it is a folder of such files, with folders ``key=value`` as columns; or a pattern,
-            such as ``/data/*.csv``. The output of another task that returns a path works too.
+            such as ``/data/*.csv``. The output of another task that returns a path works too. Or a Delta
+            table: ``delta:`` and its path, such as ``delta:s3://lake/orders?version=12``; its store's
+            credentials come from the environment.
         delimiter: For CSV, the field separator; a comma by default, for ``.tsv`` a tab.
         encoding: For CSV, the encoding, such as ``"cp1252"``, ``"latin-1"`` or ``"utf-16"``.
         null: For CSV, what means NULL when unquoted: a string, or a list of strings.
@@ -77,7 +81,9 @@ class LakebaseLoadOperator(LoadingOperator):
         super()._check_arguments(given)
         csv = CsvFormat(**{name: given[name] for name in CSV_OPTIONS if name in given})
         source = given.get("source")
-        if isinstance(source, str):
+        if isinstance(source, str) and is_delta(source):
+            csv.require_unused(f"Delta table {Delta.parse(source)}")
+        elif isinstance(source, str):
             protocol_of(source, "source")
             kind = kind_of(source)
             if kind not in (None, "CSV"):
@@ -118,6 +124,8 @@ def located(path: Any, argument: str) -> Any:
     Raises:
         ConfigError: Its protocol is not allowed, or it is not a plain name.
     """
+    if is_delta(path):
+        return path
     # Checked before Airflow gets it, whose object looks up a file system at once.
     if isinstance(path, str) and protocol_of(path, argument):
         from airflow.sdk import ObjectStoragePath

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider._airflow.task.failing_fast import failing_fast
+from lakebase_provider.core.bulk.sources.delta.opened import is_delta
 from lakebase_provider.core.bulk.unload.options import check_unload_options
-from lakebase_provider.operators.bulk import BulkOperator
+from lakebase_provider.operators.bulk import LOAD_ID, BulkOperator
 from lakebase_provider.operators.load import located, templatable
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
 
     from lakebase_provider.core.bulk.types.decimals import Numeric
     from lakebase_provider.core.bulk.unload.destination import Format
+    from lakebase_provider.core.bulk.unload.options import WriteMode
 
 
 class LakebaseUnloadOperator(BulkOperator):
-    """Writes a query's result to a file, in constant memory; a failed task leaves no file behind.
+    """Writes a query's result to a file or a Delta table, in constant memory, or nothing if it fails.
 
-    It returns ``{"path": ..., "rows": ..., "bytes": ..., "seconds": ..., "files": ...}``; a task that loads
-    the file takes ``unload.output["path"]``.
+    It returns ``{"path": ..., "rows": ..., "bytes": ..., "seconds": ..., "files": ..., "version": ...,
+    "skipped": ...}``; a task that loads the file takes ``unload.output["path"]``.
 
     Args:
         sql: The query (templated), or the name of a file that ends in ``.sql``.
         to: Path of the file (templated): a local one, or one of Airflow's object storage such as
-            ``s3://connection@bucket/orders.parquet``; with `parallel`, of a folder.
+            ``s3://connection@bucket/orders.parquet``; with `parallel`, of a folder. Or a Delta table:
+            ``delta:`` and its path; its store's credentials come from the environment.
         format: ``"parquet"``, ``"arrow"`` (an IPC file), ``"csv"`` (as Postgres writes it, with a header) or
             ``"jsonl"`` (JSON lines); None for what a single file's suffix says, else Parquet.
         parameters: Values for the query's placeholders (templated).
@@ -38,6 +41,10 @@ class LakebaseUnloadOperator(BulkOperator):
         by: Column of the result whose value divides the rows among the files; required for more than one.
         numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, with any number of digits, NaN
             included.
+        mode: For a Delta table: ``"append"`` (the default), ``"overwrite"`` or ``"merge"``.
+        keys: For merge: names of the columns that identify a row (templated).
+        unload_id: For a Delta table: a second unload with the same id is skipped. By default dag, task, run
+            and map index, as the `load_id` of a load (templated). None to write at each try.
         kwargs: ``conn_id``, ``branch``, ``hook_params`` as for
             :class:`~lakebase_provider.operators.bulk.BulkOperator`, and arguments of ``BaseOperator``.
 
@@ -49,7 +56,13 @@ class LakebaseUnloadOperator(BulkOperator):
         >>> LakebaseUnloadOperator(task_id="unload", sql="SELECT * FROM orders", to="/data/{{ ds }}.parquet")
     """
 
-    template_fields: Sequence[str] = ("sql", "to", "parameters", *BulkOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "sql",
+        "to",
+        "parameters",
+        "keys",
+        *BulkOperator.template_fields,
+    )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012 # as Airflow has it
 
@@ -64,6 +77,9 @@ class LakebaseUnloadOperator(BulkOperator):
         parallel: int = 1,
         by: str | None = None,
         numeric: Numeric = "decimal",
+        mode: WriteMode | None = None,
+        keys: Sequence[str] | None = None,
+        unload_id: str | None = LOAD_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,7 +91,10 @@ class LakebaseUnloadOperator(BulkOperator):
         self.parallel = parallel
         self.by = by
         self.numeric = numeric
-        self._check_own_arguments(("format", "batch_rows", "parallel", "by", "numeric"))
+        self.mode = mode
+        self.keys = keys
+        self.unload_id = unload_id
+        self._check_own_arguments(("to", "format", "batch_rows", "parallel", "by", "numeric", "mode", "keys"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
@@ -102,6 +121,10 @@ class LakebaseUnloadOperator(BulkOperator):
                 parallel=self.parallel,
                 by=self.by,
                 numeric=self.numeric,
+                mode=self.mode,
+                keys=self.keys,
+                # Files are replaced at each try, and have no id to render.
+                unload_id=self.render_template(self.unload_id, context) if is_delta(self.to) else None,
                 max_connections=client.config.max_size,
             )
         self.log.info("Wrote %d rows, %d bytes to %s", result.rows, result.bytes, self.to)

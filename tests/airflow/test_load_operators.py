@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import ObjectStoragePath
+from deltalake import write_deltalake
 
 from lakebase_provider.core.errors import (
     BadRowError,
@@ -25,13 +26,14 @@ from lakebase_provider.core.errors import (
 )
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.bulk import LoadingOperator
+from lakebase_provider.operators.bulk import BulkOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator, SourceCursor
+from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from tests.airflow.conftest import connection_fields, define
 
 
-def executed(operator: LoadingOperator, **ti: Any) -> dict[str, Any]:
+def executed(operator: BulkOperator, **ti: Any) -> dict[str, Any]:
     """What the operator returns, rendered and run as one try of a task instance."""
     fields = {"dag_id": "dag", "task_id": operator.task_id, "run_id": "run", "map_index": -1, **ti}
     tries = {"try_number": 1, "max_tries": operator.retries}
@@ -68,6 +70,42 @@ def csv(tmp_path: Path) -> Path:
     path = tmp_path / "rows.csv"
     path.write_text("id,name\n1,one\n2,two\n")
     return path
+
+
+def test_the_changes_of_a_delta_table_are_loaded_and_its_rows_written_once(tmp_path: Path) -> None:
+    lake, back = tmp_path / "lake", tmp_path / "back"
+    feed = {"delta.enableChangeDataFeed": "true"}
+    write_deltalake(lake, pa.table({"id": pa.array([1], pa.int32()), "name": ["one"]}), configuration=feed)
+    first = load(f"delta:{lake}", mode="merge", since="ledger")
+    assert (first["inserted"], first["skipped"]) == (1, False)
+    write_deltalake(lake, pa.table({"id": pa.array([2], pa.int32()), "name": ["two"]}), mode="append")
+    assert load(f"delta:{lake}", mode="merge", since="ledger")["inserted"] == 1
+    assert load(f"delta:{lake}", mode="merge", since="ledger")["skipped"]
+    assert rows() == [(1, "one"), (2, "two")]
+    # A retry whose success was unheard of.
+    results = [
+        executed(LakebaseUnloadOperator(task_id="unload", sql="select * from loaded", to=f"delta:{back}"))
+        for _ in range(2)
+    ]
+    assert [(result["rows"], result["version"], result["skipped"]) for result in results] == [
+        (2, 0, False),
+        (0, 0, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"source": "delta:https://example.com/t"},
+        {"source": "delta:/lake?version=x"},
+        {"source": "delta:/lake", "delimiter": ";"},
+        {"source": "delta:/lake", "since": "ledger"},
+        {"source": "delta:/lake", "since": "ledger", "mode": "merge", "load_id": "own"},
+    ],
+)
+def test_what_is_wrong_about_a_delta_table_shows_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        LakebaseLoadOperator(task_id="load", table="loaded", **arguments)
 
 
 def test_a_file_is_loaded_once_however_often_it_is_tried(

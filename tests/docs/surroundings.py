@@ -52,6 +52,14 @@ rows = [(1, 9.5), (2, 3)]
     "docs/how-to/branches.md": f"""{_CLIENT}
 run("CREATE TABLE orders AS SELECT 1 AS id")
 """,
+    "docs/how-to/delta.md": f"""{_CLIENT}
+import pyarrow as pa
+from deltalake import write_deltalake
+
+days = pa.array([date(2027, 1, 30), date(2027, 1, 31)])
+rows = pa.table({{"id": pa.array([1, 2], pa.int64()), "day": days}})
+write_deltalake("lake/orders", rows, configuration={{"delta.enableChangeDataFeed": "true"}})
+""",
     "docs/how-to/health.md": _CLIENT,
     "docs/how-to/load.md": f"""{_ORDERS}
 import os
@@ -128,6 +136,11 @@ assert asyncio.run(read_orders(day)) == []
 assert list(client.iter_rows("SELECT id, balance FROM accounts ORDER BY id")) == [(1, 0), (2, 10)]
 assert list(client.iter_rows("SELECT day FROM closed")) == [(day,)]
 assert list(client.iter_rows("SELECT count(*) FROM orders_copy")) == [(2,)]
+""",
+    "docs/how-to/delta.md": """
+for table in ("orders", "mirror"):
+    assert list(client.iter_rows(f"SELECT count(*) FROM sales.{table}")) == [(2,)]
+assert client.load("delta:lake/out", "sales.back", create=True).rows == 2
 """,
     "docs/how-to/load.md": """
 ids = [id for (id,) in client.iter_rows("SELECT id FROM sales.orders ORDER BY id")]

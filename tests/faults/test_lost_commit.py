@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -83,6 +85,33 @@ def test_a_commit_that_never_arrived_is_a_load_to_do_again(
         assert caught.value.retryable
         assert rows_of(table) == 0
         assert client.load([(1,), (2,)], "t", load_id=load_id).inserted == 2
+        assert rows_of(table) == 2
+
+
+@pytest.mark.parametrize(("arrives", "cut"), [(True, "to_client"), (False, "to_server")])
+def test_the_changes_of_a_delta_table_are_loaded_once(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    arrives: bool,
+    cut: Direction,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    options: Any = {"mode": "merge", "keys": ["id"], "since": "ledger"}
+    feed = {"delta.enableChangeDataFeed": "true"}
+    write_deltalake(tmp_path / "lake", pa.table({"id": [1]}), configuration=feed)
+    table.load(f"delta:{tmp_path / 'lake'}", "t", **options)
+    write_deltalake(tmp_path / "lake", pa.table({"id": [2]}), mode="append")
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        before_commit(monkeypatch, lambda: proxy.cut_after(0, direction=cut))
+        if arrives:
+            assert client.load(f"delta:{tmp_path / 'lake'}", "t", **options).inserted == 1
+        else:
+            with pytest.raises(LoadInterruptedError, match="did not take place"):
+                client.load(f"delta:{tmp_path / 'lake'}", "t", **options)
+        assert rows_of(table) == (2 if arrives else 1)
+        assert client.load(f"delta:{tmp_path / 'lake'}", "t", **options).skipped is arrives
         assert rows_of(table) == 2
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from tests.security.fronts import SYNC, AirflowFront, DagsterFront, Front, Settings, World  # isort: skip
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+from deltalake import write_deltalake
 
 from dagster_lakebase import LakebaseIOManager, LakebaseResource
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
@@ -596,6 +598,14 @@ def file_that_does_not_fit(front: AirflowFront, world: World) -> None:
     file = world.folder / "rows.csv"
     file.write_text("id,at\n1,2024-01-01\nx,2024-01-01\n")
     LakebaseLoadOperator(task_id="load", source=str(file), table="canary").execute({})
+
+
+@raises("ChangesUnavailableError", *SYNC)
+def changes_of_a_table_that_keeps_none(front: Front, world: World) -> None:
+    client, place = table(front, world.settings(), "id int"), str(world.folder / uuid4().hex)
+    for _ in range(2):
+        write_deltalake(place, pa.table({"id": pa.array([1], pa.int32())}), mode="append")
+        client.load(f"delta:{place}", "canary", mode="merge", keys=["id"], since="ledger")
 
 
 @raises("BadRowError", *SYNC)

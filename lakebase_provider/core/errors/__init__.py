@@ -5,6 +5,7 @@ from __future__ import annotations
 from lakebase_provider.core.errors.kinds import (
     AlreadyExistsError,
     BadRowError,
+    ChangesUnavailableError,
     ClockSkewError,
     ColumnMismatchError,
     CommitUnknownError,
@@ -56,6 +57,7 @@ from lakebase_provider.core.errors.kinds import (
 __all__ = [
     "AlreadyExistsError",
     "BadRowError",
+    "ChangesUnavailableError",
     "ClockSkewError",
     "ColumnMismatchError",
     "CommitUnknownError",

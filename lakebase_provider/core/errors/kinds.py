@@ -49,6 +49,7 @@ Every failure of a driver, a resolver or the control plane becomes one of these,
         ├── TableNotFoundError           no such table
         ├── ColumnMismatchError          the source's columns do not match the table's
         ├── BadRowError                  a row holds a value that its column cannot hold
+        ├── ChangesUnavailableError      what has changed in the source cannot be told
         ├── LoadInterruptedError         it was cancelled, or lost its connection; nothing was written
         └── CommitUnknownError           it is unknown whether the commit took place
 """
@@ -422,9 +423,7 @@ class StatementTimeoutError(StatementError):
     """The server ended a statement, or a transaction, that took longer than its timeout allows."""
 
     code = "statement_timeout"
-    default_remedy = (
-        "Do less in one statement, or raise statement_timeout, in the configuration or in SQL (SET)."
-    )
+    default_remedy = "Do less in one statement, or raise statement_timeout, in the configuration or by SET."
 
 
 class SessionEndedError(StatementError):
@@ -462,8 +461,7 @@ class MigrationError(LakebaseError):
     """Files of migrations were refused, a statement of one failed, or a command that migrates did.
 
     Attributes:
-        file: Name of the file, where it is about one.
-        line: Number of its line, from 1, where it is about one.
+        file, line: Name of the file, and number of its line from 1, where it is about one.
         sqlstate: The server's code for what went wrong, where the server said so.
     """
 
@@ -483,8 +481,7 @@ class RehearsalError(LakebaseError):
 
     code = "rehearsal"
     default_remedy = "Correct the change, or the checks that the message names, and rehearse again."
-    #: A :class:`~lakebase_provider.core.RehearsalReport`.
-    report: Any = None
+    report: Any = None  # a RehearsalReport
 
     def details(self) -> dict[str, object]:
         """The report."""
@@ -503,8 +500,7 @@ class LoadError(LakebaseError):
     """Data was not moved, for a reason that has no class of its own.
 
     Attributes:
-        sqlstate: The server's code for what went wrong, where the server said so; its own error is the cause,
-            unless its text would quote values.
+        sqlstate: The server's code, where it said one; its own error is the cause, unless it quotes values.
     """
 
     code = "load"
@@ -546,7 +542,6 @@ class BadRowError(LoadError):
         row: Number of the row in the source, from 1.
         column: Name of the column.
         kind: Kind of the value, such as ``"str"`` or ``"int64"``.
-        remedy: What to do; defaults to the class's own remedy.
     """
 
     code = "bad_row"
@@ -563,11 +558,9 @@ class BadRowError(LoadError):
         row: int | None = None,
         column: str | None = None,
         kind: str | None = None,
-        remedy: str | None = None,
-        retry_after: float | None = None,
-        retryable: bool | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(message, remedy=remedy, retry_after=retry_after, retryable=retryable)
+        super().__init__(message, **common)
         self.row = row
         self.column = column
         self.kind = kind
@@ -575,6 +568,13 @@ class BadRowError(LoadError):
     def details(self) -> dict[str, object]:
         """The SQLSTATE and where the value is."""
         return {**super().details(), "row": self.row, "column": self.column, "kind": self.kind}
+
+
+class ChangesUnavailableError(LoadError):
+    """What has changed in a source since its last load cannot be told; nothing was written."""
+
+    code = "changes_unavailable"
+    default_remedy = "Replace all rows of the table by those of the source."
 
 
 class LoadInterruptedError(LoadError):

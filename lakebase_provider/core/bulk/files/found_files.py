@@ -24,7 +24,10 @@ from lakebase_provider.core.errors import ConfigError
 _LEFT_OUT = (".", "_")
 _LEFT_OUT_ENDS = (".tmp", ".crc", "~", "_$folder$")
 #: Folders in which table formats keep which of the other files are current, and what reads such a table.
-_OF_TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}
+_OF_TABLES = {
+    "_delta_log": ("a Delta table", "Name it as one: 'delta:' and the path of its folder."),
+    ".hoodie": ("a Hudi table", "Read it with a library for that format, and give the Arrow data as source."),
+}
 #: How Hive and Spark name the folder of NULL.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _ANY_DEPTH = "**"
@@ -199,11 +202,8 @@ class _Folder:
         """A folder's entries with matching names, except those that are left out."""
         for entry in self._listed(names):
             if entry.is_folder and entry.name in _OF_TABLES:
-                raise self._refused(
-                    names,
-                    f"is {_OF_TABLES[entry.name]}, in which not every file is current",
-                    "Read it with a library for that format, and give the frame or Arrow data as source.",
-                )
+                table, remedy = _OF_TABLES[entry.name]
+                raise self._refused(names, f"is {table}, in which not every file is current", remedy)
             if _is_left_out(entry.name) or not fnmatchcase(entry.name, pattern):
                 continue
             if found := flaw(entry.name):

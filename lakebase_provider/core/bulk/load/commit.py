@@ -119,6 +119,8 @@ def _load_and_commit(
 
 
 def _remedy_of_doubt(plan: LoadPlan) -> str | None:
+    if plan.since is not None:
+        return "Load again: the ledger tells whether it took place."
     if plan.bears_repetition:
         return "Load again with the same load_id."
     if plan.load_id is None:
@@ -130,7 +132,7 @@ def _create_ledger(
     connection: psycopg.Connection[Any], table: str | tuple[str, str] | TableName, plan: LoadPlan
 ) -> None:
     """Create a missing ledger in its own transaction, so that nobody waits for a whole load to get it."""
-    if plan.load_id is not None:
+    if plan.needs_ledger:
         with typed_errors(f"Create the ledger {LEDGER}"):
             name = named(connection, table, plan)
             if Ledger.of(connection, name, plan.ledger_schema).ensure():

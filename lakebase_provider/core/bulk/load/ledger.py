@@ -180,6 +180,16 @@ class Ledger:
             reason=f"loaded at {row[1]:%Y-%m-%d %H:%M:%S %Z}",
         )
 
+    def newest_id(self, table: TableName, beginning: str, part: str) -> str | None:
+        """The id of the newest load among those whose ids begin so or have such a part, or None."""
+        query = sql.SQL(
+            "SELECT load_id FROM {} WHERE table_name = %s"
+            " AND (pg_catalog.starts_with(load_id, %s) OR pg_catalog.strpos(load_id, %s) > 0)"
+            " ORDER BY loaded_at DESC LIMIT 1"
+        ).format(self._quoted)
+        row = self._execute(query, (str(table), beginning, part)).fetchone()
+        return None if row is None else str(row[0])
+
     def wait(self, table: TableName, load_id: str) -> None:
         """Wait until no other transaction runs this load, then keep others out until this one ends.
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,16 +20,18 @@ from lakebase_provider.core.bulk.load.plan import LoadOptions, LoadPlan
 from lakebase_provider.core.bulk.load.progress import Progress
 from lakebase_provider.core.bulk.load.rejects import Rejects
 from lakebase_provider.core.bulk.load.result import LoadResult
+from lakebase_provider.core.bulk.load.since.since_ledger import Increment, since_ledger
 from lakebase_provider.core.bulk.load.transfer.transfer import PostgresQuery, columns_of, copy_between
 from lakebase_provider.core.bulk.sources.open import open_source
 from lakebase_provider.core.bulk.tables.create import columns_for, create_table
 from lakebase_provider.core.bulk.tables.evolve import alter, needed_changes
-from lakebase_provider.core.bulk.tables.merge import Counts, Merge
+from lakebase_provider.core.bulk.tables.merge import CHANGE_MARKS, Counts, Merge
 from lakebase_provider.core.bulk.tables.replace import delete_rows, lock_rows
 from lakebase_provider.core.bulk.tables.swap import swap_in
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import (
+    Column,
     Table,
     TableName,
     ensure_schema,
@@ -39,7 +41,7 @@ from lakebase_provider.core.database.catalog import (
     resolve_name,
 )
 from lakebase_provider.core.database.refusals import typed_errors
-from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError
+from lakebase_provider.core.errors import ChangesUnavailableError, ColumnMismatchError, ConfigError, LoadError
 from lakebase_provider.core.errors.remedy import without_options
 
 if TYPE_CHECKING:
@@ -152,13 +154,19 @@ class _Load:
     deleted: int | None = None
     #: Rows outside of the slice.
     outside: int = 0
+    #: What the stage has beside the table's columns: if the rows are changes, what became of them.
+    marks: tuple[Column, ...] = ()
 
     def run(self, table: TableName) -> LoadResult:
         name = named(self.connection, table, self.plan)
-        ledger = None
-        if self.plan.load_id is not None:
+        ledger = increment = None
+        if self.plan.needs_ledger:
             ledger = Ledger.of(self.connection, name, self.plan.ledger_schema, clock=self.clock)
             ledger.ensure()
+            if self.plan.since is not None:
+                increment = since_ledger(self.source, self.plan, ledger, name)
+                self.source, self.plan = increment.source, increment.plan
+            assert self.plan.load_id is not None
             earlier = self._claimed(ledger, name, self.plan.load_id)
             if earlier is not None:
                 logger.info(
@@ -169,7 +177,7 @@ class _Load:
                     earlier.rows,
                 )
                 return earlier
-        result = self._moved(name)
+        result = self._moved(name) if increment is None else self._moved_since(increment, name)
         if ledger is not None:
             ledger.record(result, self.plan.forced_id)
         _log(result)
@@ -179,6 +187,19 @@ class _Load:
         if self.plan.force:
             return ledger.claim_anew(name, load_id, self.plan.mode, self.plan.forced_id)
         return ledger.claim(name, load_id, self.plan.mode)
+
+    def _moved_since(self, increment: Increment, name: TableName) -> LoadResult:
+        if increment.fallback is None:
+            return self._moved(name)
+        try:
+            with self.connection.transaction():
+                return self._moved(name)
+        except ChangesUnavailableError as error:
+            # Files of the feed may be gone, which shows when they are read.
+            logger.warning("Replacing all rows of %s: %s", name, error.message)
+            self.source, self.plan = increment.fallback
+            self.changes, self.deleted = (), None
+            return self._moved(name)
 
     def _moved(self, name: TableName) -> LoadResult:
         # A skipped load never asks for what it would have loaded.
@@ -261,7 +282,7 @@ class _Load:
             inserted=counts.inserted,
             updated=counts.updated,
             deleted=counts.deleted,
-            unchanged=copied.rows - counts.inserted - counts.updated,
+            unchanged=copied.rows - counts.inserted - counts.updated - (counts.deleted if self.marks else 0),
             rejected=copied.rejected,
             outside=self.outside,
             changes=self.changes,
@@ -289,7 +310,7 @@ class _Load:
             self.source,
             table,
             into=into,
-            columns=self.plan.columns,
+            columns=self.plan.columns and [*self.plan.columns, *(one.name for one in self.marks)],
             csv=self.plan,
             whole=self.whole,
             progress=self.progress,
@@ -338,7 +359,10 @@ class _Load:
 
     def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
         keys, where = self.plan.merge_keys(table), self._slice(table)
-        missing = self.plan.delete == "missing"
+        if marked := getattr(self.source, "marked", None):
+            self.source, self.marks = marked(), CHANGE_MARKS
+        # Of changes, the feed itself tells what is missing.
+        missing = self.plan.delete == "missing" and not self.marks
         if missing:
             lock_rows(self.connection, table, where)
         with self._staged(table) as (stage, copied):
@@ -349,11 +373,12 @@ class _Load:
             merge = Merge(
                 table,
                 stage,
-                copied.columns,
+                copied.columns[: len(copied.columns) - len(self.marks)],
                 keys,
                 version_column=self.plan.version_column,
                 delete_missing=missing,
                 slice=where,
+                of_changes=bool(self.marks),
             )
             counts = merge.run(self.connection, copied.rows)
             if self.plan.count_outside:
@@ -372,15 +397,20 @@ class _Load:
     def _staged(self, table: Table) -> Iterator[tuple[TableName, CopyResult]]:
         """The rows in a temporary table."""
         stage = TableName(f"lakebase_load_{secrets.token_hex(6)}", "pg_temp")
+        marks = [sql.SQL("NULL::{} AS {}").format(sql.SQL(one.type_name), one.sql()) for one in self.marks]
+        names = {one.name for one in self.marks}
         # With the table's types but without its constraints, which are checked when rows reach the table.
         self._execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
                 sql.Identifier(stage.table),
-                _listed([column.name for column in table.writable]),
+                sql.SQL(", ").join(
+                    [*(column.sql() for column in table.writable if column.name not in names), *marks]
+                ),
                 table.name.sql(),
             )
         )
-        yield stage, self._copy(table, stage)
+        others = tuple(column for column in table.columns if column.name not in names)
+        yield stage, self._copy(replace(table, columns=(*others, *self.marks)), stage)
         self._execute(sql.SQL("DROP TABLE {}").format(stage.sql()))
 
     def _count(self, query: LiteralString, **parts: Any) -> int:

@@ -11,7 +11,7 @@ from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.base.sql.sql_text import with_inert_comments
 from lakebase_provider.core.bulk.files.csv_format import CSV_OPTIONS, CsvFormat, CsvOptions
-from lakebase_provider.core.bulk.load.result import Delete, Mode, OnError
+from lakebase_provider.core.bulk.load.result import Delete, Fallback, Mode, OnError, Since
 from lakebase_provider.core.bulk.tables.schema_evolution import SCHEMA_EVOLUTIONS, SchemaEvolution
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -35,6 +35,8 @@ _CHOICES = {
     "delete": get_args(Delete),
     "schema_evolution": (None, *SCHEMA_EVOLUTIONS),
     "on_error": get_args(OnError),
+    "since": (None, *get_args(Since)),
+    "fallback": (None, *get_args(Fallback)),
 }
 
 
@@ -49,6 +51,8 @@ class LoadOptions(CsvOptions, total=False):
     where: Where | None
     count_outside: bool
     load_id: str | None
+    since: Since | None
+    fallback: Fallback | None
     force: bool
     forced_by: str | None
     create: bool
@@ -82,6 +86,11 @@ class LoadPlan(CsvFormat):
             change while rows are replaced, before that as well.
         count_outside: Whether to count the source's rows for which `where` does not hold; in every mode.
         load_id: Identifies a load: a second attempt with the same id is skipped. None to load every time.
+        since: For merge from a Delta table: ``"ledger"`` loads what has changed since the version that the
+            ledger holds for this table and source, deletions included, by the change data feed. The first
+            time all rows are merged.
+        fallback: With `since`: ``"replace"`` replaces all rows of the table by the source's where the ledger
+            or the feed cannot tell what has changed. By default that is an error, except for the first time.
         force: Whether to load even if one with that `load_id` took place; the ledger then records this one.
         forced_by: Who forces it, such as a run's id: a second load forced by the same one is skipped, so that
             an attempt whose success went unnoticed is not repeated. None to load at each forced attempt.
@@ -110,6 +119,8 @@ class LoadPlan(CsvFormat):
     where: Where | None = None
     count_outside: bool = False
     load_id: str | None = None
+    since: Since | None = None
+    fallback: Fallback | None = None
     force: bool = False
     forced_by: str | None = None
     create: bool = False
@@ -135,6 +146,11 @@ class LoadPlan(CsvFormat):
         return f"{self.load_id} (forced by {self.forced_by})"
 
     @property
+    def needs_ledger(self) -> bool:
+        """Whether the ledger tells what is to be loaded, and holds what was."""
+        return self.load_id is not None or self.since is not None
+
+    @property
     def needs_columns(self) -> bool:
         """Whether it has to be known which columns the source's rows need, before they come."""
         return self.create or self.schema_evolution is not None
@@ -142,7 +158,7 @@ class LoadPlan(CsvFormat):
     @property
     def bears_repetition(self) -> bool:
         """Whether a second attempt is skipped if this one succeeds."""
-        return self.load_id is not None and (not self.force or self.forced_id is not None)
+        return self.needs_ledger and (not self.force or self.forced_id is not None)
 
     def merge_keys(self, table: Table) -> tuple[str, ...]:
         """The columns that identify a row of a table.
@@ -214,6 +230,7 @@ def check_load_options(given: Mapping[str, Any]) -> None:
             identifier(given[name])
     _check_merge(given)
     _check_where(given)
+    _check_since(given)
     if {"on_error", "reject_to"} <= given.keys() and (given["on_error"] == "reject") != (
         given["reject_to"] is not None
     ):
@@ -277,6 +294,30 @@ def _check_where(given: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"where= has no meaning with mode={given['mode']!r}.",
             remedy="Leave it out, or use mode='replace', or mode='merge' with delete='missing'.",
+        )
+
+
+def _check_since(given: Mapping[str, Any]) -> None:
+    if given.get("since") is None:
+        if given.get("fallback") is not None and "since" in given:
+            raise ConfigError("fallback= has no meaning without since=.", remedy="Give both, or neither.")
+        return
+    if given.get("mode", "merge") != "merge":
+        raise ConfigError(
+            f"since= has no meaning with mode={given['mode']!r}.",
+            remedy="Leave it out, or use mode='merge'.",
+        )
+    for name in ("load_id", "force", "version_column", "where", "count_outside"):
+        if given.get(name):
+            raise ConfigError(
+                f"{name}= cannot be combined with since=, for the ledger tells what is to be loaded.",
+                remedy="Leave one of them out.",
+            )
+    if given.get("on_error") == "reject":
+        raise ConfigError(
+            "on_error='reject' cannot be combined with since=: of what is set aside, the table would never "
+            "learn.",
+            remedy="Load with on_error='fail'.",
         )
 
 

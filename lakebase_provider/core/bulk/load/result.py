@@ -8,6 +8,8 @@ from typing import Literal
 Mode = Literal["append", "replace", "merge"]
 Delete = Literal["none", "missing"]
 OnError = Literal["fail", "reject"]
+Since = Literal["ledger"]
+Fallback = Literal["replace"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,12 @@ class LoadResult:
         mode: ``"append"``, ``"replace"`` or ``"merge"``.
         load_id: Its id in the ledger, if it has one.
         skipped: Whether an earlier load with that id had already done it; the counts are then its.
-        rows: Rows from the source that were not rejected.
+        rows: Rows from the source that were not rejected; of a change data feed, its changes.
         inserted: Rows that are new in the table.
         updated: Rows of the table whose values changed.
         deleted: Rows that were removed from the table.
-        unchanged: Rows that the table had already, or in a newer version.
+        unchanged: Rows that the table had already, or in a newer version; of a change data feed, also changes
+            that later ones undid or that only tell what was there before.
         rejected: Rows that were set aside.
         outside: Rows outside the slice `where`, if the load counts them.
         changes: What was changed about the table, one line each, such as ``ADD COLUMN "note" text``.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
+from lakebase_provider.core.bulk.sources.delta.opened import is_delta, open_delta
 from lakebase_provider.core.bulk.sources.seen import Reading, read_once
 from lakebase_provider.core.bulk.sources.source import (
     ROWS,
@@ -39,8 +40,9 @@ def open_source(
             and NaT are NULL, as pandas means them); a Polars DataFrame or LazyFrame; a pyarrow Table,
             RecordBatch, RecordBatchReader or iterable of batches; anything with ``__arrow_c_stream__``; the
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
-            ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a
-            DB-API cursor that has run its query; or what this function gave.
+            ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a Delta
+            table (``"delta:"`` and its path, a :class:`.Delta`, or a ``deltalake.DeltaTable``); a DB-API
+            cursor that has run its query; or what this function gave.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
         csv: The format of CSV files.
         whole: Whether what can be read only once must have rows, and all of them.
@@ -83,6 +85,11 @@ def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat, whole: boo
     kind = type(source).__name__
     if isinstance(source, (bytes, bytearray, Mapping, set, frozenset)):
         raise _unknown(source)
+    if is_delta(source):
+        from lakebase_provider.core.bulk.sources.delta.snapshot_rows import open_snapshot
+
+        csv.require_unused("Delta table")
+        return open_snapshot(open_delta(source), columns)
     if isinstance(source, (str, os.PathLike)) or (hasattr(source, "open") and hasattr(source, "suffix")):
         from lakebase_provider.core.bulk.sources.from_files import open_file
 

@@ -6,6 +6,11 @@ join, the order may differ). If another session inserts one of its keys at the s
 unique index; it is then undone to a savepoint and done with INSERT .. ON CONFLICT, which is slower but cannot
 fail like that. Without a unique index on the keys, such a key would go unnoticed: the table is then locked
 against other writers until the transaction ends.
+
+Staged changes, as a change data feed gives them, come down to what is true of each key in the end: of its
+newest version counts a row that is there, and only where there is none, one that is gone. So a row whose key
+changed leaves none behind under the old key, and keys that two rows swap stay. What is gone is deleted first,
+for what comes may need a value that is unique.
 """
 
 from __future__ import annotations
@@ -50,6 +55,11 @@ SELECT EXISTS (
             WHERE a.attname <> ALL (%s)))
 """
 
+#: Of staged changes, the columns that tell the version and whether the row is gone by then. No column of a
+#: Delta table with a change data feed has these names.
+CHANGE_VERSION, GONE = "_commit_version", "_change_type"
+CHANGE_MARKS = (Column(CHANGE_VERSION, "bigint", 20, "int8"), Column(GONE, "boolean", 16, "bool"))
+
 # Types whose values are equal only where their images are.
 _ONE_IMAGE = frozenset(kind.name for kind in KINDS if kind.one_image)
 
@@ -82,6 +92,7 @@ class Merge:
             later one if they are equal. None to always keep the later one.
         delete_missing: Whether to remove the table's rows whose key was not staged.
         slice: Limits what `delete_missing` may remove; None for no limit.
+        of_changes: Whether the rows are changes, with the columns :data:`CHANGE_MARKS` beside `columns`.
     """
 
     table: Table
@@ -91,6 +102,7 @@ class Merge:
     version_column: str | None = None
     delete_missing: bool = False
     slice: sql.Composable | None = None
+    of_changes: bool = False
 
     def run(self, connection: psycopg.Connection[Any], rows: int) -> Counts:
         """Merge.
@@ -108,6 +120,7 @@ class Merge:
             cursor.execute(sql.SQL("ANALYZE {} ({})").format(self.stage.sql(), _list("{}", self.keys)))
             self._refuse_null(cursor, rows)
             deleted = self._delete(cursor) if self.delete_missing else 0
+            deleted += self._delete_gone(cursor) if self.of_changes else 0
             inserted, updated = self._change(cursor)
             return Counts(inserted, updated, deleted)
 
@@ -127,6 +140,15 @@ class Merge:
         limit = sql.SQL("") if self.slice is None else sql.SQL(" AND ({})").format(self.slice)
         query = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {}){}").format(
             self.table.name.sql(), self.stage.sql(), _list("t.{0} = s.{0}", self.keys, " AND "), limit
+        )
+        return cursor.execute(query).rowcount
+
+    def _delete_gone(self, cursor: psycopg.Cursor[Any]) -> int:
+        query = sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s.{} AND {}").format(
+            self.table.name.sql(),
+            self._newest([*self.keys, GONE]),
+            sql.Identifier(GONE),
+            _list("t.{0} = s.{0}", self.keys, " AND "),
         )
         return cursor.execute(query).rowcount
 
@@ -157,15 +179,25 @@ class Merge:
         return inserted, total - inserted
 
     def _rows(self) -> sql.Composed:
-        """The effective row of each key, in key order."""
+        """The effective row of each key that is there, in key order."""
+        if not self.of_changes:
+            return self._newest(self.columns)
+        return sql.SQL("(SELECT {} FROM {} AS newest WHERE NOT {})").format(
+            _list("{}", self.columns), self._newest([*self.columns, GONE]), sql.Identifier(GONE)
+        )
+
+    def _newest(self, columns: Sequence[str]) -> sql.Composed:
+        """The newest row of each key, in key order."""
         keys = _list("{}", self.keys)
         version: sql.Composable = sql.SQL("")
-        if self.version_column is not None:
+        if self.of_changes:
+            version = sql.SQL("{} DESC, {}, ").format(sql.Identifier(CHANGE_VERSION), sql.Identifier(GONE))
+        elif self.version_column is not None:
             version = sql.SQL("{} DESC NULLS LAST, ").format(sql.Identifier(self.version_column))
         # The stage was created in this transaction, so COPY has only appended to it: ctid is the order.
         return sql.SQL(
             "(SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {version}ctid DESC)"
-        ).format(keys=keys, columns=_list("{}", self.columns), stage=self.stage.sql(), version=version)
+        ).format(keys=keys, columns=_list("{}", columns), stage=self.stage.sql(), version=version)
 
     def _merge(self) -> sql.Composed:
         update = self._update("s")

@@ -18,10 +18,12 @@ from lakebase_provider.core.base.threads import in_this_context
 from lakebase_provider.core.bulk.read.batches import BATCH_ROWS, read_batches
 from lakebase_provider.core.bulk.read.statement import Parameters, bare, describe, is_plain_query, query_text
 from lakebase_provider.core.bulk.read.stream import copy_out
+from lakebase_provider.core.bulk.sources.delta.opened import is_delta
 from lakebase_provider.core.bulk.types.decimals import Numeric
 from lakebase_provider.core.bulk.unload.as_json import require_distinct, write_json_lines
 from lakebase_provider.core.bulk.unload.destination import Destination, Format, format_of
-from lakebase_provider.core.bulk.unload.options import check_unload_options
+from lakebase_provider.core.bulk.unload.options import WriteMode, check_unload_options
+from lakebase_provider.core.bulk.unload.to_delta import DeltaTarget
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -56,16 +58,20 @@ class UnloadResult:
     """What an unload wrote.
 
     Attributes:
-        rows: Rows in all files.
-        bytes: Bytes of all files.
+        rows: Rows in all files; of a Delta table, those that were written to it.
+        bytes: Bytes of all files, or of the record batches that a Delta table was given.
         seconds: Seconds from the first statement to the last file's renaming.
-        files: How many files.
+        files: How many files; 0 for a Delta table, whose library tells no number.
+        version: The version of the Delta table that has the rows; None for files.
+        skipped: Whether the Delta table had the rows already from an unload with the same id.
     """
 
     rows: int
     bytes: int
     seconds: float
     files: int
+    version: int | None = None
+    skipped: bool = False
 
 
 def unload(
@@ -79,15 +85,19 @@ def unload(
     parallel: int = 1,
     by: str | None = None,
     numeric: Numeric = "decimal",
+    mode: WriteMode | None = None,
+    keys: Sequence[str] | None = None,
+    unload_id: str | None = None,
     max_connections: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> UnloadResult:
-    """Write what a query returns to a file, or to several at once.
+    """Write what a query returns to a file, or to several at once, or to a Delta table.
 
     Args:
         connections: Lends a connection; as many at once as `parallel` says.
         query: A SELECT, VALUES, TABLE or WITH.
-        to: As for :class:`~lakebase_provider.core.bulk.unload.destination.Destination`.
+        to: As for :class:`~lakebase_provider.core.bulk.unload.destination.Destination`; or a Delta table, as
+            for :class:`~lakebase_provider.core.bulk.unload.to_delta.DeltaTarget`.
         format: What to write; None for what a single file's suffix says, else Parquet.
         params: The query's parameters.
         batch_rows: Maximum number of rows in a row group or record batch.
@@ -95,6 +105,9 @@ def unload(
         by: The column that divides the rows among them.
         numeric: For Parquet and Arrow: ``"text"`` writes numerics as text, with any number of digits, NaN
             included.
+        mode: For a Delta table: ``"append"``, ``"overwrite"`` or ``"merge"``.
+        keys: For merge: names of the columns that identify a row.
+        unload_id: For a Delta table: identifies an unload; a second one with the same id is skipped.
         max_connections: How many connections can be open at once, if known.
         clock: Where the time comes from.
 
@@ -108,8 +121,21 @@ def unload(
         OSError: A file could not be written.
     """
     check_unload_options(
-        {"format": format, "parallel": parallel, "by": by, "batch_rows": batch_rows, "numeric": numeric}
+        {
+            "to": to,
+            "format": format,
+            "parallel": parallel,
+            "by": by,
+            "batch_rows": batch_rows,
+            "numeric": numeric,
+            "mode": mode,
+            "keys": keys,
+            "unload_id": unload_id,
+        }
     )
+    if is_delta(to):
+        target = DeltaTarget(to, mode or "append", keys, unload_id)
+        return _to_delta(connections, query, params, target, _Manner(batch_rows, numeric), clock)
     if max_connections is not None and parallel > max_connections:
         raise ConfigError(
             f"parallel is {parallel}, and the pool has at most {max_connections} connections.",
@@ -138,6 +164,29 @@ def unload(
         result.seconds,
     )
     return result
+
+
+def _to_delta(
+    connections: Connections,
+    query: Query,
+    params: Parameters,
+    target: DeltaTarget,
+    manner: _Manner,
+    clock: Clock,
+) -> UnloadResult:
+    began = clock.elapsed()
+    table = target.find()
+    if table is not None and target.is_done(table):
+        logger.info("Skipped: %s has the rows of this unload_id.", target.name)
+        return UnloadResult(0, 0, 0.0, 0, table.version(), skipped=True)
+    with connections() as connection, settings(connection, _TEXT):
+        text = _plain(connection, query, params)
+        with _read(connection, text, manner.batch_rows or BATCH_ROWS, manner) as batches:
+            written = target.write(connection, batches, table)
+    logger.info("Unloaded %s rows to %s, version %d", f"{written.rows:,}", target.name, written.version)
+    return UnloadResult(
+        written.rows, written.bytes, clock.elapsed() - began, 0, written.version, skipped=written.skipped
+    )
 
 
 def unload_within(

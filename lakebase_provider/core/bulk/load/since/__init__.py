@@ -1,0 +1,1 @@
+"""What a load since the last one is to load, as the ledger of its table tells."""
