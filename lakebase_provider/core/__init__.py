@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.restoring.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
     from lakebase_provider.core.workspace.objects.snapshots import Cadence
+    from lakebase_provider.core.workspace.objects.sync.delta_version import delta_version
 
 __all__ = [
     "BranchLease",
@@ -60,6 +61,7 @@ __all__ = [
     "UnloadResult",
     "branch_id_for",
     "close_shared_clients",
+    "delta_version",
     "fence",
     "load",
     "shared_client",
@@ -90,6 +92,7 @@ _HOMES = {
     "UnloadResult": "bulk.unload.unload",
     "branch_id_for": "upkeep.branches.lease_options",
     "close_shared_clients": "shared",
+    "delta_version": "workspace.objects.sync.delta_version",
     "fence": "database.fence",
     "load": "bulk.load.load",
     "shared_client": "shared",

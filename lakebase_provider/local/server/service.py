@@ -149,6 +149,7 @@ class Service:
             admin_key=key,
             superuser_dsn=self.postgres.dsn(),
             folder=str(self.folder),
+            lakehouse=str(self.workspace.lakehouse),
             lost=self.lost,
         )
         return asdict(running)
@@ -172,6 +173,8 @@ def prepare(
         principals: Of an earlier run, the owner and the developer first; empty for new ones.
     """
     workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
+    workspace.lakehouse = (Path(options.keep) if options.keep else folder) / "lakehouse"
+    workspace.lakehouse.mkdir(mode=0o700, exist_ok=True)
     kept = options.authority_folder or options.keep
     issued = certificates.issue(Path(kept) if kept else folder, options.host, keep=kept is not None)
     directory = workspace.directory

@@ -1,6 +1,7 @@
 """Every method of databricks-sdk's `w.postgres`: what it does, what it refuses, and how it says so.
 
-Not here: synced tables, Lakehouse sync (CDF) and the data API, which the local Lakebase does not have.
+Not here: synced tables and Lakehouse sync (`synced_tables.py`); the data API, which the local Lakebase does
+not have.
 """
 
 import inspect
