@@ -93,7 +93,7 @@ AIRFLOW ?= 3.1.*
 test-airflow-min:
 	$(PYTHON) -m venv --clear build/airflow-min
 	build/airflow-min/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	build/airflow-min/bin/python -m pip install --quiet '.[airflow,local,pandas,polars]' --group test-airflow 'apache-airflow==$(AIRFLOW)'
+	build/airflow-min/bin/python -m pip install --quiet '.[airflow,delta,local,pandas,polars]' --group test-airflow 'apache-airflow==$(AIRFLOW)'
 	build/airflow-min/bin/python -m pytest tests/airflow
 
 test-dagster-only:

@@ -271,6 +271,7 @@ def cli_page() -> str:
 def objects_page() -> str:
     """The kinds of objects, with what they hold and what describes them."""
     from lakebase_provider.core.config import LakebaseConfig
+    from lakebase_provider.core.database.synced.synced_upkeep import ReconcileReport, SyncedTableUpkeep
     from lakebase_provider.core.upkeep.branches.branch_reset import BranchReset, Grant
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.branches.budget import BranchBudget, BranchLimits, Usage
@@ -285,6 +286,7 @@ def objects_page() -> str:
         snapshots,
     )
     from lakebase_provider.core.workspace.objects.object_kind import places
+    from lakebase_provider.core.workspace.objects.sync import cdf_configs, pipelines, synced_tables
     from lakebase_provider.core.workspace.operations import Operation
 
     kinds = (
@@ -295,6 +297,8 @@ def objects_page() -> str:
         (databases.Roles, databases.RoleChanges, databases.RoleOptions),
         (databases.Databases, databases.DatabaseOptions),
         (databases.Catalogs, databases.CatalogOptions),
+        (synced_tables.SyncedTables, synced_tables.SyncedTableOptions),
+        (cdf_configs.CdfConfigs, cdf_configs.CdfConfigOptions),
     )
     parts = [
         """# Objects of the workspace
@@ -310,7 +314,7 @@ follow each other within a process, and are sent again while the project is busy
 """
     ]
     for kind, *options in kinds:
-        name = kind.__name__.lower()
+        name = f"{kind.kind.replace('branch', 'branche')}s"
         meanings: dict[str, str] = {}
         for one in options:
             meanings |= _described(one)
@@ -343,12 +347,18 @@ follow each other within a process, and are sent again while the project is busy
     )
     for title, way, kind in (
         ("Operation", "`client.workspace.operation(name)`, and what `begin_create` returns.", Operation),
+        ("Pipelines", "`client.workspace.pipelines`", pipelines.Pipelines),
+        ("What a client does with synced tables", "`client.synced_tables`", SyncedTableUpkeep),
         ("What a client does with branches", "`client.branches`", BranchUpkeep),
         ("A leased branch", "What `client.branches.lease` and `take` return.", BranchLease),
     ):
         parts.append(f"## {title}\n\n{way}\n\n{_summary(kind)}\n\n{_methods(kind)}\n")
+    syncs = (
+        *(pipelines.Pipeline, pipelines.PipelineUpdate, pipelines.StartedUpdate),
+        *(synced_tables.SyncResult, ReconcileReport, cdf_configs.CdfStatus),
+    )
     leases = (LeaseOptions, BranchLimits, BranchBudget, Usage, SweepReport, SweptBranch)
-    for told in (*leases, BranchReset, Grant):
+    for told in (*syncs, *leases, BranchReset, Grant):
         rows = [(f"`{field}`", meaning) for field, meaning in _described(told).items()]
         parts.append(f"### {told.__name__}\n\n{_summary(told)}\n\n{_table(('Field', 'Meaning'), rows)}\n")
     parts.append(

@@ -92,6 +92,7 @@ def test_the_public_names_of_the_core() -> None:
         "UnloadResult",
         "branch_id_for",
         "close_shared_clients",
+        "delta_version",
         "fence",
         "load",
         "shared_client",
@@ -109,17 +110,21 @@ def test_what_objects_take_is_imported_from_a_public_place() -> None:
     import inspect
 
     from lakebase_provider.core.workspace.objects import branches, databases, endpoints, projects, snapshots
+    from lakebase_provider.core.workspace.objects.sync import cdf_configs, pipelines, synced_tables
 
     taken: set[str] = set()
-    for module in (branches, databases, endpoints, projects, snapshots):
+    for module in (
+        *(branches, databases, endpoints, projects, snapshots),
+        *(cdf_configs, pipelines, synced_tables),
+    ):
         for kind in (one for one in vars(module).values() if inspect.isclass(one)):
             for _, method in inspect.getmembers(kind, inspect.isfunction):
                 for parameter in inspect.signature(method).parameters.values():
                     names = re.findall(r"\w+", str(parameter.annotation))
                     own = [vars(module).get(name) for name in names if not method.__name__.startswith("_")]
                     taken |= {one.__name__ for one in own if dataclasses.is_dataclass(one)}  # type: ignore[union-attr]
-    # A branch that the workspace has returned, a deadline that one call hands to another.
-    assert taken - {"Branch", "Deadline"} == {"Cadence"}
+    # What the workspace has returned, a deadline that one call hands to another.
+    assert taken - {"Branch", "SyncedTable", "Deadline", "PipelineUpdate", "StartedUpdate"} == {"Cadence"}
     assert "Cadence" in core.__all__
 
 

@@ -20,6 +20,7 @@ from lakebase_provider.cli.command import parser
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
 from lakebase_provider.core.config import settings
+from lakebase_provider.core.database.synced.synced_upkeep import SyncedTableUpkeep
 from lakebase_provider.core.errors import BadRowError, LoadInterruptedError
 from lakebase_provider.core.errors.remedy import Remedy, offered, without_options
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
@@ -31,6 +32,8 @@ from lakebase_provider.core.workspace.objects.branches import Branches
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
+from lakebase_provider.core.workspace.objects.sync.cdf_configs import CdfConfigs
+from lakebase_provider.core.workspace.objects.sync.synced_tables import SyncedTables
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.operators.load import LakebaseLoadOperator
@@ -40,7 +43,7 @@ from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
 
 ROOT = Path(__file__).parents[1]
-KINDS = (Projects, Branches, Endpoints, Snapshots)
+KINDS = (Projects, Branches, Endpoints, Snapshots, SyncedTables, CdfConfigs)
 SETTINGS = {row.name for row in settings()}
 #: What is said of the server's settings, of SQL and of Python, and of calls that the remedy itself names.
 NO_OPTIONS = {
@@ -110,6 +113,7 @@ OPTIONS["workspace"] = {
 OPTIONS["lease"] = OPTIONS["workspace"] | set(LeaseOptions.__annotations__) | methods(BranchUpkeep)
 OPTIONS["rehearsal"] = OPTIONS["lease"] | set(RehearsalOptions.__annotations__)
 OPTIONS["restoring"] = OPTIONS["lease"] | set(RestoreOptions.__annotations__)
+OPTIONS["synced tables"] = OPTIONS["workspace"] | methods(SyncedTableUpkeep)
 OPTIONS["migrations"] = SETTINGS | methods(Migrations)
 #: What can be given files.
 OF_FILES = ("core", "hook", "load operator", "resource")
@@ -123,6 +127,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"core/bulk/(tables/(swap|replace)|sources/\w+)\.py", LOADS),
     (r"core/bulk/unload/\w+\.py", ("core", "hook", "unload operator")),
     (r"core/database/freshness\.py", ("resource",)),
+    (r"core/database/synced/", ("synced tables",)),
     # The command line borrows of no pool, and runs no statement for which it waits.
     (r"core/errors/kinds\.py:(PoolExhausted|LockTimeout|StatementTimeout)", (*LOADS, "io manager")),
     (r"core/errors/kinds\.py", (*LOADS, "io manager", "command line")),
@@ -297,6 +302,7 @@ PARTS = {
     "client.workspace": WorkspaceObjects,
     "client.branches": BranchUpkeep,
     "client.migrations": Migrations,
+    "client.synced_tables": SyncedTableUpkeep,
     **{f"client.workspace.{kind.__name__.lower()}": kind for kind in KINDS},
 }
 #: Of other commands than ours.

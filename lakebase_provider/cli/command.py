@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO, cast
 
 from lakebase_provider.cli import database, examples, local, migrations, objects, rehearsal, restoring
+from lakebase_provider.cli.lakehouse import synced_tables
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
@@ -83,6 +84,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (database, objects, migrations, rehearsal, restoring, local, examples):
+    for group in (database, objects, synced_tables, migrations, rehearsal, restoring, local, examples):
         group.add_parsers(commands)
     return parser

@@ -29,6 +29,7 @@ _ENDPOINT = "name, projects/…/endpoints/<endpoint>, or id in the environment's
 _COLUMNS = {
     "branches": ("name", "state", "is_default", "is_protected", "source_branch", "expire_time"),
     "sweep": ("name", "age", "size", "deleted", "reason"),
+    "synced-tables": ("name", "state", "version", "sync_end_time", "pipeline_id"),
     "endpoints": (
         *("name", "endpoint_type", "state", "disabled"),
         *("min_cu", "max_cu", "suspend_timeout", "host"),

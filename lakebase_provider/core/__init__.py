@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
     from lakebase_provider.core.workspace.objects.snapshots import Cadence
+    from lakebase_provider.core.workspace.objects.sync.delta_version import delta_version
 
 __all__ = [
     "BranchLease",
@@ -62,6 +63,7 @@ __all__ = [
     "UnloadResult",
     "branch_id_for",
     "close_shared_clients",
+    "delta_version",
     "fence",
     "load",
     "shared_client",
@@ -93,6 +95,7 @@ _HOMES = {
     "UnloadResult": "bulk.unload.unload",
     "branch_id_for": "upkeep.branches.lease_options",
     "close_shared_clients": "shared",
+    "delta_version": "workspace.objects.sync.delta_version",
     "fence": "database.fence",
     "load": "bulk.load.load",
     "shared_client": "shared",

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.load.plan import LoadOptions
     from lakebase_provider.core.bulk.load.result import LoadResult
     from lakebase_provider.core.database.catalog import TableName
+    from lakebase_provider.core.database.synced.synced_upkeep import SyncedTableUpkeep
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.stages import HealthReport
@@ -369,6 +370,20 @@ class LakebaseClient(Reads):
             return client
 
         return BranchUpkeep(self.config, plane, workspace, self.connect, client_on, self._clock)
+
+    @property
+    def synced_tables(self) -> SyncedTableUpkeep:
+        """Synced tables as they are declared, in the database of this client.
+
+        Raises:
+            ConfigError: There are no workspace credentials. No network call has been made.
+
+        Example:
+            >>> client.synced_tables.reconcile("main.pub.trips", source_table="main.src.trips", ...)
+        """
+        from lakebase_provider.core.database.synced.synced_upkeep import SyncedTableUpkeep
+
+        return SyncedTableUpkeep(self.config, self.workspace, self.connect, self._clock)
 
     def managed_by(self, workspace: WorkspaceObjects) -> LakebaseClient:
         """A client like this one whose requests about objects are another principal's, with CAN MANAGE.

@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
@@ -20,6 +22,7 @@ VENV = Path(os.environ.get("CLIENTS_VENV", ".venv-clients")).resolve()
 PYTHON_CLIENTS = [
     "sdk_psycopg",
     "control_plane",
+    "synced_tables",
     "with_asyncpg",
     "with_pg8000",
     "with_sqlalchemy",
@@ -32,6 +35,9 @@ NODE_CLIENTS = ["pg", "postgres", "databricks_lakebase"]
 def lake() -> Iterator[LocalLakebase]:
     # One of the clients knows no other port.
     with LocalLakebase(port=5432) as lake:
+        rows = pa.table({"id": [1, 2], "name": ["a", "b"]})
+        feed = {"delta.enableChangeDataFeed": "true"}
+        write_deltalake(str(lake.table_path("main.src.trips")), rows, configuration=feed)
         yield lake
 
 

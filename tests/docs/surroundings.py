@@ -87,6 +87,21 @@ shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.
     "docs/how-to/rehearse.md": f"""{_CLIENT}
 run("CREATE TABLE orders (id int PRIMARY KEY, amount int)", "INSERT INTO orders VALUES (1, 9), (2, 3)")
 """,
+    "docs/how-to/synced-tables.md": f"""{_CLIENT}
+import os
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+source = str(Path(os.environ["PGSSLROOTCERT"]).parent / "lakehouse/main/src/trips")
+write_deltalake(source, pa.table({{"id": [1, 2]}}), configuration={{"delta.enableChangeDataFeed": "true"}})
+run(
+    "CREATE SCHEMA shop",
+    "CREATE TABLE shop.orders (id int PRIMARY KEY, note text)",
+    "ALTER TABLE shop.orders REPLICA IDENTITY FULL",
+    "INSERT INTO shop.orders VALUES (1, 'first')",
+)
+""",
     "docs/how-to/test.md": """
 from pathlib import Path
 

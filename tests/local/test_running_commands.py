@@ -121,3 +121,24 @@ def test_they_need_one_that_runs(shell: Shell, words: tuple[str, ...]) -> None:
     code, out, err = shell.run("local", *words)
     assert (code, out) == (1, "")
     assert "No local Lakebase 'default' is running" in err
+
+
+def test_a_delta_table_is_made_and_grows(shell: Shell, up: dict[str, str]) -> None:
+    code, out, err = shell.run("local", "delta", "--rows", "5")
+    assert (code, err) == (0, "")
+    assert out.startswith("main.samples.trips has 5 rows at version 0: ")
+    assert shell.run("local", "delta", "--rows", "2")[1].startswith(
+        "main.samples.trips has 7 rows at version 1"
+    )
+    with LakebaseClient(LakebaseConfig.from_env(up)) as client:
+        tables = client.workspace.synced_tables
+        options: dict[str, Any] = {"source_table": "main.samples.trips", "primary_key": ["id"]}
+        options |= {"scheduling_policy": "SNAPSHOT", "postgres_database": "databricks_postgres"}
+        tables.create("main.public.trips", **options)
+        tables.wait("main.public.trips", version=1)
+    assert query(up, "SELECT count(*), max(stops ->> 0) FROM trips") == [(7, "stop-6")]
+    for wrong in ("../trips", "trips"):
+        code, out, err = shell.run("local", "delta", wrong)
+        assert code == 1
+        assert "<catalog>.<schema>.<table>" in err
+    assert shell.run("local", "delta", "--rows", "0")[0] == 1

@@ -10,7 +10,9 @@ import re
 from typing import Literal
 from urllib.parse import quote
 
-Kind = Literal["project", "branch", "endpoint", "role", "database", "snapshot", "catalog"]
+Kind = Literal[
+    "project", "branch", "endpoint", "role", "database", "snapshot", "catalog", "synced_table", "cdf_config"
+]
 
 # Ids that people choose are lower case; generated ones may begin with a digit, as a UUID may.
 _ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
@@ -22,6 +24,8 @@ _PLACES: dict[Kind, tuple[str, ...]] = {
     "database": ("projects", "branches", "databases"),
     "snapshot": ("projects", "snapshots"),
     "catalog": ("catalogs",),
+    "synced_table": ("synced_tables",),
+    "cdf_config": ("projects", "branches", "databases", "cdf-configs"),
 }
 #: What each kind's name looks like, for people.
 FORMATS: dict[Kind, str] = {
@@ -29,9 +33,14 @@ FORMATS: dict[Kind, str] = {
     for kind, places in _PLACES.items()
 }
 ENDPOINT_FORMAT = FORMATS["endpoint"]
+FORMATS["synced_table"] = "synced_tables/<catalog>.<schema>.<table>"
 _GRAMMARS = {kind: "/".join(f"{place}/{_ID}" for place in places) for kind, places in _PLACES.items()}
 # Unity Catalog's names may begin with an underscore, and are longer.
-_GRAMMARS["catalog"] = "catalogs/[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
+_UC_NAME = "[A-Za-z0-9_][A-Za-z0-9_-]{0,254}"
+_GRAMMARS["catalog"] = f"catalogs/{_UC_NAME}"
+_GRAMMARS["synced_table"] = rf"synced_tables/{_UC_NAME}\.{_UC_NAME}\.{_UC_NAME}"
+#: Name of a table in the Unity Catalog, by its catalog and schema. Match it as a whole.
+UC_TABLE = re.compile(rf"{_UC_NAME}\.{_UC_NAME}\.{_UC_NAME}")
 #: Name of a Lakebase Autoscaling endpoint. Match it as a whole.
 ENDPOINT_NAME = re.compile(_GRAMMARS["endpoint"])
 #: Name of a Lakebase Provisioned instance. Match it as a whole.
@@ -87,6 +96,15 @@ def instance_path(name: str) -> str:
     """
     remedy = "Use only the instance's name: up to 63 letters, digits, '-' and '_'."
     return _checked(name, INSTANCE_NAME, remedy)
+
+
+def pipeline_path(identity: str) -> str:
+    """The id of a pipeline, or of one of its updates, in the form for a URL's path.
+
+    Raises:
+        NameRefusedError: It is none.
+    """
+    return _checked(identity, INSTANCE_NAME, "Use the id as the workspace returned it.")
 
 
 def operation_path(name: str) -> str:

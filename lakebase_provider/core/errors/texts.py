@@ -140,6 +140,53 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
     _Pattern(MANAGED_BY_PARENT, ManagedByParentError),
     _LIMITS,
     _Pattern(r"Another operation on the project is still running|reconciliation", ProjectBusyError),
+    _Pattern(
+        r"Destination table .* already exists",
+        AlreadyExistsError,
+        Remedy(
+            "A table of that name is in Postgres, as a deleted synced table leaves one: drop it, or use "
+            "another name. client.synced_tables.delete() drops both.",
+            options=("client",),
+            otherwise="A table of that name is in Postgres, as a deleted synced table leaves one: drop it, "
+            "or use another name.",
+        ),
+    ),
+    _Pattern(
+        r"PRIMARY_KEY_CONSTRAINT_VIOLATION",
+        ControlPlaneError,
+        "Remove the rows whose key occurs twice from the source, or declare the synced table with a time "
+        "series key.",
+    ),
+    _Pattern(
+        r"TABLE_DOES_NOT_EXIST",
+        NotFoundError,
+        "Create the source table first, named <catalog>.<schema>.<table>; the principal must see it.",
+    ),
+    _Pattern(
+        r"DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE",
+        ControlPlaneError,
+        Remedy(
+            "The source is another table by now: refresh the synced table with full_refresh=True.",
+            options=("full_refresh",),
+            otherwise="The source is another table by now: sync it with --full-refresh.",
+        ),
+    ),
+    _Pattern(
+        r"DELTA_MISSING_CHANGE_DATA|change data (feed|was not recorded)",
+        ControlPlaneError,
+        Remedy(
+            "Enable the source's change data feed (delta.enableChangeDataFeed), or use SNAPSHOT; then "
+            "refresh the synced table with full_refresh=True.",
+            options=("full_refresh",),
+            otherwise="Enable the source's change data feed (delta.enableChangeDataFeed), or use SNAPSHOT; "
+            "then sync it with --full-refresh.",
+        ),
+    ),
+    _Pattern(
+        r"Metastore storage root URL does not exist",
+        ControlPlaneError,
+        "Let the pipeline store its files in a schema of a standard catalog, not in one of Lakebase.",
+    ),
     # A role or a database that exists is a 400.
     _Pattern(r"ALREADY_EXISTS|already exists", AlreadyExistsError),
     _Pattern(
@@ -152,7 +199,11 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
         r"(protected|root|default) branch|has children|child branches|INVALID_STATE(_TRANSITION)?\b",
         ObjectStateError,
     ),
-    _Pattern(r"(role|database|snapshot|catalog|synced table|operation)( id)? not found", NotFoundError),
+    _Pattern(
+        r"(role|database|snapshot|catalog|synced table|cdf (config|status)|operation)( id)? not found"
+        r"|(pipeline|update) \S{1,64} was not found",
+        NotFoundError,
+    ),
     _Pattern(
         r"project( id)? not found",
         EndpointNotFoundError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -68,9 +69,20 @@ class ControlPlane:
         self._config = config
         self._whose = Names() if names is None else names
         self._endpoint_names: dict[str, str] = {}
+        self._api = "postgres"
         self._transport: Transport = (
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
         )
+
+    def of_api(self, api: str) -> ControlPlane:
+        """The same, whose :meth:`request` and :meth:`pages` are of another API than Lakebase Autoscaling's.
+
+        Args:
+            api: ``"database"``, Lakebase Provisioned's, or ``"pipelines"``.
+        """
+        other = copy.copy(self)
+        other._api = api
+        return other
 
     def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
         """``{"token", "expire_time"}`` for an Autoscaling endpoint; options are `ttl` and `claims`."""
@@ -136,7 +148,7 @@ class ControlPlane:
         verb: str = "return",
     ) -> Mapping[str, Any]:
         texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
-        return self._do(what, method, f"{_POSTGRES}/{path}", body, query=texts, verb=verb)
+        return self._do(what, method, f"/api/2.0/{self._api}/{path}", body, query=texts, verb=verb)
 
     def pages(
         self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None

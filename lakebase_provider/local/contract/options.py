@@ -63,6 +63,8 @@ class Running:
     admin_key: str = field(repr=False)
     superuser_dsn: str
     folder: str
+    #: Folder of the Unity Catalog's Delta tables; empty where a server of an earlier version runs.
+    lakehouse: str = ""
     #: Names of the branches that the run before had, and that have ended with it.
     lost: list[str] = field(default_factory=list)
 

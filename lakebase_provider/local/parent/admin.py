@@ -93,7 +93,8 @@ class Admin:
         """Let long operations fail, or never end; if several faults match, the first one applies.
 
         Args:
-            kind: Of which resource: `branch`, `endpoint`, `role` and so on, or `*`.
+            kind: Of which resource: `branch`, `endpoint`, `role` and so on; `pipeline_update` for an update
+                of a synced table's pipeline, whose event then has the message, and which always ends; or `*`.
             error_code: In the operation's error.
             message: In the operation's error.
             never_ends: True for operations that run until :meth:`clear_faults`.

@@ -11,7 +11,7 @@ from types import FrameType
 
 from lakebase_provider.local.contract.errors import LocalLakebaseError
 from lakebase_provider.local.contract.options import Options, Running
-from lakebase_provider.local.parent import run_file, running_commands
+from lakebase_provider.local.parent import run_file, running_commands, sample
 from lakebase_provider.local.parent.launch import Server
 from lakebase_provider.local.parent.run_file import RunFile
 
@@ -59,6 +59,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     for action in (start, show, end):
         action.add_argument("--name", default="default", help="distinguishes several instances of one user")
     running_commands.add_parsers(actions, lambda arguments: _running(RunFile(arguments.name)))
+    sample.add_parser(actions, lambda arguments: _running(RunFile(arguments.name)))
 
 
 def up(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.config.allowed_hosts import allow_loopback, server_is_gone
 from lakebase_provider.local.contract.errors import LocalLakebaseError
+from lakebase_provider.local.contract.lakehouse import table_path
 from lakebase_provider.local.contract.options import Options, Running
 from lakebase_provider.local.parent.admin import Admin
 from lakebase_provider.local.parent.launch import Server
@@ -158,6 +159,17 @@ class LocalLakebase:
     def superuser_dsn(self) -> str:
         """Connection string of Postgres' superuser, past the front end; for inspection in tests."""
         return self.running.superuser_dsn
+
+    def table_path(self, name: str) -> Path:
+        """Folder of a Delta table of its Unity Catalog, which the package deltalake writes and reads.
+
+        Args:
+            name: Such as ``"main.src.trips"``.
+
+        Raises:
+            LocalLakebaseError: That is no name of a table, or it is not started.
+        """
+        return table_path(Path(self.running.lakehouse), name)
 
     @property
     def admin(self) -> Admin:

@@ -1,7 +1,7 @@
 """What the control plane knows, as JSON for a folder that outlives the run, and back.
 
 Settings of the admin API, faults, counters and operations end with the run. So do read replicas, which have
-no data of their own, and whatever is not finished.
+no data of their own, synced tables and Lakehouse sync with their pipelines, and whatever is not finished.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def describe(workspace: Workspace) -> _Json:
         "first": workspace.branch.uid,
         "projects": [_project(project) for project in workspace.projects.values()],
         "catalogs": [_resource(catalog) for catalog in workspace.catalogs.values()],
+        # Their pipelines end with the run.
+        "synced": [one.name for one in (*workspace.synced_tables.values(), *workspace.cdf_configs.values())],
     }
 
 
@@ -99,7 +101,7 @@ def restore(workspace: Workspace, clusters: Clusters, kept: Mapping[str, Any]) -
     Raises:
         LookupError, TypeError: What is kept is damaged.
     """
-    lost: list[str] = []
+    lost: list[str] = list(kept.get("synced", ()))
     for given in kept.get("projects", ()):
         first = workspace.branch if any(one["uid"] == kept["first"] for one in given["branches"]) else None
         if given["id"] == PROJECT and first is None:

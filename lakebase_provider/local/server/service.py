@@ -155,6 +155,7 @@ class Service:
             admin_key=key,
             superuser_dsn=self.postgres.dsn(),
             folder=str(self.folder),
+            lakehouse=str(self.workspace.lakehouse),
             lost=lost,
         )
         return asdict(running)
@@ -181,6 +182,8 @@ def prepare(
         LocalLakebaseError: What was kept is damaged.
     """
     workspace = Workspace(host=options.host, token_lifetime=options.token_lifetime, pg_version=binaries.major)
+    workspace.lakehouse = (Path(options.keep) if options.keep else folder) / "lakehouse"
+    workspace.lakehouse.mkdir(mode=0o700, exist_ok=True)
     place = options.authority_folder or options.keep
     issued = certificates.issue(Path(place) if place else folder, options.host, keep=place is not None)
     directory = workspace.directory

@@ -33,6 +33,7 @@ from lakebase_provider.local.workspace.state import (
     Workspace,
     require_amount,
 )
+from lakebase_provider.local.workspace.sync.pipelines import UPDATE, check_fault
 
 KEY_HEADER = "X-Local-Admin-Key"
 
@@ -160,9 +161,11 @@ class AdminApi:
 
     async def _operation_fault(self, **fields: Any) -> None:
         kind = fields.get("kind", "*")
-        _check_choice("kind of resource", kind, ("*", *KINDS))
+        _check_choice("kind of resource", kind, ("*", *KINDS, UPDATE))
         require_amount("a fault's times", fields.get("times"), least=1)
-        self._workspace.operations.add_fault(OperationFault(**fields))
+        fault = OperationFault(**fields)
+        check_fault(fault)
+        self._workspace.operations.add_fault(fault)
 
     async def _expire_tokens(self) -> None:
         self._workspace.tokens.expire_all()

@@ -81,6 +81,10 @@ class _ControlPlane:
             self._route("/api/2.0/preview/scim/v2/Me", self._me),
             self._route(f"{_ROOT}/credentials", self._mint, method="POST"),
             *(route for kind in KINDS.values() for route in self._routes_of(kind)),
+            *(
+                self._route(path, answer, method=method)
+                for method, path, answer in self._changes.sync.routes(_ROOT, _body, self._page)
+            ),
             # After all others: a resource may be called `operations`.
             self._route(f"{_ROOT}/{{name:path}}", self._operation),
             self._route("/api/2.0/database/instances", self._instances),
@@ -101,7 +105,7 @@ class _ControlPlane:
             deleted = flag(request.query_params, "show_deleted", self._workspace.errors)
             # In a thread: some views ask Postgres.
             found = await run_in_threadpool(self._views.list, kind, request.path_params, deleted=deleted)
-            return self._page(kind.plural, found, request)
+            return self._page(kind.plural.replace("-", "_"), found, request)
 
         async def get(request: Request, caller: Principal) -> dict[str, Any]:
             return await run_in_threadpool(self._views.get, kind, request.path_params)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from lakebase_provider.local.contract.lakehouse import UC_TABLE
 from lakebase_provider.local.workspace.settings import Errors, Settings, is_names
 
 #: Says why a value is none, or None where it is one.
@@ -18,6 +19,7 @@ Check = Callable[[Any], str | None]
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ROLE_ID = re.compile(r"[a-z][a-z0-9-]{2,61}[a-z0-9]")
+_CDF_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DURATION = re.compile(r"(\d+(?:\.\d{1,9})?)s")
 _LONGEST = 315_576_000_000
 _ANY = float("inf")
@@ -206,6 +208,12 @@ class Kind:
         if self.name == "role":
             if not _ROLE_ID.fullmatch(identity):
                 raise errors.error("bad_role_id")
+        elif self.name == "synced_table":
+            if not UC_TABLE.fullmatch(identity):
+                raise errors.error("bad_table_id", value=identity)
+        elif self.name == "cdf_config":
+            if not _CDF_ID.fullmatch(identity):
+                raise errors.error("bad_cdf_id", value=identity)
         elif self.name != "catalog" and not _ID.fullmatch(identity):  # Whose ids are the Unity Catalog's.
             raise errors.error("bad_id", field=f"{self.name}_id", value=identity)
 
@@ -437,6 +445,69 @@ CATALOG = Kind(
     verbs=frozenset({"create"}),
     uid="",
 )
+_COLUMN_NAMES: Check = lambda value: (  # noqa: E731
+    None if is_names(value) and value else "must be names of columns"
+)
+_OBJECTS: Check = lambda value: (  # noqa: E731
+    None if isinstance(value, list) and all(isinstance(one, dict) for one in value) else "must be objects"
+)
+_UC_NAME = _matches(UC_TABLE, "the name of a table: <catalog>.<schema>.<table>")
+#: What both APIs of synced tables take.
+SYNC_FIELDS: dict[str, Check] = {
+    "spec.source_table_full_name": _UC_NAME,
+    "spec.primary_key_columns": _COLUMN_NAMES,
+    "spec.scheduling_policy": _one_of("SNAPSHOT", "TRIGGERED", "CONTINUOUS"),
+    "spec.timeseries_key": _TEXT,
+    "spec.create_database_objects_if_missing": _FLAG,
+    "spec.existing_pipeline_id": _TEXT,
+    "spec.new_pipeline_spec.storage_catalog": _TEXT,
+    "spec.new_pipeline_spec.storage_schema": _TEXT,
+    "spec.new_pipeline_spec.budget_policy_id": _TEXT,
+    "spec.accelerated_sync": _FLAG,
+    "spec.type_overrides": _OBJECTS,
+}
+_SYNC_REQUIRED = _paths("source_table_full_name", "primary_key_columns", "scheduling_policy")
+_SYNC_ONE_OF = (_paths("existing_pipeline_id", "new_pipeline_spec"),)
+SYNCED_TABLE = Kind(
+    "synced_table",
+    "synced_tables",
+    None,
+    {
+        **SYNC_FIELDS,
+        "spec.branch": _TEXT,
+        "spec.postgres_database": _POSTGRES_NAME,
+        "spec.extra_columns": _OBJECTS,
+        "spec.new_pipeline_spec.pipeline_channel": _one_of("CURRENT", "PREVIEW"),
+    },
+    required=_SYNC_REQUIRED,
+    one_of=_SYNC_ONE_OF,
+    verbs=frozenset({"create"}),
+    uid="",
+)
+#: The same in the older API, whose bodies name an instance; it has routes of its own.
+DATABASE_TABLE = Kind(
+    "synced_table",
+    "synced_tables",
+    None,
+    {
+        **SYNC_FIELDS,
+        "name": _UC_NAME,
+        "database_instance_name": _TEXT,
+        "logical_database_name": _POSTGRES_NAME,
+    },
+    required=_SYNC_REQUIRED,
+    one_of=_SYNC_ONE_OF,
+)
+CDF_CONFIG = Kind(
+    "cdf_config",
+    "cdf-configs",
+    "database",
+    {"catalog": _TEXT, "schema": _TEXT, "postgres_schema": _POSTGRES_NAME},
+    required=("catalog", "schema", "postgres_schema"),
+    id_required=False,
+    verbs=_LIST,
+    uid="",
+)
 #: One of each branch, there from the start: it can be read and updated.
 SCHEDULE = Kind(
     "snapshot_schedule",
@@ -468,10 +539,20 @@ DATA_API = Kind(
     verbs=frozenset({"create"}),
 )
 
-KINDS = {
-    kind.name: kind
-    for kind in (PROJECT, BRANCH, ENDPOINT, ROLE, DATABASE, SNAPSHOT, CATALOG, SCHEDULE, DATA_API)
-}
+_ALL_KINDS = (
+    PROJECT,
+    BRANCH,
+    ENDPOINT,
+    ROLE,
+    DATABASE,
+    SNAPSHOT,
+    CATALOG,
+    SCHEDULE,
+    DATA_API,
+    SYNCED_TABLE,
+    CDF_CONFIG,
+)
+KINDS = {kind.name: kind for kind in _ALL_KINDS}
 
 DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 #: Name of a cadence → its fields.

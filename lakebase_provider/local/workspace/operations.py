@@ -198,7 +198,7 @@ class Operations:
             self.check_idle(lock)
         # Such ids need quoting that keeps `/` and `=`; never two slashes in a row, nor one in front.
         identity = "o" + base64.b64encode(os.urandom(20)).decode().replace("//", "/+")
-        operation = Operation(f"{owner}/operations/{identity}", metadata, lock, plan, self._take_fault(kind))
+        operation = Operation(f"{owner}/operations/{identity}", metadata, lock, plan, self.take_fault(kind))
         plan.begin()
         self._all[operation.name] = operation
         while len(self._all) > _LONGEST_MEMORY:
@@ -218,7 +218,8 @@ class Operations:
             await asyncio.shield(self._agenda.spawn(self._finish(operation)))
         return accepted
 
-    def _take_fault(self, kind: str) -> OperationFault | None:
+    def take_fault(self, kind: str) -> OperationFault | None:
+        """The scripted end for what is of that kind, counted as used once."""
         for fault in self._faults:
             if fault.times != 0 and fault.kind in ("*", kind):
                 if fault.times is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lakebase_provider.local.identity.certificates import pooled_name
 from lakebase_provider.local.network.hosts import pooler_at
@@ -28,6 +28,19 @@ from lakebase_provider.local.workspace.state import (
 _LARGEST_BRANCH = 8_796_093_022_208
 
 
+class Kept(Protocol):
+    """Where resources are kept that have a room of their own (:mod:`.sync`)."""
+
+    def parent(self, ids: Mapping[str, str]) -> Any:
+        """What one stands in, by the ids of its path."""
+
+    def list(self, ids: Mapping[str, str]) -> list[dict[str, Any]]:
+        """GET of all."""
+
+    def get(self, ids: Mapping[str, str]) -> dict[str, Any]:
+        """GET of one."""
+
+
 class Views:
     """Reads the workspace and Postgres; what asks Postgres blocks.
 
@@ -39,6 +52,8 @@ class Views:
     def __init__(self, workspace: Workspace, clusters: Clusters) -> None:
         self._workspace = workspace
         self._clusters = clusters
+        #: Kind → who keeps those of it that are not kept here.
+        self.more: dict[str, Kept] = {}
         self._statuses: dict[str, Callable[[Any], dict[str, Any]]] = {
             "project": self._project_status,
             "branch": self._branch_status,
@@ -112,6 +127,9 @@ class Views:
 
     def parent(self, kind: kinds.Kind, ids: Mapping[str, str]) -> Resource | None:
         """Find what something of that kind stands in."""
+        if kind.name in self.more:
+            found: Resource | None = self.more[kind.name].parent(ids)
+            return found
         return self.find(kinds.KINDS[kind.parent], ids) if kind.parent else None
 
     def postgres(self, branch: Branch) -> Postgres:
@@ -137,6 +155,8 @@ class Views:
 
     def list(self, kind: kinds.Kind, ids: Mapping[str, str], *, deleted: bool) -> list[dict[str, Any]]:
         """GET of all of a kind, also of those that are `deleted`."""
+        if kind.name in self.more:
+            return self.more[kind.name].list(ids)
         parent = self.parent(kind, ids)
         if isinstance(parent, Branch) and kind is kinds.ROLE:
             return [self.role_view(parent, row) for row in databricks_auth.list_roles(self.postgres(parent))]
@@ -152,6 +172,8 @@ class Views:
 
     def get(self, kind: kinds.Kind, ids: Mapping[str, str]) -> dict[str, Any]:
         """GET of one."""
+        if kind.name in self.more:
+            return self.more[kind.name].get(ids)
         if kind is kinds.SCHEDULE:
             return schedule_view(self.branch(ids["project"], ids["branch"]))
         if kind in (kinds.ROLE, kinds.DATABASE):

@@ -56,6 +56,16 @@ class Settings:
         default_suspend_timeout: After which idle time such an endpoint is suspended.
         default_branch_suspends: Whether an idle endpoint of a default branch is suspended, too.
         group_auth_method: `auth_method` of a role for a group.
+        pipeline_seconds: How long an update of a pipeline takes before it has copied. With 0 it does so at
+            once.
+        continuous_seconds: How often a CONTINUOUS pipeline looks for changes.
+        synced_name_seconds: How long the name of a deleted synced table stays reserved.
+        processed_version_is_told: Whether a synced table's status has `last_processed_commit_version`.
+        commit_time_is_told: Whether its `delta_commit_time` is the source's, rather than 1970.
+        maintenance_moves_version: Whether a TRIGGERED update processes commits without data, such as those
+            of OPTIMIZE, as far as its version tells.
+        cdf_seconds: How often Lakehouse sync writes what has changed.
+        cdf_lsn_follows_server: Whether a quiet table's `committed_lsn` follows the server's log.
     """
 
     operation_seconds: float = 0.0
@@ -94,6 +104,14 @@ class Settings:
     default_suspend_timeout: float = _DAY
     default_branch_suspends: bool = False
     group_auth_method: str = "LAKEBASE_OAUTH_V1"
+    pipeline_seconds: float = 0.0
+    continuous_seconds: float = 15.0
+    synced_name_seconds: float = 0.0
+    processed_version_is_told: bool = False
+    commit_time_is_told: bool = False
+    maintenance_moves_version: bool = False
+    cdf_seconds: float = 15.0
+    cdf_lsn_follows_server: bool = True
 
     def change(self, name: str, value: Any) -> None:
         """Set one.
@@ -174,6 +192,27 @@ ERRORS: dict[str, Answer] = {
         "Field 'data_api' is required and must contain at least one subfield with a non-default value"
     ),
     "database_registered": _exists("database is already registered in a catalog"),  # unseen
+    "synced_table_exists": _exists("synced table with such id already exists"),
+    "cdf_config_exists": _exists("cdf config with such id already exists"),  # unseen
+    "bad_table_id": _invalid(
+        "Field 'synced_table_id' must be <catalog>.<schema>.<table>, got '{value}'."
+    ),  # unseen
+    "bad_cdf_id": _invalid("Invalid cdf_config_id '{value}'. Must match [a-z][a-z0-9_]{{0,62}}"),
+    "source_missing": Answer(404, "NOT_FOUND", "TABLE_DOES_NOT_EXIST: Table '{value}' does not exist."),
+    "destination_exists": _exists("Destination table {value} already exists"),
+    "pipeline_not_found": Answer(
+        404, "RESOURCE_DOES_NOT_EXIST", "The specified {what} {value} was not found."
+    ),  # unseen
+    "active_update": Answer(409, "RESOURCE_CONFLICT", "An active update {value} already exists."),  # unseen
+    "update_unimplemented": Answer(
+        501, "NOT_IMPLEMENTED", "Update Synced Database Table is not yet implemented."
+    ),
+    "no_deltalake": Answer(
+        501,
+        "NOT_IMPLEMENTED",
+        "The local Lakebase needs the package deltalake for synced tables and Lakehouse sync: "
+        "pip install 'lakebase-provider[delta]'",
+    ),
     "required": _invalid("Field '{field}' is required, expected non-default value (not \"\")!"),
     "bad_id": _invalid(
         "Field {field} must match pattern ^[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?$, got '{value}'."

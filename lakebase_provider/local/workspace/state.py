@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lakebase_provider.local.contract.options import BRANCH, ENDPOINT, FAULT_METHODS, FAULT_PATHS, PROJECT
@@ -390,6 +391,11 @@ class Workspace:
         self.endpoint, self.branch = endpoint, branch
         self.projects = {PROJECT: project}
         self.catalogs: dict[str, Resource] = {}
+        #: Synced tables of both APIs, and configurations of Lakehouse sync by their full names.
+        self.synced_tables: dict[str, Resource] = {}
+        self.cdf_configs: dict[str, Resource] = {}
+        #: Folder of the Unity Catalog's Delta tables.
+        self.lakehouse = Path("/nowhere")
         self._begin_first_project()
 
     def _begin_first_project(self) -> None:

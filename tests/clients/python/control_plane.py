@@ -1,6 +1,6 @@
 """Every method of databricks-sdk's `w.postgres`: what it does, what it refuses, and how it says so.
 
-Not here: synced tables and Lakehouse sync (CDF), which the local Lakebase does not have.
+Not here: synced tables and Lakehouse sync (`synced_tables.py`).
 """
 
 import inspect

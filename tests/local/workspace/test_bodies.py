@@ -25,6 +25,8 @@ PLACES = {
     "snapshot": (f"{PROJECT}/snapshots", None),
     "catalog": ("catalogs", None),
     "data_api": (f"{PRODUCTION}/databases/databricks-postgres/data-api",) * 2,
+    "synced_table": ("synced_tables", None),
+    "cdf_config": (f"{PRODUCTION}/databases/databricks-postgres/cdf-configs", None),
     "snapshot_schedule": (None, f"{PRODUCTION}/snapshot-schedule"),
 }
 WORDS = {part for kind in KINDS.values() for path in kind.fields for part in path.split(".")}
@@ -67,7 +69,8 @@ def test_every_body_has_an_answer(plane: Plane, kind: str, body: Any) -> None:
     sent = json.dumps(body).encode()
     requests = []
     if collection:
-        requests.append(("POST", f"{collection}?{kind}_id=made"))
+        made = "main.pub.made" if kind == "synced_table" else "made"
+        requests.append(("POST", f"{collection}?{kind}_id={made}"))
     if one and KINDS[kind].masks:
         requests.append(("PATCH", f"{one}?update_mask={','.join(sorted(KINDS[kind].masks))}"))
     for method, path in requests:

@@ -203,7 +203,7 @@ class Objects(Generic[Shape]):
         """What an id of that kind is in, by the configuration."""
         project, branch = self._config.project, self._config.branch
         collection = _COLLECTIONS.get(kind, f"{kind}s")
-        if kind in ("project", "catalog"):
+        if kind in ("project", "catalog", "synced_table"):
             return collection
         if project is None or (kind not in ("branch", "snapshot") and branch is None):
             return None

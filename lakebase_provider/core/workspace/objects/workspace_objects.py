@@ -11,6 +11,9 @@ from lakebase_provider.core.workspace.objects.databases import Catalogs, Databas
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
+from lakebase_provider.core.workspace.objects.sync.cdf_configs import CdfConfigs
+from lakebase_provider.core.workspace.objects.sync.pipelines import Pipelines
+from lakebase_provider.core.workspace.objects.sync.synced_tables import ProvisionedSyncedTables, SyncedTables
 from lakebase_provider.core.workspace.operations import Operation, operation_named
 from lakebase_provider.core.workspace.workspace import ControlPlane
 
@@ -63,6 +66,22 @@ class WorkspaceObjects:
     def catalogs(self) -> Catalogs:
         """Catalogs of Unity Catalog."""
         return Catalogs(self._config, self._control_plane, self._clock)
+
+    @cached_property
+    def synced_tables(self) -> SyncedTables:
+        """Tables that are filled from Delta tables; of the configuration's instance, if it names one."""
+        kind = SyncedTables if self._config.instance is None else ProvisionedSyncedTables
+        return kind(self._config, self._control_plane, self._clock)
+
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        """Pipelines of synced tables."""
+        return Pipelines(self._control_plane, self._clock)
+
+    @cached_property
+    def cdf_configs(self) -> CdfConfigs:
+        """Lakehouse sync: schemas whose changes are written to Delta tables."""
+        return CdfConfigs(self._config, self._control_plane, self._clock)
 
     def operation(self, name: str) -> Operation:
         """A long-running operation, to be waited for.

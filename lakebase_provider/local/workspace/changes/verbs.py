@@ -20,6 +20,7 @@ from lakebase_provider.local.workspace.changes.snapshots import Catalogs, Schedu
 from lakebase_provider.local.workspace.kinds import Kind
 from lakebase_provider.local.workspace.resources import Views
 from lakebase_provider.local.workspace.state import Workspace
+from lakebase_provider.local.workspace.sync.routes import Sync
 
 Ids = Mapping[str, str]
 Body = dict[str, Any]
@@ -43,6 +44,7 @@ class Changes:
         workspace.on_idle = endpoints.suspend
         self._snapshots = snapshots = Snapshots(rules)
         self._schedules = Schedules(rules, snapshots)
+        self.sync = Sync(rules)
         self._of: dict[str, Changing] = {
             "project": self._projects,
             "branch": self._branches,
@@ -53,17 +55,17 @@ class Changes:
             "snapshot": snapshots,
             "snapshot_schedule": self._schedules,
             "catalog": Catalogs(rules),
+            "synced_table": self.sync.tables,
+            "cdf_config": self.sync.configs,
         }
 
     async def create(self, kind: Kind, ids: Ids, query: Ids, body: Body, caller: Principal) -> Body:
         """POST of a new one."""
         self._admit(caller, ids)
         # In a thread where Postgres is asked whether it is there.
-        below = kind.parent == kinds.DATABASE.name
+        asks = kind.parent == kinds.DATABASE.name or kind.name in self._views.more
         parent = (
-            (await run_in_threadpool(self._views.parent, kind, ids))
-            if below
-            else self._views.parent(kind, ids)
+            await run_in_threadpool(self._views.parent, kind, ids) if asks else self._views.parent(kind, ids)
         )
         identity = query.get(f"{kind.name}_id", "")
         errors, settings = self._workspace.errors, self._workspace.settings
@@ -133,6 +135,8 @@ class Changes:
         """Undo every setting, and remove all but the first project, its first branch and its endpoint."""
         workspace, root = self._workspace, self._workspace.branch
         await workspace.operations.end_all()
+        self.sync.clear()
+        await workspace.agenda.settle()
         others = [endpoint for endpoint in workspace.endpoints() if endpoint is not workspace.endpoint]
         projects = [*workspace.projects.values(), root.project]
         was_hidden = root.project.gone or projects.count(root.project) == 1

@@ -1,0 +1,1 @@
+"""Commands about what copies rows between Delta tables and Lakebase."""

@@ -1,0 +1,1 @@
+"""What the workspace does not do about synced tables: their tables in Postgres, another mode or key."""

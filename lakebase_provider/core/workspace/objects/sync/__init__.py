@@ -1,0 +1,1 @@
+"""What copies rows between Delta tables and Lakebase: synced tables, their pipelines, Lakehouse sync."""

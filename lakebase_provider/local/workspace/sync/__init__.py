@@ -1,0 +1,1 @@
+"""Synced tables, their pipelines and Lakehouse sync, which really copy between Delta tables and Postgres."""
