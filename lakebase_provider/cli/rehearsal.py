@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakebase_provider.cli.objects import action, add_lock_limits, connected, seconds
+from lakebase_provider.core.base.files.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError, RehearsalError
 
 if TYPE_CHECKING:
@@ -86,7 +88,8 @@ def _work(given: str) -> str | Path:
     if path.is_dir():
         return path
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open_to_read(path, "the file of SQL") as file:
+            return io.TextIOWrapper(io.BufferedReader(file), encoding="utf-8-sig").read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{given!r} cannot be read: {error}.", remedy="Give a file of SQL, a folder of migrations, or -."
