@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from lakebase_provider.cli.command import main
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import BadRowError, ConfigError, LakebaseError
+from lakebase_provider.core.errors import ConfigError, LakebaseError
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseRestoreOperator
 from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
@@ -75,16 +75,6 @@ def test_and_in_a_terminal_no_traceback(
     ):
         assert main(command) == 1
         assert "years 1 to 9999 in UTC" in capsys.readouterr().err
-
-
-def test_a_row_with_such_a_time_is_a_bad_row(client: LakebaseClient) -> None:
-    with client.connection() as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS edges (at timestamptz)")
-    for edge in EDGES:
-        with pytest.raises(BadRowError, match="years 1 to 9999"):
-            client.load([{"at": datetime.fromisoformat(edge)}], "edges")
-    with client.connection() as connection:
-        connection.execute("DROP TABLE edges")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a.\udfff", ("\ud800", "a")], ids=ascii)

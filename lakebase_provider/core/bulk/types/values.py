@@ -291,10 +291,7 @@ def _timestamptz(value: Any, target: Target) -> datetime:
     moment = _any_moment(value, target)
     # Without a zone it is UTC, whatever the session's zone.
     moment = moment.replace(tzinfo=_UTC) if moment.tzinfo is None else moment
-    try:
-        return moment.astimezone(_UTC)
-    except OverflowError:
-        raise bad(value, "a time outside of years 1 to 9999 in UTC") from None
+    return moment.astimezone(_UTC)
 
 
 def _any_moment(value: Any, target: Target) -> datetime:
