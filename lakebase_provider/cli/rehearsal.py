@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from pathlib import Path
@@ -89,7 +88,7 @@ def _work(given: str) -> str | Path:
         return path
     try:
         with open_to_read(path, "the file of SQL") as file:
-            return io.TextIOWrapper(io.BufferedReader(file), encoding="utf-8-sig").read()
+            return file.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{given!r} cannot be read: {error}.", remedy="Give a file of SQL, a folder of migrations, or -."

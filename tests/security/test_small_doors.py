@@ -173,5 +173,5 @@ def ours(error: BaseException, secret: str) -> list[str]:
 
 @pytest.mark.parametrize("given", [{"older_than": -1}, {"held": -1e9}, {"held": "1"}])
 def test_a_sweeps_seconds_are_told_when_the_dag_is_parsed(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"'{min(given)}' must be"):
+    with pytest.raises(ConfigError, match=f"{min(given)}.* (must be|is -1)"):
         branches.LakebaseSweepBranchesOperator(task_id="t", **given)

@@ -345,9 +345,9 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         super()._check_arguments(given)
         from lakebase_provider.core.config import arguments
 
-        for name in ("older_than", "held"):
-            if name in given:
-                arguments.seconds(f"'{name}'", given[name], f"Give {name} in seconds, such as 86400.")
+        require_seconds(given, "older_than")
+        if "held" in given:
+            arguments.seconds("'held'", given["held"], "Give held in seconds, such as 1800.")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep and return the report."""
