@@ -21,7 +21,7 @@ from lakebase_provider.core.config.places import DATABASE_PLACE, led_elsewhere, 
 from lakebase_provider.core.errors import ConfigError
 
 #: Where a secret goes, how it is asked for, and what proves who is there.
-_PLACE = (*DATABASE_PLACE, "workspace_host", "auth_type", "profile", "azure_tenant_id")
+_PLACE = (*DATABASE_PLACE, "workspace_host", "auth", "auth_type", "profile", "azure_tenant_id")
 #: What Dagster shows in place of a secret.
 MASK = "********"
 

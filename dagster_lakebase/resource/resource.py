@@ -230,8 +230,8 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             ConfigError: A setting is missing, malformed or contradicts another.
         """
         fields = {row.name: _resolved(row, self._given(row.name)) for row in settings()}
-        # Any other empty field counts as left out, as the Launchpad leaves them.
-        require_not_blank({"branch": fields["branch"]})
+        # Any other empty field counts as left out.
+        require_not_blank(fields)
         given = {name: value for name, value in fields.items() if value not in (None, "")}
         return LakebaseConfig.from_env(**with_branch_exchanged(given))
 

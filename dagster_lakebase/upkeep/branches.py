@@ -10,6 +10,7 @@ from pydantic import Field
 from dagster_lakebase.resource.branch_deployment import LakebaseBranchDeployment
 from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.resource.resource import LakebaseResource
+from lakebase_provider.core.config.addresses import require_own_project
 from lakebase_provider.core.config.resource_names import id_of
 from lakebase_provider.core.errors import ConfigError
 
@@ -79,7 +80,10 @@ def create_branch_op(name: str, resource_key: str) -> dg.OpDefinition:
                 found = _deployment(lakebase).open_branch()
             else:
                 options: Any = config.model_dump()
-                found = lakebase.client_for_branches.branches.take(**options).branch
+                client = lakebase.client_for_branches
+                # Who starts a run is trusted with the project that the definitions name.
+                require_own_project((config.branch, config.source), (client.config.project,))
+                found = client.branches.take(**options).branch
         assert found is not None
         context.log.info("The branch %s is ready, until %s.", found.name, found.expire_time)
         told = {
@@ -110,8 +114,9 @@ def delete_branch_op(name: str, resource_key: str) -> dg.OpDefinition:
             if config.branch is None:
                 _deployment(lakebase).close_branch()
             else:
-                branches = lakebase.client_for_branches.workspace.branches
-                branches.delete(config.branch, purge=True, missing_ok=True)
+                client = lakebase.client_for_branches
+                require_own_project((config.branch,), (client.config.project,))
+                client.workspace.branches.delete(config.branch, purge=True, missing_ok=True)
 
     return delete_branch
 

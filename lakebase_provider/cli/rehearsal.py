@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakebase_provider.cli.objects import action, add_lock_limits, connected, seconds
+from lakebase_provider.core.base.files.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError, RehearsalError
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _work(given: str) -> str | Path:
     if path.is_dir():
         return path
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open_to_read(path, "the file of SQL") as file:
+            return file.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{given!r} cannot be read: {error}.", remedy="Give a file of SQL, a folder of migrations, or -."

@@ -57,9 +57,9 @@ class LakebaseHook(ConnectedHook):
         enable_log_db_messages: Whether the server's notices are logged, at INFO.
         overrides: Settings by name that take precedence over the connection's, such as
             ``statement_timeout=30`` (seconds), ``database="sales"``, ``cursor="dictcursor"``, or
-            ``branch="run-1"``: the same connection on that branch. A branch that is None or empty is refused,
-            since the connection's own may be production. Airflow's SQL operators also pass the connection's
-            own extras here.
+            ``branch="run-1"``: the same connection on that branch. A branch, endpoint, project, instance,
+            host or database that is None or empty is refused, since the connection's own may be production.
+            Airflow's SQL operators also pass the connection's own extras here.
 
     Raises:
         ConfigError: Two connections are named. An invalid setting is reported at the first use, with the

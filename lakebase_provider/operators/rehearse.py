@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from lakebase_provider._airflow.task.arguments import lease_options, require_seconds
+from lakebase_provider._airflow.task.arguments import lease_options, require_seconds, without_strangers
 from lakebase_provider._airflow.task.failing_fast import failing_fast
 from lakebase_provider.operators.branches.managing import RUN_ID, ManagingOperator
 
@@ -114,6 +114,7 @@ class LakebaseRehearseOperator(ManagingOperator):
         lease: LeaseOptions | None = None,
         **kwargs: Any,
     ) -> None:
+        lease = without_strangers(lease)
         super().__init__(timeout=timeout, **kwargs)
         self.sql = sql
         self.python_callable = python_callable

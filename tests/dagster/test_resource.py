@@ -117,12 +117,13 @@ def test_a_field_takes_precedence_over_its_variable(
 
 
 def test_an_empty_field_counts_as_left_out(lakebase_env: LocalLakebase) -> None:
-    assert LakebaseResource(endpoint="").lakebase_config.endpoint == lakebase_env.env()["ENDPOINT_NAME"]
+    assert LakebaseResource(user="").lakebase_config == LakebaseConfig.from_env()
 
 
-def test_but_not_an_empty_branch_which_would_be_production(lakebase_env: LocalLakebase) -> None:
-    with pytest.raises(ConfigError, match="The branch is empty"):
-        _ = LakebaseResource(branch="").lakebase_config
+@pytest.mark.parametrize("name", ["branch", "endpoint", "host"])
+def test_but_not_an_empty_place_which_would_be_production(lakebase_env: LocalLakebase, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"The {name} is empty"):
+        _ = LakebaseResource(**{name: ""}).lakebase_config  # type: ignore[arg-type] # a text each
 
 
 def test_env_vars_are_read_in_a_script_too(

@@ -83,7 +83,7 @@ class ConnectedHook(DbApiHook):
         self.adapt: Callable[[LakebaseConnection], None] | None = None
         self.read_only = read_only
         self._client: LakebaseClient | None = None
-        if schema:
+        if schema is not None:
             self.schema = schema
 
     @classmethod

@@ -66,13 +66,13 @@ class ConnectionSettings:
             own = {name: value for name, value in self._stored.items() if name not in (*ADDRESS, "host")}
             self._found = {**own, **kept_address(self._stored, given), **given}
             # What else is empty counts as left out. An operator of common-sql repeats the extras.
-            repeated = "branch" in extras and extras["branch"] == overrides.get("branch")
-            if "branch" in overrides and not repeated:
-                require_not_blank({"branch": overrides["branch"]}, none_too=True)
+            own_words = {k: v for k, v in overrides.items() if k not in extras or extras[k] != v}
+            require_not_blank(own_words, none_too=True)
             self._drop_untouched(extras, overrides)
             whole = _with_password(self._stored, connection.password)
             # An operator of common-sql gives the hook all that its connection holds once more, secrets too.
             require_same_host(whole, {k: v for k, v in overrides.items() if v != whole.get(k)})
+            self._require_same_use(given)
             self.cursor = self._pop_text("cursor")
             self.databricks_conn_id = self._pop_text("databricks_conn_id")
 
@@ -112,14 +112,15 @@ class ConnectionSettings:
     def _require_trusted_place(self, found: Mapping[str, object], deployment: Mapping[str, object]) -> None:
         """Refuse what leads a secret, or the token that it mints, elsewhere than those say who gave it."""
         used = [name for name in secrets_used(found) if name in found]
-        # Whether the column is a password or a client secret an argument may say.
-        stored = _with_password({**self._stored, "auth": found.get("auth")}, self._connection.password)
+        stored = _with_password(self._stored, self._connection.password)
         if used and all(name in self._found and self._found[name] != stored.get(name) for name in used):
             # Whoever gives the hook a secret says to where it goes.
             return
         own = next((name for name in used if name in stored), None)
         if own is not None:
-            name = led_elsewhere(found, {**deployment, **self._stored})
+            names = (*DATABASE_PLACE, *(("azure_tenant_id",) if own == "azure_client_secret" else ()))
+            name = led_elsewhere(found, {**deployment, **self._stored}, names=names)
+            name = name or self._told_by_another(found)
             if name is not None:
                 raise ConfigError(
                     f"Setting '{name}' is overridden, and '{own}' belongs to what the connection says.",
@@ -136,6 +137,30 @@ class ConnectionSettings:
                 remedy=f"Drop '{name}', or put a secret beside it; or set {setting(name).env[0]} to the same "
                 "in the environment of Airflow's processes.",
             )
+
+    def _require_same_use(self, given: Mapping[str, object]) -> None:
+        """Refuse an argument by which the column's secret would be another: the workspace's the database's.
+
+        Which of the two it is the connection says, so that nobody shows the one to whom the other is for.
+        """
+        if self._connection.password is None:
+            return
+        mine, used = (_column_of(found.get("auth")) for found in (self._stored, self._found))
+        if mine != used and used not in given:
+            raise ConfigError(
+                f"Setting 'auth' is overridden, and '{mine}' belongs to what the connection says.",
+                remedy=f"Override '{used}' too, or set 'auth' in a connection of its own.",
+            )
+
+    def _told_by_another(self, found: Mapping[str, object]) -> str | None:
+        """The setting by which another workspace would say where a connection's native password goes."""
+        if found.get("auth") != "password" or "host" in found:
+            return None
+        if self.databricks_conn_id != self._stored.get("databricks_conn_id"):
+            return "databricks_conn_id"
+        if self.databricks_conn_id is not None:
+            return None
+        return led_elsewhere(found, self._stored, names=("workspace_host",))
 
     def _drop_untouched(self, extras: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         """Forget the defaults that the form stored with every connection until it left its fields empty.
@@ -199,8 +224,12 @@ def _is_default(value: object, default: object) -> bool:
 
 def _with_password(found: Mapping[str, object], password: Secret | None) -> dict[str, object]:
     """Adds the column that holds a native password or else a client secret."""
-    name = "password" if found.get("auth", "oauth") == "password" else "client_secret"
-    return {**found, **({} if password is None else {name: password})}
+    return {**found, **({} if password is None else {_column_of(found.get("auth")): password})}
+
+
+def _column_of(auth: object) -> str:
+    """The setting that a connection's password is."""
+    return "password" if auth == "password" else "client_secret"
 
 
 def _add_password(found: dict[str, object], password: Secret | None) -> None:

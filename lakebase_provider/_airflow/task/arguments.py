@@ -7,6 +7,7 @@ The value of a template or another task's output is known only when the task run
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions
 
 DEFAULT_CONN_ID = "lakebase_default"
+#: What Airflow accepts as the id of a connection.
+_CONN_ID = re.compile(r"[\w#!()\-.:/\\]{1,250}")
 
 #: Arguments of the hook that are not settings.
 _OF_THE_HOOK = (
@@ -140,6 +143,36 @@ def conn_id_of(
             )
         given = own
     return next(iter(given.values()), default)
+
+
+def require_conn_id(name: str, operator: Any) -> None:
+    """Make sure that an operator's attribute is the id of a connection, or None.
+
+    Somebody may have given a connection's URI instead, with its password: no frame and no error holds it.
+
+    Raises:
+        ConfigError: It is none that Airflow would accept.
+    """
+    if getattr(operator, name) is None or _is_conn_id(getattr(operator, name)):
+        return
+    from lakebase_provider.core.errors import ConfigError
+
+    raise ConfigError(f"{name} is no id of a connection.", remedy="Give the id of an Airflow connection.")
+
+
+def _is_conn_id(value: object) -> bool:
+    return isinstance(value, str) and _CONN_ID.fullmatch(value) is not None
+
+
+def without_strangers(lease: Any) -> Any:
+    """Options of a lease, of which the values of unknown names are hidden: they may be misplaced secrets."""
+    if not isinstance(lease, Mapping):
+        return lease
+    from lakebase_provider.core.config.field import Unreadable
+    from lakebase_provider.core.upkeep.branches.lease_options import LeasePlan
+
+    known_names = LeasePlan.__dataclass_fields__
+    return {n: v if n in known_names else Unreadable(type(v).__name__) for n, v in lease.items()}
 
 
 def known(given: Mapping[str, Any], template_fields: Collection[str]) -> dict[str, Any]:

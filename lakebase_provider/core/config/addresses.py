@@ -7,7 +7,7 @@ together: another branch never keeps the endpoint, or the host, of the one befor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lakebase_provider.core.config.resource_names import (
     ENDPOINT_FORMAT,
@@ -21,7 +21,15 @@ from lakebase_provider.core.errors import ConfigError
 
 #: The settings that say which endpoint.
 ADDRESS = ("endpoint", "project", "branch")
-_FORMS = (ENDPOINT_FORMAT, FORMATS["project"], FORMATS["branch"])
+#: What leads to the database, and what each is told as where it is empty.
+_LEADS = {
+    "endpoint": f"its id or {ENDPOINT_FORMAT}",
+    "project": f"its id or {FORMATS['project']}",
+    "branch": f"its id or {FORMATS['branch']}",
+    "instance": "its name",
+    "host": "its name",
+    "database": "its name",
+}
 #: Id of the endpoint that each branch has.
 DEFAULT_ENDPOINT = "primary"
 
@@ -74,23 +82,40 @@ def is_looked_up(endpoint: str) -> bool:
 
 
 def require_not_blank(given: Mapping[str, object], *, none_too: bool = False) -> None:
-    """Refuse an address that was asked for and is empty: what applies without it may be production.
+    """Refuse an empty name of where to go that was asked for: what applies without it may be production.
 
     Args:
         given: Settings that somebody gives by name, not those of a form or of the environment.
         none_too: Whether None was asked for as well, and does not stand for what is left out.
 
     Raises:
-        ConfigError: One of the settings that say which endpoint is blank.
+        ConfigError: One of the settings that say which database is blank.
     """
-    for name, form in zip(ADDRESS, _FORMS, strict=True):
-        if name not in given:
-            continue
+    for name in (name for name in _LEADS if name in given):
         value = given[name]
         if (value is None and none_too) or (isinstance(value, str) and not value.strip()):
             raise ConfigError(
                 f"The {name} is {'None' if value is None else 'empty'}.",
-                remedy=f"Give its id or {form}, or leave '{name}' out.",
+                remedy=f"Give {_LEADS[name]}, or leave '{name}' out.",
+            )
+
+
+def require_own_project(names: Iterable[object], projects: Iterable[str | None]) -> None:
+    """Refuse the full name of an object in another project, which a template or a run may have made of it.
+
+    Args:
+        names: Names and ids of what is to be changed; what is no full name is somebody else's to check.
+        projects: Ids of the projects that may be meant; where none is known, any is.
+
+    Raises:
+        ConfigError: One is in another project.
+    """
+    known = {project for project in projects if project is not None}
+    for name in names:
+        if known and isinstance(name, str) and "/" in name and name.split("/")[1] not in known:
+            raise ConfigError(
+                f"{name!r}, which is to be changed, is in another project than the connection's."[:400],
+                remedy="Use a connection to that project, or give an id in the connection's own.",
             )
 
 

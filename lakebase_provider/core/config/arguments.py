@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import fields
+from datetime import datetime, timezone
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
 from lakebase_provider.core.errors import ConfigError
+
+#: 10,000 years, the most that a protobuf Duration holds.
+_MOST_SECONDS = 315_576_000_000
 
 
 def wrong(argument: str, value: object, must: str, remedy: str) -> ConfigError:
@@ -89,6 +93,32 @@ def timeout(value: Any, argument: str = "timeout") -> float:
     if found <= 0:
         raise wrong(f"'{argument}'", value, "be above 0", remedy)
     return found
+
+
+def seconds(argument: str, value: Any, remedy: str) -> float:
+    """Seconds, 0 or more, and not more than the workspace's durations hold.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    found = number(argument, value, remedy)
+    if found < 0:
+        raise wrong(argument, value, "be 0 or more", remedy)
+    if found > _MOST_SECONDS:
+        raise wrong(argument, value, f"be at most {_MOST_SECONDS}", remedy)
+    return found
+
+
+def in_utc(argument: str, value: datetime, remedy: str) -> datetime:
+    """A moment with a zone, in UTC.
+
+    Raises:
+        ConfigError: In UTC it is before year 1 or after 9999, though in its own zone it is not.
+    """
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise ConfigError(f"{argument} is outside of years 1 to 9999 in UTC.", remedy=remedy) from None
 
 
 def known_options(what: str, given: Iterable[str], plan: type[Any]) -> None:

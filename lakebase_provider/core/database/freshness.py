@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lakebase_provider.core.config import arguments
 from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.core.errors import ConfigError, TableNotFoundError
 
@@ -80,7 +81,9 @@ def _utc(value: object, table: str, column: str | None) -> datetime | None:
         return None
     if isinstance(value, datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
-        return aware.astimezone(timezone.utc)
+        return arguments.in_utc(
+            f'timestamp_column: a time in column "{column}" of table "{table}"', aware, "Correct that row."
+        )
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
     raise ConfigError(

@@ -41,6 +41,8 @@ _WORKSPACE_ID = re.compile(r"[0-9]{1,20}")
 _DURATION = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
 _STATE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _LONGEST_USER_NAME = 320
+#: The last part of any object's name.
+_ID = re.compile("[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 #: No segment begins with a dot, so that none leads upwards. ``{account_id}`` is for the caller to fill in.
 _SEGMENT = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 _URL = re.compile(
@@ -177,6 +179,31 @@ class Answer:
         if not isinstance(value, str):
             raise self.error(name, f"is not text but of type {type(value).__name__}")
         return value
+
+    def require_name(self, asked: str) -> None:
+        """That it is about the object that was asked for, if it says of which it is.
+
+        Args:
+            asked: That object's name.
+
+        Raises:
+            ControlPlaneError: It is about another one, which nobody meant to use, change or delete.
+        """
+        name = self.text("name")
+        if name is not None and name.lower() != asked.lower():
+            raise self.error("name", f"is {shown(name)!r}, not {asked!r}")
+
+    def require_below(self, collection: str) -> None:
+        """That it is about an object of a collection, such as ``"projects/p/branches"``.
+
+        Raises:
+            ControlPlaneError: It is in another one, or it has no name.
+        """
+        place, _, own = (self.text("name") or "").rpartition("/")
+        if place.lower() != collection.lower() or not _ID.fullmatch(own):
+            raise self.error(
+                "name", f"is {shown(self.fields.get('name'))!r}, which is none of {collection!r}"
+            )
 
     def moment(self, name: str) -> datetime | None:
         """A moment with its time zone, which is UTC if the text names none; None if there is none."""

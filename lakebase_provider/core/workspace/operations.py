@@ -82,6 +82,7 @@ class Operation:
 
     def _outcome_of(self, path: str, what: str) -> Mapping[str, Any] | OperationFailedError | None:
         answer = self._control_plane.request(what, "GET", path)
+        Answer(answer, what).require_name(self.name)
         return _outcome(answer, what) if "/operations/" in path else answer
 
     def wait(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping[str, Any]:
@@ -124,27 +125,44 @@ def operation_named(name: str) -> str:
         raise ConfigError(f"The operation's name {refused.problem}.", remedy=refused.remedy) from None
 
 
-def begun(answer: Mapping[str, Any], what: str, control_plane: ControlPlane, clock: Clock) -> Operation:
+def begun(
+    answer: Mapping[str, Any], what: str, asked: str, control_plane: ControlPlane, clock: Clock
+) -> Operation:
     """The operation that the workspace has begun, which may be done already.
 
     Args:
         answer: The operation, in JSON.
         what: What is changed, for errors.
+        asked: Name of the object that is changed: the operation is one of its project, or catalog.
         control_plane: Asked for it later.
         clock: Where the time comes from.
 
     Raises:
         OperationFailedError: It has ended with an error.
-        ControlPlaneError: The answer is no operation.
+        ControlPlaneError: The answer is no operation, or one of another project.
     """
     found, name = _outcome(answer, what), Answer(answer, what).text("name")
     if isinstance(found, OperationFailedError):
         # It may quote a secret, and a traceback may show this frame.
         del answer
         raise found
+    del answer
     if name is None:
         raise Answer({}, what).error("name", "is missing: the workspace answered without an operation")
+    _require_own(name, what, asked)
     return Operation(name, control_plane, clock, found)
+
+
+def _require_own(name: str, what: str, asked: str) -> None:
+    """That an answer's operation is one, and of the project that was asked: its result is taken for ours."""
+    project = "/".join(asked.split("/")[:2])
+    try:
+        operation_path(name)
+        is_own = name.lower().startswith(f"{project.lower()}/")
+    except NameRefusedError:
+        is_own = False
+    if not is_own:
+        raise Answer({}, what).error("name", f"is {shown(name)!r}, which is no operation of {project!r}")
 
 
 def _outcome(operation: Mapping[str, Any], what: str) -> Mapping[str, Any] | OperationFailedError | None:

@@ -100,12 +100,17 @@ class ControlPlane:
 
     def endpoint(self, endpoint: str) -> Mapping[str, Any]:
         """The endpoint's resource, hosts in ``status.hosts``."""
-        return self.request(f"endpoint {endpoint}", "GET", self._endpoint_path(endpoint))
+        path, what = self._endpoint_path(endpoint), f"endpoint {endpoint}"
+        answer = self.request(what, "GET", path)
+        Answer(answer, what).require_name(path)
+        return answer
 
     def instance(self, instance: str) -> Mapping[str, Any]:
         """The instance's resource, host in ``read_write_dns``."""
-        path = _path("instance", instance, instance_path)
-        return self._do(f"instance {instance}", "GET", f"{_DATABASE}/instances/{path}")
+        path, what = _path("instance", instance, instance_path), f"instance {instance}"
+        answer = self._do(what, "GET", f"{_DATABASE}/instances/{path}")
+        Answer(answer, what).require_name(path)
+        return answer
 
     def current_user_name(self) -> str:
         """The user name of the workspace principal: an e-mail address, or a service principal's client id."""
@@ -176,7 +181,10 @@ class ControlPlane:
         while True:
             more = {"page_size": _PAGE, **(query or {}), "page_token": token}
             page = Answer(self._request(what, "GET", path, query=more), what)
-            yield from page.objects(key)
+            for one in page.objects(key):
+                # Else what is done to each of a list would be done to objects of others.
+                one.require_below(path)
+                yield one
             token = page.text("next_page_token")
             if token is None:
                 return

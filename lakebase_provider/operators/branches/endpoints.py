@@ -92,6 +92,7 @@ class LakebaseEndpointOperator(ManagingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Change the endpoint and say what it is."""
         with failing_fast(), self._unwinding():
+            self._require_own(self.branch, self.endpoint)
             managed = self._managed(**self._branch_setting)
             endpoints = managed.workspace.endpoints
             name = endpoints.full_name(self.endpoint)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from lakebase_provider._airflow.task.arguments import LakebaseArguments, conn_id_of, require_seconds
+from lakebase_provider._airflow.task.arguments import (
+    LakebaseArguments,
+    conn_id_of,
+    require_conn_id,
+    require_seconds,
+)
 from lakebase_provider._airflow.task.failing_fast import UnwindingOnKill, failing_fast
 from lakebase_provider.links import LakebaseConsoleLink
 
@@ -31,8 +37,8 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
             there; ``lakebase_default`` by default.
         lakebase_conn_id: An alias of `conn_id`.
         manage_conn_id: Id of another connection of type ``lakebase``, whose principal has CAN MANAGE on the
-            project (templated), so that `conn_id` needs CAN USE alone; `conn_id` by default. Which project it
-            names itself does not matter.
+            project (templated), so that `conn_id` needs CAN USE alone; `conn_id` by default. Another project
+            that it names itself is the only other one whose branches may be named in full.
         timeout: Seconds that the task's requests may take, waiting for other operations on the project
             included.
         kwargs: Arguments of ``BaseOperator``.
@@ -72,7 +78,23 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
         # The hook brings the driver; parsing a DAG must not.
         from lakebase_provider.hooks._branches import managed
 
+        require_conn_id("manage_conn_id", self)
         return managed(self.conn_id, self.manage_conn_id, **settings)
+
+    def _require_own(self, *names: str | None) -> None:
+        """Refuse full names in a project that neither connection names, which a template may have become."""
+        if not any(isinstance(name, str) and "/" in name for name in names):
+            return
+        from lakebase_provider.core.config.addresses import require_own_project
+        from lakebase_provider.core.errors import ConfigError
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        require_conn_id("manage_conn_id", self)
+        projects = {LakebaseHook(self.conn_id).config.project}
+        if self.manage_conn_id is not None:
+            with suppress(ConfigError):
+                projects.add(LakebaseHook(self.manage_conn_id).config.project)
+        require_own_project(names, projects)
 
     def _defer_until(self, operation: str, *, missing_ok: bool = False) -> None:
         """Go on in ``execute_complete`` when the workspace's operation has ended."""

@@ -98,6 +98,7 @@ class LakebaseSnapshotOperator(ManagingOperator):
         from lakebase_provider.core import branch_id_for
 
         with failing_fast(), self._unwinding():
+            self._require_own(self.snapshot_id, self.source)
             snapshots = self._managed().workspace.snapshots
             name = snapshots.full_name(self.snapshot_id or branch_id_for(self.run_id, self.prefix))
             options: Any = {"source_branch": self.source, **_expiration(self.ttl)}
@@ -188,6 +189,7 @@ class LakebaseRestoreOperator(ManagingOperator):
         """Make the branch and return its names."""
         with failing_fast(), self._unwinding():
             origin = lease_options({name: getattr(self, name) for name in _ORIGIN})
+            self._require_own(self.branch_id, origin.get("source"), origin.get("snapshot"))
             options: Any = {_ORIGIN[name]: value for name, value in origin.items()} | _expiration(self.ttl)
             branches = self._managed().workspace.branches
             name = branches.full_name(self.branch_id)

@@ -138,6 +138,7 @@ class LakebaseCreateBranchOperator(ManagingOperator):
 
         with failing_fast():
             branch = self.branch_id or branch_id_for(self.run_id, self.prefix)
+            self._require_own(branch, self.source, self.snapshot)
             plain = {name: getattr(self, name) for name in _LEASE}
             options = lease_options(plain)
             if self.deferrable:
@@ -221,6 +222,7 @@ class LakebaseDeleteBranchOperator(ManagingOperator):
         with failing_fast(), self._unwinding():
             if self._names_uid and not self.uid:
                 raise ConfigError("The uid is empty.", remedy="Give the uid of the branch, or leave it out.")
+            self._require_own(self.branch)
             managed = self._managed()
             name = managed.workspace.branches.full_name(self.branch)
             operation = managed.branches.begin_give_back(name, uid=self.uid, timeout=self.timeout)
@@ -279,6 +281,7 @@ class LakebaseResetBranchOperator(ManagingOperator):
         from lakebase_provider.hooks._branches import names_of
 
         with failing_fast(), self._unwinding():
+            self._require_own(self.branch)
             done = self._managed().branches.reset(self.branch, timeout=self.timeout)
         grants = None if done.lost_grants is None else [asdict(grant) for grant in done.lost_grants]
         self.log.info("The branch %s is reset; it was %s.", done.branch.name, done.former_uid)
@@ -337,12 +340,16 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         self.held = held
         # BaseOperator has a method of that name.
         self.is_dry_run = dry_run
-        self._check_own_arguments(("older_than",))
+        self._check_own_arguments(("older_than", "held"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
         super()._check_arguments(given)
+        from lakebase_provider.core.config import arguments
+
         require_seconds(given, "older_than")
+        if "held" in given:
+            arguments.seconds("'held'", given["held"], "Give held in seconds, such as 1800.")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep and return the report."""

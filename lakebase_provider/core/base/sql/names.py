@@ -19,7 +19,7 @@ def identifier(name: str, *, what: str = "column") -> str:
         what: What it names, for the error.
 
     Raises:
-        ConfigError: It is empty, longer than 63 bytes or has a NUL character.
+        ConfigError: It is empty, longer than 63 bytes or has a NUL character or half of a surrogate pair.
     """
     if not isinstance(name, str):
         raise ConfigError(f"The {what}'s name is of type {type(name).__name__}.", remedy="Give a str.")
@@ -27,7 +27,12 @@ def identifier(name: str, *, what: str = "column") -> str:
         raise ConfigError(f"The {what}'s name is empty.", remedy=f"Give the {what} a name.")
     if "\0" in name:
         raise ConfigError(f"The {what}'s name {name!r} has a NUL character.", remedy="Remove it.")
-    size = len(name.encode(errors="surrogatepass"))
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"The {what}'s name {name!r} holds half of a surrogate pair.", remedy="Remove it."
+        ) from None
     if size > MAX_NAME_BYTES:
         raise ConfigError(
             f"The {what}'s name {name!r} has {size} bytes; Postgres would cut it off at {MAX_NAME_BYTES}.",

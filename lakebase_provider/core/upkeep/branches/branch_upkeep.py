@@ -495,8 +495,8 @@ class BranchUpkeep(Generic[Client]):
         """
         rules = Rules(
             checked_prefix(prefix),
-            arguments.number("'older_than'", older_than, "Give older_than in seconds, such as 86400."),
-            arguments.number("'held'", held, "Give held in seconds, such as 1800."),
+            arguments.seconds("'older_than'", older_than, "Give older_than in seconds, such as 86400."),
+            arguments.seconds("'held'", held, "Give held in seconds, such as 1800."),
         )
         named = project_named(self._config, self._workspace, project)
         arguments.timeout(timeout)

@@ -20,6 +20,8 @@ PREFIX = "run"
 _LONGEST_ID = 63
 _PREFIX = re.compile("[a-z][a-z0-9]{0,19}")
 _HASH = 12
+#: Seconds that a branch with an expiration may live.
+_LONGEST_LIFE = 30 * 86_400.0
 _CHOICES = ("recreate", "reuse", "fail")
 
 
@@ -116,7 +118,10 @@ class LeasePlan:
         """
         arguments.known_options("A lease", options, cls)
         plan = cls(**options)
-        arguments.timeout(plan.ttl, "ttl")
+        if arguments.timeout(plan.ttl, "ttl") > _LONGEST_LIFE:
+            raise arguments.wrong(
+                "'ttl'", plan.ttl, "be at most 30 days", "Give ttl in seconds, such as 3600."
+            )
         if plan.wait_for_budget is not None:
             arguments.timeout(plan.wait_for_budget, "wait_for_budget")
         require_choice("if_exists", plan.if_exists, _CHOICES)

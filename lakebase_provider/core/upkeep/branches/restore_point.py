@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.errors import ConfigError
@@ -91,4 +92,5 @@ def _read(text: Any) -> datetime:
 def _with_zone(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ConfigError("The point's time has no zone.", remedy=_REMEDY)
+    arguments.in_utc("The point's time ('at')", moment, _REMEDY)
     return moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.base.threads import start_for_caller, to_its_end
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.target import Target
@@ -29,6 +31,12 @@ logger = logging.getLogger(__name__)
 _POLL, _GRACE = 0.05, 3.0
 #: Lines of the output that are kept, and characters of each that are logged.
 _KEPT, _LONGEST = 200, 10_000
+#: A terminal's codes by ECMA-48: control sequences, such as of colours; strings, such as of titles; others.
+_CODES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90-\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
 _OURS = ("DATABASE_URL", "FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD")
 
 
@@ -39,7 +47,7 @@ class CommandReport:
     Attributes:
         program: The program.
         seconds: How long it took.
-        output: The last lines that it wrote, without secrets; at most 200.
+        output: The last lines that it wrote, without secrets and a terminal's codes; at most 200.
     """
 
     program: str
@@ -184,7 +192,8 @@ def _check(words: Any, token: Token) -> None:
 def _read(output: IO[str], program: str, kept: deque[str]) -> None:
     while piece := output.readline(2 * _LONGEST):
         # A secret at the end of the piece, cut in two, is beyond what is kept.
-        line = redacted(piece.rstrip("\n"))[:_LONGEST]
+        # Colours go first, since a secret may be cut in two by them; a terminal obeys nothing else either.
+        line = escaped(redacted(_CODES.sub("", piece.rstrip("\n"))), keep="\t")[:_LONGEST]
         while piece and not piece.endswith("\n"):
             piece = output.readline(2 * _LONGEST)
         kept.append(line)

@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lakebase_provider.core.base.files.plain_files import open_to_read
+from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.base.sql.sql_text import placed_statements, tokens
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from lakebase_provider.core.upkeep.migrations.statement_kinds import (
@@ -164,7 +165,8 @@ def _bytes(path: Path) -> bytes:
 
 def about_file(name: str, line: int | None, message: str, remedy: str | None = None) -> MigrationError:
     """The error about a file, and a line of it."""
-    where = name if line is None else f"{name}:{line}"
+    # Whoever can put a file there must not write lines of their own on a terminal.
+    where = escaped(name) if line is None else f"{escaped(name)}:{line}"
     error = MigrationError(f"{where}: {message}.", remedy=remedy)
     error.file, error.line = name, line
     return error

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from lakebase_provider.core.upkeep.migrations.migration_report import Finding
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile
@@ -58,7 +59,7 @@ def _ask(program: str, files: Sequence[SqlFile], options: Iterable[str]) -> list
         # To leave them out by an option would take in what its configuration leaves out.
         return [_finding(row, names) for row in rows if row["rule_name"] not in _SET_BY_THE_RUN]
     except (ValueError, KeyError, TypeError):
-        said = (done.stderr or done.stdout).strip().partition("\n")[0]
+        said = escaped((done.stderr or done.stdout).strip().partition("\n")[0])
         raise MigrationError(
             f"squawk ended with {done.returncode}, without findings: {said}",
             remedy="Run it by hand to see why; version 2 and later are known.",

@@ -301,7 +301,7 @@ class Branches(Objects[Branch]):
                 if missing_ok or lost:
                     return
                 raise
-            operation = begun(answer, what, self._control_plane, self._clock)
+            operation = begun(answer, what, name, self._control_plane, self._clock)
             try:
                 self._finish(operation, deadline)
             except NotFoundError:

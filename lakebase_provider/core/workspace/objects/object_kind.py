@@ -234,7 +234,13 @@ class Objects(Generic[Shape]):
         """
         name = self.full_name(name)
         what = f"{self.kind} {name}"
-        return self.shape.of(self._read(what, name), what)
+        return self._told(self._read(what, name), name)
+
+    def _told(self, resource: Mapping[str, Any], name: str) -> Shape:
+        """The object that an answer describes, which is to be the one of that name."""
+        what = f"{self.kind} {name}"
+        Answer(resource, what).require_name(name)
+        return self.shape.of(resource, what)
 
     def _read(self, what: str, path: str) -> Mapping[str, Any]:
         return self._asked(lambda: self._control_plane.request(what, "GET", path))
@@ -336,7 +342,7 @@ class Objects(Generic[Shape]):
             return self._control_plane.request(what, method, path or name, body=body, query=query, verb=verb)
 
         answer = again_while_busy(send, deadline, self._clock, lost)
-        return begun(answer, what, self._control_plane, self._clock)
+        return begun(answer, what, name, self._control_plane, self._clock)
 
     def _finish(self, operation: Operation, deadline: Deadline) -> Mapping[str, Any]:
         """What the operation has made, once it is done."""
@@ -437,7 +443,7 @@ class Objects(Generic[Shape]):
         return found if found.is_settled else None
 
     def _made(self, resource: Mapping[str, Any], name: str) -> Shape:
-        return self.shape.of(resource, f"{self.kind} {name}") if resource.get("name") else self.get(name)
+        return self._told(resource, name) if resource.get("name") else self.get(name)
 
     def _begin_update(
         self, name: str, changes: Mapping[str, Any], deadline: Deadline, **required: Any

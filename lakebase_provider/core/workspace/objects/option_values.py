@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -46,13 +46,9 @@ def seconds(name: str, value: Any) -> str:
     """Seconds as a duration of the API: ``"300s"``."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    found = arguments.number(
+    found = arguments.seconds(
         f"Option '{name}'", value, f"Give {name} in seconds, such as 3600, or a timedelta."
     )
-    if found < 0:
-        raise arguments.wrong(
-            f"Option '{name}'", value, "be 0 or more", f"Give {name} in seconds, such as 3600."
-        )
     plain = f"{Decimal(str(found)):.9f}".rstrip("0").rstrip(".")
     return f"{plain}s"
 
@@ -66,7 +62,8 @@ def moment(name: str, value: Any) -> str:
             "be a datetime with a time zone",
             f"Give {name} as datetime.now(timezone.utc) does.",
         )
-    plain = value.astimezone(timezone.utc).replace(tzinfo=None)
+    remedy = f"Give {name} as datetime.now(timezone.utc) does."
+    plain = arguments.in_utc(f"Option '{name}'", value, remedy).replace(tzinfo=None)
     return plain.isoformat(timespec="microseconds" if plain.microsecond else "seconds") + "Z"
 
 

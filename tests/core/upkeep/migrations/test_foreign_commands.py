@@ -150,5 +150,5 @@ def test_a_signal_that_comes_as_a_command_starts_ends_it(client: LakebaseClient)
 
 def test_arguments_show_no_token(client: LakebaseClient) -> None:
     report = client.migrations.command(["cat", "/proc/self/cmdline"])
-    assert report.output == ("cat\0/proc/self/cmdline\0",)
+    assert report.output == (r"cat\x00/proc/self/cmdline\x00",)
     assert os.environ.get("PGPASSWORD") is None
