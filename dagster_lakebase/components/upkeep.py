@@ -8,6 +8,7 @@ import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import BranchScaffolder, MigrationScaffolder
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.upkeep.branches import (
     LakebaseSweepBranchesConfig,
     build_lakebase_sweep_sensor,
@@ -19,7 +20,7 @@ from dagster_lakebase.upkeep.migrations import build_lakebase_migration_asset
 
 
 @dg.scaffold_with(BranchScaffolder)
-class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseBranchComponent(dg.Component, HiddenInputs):
     """Jobs that create, delete and sweep up branches, and a sensor that sweeps.
 
     The first two are about the branch that their configuration names, or else about that of the branch
@@ -79,7 +80,7 @@ class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
 
 
 @dg.scaffold_with(MigrationScaffolder)
-class LakebaseMigrationComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseMigrationComponent(dg.Component, HiddenInputs):
     """An asset that runs the SQL files of a folder that have not run yet, each of them once."""
 
     connection: Connection = "lakebase"
