@@ -15,8 +15,8 @@ from lakebase_provider.core.errors import ConfigError
 _INT_ENV_VAR = type(EnvVar.int("_"))
 
 
-#: In one case, and so no secret that somebody has put where the name belongs.
-_NAME = re.compile("[A-Z_][A-Z0-9_]*|[a-z_]+")
+#: Capitals, or words and numbers: no secret that somebody has put where the name belongs looks so.
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]*|_*[A-Za-z]+(?:_+(?:[A-Za-z]+|[0-9]+))*_*")
 #: Characters; more has no name of a variable that anybody has thought of.
 _LONGEST = 64
 

@@ -87,7 +87,7 @@ def test_no_component_shows_what_it_does_not_know(name: str) -> None:
     assert CANARY not in told
 
 
-@pytest.mark.parametrize("variable", ["DATABRICKS_CLIENT_SECRET", "_my_secret"])
+@pytest.mark.parametrize("variable", ["DATABRICKS_CLIENT_SECRET", "_my_secret_2", "TheSecret", "S3_KEY"])
 def test_a_variables_name_is_taken(variable: str) -> None:
     made = LakebaseConnectionComponent.resolve_from_dict({"client_secret": {"env": variable}})
     assert made.resource().client_secret == dg.EnvVar(variable)
