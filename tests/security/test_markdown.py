@@ -131,7 +131,7 @@ def test_what_dagster_shows_of_a_query(lakebase_env: LocalLakebase, client: Lake
             resources={"io_manager": LakebaseIOManager(lakebase=LakebaseResource(), schema="public")},
         )
     [event] = result.get_asset_materialization_events()
-    query = event.materialization.metadata["Query"].value
+    query = str(event.materialization.metadata["Query"].value)
     assert "evil" in query
     assert not lives(query)
     with client.connection() as connection:
