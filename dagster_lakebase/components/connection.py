@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import dagster as dg
 from dagster.components.lib.sql_component.sql_client import SQLClient
-from pydantic import ConfigDict
 
 from dagster_lakebase.components.scaffolding import ConnectionScaffolder
 from dagster_lakebase.resource.branch_deployment import PREFIX, TTL, LakebaseBranchDeployment
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.resource.resource import LakebaseResource
 from lakebase_provider.core.config import setting, settings
 
@@ -34,17 +34,9 @@ def _field(name: str) -> dg.Resolver:
 
 
 def _secret(name: str) -> dg.Resolver:
-    def resolve(_context: dg.ResolutionContext, value: Any) -> EnvironmentVariable | None:
-        # Text would be the secret itself or a template that renders it: both would be stored and shown.
-        if value is not None and not isinstance(value, EnvironmentVariable):
-            raise dg.DagsterInvalidDefinitionError(
-                f"{name} is a secret, but was given as {type(value).__name__}. Give the name of its "
-                f"environment variable: {name}: {{env: {setting(name).env[0]}}}."
-            )
-        return value
-
     return dg.Resolver(
-        resolve,
+        # What is given as text has been refused: it would be the secret itself or a template that renders it.
+        lambda _context, value: value,
         model_field_type=EnvironmentVariable | str | None,
         description=f"{setting(name).description} Given as the name of its environment variable.",
         inject_before_resolve=False,
@@ -52,14 +44,12 @@ def _secret(name: str) -> dg.Resolver:
 
 
 @dg.scaffold_with(ConnectionScaffolder)
-class LakebaseConnectionComponent(dg.Component, dg.Resolvable, dg.Model, SQLClient):
+class LakebaseConnectionComponent(dg.Component, HiddenInputs, SQLClient):
     """Connections to one Lakebase database, bound as a resource for all other components and assets.
 
     Every setting may be left out: it is then read from its environment variable. Secrets are given by their
     variable's name: ``client_secret: {env: DATABRICKS_CLIENT_SECRET}``.
     """
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     resource_key: Annotated[
         str, dg.Resolver.default(description="The key under which the resource is bound.")

@@ -10,11 +10,12 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import HealthScaffolder
 from dagster_lakebase.health.checks import build_lakebase_health_checks
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES
 
 
 @dg.scaffold_with(HealthScaffolder)
-class LakebaseHealthComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseHealthComponent(dg.Component, HiddenInputs):
     """Asset checks of the path to Lakebase, stage by stage, and a sensor that observes it between runs."""
 
     connection: Connection = "lakebase"

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.scaffolding import IOManagerScaffolder
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 
 #: A key to which a component binds a connection, or the component itself.
 _Connection = str | LakebaseConnectionComponent
@@ -39,7 +40,7 @@ def _a_field_named_schema() -> Iterator[None]:
 with _a_field_named_schema():
 
     @dg.scaffold_with(IOManagerScaffolder)
-    class LakebaseIOManagerComponent(dg.Component, dg.Resolvable, dg.Model):
+    class LakebaseIOManagerComponent(dg.Component, HiddenInputs):
         """Stores the outputs of assets as tables in Lakebase, and loads tables as their inputs.
 
         Its fields are those of :class:`dagster_lakebase.LakebaseIOManager`; the connection is that of a

@@ -15,6 +15,7 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.partition_values import each_partition, partition_names
 from dagster_lakebase.components.scaffolding import LoadScaffolder
 from dagster_lakebase.resource.failures import failing_fast
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from dagster_lakebase.tables.op_names import op_name
 from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
@@ -39,7 +40,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 
 @dg.scaffold_with(LoadScaffolder)
-class LakebaseLoadComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseLoadComponent(dg.Component, HiddenInputs):
     """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) with COPY, each file once.
 
     ``source`` is a path, a URI or a pattern of them. Each file is a transaction of its own, and is loaded

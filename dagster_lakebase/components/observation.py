@@ -8,6 +8,7 @@ import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import ObservationScaffolder
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.tables.observation import (
     Rows,
     build_lakebase_table_observation,
@@ -16,7 +17,7 @@ from dagster_lakebase.tables.observation import (
 
 
 @dg.scaffold_with(ObservationScaffolder)
-class LakebaseObservationComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseObservationComponent(dg.Component, HiddenInputs):
     """Observable assets for tables written outside Dagster, and a schedule to observe them.
 
     An automation condition can materialize dependents of such an asset when the table has changed. A sensor

@@ -12,8 +12,10 @@ from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.partition_values import PREFIX, partition_names, partition_values
 from dagster_lakebase.components.scaffolding import SqlScaffolder
 from dagster_lakebase.resource.failures import failing_fast
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from dagster_lakebase.tables.op_names import op_name
+from lakebase_provider.core.base.plain_text import code_block
 from lakebase_provider.core.base.sql.sql_text import ends_transaction, first_word, statements
 from lakebase_provider.core.connect.parameters.placeholders import Statement, missing_values, parse
 from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
@@ -36,7 +38,7 @@ class SqlFile(dg.Model):
 
 
 @dg.scaffold_with(SqlScaffolder)
-class LakebaseSqlComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseSqlComponent(dg.Component, HiddenInputs):
     """Assets that SQL makes in Lakebase, in one transaction, with values bound, never inserted into the text.
 
     A parameter is written ``%(name)s``. Its value comes from ``parameters``, or from the partition that is
@@ -233,7 +235,7 @@ class _Source:
 
     def metadata(self) -> dict[str, Any]:
         """The part of it that is shown."""
-        shown: dict[str, Any] = {"lakebase/sql": dg.MetadataValue.md(f"```sql\n{self.text.strip()}\n```")}
+        shown: dict[str, Any] = {"lakebase/sql": dg.MetadataValue.md(code_block("sql", self.text.strip()))}
         if self._file is not None:
             shown["lakebase/sql_file"] = self._file
         return shown

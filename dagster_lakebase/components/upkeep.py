@@ -14,6 +14,7 @@ from dagster_lakebase.components.scaffolding import (
     RehearsalScaffolder,
     RestoreScaffolder,
 )
+from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.upkeep.branches import (
     LakebaseSweepBranchesConfig,
     build_lakebase_sweep_sensor,
@@ -27,7 +28,7 @@ from dagster_lakebase.upkeep.restoring import restore_point_op, restore_rows_op
 
 
 @dg.scaffold_with(BranchScaffolder)
-class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseBranchComponent(dg.Component, HiddenInputs):
     """Jobs that create, delete and sweep up branches, and a sensor that sweeps.
 
     The first two are about the branch that their configuration names, or else about that of the branch
@@ -83,7 +84,7 @@ class LakebaseBranchComponent(dg.Component, dg.Resolvable, dg.Model):
 
 
 @dg.scaffold_with(MigrationScaffolder)
-class LakebaseMigrationComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseMigrationComponent(dg.Component, HiddenInputs):
     """An asset that runs the SQL files of a folder that have not run yet, each of them once."""
 
     connection: Connection = "lakebase"

@@ -13,6 +13,7 @@ from dagster._core.storage.db_io_manager import DbTypeHandler, TableSlice
 from dagster_lakebase.io_manager.db_client import LakebaseDbClient, is_partitioned, table_name
 from dagster_lakebase.io_manager.store import store
 from dagster_lakebase.tables.assets import column_schema
+from lakebase_provider.core.base.plain_text import code_block
 from lakebase_provider.core.bulk.read.batches import read_batches, read_whole
 from lakebase_provider.core.bulk.read.to_frames import frame_of
 from lakebase_provider.core.database.catalog import find_table
@@ -84,7 +85,7 @@ class LakebaseTypeHandler(DbTypeHandler[Any]):
         query = self._client.select(table_slice, partition).as_string(connection)
         metadata: dict[str, Any] = {
             "dagster/column_schema": column_schema(facts),
-            "Query": dg.MetadataValue.md(f"```sql\n{query}\n```"),
+            "Query": dg.MetadataValue.md(code_block("sql", query)),
             "lakebase/rows_written": stored.rows,
             "lakebase/inserted": stored.inserted,
             "lakebase/updated": stored.updated,

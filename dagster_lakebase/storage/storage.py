@@ -19,6 +19,8 @@ from dagster_lakebase.resource.variables import variable_not_set
 from dagster_lakebase.storage.engine import SharedEngine
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.config import LakebaseConfig, setting, settings
+from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.errors.tracebacks import without_frames
 
 try:
     from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
@@ -171,12 +173,12 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
         Raises:
             ConfigError: A setting is missing, malformed or contradicts another.
         """
-        fields = {name: value for name, value in config_value.items() if name != "should_autocreate_tables"}
-        for name, value in fields.items():
-            if setting(name).kind == "secret":
-                fields[name] = _secret_from_environment(name, value["env"])
-        fields.setdefault("max_size", _POOL_SIZE)
-        config = with_storage_name(LakebaseConfig.from_env(**fields), current_process())
+        try:
+            config = _config(config_value)
+        except ConfigError as error:
+            # What was given is in this frame and those below: a secret too, where none belongs.
+            del inst_data, config_value
+            raise without_frames(error) from error.__cause__
         return cls(config, config_value["should_autocreate_tables"], inst_data)
 
     @property
@@ -198,6 +200,15 @@ class LakebaseStorage(DagsterStorage[Any], ConfigurableClass):
     def schedule_storage(self) -> LakebaseScheduleStorage:
         """Where the states of schedules and sensors are kept."""
         return self._schedule_storage
+
+
+def _config(given: Mapping[str, Any]) -> LakebaseConfig:
+    fields = {name: value for name, value in given.items() if name != "should_autocreate_tables"}
+    for name, value in fields.items():
+        if setting(name).kind == "secret":
+            fields[name] = _secret_from_environment(name, value["env"])
+    fields.setdefault("max_size", _POOL_SIZE)
+    return with_storage_name(LakebaseConfig.from_env(**fields), current_process())
 
 
 def _secret_from_environment(name: str, variable: str) -> Secret:

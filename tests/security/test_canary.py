@@ -32,8 +32,8 @@ def canaries(monkeypatch: pytest.MonkeyPatch) -> Canaries:
     """Every secret of the test, whoever makes it one."""
     found, make = Canaries(), Secret.__init__
 
-    def made(self: Secret, value: str | None) -> None:
-        make(self, value)
+    def made(self: Secret, value: str | None, *, pieces: bool = True) -> None:
+        make(self, value, pieces=pieces)
         if value:
             found.add(value)
 

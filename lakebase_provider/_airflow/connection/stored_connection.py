@@ -88,7 +88,7 @@ class GivenConnection:
     def keep(cls, connection: Connection) -> GivenConnection:
         """Keep it; raises nothing."""
         fields = {name: getattr(connection, name) for name in _FIELDS}
-        return cls(type(connection), Secret(json.dumps(fields)))
+        return cls(type(connection), Secret(json.dumps(fields), pieces=False))
 
     def connection(self) -> Connection:
         """A connection equal to the given one."""

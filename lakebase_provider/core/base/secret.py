@@ -13,13 +13,18 @@ class Secret:
     configuration sent to another process carries none; revealing it there raises
     :class:`~lakebase_provider.core.errors.ConfigError`.
 
-    For as long as it is alive, the texts of errors are searched for its value.
+    For as long as it is alive, the texts of errors are searched for its value and for pieces of it.
+
+    Args:
+        value: The value.
+        pieces: Whether each piece of it is secret; False for a text that holds more than one, such as a host.
     """
 
-    __slots__ = ("__weakref__", "_value")
+    __slots__ = ("__weakref__", "_value", "blocks")
 
-    def __init__(self, value: str | None) -> None:
+    def __init__(self, value: str | None, *, pieces: bool = True) -> None:
         self._value = value
+        self.blocks: frozenset[int] | None = frozenset() if pieces else None
         if value is not None:
             look_for(self, len(value))
 

@@ -32,7 +32,7 @@ class Admin:
         self._port = port
         # Opaque, since these errors appear in the tracebacks of tests and of tools around them.
         self._key = Secret(key)
-        self._superuser_dsn = Secret(superuser_dsn)
+        self._superuser_dsn = Secret(superuser_dsn, pieces=False)
 
     def set_token_lifetime(self, seconds: float) -> None:
         """Limit the lifetime of database tokens minted from now on."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lakebase_provider.core.base.plain_text import cell, code_in_cell
 from lakebase_provider.core.errors.redaction import redactor
 
 #: What became of a row from the earlier moment to the later one.
@@ -117,16 +118,6 @@ def example(
 def _told(values: Mapping[str, str | None] | None) -> str:
     if values is None:
         return ""
-    return ", ".join(f"{cell(name)} = {'NULL' if v is None else code(v)}" for name, v in values.items())
-
-
-def cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
-
-
-def code(text: str) -> str:
-    """Text as code in a cell of a Markdown table."""
-    # A backtick would end it, and a bar the cell.
-    plain = " ".join(text.split()).replace("`", "ˋ").replace("|", "\\|")
-    return f"`{plain}`" if plain else "``(empty)``"
+    return ", ".join(
+        f"{cell(name)} = {'NULL' if v is None else code_in_cell(v)}" for name, v in values.items()
+    )

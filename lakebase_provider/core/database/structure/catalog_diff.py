@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lakebase_provider.core.base.plain_text import code, code_block
 from lakebase_provider.core.database.structure.catalog_dump import CatalogDump, CatalogObject
 
 
@@ -51,45 +51,42 @@ class CatalogDiff:
         """The difference as JSON can hold it."""
         return asdict(self)
 
-    def to_markdown(self) -> str:
-        """The difference for people: each object with its definition, or with the lines that changed."""
+    def to_markdown(self, *, heading: str = "###", longest: int | None = None) -> str:
+        """The difference for people: each object with its definition, or with the lines that changed.
+
+        Args:
+            heading: What a heading begins with.
+            longest: Characters after which objects are left out.
+        """
         if self.is_empty:
             return "No differences.\n"
-        return "\n".join(self._lines()) + "\n"
+        kept, size = [], 0
+        for part in self._parts(heading):
+            size += len(part)
+            # A whole part: one that was cut would leave what follows, or its own rest, as code or as no code.
+            if longest is not None and size > longest:
+                kept.append("(cut off)\n")
+                break
+            kept.append(part)
+        return "\n".join(kept) + "\n"
 
-    def _lines(self) -> Iterator[str]:
+    def _parts(self, heading: str) -> Iterator[str]:
         for title, objects in (("Created", self.created), ("Removed", self.removed)):
             if objects:
-                yield f"### {title} ({len(objects)})\n"
+                yield f"{heading} {title} ({len(objects)})\n"
             for one in objects:
-                yield from _entry(one.kind, one.name, "sql", one.definition)
+                yield _entry(one.kind, one.name, "sql", one.definition)
         if self.changed:
-            yield f"### Changed ({len(self.changed)})\n"
+            yield f"{heading} Changed ({len(self.changed)})\n"
         for change in self.changed:
             lines = difflib.ndiff(change.before.splitlines(), change.after.splitlines())
             kept = (line for line in lines if not line.startswith("?"))
-            yield from _entry(
-                change.kind, change.name, "diff", "\n".join(line[0] + line[2:] for line in kept)
-            )
+            yield _entry(change.kind, change.name, "diff", "\n".join(line[0] + line[2:] for line in kept))
 
 
-def _entry(kind: str, name: str, language: str, text: str) -> Iterator[str]:
-    # A line's end within a name would end the list's item.
-    yield f"- {kind} {_code(' '.join(name.splitlines()))}\n"
-    fence = "`" * max(3, _longest_run(text) + 1)
-    yield f"  {fence}{language}"
-    yield from (f"  {line}".rstrip() for line in text.splitlines())
-    yield f"  {fence}\n"
-
-
-def _code(text: str) -> str:
-    fence = "`" * (_longest_run(text) + 1)
-    space = " " if "`" in text else ""
-    return f"{fence}{space}{text}{space}{fence}"
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall(r"`+", text)), default=0)
+def _entry(kind: str, name: str, language: str, text: str) -> str:
+    block = "\n".join(f"  {line}".rstrip() for line in code_block(language, text).splitlines())
+    return f"- {kind} {code(name)}\n\n{block}\n"
 
 
 def diff(before: CatalogDump, after: CatalogDump) -> CatalogDiff:

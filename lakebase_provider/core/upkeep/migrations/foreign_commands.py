@@ -21,7 +21,7 @@ from lakebase_provider.core.base.threads import start_for_caller, to_its_end
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.errors import ConfigError, MigrationError
-from lakebase_provider.core.errors.redaction import redacted
+from lakebase_provider.core.errors.redaction import lines_redactor
 from lakebase_provider.core.errors.tracebacks import without_frames
 from lakebase_provider.core.tokens.token import Token
 
@@ -190,6 +190,7 @@ def _check(words: Any, token: Token) -> None:
 
 
 def _read(output: IO[str], program: str, kept: deque[str]) -> None:
+    redacted = lines_redactor()
     while piece := output.readline(2 * _LONGEST):
         # A secret at the end of the piece, cut in two, is beyond what is kept.
         # Colours go first, since a secret may be cut in two by them; a terminal obeys nothing else either.

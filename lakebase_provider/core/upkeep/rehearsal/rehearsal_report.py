@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakebase_provider.core.database.rows.row_diff import RowDiff, cell, code
+from lakebase_provider.core.base.plain_text import cell, code, code_in_cell
+from lakebase_provider.core.database.rows.row_diff import RowDiff
 from lakebase_provider.core.database.structure.catalog_diff import CatalogDiff
 from lakebase_provider.core.errors import RehearsalError
 from lakebase_provider.core.upkeep.rehearsal.recorder import StatementRun, TakenLock
@@ -92,9 +93,9 @@ class RehearsalReport:
     def _lines(self) -> Iterator[str]:
         yield f"## Rehearsal: {'passed' if self.ok else 'failed'}\n"
         since = "" if self.forked_at is None else f", with its data of {self.forked_at}"
-        yield f"On `{self.branch}`, a branch of `{self.parent}`{since}; {_seconds(self.seconds)}."
+        yield f"On {code(self.branch)}, a branch of {code(self.parent)}{since}; {_seconds(self.seconds)}."
         if self.failure is not None:
-            yield f"\n**{cell(self.failure)}**"
+            yield f"\n{code(self.failure)}"
         if self.statements:
             yield "\n### Statements\n"
             yield from _statements(self.statements)
@@ -106,21 +107,21 @@ class RehearsalReport:
             yield "| --- | --- | --- | ---: |"
         for check in self.checks:
             passed = "yes" if check.passed else "**no**"
-            yield f"| {code(check.name)} | {passed} | {cell(check.found)} | {_seconds(check.seconds)} |"
+            told = f"{code_in_cell(check.name)} | {passed} | {cell(check.found)}"
+            yield f"| {told} | {_seconds(check.seconds)} |"
         if self.tables or self.not_compared:
             yield "\n### Rows\n"
         for table in self.tables:
             yield (
-                f"**{cell(table.table)}** by {cell(', '.join(table.keys))}: of {table.rows_before:,} rows "
+                f"{code(table.table)} by {', '.join(map(code, table.keys))}: of {table.rows_before:,} rows "
                 f"{table.changed:,} changed and {table.removed:,} removed, {table.added:,} added.\n"
             )
             yield f"{table.to_markdown()}\n" if table.examples else ""
         for name, why in self.not_compared.items():
-            yield f"**{cell(name)}** was not compared: {cell(why)}"
+            yield f"{code(name)} was not compared: {code(why)}"
         if self.failure is None:
-            text = self.catalog.to_markdown()
-            short = text if len(text) <= _LONGEST_CATALOG else f"{text[:_LONGEST_CATALOG]}\n\n(cut off)"
-            yield f"\n### What is defined\n\n{short.replace('### ', '#### ')}"
+            text = self.catalog.to_markdown(heading="####", longest=_LONGEST_CATALOG)
+            yield f"\n### What is defined\n\n{text}"
         if self.ran is not None:
             yield "\n### On the parent\n"
             yield from _statements(self.ran)
@@ -150,7 +151,7 @@ def _lock(lock: TakenLock | None) -> str:
     if lock is None:
         return "no new one"
     size = "" if lock.size is None else f", {_bytes(lock.size)}"
-    return f"{lock.mode} on {lock.kind} {code(lock.relation)}{size}"
+    return f"{lock.mode} on {lock.kind} {code_in_cell(lock.relation)}{size}"
 
 
 def _seconds(seconds: float) -> str:

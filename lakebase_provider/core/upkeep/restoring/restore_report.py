@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lakebase_provider.core.database.rows.row_diff import RowDiff, cell, code
+from lakebase_provider.core.base.plain_text import code
+from lakebase_provider.core.database.rows.row_diff import RowDiff
 from lakebase_provider.core.upkeep.restoring.owned_sequences import MovedSequence
 
 
@@ -47,7 +48,7 @@ class RestoreReport:
 
     def _lines(self) -> Iterator[str]:
         done = "would be" if self.dry_run else "were"
-        yield f"## {cell(self.table)} as of {cell(self.at)}\n"
+        yield f"## {code(self.table)} as of {code(self.at)}\n"
         yield f"- {self.rows.removed:,} rows were deleted since; {self.put_back:,} {done} put back."
         yield f"- {self.rows.changed:,} rows have changed since; {self.overwritten:,} {done} overwritten."
         yield f"- {self.rows.added:,} rows are new since, and are left alone."
