@@ -130,7 +130,9 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
 
     if source.schema is not None and source.column_names is not None:
         return source.schema, source
-    names = source.column_names or (None if columns is None else tuple(columns))
+    names = source.column_names
+    if names is None and columns is not None:
+        names = tuple(columns)
     if names is None:
         raise ConfigError(
             "The rows have no column names with which to create a table.",
