@@ -43,7 +43,9 @@ def _require_plain_names(frame: Any) -> None:
             f"A column of the data frame has a name of type {type(bad[0]).__name__}, not text.",
             remedy="Rename it, for example with frame.columns = frame.columns.map(str).",
         )
-    if any(name is not None for name in frame.index.names):
+    # Numbers without a name are the places of rows, also of those that a filter has left.
+    is_place = frame.index.nlevels == 1 and frame.index.dtype.kind in "iu"
+    if any(name is not None for name in frame.index.names) or (len(frame) and not is_place):
         raise ColumnMismatchError(
             f"The data frame's index {list(frame.index.names)} would not be stored.",
             remedy="Make it a column with reset_index(), or drop it with reset_index(drop=True).",

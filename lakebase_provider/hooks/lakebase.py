@@ -411,6 +411,7 @@ class LakebaseHook(ConnectedHook):
     ) -> Generator[Any, None, None]:
         from lakebase_provider._airflow.rows import frames
 
+        frames.require_chunksize(chunksize)
         with closing(self.get_conn()) as connection:
             frames.as_pandas_takes_them(connection)
             with frames.streaming(connection, sql, parameters) as cursor:
@@ -431,6 +432,7 @@ class LakebaseHook(ConnectedHook):
     ) -> Generator[Any, None, None]:
         from lakebase_provider._airflow.rows import frames, polars_frames
 
+        frames.require_chunksize(chunksize)
         with closing(self.get_conn()) as connection:
             polars_frames.as_polars_takes_them(connection)
             with frames.streaming(connection, sql, parameters) as cursor:

@@ -9,10 +9,11 @@ import io
 import re
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,21 @@ def test_mappings_are_stored_by_name(hook: LakebaseHook, size: int, fields: list
 def test_a_generator_of_many_mappings(hook: LakebaseHook) -> None:
     hook.insert_rows("shaped", ({"b": f"b{i}", "a": str(i)} for i in range(12_000)))
     assert stored(hook) == expected(12_000)
+
+
+@pytest.mark.parametrize("order", ["a, b", "b, a"])
+@pytest.mark.parametrize("size", SIZES)
+def test_sqlalchemys_rows_by_name(hook: LakebaseHook, size: int, order: str) -> None:
+    """The view of their keys compares in order, and a set has the order of its hashes: here, either."""
+    engine = hook.get_sqlalchemy_engine()
+    with engine.connect() as connection:
+        made = f"select i::text as a, 'b' || i as b from generate_series(0, {size - 1}) i"
+        rows = connection.exec_driver_sql(f"select {order} from ({made}) made").mappings().all()
+    engine.dispose()
+    hook.run("alter table shaped add primary key (a)")
+    hook.insert_rows("shaped", rows)
+    hook.upsert_rows("shaped", rows, ["a", "b"], ["a"])
+    assert stored(hook) == expected(size)
 
 
 def test_rows_of_a_csv_file_by_name(hook: LakebaseHook) -> None:
@@ -276,3 +292,12 @@ def test_a_parameter_that_would_lose_something_is_refused(hook: LakebaseHook) ->
             hook.get_first("select %s", parameters=(value,))
         with pytest.raises(psycopg.DataError, match="a fraction of a microsecond"):
             hook.run("select 1; select %s", parameters=(value,))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_offset_with_seconds_stays_exact_in_json(hook: LakebaseHook, size: int) -> None:
+    at = datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))
+    hook.run("drop table shaped; create table shaped (a int, b jsonb)")
+    hook.insert_rows("shaped", [(i, {"at": [at, {"t": at.timetz()}]}) for i in range(size)])
+    found = hook.get_records("select distinct b, (b -> 'at' ->> 0)::timestamptz from shaped")
+    assert found == [({"at": ["1900-01-01T00:00:00+00:19:32", {"t": at.timetz().isoformat()}]}, at)]

@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import LoadError
+from lakebase_provider.core.errors import ConfigError, LoadError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 
@@ -174,3 +174,40 @@ def test_what_pandas_cannot_have_is_refused_by_its_column(
         [*read(sql)]
     frame = hook.get_df("select interval '1 day 2 seconds' as d, 'infinity' as t")
     assert frame["d"][0] == pd.Timedelta(days=1, seconds=2)
+
+
+@pytest.mark.parametrize("df_type", ["pandas", "polars"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_statement_without_columns_is_no_frame(lake: LocalLakebase, df_type: Any, chunked: bool) -> None:
+    hook = LakebaseHook()
+    hook.run("drop table if exists framed; create table framed (a int)")
+
+    def read(sql: Any) -> list[Any]:
+        if chunked:
+            return list(hook.get_df_by_chunks(sql, chunksize=2, df_type=df_type))
+        return [hook.get_df(sql, df_type=df_type)]
+
+    for sql in ("insert into framed values (1)", "delete from framed", ["select 1", "truncate framed"]):
+        with pytest.raises(LoadError, match="returns no columns"):
+            read(sql)
+    assert hook.get_first("select count(*) from framed") == (0,)
+    assert [frame.shape for frame in read("insert into framed values (1) returning a")] == [(1, 1)]
+    assert {frame.shape[1] for frame in read("select from generate_series(1, 3)")} == {0}
+    hook.run("drop table framed")
+
+
+@pytest.mark.parametrize("df_type", ["pandas", "polars"])
+@pytest.mark.parametrize("chunksize", [0, -1, 1.5, None, True, "2"])
+def test_chunks_of_no_size_are_refused(lake: LocalLakebase, df_type: Any, chunksize: Any) -> None:
+    with pytest.raises(ConfigError, match="chunksize"):
+        list(LakebaseHook().get_df_by_chunks("select 1", chunksize=chunksize, df_type=df_type))
+
+
+def test_a_frame_with_nan_is_loaded_as_it_was_read(lake: LocalLakebase) -> None:
+    hook = LakebaseHook()
+    hook.run("drop table if exists framed; create table framed (v numeric);"
+             " insert into framed values ('NaN'), ('Infinity'), (1.10), (null)")  # fmt: skip
+    before = hook.get_records("select v::text from framed")
+    hook.client.load(hook.get_df("select v from framed"), "framed", mode="replace")
+    assert hook.get_records("select v::text from framed") == before
+    hook.run("drop table framed")

@@ -480,6 +480,10 @@ def test_wrong_metadata_are_named_before_anything_is_sent(
     [
         (pd.DataFrame({1: [1]}), ColumnMismatchError, "int"),
         (pd.DataFrame({"a": [1]}).set_index("a"), ColumnMismatchError, "reset_index"),
+        (pd.DataFrame({"a": [1]}, index=["x"]), ColumnMismatchError, "reset_index"),
+        (pd.DataFrame({"a": [1]}, index=[pd.Timestamp("2026-01-02")]), ColumnMismatchError, "reset_index"),
+        (pd.DataFrame({"a": [1]}, index=[0.5]), ColumnMismatchError, "reset_index"),
+        (pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([(1, 2)])), ColumnMismatchError, "index"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), ColumnMismatchError, "'a'"),
         (pd.DataFrame(), ColumnMismatchError, "no columns"),
         (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), ColumnMismatchError, "'o'"),

@@ -7,6 +7,7 @@ So does a ``bigint`` that a float does not hold, beside NULL, which is ``pandas.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from psycopg.rows import tuple_row
 from lakebase_provider._airflow.statements.cursors import HookCursor, HookServerCursor
 from lakebase_provider.core.bulk.types.intervals import NO_FIXED_LENGTH, ExactIntervalLoader, has_months
 from lakebase_provider.core.connect.parameters.placeholders import Parameters
-from lakebase_provider.core.errors import LoadError
+from lakebase_provider.core.errors import ConfigError, LoadError
 
 if TYPE_CHECKING:
     from lakebase_provider.core.connect.connection import LakebaseConnection
@@ -41,11 +42,31 @@ def executed(
         connection: The connection to run them on.
         sql: A statement, or several.
         parameters: Values for the placeholders of each.
+
+    Raises:
+        LoadError: The last one returns no rows; what it has done is not committed.
     """
     cursor = HookCursor(connection, row_factory=tuple_row)
     for statement in [sql] if isinstance(sql, str) else sql:
         cursor.execute(statement, parameters)
+    if cursor.description is None:
+        raise LoadError(
+            "The statement returns no columns, of which a data frame could be made; it is rolled back.",
+            remedy="Give a query, or a statement with RETURNING; others are for run().",
+        )
     return cursor
+
+
+def require_chunksize(chunksize: object) -> None:
+    """Refuse chunks of no size.
+
+    Raises:
+        ConfigError: It is no whole number of at least 1.
+    """
+    if isinstance(chunksize, bool) or not isinstance(chunksize, Integral) or chunksize < 1:
+        raise ConfigError(
+            f"chunksize is {chunksize!r}.", remedy="Give the number of rows of a chunk, at least 1."
+        )
 
 
 def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: Parameters | None) -> Cursor:
@@ -53,17 +74,22 @@ def streaming(connection: LakebaseConnection, sql: str | list[str], parameters: 
 
     It is possible for a single query. The rows of several statements, ``INSERT … RETURNING`` and the like are
     held in memory.
+
+    Raises:
+        LoadError: As by :func:`executed`.
     """
     statements = [sql] if isinstance(sql, str) else sql
     if len(statements) > 1:
         return executed(connection, statements, parameters)
     cursor = HookServerCursor(connection, f"lakebase_{uuid4().hex}", row_factory=tuple_row)
     try:
-        return cursor.execute(statements[0], parameters)
+        # Without columns psycopg takes the rows of a cursor for none.
+        if cursor.execute(statements[0], parameters).description is not None:
+            return cursor
     except _NO_CURSOR:
         connection.rollback()
-        cursor.close()
-        return executed(connection, statements, parameters)
+    cursor.close()
+    return executed(connection, statements, parameters)
 
 
 class _Ready:

@@ -73,7 +73,8 @@ def _by_name(rows: Iterator[Any], keys: list[str]) -> Iterator[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise _bad(number, row, "not a mapping, as the first row is")
-        if row.keys() != known:
+        # The view of SQLAlchemy's rows compares its keys in their order.
+        if row.keys() != known and set(row) != known:
             raise _bad(number, row, _difference(row, keys))
         found = values(row)
         yield found if len(keys) > 1 else (found,)

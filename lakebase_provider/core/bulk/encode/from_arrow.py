@@ -6,11 +6,12 @@ type and target has a rule here, or is refused before anything is sent.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.encode.from_python import ValuesEncoder
 from lakebase_provider.core.bulk.encode.parsed_text import check_parsed, element_texts
+from lakebase_provider.core.bulk.types import json_text
 from lakebase_provider.core.bulk.types.arrow import (
     MAX_DECIMAL128,
     Cast,
@@ -19,6 +20,7 @@ from lakebase_provider.core.bulk.types.arrow import (
     decoded,
     decoded_type,
     is_list,
+    is_list_view,
     is_text,
     nulls,
     same,
@@ -62,6 +64,49 @@ def _of_intervals(value: Any, index: int) -> Any:
     return f"{value.months} mons {value.days} days {clock}"
 
 
+@cache
+def _faults() -> tuple[type[Exception], ...]:
+    """What Arrow raises over a value; a KeyError for a map's key that repeats, or for a zone unknown here."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, ValueError, KeyError, OverflowError)
+
+
+def _holds_json(kind: pa.DataType) -> bool:
+    """Whether it is JSON as text, or has such within."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return bool(kind.extension_name == "arrow.json")
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _holds_json(kind.value_type)
+    return any(_holds_json(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _with_json(value: Any, kind: pa.DataType, arrays: bool, within: bool = False) -> Any:
+    """A value with the JSON in it as such and not as text.
+
+    Args:
+        value: The value.
+        kind: Its type.
+        arrays: Whether lists around all else are elements of an array, each of which may be JSON as text.
+        within: Whether it stands within a value that becomes JSON.
+    """
+    import pyarrow as pa
+
+    if value is None or not _holds_json(kind):
+        return value
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _with_json(value, kind.value_type, arrays, within)
+    if isinstance(value, str):
+        return json_text.written(value) if within else value
+    if pa.types.is_struct(kind):
+        return {one.name: _with_json(value[one.name], one.type, False, within=True) for one in kind}
+    if pa.types.is_map(kind):
+        return {key: _with_json(one, kind.item_type, False, within=True) for key, one in value.items()}
+    return [_with_json(one, kind.value_type, arrays, within=not arrays) for one in value]
+
+
 def needs_text(source: pa.DataType, target: Target) -> bool:
     """Whether the server's input function has to read the column: text for a type that is none."""
     kind = decoded_type(source)
@@ -83,6 +128,7 @@ class Caster:
 
     def __init__(self, source: pa.DataType, target: Target, *, text: bool, strict: bool) -> None:
         self._kind = decoded_type(source)
+        self._holds_json = _holds_json(self._kind)
         self._target = target
         self._text = text
         self._strict = strict
@@ -94,15 +140,13 @@ class Caster:
         Raises:
             BadValueError: A value does not fit the column; its index says which.
         """
-        import pyarrow as pa
-
         array = decoded(array)
         try:
             return self._rule(array)
         except BadValueError as error:
             if error.index >= 0:
                 raise
-        except (pa.ArrowException, ValueError):
+        except _faults():
             pass
         reason = f"does not fit {self._target.type_name} unchanged"
         raise BadValueError(reason, kind=str(self._kind), index=self._locate(array))
@@ -119,11 +163,9 @@ class Caster:
         return start
 
     def _fails(self, array: pa.Array) -> bool:
-        import pyarrow as pa
-
         try:
             self._rule(array)
-        except (pa.ArrowException, ValueError):
+        except _faults():
             return True
         return False
 
@@ -239,6 +281,9 @@ class Caster:
         if innermost.kind in {*JSONS, "numeric"}:  # which hold digits
             array = with_digits_of_float4(array)
         values = array.to_pylist(maps_as_pydicts="strict")
+        if self._holds_json:
+            arrays = self._target.kind == "array"
+            values = [_with_json(value, array.type, arrays) for value in values]
         if "month_day_nano" in str(array.type):
             values = [_of_intervals(value, index) for index, value in enumerate(values)]
         return ValuesEncoder(self._target, text=self._text, strict=self._strict).encode(values)
@@ -248,18 +293,19 @@ class Caster:
 
         element, value_type = self._target.element, decoded_type(self._kind.value_type)
         assert element is not None
+        if is_text(value_type) and element.kind not in {*TEXTS, *JSONS, "uuid", "bytea"}:
+            return self._by_values  # such as numerics, whose digits only text may hold
         try:
             Caster(value_type, element, text=self._text, strict=self._strict)
         except ColumnMismatchError:
             if not is_list(value_type):
                 raise
             return self._by_values  # an array of more dimensions
-        equal = value_type == canonical(element) or (is_text(value_type) and element.kind == "text")
         # What is encoded within a list, Arrow decodes value by value alone.
-        plain = value_type == self._kind.value_type
-        # Arrow's own cast of a list view loses elements without a word.
-        plain = plain and not pa.types.is_list_view(self._kind)
-        if self._text or self._strict or not (equal and plain) or not BY_NAME[element.kind].listable:
+        plain = value_type == self._kind.value_type and not is_list_view(self._kind)
+        if self._text or self._strict or not plain or not BY_NAME[element.kind].listable:
+            return self._by_values
+        if value_type != canonical(element) and not (is_text(value_type) and element.kind == "text"):
             return self._by_values
         if is_text(value_type) and not pa.types.is_string(value_type):
             return to(pa.list_(pa.string()))

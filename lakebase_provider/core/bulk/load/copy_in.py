@@ -15,7 +15,7 @@ from psycopg import sql
 from lakebase_provider.core.bulk.encode.encoder import BadColumnError, BatchEncoder, Method, choose_method
 from lakebase_provider.core.bulk.files.csv_format import PLAIN_CSV, CsvFormat
 from lakebase_provider.core.bulk.sources.open import open_source
-from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy
+from lakebase_provider.core.bulk.sources.source import Batch, Source, delimiter_remedy, no_columns
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target, target_of
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
@@ -293,10 +293,10 @@ def target_columns(source: Source, table: Table, columns: Sequence[str] | None) 
                 f"Column {name!r} of {table.name} is computed by the server.", remedy="Leave it out."
             )
         found.append(column)
-    if len(set(names)) < len(names) or not names:
-        raise ColumnMismatchError(
-            "No column is named, or one of them twice.", remedy="Name each column once."
-        )
+    if not names:
+        raise no_columns()
+    if len(set(names)) < len(names):
+        raise ColumnMismatchError("A column is named twice.", remedy="Name each column once.")
     return found
 
 

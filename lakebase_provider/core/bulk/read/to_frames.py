@@ -132,15 +132,35 @@ def _of_one_schema(frame: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return frame.vstack(found)
 
 
+def _with_none(items: list[float | None] | None) -> Any:
+    """A list as pyarrow gives pandas those of integers with NULLs."""
+    import numpy as np
+
+    return None if items is None else np.array(items, dtype=object)
+
+
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """A data frame in which integers stay integers: with NULLs they are of pandas' nullable types.
 
-    pyarrow by itself makes floats of them, which hold no integer above 2**53 exactly.
+    pyarrow by itself makes floats of them, which hold no integer above 2**53 exactly; and NaN of a NULL among
+    the floats of a list.
+
+    Raises:
+        LoadError: A column, which it names, holds what Python cannot represent, such as a year before 1.
     """
     import pandas as pd
     import pyarrow as pa
 
-    frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
+    try:
+        frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
+    except (pa.ArrowException, ValueError, OverflowError):  # whose texts show values
+        for place in range(table.num_columns) if table.num_columns > 1 else ():
+            to_pandas(table.select([place]))
+        raise LoadError(
+            f'Column "{table.column_names[0]}" holds a value that Python cannot represent, such as a year '
+            "outside 1 to 9999.",
+            remedy="Cast the column to text in the query, or fetch an Arrow table.",
+        ) from None
     nullable = {
         pa.int16(): pd.Int16Dtype(),
         pa.int32(): pd.Int32Dtype(),
@@ -149,4 +169,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     for position, column in enumerate(table.columns):
         if column.null_count and column.type in nullable:
             frame.isetitem(position, column.to_pandas(types_mapper=nullable.get))
+        floats = pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type)
+        if floats and any(part.flatten().null_count for part in column.chunks):
+            frame.isetitem(position, pd.Series(map(_with_none, column.to_pylist()), dtype=object))
     return frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.sources.source import (
@@ -64,11 +65,7 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
                 continue
             series = _dense(part.iloc[:, place])
             if kind is None:
-                # Not every column of objects holds texts, so its values are looked at one by one.
-                missing, values = series.isna().to_numpy(), series.tolist()
-                if missing.any():
-                    values = [None if m else v for m, v in zip(missing.tolist(), values, strict=True)]
-                yield values
+                yield _objects(series)
             else:
                 array = pa.array(series, from_pandas=True)
                 yield array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
@@ -88,7 +85,7 @@ def open_pandas(frame: Any, columns: Sequence[str] | None = None) -> Source:
 
     def type_of(place: int) -> pa.DataType:
         kind, values = types[place], frame.iloc[:, place]
-        return inferred_type(names[place], values.dropna().tolist(), "its objects") if kind is None else kind
+        return inferred_type(names[place], _objects(values), "its objects") if kind is None else kind
 
     # Types of object columns show only as they come.
     if None in types:
@@ -123,6 +120,17 @@ def pandas_types(frame: Any) -> list[pa.DataType | None]:
         require_known(pa.schema([pa.field(str(name), kind)]))
         found.append(kind)
     return found
+
+
+def _objects(series: Any) -> list[Any]:
+    """The values of a column of objects, with None for what is missing; a Decimal's NaN is a number to it."""
+    missing, values = series.isna().to_numpy(), series.tolist()
+    if not missing.any():
+        return values  # type: ignore[no-any-return] # of any library
+    # Not every column of objects holds texts, so its values are looked at one by one.
+    return [
+        None if m and not isinstance(v, Decimal) else v for m, v in zip(missing.tolist(), values, strict=True)
+    ]
 
 
 def _dense(series: Any) -> Any:

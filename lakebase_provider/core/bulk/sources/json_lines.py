@@ -179,9 +179,11 @@ def _members(line: str, index: int) -> list[tuple[str, str | None]]:
             found = _FLAT(line)
         except _NestedError:
             found = _taken_apart(line)
-    except (ValueError, RecursionError, IndexError):
+    except (ValueError, RecursionError, IndexError) as error:
         reason = "not a JSON object" if line.strip() else "a blank line instead of an object"
-        if line.strip() and not line.endswith("\n"):
+        if isinstance(error, RecursionError):
+            reason = "not a JSON object that can be read: it is nested too deep"
+        elif line.strip() and not line.endswith("\n"):
             reason = "not a JSON object, and the file ends without a line break: it may be truncated"
         raise BadValueError(reason, kind="JSON", index=index, remedy=_ONE_OBJECT) from None
     if not isinstance(found, list) or line.lstrip()[:1] != "{":
@@ -259,8 +261,10 @@ def _converted(column: Any, delimiter: str) -> Any:
         if text is not None and text.startswith("[") and text.endswith("]"):
             try:
                 texts[index] = _literal(_WITHIN(text)[0], delimiter)
-            except (ValueError, RecursionError):
+            except ValueError:
                 raise BadValueError("an array that is not a plain list", kind="JSON", index=index) from None
+            except RecursionError:
+                raise BadValueError("an array that is nested too deep", kind="JSON", index=index) from None
     return pa.array(texts, column.type)
 
 

@@ -13,7 +13,7 @@ import inspect
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,6 +60,7 @@ class Reading:
         whole: Whether what can be read only once must have items, and all of them: rows are removed in favour
             of these, and a source that other code has consumed looks like one without rows.
         moved: Whether some of its items were read before.
+        name: What it is called in errors; left out, by its type.
 
     Raises:
         ConfigError: An earlier attempt read a part of it and failed.
@@ -74,8 +75,10 @@ class Reading:
         remembered: bool = True,
         whole: bool = False,
         moved: bool = False,
+        name: str | None = None,
     ) -> None:
         self._source = source
+        self._name = name or type(source).__name__
         self._whole = whole
         self._moved = moved
         found = _records.get(id(source))
@@ -109,9 +112,9 @@ class Reading:
         self._set("empty")
         if self._whole:
             raise ConfigError(
-                f"The source of rows ({type(self._source).__name__}) is empty, and would remove the table's "
-                "rows. Its rows can be read only once, and may have been read before.",
-                remedy="Create it anew, or set allow_empty=True if there may be no rows.",
+                f"The source of rows ({self._name}) is empty, and would remove the table's "
+                "rows. It cannot tell how many it has, and they may have been read before.",
+                remedy="Create it anew, give a list, or set allow_empty=True if there may be no rows.",
             )
 
     def ended(self) -> None:
@@ -129,7 +132,7 @@ class Reading:
 
     def _used(self, what: str) -> ConfigError:
         return ConfigError(
-            f"The source of rows ({type(self._source).__name__}) {what}, and its rows can be read only once.",
+            f"The source of rows ({self._name}) {what}, and its rows can be read only once.",
             remedy="Create it anew for each attempt, or give something that can be read again, such as a "
             "list.",
         )
@@ -140,7 +143,7 @@ def read_once(rows: Iterable[_Item], *, whole: bool = False) -> tuple[Iterator[_
 
     Args:
         rows: Any iterable.
-        whole: Whether it is an error if it can be read only once and is empty.
+        whole: Whether it is an error if it is empty and can perhaps be read only once.
 
     Raises:
         ConfigError: It can be read only once, and an earlier attempt consumed it, or it has no rows.
@@ -150,7 +153,9 @@ def read_once(rows: Iterable[_Item], *, whole: bool = False) -> tuple[Iterator[_
     reading = Reading(
         iterator,
         remembered=iterator is rows or _weakly(iterator) is not None,
-        whole=whole and (iterator is rows or iterator is iter(rows)),
+        # What has no length may read from what is used up; its length would say that it is to be empty.
+        whole=whole and not isinstance(rows, Sized),
+        name=type(rows).__name__,
     )
     try:
         first = next(iterator, _NOTHING)

@@ -50,6 +50,8 @@ class Batch:
 def _of_arrow(value: Any) -> Any:
     try:
         return value.as_py()
+    except OverflowError:  # a duration beyond Python's
+        return f"{value.value} {value.type}"
     except UnicodeDecodeError:
         if hasattr(value, "as_buffer"):
             return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
@@ -185,6 +187,8 @@ def open_stream(
         raise ConfigError(
             f"Loading {description} needs pyarrow.", remedy="Install lakebase-provider[arrow]."
         ) from None
+    if isinstance(known := getattr(source, "schema", None), pa.Schema):
+        require_known(known)  # below a dictionary or runs, the stream tells no extension type
     try:
         reader = pa.RecordBatchReader.from_stream(source)
     except pa.ArrowInvalid:  # its schema is not that of rows
@@ -263,6 +267,11 @@ def _unique(names: Sequence[str]) -> None:
         raise ColumnMismatchError(
             f"Two columns of the source are named {twice!r}.", remedy="Rename one of them."
         )
+
+
+def no_columns() -> ColumnMismatchError:
+    """The error of rows without values."""
+    return ColumnMismatchError("The source has no columns.", remedy="Give rows that have some.")
 
 
 def no_such_column(description: str, name: str, names: Sequence[str]) -> ColumnMismatchError:

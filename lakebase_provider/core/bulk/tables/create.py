@@ -10,8 +10,8 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.sql.names import identifier
-from lakebase_provider.core.bulk.sources.source import Source
-from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type
+from lakebase_provider.core.bulk.sources.source import Source, no_columns
+from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type, is_list
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
@@ -38,7 +38,7 @@ def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[d
     """
     schema, source = _described(source, columns)
     if not schema.names:
-        raise ColumnMismatchError("The source has no columns.", remedy="Give rows that have some.")
+        raise no_columns()
     found = {identifier(field.name): column_type(field.type, field.name) for field in schema}
     return found, source
 
@@ -104,7 +104,7 @@ def column_type(kind: pa.DataType, column: str = "") -> str:
         return BY_NAME["timestamp" if kind.tz is None else "timestamptz"].sql
     if types.is_uint64(kind):
         return "numeric(20,0)"
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if is_list(kind):
         element = column_type(kind.value_type, column)
         return element if element.endswith("[]") else f"{element}[]"
     for test, name in _TYPES:
@@ -130,7 +130,9 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
 
     if source.schema is not None and source.column_names is not None:
         return source.schema, source
-    names = source.column_names or (None if columns is None else tuple(columns))
+    names = source.column_names
+    if names is None and columns is not None:
+        names = tuple(columns)
     if names is None:
         raise ConfigError(
             "The rows have no column names with which to create a table.",

@@ -116,10 +116,16 @@ def decoded(array: pa.Array) -> pa.Array:
             array = pc.not_equal(array.storage, 0) if is_bool else array.storage
         elif pa.types.is_dictionary(array.type):
             # Arrow cannot unfold a dictionary of string views, which is what Polars gives.
-            view = pa.types.is_string_view(array.type.value_type)
-            array = (array.dictionary.cast(pa.string()) if view else array.dictionary).take(array.indices)
+            words = decoded(array.dictionary)
+            view = pa.types.is_string_view(words.type)
+            array = (words.cast(pa.string()) if view else words).take(array.indices)
         elif pa.types.is_run_end_encoded(array.type):
-            array = pc.run_end_decode(array)
+            values = decoded(array.values)
+            if values.type == array.type.value_type:
+                array = pc.run_end_decode(array)
+            else:  # Arrow cannot unfold runs of what is encoded itself
+                places = pa.RunEndEncodedArray.from_arrays(array.run_ends, pa.array(range(len(values))))
+                array = values.take(pc.run_end_decode(places.slice(array.offset, len(array))))
         else:
             return array
 
@@ -149,9 +155,14 @@ def is_list(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     t = pa.types
-    return bool(
-        t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) or t.is_list_view(kind)
-    )
+    return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) or is_list_view(kind))
+
+
+def is_list_view(kind: pa.DataType) -> bool:
+    """Whether it is one of the lists of which Arrow's own cast loses elements without a word."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
 
 
 def same(array: pa.Array) -> pa.Array:

@@ -14,7 +14,9 @@ from uuid import UUID
 
 #: What msgspec writes in base64, which no reader could tell from a text: JSON has no form for bytes.
 _BINARY = (bytes, bytearray, memoryview)
-_SCALARS = (str, int, float, Decimal, UUID, datetime, date, time, timedelta, type(None))
+#: What msgspec writes with its offset from UTC rounded to minutes.
+_ZONED = (datetime, time)
+_SCALARS = (str, int, float, Decimal, UUID, date, timedelta, type(None))
 _PLAIN = frozenset({*_SCALARS, bool})
 
 
@@ -37,8 +39,30 @@ def encode(value: Any) -> bytes:
     # msgspec writes NaN and the infinities as null.
     if b"null" in encoded and _has_non_finite(value):
         raise ValueError("JSON has no NaN and no infinity")
-    _refuse_bytes((value,))
+    if _look_through((value,)):
+        encoded = _encoder()(_with_exact_offsets(value))
     return encoded
+
+
+def written(text: str) -> Any:
+    """JSON as text, as a value that :func:`encode` writes with all its digits and keys.
+
+    Raises:
+        ValueError: It is no JSON, or needs msgspec, which is not installed, to stay as it is.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(name)
+
+    value = json.loads(text, parse_constant=refuse)
+    if _msgspec() is not None:
+        import msgspec
+
+        # A line break, which is only space in it, would end its row.
+        return msgspec.Raw(text.replace("\n", " ").replace("\r", " ").encode())
+    if json.dumps(value, ensure_ascii=False, separators=(",", ":")) != text:
+        raise ValueError("JSON that Python's values do not keep as it is")
+    return value
 
 
 def encode_all(values: Sequence[Any]) -> list[bytes | None]:
@@ -56,12 +80,12 @@ def encode_all(values: Sequence[Any]) -> list[bytes | None]:
     except OverflowError:
         encoded = []
     # One search in all of them: hardly any document is looked at on its own.
-    if len(encoded) < len(values) or b"null" in b"".join(filter(None, encoded)):
+    alone = len(encoded) < len(values) or b"null" in b"".join(filter(None, encoded))
+    if alone or _look_through(values):
         return [
             None if value is None else value.encode() if type(value) is str else encode(value)
             for value in values
         ]
-    _refuse_bytes(values)
     return encoded
 
 
@@ -69,7 +93,8 @@ def encode_lines(values: Sequence[Any]) -> bytes | None:
     """Many dicts and lists as JSON in one call, each with a line feed behind it, which none of them holds.
 
     Returns:
-        None where the values have to be looked at one by one: another type, a null, or no msgspec.
+        None where the values have to be looked at one by one: another type, a null, a time whose offset has
+        seconds, or no msgspec.
 
     Raises:
         TypeError, ValueError: As :func:`encode`.
@@ -81,10 +106,7 @@ def encode_lines(values: Sequence[Any]) -> bytes | None:
         encoded: bytes = encoder.encode_lines(values)
     except OverflowError:
         return None
-    if b"null" in encoded:
-        return None
-    _refuse_bytes(values)
-    return encoded
+    return None if b"null" in encoded or _look_through(values) else encoded
 
 
 @cache
@@ -106,12 +128,16 @@ def _by_standard_library(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _refuse_bytes(values: Iterable[Any]) -> None:
+def _look_through(values: Iterable[Any]) -> bool:
     """Refuse bytes in what was encoded, however deep: level by level, and each level at the speed of C.
 
+    Returns:
+        Whether there is a time whose offset from UTC has seconds.
+
     Raises:
-        TypeError: There are some.
+        TypeError: There are bytes.
     """
+    found_offset = False
     level = list(values)
     while not (kinds := set(map(type, level))) <= _PLAIN:
         below: list[Any] = []
@@ -121,11 +147,34 @@ def _refuse_bytes(values: Iterable[Any]) -> None:
             found: list[Any] = level if len(kinds) == 1 else [one for one in level if type(one) is kind]
             if kind is dict:
                 below.extend(chain.from_iterable(map(dict.values, found)))
+                keys = set(map(type, chain.from_iterable(found)))
+                if keys != {str}:
+                    below.extend(chain.from_iterable(found))
+            elif issubclass(kind, _ZONED):
+                found_offset = found_offset or any(map(_has_seconds, found))
             elif kind in (list, tuple, set, frozenset):
                 below.extend(chain.from_iterable(found))
             elif not issubclass(kind, _SCALARS):
                 below.extend(map(_fields, found))
         level = below
+    return found_offset
+
+
+def _has_seconds(value: datetime | time) -> bool:
+    offset = None if value.tzinfo is None else value.utcoffset()
+    return offset is not None and bool(offset % timedelta(minutes=1))
+
+
+def _with_exact_offsets(value: Any) -> Any:
+    """The value with ISO 8601's text for a time whose offset has seconds, however deep."""
+    if isinstance(value, _ZONED):
+        return value.isoformat() if _has_seconds(value) else value
+    if isinstance(value, dict):
+        return {_with_exact_offsets(key): _with_exact_offsets(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(map(_with_exact_offsets, value))
+    inner = None if type(value) in _PLAIN else _fields(value)
+    return value if inner is None else _with_exact_offsets(inner)
 
 
 def _fields(value: Any) -> Any:

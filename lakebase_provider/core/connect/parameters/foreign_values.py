@@ -149,6 +149,16 @@ def _pendulum_duration(value: Any) -> timedelta:
     return found
 
 
+def _items(value: Any) -> Any:
+    """An array's values as lists of lists; of an array without dimensions, its value."""
+    if not value.ndim:
+        return plain(value[()]) if value.dtype.kind in "mM" else value.tolist()
+    # As numbers or as Python's own, moments would lose what they are, or their nanoseconds.
+    if value.ndim > 1 or value.dtype.kind in "mMO":
+        return [_items(one) if _converter(type(one)) is _items else one for one in value]  # type: ignore[arg-type]
+    return value.tolist()
+
+
 def _refused(reason: str) -> Callable[[Any], Any]:
     def refuse(_value: Any) -> Any:
         raise InexactValueError(reason)
@@ -203,6 +213,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "numpy.bool": bool,
     "numpy.bool_": bool,
     "numpy.integer": operator.index,
+    "numpy.ndarray": _items,
     "numpy.longdouble": _long_double,
     "numpy.complexfloating": _refused("a complex number"),
     "pendulum.duration.Duration": _pendulum_duration,

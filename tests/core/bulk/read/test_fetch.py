@@ -130,3 +130,28 @@ def test_parameters_are_of_the_types_that_psycopg_binds(client: LakebaseClient, 
     [found] = client.fetch_arrow(query, params).to_pylist()
     assert list(found.values()) == list(row)
     assert list(map(type, found.values())) == list(map(type, row))
+
+
+BEYOND_PYTHON = {
+    "date": "'0044-03-15 BC'::date", "late date": "'10000-01-01'::date",
+    "dates": "array['2026-01-01', '0044-03-15 BC']::date[]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", BEYOND_PYTHON.values(), ids=BEYOND_PYTHON)
+def test_what_pandas_cannot_say_is_refused_by_its_column(client: LakebaseClient, value: str) -> None:
+    for columns in ("", "1 as one, current_date as day, "):
+        with pytest.raises(LoadError, match='Column "odd" holds a value that Python cannot') as caught:
+            client.fetch_pandas(f"select {columns}{value} as odd")
+        assert "year -43" not in str(caught.value)
+        assert caught.value.__cause__ is None
+    assert client.fetch_pandas("select '10000-01-01'::timestamp as at").shape == (1, 1)
+
+
+def test_a_frame_has_the_elements_of_an_array_without_its_bounds(client: LakebaseClient) -> None:
+    query = "select '[0:1]={1,2}'::int[] as v"
+    assert client.fetch_arrow(query)["v"].to_pylist() == [[1, 2]]
+    assert client.fetch_polars(query)["v"].to_list() == [[1, 2]]
+    assert list(client.fetch_pandas(query)["v"][0]) == [1, 2]
+    with client.connection() as connection:
+        assert connection.execute(query).fetchall() == [([1, 2],)]

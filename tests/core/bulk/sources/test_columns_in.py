@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.types import json_text
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, LakebaseError
 from tests.core.bulk.sample_tables import run
 
@@ -49,6 +52,21 @@ def frame(values: Any) -> pd.DataFrame:
     return pd.DataFrame({"v": values})
 
 
+def runs(values: pa.Array) -> pa.Array:
+    """Two of each value."""
+    ends = pa.array(range(2, 2 * len(values) + 1, 2), pa.int32())
+    return pa.RunEndEncodedArray.from_arrays(ends, values)
+
+
+def lists(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+JSON = ['{"a": 1.10,\n"a": 12345678901234567890.5}', None, '"x"']
+#: The same within a list.
+JSONS = '[{"a": 1.10, "a": 12345678901234567890.5},null,"x"]'
+
+
 REFUSED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "period": ("bigint", lambda: frame(pd.period_range("2026", periods=2)), "pandas.period"),
     "category of period": (
@@ -76,6 +94,33 @@ REFUSED: dict[str, tuple[str, Callable[[], Any], str]] = {
         "bigint[]",
         lambda: pa.table({"v": pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), SEALED)}),
         "shop.sealed",
+    ),
+    "below a dictionary": (
+        "bigint",
+        lambda: pa.table({"v": pa.DictionaryArray.from_arrays(pa.array([0, 1]), SEALED)}),
+        "shop.sealed",
+    ),
+    "below runs": ("bigint", lambda: pa.table({"v": runs(SEALED)}), "shop.sealed"),
+    "batches below runs": ("bigint", lambda: iter(pa.table({"v": runs(SEALED)}).to_batches()), "shop.sealed"),
+    "below runs in a list": (
+        "jsonb",
+        lambda: pa.table({"v": pa.StructArray.from_arrays([runs(SEALED)], ["x"])}),
+        "shop.sealed",
+    ),
+    "map with a repeated key": (
+        "jsonb",
+        lambda: pa.table({"v": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))}),
+        "jsonb",
+    ),
+    "duration beyond Python's": (
+        "interval",
+        lambda: pa.table({"v": pa.array([2**63 - 1], pa.duration("s"))}),
+        "interval",
+    ),
+    "no JSON within": (
+        "jsonb",
+        lambda: pa.table({"v": lists(pa.array(["1], [2"], pa.json_()))}),
+        "jsonb",
     ),
     "nanoseconds of Polars": (
         "interval",
@@ -281,3 +326,201 @@ def test_arrows_intervals_of_months_are_postgres_intervals(client: LakebaseClien
     lost = pa.table({"n": [1, 2], "v": pa.array([(0, 0, 1000), (0, 0, 1)], kind)})
     with pytest.raises(BadRowError, match=r"row 2, column 'v'.*nanoseconds"):
         client.load(lost, "spans")
+
+
+WITHIN: dict[str, tuple[str, Callable[[], pa.Array], str]] = {
+    "list": ("json", lambda: lists(pa.array(JSON, pa.json_())), JSONS),
+    "large list": (
+        "json",
+        lambda: pa.LargeListArray.from_arrays(pa.array([0, 3], pa.int64()), pa.array(JSON, pa.json_())),
+        JSONS,
+    ),
+    "list of lists": ("json", lambda: lists(lists(pa.array(JSON, pa.json_()))), f"[{JSONS}]"),
+    "struct": (
+        "json",
+        lambda: pa.StructArray.from_arrays([lists(pa.array(JSON, pa.json_())), pa.array([1])], ["x", "y"]),
+        f'{{"x":{JSONS},"y":1}}',
+    ),
+    "map": (
+        "jsonb",
+        lambda: pa.MapArray.from_arrays(
+            pa.array([0, 1], pa.int32()), pa.array(["k"]), pa.array(["1.10"], pa.json_())
+        ),
+        '{"k": 1.10}',
+    ),
+    "elements": (
+        "jsonb[]",
+        lambda: lists(pa.array(['{"a": 1.10}', None], pa.json_())),
+        '{"{\\"a\\": 1.10}",NULL}',
+    ),
+    "structs as elements": (
+        "jsonb[]",
+        lambda: lists(pa.StructArray.from_arrays([pa.array(["1.10"], pa.json_())], ["x"])),
+        '{"{\\"x\\": 1.10}"}',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WITHIN)
+def test_json_within_another_type_is_json(client: LakebaseClient, case: str) -> None:
+    kind, array, text = WITHIN[case]
+    run(client, f"create table decoded (v {kind})")
+    client.load(pa.table({"v": array()}), "decoded")
+    assert run(client, "select v::text from decoded") == [(text,)]
+
+
+def test_json_within_another_type_is_the_same_without_msgspec(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cached in (json_text._msgspec, json_text._encoder):
+        cached.cache_clear()
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    run(client, "create table decoded (v jsonb)")
+    try:
+        client.load(pa.table({"v": lists(pa.array(['{"a":1}', None], pa.json_()))}), "decoded")
+        with pytest.raises(BadRowError, match="'v'"):
+            client.load(pa.table({"v": lists(pa.array(["1.10"], pa.json_()))}), "decoded")
+    finally:
+        json_text._msgspec.cache_clear()
+        json_text._encoder.cache_clear()
+    assert run(client, "select v::text from decoded") == [('[{"a": 1}, null]',)]
+
+
+ENCODED: dict[str, tuple[str, Callable[[], pa.Array], list[Any]]] = {
+    "dictionary": ("text", lambda: pa.array(["a", "b"]).dictionary_encode(), ["a", "a", "b", "b"]),
+    "dictionary of views": (
+        "text",
+        lambda: pa.DictionaryArray.from_arrays(pa.array([1, 0]), pa.array(["a", "b"], pa.string_view())),
+        ["b", "b", "a", "a"],
+    ),
+    "arrow.json": ("jsonb", lambda: pa.array(["1", None], pa.json_()), [1, 1, None, None]),
+    "arrow.bool8": (
+        "boolean",
+        lambda: pa.ExtensionArray.from_storage(pa.bool8(), pa.array([5, 0], pa.int8())),
+        [True, True, False, False],
+    ),
+    "dictionary of arrow.uuid": (
+        "uuid",
+        lambda: pa.DictionaryArray.from_arrays(pa.array([0, None]), pa.array([ONE.bytes], pa.uuid())),
+        [ONE, ONE, None, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENCODED)
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (1, 3), (3, 4), (0, 0)])
+def test_runs_of_what_is_encoded_itself(client: LakebaseClient, case: str, start: int, stop: int) -> None:
+    kind, array, values = ENCODED[case]
+    run(client, f"create table decoded (n int generated always as identity, v {kind})")
+    client.load(pa.table({"v": runs(array()).slice(start, stop - start)}), "decoded")
+    assert [value for (value,) in run(client, "select v from decoded order by n")] == values[start:stop]
+
+
+def test_a_row_of_what_python_cannot_say_is_set_aside(client: LakebaseClient) -> None:
+    run(client, "create table decoded (v interval, d jsonb)")
+    table = pa.table(
+        {
+            "v": pa.array([1, 2**63 - 1, 1], pa.duration("s")),
+            "d": pa.array([[("a", 1)], [], [("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())),
+        }
+    )
+    result = client.load(table, "decoded", on_error="reject", reject_to="rejected")
+    assert (result.rows, result.rejected) == (1, 2)
+    assert run(client, "select column_name, row ->> 'v' like '9223372036854775807%' from rejected") == [
+        ("v", True),
+        ("d", False),
+    ]
+
+
+def test_a_decimals_nan_is_a_number(client: LakebaseClient) -> None:
+    numbers = [Decimal("NaN"), None, float("nan"), pd.NaT, pd.NA, Decimal("1.50")]
+    for create in (False, True):
+        if not create:
+            run(client, "create table numbers (v numeric)")
+        client.load(frame(pd.Series(numbers, dtype=object)), "numbers", create=create)
+        found = [value for (value,) in run(client, "select v::text from numbers")]
+        assert found == ["NaN", None, None, None, None, "1.50"]
+        run(client, "drop table numbers")
+    client.load(frame(pd.Series([Decimal("NaN")], dtype=object)), "numbers", create=True)
+    assert run(client, "select v::text, pg_typeof(v)::text from numbers") == [("NaN", "numeric")]
+
+
+def test_a_list_view_of_many_goes_into_an_array(client: LakebaseClient) -> None:
+    run(client, "create table decoded (v bigint[])")
+    for kind in (pa.list_view(pa.int64()), pa.large_list_view(pa.int64())):
+        table = pa.table({"v": pa.array([[1, 2], None, [], [3]], kind)[1:]})
+        client.load(table, "decoded", mode="replace")
+        assert run(client, "select v from decoded") == [(None,), ([],), ([3],)]
+        client.load(table, "made", create=True, mode="replace")
+        assert run(client, "select v from made") == [(None,), ([],), ([3],)]
+
+
+#: A type, and an element that pandas gets as an array of NumPy's.
+ELEMENTS = {
+    "dint": "1", "int4range": "'[1,3)'", "int4multirange": "'{[1,3)}'", "inet": "'10.0.0.1'",
+    "timetz": "'12:00+02'", "oid": "4294967295", "bit(3)": "'101'", "comp": "'(1,x)'", "mood": "'a,b'",
+    "money": "'$1.50'", "interval": "'1 day 00:00:00.000001'", "xid8": "'5'",
+    "timestamp": "'2026-01-02 03:04'",
+    "timestamptz": "'2026-01-02 03:04+00'", "date": "'2026-01-02'", "time": "'03:04:05.000006'",
+    "bigint": "9007199254740993", "real": "0.1", "float8": "1.5", "numeric(5,2)": "1.10", "boolean": "true",
+    "uuid": f"'{ONE}'", "jsonb": """'{"a": 1.10}'""", "bytea": r"'\x00'", "text": "'a'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ELEMENTS)
+def test_arrays_by_way_of_pandas(client: LakebaseClient, kind: str) -> None:
+    run(client, "drop domain if exists dint; drop type if exists comp, mood;"
+                " create domain dint as int; create type comp as (a int, b text);"
+                " create type mood as enum ('a,b', 'c')")  # fmt: skip
+    one = f"{ELEMENTS[kind]}::{kind}"
+    run(client, f"create table origin (n int, v {kind}[]); create table arrays (n int, v {kind}[]);"
+                f" insert into origin values (1, array[{one}, {one}]), (2, '{{}}'), (3, null)")  # fmt: skip
+    for nulls in (False, True):
+        if nulls:
+            run(client, f"insert into origin values (4, array[null, {one}]), (5, '{{NULL}}')")
+        frame = client.fetch_pandas("select * from origin order by n")
+        client.load(frame, "arrays", mode="replace")
+        assert run(client, "select n, v::text from arrays") == run(client, "select n, v::text from origin")
+
+
+def test_null_and_nan_stay_apart_in_a_list_of_pandas(client: LakebaseClient) -> None:
+    query = "select v from (values (1, array[1.5, null, 'NaN']::{}[]), (2, null), (3, '{{}}')) as x (n, v)"
+    for kind in ("real", "float8"):
+        frame = client.fetch_pandas(query.format(kind))
+        run(client, f"create table arrays (v {kind}[])")
+        client.load(frame, "arrays")
+        found = run(client, "select v::text from arrays; drop table arrays")
+        assert found == [("{1.5,NULL,NaN}",), (None,), ("{}",)]
+    assert client.fetch_pandas("select array[1.5]::float8[] v")["v"][0].dtype == float
+
+
+NUMPYS: dict[str, tuple[str, Any, str]] = {
+    "moments": (
+        "timestamp[]",
+        np.array(["2026-01-02T03:04", "NaT"], "M8[ns]"),
+        '{"2026-01-02 03:04:00",NULL}',
+    ),
+    "moments as numbers": ("bigint[]", np.array(["2026-01-02"], "M8[ns]"), "refused"),
+    "nanoseconds": ("timestamp[]", np.array(["2026-01-02T03:04:05.000000001"], "M8[ns]"), "refused"),
+    "durations": ("interval[]", np.array([1, "NaT"], "m8[s]"), "{00:00:01,NULL}"),
+    "rows": ("int[]", np.array([[1, 2], [3, 4]]), "{{1,2},{3,4}}"),
+    "rows of ranges": ("int4range[]", np.array([["[1,2)"], ["empty"]]), '{{"[1,2)"},{empty}}'),
+    "rows within": ("int[]", np.array([None, None], object), "{NULL,NULL}"),
+    "arrays within": ("inet[]", [np.array(["10.0.0.1"]), np.array(["10.0.0.2"])], "{{10.0.0.1},{10.0.0.2}}"),
+    "masked": ("int[]", np.ma.MaskedArray([1, 2], [False, True]), "{1,NULL}"),
+    "json": ("jsonb", np.array([1, 2]), "[1, 2]"),
+    "one": ("int", np.array(7), "7"),
+}
+
+
+@pytest.mark.parametrize("case", NUMPYS)
+def test_an_array_of_numpy_is_a_list(client: LakebaseClient, case: str) -> None:
+    kind, value, text = NUMPYS[case]
+    run(client, f"create table arrays (v {kind})")
+    for source in ([(value,)], frame(pd.Series([value, None], dtype=object))[:1]):
+        if text == "refused":
+            with pytest.raises(BadRowError, match="'v'"):
+                client.load(source, "arrays")
+        else:
+            client.load(source, "arrays", mode="replace")
+            assert run(client, "select v::text from arrays") == [(text,)]

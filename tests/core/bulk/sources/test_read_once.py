@@ -389,3 +389,39 @@ def test_what_others_have_used_up_is_told_where_nothing_would_be_removed(
 )
 def test_what_never_had_rows_is_no_error(client: LakebaseClient, empty: Any) -> None:
     assert client.load(iter(empty), "kept").rows == 0
+
+
+class _Once:
+    """Looks as if it could be read again, and has nothing then."""
+
+    def __init__(self) -> None:
+        self._rows = list(ROWS)
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._rows:
+            yield self._rows.pop(0)
+
+
+class _Flagged(_Once):
+    _done = False
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from () if self._done else ROWS
+        self._done = True
+
+
+@pytest.mark.parametrize("made", [_Once, _Flagged])
+@pytest.mark.parametrize("options", [{"mode": "replace"}, {"mode": "merge", "delete": "missing"}], ids=str)
+def test_what_only_looks_as_if_it_could_be_read_again_empties_no_table(
+    client: LakebaseClient, made: Any, options: Any
+) -> None:
+    rows = made()
+    client.load(rows, "kept", **options)
+    assert kept(client) == ROWS
+    with pytest.raises(ConfigError, match=f"{made.__name__}.*is empty, and would remove"):
+        client.load(rows, "kept", **options)
+    with pytest.raises(ConfigError, match="is empty, and would remove"):
+        client.load(_drained(made()), "kept", **options)
+    assert kept(client) == ROWS
+    client.load(rows, "kept", **options, allow_empty=True)
+    assert kept(client) == []

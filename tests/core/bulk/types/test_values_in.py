@@ -12,6 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -423,3 +424,46 @@ def test_a_float4_within_an_array_is_as_one_beside(client: LakebaseClient) -> No
     ((a, b, c, d, e, f),) = run(client, "select * from taken")
     assert ([a], [c], [e]) == (b, d, f)
     assert (str(a), e) == ("0.1", 123456792)
+
+
+OLD = dt.timezone(dt.timedelta(minutes=19, seconds=32))
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+
+
+@dataclasses.dataclass
+class Noted:
+    at: Any
+
+
+OFFSETS: list[tuple[Any, Any]] = [
+    (dt.datetime(1900, 1, 1, tzinfo=AMSTERDAM), "1900-01-01T00:00:00+00:19:32"),
+    (dt.time(1, 2, 3, tzinfo=OLD), "01:02:03+00:19:32"),
+    ({"at": dt.datetime(1900, 1, 1, tzinfo=OLD)}, {"at": "1900-01-01T00:00:00+00:19:32"}),
+    ([(dt.time(1, 2, tzinfo=OLD), None)], [["01:02:00+00:19:32", None]]),
+    ({dt.datetime(1900, 1, 1, tzinfo=OLD): [1]}, {"1900-01-01T00:00:00+00:19:32": [1]}),
+    ({"a": {"b": Noted(dt.time(1, tzinfo=OLD))}}, {"a": {"b": {"at": "01:00:00+00:19:32"}}}),
+    (
+        [dt.datetime(1900, 1, 1, tzinfo=dt.timezone(-dt.timedelta(seconds=1, microseconds=5)))],
+        ["1900-01-01T00:00:00-00:00:01.000005"],
+    ),
+    ({"at": dt.datetime(2026, 1, 2, tzinfo=AMSTERDAM)}, {"at": "2026-01-02T00:00:00+01:00"}),
+    ([dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc), dt.time(1)], ["2026-01-02T00:00:00Z", "01:00:00"]),
+]
+
+
+@pytest.mark.parametrize(("value", "meant"), OFFSETS, ids=[str(meant) for _, meant in OFFSETS])
+def test_an_offset_with_seconds_stays_exact_in_json(client: LakebaseClient, value: Any, meant: Any) -> None:
+    for kind in ("json", "jsonb"):
+        run(client, f"drop table if exists taken; create table taken (v {kind})")
+        others: list[Any] = [{"a": 1}] * 3
+        for rows in ([(value,)], [*((other,) for other in others), (value,)]):
+            client.load(rows, "taken", mode="replace")
+            assert [found for (found,) in run(client, "select v from taken")][-1] == meant
+        client.load(pd.DataFrame({"v": pd.Series([value, *others], dtype=object)}), "taken", mode="replace")
+        assert run(client, "select v from taken")[0] == (meant,)
+
+
+def test_bytes_as_a_key_have_no_form_in_json(client: LakebaseClient) -> None:
+    run(client, "create table taken (v jsonb)")
+    with pytest.raises(BadRowError, match="'v'"):
+        client.load([({"a": {b"x": 1}},)], "taken")

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psycopg
 import pyarrow as pa
 import pytest
@@ -161,6 +162,59 @@ def test_numerics_are_their_text_where_that_is_asked(client: LakebaseClient, tmp
     wrong: Any = "float"
     with pytest.raises(ConfigError, match="numeric"):
         client.unload("select 1", tmp_path / "x.parquet", numeric=wrong)
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("numeric", ["decimal", "text"])
+@pytest.mark.parametrize(
+    "kind", ["numeric(50,2)", "numeric(50,40)", "numeric(5,2)", "numeric", "numeric(3,-2)"]
+)
+def test_arrays_of_numerics_come_back(
+    client: LakebaseClient, tmp_path: Path, format: Any, numeric: Any, kind: str
+) -> None:
+    run(client, f"create table source (n int, v {kind}[]); create table target (like source);"
+                " insert into source values (1, null), (2, '{}'), (3, '{NULL}'),"
+                " (4, '{123.45,-1}')")  # fmt: skip
+    if kind == "numeric(50,2)":
+        run(client, "insert into source values (5, array[1e47, 0.01])")
+    if numeric == "text":
+        run(client, "insert into source values (6, '{NaN,1.50}')")
+    path = tmp_path / f"rows.{format}"
+    client.unload("select * from source", path, numeric=numeric)
+    client.load(path, "target")
+    # The digits of a numeric that declares none are the column's.
+    compared = (
+        "select n, v from {}" if kind == "numeric" and numeric == "decimal" else "select n, v::text from {}"
+    )
+    assert repr_of(run(client, compared.format("target"))) == repr_of(run(client, compared.format("source")))
+    assert client.load(path, "created", create=True).rows == client.load(path, "target").rows
+
+
+def repr_of(rows: list[tuple[Any, ...]]) -> list[str]:
+    """Numbers by value: NaN equals nothing, not even itself."""
+    return sorted(re.sub(r"\.0*(?=['},])|(\.[0-9]*[1-9])0+(?=['},])", r"\1", str(row)) for row in rows)
+
+
+def test_texts_in_lists_are_read_as_the_elements_of_an_array(client: LakebaseClient) -> None:
+    values = {
+        "int": (["1", None], "x"), "numeric(5,2)": (["1.5"], "1.555"), "date": (["2026-01-02"], "Jan 2"),
+        "float8": (["0.1", "NaN"], "1e400"), "timestamptz": (["2026-01-02T03:04Z"], "soon"),
+        "boolean": (["t"], "2"),
+    }  # fmt: skip
+    for kind, (good, bad) in values.items():
+        run(client, f"drop table if exists texts; create table texts (v {kind}[])")
+        for source in (pa.table({"v": [good]}), pl.DataFrame({"v": [good]})):
+            client.load(source, "texts", mode="replace")
+            ((stored,),) = run(
+                client, f"select v = '{{{','.join(one or 'NULL' for one in good)}}}' from texts"
+            )
+            assert stored, kind
+        with pytest.raises(BadRowError, match="row 2, column 'v'"):
+            client.load(pa.table({"v": [good, [bad]]}), "texts")
+    frame = client.fetch_polars("select array[1.10, null, 'NaN']::numeric[] as v", numeric="text")
+    run(client, "create table numbers (v numeric[])")
+    client.load(frame, "numbers")
+    assert run(client, "select v::text from numbers") == [("{1.10,NULL,NaN}",)]
 
 
 def test_a_wide_numeric_is_a_decimal_in_parquet(client: LakebaseClient, tmp_path: Path) -> None:
@@ -381,6 +435,8 @@ def test_json_lines_of_others(client: LakebaseClient, tmp_path: Path, end: str) 
         ('{"a": 1}\n{"a": 2, "secret": 3}\n', 2, "a key that the first line does not have"),
         ('{"a": 1}\n{"a": "\\ud800"}\n', 2, "surrogate"),
         ('{"a": 1}\n' + '{"a": ' + "[" * 100_000, 2, "not a JSON object"),
+        ('{"a": 1}\n' + '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", 2, "nested too deep"),
+        ('{"a": 1}\n{}\n', 2, "no value for 'a'"),
     ],
 )
 def test_a_line_that_is_no_row_is_told(
@@ -497,3 +553,13 @@ def test_as_many_columns_as_a_query_has(client: LakebaseClient, tmp_path: Path) 
     columns = ", ".join(f"{n} as c{n}" for n in range(1600))
     client.unload(f"select {columns}", tmp_path / "x.jsonl", "jsonl")
     assert json.loads((tmp_path / "x.jsonl").read_text())["c1599"] == 1599
+
+
+@pytest.mark.parametrize("text", ["{}\n", "{}\n{}\n", '{}\n{"a": 1}\n'])
+def test_json_lines_without_a_key_have_no_columns(client: LakebaseClient, tmp_path: Path, text: str) -> None:
+    run(client, "create table rows (a int)")
+    (tmp_path / "x.jsonl").write_text(text)
+    for source in (tmp_path / "x.jsonl", pl.DataFrame(), [{}]):
+        for create in (False, True):
+            with pytest.raises(ColumnMismatchError, match="has no columns"):
+                client.load(source, "rows" if not create else "made", create=create)
