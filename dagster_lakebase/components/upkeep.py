@@ -150,7 +150,7 @@ class LakebaseMigrationComponent(dg.Component, HiddenInputs):
 
 
 @dg.scaffold_with(RehearsalScaffolder)
-class LakebaseRehearsalComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseRehearsalComponent(dg.Component, HiddenInputs):
     """An asset that a change makes, which is rehearsed on a branch each time before it runs.
 
     The step fails, without a retry, if the change or a check does there, and nothing has run where the asset
@@ -240,7 +240,7 @@ class LakebaseRehearsalComponent(dg.Component, dg.Resolvable, dg.Model):
 
 
 @dg.scaffold_with(RestoreScaffolder)
-class LakebaseRestoreComponent(dg.Component, dg.Resolvable, dg.Model):
+class LakebaseRestoreComponent(dg.Component, HiddenInputs):
     """Jobs that note a moment to come back to, and put rows of a table back from one.
 
     The second is launched by a person: its configuration names the table and the moment, and it says what it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,24 @@ def _quote(part: str) -> str:
 
 
 @dataclass(frozen=True)
+class Structure:
+    """What a type's values consist of, by the types below domains.
+
+    Attributes:
+        type_oid: OID of the type.
+        typmod: Its modifier, -1 for none.
+        form: How its text holds parts: ``"array"``, ``"range"``, ``"multirange"`` or ``"record"``; empty for
+            a type without any.
+        parts: Those of an array's elements, of a range's bounds, of a multirange's ranges, or of each field.
+    """
+
+    type_oid: int
+    typmod: int = -1
+    form: str = ""
+    parts: tuple[Structure, ...] = ()
+
+
+@dataclass(frozen=True)
 class Column:
     """A column as the catalog describes it.
 
@@ -112,6 +131,7 @@ class Column:
         has_default: Whether it has a default, identity included.
         binary: Whether its type has an input function for binary COPY, which the server looks up whether or
             not COPY fills the column.
+        structure: What its values consist of, where it is a range, a record, or an array of these or domains.
     """
 
     name: str
@@ -126,6 +146,7 @@ class Column:
     not_null: bool = False
     has_default: bool = False
     binary: bool = True
+    structure: Structure | None = None
 
     def sql(self) -> sql.Identifier:
         """The name, quoted."""
@@ -181,7 +202,9 @@ SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), b.oid, b.typn
         (SELECT i.indkey::int2[] FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary),
         a.attnum),
     c.relname, n.nspname, c.oid, c.relkind::text,
-    (SELECT t.typreceive <> 0 FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid)
+    (SELECT t.typreceive <> 0 FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid),
+    b.typtype IN ('c', 'r', 'm') OR b.typcategory = 'A' AND EXISTS (
+        SELECT FROM pg_catalog.pg_type e WHERE e.oid = b.typelem AND e.typtype IN ('c', 'd', 'r', 'm'))
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -229,6 +252,7 @@ def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | 
         return None
     relname, schema, oid, kind = rows[0][12:16]
     present = [row for row in rows if row[0] is not None]
+    structures = _structures(connection, [row[2] for row in present if row[17]])
     key = sorted((row[11], row[0]) for row in present if row[11] is not None)
     return Table(
         name=TableName(relname, schema),
@@ -246,6 +270,7 @@ def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | 
                 not_null=row[9],
                 has_default=row[10],
                 binary=row[16],
+                structure=structures(row[2], row[4]) if row[17] else None,
             )
             for row in present
         ),
@@ -253,6 +278,54 @@ def find_table(connection: psycopg.Connection[Any], name: TableName) -> Table | 
         oid=oid,
         kind=kind,
     )
+
+
+_STRUCTURES = """
+WITH RECURSIVE reached (oid) AS (
+    SELECT pg_catalog.unnest(%s::oid[])
+    UNION
+    SELECT p.oid FROM reached JOIN pg_catalog.pg_type t USING (oid), LATERAL (
+        SELECT t.typbasetype WHERE t.typtype = 'd'
+        UNION ALL SELECT t.typelem WHERE t.typcategory = 'A'
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+        UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid
+        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+            WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    ) p (oid)
+)
+SELECT t.oid, CASE WHEN t.typtype IN ('c', 'd', 'm', 'r') THEN t.typtype
+        WHEN t.typcategory = 'A' THEN 'a' ELSE '' END,
+    CASE t.typtype WHEN 'd' THEN t.typbasetype
+        WHEN 'r' THEN (SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid)
+        WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid)
+        ELSE t.typelem END,
+    t.typtypmod,
+    ARRAY(SELECT ARRAY[a.atttypid::int8, a.atttypmod] FROM pg_catalog.pg_attribute a
+          WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+          ORDER BY a.attnum)
+FROM pg_catalog.pg_type t JOIN reached USING (oid)
+"""
+_FORMS = {"a": "array", "r": "range", "m": "multirange", "c": "record"}
+
+
+def _structures(connection: psycopg.Connection[Any], oids: list[int]) -> Callable[[int, int], Structure]:
+    """A function from one of these types and a modifier to what the type's values consist of."""
+    rows: dict[int, tuple[Any, ...]] = {}
+    if oids:
+        with plain_cursor(connection) as cursor:
+            rows = {row[0]: row[1:] for row in cursor.execute(_STRUCTURES, (oids,)).fetchall()}
+
+    def structure(oid: int, typmod: int) -> Structure:
+        form, part, own, fields = rows[oid]
+        if form == "d":
+            # Only where the domain has no modifier of its own there may be one below.
+            return structure(part, own)
+        if not form:
+            return Structure(oid, typmod)
+        inner = fields if form == "c" else [(part, typmod if form == "a" else -1)]
+        return Structure(oid, typmod, _FORMS[form], tuple(structure(*one) for one in inner))
+
+    return structure
 
 
 def ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:

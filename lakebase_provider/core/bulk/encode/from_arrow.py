@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.encode.from_python import ValuesEncoder
-from lakebase_provider.core.bulk.encode.parsed_text import check_parsed, element_texts
+from lakebase_provider.core.bulk.encode.parsed_text import check_parsed
 from lakebase_provider.core.bulk.types import json_text
 from lakebase_provider.core.bulk.types.arrow import (
     MAX_DECIMAL128,
@@ -207,31 +207,7 @@ class Caster:
             return self._json_texts
         if kind == "uuid":
             return self._by_values
-        element = self._target.element
-        lossy = element is not None and (
-            element.precision or element.fraction < 6 or element.length or element.max_bytes
-        )
-        if lossy:
-            # The server would round or cut the elements unseen.
-            return self._array_texts if self._text else None
         return partial(check_parsed, target=self._target, strict=self._strict) if self._text else None
-
-    def _array_texts(self, array: pa.Array) -> pa.Array:
-        import pyarrow as pa
-
-        element = self._target.element
-        assert element is not None
-        found = [element_texts(text) if text is not None else [] for text in array.to_pylist()]
-        caster = Caster(pa.string(), element, text=True, strict=self._strict)
-        try:
-            caster.cast(pa.array([one for items in found for one in items], pa.string()))
-        except BadValueError as error:
-            left = error.index
-            for error.index, items in enumerate(found):  # the row's, where the loop ends
-                if (left := left - len(items)) < 0:
-                    break
-            raise
-        return array
 
     def _texts(self, array: pa.Array) -> pa.Array:
         import pyarrow as pa

@@ -83,6 +83,47 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(_hyphenated(_iso(text, _MOMENT)))
 
 
+#: The bounds before an array; then what stands between its braces and commas: in quotes, or as it is.
+_BOUNDS = re.compile(r"\s*(\[[^\]]*\]\s*)+=")
+_ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|((?:[^{},"\\]|\\.)+)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+#: A range or a record, of which quotes hold any part; what stands between its commas; and what quotes do.
+_QUOTED = r'\\.|"(?:[^"\\]|\\.|"")*"'
+_RANGE = re.compile(rf'[\[(](?:[^\])"\\]|{_QUOTED})*[\])]', re.DOTALL)
+_BETWEEN = re.compile(rf'((?:[^,"\\]|{_QUOTED})*)(?:,|$)', re.DOTALL)
+_QUOTES = re.compile(r'\\(.)|"(")?', re.DOTALL)
+
+
+def elements(text: str) -> list[str]:
+    """The elements of an array as Postgres writes it, of whatever dimensions, without NULLs.
+
+    Args:
+        text: The array; where it is none, the server says so.
+    """
+    bounds = _BOUNDS.match(text)
+    found = []
+    for match in _ELEMENT.finditer(text, bounds.end() if bounds else 0):
+        quoted, plain = match.groups()
+        if quoted is not None:
+            found.append(_ESCAPED.sub(r"\1", quoted))
+        elif (stripped := plain.strip()) and stripped.upper() != "NULL":
+            found.append(_ESCAPED.sub(r"\1", stripped))
+    return found
+
+
+def ranges(text: str) -> list[str]:
+    """The ranges of a multirange."""
+    return [match.group() for match in _RANGE.finditer(text)]
+
+
+def fields(text: str) -> list[str]:
+    """The bounds of a range or the fields of a record, an empty text for what is missing."""
+    body = text.strip(_SPACE)[1:-1]
+    found = [_QUOTES.sub(lambda match: match[1] or match[2] or "", one[1]) for one in _BETWEEN.finditer(body)]
+    # Behind what ends with the text there is a match of nothing; a comma at the end has a field behind it.
+    return found if not body or body.endswith(",") else found[:-1]
+
+
 def _matched(text: str, pattern: re.Pattern[str]) -> str:
     word = text.strip(_SPACE)
     if pattern.fullmatch(word) is None:

@@ -12,19 +12,21 @@ import operator
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
+from fractions import Fraction
 from functools import lru_cache
 from numbers import Integral, Number
 from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Json, Jsonb
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
 
-from lakebase_provider.core.bulk.types import json_text, literals
+from lakebase_provider.core.bulk.types import intervals, json_text, literals
 from lakebase_provider.core.bulk.types.postgres_types import (
-    BY_NAME,
     BY_OID,
     ELEMENTS,
     FLOATS,
@@ -33,27 +35,34 @@ from lakebase_provider.core.bulk.types.postgres_types import (
     KINDS,
     TEXTS,
     ByName,
+    of_family,
     oids,
 )
-from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
+from lakebase_provider.core.bulk.types.target_columns import OTHER, UNSIGNED, BadValueError, Target
 from lakebase_provider.core.connect.parameters.foreign_values import OWN, InexactValueError, plain
 
 _UTC = timezone.utc
 #: OIDs of types of extensions and users begin here.
 _FIRST_OID_OF_USERS = 16_384
 #: Types of values that have casts of their own, the narrower ones first.
-_GIVEN = (bool, Integral, Decimal, timedelta, time, Number, date, UUID, bytes, bytearray, memoryview)
+_GIVEN = (
+    *(bool, Integral, Decimal, timedelta, time, Number, date, UUID, bytes, bytearray, memoryview),
+    *(Json, Jsonb, Range, Multirange),
+)
+_RANGES = frozenset(kind.oid for kind in of_family("range"))
 _READ_ALL = frozenset(kind.oid for kind in KINDS if kind.reads_all)
 #: interval and timetz skip braces, and would take an array for its only element.
 _BLIND_TO_BRACES = oids("interval", "timetz")
-#: "char" and its array: of a longer text it keeps the first byte. A byte above 127 is written in octal.
-_CHAR, _CHARS = BY_NAME["char"].oid, BY_NAME["char"].array_oid
+#: Of a longer text "char" keeps the first byte. A byte above 127 is written in octal.
+_CHAR, _INTERVAL, _MONEY, _TIMETZ = oids("char", "interval", "money", "timetz")
 _ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-3][0-7]{2}")
-_OF_ONE_BYTE = re.compile(
-    r"""(\[[-+0-9:\]\[]*=)?([\s{},]|"([^"\\]|\\.)?"|(?<![^\s{},])(NULL|\\.|[^\s",{}\\])(?![^\s{},]))*""",
-    re.IGNORECASE,
+#: A zone after a time of day, which timestamp and time ignore; the era or the year may follow.
+_ZONE = re.compile(
+    r":[0-9.,]+\s*([ap]m\s*)?(z|[-+][0-9:]+|[a-z_/]{3,})\s*(bc|ad|[0-9]{4,})?\s*$", re.IGNORECASE
 )
 NULL_REFUSED = "NULL, which the column refuses"
+#: Of all digits of a float there are fewer.
+_MANY_DIGITS = Context(prec=1_100)
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -150,6 +159,8 @@ def _float(value: Any, target: Target) -> float:
         raise _mismatch(value, target)
     if isinstance(value, int) and number != value:
         raise bad(value, f"an integer with more digits than {target.type_name} keeps")
+    if isinstance(value, str):
+        refuse_cut(value, target)
     if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(number)) != value:
         raise bad(value, f"more digits than {target.type_name} keeps")
     if target.kind == "float4" and math.isfinite(number):
@@ -352,7 +363,7 @@ def _other(value: Any, target: Target) -> Any:
         if target.oid in _BLIND_TO_BRACES:
             raise _mismatch(value, target)
         value = _meant(value)
-    if limited(target):
+    if target.limited:
         refuse_cut(value, target)
     if isinstance(value, str):
         if "\0" in value:
@@ -364,31 +375,111 @@ def _other(value: Any, target: Target) -> Any:
     return value
 
 
-def limited(target: Target) -> bool:
-    """Whether :func:`refuse_cut` has anything to refuse."""
-    return target.oid in (_CHAR, _CHARS) or target.fraction < 6
-
-
 def refuse_cut(value: Any, target: Target) -> None:
-    """Refuse what the type of a column of kind ``"other"`` would read, and keep less of.
+    """Refuse what the type's input function would take, and keep less of.
+
+    Args:
+        value: A text for a column of any kind; another value for one of kind ``"other"``.
+        target: The column.
 
     Raises:
-        BadValueError: A text of several bytes for "char", or a fraction of a second.
+        BadValueError: It would keep less.
     """
-    if isinstance(value, list):
+    if isinstance(value, str):
+        _refuse_cut_text(value, target)
+    elif isinstance(value, list) and target.form == "array":
         for item in value:
-            refuse_cut(item, replace(target, oid=_CHAR) if target.oid == _CHARS else target)
-    elif isinstance(value, str) and target.oid in (_CHAR, _CHARS):
-        form = _ONE_BYTE if target.oid == _CHAR else _OF_ONE_BYTE
-        if not value.isascii() or not form.fullmatch(value):
-            raise bad(value, f"longer than the one byte of {target.type_name}")
-    elif isinstance(value, str):
-        if re.search(rf"[.,][0-9]{{{target.fraction}}}[0-9]*[1-9]", value):
-            raise bad(value, f"more digits of a second than {target.type_name} keeps")
-    elif isinstance(value, timedelta):
-        _keeps(value.microseconds, value, target)
+            _refuse_cut_part(item, target if isinstance(item, list) else target.parts[0])
+    elif isinstance(value, tuple) and target.form == "record" and len(value) == len(target.parts):
+        for item, part in zip(value, target.parts, strict=True):
+            _refuse_cut_part(item, part)
+    elif isinstance(value, Range) and target.form == "range":
+        for bound in (value.lower, value.upper):
+            _refuse_cut_part(bound, target.parts[0])
+    elif isinstance(value, Multirange) and target.form == "multirange":
+        for one in value:
+            _refuse_cut_part(one, target.parts[0])
+    elif target.oid == _INTERVAL and isinstance(value, timedelta):
+        seconds = value.seconds * 1_000_000 + value.microseconds
+        _refuse_cut_span(intervals.Span(Fraction(0), Fraction(value.days), Fraction(seconds)), value, target)
+    elif target.oid == _INTERVAL and isinstance(value, time):
+        _refuse_cut_text(value.isoformat(), target)
     elif isinstance(value, time):
         _keeps(value.microsecond, value, target)
+    elif isinstance(value, Integral) and target.oid in UNSIGNED and int(value) >> 32:
+        raise bad(value, f"out of range for {target.type_name}")
+
+
+def _refuse_cut_part(value: Any, target: Target) -> None:
+    if value is None or not target.limited:
+        return
+    if target.kind == OTHER or isinstance(value, str):
+        refuse_cut(value, target)
+    else:
+        check(value, target)
+
+
+def _refuse_cut_text(text: str, target: Target) -> None:
+    if target.suspect is None or not target.suspect.search(text):
+        return
+    if target.form == "array" or target.form == "multirange":
+        for inner in (literals.elements if target.form == "array" else literals.ranges)(text):
+            _refuse_cut_text(inner, target.parts[0])
+    elif target.form:
+        inners = literals.fields(text)
+        for inner, part in zip(inners, target.parts * (2 if target.form == "range" else 1), strict=False):
+            if inner:
+                _refuse_cut_text(inner, part)
+    elif target.kind == "float8":
+        _refuse_cut_float(text, target)
+    elif target.kind in TEXTS or target.kind == "numeric":
+        check(text, target)
+    elif target.oid == _CHAR:
+        if not text.isascii() or not _ONE_BYTE.fullmatch(text):
+            raise bad(text, f"longer than the one byte of {target.type_name}")
+    elif target.oid == _MONEY:
+        if "," not in text.rpartition(".")[2]:  # where a comma follows, the point groups digits
+            raise bad(text, f"more digits after the point than {target.type_name} keeps")
+    elif target.oid == _INTERVAL:
+        try:
+            found = intervals.span(text, target.field)
+        except ValueError:
+            raise bad(text, f"no {target.type_name} whose parts are known") from None
+        _refuse_cut_span(found, text, target)
+    elif target.kind == "date":
+        raise bad(text, "a time of day, for date")
+    else:
+        _refuse_cut_moment(text, target)
+
+
+def _refuse_cut_moment(text: str, target: Target) -> None:
+    if re.search(rf"[.,][0-9]{{{target.fraction}}}[0-9]*[1-9]", text):
+        raise bad(text, f"more digits of a second than {target.type_name} keeps")
+    if target.kind in ("time", "timestamp") and _ZONE.search(text):
+        raise bad(text, f"a time zone, for {target.type_name}")
+
+
+def _refuse_cut_span(found: intervals.Span, value: Any, target: Target) -> None:
+    if found.fits(target.field, target.fraction):
+        return
+    if target.field != "second":
+        raise bad(value, f"more than the fields of {target.type_name}")
+    raise bad(value, f"more digits of a second than {target.type_name} keeps")
+
+
+def _refuse_cut_float(text: str, target: Target) -> None:
+    """Refuse a number whose digits are neither those of the nearest float nor some of its exact ones."""
+    try:
+        number = literals.numeric(text)
+        near = Decimal(float(number))
+    except (ValueError, InvalidOperation, OverflowError):
+        return  # the server tells whether it is one
+    if not number.is_finite() or not near.is_finite() or Decimal(repr(float(number))) == number:
+        return
+    with suppress(InvalidOperation):  # more digits than any float has
+        if near.quantize(number, context=_MANY_DIGITS) == number:
+            return
+    raise bad(text, f"more digits than {target.type_name} keeps")
 
 
 def _meant(values: list[Any]) -> list[Any]:
@@ -402,6 +493,8 @@ def _refuse_uncast(value: Any, target: Target) -> None:
     if isinstance(value, list):
         for item in value:
             _refuse_uncast(item, target)
+        return
+    if isinstance(value, (Range, Multirange)) and ELEMENTS.get(target.oid, target.oid) in _RANGES:
         return
     if not _is_cast(type(value), target.oid):  # type: ignore[arg-type] # a type is hashable
         raise _mismatch(value, target)

@@ -19,8 +19,8 @@ from psycopg import sql
 from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.bulk.encode.parsed_text import element_texts
 from lakebase_provider.core.bulk.sources.from_files import open_file
+from lakebase_provider.core.bulk.types.literals import elements
 from lakebase_provider.core.bulk.unload.destination import FORMATS
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError, ConfigError, LoadError
 from lakebase_provider.local import LocalLakebase
@@ -515,7 +515,7 @@ def test_elements_that_the_server_would_round_are_refused(client: LakebaseClient
     ],
 )
 def test_elements_of_an_arrays_text(text: str, found: list[str]) -> None:
-    assert element_texts(text) == found
+    assert elements(text) == found
 
 
 def test_json_lines_of_several_files_at_once(client: LakebaseClient, tmp_path: Path) -> None:

@@ -44,7 +44,16 @@ _JSON, _JSONB = oids("json", "jsonb")
 _FLOAT4, _FLOAT8, _NUMERIC, _MONEY = oids("float4", "float8", "numeric", "money")
 _DATE, _TIME, _TIMETZ = oids("date", "time", "timetz")
 _TIMESTAMP, _TIMESTAMPTZ = oids("timestamp", "timestamptz")
-_BIT, _INET = oids("bit", "inet")
+_BIT, _INET, _INTERVAL = oids("bit", "inet", "interval")
+#: Ranges of days and of times, whose texts would need a look at each bound.
+_OF_TIMES = frozenset(
+    oid
+    for kind in of_family("range")
+    if kind.name.startswith(("ts", "tstz", "date"))
+    for oid in (kind.oid, kind.array_oid)
+)
+#: Texts of intervals of which digits may be lost.
+_MANY_DIGITS = "[.,][0-9]{6}[0-9]*[1-9]|[.,][0-9]+\\s*(u|mic|mil|ms|y|d?ec|c)"
 _ZONED = frozenset(kind.oid for kind in of_family("temporal") if kind.zoned)
 _UNZONED = _of("temporal") - _ZONED
 
@@ -70,11 +79,13 @@ class Typed:
         oid: OID of the type, of the one below it where it is a domain.
         typmod: Its modifier, -1 for none or an unknown one.
         name: As SQL writes it.
+        cuts: Whether a part of it, such as a range's bound, may be read from a text that says more.
     """
 
     oid: int
     typmod: int
     name: str
+    cuts: bool = False
 
     @property
     def built_in(self) -> bool:
@@ -89,6 +100,8 @@ class Typed:
     @property
     def plain_name(self) -> str:
         """Its name without the modifier."""
+        if self.element == _INTERVAL:
+            return "interval" if self.oid == _INTERVAL else "interval[]"
         head, bracket, rest = self.name.partition("(")
         return head + rest.partition(")")[2] if bracket else self.name
 
@@ -179,8 +192,8 @@ def _by_text(column: str, source: Typed, target: Typed) -> Passage:
         return Passage(value=_to_json(target))
     if target.built_in and target.oid not in _TEXTS:
         raise mismatch(column, source, target)
-    if source.built_in and source.element in (_TIMESTAMPTZ, _MONEY):
-        raise mismatch(column, source, target)  # what its text says depends on the session
+    if source.built_in and (source.element in (_TIMESTAMPTZ, _MONEY) or target.cuts):
+        raise mismatch(column, source, target)  # what its text says depends on the session, or may be cut
     if target.built_in:
         text = Typed(_TEXT, -1, "text")
         return Passage(value="{c}::text", guard=_fits(text, target, "{c}::text"))
@@ -195,6 +208,10 @@ def _fits(source: Typed, target: Typed, value: str = "{c}") -> str | None:
         return None
     if target.oid == _VARCHAR or (target.oid == _BPCHAR and source.oid != _BPCHAR):
         return f"char_length({value}) <= {target.typmod - 4}"
+    if target.element == _INTERVAL:
+        # Two that are equal may differ: a month has as many hours as 30 days.
+        text = "text[]" if target.oid != target.element else "text"
+        return f"{value}::{target.name}::{text} = {value}::{target.plain_name}::{text}"
     if target.oid == _BIT or (target.oid == _BPCHAR and value == "{c}"):
         return f"{{c}}::{target.name} = {{c}}"
     return f"{value}::{target.name} = {value}"
@@ -249,7 +266,7 @@ def _to_json(target: Typed) -> str:
 def _from_text(column: str, source: Typed, target: Typed, *, binary: bool) -> Passage:
     """A text is read as the type's input function reads it; what that would drop is refused."""
     plain, guards = target.plain_name, []
-    if target.oid != target.element and target.element in _ISO:
+    if (target.oid != target.element and target.element in _ISO) or target.oid in _OF_TIMES:
         raise mismatch(column, source, target)
     iso = _ISO.get(target.oid)
     value = f"{{c}}::{target.name}"
@@ -271,6 +288,8 @@ def _from_text(column: str, source: Typed, target: Typed, *, binary: bool) -> Pa
         text = "text[]" if target.oid != target.element else "text"
         numeric = "numeric[]" if target.oid != target.element else "numeric"
         guards.append(f"{value}::{text}::{numeric} = {{c}}::{numeric}")
+    elif target.element == _INTERVAL:
+        guards += filter(None, (f"{{c}}::text !~* '{_MANY_DIGITS}'", _fits(source, target)))
     elif target.typmod != -1:
         guards.append(f"{{c}}::{plain} = {value}")
     return Passage(binary, value, " AND ".join(guards) or None)

@@ -28,6 +28,7 @@ from lakebase_provider.core.bulk.load.transfer.servers import Block, Server, ser
 from lakebase_provider.core.bulk.read.statement import Parameters, bare, is_plain_query
 from lakebase_provider.core.bulk.sources.source import Source
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME
+from lakebase_provider.core.bulk.types.target_columns import target_of
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
 from lakebase_provider.core.database.catalog import Column, Table, TableName
@@ -302,7 +303,10 @@ def _target_types(connection: psycopg.Connection[Any], targets: Sequence[Column]
         for c in targets
     )
     names = plain_cursor(connection).execute(sql.SQL("SELECT {}").format(calls)).fetchone() or ()
-    return [Typed(c.type_oid, c.typmod, str(name)) for c, name in zip(targets, names, strict=True)]
+    return [
+        Typed(c.type_oid, c.typmod, str(name), bool(target_of(c).form) and target_of(c).limited)
+        for c, name in zip(targets, names, strict=True)
+    ]
 
 
 def _require_conversions(query: PostgresQuery, plan: _Plan) -> None:
