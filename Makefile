@@ -57,7 +57,7 @@ test: $(READY)
 	$(TEST)
 
 # What takes a quarter of a minute or more of the core's tests.
-NOT_FAST := $(addprefix --ignore=tests/core/,test_hardest.py bulk/files bulk/types bulk/load/test_transfer.py \
+NOT_FAST := $(addprefix --ignore=tests/core/,test_hardest.py bulk/files bulk/types bulk/load/test_transfer.py bulk/load/test_changes_killed.py \
   bulk/sources/test_read_once.py bulk/unload/test_round_trip.py)
 
 test-fast: $(READY)
