@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.types.target_columns import Target
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 #: Signature, flags and the length of the header's extension.
 BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 BINARY_TRAILER = b"\xff\xff"
+_MICROSECONDS = 86_400_000_000
+#: Days of 400 years, and of the time from the year 1 to 1970, counted from 1.
+_CYCLE, _EPOCH = 146_097, date(1970, 1, 1).toordinal()
+#: Days since 1970 of the years 1 to 9999, which Arrow and Postgres write alike.
+_WRITTEN_ALIKE = (date.min.toordinal() - _EPOCH, date.max.toordinal() - _EPOCH + 1)
 
 
 class BinaryEncoder:
@@ -120,7 +126,36 @@ def _text(array: pa.Array, target: Target) -> pa.Array:
         return _mapped(array, lambda value: "\\\\x" + value.hex())
     if target.kind == "uuid":
         return _mapped(array, bytes.hex)
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return _moments(array)
     return array.cast(pa.string())
+
+
+def _moments(array: pa.Array) -> pa.Array:
+    """Dates and times as Postgres reads them, also of years that Arrow writes otherwise or not at all."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    days = pa.types.is_date(array.type)
+    in_a_day = 1 if days else _MICROSECONDS
+    numbers = (
+        array.view(pa.int32()) if days else array.cast(pa.timestamp("us", array.type.tz)).view(pa.int64())
+    )
+    first, after = (day * in_a_day for day in _WRITTEN_ALIKE)
+    span = pc.min_max(numbers).as_py()
+    if span["min"] is None or (first <= span["min"] and span["max"] < after):
+        return array.cast(pa.string())
+    zone = "" if days or array.type.tz is None else "Z"
+    return _mapped(numbers, lambda number: _spelt(number, in_a_day, zone))
+
+
+def _spelt(number: int, in_a_day: int, zone: str) -> str:
+    day, microseconds = divmod(number, in_a_day)
+    # The calendar repeats itself every 400 years; Python's has those from 1 to 9999.
+    cycles, day = divmod(day + _EPOCH - 1, _CYCLE)
+    moment = datetime.fromordinal(day + 1) + timedelta(microseconds=microseconds)
+    year = moment.year + 400 * cycles
+    return f"{year if year > 0 else 1 - year:04d}-{moment:%m-%d %H:%M:%S.%f}{zone}" + " BC" * (year < 1)
 
 
 def _mapped(array: pa.Array, function: Callable[[Any], str]) -> pa.Array:

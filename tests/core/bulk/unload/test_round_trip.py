@@ -493,6 +493,31 @@ def test_no_rows_come_back_as_none(client: LakebaseClient, tmp_path: Path, forma
     assert client.load(path, "empty").rows == 0
 
 
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("year", ["0001 BC", "0044 BC", "4713 BC", "10000", "32768", "294247"])
+def test_years_far_away_come_back_beside_columns_without_a_binary_form(
+    client: LakebaseClient, tmp_path: Path, format: Any, year: str
+) -> None:
+    columns = "host inet, day date, moment timestamp, instant timestamptz"
+    with client.connection() as connection:
+        for table in ("source", "target"):
+            connection.execute(f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} ({columns})")
+        number, *era = year.split()
+        moment = " ".join([f"{number}-01-02 01:02:03.000004", *era])
+        rows = [("10.0.0.1", moment, moment, moment), ("10.0.0.2", *["2026-11-30 01:02:03"] * 3)]
+        for row in rows:
+            connection.execute("INSERT INTO source VALUES (%s, %s::timestamp, %s, %s)", row)
+    path = tmp_path / f"rows.{format}"
+    client.unload("SELECT * FROM source", path)
+    assert client.load(path, "target").format == "text"
+    with client.connection() as connection:
+        found = [
+            connection.execute(f"SELECT t::text FROM {table} t ORDER BY host").fetchall()
+            for table in ("source", "target")
+        ]
+    assert found[0] == found[1]
+
+
 def test_elements_that_the_server_would_round_are_refused(client: LakebaseClient, tmp_path: Path) -> None:
     run(client, "create table rounded (a numeric(4,1)[], c varchar(2)[])")
     path = tmp_path / "x.csv"
