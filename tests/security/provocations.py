@@ -89,6 +89,7 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
     ),
     "ApiError": _LOCAL,
     "HistoryError": _LOCAL,
+    "SyncError": _LOCAL,
     "TokenRefusedError": _LOCAL,
     "_RefusedError": _LOCAL,
     "LocalLakebaseError": OutOfReach(
