@@ -156,7 +156,13 @@ class ControlPlane:
         return self._do(what, method, f"/api/2.0/{self._api}/{path}", body, query=texts, verb=verb)
 
     def pages(
-        self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None
+        self,
+        what: str,
+        path: str,
+        key: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        require: Callable[[Answer], None] | None = None,
     ) -> Iterator[Answer]:
         """The objects of a list, page by page.
 
@@ -165,17 +171,25 @@ class ControlPlane:
             path: The list's path, checked.
             key: The field of a page that holds its objects.
             query: As in :meth:`request`.
+            require: Refuses an object that is none of the list; by default one that is not below `path`.
 
         Raises:
             LakebaseError: The workspace refused or could not be reached.
             ControlPlaneError: Its pages do not end.
         """
         with self._whose.told():
-            yield from self._pages(what, path, key, query)
+            yield from self._pages(what, path, key, query, require=require)
 
     def _pages(
-        self, what: str, path: str, key: str, query: Mapping[str, Any] | None = None
+        self,
+        what: str,
+        path: str,
+        key: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        require: Callable[[Answer], None] | None = None,
     ) -> Iterator[Answer]:
+        require = require or (lambda one: one.require_below(path))
         seen: set[str | None] = {None}
         token: str | None = None
         while True:
@@ -183,7 +197,7 @@ class ControlPlane:
             page = Answer(self._request(what, "GET", path, query=more), what)
             for one in page.objects(key):
                 # Else what is done to each of a list would be done to objects of others.
-                one.require_below(path)
+                require(one)
                 yield one
             token = page.text("next_page_token")
             if token is None:

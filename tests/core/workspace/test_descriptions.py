@@ -135,7 +135,8 @@ def test_the_options_are_typed_and_the_masks_are_the_apis(kind: type[Objects[Any
 
 #: Ids, which are the last parts of names; and what a timeout of suspension tells already.
 TOLD_ELSEWHERE = re.compile(
-    r"(status\.)?(project|branch|endpoint|role|database|snapshot|catalog)_id|status.*\.no_suspension"
+    r"(status\.)?(project|branch|endpoint|role|database|snapshot|catalog|synced_table|cdf_config)_id"
+    r"|status.*\.no_suspension"
 )
 
 
@@ -150,14 +151,21 @@ def leaves(kind: Any, above: str = "") -> Iterator[str]:
             yield f"{above}{one.name}"
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+# The older API's dataclasses lie elsewhere, and nest their values otherwise.
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in KINDS if kind is not synced_tables.ProvisionedSyncedTables],
+    ids=lambda kind: kind.kind,
+)
 def test_all_that_the_sdk_knows_of_an_object_can_be_read_and_given(kind: type[Objects[Any]]) -> None:
-    known = {*leaves(getattr(postgres, kind.kind.capitalize()))}
+    known = {*leaves(getattr(postgres, kind.kind.title().replace("_", "")))}
     given = {path for path in known if path.startswith(("spec.", "initial_"))}
     assert {path for path in known - given if not TOLD_ELSEWHERE.fullmatch(path)} == {
         place.path for place in places(kind.shape).values()
     }
-    assert given == {option.path for option in kind.options.values()}
+    options = {option.path for option in kind.options.values()}
+    assert options <= known
+    assert given == {path for path in options if path.startswith(("spec.", "initial_"))}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -58,7 +58,8 @@ SELECT EXISTS (
 #: Of staged changes, the columns that tell the version and whether the row is gone by then. No column of a
 #: Delta table with a change data feed has these names.
 CHANGE_VERSION, GONE = "_commit_version", "_change_type"
-CHANGE_MARKS = (Column(CHANGE_VERSION, "bigint", 20, "int8"), Column(GONE, "boolean", 16, "bool"))
+_OF_VERSION = Column(CHANGE_VERSION, "bigint", 20, "int8")
+CHANGE_MARKS = (_OF_VERSION, Column(GONE, "boolean", 16, "bool"))
 
 # Types whose values are equal only where their images are.
 _ONE_IMAGE = frozenset(kind.name for kind in KINDS if kind.one_image)

@@ -239,8 +239,12 @@ class Objects(Generic[Shape]):
     def _told(self, resource: Mapping[str, Any], name: str) -> Shape:
         """The object that an answer describes, which is to be the one of that name."""
         what = f"{self.kind} {name}"
-        Answer(resource, what).require_name(name)
+        Answer(resource, what).require_name(self._answered_as(name))
         return self.shape.of(resource, what)
+
+    def _answered_as(self, name: str) -> str:
+        """What an answer about the object of that name calls it."""
+        return name
 
     def _read(self, what: str, path: str) -> Mapping[str, Any]:
         return self._asked(lambda: self._control_plane.request(what, "GET", path))

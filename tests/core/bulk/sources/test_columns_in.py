@@ -458,7 +458,7 @@ def test_a_list_view_of_many_goes_into_an_array(client: LakebaseClient) -> None:
 #: A type, and an element that pandas gets as an array of NumPy's.
 ELEMENTS = {
     "dint": "1", "int4range": "'[1,3)'", "int4multirange": "'{[1,3)}'", "inet": "'10.0.0.1'",
-    "timetz": "'12:00+02'", "oid": "4294967295", "bit(3)": "'101'", "comp": "'(1,x)'", "mood": "'a,b'",
+    "timetz": "'12:00+02'", "oid": "4294967295", "bit(3)": "'101'", "comp": "'(1,x)'", "letters": "'a,b'",
     "money": "'$1.50'", "interval": "'1 day 00:00:00.000001'", "xid8": "'5'",
     "timestamp": "'2026-01-02 03:04'",
     "timestamptz": "'2026-01-02 03:04+00'", "date": "'2026-01-02'", "time": "'03:04:05.000006'",
@@ -469,9 +469,9 @@ ELEMENTS = {
 
 @pytest.mark.parametrize("kind", ELEMENTS)
 def test_arrays_by_way_of_pandas(client: LakebaseClient, kind: str) -> None:
-    run(client, "drop domain if exists dint; drop type if exists comp, mood;"
+    run(client, "drop domain if exists dint cascade; drop type if exists comp, letters cascade;"
                 " create domain dint as int; create type comp as (a int, b text);"
-                " create type mood as enum ('a,b', 'c')")  # fmt: skip
+                " create type letters as enum ('a,b', 'c')")  # fmt: skip
     one = f"{ELEMENTS[kind]}::{kind}"
     run(client, f"create table origin (n int, v {kind}[]); create table arrays (n int, v {kind}[]);"
                 f" insert into origin values (1, array[{one}, {one}]), (2, '{{}}'), (3, null)")  # fmt: skip

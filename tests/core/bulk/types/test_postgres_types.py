@@ -25,6 +25,8 @@ EXCEPTIONS = {
     "lakebase_provider/core/bulk/types/cursor_values.py": "psycopg's loaders, by psycopg's names",
     "lakebase_provider/core/connect/harmless.py": "words of SQL's grammar, such as those before VARYING",
     "lakebase_provider/core/connect/parameters/adaptation.py": "psycopg's dumpers, by psycopg's names",
+    "lakebase_provider/local/workspace/sync/delta.py": "Delta's types, by Delta's names",
+    "lakebase_provider/local/workspace/sync/mirror.py": "Arrow's types, by Arrow's names",
 }
 #: Smaller numbers mean other things as well.
 OIDS = {oid for kind in KINDS for oid in (kind.oid, kind.array_oid) if oid > 100}

@@ -11,6 +11,7 @@ from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import UC_TABLE, Kind
 from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, NotFoundError
+from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
     Objects,
@@ -434,6 +435,11 @@ def _offline(table: SyncedTable) -> LakebaseError:
     return failed
 
 
+def _require_table(answer: Answer) -> None:
+    if not UC_TABLE.fullmatch(answer.text("name") or ""):
+        raise answer.error("name", "is no name of a table")
+
+
 class ProvisionedSyncedTables(SyncedTables):
     """Synced tables of Lakebase Provisioned, by the older API, in which there are no operations."""
 
@@ -452,6 +458,9 @@ class ProvisionedSyncedTables(SyncedTables):
 
     def _located(self, given: dict[str, Any]) -> dict[str, Any]:
         return given
+
+    def _answered_as(self, name: str) -> str:
+        return name.partition("/")[2]
 
     def _begin_create(
         self, name: str, given: Mapping[str, Any], deadline: Deadline, **query: Any
@@ -474,7 +483,8 @@ class ProvisionedSyncedTables(SyncedTables):
         """
         path = f"instances/{self._config.instance}/synced_tables"
         what = f"the synced tables of instance {self._config.instance}"
-        found = self._asked(lambda: tuple(self._control_plane.pages(what, path, "synced_tables")))
+        pages = self._control_plane.pages
+        found = self._asked(lambda: tuple(pages(what, path, "synced_tables", require=_require_table)))
         return tuple(self.shape.of(one.fields, what) for one in found)
 
     def _delete(self, name: str, timeout: float | Deadline, *, missing_ok: bool, **query: Any) -> None:
