@@ -155,9 +155,10 @@ def test_a_command_shows_no_piece_of_its_token(
     with LakebaseClient(lakebase_env.config()) as client:
         report = client.migrations.command([sys.executable, "-c", PRINTED, "0"])
         token = client.tokens.get().reveal()
-        with pytest.raises(MigrationError, match="the end of") as caught:
+        with pytest.raises(MigrationError, match="the end o") as caught:
             client.migrations.command([sys.executable, "-c", PRINTED, "3"])
-    assert report.output[-1] == "the end of ***"
+    # The character before a piece may be the token's by chance, or be none that is looked for.
+    assert re.fullmatch(r"the end o?f? ?[-_]*\*\*\*", report.output[-1])
     for shown in ("\n".join(report.output), caplog.text, str(caught.value)):
         assert not shows(token, shown)
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks whether it has ended, and those it has to end by itself once it is told to.
 _POLL, _GRACE = 0.05, 3.0
+#: Seconds within which the reader of the output gets at least one line further.
+_READING = 2.0
 #: Lines of the output that are kept, and characters of each that are logged.
 _KEPT, _LONGEST = 200, 10_000
 #: A terminal's codes by ECMA-48: control sequences, such as of colours; strings, such as of titles; others.
@@ -115,7 +118,9 @@ def run_command(
     program = words[0]
     kept: deque[str] = deque(maxlen=_KEPT)
     begun: list[subprocess.Popen[str]] = []
-    reader = None
+    reader, lines, ended = None, [0], False
+    # Prepared before there is something to read.
+    redacted = lines_redactor()
     try:
         # In a thread, since a signal between its start and this block would leave it running.
         refusal = to_its_end(lambda: _start(words, folder, variables, begun), "lakebase-command-start")
@@ -126,15 +131,18 @@ def run_command(
             )
         [process] = begun
         assert process.stdout is not None
-        reader = start_for_caller(_read, process.stdout, program, kept, name="lakebase-command-output")
+        reader = start_for_caller(
+            _read, process.stdout, program, redacted, kept, lines, name="lakebase-command-output"
+        )
         while process.poll() is None and deadline.remaining() > 0:
             clock.sleep(_POLL)
         late = process.poll() is None
+        ended = not late
     finally:
         for started in begun:
             _end(started)
             if reader is not None:
-                reader.join(1.0)
+                _await_last(reader, lines, lambda: ended and deadline.remaining() > 0)
             if started.stdout is not None and (reader is None or not reader.is_alive()):
                 started.stdout.close()
     if late:
@@ -189,8 +197,9 @@ def _check(words: Any, token: Token) -> None:
             )
 
 
-def _read(output: IO[str], program: str, kept: deque[str]) -> None:
-    redacted = lines_redactor()
+def _read(
+    output: IO[str], program: str, redacted: Callable[[str], str], kept: deque[str], lines: list[int]
+) -> None:
     while piece := output.readline(2 * _LONGEST):
         # A secret at the end of the piece, cut in two, is beyond what is kept.
         # Colours go first, since a secret may be cut in two by them; a terminal obeys nothing else either.
@@ -198,7 +207,16 @@ def _read(output: IO[str], program: str, kept: deque[str]) -> None:
         while piece and not piece.endswith("\n"):
             piece = output.readline(2 * _LONGEST)
         kept.append(line)
+        lines[0] += 1
         logger.info("%s: %s", program, line)
+
+
+def _await_last(reader: threading.Thread, lines: list[int], has_time: Callable[[], bool]) -> None:
+    """Wait for the last lines, and not for the end, which a process in a session of its own may put off."""
+    before = -1
+    while reader.is_alive() and lines[0] > before and (before < 0 or has_time()):
+        before = lines[0]
+        reader.join(_READING)
 
 
 def _failed(message: str, kept: deque[str], late: bool) -> MigrationError:

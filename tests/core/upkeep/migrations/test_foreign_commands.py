@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.errors import ConfigError, LakebaseError, MigrationError
 from lakebase_provider.core.upkeep.migrations.foreign_commands import environment
 from tests.eventually import eventually
@@ -86,6 +88,14 @@ def test_a_path_with_a_space_stands_in_a_url_of_libpq(client: LakebaseClient) ->
     tls = {"sslrootcert": "/a path/root.crt"}
     found = environment({}, client.target(), tls, client.tokens.get())
     assert conninfo_to_dict(found["DATABASE_URL"])["sslrootcert"] == "/a path/root.crt"
+
+
+def test_no_line_is_lost_where_reading_takes_longer_than_the_command(client: LakebaseClient) -> None:
+    # Each is looked for in every line.
+    alive = [Secret(secrets.token_hex(100)) for _ in range(500)]
+    report = client.migrations.command([sys.executable, "-c", "for i in range(5000): print('line', i)"])
+    alive.clear()
+    assert report.output[-1] == "line 4999"
 
 
 def test_a_long_line_is_cut_where_no_secret_is_cut_in_two(client: LakebaseClient) -> None:

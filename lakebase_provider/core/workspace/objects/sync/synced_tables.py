@@ -11,7 +11,6 @@ from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.config.resource_names import UC_TABLE, Kind
 from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, LakebaseError, NotFoundError
-from lakebase_provider.core.workspace.answers import Answer
 from lakebase_provider.core.workspace.objects.object_kind import (
     DEFAULT_TIMEOUT,
     Objects,
@@ -30,6 +29,8 @@ from lakebase_provider.core.workspace.writes import again_while_busy
 if TYPE_CHECKING:
     from deltalake import DeltaTable
     from typing_extensions import Unpack
+
+    from lakebase_provider.core.workspace.answers import Answer
 
 Policy = Literal["SNAPSHOT", "TRIGGERED", "CONTINUOUS"]
 
