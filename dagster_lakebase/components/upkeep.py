@@ -26,6 +26,18 @@ from dagster_lakebase.upkeep.migrations import build_lakebase_migration_asset
 from dagster_lakebase.upkeep.rehearsal import build_lakebase_rehearsal_asset
 from dagster_lakebase.upkeep.restoring import restore_point_op, restore_rows_op
 
+LockTimeout = Annotated[
+    float,
+    dg.Resolver.default(
+        description="Seconds that a statement waits for a lock before its transaction is undone and "
+        "tried again."
+    ),
+]
+StatementTimeout = Annotated[
+    float | None,
+    dg.Resolver.default(description="Seconds that a statement may take; the connection's if left out."),
+]
+
 
 @dg.scaffold_with(BranchScaffolder)
 class LakebaseBranchComponent(dg.Component, HiddenInputs):
@@ -96,17 +108,8 @@ class LakebaseMigrationComponent(dg.Component, HiddenInputs):
         dg.ResolvedAssetSpec | None,
         dg.Resolver.default(description="The asset; its key is lakebase_migrations if left out."),
     ] = None
-    lock_timeout: Annotated[
-        float,
-        dg.Resolver.default(
-            description="Seconds that a statement waits for a lock before its transaction is undone and "
-            "tried again."
-        ),
-    ] = 5.0
-    statement_timeout: Annotated[
-        float | None,
-        dg.Resolver.default(description="Seconds that a statement may take; the connection's if left out."),
-    ] = None
+    lock_timeout: LockTimeout = 5.0
+    statement_timeout: StatementTimeout = None
     lint: Annotated[
         bool,
         dg.Resolver.default(
@@ -196,17 +199,8 @@ class LakebaseRehearsalComponent(dg.Component, HiddenInputs):
             description="How many rows of each kind the metadata show, 100 at most; 0 shows no values."
         ),
     ] = 5
-    lock_timeout: Annotated[
-        float,
-        dg.Resolver.default(
-            description="Seconds that a statement waits for a lock before its transaction is undone and "
-            "tried again."
-        ),
-    ] = 5.0
-    statement_timeout: Annotated[
-        float | None,
-        dg.Resolver.default(description="Seconds that a statement may take; the connection's if left out."),
-    ] = None
+    lock_timeout: LockTimeout = 5.0
+    statement_timeout: StatementTimeout = None
     timeout: Annotated[
         float,
         dg.Resolver.default(

@@ -52,6 +52,7 @@ def until(ask):
         found = ask()
         if found:
             return found
+        # Asked again as users' scripts do: the pipeline runs in the local Lakebase, on a clock of its own.
         time.sleep(0.05)
     raise AssertionError("it does not end")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,17 +12,14 @@ from deltalake import DeltaTable, write_deltalake
 
 from lakebase_provider.core import Delta, LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
+from tests.core.bulk.load.killed_process import attempt, preload
 from tests.core.bulk.sample_tables import run
 
 VERSIONS = 12
 #: Rows at first, and how many each version changes.
 ROWS, CHANGED = 20_000, 2_000
 
-# Processes that begin with all imports done: what is killed is a load, and not a start.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    [__name__, "lakebase_provider.core.client", "pgpq", "databricks.sdk", "deltalake"]
-)
+preload(__name__, "deltalake")
 
 
 def load(outcome: Connection, lake: Path) -> None:
@@ -34,28 +29,6 @@ def load(outcome: Connection, lake: Path) -> None:
         outcome.send("begins")
         result = client.load(f"delta:{lake}", "t", mode="merge", keys=["id"], since="ledger")
     outcome.send("skipped" if result.skipped else "done")
-
-
-def attempt(lake: Path, kill_after: float | None = None) -> tuple[str, float]:
-    """Load, killed that many seconds after it begins; what became of it, and after how many seconds."""
-    mine, its = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=load, args=(its, lake))
-    process.start()
-    its.close()
-    try:
-        assert mine.recv() == "begins"
-        began = time.monotonic()
-        if not mine.poll(kill_after):
-            process.kill()
-        try:
-            said = str(mine.recv())
-        except EOFError:
-            said = "killed" if kill_after is not None else "failed"
-        return said, time.monotonic() - began
-    finally:
-        process.join()
-        process.close()
-        mine.close()
 
 
 def table_of(ids: list[int], value: int) -> pa.Table:
@@ -101,15 +74,15 @@ def killed_at(client: LakebaseClient, lake: Path, points: int) -> tuple[int, int
         client.load(Delta(lake, version=0), "t", mode="merge", keys=["id"], since="ledger")
 
     begin_anew()
-    said, whole = attempt(lake)
+    said, whole = attempt(load, lake)
     assert said == "done"
     moments = [(number + chance.random()) / points for number in range(points)]
     chance.shuffle(moments)
     right = killed = 0
     for moment in moments:
         begin_anew()
-        first, _ = attempt(lake, moment * whole)
-        again, seconds = attempt(lake)
+        first, _ = attempt(load, lake, kill_after=moment * whole)
+        again, seconds = attempt(load, lake)
         # One that was killed after its commit is skipped, as one that was not killed in time.
         assert (first, again) in {("killed", "done"), ("killed", "skipped"), ("done", "skipped")}
         if again == "done":

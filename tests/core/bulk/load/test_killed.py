@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -14,15 +13,14 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
+from tests.core.bulk.load.killed_process import attempt, preload
 from tests.core.bulk.sample_tables import run
 
 #: Rows; the table has as many beforehand, and half of the keys are in it.
 ROWS = int(os.environ.get("LAKEBASE_KILL_ROWS", "1000000"))
 POINTS = 50
 
-# Processes that begin with all imports done: what is killed is a load, and not a start.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__, "lakebase_provider.core.client", "pgpq", "databricks.sdk"])
+preload(__name__)
 
 
 def merge(outcome: Connection, ids: Path, load: int) -> None:
@@ -33,28 +31,6 @@ def merge(outcome: Connection, ids: Path, load: int) -> None:
         outcome.send("begins")
         result = client.load(rows, "t", mode="merge", load_id=str(load))
     outcome.send("skipped" if result.skipped else "done")
-
-
-def attempt(ids: Path, load: int, kill_after: float | None = None) -> tuple[str, float]:
-    """Load, killed that many seconds after it begins; what became of it, and after how many seconds."""
-    mine, its = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=merge, args=(its, ids, load))
-    process.start()
-    its.close()
-    try:
-        assert mine.recv() == "begins"
-        began = time.monotonic()
-        if not mine.poll(kill_after):
-            process.kill()
-        try:
-            said = str(mine.recv())
-        except EOFError:
-            said = "killed" if kill_after is not None else "failed"
-        return said, time.monotonic() - began
-    finally:
-        process.join()
-        process.close()
-        mine.close()
 
 
 @pytest.mark.slow
@@ -73,7 +49,7 @@ def test_a_merge_killed_at_50_points_and_retried_takes_place_exactly_once(
     run(client, "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO merges"
         " VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING; RETURN NULL; END'")  # fmt: skip
     run(client, "CREATE TRIGGER notes AFTER INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION note()")
-    said, whole = attempt(ids, 0)
+    said, whole = attempt(merge, ids, 0)
     assert said == "done"
     chance, killed, exactly_once, began = random.Random(20240501), 0, 0, time.monotonic()  # noqa: S311 # no secret
     points = [(i + chance.random()) / POINTS for i in range(POINTS)]
@@ -83,8 +59,8 @@ def test_a_merge_killed_at_50_points_and_retried_takes_place_exactly_once(
         run(client, "TRUNCATE merges")
         with client.connect(autocommit=True) as connection:
             connection.execute("VACUUM t")
-        first, _ = attempt(ids, load, point * whole)
-        again, seconds = attempt(ids, load)
+        first, _ = attempt(merge, ids, load, kill_after=point * whole)
+        again, seconds = attempt(merge, ids, load)
         # One that was killed after its commit is skipped, as one that was not killed in time.
         assert (first, again) in {("killed", "done"), ("killed", "skipped"), ("done", "skipped")}
         if again == "done":
