@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,6 @@ from tests.airflow.conftest import OLD_AIRFLOW, DagLoader
 from tests.airflow.test_links import WITH_RUN
 from tests.airflow.test_rehearse_operators import PAID, client, first
 from tests.core.upkeep.leases import left
-from tests.eventually import eventually
 
 __all__ = ["client"]  # the fixture
 
@@ -52,24 +52,25 @@ def answer(option: str) -> None:
 
 
 def ran_with(dag: Any, meanwhile: Callable[[], None]) -> Any:
-    """The run of a DAG in whose midst, when its task waits for a person, something is done."""
-    failed: list[BaseException] = []
+    """The run of a DAG in whose midst, when its task waits for a person, something is done.
 
-    def act() -> None:
-        try:
-            eventually(lambda: asked() is not None, within=60)
-            meanwhile()
-        except BaseException as error:
-            failed.append(error)
-            answer("Reject")
+    It is done when ``dag.test()`` itself waits, not as soon as the task does: between the two, ``dag.test()``
+    writes the state that the task ended with, and would overwrite what an answer has made of it.
+    """
 
-    acting = threading.Thread(target=act)
-    acting.start()
-    run = dag.test()
-    acting.join()
-    if failed:
-        raise failed[0]
-    return run
+    class Waits(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Waiting for Human-in-the-loop input"):
+                # Airflow's sessions are a thread's own; the one of dag.test() is at work.
+                with ThreadPoolExecutor(1) as elsewhere:
+                    elsewhere.submit(meanwhile).result()
+
+    waits, log = Waits(), logging.getLogger("airflow.sdk.definitions.dag")
+    log.addHandler(waits)
+    try:
+        return dag.test()
+    finally:
+        log.removeHandler(waits)
 
 
 @WITH_RUN
