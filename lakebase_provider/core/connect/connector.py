@@ -278,11 +278,12 @@ class Connector:
                 remedy="Set it in the configuration, if it is a setting.",
             )
         arguments = {**neutral_parameters(), **parameters, **ours}
-        for name, value in arguments.items():
-            # Checked again, whatever was checked before: a NUL would end libpq's connection string.
-            found = flaw(value) if isinstance(value, str) else None
-            if found is not None:
-                raise ConfigError(f"The connection's {name} holds {found}; nothing was sent.")
+        # Checked again, whatever was checked before: a NUL would end libpq's connection string. All at once,
+        # as it is done for each connection.
+        texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
+        if flaw("".join(texts.values())) is not None:
+            name, found = next((name, found) for name, value in texts.items() if (found := flaw(value)))
+            raise ConfigError(f"The connection's {name} holds {found}; nothing was sent.")
         return arguments
 
     def _own_arguments(self, location: _Location, attempts: Attempts) -> dict[str, Any]:
