@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,9 @@ def managed(conn_id: str, manage_conn_id: str | None, **settings: Any) -> Manage
     return Managed(client, LakebaseHook(manage_conn_id, **_place(client.config)).client)
 
 
-async def amanaged(conn_id: str, manage_conn_id: str | None) -> Managed:
+async def amanaged(conn_id: str, manage_conn_id: str | None, **settings: Any) -> Managed:
     """:func:`managed` for a trigger."""
-    client = await LakebaseHook(conn_id).aclient()
+    client = await LakebaseHook(conn_id, **settings).aclient()
     if manage_conn_id is None:
         return Managed(client, client)
     return Managed(client, await LakebaseHook(manage_conn_id, **_place(client.config)).aclient())
@@ -106,3 +107,62 @@ def names_of(branch: Branch) -> dict[str, Any]:
         "source_snapshot": branch.source_snapshot,
         "expire_time": None if branch.expire_time is None else branch.expire_time.isoformat(),
     }
+
+
+def reset_branch(managed: Managed, *, branch: str, timeout: float) -> dict[str, Any]:
+    """Give a branch the data that its source has now; its names and what it has lost, in JSON types.
+
+    Raises:
+        LakebaseError: As of :meth:`.BranchUpkeep.reset`.
+    """
+    done = managed.branches.reset(branch, timeout=timeout)
+    return {
+        **names_of(done.branch),
+        "former_uid": done.former_uid,
+        "lost_roles": list(done.lost_roles),
+        "lost_grants": None if done.lost_grants is None else [asdict(grant) for grant in done.lost_grants],
+    }
+
+
+def sweep_branches(managed: Managed, *, project: str | None, timeout: float, **rules: Any) -> dict[str, Any]:
+    """Delete the branches that killed runs left behind; the report in JSON types.
+
+    Raises:
+        LakebaseError: As of :meth:`.BranchUpkeep.sweep`.
+    """
+    report = managed.branches.sweep(project, timeout=timeout, **rules)
+    return {**asdict(report), "branches": [asdict(branch) for branch in report.branches]}
+
+
+def change_endpoint(
+    managed: Managed, *, action: str, name: str, size: Any, tables: Sequence[str], timeout: float
+) -> dict[str, Any]:
+    """Change an endpoint, whose name is its full one; what it is then, in JSON types.
+
+    Raises:
+        LakebaseError: As of the method of :class:`.Endpoints`, or :meth:`.BranchUpkeep.warm`.
+    """
+    endpoints = managed.workspace.endpoints
+    if action == "resize":
+        endpoints.update(name, timeout=timeout, **size)
+    elif action == "replica":
+        endpoints.ensure(name, timeout=timeout, **size)
+    elif action == "delete":
+        endpoints.delete(name, missing_ok=True, timeout=timeout)
+    elif action == "suspend":
+        endpoints.suspend(name, timeout=timeout)
+    elif action == "enable":
+        endpoints.enable(name, timeout=timeout)
+    else:
+        managed.client.branches.warm(tables, timeout=timeout)
+    found = endpoints.find(name) if action == "delete" else endpoints.get(name)
+    if found is None:
+        return {"name": name, "state": None}
+    told = ("name", "state", "disabled", "min_cu", "max_cu", "suspend_timeout", "host")
+    return {one: getattr(found, one) for one in told}
+
+
+#: What a trigger does by name, as an operator does it.
+WORK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    work.__name__: work for work in (reset_branch, sweep_branches, change_endpoint)
+}

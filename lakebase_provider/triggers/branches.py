@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class _ManagingTrigger(BaseTrigger):
         lakebase_conn_id: An alias of `conn_id`.
         manage_conn_id: Id of the connection that may manage the project; the same one by default.
         timeout: Seconds that it may take.
+        settings: Settings that take precedence over the connection's, such as a branch.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class _ManagingTrigger(BaseTrigger):
         lakebase_conn_id: str | None = None,
         manage_conn_id: str | None = None,
         timeout: float,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow annotates it not
         self.conn_id: str = conn_id_of(conn_id, lakebase_conn_id)
         self.manage_conn_id = manage_conn_id
         self.timeout = timeout
+        self.settings = dict(settings or {})
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """How Airflow recreates this trigger in the triggerer."""
@@ -50,6 +54,7 @@ class _ManagingTrigger(BaseTrigger):
             "conn_id": self.conn_id,
             "manage_conn_id": self.manage_conn_id,
             "timeout": self.timeout,
+            "settings": self.settings,
             **self._arguments(),
         }
 
@@ -59,7 +64,7 @@ class _ManagingTrigger(BaseTrigger):
         from lakebase_provider.hooks._branches import amanaged
 
         try:
-            found = await self._work(await amanaged(self.conn_id, self.manage_conn_id))
+            found = await self._work(await amanaged(self.conn_id, self.manage_conn_id, **self.settings))
         except LakebaseError as error:
             self.log.warning("%s", error)
             yield failed(error)
@@ -131,6 +136,33 @@ class LakebaseOperationTrigger(_ManagingTrigger):
             if not self.missing_ok:
                 raise
             return {"result": {}}
+
+
+class LakebaseManageTrigger(_ManagingTrigger):
+    """Does with a project's objects what an operator does, in a thread of the triggerer.
+
+    What is cancelled meanwhile ends what it has begun. If the triggerer dies, its successor does the work
+    again, which may be repeated.
+
+    Args:
+        work: Name of the function that does it.
+        arguments: Its arguments, in JSON types.
+        kwargs: As above.
+    """
+
+    def __init__(self, *, work: str, arguments: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.work = work
+        self.arguments = dict(arguments)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"work": self.work, "arguments": self.arguments}
+
+    async def _work(self, managed: Managed) -> dict[str, Any]:
+        from lakebase_provider.hooks._branches import WORK
+
+        work = functools.partial(WORK[self.work], managed, timeout=self.timeout, **self.arguments)
+        return {"result": await asyncio.to_thread(work)}
 
 
 class LakebaseBranchTrigger(PollingTrigger):

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,16 @@ def deferred_by(operator: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as caught:
         ran(operator)
     return caught.value
+
+
+def ran_in_triggerer(operator: Any, ti: Any = None) -> Any:
+    operator.deferrable = True
+    event = asyncio.run(event_of(deferred_by(operator).trigger))
+    return operator.execute_complete({"ti": ti or Pushed()}, event)
+
+
+#: By the worker, and by the triggerer.
+ANYWHERE = pytest.mark.parametrize("run", [ran, ran_in_triggerer])
 
 
 def cause_of(operator: Any) -> BaseException | None:
@@ -242,27 +252,32 @@ def test_a_creation_that_is_killed_leaves_nothing(lake: LocalLakebase, client: L
     operator.on_kill()
 
 
+@ANYWHERE
 def test_a_branch_is_reset_and_swept(
-    lake: LocalLakebase, client: LakebaseClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any],
+    lake: LocalLakebase,
+    client: LakebaseClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(BranchUpkeep, "plans_folder", tmp_path)
     made = client.workspace.branches.create("run-left", ttl=3600)
     LakebaseHook(branch="run-left").run("CREATE TABLE dirty (n int)")
-    done = ran(LakebaseResetBranchOperator(task_id="reset", branch="run-left"))
+    done = run(LakebaseResetBranchOperator(task_id="reset", branch="run-left"))
     assert (done["name"], done["former_uid"]) == (made.name, made.uid)
     assert done["uid"] != made.uid
     assert LakebaseHook(branch="run-left").get_first("SELECT to_regclass('dirty')") == (None,)
 
     old: dict[str, Any] = {"task_id": "sweep", "older_than": 0.001, "held": 0.001}
-    told = ran(LakebaseSweepBranchesOperator(**old, dry_run=True))
+    told = run(LakebaseSweepBranchesOperator(**old, dry_run=True))
     assert [(one["name"], one["deleted"]) for one in told["branches"]] == [(made.name, True)]
     lake.admin.fault("DELETE", f"{BRANCHES}/*", status=403, message="no", error_code="NO")
     ti = Pushed()
     with pytest.raises(AirflowException, match="could not be deleted: projects/local/branches/run-left"):
-        ran(LakebaseSweepBranchesOperator(**old), ti)
+        run(LakebaseSweepBranchesOperator(**old), ti)
     assert ti.values["return_value"]["branches"][0]["failed"] is True
     lake.admin.clear_faults()
-    assert ran(LakebaseSweepBranchesOperator(**old))["branches"][0]["deleted"] is True
+    assert run(LakebaseSweepBranchesOperator(**old))["branches"][0]["deleted"] is True
 
 
 # Migrations.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ from lakebase_provider.operators.branches import (
     LakebaseSnapshotOperator,
 )
 from tests.airflow.conftest import connection_fields, define
-from tests.airflow.test_branch_operators import cause_of, deferred_by, killed_while, ran
+from tests.airflow.test_branch_operators import cause_of, deferred_by, killed_while, ran, ran_in_triggerer
 from tests.airflow.test_triggers import event_of
 from tests.core.upkeep.leases import left
 
@@ -170,12 +170,22 @@ def test_the_right_to_take_and_restore_may_be_anothers(
 # Endpoints.
 
 
-def endpoint(action: Any, **arguments: Any) -> dict[str, Any]:
-    found: dict[str, Any] = ran(LakebaseEndpointOperator(task_id="t", action=action, **arguments))
-    return found
+@pytest.fixture(params=[ran, ran_in_triggerer])
+def endpoint(request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
+    """What the operator returns, of the worker or by the triggerer."""
+
+    def changed(action: Any, **arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = request.param(
+            LakebaseEndpointOperator(task_id="t", action=action, **arguments)
+        )
+        return found
+
+    return changed
 
 
-def test_an_endpoint_gets_another_size_and_is_switched_off_and_on(client: LakebaseClient) -> None:
+def test_an_endpoint_gets_another_size_and_is_switched_off_and_on(
+    client: LakebaseClient, endpoint: Callable[..., dict[str, Any]]
+) -> None:
     branch = client.workspace.branches.create("sized", ttl=3600).name
     size: Any = {"min_cu": 2, "max_cu": "{{ 4 }}", "suspend_timeout": 120}
     # Text of a template is no number.
@@ -193,7 +203,9 @@ def test_an_endpoint_gets_another_size_and_is_switched_off_and_on(client: Lakeba
         assert endpoint("enable", branch="sized")["disabled"] is False
 
 
-def test_an_endpoint_is_woken_and_reads_tables(client: LakebaseClient) -> None:
+def test_an_endpoint_is_woken_and_reads_tables(
+    client: LakebaseClient, endpoint: Callable[..., dict[str, Any]]
+) -> None:
     LakebaseHook().run("DROP TABLE IF EXISTS warmed; CREATE TABLE warmed AS SELECT 1 AS n")
     assert endpoint("warm", tables=["warmed"])["state"] == "ACTIVE"
     cold = LakebaseEndpointOperator(task_id="t", action="warm", tables=["no_such_table"])
@@ -203,7 +215,9 @@ def test_an_endpoint_is_woken_and_reads_tables(client: LakebaseClient) -> None:
     LakebaseHook().run("DROP TABLE warmed")
 
 
-def test_a_replica_is_made_once_and_deleted(lake: LocalLakebase, client: LakebaseClient) -> None:
+def test_a_replica_is_made_once_and_deleted(
+    lake: LocalLakebase, client: LakebaseClient, endpoint: Callable[..., dict[str, Any]]
+) -> None:
     branch = client.workspace.branches.create("replicated", ttl=3600).name
     by: dict[str, Any] = {"endpoint": "reader", "branch": "replicated"}
     lake.admin.set(operation_seconds=0.3)

@@ -212,6 +212,14 @@ class AirflowSite:
             method="PATCH",
         )
 
+    def wait_for_question(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Wait until a task waits for what a person says."""
+
+        def asks() -> bool:
+            return self.task(dag_id, run_id, task_id).state == "awaiting_input"
+
+        eventually(asks, within=PATIENCE, every=_LOOK_EVERY)
+
     def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1) -> list[str]:
         """What a try of a task has logged: level and text of each line."""
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"

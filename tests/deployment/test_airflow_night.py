@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,6 +19,9 @@ from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
 from .airflow_site import PATIENCE, ROOT, AirflowSite
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -132,9 +136,26 @@ def has_ended(lake: LocalLakebase, name: str) -> bool:
     return not is_under_way(lake, f"%night_{name}%")
 
 
-def test_all_examples_are_green(site: AirflowSite) -> None:
+def test_all_examples_are_green(site: AirflowSite, page: Page, picture: Callable[[str], None]) -> None:
+    page.set_default_timeout(1000 * PATIENCE)
     runs = {name: site.trigger(name) for name in EXAMPLES}
+    approve_in_browser(site, page, picture, "lakebase_approve", runs["lakebase_approve"], "raise_prices")
     assert {name: site.end_of(name, run) for name, run in runs.items()} == dict.fromkeys(runs, "success")
+    for name in ("lakebase_branches", "lakebase_restore"):
+        page.goto(f"{site.url}/dags/{name}/runs/{runs[name]}")
+        page.locator(".react-flow__node").first.wait_for()
+        picture(f"airflow-{name.replace('_', '-')}")
+
+
+def approve_in_browser(
+    site: AirflowSite, page: Page, picture: Callable[[str], None], dag: str, run: str, task: str
+) -> None:
+    """Read the report of a rehearsal as a person does, and approve of it."""
+    site.wait_for_question(dag, run, task)
+    page.goto(f"{site.url}/dags/{dag}/runs/{run}/tasks/{task}/required_actions")
+    page.get_by_text("Rehearsal: passed").wait_for()
+    picture("airflow-approve")
+    page.get_by_role("button", name="Approve").click()
 
 
 def test_a_load_that_is_asked_to_end_is_tried_again(site: AirflowSite, lake: LocalLakebase) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lakebase_provider._airflow.task.failing_fast import failing_fast
-from lakebase_provider.operators.branches.managing import ManagingOperator
+from lakebase_provider.operators.branches.managing import ManagingOperator, deferred_by_default, found_in
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from lakebase_provider.core.workspace.objects.endpoints import EndpointChanges, Endpoints
+    from lakebase_provider.core.workspace.objects.endpoints import EndpointChanges
 
 Action = Literal["resize", "suspend", "enable", "warm", "replica", "delete"]
 
@@ -36,6 +36,7 @@ class LakebaseEndpointOperator(ManagingOperator):
         size: For resize and replica: ``min_cu`` and ``max_cu`` in capacity units, ``suspend_timeout`` in
             seconds, or another of :class:`.EndpointChanges` (templated).
         tables: For warm: tables to read in full, each ``"table"`` or ``"schema.table"`` (templated).
+        deferrable: Whether the triggerer does it; the deployment's default if left out.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` as for
             :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``. To warm needs CAN USE alone.
@@ -64,6 +65,7 @@ class LakebaseEndpointOperator(ManagingOperator):
         branch: str | None = None,
         size: EndpointChanges | None = None,
         tables: Sequence[str] = (),
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +74,7 @@ class LakebaseEndpointOperator(ManagingOperator):
         self._take_branch(branch)
         self.size = size
         self.tables = tables
+        self.deferrable = deferred_by_default(deferrable)
         self._check_own_arguments(("action", "size", "tables"))
 
     @classmethod
@@ -93,37 +96,19 @@ class LakebaseEndpointOperator(ManagingOperator):
         """Change the endpoint and say what it is."""
         with failing_fast(), self._unwinding():
             self._require_own(self.branch, self.endpoint)
-            managed = self._managed(**self._branch_setting)
-            endpoints = managed.workspace.endpoints
-            name = endpoints.full_name(self.endpoint)
-            if self.action == "warm":
-                self._warm(name)
-            else:
-                self._change(endpoints, name)
-            found = endpoints.find(name) if self.action == "delete" else endpoints.get(name)
-        if found is None:
-            self.log.info("The endpoint %s is deleted.", name)
-            return {"name": name, "state": None}
-        told = ("name", "state", "disabled", "min_cu", "max_cu", "suspend_timeout", "host")
-        now = {one: getattr(found, one) for one in told}
-        self.log.info("The endpoint is: %s", now)
-        return now
+            name = self._managed(**self._branch_setting).workspace.endpoints.full_name(self.endpoint)
+            # To warm it is to log in there.
+            settings = {"endpoint": name} if self.action == "warm" else self._branch_setting
+            arguments = {"action": self.action, "name": name, "size": self.size or {}, "tables": self.tables}
+            return self._changed(self._done("change_endpoint", arguments, **settings))
 
-    def _change(self, endpoints: Endpoints, name: str) -> None:
-        size: Any = self.size or {}
-        if self.action == "resize":
-            endpoints.update(name, timeout=self.timeout, **size)
-        elif self.action == "replica":
-            endpoints.ensure(name, timeout=self.timeout, **size)
-        elif self.action == "delete":
-            endpoints.delete(name, missing_ok=True, timeout=self.timeout)
-        elif self.action == "suspend":
-            endpoints.suspend(name, timeout=self.timeout)
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return what :meth:`execute` does, or raise the trigger's error."""
+        return self._changed(found_in(event)["result"])
+
+    def _changed(self, now: dict[str, Any]) -> dict[str, Any]:
+        if now["state"] is None:
+            self.log.info("The endpoint %s is deleted.", now["name"])
         else:
-            endpoints.enable(name, timeout=self.timeout)
-
-    def _warm(self, name: str) -> None:
-        from lakebase_provider.hooks.lakebase import LakebaseHook
-
-        client = LakebaseHook(self.conn_id, endpoint=name).client
-        self.log.info("It took %.1f s.", client.branches.warm(self.tables, timeout=self.timeout))
+            self.log.info("The endpoint is: %s", now)
+        return now

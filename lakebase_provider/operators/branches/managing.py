@@ -19,6 +19,7 @@ from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.triggers.base import BaseTrigger
 
     from lakebase_provider.hooks._branches import Managed
     from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -46,6 +47,8 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
 
     template_fields: Sequence[str] = ("conn_id", "manage_conn_id")
     operator_extra_links = (LakebaseConsoleLink(),)
+    #: Whether the triggerer does what can be left to it.
+    deferrable: bool = False
 
     def __init__(
         self,
@@ -107,7 +110,28 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
             timeout=self.timeout,
             missing_ok=missing_ok,
         )
-        self.log.info("Deferring: the triggerer waits for %s.", operation)
+        self._defer_to(trigger, f"waits for {operation}")
+
+    def _done(self, work: str, arguments: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+        """What the work returns, a function in ``hooks._branches``, unless the triggerer does it."""
+        if self.deferrable:
+            from lakebase_provider.triggers.branches import LakebaseManageTrigger
+
+            trigger = LakebaseManageTrigger(
+                conn_id=self.conn_id,
+                manage_conn_id=self.manage_conn_id,
+                work=work,
+                arguments=arguments,
+                settings=settings,
+                timeout=self.timeout,
+            )
+            self._defer_to(trigger, "does it")
+        from lakebase_provider.hooks._branches import WORK
+
+        return WORK[work](self._managed(**settings), timeout=self.timeout, **arguments)
+
+    def _defer_to(self, trigger: BaseTrigger, does: str) -> None:
+        self.log.info("Deferring: the triggerer %s.", does)
         # Without kwargs, which dag.test() drops.
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 

@@ -164,8 +164,7 @@ class LakebaseCreateBranchOperator(ManagingOperator):
             },
             timeout=self.timeout,
         )
-        self.log.info("Deferring: the triggerer makes the branch %s.", branch)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+        self._defer_to(trigger, f"makes the branch {branch}")
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger has made, or raise its error."""
@@ -254,6 +253,7 @@ class LakebaseResetBranchOperator(ManagingOperator):
 
     Args:
         branch: Name or id of the branch (templated).
+        deferrable: Whether the triggerer resets it; the deployment's default if left out.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` as for
             :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
@@ -269,30 +269,29 @@ class LakebaseResetBranchOperator(ManagingOperator):
 
     template_fields: Sequence[str] = (*ManagingOperator.template_fields, "branch")
 
-    def __init__(self, *, branch: str, **kwargs: Any) -> None:
+    def __init__(self, *, branch: str, deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.branch = branch
+        self.deferrable = deferred_by_default(deferrable)
         self._check_own_arguments(())
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reset the branch and say what it has lost."""
-        from dataclasses import asdict
-
-        from lakebase_provider.hooks._branches import names_of
-
         with failing_fast(), self._unwinding():
             self._require_own(self.branch)
-            done = self._managed().branches.reset(self.branch, timeout=self.timeout)
-        grants = None if done.lost_grants is None else [asdict(grant) for grant in done.lost_grants]
-        self.log.info("The branch %s is reset; it was %s.", done.branch.name, done.former_uid)
-        if done.lost_roles or grants:
-            self.log.warning("It has lost the roles %s and the grants %s.", list(done.lost_roles), grants)
-        return {
-            **names_of(done.branch),
-            "former_uid": done.former_uid,
-            "lost_roles": list(done.lost_roles),
-            "lost_grants": grants,
-        }
+            return self._reset(self._done("reset_branch", {"branch": self.branch}))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return what :meth:`execute` does, or raise the trigger's error."""
+        return self._reset(found_in(event)["result"])
+
+    def _reset(self, done: dict[str, Any]) -> dict[str, Any]:
+        self.log.info("The branch %s is reset; it was %s.", done["name"], done["former_uid"])
+        if done["lost_roles"] or done["lost_grants"]:
+            self.log.warning(
+                "It has lost the roles %s and the grants %s.", done["lost_roles"], done["lost_grants"]
+            )
+        return done
 
 
 class LakebaseSweepBranchesOperator(ManagingOperator):
@@ -309,6 +308,7 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         older_than: Seconds since their creation, at least: more than the longest run.
         held: Seconds since the last change, such as a lease's heartbeat, within which a branch is kept.
         dry_run: Whether to delete nothing.
+        deferrable: Whether the triggerer sweeps; the deployment's default if left out.
         kwargs: ``conn_id``, ``manage_conn_id``, ``timeout`` (of each deletion) as for
             :class:`~lakebase_provider.operators.branches.managing.ManagingOperator`, and arguments of
             ``BaseOperator``.
@@ -331,6 +331,7 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         older_than: float = 86_400.0,
         held: float = 1800.0,
         dry_run: bool = False,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -340,6 +341,7 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
         self.held = held
         # BaseOperator has a method of that name.
         self.is_dry_run = dry_run
+        self.deferrable = deferred_by_default(deferrable)
         self._check_own_arguments(("older_than", "held"))
 
     @classmethod
@@ -353,26 +355,31 @@ class LakebaseSweepBranchesOperator(ManagingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Sweep and return the report."""
-        from dataclasses import asdict
-
         with failing_fast(), self._unwinding():
-            report = self._managed().branches.sweep(
-                self.project,
-                prefix=self.prefix,
-                older_than=self.older_than,
-                held=self.held,
-                dry_run=self.is_dry_run,
-                timeout=self.timeout,
-            )
-        for branch in report.branches:
-            became = (
-                ("would be deleted" if self.is_dry_run else "deleted") if branch.deleted else branch.reason
-            )
-            self.log.info("%s: %s", branch.name, became)
-        found = {**asdict(report), "branches": [asdict(branch) for branch in report.branches]}
-        if report.failed:
+            rules = {
+                "project": self.project,
+                "prefix": self.prefix,
+                "older_than": self.older_than,
+                "held": self.held,
+                "dry_run": self.is_dry_run,
+            }
+            report = self._done("sweep_branches", rules)
+        return self._swept(context, report)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return what :meth:`execute` does, or raise the trigger's error."""
+        return self._swept(context, found_in(event)["result"])
+
+    def _swept(self, context: Context, report: dict[str, Any]) -> dict[str, Any]:
+        branches = report["branches"]
+        for branch in branches:
+            deleted = "would be deleted" if self.is_dry_run else "deleted"
+            self.log.info("%s: %s", branch["name"], deleted if branch["deleted"] else branch["reason"])
+        failed = [
+            f"{branch['name']}: {branch['reason']}" for branch in report["branches"] if branch["failed"]
+        ]
+        if failed:
             # A failed task returns nothing, but its report is needed most.
-            context["ti"].xcom_push(key="return_value", value=found)
-            told = "; ".join(f"{branch.name}: {branch.reason}" for branch in report.failed)
-            raise AirflowException(f"Branches could not be deleted: {told}")
-        return found
+            context["ti"].xcom_push(key="return_value", value=report)
+            raise AirflowException(f"Branches could not be deleted: {'; '.join(failed)}")
+        return report

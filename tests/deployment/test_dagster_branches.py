@@ -1,0 +1,106 @@
+"""The examples of branches and rehearsals in a real Dagster deployment, launched by a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.local import LocalLakebase
+from tests.core.upkeep.leases import left
+from tests.deployment.airflow_site import ROOT
+from tests.deployment.dagster_site import PATIENCE, DagsterSite
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+EXAMPLES = ROOT / "example_dags" / "dagster"
+Deployment = Callable[[str, Mapping[str, str]], DagsterSite]
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[LocalLakebase]:
+    with LocalLakebase(token_lifetime=60) as lake:
+        lake.admin.execute(
+            "CREATE TABLE example_prices (id int PRIMARY KEY, price numeric);"
+            "INSERT INTO example_prices SELECT n, 10 FROM generate_series(1, 100) AS n;"
+            f'ALTER TABLE example_prices OWNER TO "{lake.client_id}"'
+        )
+        yield lake
+
+
+@pytest.fixture(scope="module")
+def client(lake: LocalLakebase) -> Iterator[LakebaseClient]:
+    with LakebaseClient(lake.config()) as client:
+        yield client
+
+
+@pytest.fixture
+def deployment(lake: LocalLakebase, tmp_path: Path) -> Iterator[Deployment]:
+    """Starts a deployment of an example, which ends with the test."""
+    started: list[DagsterSite] = []
+
+    def start(example: str, env: Mapping[str, str]) -> DagsterSite:
+        started.append(DagsterSite(EXAMPLES / f"{example}.py", tmp_path, {**lake.env(), **env}))
+        started[0].wait()
+        return started[0]
+
+    yield start
+    for site in started:
+        site.stop()
+
+
+def launch(site: DagsterSite, page: Page, job: str) -> None:
+    """Press "Launch Run" in the job's Launchpad, and wait until the run has succeeded."""
+    page.goto(f"{site.url}/locations/{site.location}/jobs/{job}/playground")
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url("**/runs/*")
+    run_id = page.url.rpartition("/")[2]
+    assert site.ended(run_id) == "SUCCESS", site.failures(run_id)
+
+
+def test_a_change_is_rehearsed_and_runs(
+    deployment: Deployment,
+    lake: LocalLakebase,
+    client: LakebaseClient,
+    page: Page,
+    picture: Callable[[str], None],
+) -> None:
+    page.set_default_timeout(1000 * PATIENCE)
+    site = deployment("rehearse", {})
+    launch(site, page, "lakebase_prices_job")
+    assert lake.admin.execute("SELECT DISTINCT price::text FROM example_prices") == [("11.0",)]
+    assert left(client) == []
+
+    page.goto(f"{site.url}/assets/example_prices_raised?view=events")
+    page.get_by_role("button", name="Show Markdown").first.click()
+    page.get_by_text("Rehearsal: passed").wait_for()
+    picture("dagster-rehearsal")
+
+
+def test_a_pull_request_has_its_branch_and_production_nothing_of_it(
+    deployment: Deployment,
+    lake: LocalLakebase,
+    client: LakebaseClient,
+    page: Page,
+    picture: Callable[[str], None],
+) -> None:
+    page.set_default_timeout(1000 * PATIENCE)
+    site = deployment(
+        "branches",
+        {"DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "1", "DAGSTER_CLOUD_GIT_BRANCH": "faster-pages"},
+    )
+    launch(site, page, "lakebase_site_job")
+    assert len(left(client)) == 1
+    assert lake.admin.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'example_site'") == [(0,)]
+    page.goto(f"{site.url}/assets/example_site/pages")
+    page.get_by_text("lakebase/branch").first.wait_for()
+    picture("dagster-branch")
+
+    launch(site, page, "pull_request_closed")
+    assert left(client) == []
