@@ -19,6 +19,8 @@ from dagster_lakebase.components import (
     LakebaseRehearsalComponent,
     LakebaseRestoreComponent,
     LakebaseSqlComponent,
+    LakebaseSyncedTableComponent,
+    LakebaseUnloadComponent,
 )
 from dagster_lakebase.health.checks import (
     LakebaseHealthCheckConfig,
@@ -86,6 +88,8 @@ __all__ = [
     "LakebaseSqlComponent",
     "LakebaseSweepBranchesConfig",
     "LakebaseSyncConfig",
+    "LakebaseSyncedTableComponent",
+    "LakebaseUnloadComponent",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
     "build_lakebase_migration_asset",
