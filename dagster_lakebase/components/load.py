@@ -450,14 +450,21 @@ def delta_table(text: str, folder: Path, values: Mapping[str, str]) -> Delta:
     Raises:
         ConfigError: It is malformed, or must not be read; or a value would point outside its folder.
     """
-    from lakebase_provider.core.bulk.files.locations import protocol_of
-
     named = Delta.parse(text)
     for name in fields_of(str(named.path)):
         _require_plain(name, values[name])
-    path = filled(str(named.path), values)
-    is_local = protocol_of(path, "source") in ("", "file", "local")
-    return replace(named, path=folder / _local(path) if is_local else path)
+    return replace(named, path=placed(filled(str(named.path), values), folder))
+
+
+def placed(text: str, folder: Path) -> str | Path:
+    """A URI of a store as it is, and a local path in the component's folder, unless it is absolute.
+
+    Raises:
+        ConfigError: Its protocol is not allowed.
+    """
+    from lakebase_provider.core.bulk.files.locations import protocol_of
+
+    return folder / _local(text) if protocol_of(text, "source") in ("", "file", "local") else text
 
 
 def _local(text: str) -> Path:

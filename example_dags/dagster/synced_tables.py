@@ -21,10 +21,17 @@ from dagster_lakebase import (
     build_lakebase_synced_table_observation,
     lakebase_sync_op,
 )
+from lakebase_provider.core import delta_version
 
 # [START dagster_synced_table]
-# A job of Databricks writes it.
-raw_trips = dg.AssetSpec("raw_trips", kinds={"delta"})
+TRIPS = os.environ.get("EXAMPLE_TRIPS", "s3://lake/trips")
+
+
+@dg.observable_source_asset
+def raw_trips() -> dg.DataVersion:
+    """A job of Databricks writes it; its version is that of the newest commit that may have changed a row."""
+    return dg.DataVersion(str(delta_version(TRIPS)))
+
 
 # To materialize it is to sync it: all is there then that the Delta table had. It is made if it is missing.
 trips = build_lakebase_sync_asset(
@@ -32,10 +39,11 @@ trips = build_lakebase_sync_asset(
         "trips",
         deps=[raw_trips],
         metadata={"lakebase/synced_table": "main.public.example_trips"},
+        # When an observation has found another version.
         automation_condition=dg.AutomationCondition.eager(),
         kinds={"postgres"},
     ),
-    source=os.environ.get("EXAMPLE_TRIPS", "s3://lake/trips"),
+    source=TRIPS,
     declared={
         "source_table": "main.src.example_trips",
         "primary_key": ["id"],
@@ -45,6 +53,7 @@ trips = build_lakebase_sync_asset(
 )
 # The last update did not fail, though the table be online; and it is not a day old.
 synced = build_lakebase_sync_checks([trips], max_age=86_400)
+observe_trips = dg.define_asset_job("observe_trips", selection=dg.AssetSelection.assets(raw_trips.key))
 sync_trips = dg.define_asset_job("sync_trips", selection=[trips], executor_def=dg.in_process_executor)
 # [END dagster_synced_table]
 
@@ -106,7 +115,11 @@ book = dg.define_asset_job(
 defs = dg.Definitions(
     assets=[raw_trips, trips, observed, station_report, example_bookings, bookings_of_today],
     asset_checks=[*synced, *mirrored],
-    jobs=[sync_trips, sync_alone, observe_stations, book],
-    schedules=[dg.ScheduleDefinition(job=observe_stations, cron_schedule="*/10 * * * *")],
+    jobs=[observe_trips, sync_trips, sync_alone, observe_stations, book],
+    schedules=[
+        dg.ScheduleDefinition(job=job, cron_schedule="*/10 * * * *")
+        for job in (observe_trips, observe_stations)
+    ],
+    sensors=[dg.AutomationConditionSensorDefinition("automation", target=[trips, station_report])],
     resources={"lakebase": LakebaseResource()},
 )

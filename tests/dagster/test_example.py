@@ -302,6 +302,8 @@ def delta(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake
 
 
 @pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")
+# Dagster's own, of an observable source asset.
+@pytest.mark.filterwarnings("ignore:Property .OpDefinition.version. is deprecated:DeprecationWarning")
 def test_synced_tables(lake: LocalLakebase, delta: LakebaseClient) -> None:
     module = load("synced_tables")
     sync, stations = run(module, "sync_trips"), "main.public.example_stations"
@@ -321,33 +323,43 @@ def test_synced_tables(lake: LocalLakebase, delta: LakebaseClient) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         cursor = None
 
-        def observe_and_automate() -> bool:
-            """Whether automation asks for the report after an observation."""
+        def observe_and_automate() -> set[str]:
+            """What automation asks for, and has made, after an observation of both tables."""
             nonlocal cursor
-            assert defs.resolve_job_def("observe_stations").execute_in_process(instance=instance).success
+            for job in ("observe_trips", "observe_stations"):
+                assert defs.resolve_job_def(job).execute_in_process(instance=instance).success
             tick = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
             cursor = tick.cursor
-            report = dg.AssetKey("station_report")
-            if found := tick.get_num_requested(report) > 0:
-                job = defs.resolve_implicit_global_asset_job_def()
-                assert job.execute_in_process(instance=instance, asset_selection=[report]).success
-            return found
+            wanted = [
+                name for name in ("trips", "station_report") if tick.get_num_requested(dg.AssetKey(name))
+            ]
+            if wanted:
+                whole = defs.resolve_implicit_global_asset_job_def()
+                keys = [dg.AssetKey(name) for name in wanted]
+                assert whole.execute_in_process(instance=instance, asset_selection=keys).success
+            return set(wanted)
 
-        observe_and_automate()
+        def add(name: str) -> None:
+            place = str(lake.table_path(f"main.src.example_{name}"))
+            write_deltalake(place, pa.table({"id": [4]}), mode="append")
+
+        assert observe_and_automate() == set()
         # A sync with nothing to do, and a full refresh under way, are no news…
         delta.workspace.synced_tables.refresh(stations)
-        assert not observe_and_automate()
+        assert observe_and_automate() == set()
         lake.admin.set(pipeline_seconds=600)
         delta.workspace.synced_tables.trigger(stations, full_refresh=True)
-        assert not observe_and_automate()
+        assert observe_and_automate() == set()
         lake.admin.advance(600)
         lake.admin.set(pipeline_seconds=0)
-        assert not observe_and_automate()
-        # …but one that has brought a row is, once.
-        place = str(lake.table_path("main.src.example_stations"))
-        write_deltalake(place, pa.table({"id": [3]}), mode="append")
+        assert observe_and_automate() == set()
+        # …but one that has brought a row is, once; and so is a row to sync.
+        add("stations")
         delta.workspace.synced_tables.refresh(stations)
-        assert [observe_and_automate() for _ in range(2)] == [True, False]
+        assert [observe_and_automate() for _ in range(2)] == [{"station_report"}, set()]
+        add("trips")
+        assert [observe_and_automate() for _ in range(2)] == [{"trips"}, set()]
+        assert lake.admin.execute("SELECT count(*) FROM example_trips") == [(4,)]
 
 
 #: Where each example of this folder is run.

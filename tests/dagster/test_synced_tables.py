@@ -155,17 +155,35 @@ def test_an_update_that_runs_is_adopted_if_it_brings_the_version(
     assert len(workspace.pipelines.updates(begun.pipeline_id)) == 4
 
 
-def test_the_op(trips: Shop, instance: dg.DagsterInstance) -> None:
-    @dg.job(resource_defs={"lakebase": LakebaseResource()})
-    def syncing() -> None:
-        lakebase_sync_op()
+@dg.job(resource_defs={"lakebase": LakebaseResource()})
+def syncing() -> None:
+    lakebase_sync_op()
 
+
+def sync_by_op(instance: dg.DagsterInstance, name: str, **options: Any) -> Any:
+    config = LakebaseSyncConfig(synced_table=name, **options)
+    return syncing.execute_in_process(
+        instance=instance, run_config=dg.RunConfig(ops={"lakebase_sync_op": config}), raise_on_error=False
+    )
+
+
+def test_the_op(trips: Shop, instance: dg.DagsterInstance) -> None:
     version = trips.write({"id": [3], "name": ["c"]})
-    config = LakebaseSyncConfig(synced_table=trips.name, version=version)
-    assert syncing.execute_in_process(
-        instance=instance, run_config=dg.RunConfig(ops={"lakebase_sync_op": config})
-    ).success
+    assert sync_by_op(instance, trips.name, version=version).success
     assert len(trips.rows()) == 3
+    assert sync_by_op(instance, trips.name, full_refresh=True).success
+
+
+def test_a_run_syncs_nothing_of_another_project(
+    lake: LocalLakebase, instance: dg.DagsterInstance, workspace: WorkspaceObjects
+) -> None:
+    number = uuid.uuid4().hex[:8]
+    other, trips = workspace.projects.create(f"other-{number}"), shop(lake)
+    trips.create(workspace.synced_tables, branch=f"{other.name}/branches/production")
+    result = sync_by_op(instance, trips.name)
+    assert "is in another project" in failure_of(result)
+    workspace.synced_tables.delete(trips.name)
+    workspace.projects.delete(other.name)
 
 
 def test_a_continuous_one_is_synced_to_a_version(

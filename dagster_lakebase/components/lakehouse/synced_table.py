@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
+from dagster_lakebase.components.load import placed
 from dagster_lakebase.components.scaffolding import SyncedTableScaffolder
 from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.tables.op_names import op_name
@@ -14,6 +15,7 @@ from dagster_lakebase.tables.synced.checks import build_lakebase_sync_checks
 from dagster_lakebase.tables.synced.observation import build_lakebase_synced_table_observation
 from dagster_lakebase.tables.synced.state import SYNCED_TABLE
 from dagster_lakebase.tables.synced.sync import SYNC_TIMEOUT, build_lakebase_sync_asset
+from lakebase_provider.core.bulk.sources.delta.delta import Delta
 
 
 @dg.scaffold_with(SyncedTableScaffolder)
@@ -44,8 +46,8 @@ class LakebaseSyncedTableComponent(dg.Component, HiddenInputs):
     source: Annotated[
         str | None,
         dg.Resolver.default(
-            description="Path or URI of the Delta table, whose newest version must be reached. Without it, "
-            "an update that runs already is followed by another one."
+            description="Path or URI of the Delta table, whose newest version must be reached; relative to "
+            "the component's folder. Without it, an update that runs already is followed by another one."
         ),
     ] = None
     full_refresh: Annotated[
@@ -85,8 +87,8 @@ class LakebaseSyncedTableComponent(dg.Component, HiddenInputs):
     name: Annotated[
         str | None,
         dg.Resolver.default(
-            description="What the names of the job and the schedule begin with, and that of the checks; the "
-            "asset's with lakebase_sync in front if left out."
+            description="What the names of the job and the schedule begin with, which are <name>_job and "
+            "<name>_schedule; lakebase_sync_ and the asset's if left out."
         ),
     ] = None
     pool: Annotated[
@@ -108,7 +110,7 @@ class LakebaseSyncedTableComponent(dg.Component, HiddenInputs):
             options: Any = {"declared": self.declared}
             definition = build_lakebase_sync_asset(
                 spec,
-                source=self.source,
+                source=self.source and Delta(placed(self.source, context.path)).uri,
                 full_refresh=self.full_refresh,
                 view=self.view,
                 drop_orphans=self.drop_orphans,

@@ -17,6 +17,7 @@ from dagster_lakebase.tables.synced.state import SyncState, synced_specs
 from dagster_lakebase.tables.synced.state import synced_name as name_of
 from lakebase_provider.core.base.clock import Deadline
 from lakebase_provider.core.config import arguments
+from lakebase_provider.core.config.addresses import require_own_project
 from lakebase_provider.core.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def sync_op(name: str, resource_key: str) -> dg.OpDefinition:
         """
         lakebase: LakebaseResource = getattr(context.resources, resource_key)
         with failing_fast():
+            client = lakebase.client_for_branches
+            # Who starts a run is trusted with the project that the definitions name.
+            found = client.workspace.synced_tables.get(config.synced_table)
+            require_own_project((found.project,), (client.config.project,))
             metadata, _ = _synced(
                 context, lakebase, config.synced_table, config.version, config.full_refresh, config.timeout
             )
