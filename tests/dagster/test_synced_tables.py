@@ -264,8 +264,8 @@ def noted(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     return {name: value for name, value in found.tags.items() if name.startswith(sync._BEGUN)}
 
 
-def run_again(instance: dg.DagsterInstance, run_id: str, asset: Any, *, resumed: bool) -> Any:
-    """The materialization of a run's retry, which has its tags, as Dagster's daemon makes it."""
+def run_again(instance: dg.DagsterInstance, run_id: str, asset: Any, *, resumed: bool) -> tuple[str, Any]:
+    """A run's retry, which has its tags, as Dagster's daemon makes it: its id and its materialization."""
     defs = dg.Definitions(
         assets=[asset], resources={"lakebase": LakebaseResource()}, executor=dg.in_process_executor
     )
@@ -275,7 +275,7 @@ def run_again(instance: dg.DagsterInstance, run_id: str, asset: Any, *, resumed:
     result = execute_run(InMemoryJob(job), made, instance)
     assert result.success
     (event,) = [one for one in result.all_events if one.is_step_materialization]
-    return event
+    return made.run_id, event
 
 
 def test_a_retry_goes_on_with_its_own_update_and_no_other(
@@ -292,12 +292,13 @@ def test_a_retry_goes_on_with_its_own_update_and_no_other(
     assert len([event for event in result.all_events if event.is_step_restarted]) == 2
     assert len(workspace.pipelines.updates(pipeline)) == 2
     assert len(noted(instance, result.run_id)) == 1
-    # A run that is retried from its failure goes on with it, too…
+    # A run that is retried from its failure goes on with it, too, and so does a retry of that run…
     lake.admin.advance(600)
     lake.admin.set(pipeline_seconds=0)
-    for resumed, updates in ((True, 2), (False, 3)):
-        # …though not one that runs all anew, even with the tags of the first.
-        again = run_again(instance, result.run_id, asset, resumed=resumed)
+    run_id = result.run_id
+    for resumed, updates in ((True, 2), (True, 2), (False, 3)):
+        # …though not one that runs all anew, even with the tags of the one before.
+        run_id, again = run_again(instance, run_id, asset, resumed=resumed)
         assert version_of(again) == "1"
         assert len(workspace.pipelines.updates(pipeline)) == updates
 

@@ -223,10 +223,10 @@ def _synced(
             )
         # One that runs may have begun before the last commit. Without a version nobody would know.
         update = tables.trigger(name, full_refresh=full_refresh, adopt=version is not None, timeout=deadline)
-        _note(context, update)
         context.log.info("%s %s.", "Waiting for" if update.adopted else "Began", update.name)
     else:
         context.log.info("Waiting for %s, which an earlier try of this step has begun.", update.name)
+    _note(context, update)
     tables.wait(name, version=version, update=update, timeout=max(1.0, deadline.remaining()))
     state = SyncState.read(workspace, tables.full_name(name))
     context.log.info("%s has the rows of version %s.", name, state.data_version)
