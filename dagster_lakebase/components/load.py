@@ -166,6 +166,13 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
             "rows can be put back."
         ),
     ] = False
+    lsn: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata the position in the server's log after the commit "
+            "(lakebase/lsn), which Lakehouse sync has to reach."
+        ),
+    ] = False
     name: Annotated[
         str | None, dg.Resolver.default(description="The op's name; the asset's if left out.")
     ] = None
@@ -205,6 +212,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                     **_metadata(results),
                     **_facts(lakebase, table),
                     **lakebase.branch_metadata(),
+                    **({"lakebase/lsn": lakebase.log_position()} if self.lsn else {}),
                     **point,
                 },
             )

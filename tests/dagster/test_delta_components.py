@@ -119,9 +119,12 @@ def test_a_version_a_filter_and_each_run_anew(
     copied: LocalLakebase, sandbox: DefsFolderSandbox, orders: Path
 ) -> None:
     put(orders, {"id": [3], "v": ["c"]})
-    write_load(sandbox, source="delta:lake/orders?version=0&filter=id > 1")
+    write_load(sandbox, source="delta:lake/orders?version=0&filter=id > 1", lsn=True)
     for count in (1, 2):
-        assert metadata_of(run(sandbox))["lakebase/inserted"] == 1
+        values = metadata_of(run(sandbox))
+        assert values["lakebase/inserted"] == 1
+        reached = "SELECT pg_current_wal_lsn() >= %s::pg_lsn"
+        assert copied.admin.execute(reached, [values["lakebase/lsn"]]) == [(True,)]
         assert rows(copied) == [(2, "b")] * count
 
 

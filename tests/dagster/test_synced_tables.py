@@ -23,6 +23,7 @@ from dagster_lakebase import (
 )
 from dagster_lakebase.tables.synced import sync
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.workspace.objects.sync import synced_tables
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.local import LocalLakebase
 from tests.core.workspace.lakehouse import Shop, shop
@@ -253,6 +254,10 @@ def test_what_cannot_be_synced_is_refused_when_it_is_defined(
 ) -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=message):
         build_lakebase_sync_asset(asset, **options)
+
+
+def test_a_sync_may_take_as_long_as_in_the_core() -> None:
+    assert sync.SYNC_TIMEOUT == synced_tables.SYNC_TIMEOUT
 
 
 # A retry.
