@@ -99,7 +99,7 @@ test-airflow-min:
 test-dagster-only:
 	$(PYTHON) -m venv --clear build/dagster-only
 	build/dagster-only/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	build/dagster-only/bin/python -m pip install --quiet --constraint constraints.txt '.[dagster-storage,local,pandas,polars]' --group test-dagster
+	build/dagster-only/bin/python -m pip install --quiet --constraint constraints.txt '.[dagster-storage,delta,local,pandas,polars]' --group test-dagster
 	build/dagster-only/bin/python -m pytest tests/dagster
 	build/dagster-only/bin/python -m pip install --quiet dagster-databricks
 	build/dagster-only/bin/python -m pytest tests/dagster/test_imports.py tests/dagster/test_resource.py

@@ -19,6 +19,8 @@ from dagster_lakebase.components import (
     LakebaseRehearsalComponent,
     LakebaseRestoreComponent,
     LakebaseSqlComponent,
+    LakebaseSyncedTableComponent,
+    LakebaseUnloadComponent,
 )
 from dagster_lakebase.health.checks import (
     LakebaseHealthCheckConfig,
@@ -34,6 +36,14 @@ from dagster_lakebase.tables.observation import (
     build_lakebase_table_observation_sensor,
 )
 from dagster_lakebase.tables.owners import validate_table_owners
+from dagster_lakebase.tables.synced.checks import build_lakebase_sync_checks
+from dagster_lakebase.tables.synced.mirror import build_lakebase_mirror_checks
+from dagster_lakebase.tables.synced.observation import build_lakebase_synced_table_observation
+from dagster_lakebase.tables.synced.sync import (
+    LakebaseSyncConfig,
+    build_lakebase_sync_asset,
+    lakebase_sync_op,
+)
 from dagster_lakebase.upkeep.branches import (
     LakebaseCreateBranchConfig,
     LakebaseDeleteBranchConfig,
@@ -77,11 +87,18 @@ __all__ = [
     "LakebaseRestoreRowsConfig",
     "LakebaseSqlComponent",
     "LakebaseSweepBranchesConfig",
+    "LakebaseSyncConfig",
+    "LakebaseSyncedTableComponent",
+    "LakebaseUnloadComponent",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
     "build_lakebase_migration_asset",
+    "build_lakebase_mirror_checks",
     "build_lakebase_rehearsal_asset",
     "build_lakebase_sweep_sensor",
+    "build_lakebase_sync_asset",
+    "build_lakebase_sync_checks",
+    "build_lakebase_synced_table_observation",
     "build_lakebase_table_observation",
     "build_lakebase_table_observation_sensor",
     "lakebase_create_branch_op",
@@ -91,6 +108,7 @@ __all__ = [
     "lakebase_restore_point_op",
     "lakebase_restore_rows_op",
     "lakebase_sweep_branches_op",
+    "lakebase_sync_op",
     "validate_table_owners",
 ]
 

@@ -44,6 +44,8 @@ SLOWEST = (
     "dagster/test_io_manager_partitions.py",
     "airflow/test_postgres_hook_idioms.py",
     "dagster/test_stopped_steps.py",
+    "dagster/test_synced_tables.py",
+    "dagster/test_delta_components.py",
     "core/bulk/load/test_transfer.py",
     "core/bulk/load/test_changes_killed.py",
     "core/bulk/unload/test_round_trip.py",

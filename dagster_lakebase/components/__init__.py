@@ -5,6 +5,8 @@ from __future__ import annotations
 from dagster_lakebase.components.connection import LakebaseConnectionComponent
 from dagster_lakebase.components.health import LakebaseHealthComponent
 from dagster_lakebase.components.io_manager import LakebaseIOManagerComponent
+from dagster_lakebase.components.lakehouse.synced_table import LakebaseSyncedTableComponent
+from dagster_lakebase.components.lakehouse.unload import LakebaseUnloadComponent
 from dagster_lakebase.components.load import LakebaseLoadComponent
 from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
@@ -26,4 +28,6 @@ __all__ = [
     "LakebaseRehearsalComponent",
     "LakebaseRestoreComponent",
     "LakebaseSqlComponent",
+    "LakebaseSyncedTableComponent",
+    "LakebaseUnloadComponent",
 ]

@@ -1,11 +1,11 @@
-"""A load as a component: loads files into a table as they land, each of them once."""
+"""A load as a component: files as they land, each of them once, or a Delta table."""
 
 from __future__ import annotations
 
 import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,10 @@ from dagster_lakebase.resource.failures import failing_fast
 from dagster_lakebase.resource.hidden_inputs import HiddenInputs
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from dagster_lakebase.tables.op_names import op_name
-from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS
-from lakebase_provider.core.bulk.load.result import Delete, Mode
+from lakebase_provider.core.bulk.load.plan import LOAD_OPTIONS, check_load_options
+from lakebase_provider.core.bulk.load.result import Delete, Fallback, Mode, Since
+from lakebase_provider.core.bulk.sources.delta.delta import Delta
+from lakebase_provider.core.bulk.sources.delta.opened import is_delta
 from lakebase_provider.core.bulk.tables.schema_evolution import SchemaEvolution
 from lakebase_provider.core.connect.parameters.placeholders import missing_values, parse
 from lakebase_provider.core.database.facts import TableRef, count_rows, fetch_table_facts
@@ -41,20 +43,29 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dg.scaffold_with(LoadScaffolder)
 class LakebaseLoadComponent(dg.Component, HiddenInputs):
-    """An asset that is loaded from files (Parquet, CSV, JSON lines, Arrow) with COPY, each file once.
+    """An asset that is loaded by COPY from files (Parquet, CSV, JSON lines, Arrow), each once, or from Delta.
 
     ``source`` is a path, a URI or a pattern of them. Each file is a transaction of its own, and is loaded
     once by its ``load_id``: a materialization loads what has landed since the last one, and continues where a
     failed one stopped. ``{partition_key}`` and, for multi-partitions, ``{partition_<dimension>}`` in the
     source stand for the partition; they, ``{file}`` and ``{run_id}`` may also be used in ``load_id``.
+
+    Or ``source`` is a Delta table, ``delta:`` and its path. With ``since: ledger`` a materialization brings
+    what has changed since the version that the ledger holds, deletions included; the data version then tells
+    which version the table has.
     """
 
     connection: Connection = "lakebase"
     source: Annotated[
         str,
         dg.Resolver.default(
-            description="Path or URI of a file, or a pattern; relative to the component's folder.",
-            examples=["landing/*.parquet", "s3://landing/orders/{partition_key}/*.parquet"],
+            description="Path or URI of a file, or a pattern; relative to the component's folder. Or a Delta "
+            "table: delta: and its path or URI.",
+            examples=[
+                "landing/*.parquet",
+                "s3://landing/orders/{partition_key}/*.parquet",
+                "delta:s3://lake/orders",
+            ],
         ),
     ]
     asset: Annotated[
@@ -80,6 +91,20 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         list[str] | None,
         dg.Resolver.default(
             description="The table's columns that take the file's; matched by name by default."
+        ),
+    ] = None
+    since: Annotated[
+        Since | None,
+        dg.Resolver.default(
+            description="For merge from a Delta table: ledger loads what has changed since the version that "
+            "the ledger holds for the table, by the change data feed; all rows the first time."
+        ),
+    ] = None
+    fallback: Annotated[
+        Fallback | None,
+        dg.Resolver.default(
+            description="With since: replace replaces all rows where nothing tells what has changed; an "
+            "error by default."
         ),
     ] = None
     version_column: Annotated[
@@ -115,8 +140,8 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
     load_id: Annotated[
         str | None,
         dg.Resolver.default(
-            description="What is loaded once: {file} by default; {run_id}/{file} for replace, so that each "
-            "run loads it. null to load at each attempt."
+            description="What is loaded once: {file} by default; {run_id}/{file} for replace and for a Delta "
+            "table, so that each run loads it; nothing with since. null to load at each attempt."
         ),
     ] = "{file}"
     reject_to: Annotated[
@@ -139,6 +164,13 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         dg.Resolver.default(
             description="Whether to note in the metadata, before anything is loaded, the moment as of which "
             "rows can be put back."
+        ),
+    ] = False
+    lsn: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata the position in the server's log after the commit "
+            "(lakebase/lsn), which Lakehouse sync has to reach."
         ),
     ] = False
     name: Annotated[
@@ -175,10 +207,12 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                 results = list(self._loads(context, lakebase, folder, table))
             yield dg.MaterializeResult(
                 asset_key=spec.key,
+                data_version=self._data_version(results),
                 metadata={
                     **_metadata(results),
                     **_facts(lakebase, table),
                     **lakebase.branch_metadata(),
+                    **({"lakebase/lsn": lakebase.log_position()} if self.lsn else {}),
                     **point,
                 },
             )
@@ -186,12 +220,13 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         return dg.Definitions(assets=[lakebase_load])
 
     def _check(self) -> None:
+        self._check_delta()
         definition = self.asset.partitions_def
         values = partition_names([definition])
         texts = values - _NO_TEXTS
         named = set(fields_of(self.source))
-        _require_known("source", named, texts)
-        _require_known("load_id", fields_of(self._id), texts | {"file", "run_id"})
+        require_known("source", named, texts)
+        require_known("load_id", fields_of(self._id), texts | {"file", "run_id"})
         if definition is not None and not named:
             raise dg.DagsterInvalidDefinitionError(
                 "The asset has partitions, but source names none: each would load the same files. Use "
@@ -216,15 +251,40 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                 f"{given[0]} has no meaning with mode {self.mode}. Leave it out, or set mode to merge."
             )
 
+    def _check_delta(self) -> None:
+        given = self.load_id if "load_id" in self.model_fields_set else None
+        try:
+            if is_delta(self.source) and fields_of(Delta.parse(self.source).filter or ""):
+                # It is SQL, and partition keys may come from whoever launches a run.
+                raise dg.DagsterInvalidDefinitionError(
+                    "The filter of the Delta table in source names a partition. Name partitions in its path."
+                )
+            if self.since is not None or self.fallback is not None:
+                check_load_options(self._plan({}, given))
+        except ConfigError as error:
+            raise dg.DagsterInvalidDefinitionError(str(error)) from error
+        if self.since is not None and not is_delta(self.source):
+            raise dg.DagsterInvalidDefinitionError(
+                "since has no meaning without a Delta table. Leave it out, or name one as source: delta:…"
+            )
+
     @property
     def _replaces(self) -> bool:
         return self.mode == "replace" or self.delete == "missing"
 
     @property
     def _id(self) -> str:
-        if self.mode == "replace" and "load_id" not in self.model_fields_set:
+        if self.since is not None:
+            return ""
+        every_run = self.mode == "replace" or is_delta(self.source)
+        if every_run and "load_id" not in self.model_fields_set:
             return "{run_id}/{file}"
         return self.load_id or ""
+
+    def _data_version(self, results: list[LoadResult]) -> dg.DataVersion | None:
+        """Of a Delta table the id in the ledger, which tells the table and its version."""
+        ids = {result.load_id or "" for result in results} if self.since is not None else set()
+        return dg.DataVersion(ids.pop()) if len(ids) == 1 else None
 
     def _plan(self, values: Mapping[str, Any], load_id: str | None) -> dict[str, Any]:
         """The options of a load."""
@@ -232,7 +292,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
             "where": (self.where, values) if self.where and values else self.where,
             "load_id": load_id,
             "on_error": "fail" if self.reject_to is None else "reject",
-            "ledger_schema": self.ledger_schema if load_id else None,
+            "ledger_schema": self.ledger_schema if load_id or self.since else None,
         }
 
     def _loads(
@@ -242,7 +302,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
-            texts = {name: value for name, value in values.items() if name not in _NO_TEXTS}
+            texts = texts_of(values)
             for file in self._files(folder, texts):
                 load_id = filled(self._id, {**texts, "file": file.name, "run_id": context.run.run_id}) or None
                 context.log.info("Loading %s into %s.", file.name, table)
@@ -254,7 +314,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                         **self._plan(values, load_id),
                     )
                 if result.skipped:
-                    context.log.info("Skipped: load_id %r is already in %s.", load_id, table)
+                    context.log.info("Skipped: load_id %r is already in %s.", result.load_id, table)
                 yield result
 
     def _files(self, folder: Path, texts: Mapping[str, str]) -> list[LandedFile]:
@@ -273,7 +333,22 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         return files
 
 
-def _require_known(field: str, named: Iterable[str], known: set[str]) -> None:
+def texts_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a partition that are text, and may be a part of a path."""
+    return {name: value for name, value in values.items() if name not in _NO_TEXTS}
+
+
+def require_known(field: str, named: Iterable[str], known: set[str]) -> None:
+    """Refuse a name in braces that stands for nothing.
+
+    Args:
+        field: The field that it is in, for the error.
+        named: The names in braces.
+        known: Names that have values.
+
+    Raises:
+        DagsterInvalidDefinitionError: There is one.
+    """
     if unknown := sorted(set(named) - known):
         there = ", ".join(f"{{{name}}}" for name in sorted(known)) or "none"
         raise dg.DagsterInvalidDefinitionError(
@@ -284,7 +359,9 @@ def _require_known(field: str, named: Iterable[str], known: set[str]) -> None:
 
 def _metadata(results: list[LoadResult]) -> dict[str, Any]:
     loaded = [result for result in results if not result.skipped]
+    ids = [result.load_id for result in results if result.load_id]
     return {
+        **({"lakebase/load_id": ids[0]} if len(ids) == len(results) == 1 else {}),
         "lakebase/files": len(loaded),
         "lakebase/files_skipped": len(results) - len(loaded),
         "lakebase/rows_written": sum(result.rows for result in loaded),
@@ -305,7 +382,7 @@ def _facts(lakebase: LakebaseResource, table: TableRef) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file that has landed.
+    """A file that has landed, or a Delta table.
 
     Attributes:
         name: Its name in ids, logs and metadata: relative to the component's folder if its source is, so that
@@ -314,7 +391,7 @@ class LandedFile:
     """
 
     name: str
-    source: str | Path
+    source: str | Path | Delta
 
 
 def fields_of(text: str) -> list[str]:
@@ -335,7 +412,7 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
 
     Args:
         source: A local path, relative to the folder or not, or a URI; it may hold ``*``, ``?``, ``[…]`` and
-            ``**``, and names in braces.
+            ``**``, and names in braces. Or a Delta table, in whose path there may be names in braces.
         folder: The component's folder.
         values: Values for the names in braces.
 
@@ -344,6 +421,8 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
     """
     from lakebase_provider.core.bulk.files.locations import locate, protocol_of
 
+    if is_delta(source):
+        return [LandedFile(filled(source, values), delta_table(source, folder, values))]
     for name in fields_of(source):
         _require_plain(name, values[name])
     has_pattern = _WILDCARD.search(_FIELD.sub("", source)) is not None
@@ -355,8 +434,8 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
         place = locate(text, "source")
         found = sorted(place.fs.unstrip_protocol(path) for path in place.fs.glob(place.path))
         return [LandedFile(uri, uri) for uri in found if _is_whole(PurePosixPath(uri), PurePosixPath(text))]
-    path = Path(text.partition("://")[2] or text).expanduser()
-    whole = path if path.is_absolute() else folder / path
+    path = _local(text)
+    whole = folder / path
     if not has_pattern:
         return [LandedFile(path.as_posix(), whole)]
     # Not Path.glob, which does not accept absolute patterns.
@@ -366,6 +445,38 @@ def landed_files(source: str, folder: Path, values: Mapping[str, str]) -> list[L
         for match in matches
         if match.is_file() and _is_whole(match, whole)
     ]
+
+
+def delta_table(text: str, folder: Path, values: Mapping[str, str]) -> Delta:
+    """The Delta table that a text names, ``delta:`` and its path.
+
+    Args:
+        text: The text; there may be names in braces in the path.
+        folder: The component's folder, for a local path that is relative.
+        values: Values for the names in braces.
+
+    Raises:
+        ConfigError: It is malformed, or must not be read; or a value would point outside its folder.
+    """
+    named = Delta.parse(text)
+    for name in fields_of(str(named.path)):
+        _require_plain(name, values[name])
+    return replace(named, path=placed(filled(str(named.path), values), folder))
+
+
+def placed(text: str, folder: Path) -> str | Path:
+    """A URI of a store as it is, and a local path in the component's folder, unless it is absolute.
+
+    Raises:
+        ConfigError: Its protocol is not allowed.
+    """
+    from lakebase_provider.core.bulk.files.locations import protocol_of
+
+    return folder / _local(text) if protocol_of(text, "source") in ("", "file", "local") else text
+
+
+def _local(text: str) -> Path:
+    return Path(text.partition("://")[2] or text).expanduser()
 
 
 def _is_whole(path: PurePath, pattern: PurePath) -> bool:

@@ -143,6 +143,69 @@ class LoadScaffolder(dg.Scaffolder[LoadParams]):
         _scaffold_missing_connection(request, folder)
 
 
+class UnloadParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseUnloadComponent``."""
+
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
+    sql: str = Field(default="SELECT 1 AS id", description="The query.")
+    to: str = Field(default="", description="The Delta table, delta: and its path, or the path of a file.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class UnloadScaffolder(dg.Scaffolder[UnloadParams]):
+    """Writes an unload to a Delta table beside it, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[UnloadParams]:
+        """The options."""
+        return UnloadParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[UnloadParams]) -> None:
+        """Write ``defs.yaml``."""
+        folder, params = _folder(request), request.params
+        attributes = {
+            "connection": params.connection,
+            "sql": params.sql,
+            "to": params.to or f"delta:{folder.name}",
+            "asset": {"key": params.asset or folder.name, "kinds": ["delta"]},
+        }
+        dg.scaffold_component(request, attributes)
+        _scaffold_missing_connection(request, folder)
+
+
+class SyncedTableParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseSyncedTableComponent``."""
+
+    synced_table: str = Field(
+        default="",
+        description="Name of the synced table, <catalog>.<schema>.<table>; main.public and the folder's name "
+        "if left out.",
+    )
+    asset: str = Field(default="", description="Key of the asset; the folder's name if left out.")
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class SyncedTableScaffolder(dg.Scaffolder[SyncedTableParams]):
+    """Writes a synced table with its checks, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[SyncedTableParams]:
+        """The options."""
+        return SyncedTableParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[SyncedTableParams]) -> None:
+        """Write ``defs.yaml``."""
+        folder, params = _folder(request), request.params
+        attributes = {
+            "connection": params.connection,
+            "synced_table": params.synced_table or f"main.public.{_file_name(folder.name)}",
+            "asset": _asset(params.asset or folder.name, ""),
+            "max_age": 86_400,
+        }
+        dg.scaffold_component(request, attributes)
+        _scaffold_missing_connection(request, folder)
+
+
 class HealthParams(BaseModel):
     """Options of ``dg scaffold defs dagster_lakebase.LakebaseHealthComponent``."""
 

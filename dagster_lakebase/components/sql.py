@@ -89,6 +89,13 @@ class LakebaseSqlComponent(dg.Component, HiddenInputs):
             "can be put back."
         ),
     ] = False
+    lsn: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether to note in the metadata the position in the server's log after the commit "
+            "(lakebase/lsn), which Lakehouse sync has to reach."
+        ),
+    ] = False
     name: Annotated[
         str | None,
         dg.Resolver.default(description="The op's name; the asset's if left out."),
@@ -138,7 +145,8 @@ class LakebaseSqlComponent(dg.Component, HiddenInputs):
                         raise _not_made(connection, key, table, source.name)
                 counts = count_rows(connection, list(facts)) if self.count_rows else {}
             context.log.info("%d rows affected", affected)
-            branch = {**lakebase.branch_metadata(), **point}
+            position = {"lakebase/lsn": lakebase.log_position()} if self.lsn else {}
+            branch = {**lakebase.branch_metadata(), **position, **point}
             for spec in self.assets:
                 metadata: dict[str, Any] = {"lakebase/rows_affected": affected, **shown, **branch}
                 if spec.key in tables:

@@ -292,15 +292,24 @@ class LakebaseResource(ConfigurableResource["LakebaseResource"], SQLClient):
             log.info("The restore point: %s", found)
         return found
 
+    def log_position(self) -> str:
+        """The position in Postgres' log after all that is committed, for ``cdf_configs.wait_in_delta``.
+
+        Raises:
+            psycopg.Error: The server is a replica, which has no such position.
+            LakebaseError: No connection could be opened.
+        """
+        ((position,),) = self.fetch("SELECT pg_catalog.pg_current_wal_lsn()::text")
+        return str(position)
+
     def _position(self) -> str | None:
         from psycopg import Error
 
         try:
-            ((position,),) = self.fetch("SELECT pg_catalog.pg_current_wal_lsn()::text")
+            return self.log_position()
         except (Error, LakebaseError):
             # It is told of what is stored already, which no error may make undone.
             return None
-        return str(position)
 
     @contextmanager
     def get_connection(self, timeout: float | None = None) -> Iterator[LakebaseConnection]:

@@ -38,6 +38,32 @@ def require_list(assets: Iterable[Asset], function: str) -> None:
         raise dg.DagsterInvalidDefinitionError(f"{function} takes a list of assets: [{assets!r}].")
 
 
+def asset_specs(assets: Iterable[Asset], function: str) -> dict[dg.AssetKey, dg.AssetSpec]:
+    """A specification of each asset; of one that is named by its key, one without metadata.
+
+    Args:
+        assets: The assets, or their keys.
+        function: The function that was given them, for the error.
+
+    Raises:
+        DagsterInvalidDefinitionError: There are none, or it is one name and no list.
+    """
+    require_list(assets, function)
+    specs: dict[dg.AssetKey, dg.AssetSpec] = {}
+    for asset in assets:
+        if isinstance(asset, dg.AssetsDefinition):
+            specs.update((spec.key, spec) for spec in asset.specs)
+        elif isinstance(asset, dg.AssetSpec):
+            specs[asset.key] = asset
+        else:
+            (key,) = asset_keys([asset], function)
+            metadata = asset.metadata if isinstance(asset, dg.SourceAsset) else {}
+            specs[key] = dg.AssetSpec(key, metadata=metadata)
+    if not specs:
+        raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
+    return specs
+
+
 def _keys(asset: Asset) -> Iterable[dg.AssetKey]:
     if isinstance(asset, dg.AssetsDefinition):
         return sorted(asset.keys)

@@ -8,7 +8,7 @@ equal ones may hide a write, and different ones may mean none. Then a watermark 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -92,14 +92,25 @@ def last_observed(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> 
     return {key: last for key, last in found.items() if last is not None}
 
 
+def last_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The data version that an asset's observations told last; None if none did."""
+    return next((version for version, _ in _versions(instance, key)), None)
+
+
 def _last_observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> Observed | None:
+    for version, metadata in _versions(instance, key):
+        if (state := _state_of(metadata)) is not None:
+            return Observed(state, version)
+    return None
+
+
+def _versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The data versions of the latest observations that tell one, with their metadata."""
     for record in instance.fetch_observations(key, limit=_LOOKED_AT).records:
         observation = record.asset_observation
         version = None if observation is None else (observation.tags or {}).get(_DATA_VERSION)
-        state = None if observation is None else _state_of(observation.metadata)
-        if version is not None and state is not None:
-            return Observed(state, version)
-    return None
+        if observation is not None and version is not None:
+            yield version, observation.metadata
 
 
 def _state_of(metadata: Mapping[str, Any]) -> TableState | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from dagster_lakebase.resource.failures import failing_fast
-from dagster_lakebase.tables.asset_keys import Asset, asset_keys, require_list
+from dagster_lakebase.tables.asset_keys import Asset, asset_specs, require_list
 from dagster_lakebase.tables.assets import TABLE_NAME, column_schema, require_database, table_of
 from dagster_lakebase.tables.data_version import Observed, TableState, last_observed, observed
 from lakebase_provider.core.database.facts import RowsRead, TableFacts, TableRef, fetch_table_facts, read_rows
@@ -227,24 +227,14 @@ class _Observer:
 def _specs(assets: Iterable[Asset], *, materialized: bool = False) -> dict[dg.AssetKey, dg.AssetSpec]:
     function = "build_lakebase_table_observation" + ("_sensor" if materialized else "")
     require_list(assets, function)
-    specs: dict[dg.AssetKey, dg.AssetSpec] = {}
+    assets = list(assets)
     for asset in assets:
-        if isinstance(asset, dg.AssetsDefinition):
-            if asset.is_executable and not materialized:
-                raise dg.DagsterInvalidDefinitionError(
-                    f"{function}: {sorted(map(str, asset.keys))} are made by Dagster itself. "
-                    "Use build_lakebase_table_observation_sensor."
-                )
-            specs.update((spec.key, spec) for spec in asset.specs)
-        elif isinstance(asset, dg.AssetSpec):
-            specs[asset.key] = asset
-        else:
-            (key,) = asset_keys([asset], function)
-            metadata = asset.metadata if isinstance(asset, dg.SourceAsset) else {}
-            specs[key] = dg.AssetSpec(key, metadata=metadata)
-    if not specs:
-        raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
-    return specs
+        if isinstance(asset, dg.AssetsDefinition) and asset.is_executable and not materialized:
+            raise dg.DagsterInvalidDefinitionError(
+                f"{function}: {sorted(map(str, asset.keys))} are made by Dagster itself. "
+                "Use build_lakebase_table_observation_sensor."
+            )
+    return asset_specs(assets, function)
 
 
 def _result(key: dg.AssetKey, metadata: dict[str, Any], now: Observed | None) -> dg.ObserveResult:

@@ -1,5 +1,7 @@
 """Jobs for the command line whose steps do not come to their end."""
 
+import os
+
 import dagster as dg
 import pandas as pd
 
@@ -7,6 +9,7 @@ from dagster_lakebase import (
     LakebaseIOManager,
     LakebaseRehearseConfig,
     LakebaseResource,
+    build_lakebase_sync_asset,
     lakebase_rehearse_op,
 )
 
@@ -85,8 +88,14 @@ def rehearsing() -> None:
     lakebase_rehearse_op()
 
 
+synced = build_lakebase_sync_asset(
+    os.environ.get("SYNCED_TABLE", "main.pub.none").split("."), retry_policy=dg.RetryPolicy(max_retries=1)
+)
+syncing = dg.define_asset_job("syncing", selection=[synced], executor_def=dg.multiprocess_executor)
+
 defs = dg.Definitions(
-    jobs=[failing, loading, storing, sleeping, sleeping_in_a_process, rehearsing],
+    assets=[synced],
+    jobs=[failing, loading, storing, sleeping, sleeping_in_a_process, rehearsing, syncing],
     resources={
         "lakebase": LakebaseResource(),
         "io_manager": LakebaseIOManager(lakebase=LakebaseResource()),

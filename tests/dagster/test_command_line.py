@@ -4,11 +4,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from pyarrow import parquet
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
@@ -128,7 +131,8 @@ def test_an_example_by_dagsters_default_executor(lake: LocalLakebase, forks: For
 
 def test_dg_in_a_fresh_project(lake: LocalLakebase, forks: Forks, project: Path, home: Path) -> None:
     listed = dg(forks, "list", "components", cwd=project, home=home)
-    for name in ("Branch", "Connection", "Health", "IOManager", "Load", "Migration", "Observation", "Sql"):
+    names = ("Branch", "Connection", "Health", "IOManager", "Load", "Migration", "Observation", "Sql")
+    for name in (*names, "SyncedTable", "Unload"):
         assert f"Lakebase{name}Component" in listed
     dg(forks, "scaffold", "defs", "dagster_lakebase.LakebaseSqlComponent", "totals", cwd=project, home=home)
     # The first one brings the connection that dg check asks for; a second one finds it.
@@ -172,6 +176,20 @@ def test_the_components_of_the_example(lake: LocalLakebase, forks: Forks, projec
     lake.admin.execute("DROP TABLE IF EXISTS example_prices")
     printed += dg(forks, "launch", "--assets", "prices_raised", cwd=project, home=home)
     assert lake.admin.execute("SELECT count(*) FROM example_prices") == [(0,)]
+    orders = project / "src/fresh/defs/delta_orders/lake/orders"
+    feed: Any = {"configuration": {"delta.enableChangeDataFeed": "true"}, "mode": "overwrite"}
+    two = pa.table({"id": [1, 2], "name": ["a", "b"]})
+    for place in (orders, lake.table_path("main.src.example_trips")):
+        place.mkdir(parents=True, exist_ok=True)
+        write_deltalake(str(place), two, **feed)
+    lake.admin.execute("DROP TABLE IF EXISTS example_delta_orders, lakebase_load, lakebase_synced_table")
+    selected = 'key:"delta_orders" or key:"orders_in_delta" or key:"trips"'
+    printed += dg(forks, "launch", "--assets", selected, cwd=project, home=home)
+    assert lake.admin.execute("SELECT id, name FROM example_trips ORDER BY 1") == [(1, "a"), (2, "b")]
+    assert DeltaTable(str(project / "src/fresh/defs/orders_in_delta/lake/orders")).count() == 2
+    with LakebaseClient(lake.config()) as client:
+        client.synced_tables.delete("main.public.example_trips")
+    lake.admin.execute("DROP TABLE example_delta_orders, lakebase_load, lakebase_synced_table")
     assert lake.client_secret not in printed
     rows = "SELECT day AT TIME ZONE 'Europe/Berlin', currency, revenue FROM example_daily_revenue"
     [(day, currency, revenue)] = lake.admin.execute(rows)

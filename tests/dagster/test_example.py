@@ -9,9 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
+from tests.core.workspace.lakehouse import DATABASE, FEED
 from tests.eventually import eventually
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "lakebase_dagster.py"
@@ -264,8 +268,103 @@ def test_rehearse(lake: LocalLakebase) -> None:
     lake.admin.execute("DROP TABLE example_prices")
 
 
+@pytest.fixture
+def delta(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[LakebaseClient]:
+    """The Delta tables of the example, of which one has a synced table, and a schema that is mirrored."""
+    for name in ("trips", "stations"):
+        place = lake.table_path(f"main.src.example_{name}")
+        place.mkdir(parents=True, exist_ok=True)
+        write_deltalake(str(place), pa.table({"id": [1, 2]}), mode="overwrite", configuration=FEED)
+    monkeypatch.setenv("EXAMPLE_TRIPS", str(lake.table_path("main.src.example_trips")))
+    lake.admin.set(cdf_seconds=0.1)
+    lake.admin.execute(
+        "CREATE TABLE example_bookings (id bigserial PRIMARY KEY, booked_at timestamptz);"
+        "ALTER TABLE example_bookings REPLICA IDENTITY FULL;"
+        f'ALTER TABLE example_bookings OWNER TO "{lake.client_id}";'
+        "INSERT INTO example_bookings (booked_at) VALUES (now())"
+    )
+    with LakebaseClient(lake.config()) as client:
+        tables, mirrors = client.workspace.synced_tables, client.workspace.cdf_configs
+        tables.create(
+            "main.public.example_stations",
+            source_table="main.src.example_stations",
+            primary_key=["id"],
+            scheduling_policy="TRIGGERED",
+            postgres_database=DATABASE,
+        )
+        tables.wait("main.public.example_stations", version=0)
+        mirrors.create("example_mirror", catalog="main", schema="mirror", postgres_schema="public")
+        yield client
+        mirrors.delete("example_mirror", force=True)
+        for name in ("trips", "stations"):
+            client.synced_tables.delete(f"main.public.example_{name}", missing_ok=True)
+    lake.admin.execute("DROP TABLE example_bookings, lakebase_synced_table")
+
+
+@pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")
+# Dagster's own, of an observable source asset.
+@pytest.mark.filterwarnings("ignore:Property .OpDefinition.version. is deprecated:DeprecationWarning")
+def test_synced_tables(lake: LocalLakebase, delta: LakebaseClient) -> None:
+    module = load("synced_tables")
+    sync, stations = run(module, "sync_trips"), "main.public.example_stations"
+    assert {one.check_name: one.passed for one in sync.get_asset_check_evaluations()} == {
+        "lakebase_sync_succeeded": True,
+        "lakebase_sync_fresh": True,
+    }
+    place = str(lake.table_path("main.src.example_trips"))
+    write_deltalake(place, pa.table({"id": [3]}), mode="append")
+    assert run(module, "sync_alone").success
+    assert lake.admin.execute("SELECT count(*) FROM example_trips") == [(3,)]
+    booked = run(module, "book")
+    (check,) = booked.get_asset_check_evaluations()
+    assert check.passed
+    assert booked.success
+    defs = module.defs
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+
+        def observe_and_automate() -> set[str]:
+            """What automation asks for, and has made, after an observation of both tables."""
+            nonlocal cursor
+            for job in ("observe_trips", "observe_stations"):
+                assert defs.resolve_job_def(job).execute_in_process(instance=instance).success
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+            cursor = tick.cursor
+            wanted = [
+                name for name in ("trips", "station_report") if tick.get_num_requested(dg.AssetKey(name))
+            ]
+            if wanted:
+                whole = defs.resolve_implicit_global_asset_job_def()
+                keys = [dg.AssetKey(name) for name in wanted]
+                assert whole.execute_in_process(instance=instance, asset_selection=keys).success
+            return set(wanted)
+
+        def add(name: str) -> None:
+            place = str(lake.table_path(f"main.src.example_{name}"))
+            write_deltalake(place, pa.table({"id": [4]}), mode="append")
+
+        assert observe_and_automate() == set()
+        # A sync with nothing to do, and a full refresh under way, are no news…
+        delta.workspace.synced_tables.refresh(stations)
+        assert observe_and_automate() == set()
+        lake.admin.set(pipeline_seconds=600)
+        delta.workspace.synced_tables.trigger(stations, full_refresh=True)
+        assert observe_and_automate() == set()
+        lake.admin.advance(600)
+        lake.admin.set(pipeline_seconds=0)
+        assert observe_and_automate() == set()
+        # …but one that has brought a row is, once; and so is a row to sync.
+        add("stations")
+        delta.workspace.synced_tables.refresh(stations)
+        assert [observe_and_automate() for _ in range(2)] == [{"station_report"}, set()]
+        add("trips")
+        assert [observe_and_automate() for _ in range(2)] == [{"trips"}, set()]
+        assert lake.admin.execute("SELECT count(*) FROM example_trips") == [(4,)]
+
+
 #: Where each example of this folder is run.
 RUN_BY = {
+    "synced_tables": "test_example.py",
     "rehearse": "test_example.py",
     "branches": "test_example.py",
     "migrations": "test_example.py",

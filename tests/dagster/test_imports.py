@@ -20,6 +20,7 @@ STATEMENTS = (
     "from dagster_lakebase import build_lakebase_health_checks; build_lakebase_health_checks(['a'])",
     "from dagster_lakebase import build_lakebase_health_sensor; build_lakebase_health_sensor(['a'])",
     "from dagster_lakebase import build_lakebase_table_observation as o; o(['a'])",
+    "from dagster_lakebase import build_lakebase_sync_asset as s; s(['a', 'b', 'c'])",
 )
 #: Prints what each statement brings to a process of its own that has imported Dagster, which may bring some
 #: of it by itself.
@@ -62,6 +63,8 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
         "LakebaseRehearsalComponent",
         "LakebaseRestoreComponent",
         "LakebaseSqlComponent",
+        "LakebaseSyncedTableComponent",
+        "LakebaseUnloadComponent",
     }
     for name, component in found.items():
         # The name that YAML and `dg scaffold defs` use.

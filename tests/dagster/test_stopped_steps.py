@@ -14,6 +14,7 @@ import pytest
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 from tests.core.upkeep.leases import left
+from tests.core.workspace.lakehouse import shop
 from tests.dagster import stopped_steps
 from tests.dagster.runs import open_connections
 from tests.eventually import eventually
@@ -119,6 +120,52 @@ def test_a_retry_of_a_run_that_was_killed_while_it_rehearsed_replaces_its_branch
         with client.connection() as connection:
             assert connection.execute("SELECT n FROM slowly_filled").fetchall() == [(1,)]
             connection.execute("DROP TABLE slowly_filled")
+
+
+def worker_that_waits(home: Path) -> int | None:
+    """The process of the step that waits for an update which it has begun, as the run's tags tell."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for run in instance.get_runs():
+            if any(tag.startswith("lakebase/update/") for tag in run.tags):
+                started = dg.DagsterEventType.STEP_WORKER_STARTED
+                [record] = instance.all_logs(run.run_id, of_type=started)
+                event = record.get_dagster_event()
+                return int(str(event.engine_event_data.metadata["pid"].value))
+    return None
+
+
+def test_a_step_that_was_killed_while_it_synced_goes_on_with_its_update(
+    lake: LocalLakebase, start: Start, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips = shop(lake)
+    monkeypatch.setenv("SYNCED_TABLE", trips.name)
+    with LakebaseClient(lake.config()) as client:
+        tables = client.workspace.synced_tables
+        trips.create(tables)
+        pipeline = tables.wait(trips.name, version=0).table.pipeline_id
+        assert pipeline is not None
+        trips.write({"id": [3], "name": ["c"]})
+        lake.admin.set(pipeline_seconds=600.0)
+        with start("syncing") as process:
+            updates = client.workspace.pipelines.updates
+            eventually(lambda: len(updates(pipeline)) == 2 or process.poll() is not None, within=120)
+            # Only now, for two processes must not make Dagster's databases at once.
+            eventually(lambda: worker_that_waits(home) is not None or process.poll() is not None, every=0.2)
+            worker = worker_that_waits(home)
+            assert worker is not None, process.communicate(10)[0][-4000:]
+            os.kill(worker, signal.SIGKILL)
+            up_for_retry = dg.DagsterEventType.STEP_UP_FOR_RETRY
+            eventually(
+                lambda: errors(home, up_for_retry) != {} or process.poll() is not None, within=60, every=0.2
+            )
+            lake.admin.advance(600)
+            printed, _ = process.communicate(timeout=240)
+        assert "RUN_SUCCESS" in printed, printed[-4000:]
+        assert len(trips.rows()) == 3
+        # The one that made the table, and the one of both tries.
+        assert len(updates(pipeline)) == 2
+        tables.delete(trips.name)
+    lake.admin.execute(f"DROP TABLE pub.{trips.name.split('.')[2]}")
 
 
 _SLOWLY = """

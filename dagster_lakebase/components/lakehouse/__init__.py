@@ -1,0 +1,1 @@
+"""Components of what lies in Delta as well as in Lakebase."""

@@ -1,0 +1,1 @@
+"""Tables that are copied between Delta and Lakebase, as assets."""
