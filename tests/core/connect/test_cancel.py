@@ -85,7 +85,8 @@ def test_a_statement_that_is_cancelled_is_the_one(
         connection.autocommit = True
 
         def cancel_once_it_runs() -> None:
-            with psycopg.connect(lakebase_env.superuser_dsn) as observer:
+            # In a transaction each look would show what the first one has shown.
+            with psycopg.connect(lakebase_env.superuser_dsn, autocommit=True) as observer:
                 query = "select count(*) from pg_stat_activity where query like 'select pg_sleep(54%'"
                 eventually(lambda: observer.execute(query + " and state = 'active'").fetchone() == (1,))
             os.kill(os.getpid(), signal.SIGUSR1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from lakebase_provider.core.bulk.read.statement import (
 from lakebase_provider.core.bulk.read.stream import CopyOut, copy_out
 from lakebase_provider.core.bulk.types.decimals import Numeric, require_numeric
 from lakebase_provider.core.connect.session import UTF8, settings
+from lakebase_provider.core.database.refusals import interrupted_reads
 from lakebase_provider.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -146,6 +147,24 @@ def _running(
     for_file: bool = False,
 ) -> Iterator[tuple[list[ResultColumn], _NextBatch]]:
     """The columns of a query that runs, and what gives its batches one after another."""
+    with ExitStack() as run:
+        # What happens later is the reader's, such as the loss of another connection.
+        with interrupted_reads():
+            begun = _begun(connection, query, params, batch_rows, numeric, for_file=for_file)
+            found = run.enter_context(begun)
+        yield found
+
+
+@contextmanager
+def _begun(
+    connection: psycopg.Connection[Any],
+    query: Query,
+    params: Parameters,
+    batch_rows: int,
+    numeric: Numeric,
+    *,
+    for_file: bool,
+) -> Iterator[tuple[list[ResultColumn], _NextBatch]]:
     require_numeric(numeric)
     if batch_rows < 1:
         raise ConfigError(f"batch_rows is {batch_rows}.", remedy="Give a number of rows of 1 or more.")

@@ -26,6 +26,7 @@ from lakebase_provider.core.bulk.unload.options import WriteMode, check_unload_o
 from lakebase_provider.core.bulk.unload.to_delta import DeltaTarget
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.connect.session import UTF8, settings
+from lakebase_provider.core.database.refusals import interrupted_reads
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
 if TYPE_CHECKING:
@@ -147,13 +148,14 @@ def unload(
         format = (format_of(destination.name.rstrip("/"), "to") if by is None else None) or "parquet"
     _require_pyarrow(format)
     with destination.files(format, None if by is None else parallel) as files:
-        if by is None:
-            with connections() as connection:
-                text = _plain(connection, query, params)
-                rows = _written(connection, text, files[0], format, _Manner(batch_rows, numeric))
-        else:
-            manner = _Manner(batch_rows, numeric, is_part=True)
-            rows = _unload_parts(connections, query, params, files, by, format, manner)
+        manner = _Manner(batch_rows, numeric, is_part=by is not None)
+        with interrupted_reads():
+            if by is None:
+                with connections() as connection:
+                    text = _plain(connection, query, params)
+                    rows = _written(connection, text, files[0], format, manner)
+            else:
+                rows = _unload_parts(connections, query, params, files, by, format, manner)
         sizes = [file.tell() for file in files]
     result = UnloadResult(rows, sum(sizes), clock.elapsed() - began, len(sizes))
     logger.info(
@@ -214,7 +216,7 @@ def unload_within(
     """
     check_unload_options({"format": format})
     _require_pyarrow(format)
-    with destination.files(format, None, commit) as files:
+    with destination.files(format, None, commit) as files, interrupted_reads():
         return _written(connection, _plain(connection, query, params), files[0], format, _Manner())
 
 

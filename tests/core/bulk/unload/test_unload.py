@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from pyarrow import parquet
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.bulk.unload.destination import Destination
-from lakebase_provider.core.errors import ColumnMismatchError, ConfigError, LoadError, LoadInterruptedError
+from lakebase_provider.core.errors import (
+    ColumnMismatchError,
+    ConfigError,
+    LakebaseError,
+    LoadError,
+    LoadInterruptedError,
+)
 from lakebase_provider.local import FaultProxy, LocalLakebase
 from tests.core.bulk.sample_tables import run
 from tests.eventually import eventually
@@ -192,6 +199,33 @@ def test_a_link_that_is_cut_leaves_what_was_there(
         assert _files(tmp_path) == before
         assert client.unload(query, to, **options).rows == 100_000
         assert _files(tmp_path).keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    "unload",
+    [
+        lambda client, to: client.unload("SELECT i FROM generate_series(1, 9) i", to),
+        lambda client, to: client.unload("SELECT i FROM generate_series(1, 9) i", to, format="jsonl"),
+        lambda client, to: client.unload("SELECT i FROM generate_series(1, 9) i", to, parallel=2, by="i"),
+    ],
+    ids=["parquet", "jsonl", "parts"],
+)
+def test_a_link_that_is_cut_at_any_moment_is_said_to_be_lost(
+    lakebase_env: LocalLakebase, tmp_path: Path, unload: Callable[[LakebaseClient, Path], object]
+) -> None:
+    met: list[LakebaseError] = []
+    with FaultProxy(lakebase_env.host, lakebase_env.port) as proxy:
+        for received in range(1, 1600, 40):
+            with LakebaseClient(lakebase_env.config(port=proxy.port)) as client:
+                unload(client, tmp_path / "to")
+                proxy.cut_after(received, direction="to_client")
+                try:
+                    unload(client, tmp_path / "to")
+                except LakebaseError as error:
+                    met.append(error)
+            proxy.heal()
+    assert LoadInterruptedError in map(type, met)
+    assert [error for error in met if not error.retryable] == []
 
 
 _SLEEPERS = "SELECT count(pg_cancel_backend(pid)) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
