@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ConfigError, OperationFailedError
+from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.links import LakebasePipelineLink
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
-from tests.airflow.test_branch_operators import cause_of, deferred_by, ran
+from tests.airflow.conftest import connection_fields, define
+from tests.airflow.test_branch_operators import Pushed, cause_of, deferred_by, ran
 from tests.airflow.test_triggers import event_of
 from tests.core.workspace.lakehouse import Shop, shop
 
@@ -40,20 +41,6 @@ def declared(trips: Shop, policy: str = "TRIGGERED", **arguments: Any) -> Lakeba
 
 def sync(trips: Shop, **arguments: Any) -> LakebaseSyncOperator:
     return LakebaseSyncOperator(**{"task_id": "sync", "table": trips.name, **arguments})
-
-
-def updates(client: LakebaseClient, trips: Shop) -> int:
-    pipeline = client.workspace.synced_tables.get(trips.name).pipeline_id
-    assert pipeline is not None
-    return len(client.workspace.pipelines.updates(pipeline))
-
-
-@pytest.fixture
-def slowly(lake: LocalLakebase) -> Iterator[None]:
-    """Updates take a minute, which ``advance`` lets pass."""
-    lake.admin.set(pipeline_seconds=60)
-    yield
-    lake.admin.set(pipeline_seconds=0)
 
 
 def test_a_table_is_made_and_synced(lake: LocalLakebase, client: LakebaseClient, trips: Shop) -> None:
@@ -85,3 +72,153 @@ def test_a_table_is_made_and_synced(lake: LocalLakebase, client: LakebaseClient,
     assert gone == {"name": trips.name, "state": None}
     assert ran(LakebaseSyncedTableOperator(task_id="delete", action="delete", table=trips.name)) == gone
     assert LakebaseHook().get_first(f"SELECT to_regclass('pub.{trips.name.split('.')[2]}')") == (None,)
+
+
+async def test_the_triggerer_waits(lake: LocalLakebase, client: LakebaseClient, trips: Shop) -> None:
+    lake.admin.set(pipeline_seconds=60)
+    making = await asyncio.to_thread(deferred_by, declared(trips, deferrable=True))
+    waiting = asyncio.create_task(event_of(making.trigger))
+    await asyncio.to_thread(lake.admin.advance, 120)
+    made = declared(trips).execute_complete({}, await waiting)
+    assert made["version"] == 0
+
+    trips.write({"id": [3], "name": ["c"]})
+    first = await asyncio.to_thread(deferred_by, sync(trips, deferrable=True))
+    # A worker that was killed has told nobody: its successor adopts the update, and so does a triggerer's.
+    retried = await asyncio.to_thread(deferred_by, sync(trips, version=1, deferrable=True))
+    assert retried.trigger.update == {**first.trigger.update, "adopted": True}
+    waiting = asyncio.create_task(event_of(retried.trigger))
+    await asyncio.to_thread(lake.admin.advance, 120)
+    done = sync(trips).execute_complete({}, await waiting)
+    assert (done["version"], done["adopted"]) == (1, True)
+    assert done["update_id"] == first.trigger.update["update_id"]
+    assert (await event_of(first.trigger))["sync"] == {**done, "adopted": False}
+    lake.admin.set(pipeline_seconds=0)
+
+
+def test_what_fails_fails_at_once_with_its_text(
+    lake: LocalLakebase, client: LakebaseClient, trips: Shop
+) -> None:
+    ran(declared(trips))
+    lake.admin.operation_fault("pipeline_update", message="no compute")
+    with pytest.raises(Exception, match="no compute"):
+        ran(sync(trips))
+    sensor = LakebaseSyncedTableSensor(task_id="wait", table=trips.name, version=7)
+    with pytest.raises(Exception, match="no compute"):
+        ran(sensor)
+    assert "not found" in str(cause_of(sync(trips, table="main.pub.none")))
+
+
+def test_it_is_made_as_declared(client: LakebaseClient, trips: Shop) -> None:
+    view = f"public.v_{trips.name.split('.')[2]}"
+    given: dict[str, Any] = {"action": "reconcile", "view": view}
+    assert ran(declared(trips, **given))["action"] == "created"
+    assert ran(declared(trips, **given))["action"] == "unchanged"
+    done = ran(declared(trips, "SNAPSHOT", **given, drop_orphans=True))
+    assert (done["action"], done["changed"], done["name"]) == (
+        "replaced",
+        ["scheduling_policy"],
+        f"{trips.name}_b",
+    )
+    assert (done["former"], done["lost_grants"]) == (None, [])
+    LakebaseHook().run(f"DROP VIEW {view}")
+    ran(LakebaseSyncedTableOperator(task_id="delete", action="delete", table=trips.name))
+    assert client.workspace.synced_tables.find(f"{trips.name}_b") is None
+
+
+async def test_a_sensor_waits_for_a_version(lake: LocalLakebase, client: LakebaseClient, trips: Shop) -> None:
+    made = await asyncio.to_thread(ran, declared(trips))
+    now = LakebaseSyncedTableSensor(task_id="now", table=trips.name, since=made["sync_start_time"])
+    assert (await asyncio.to_thread(ran, now))["version"] == 0
+    operator = LakebaseSyncedTableSensor(
+        task_id="later", table=trips.name, version="1", poke_interval=0.1, deferrable=True
+    )
+    deferred = await asyncio.to_thread(deferred_by, operator)
+    waiting = asyncio.create_task(event_of(deferred.trigger))
+    trips.write({"id": [3], "name": ["c"]})
+    await asyncio.to_thread(client.workspace.synced_tables.refresh, trips.name)
+    assert operator.execute_complete({}, await waiting)["version"] == 1
+
+
+async def test_what_is_committed_is_waited_for_in_delta(lake: LocalLakebase, client: LakebaseClient) -> None:
+    lake.admin.set(cdf_seconds=0.1)
+    hook = LakebaseHook()
+    hook.run(
+        [
+            "CREATE SCHEMA mirrored",
+            "CREATE TABLE mirrored.orders (id int PRIMARY KEY)",
+            "ALTER TABLE mirrored.orders REPLICA IDENTITY FULL",
+            "INSERT INTO mirrored.orders VALUES (1)",
+        ]
+    )
+    given = {"catalog": "main", "schema": "mirrored", "postgres_schema": "mirrored"}
+    await asyncio.to_thread(client.workspace.cdf_configs.create, "mirrored", **given)
+    hook.run("INSERT INTO mirrored.orders VALUES (2)")
+    (lsn,) = hook.get_first("SELECT pg_current_wal_lsn()::text")
+    operator = LakebaseInDeltaSensor(
+        task_id="mirror", lsn=lsn, cdf_config="mirrored", tables=["orders"], poke_interval=0.1
+    )
+    [found] = await asyncio.to_thread(ran, operator)
+    assert (found["uc_table"], found["state"]) == ("main.mirrored.lb_orders_history", "STREAMING")
+    lake.admin.set(cdf_seconds=3600)
+    hook.run("INSERT INTO mirrored.orders VALUES (3)")
+    (lsn,) = hook.get_first("SELECT pg_current_wal_lsn()::text")
+    later = LakebaseInDeltaSensor(
+        task_id="later", lsn=lsn, cdf_config="mirrored", poke_interval=0.1, deferrable=True
+    )
+    trigger = (await asyncio.to_thread(deferred_by, later)).trigger
+    lake.admin.set(cdf_seconds=0.1)
+    [found] = later.execute_complete({}, await event_of(trigger))
+    assert found["postgres_table"] == "orders"
+    await asyncio.to_thread(client.workspace.cdf_configs.delete, "mirrored", force=True)
+    hook.run("DROP SCHEMA mirrored CASCADE")
+
+
+def test_the_right_to_manage_may_be_anothers(
+    lake: LocalLakebase, trips: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another database is its own affair.
+    define(monkeypatch, "manager", **connection_fields(lake, schema="other"))
+    assert ran(declared(trips, manage_conn_id="manager"))["version"] == 0
+    assert ran(sync(trips, manage_conn_id="manager"))["version"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"table": "trips"}, "table is 'trips'"),
+        ({"table": "main.pub.trips", "version": -1}, "version is -1"),
+        ({"table": "main.pub.trips", "version": "head"}, "version is 'head'"),
+        ({"table": "main.pub.trips", "timeout": 0}, "timeout is 0"),
+    ],
+)
+def test_what_is_wrong_is_said_when_the_dag_is_parsed(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        LakebaseSyncOperator(task_id="t", **given)
+
+
+def test_an_argument_has_a_meaning_for_its_action() -> None:
+    given: dict[str, Any] = {"task_id": "t", "table": "main.pub.trips"}
+    with pytest.raises(ConfigError, match="'options' are needed for 'ensure'"):
+        LakebaseSyncedTableOperator(action="ensure", **given)
+    with pytest.raises(ConfigError, match="'options' have no meaning for 'delete'"):
+        LakebaseSyncedTableOperator(action="delete", options={"source_table": "a.b.c"}, **given)
+    with pytest.raises(ConfigError, match="'view' has no meaning for 'delete'"):
+        LakebaseSyncedTableOperator(action="delete", view="v", **given)
+    with pytest.raises(ConfigError, match="'drop_table' has no meaning for 'ensure'"):
+        LakebaseSyncedTableOperator(
+            action="ensure", options={"source_table": "a.b.c"}, drop_table=False, **given
+        )
+    with pytest.raises(ConfigError, match="not said what of main.pub.trips is waited for"):
+        LakebaseSyncedTableSensor(**given)
+    with pytest.raises(ConfigError, match="since is 'yesterday'"):
+        LakebaseSyncedTableSensor(since="yesterday", **given)
+
+
+def test_a_version_that_became_nothing_is_not_all_versions(client: LakebaseClient, trips: Shop) -> None:
+    ran(declared(trips))
+    operator = sync(trips, version="{{ ti.values['version'] }}")
+    ti = Pushed()
+    ti.values["version"] = None
+    with pytest.raises(AirflowFailException, match="version is 'None'"):
+        ran(operator, ti)
