@@ -44,7 +44,12 @@ class LakebaseSyncedTableSensor(ManagingSensor):
     template_fields: Sequence[str] = (*ManagingSensor.template_fields, "table", "version", "since")
 
     def __init__(
-        self, *, table: str, version: int | str | None = None, since: datetime | str | None = None, **kwargs: Any
+        self,
+        *,
+        table: str,
+        version: int | str | None = None,
+        since: datetime | str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.table = table
@@ -104,7 +109,7 @@ class LakebaseInDeltaSensor(ManagingSensor):
             work.
 
     Example:
-        >>> LakebaseInDeltaSensor(task_id="mirrored", lsn=commit.output, cdf_config="mirror", tables=["orders"])
+        >>> LakebaseInDeltaSensor(task_id="mirrored", lsn=lsn.output, cdf_config="mirror", tables=["orders"])
     """
 
     template_fields: Sequence[str] = (*ManagingSensor.template_fields, "lsn", "cdf_config", "tables")

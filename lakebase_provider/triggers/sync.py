@@ -182,7 +182,7 @@ class LakebaseSyncEventTrigger(BaseEventTrigger):
         try:
             told = None if state is None else await state.aget(_TOLD)
         except ValueError:
-            # Airflow makes one of equal triggers, has a state for each asset, and does not say which they are.
+            # Of equal triggers Airflow makes one, whose assets have a state each, and are not named here.
             self.log.error("Several assets watch %s alike: give each another poke_interval.", self.table)
             state, told = None, None
         while True:
