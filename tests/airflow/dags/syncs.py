@@ -15,7 +15,11 @@ watcher = AssetWatcher(name="synced", trigger=LakebaseSyncEventTrigger(table=TAB
 synced = Asset("synced_table", watchers=[watcher])
 
 with DAG(
-    dag_id="syncs", schedule=[synced], start_date=datetime(2026, 1, 1), default_args={"retries": 1}
+    dag_id="syncs",
+    schedule=[synced],
+    start_date=datetime(2026, 1, 1),
+    default_args={"retries": 1},
+    is_paused_upon_creation=False,
 ) as dag:
     LakebaseSyncOperator(task_id="sync", table=TABLE, version=1)
 
