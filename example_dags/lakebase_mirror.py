@@ -37,8 +37,9 @@ with DAG(
     # [START lakebase_in_delta_sensor]
     commit = LakebaseSqlOperator(
         task_id="commit",
-        # Each statement in its own transaction: the position is that after the commit.
-        sql=["INSERT INTO shop.orders (note) VALUES ('new')", "SELECT pg_current_wal_lsn()::text"],
+        # Each statement is its own transaction: the position is that after the commit.
+        sql="INSERT INTO shop.orders (note) VALUES ('new'); SELECT pg_current_wal_lsn()::text",
+        split_statements=True,
         autocommit=True,
     )
     in_delta = LakebaseInDeltaSensor(

@@ -10,8 +10,7 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.sensors.sync import LakebaseSyncedTableSensor
 
-# In Postgres: table trips in schema served. On a local Lakebase, `lakebase local delta` writes the source.
-TABLE = "main.served.trips"
+# On a local Lakebase, `lakebase local delta` writes the source.
 
 with DAG(
     dag_id="lakebase_sync",
@@ -26,26 +25,27 @@ with DAG(
     declare = LakebaseSyncedTableOperator(
         task_id="declare",
         action="reconcile",
-        table=TABLE,
+        table="main.served.trips",
         options={
             "source_table": "main.samples.trips",
             "primary_key": ["id"],
             "scheduling_policy": "TRIGGERED",
         },
+        view="public.trips",  # what readers use, whichever table is in use
     )
     # Behind the job that writes the source. With its version, version=job.output, one update is enough.
     sync = LakebaseSyncOperator(
-        task_id="sync", table=TABLE, source="main.samples.trips", deferrable=True, timeout=1800
+        task_id="sync", table=declare.output["name"], source="main.samples.trips", deferrable=True
     )
     use = LakebaseSqlOperator(
-        task_id="use", sql="SELECT count(*) FROM served.trips WHERE fare > 10", read_only=True
+        task_id="use", sql="SELECT count(*) FROM public.trips WHERE fare > 10", read_only=True
     )
     # [END lakebase_sync]
 
     # [START lakebase_synced_table_sensor]
     synced_by_others = LakebaseSyncedTableSensor(
         task_id="synced_by_others",
-        table=TABLE,
+        table=declare.output["name"],
         since="{{ dag_run.start_date }}",  # or version=job.output
         poke_interval=30,  # seconds
         timeout=3600,

@@ -63,7 +63,7 @@ TOGETHER = (
     (
         "airflow/test_load_kills.py",
         "airflow/test_sync_kills.py",
-    "airflow/test_branch_kills.py",
+        "airflow/test_branch_kills.py",
         "airflow/test_kills.py",
         "airflow/test_canary_supervised.py",
         "airflow/test_clears.py",

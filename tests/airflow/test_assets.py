@@ -80,8 +80,15 @@ WORKSPACE = "w.cloud.databricks.com"
 def test_each_table_of_the_unity_catalog_has_one_uri() -> None:
     kept = f"unitycatalog://{WORKSPACE}/main/src/trips"
     assert Asset(uri=f"unitycatalog://{WORKSPACE.upper()}/Main/src/Trips").uri == kept
-    assert create_unity_catalog_asset(workspace=WORKSPACE, catalog="main", schema="src", table="trips").uri == kept
-    for wrong in (f"unitycatalog://{WORKSPACE}/main/trips", f"{kept}?version=1", "unitycatalog:///main/src/trips"):
+    assert (
+        create_unity_catalog_asset(workspace=WORKSPACE, catalog="main", schema="src", table="trips").uri
+        == kept
+    )
+    for wrong in (
+        f"unitycatalog://{WORKSPACE}/main/trips",
+        f"{kept}?version=1",
+        "unitycatalog:///main/src/trips",
+    ):
         with pytest.raises(ValueError, match="unitycatalog://workspace/catalog/schema/table"):
             Asset(uri=wrong)
     with pytest.raises(ValueError, match="neither user nor password") as caught:

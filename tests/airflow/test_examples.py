@@ -149,6 +149,7 @@ def sync(run: Any, reports: Path) -> None:
     assert done["name"] == "main.served.trips"
     assert done["version"] == pulled(run, "synced_by_others")["version"]
     assert pulled(run, "use") == [(3,)]
+    LakebaseHook().run("DROP VIEW public.trips")
     LakebaseHook().client.synced_tables.delete("main.served.trips")
 
 

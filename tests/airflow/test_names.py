@@ -38,9 +38,9 @@ from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, Lakeba
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.branches import LakebaseBranchSensor
-from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
+from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
 from lakebase_provider.triggers.polling import LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.airflow.conftest import connection_fields, define

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -71,13 +70,13 @@ class Triggerer:
     def __init__(self) -> None:
         settings = {"JOB_HEARTBEAT_SEC": "1", "TRIGGERER_HEALTH_CHECK_THRESHOLD": "2"}
         env = {**os.environ, **{f"AIRFLOW__TRIGGERER__{name}": value for name, value in settings.items()}}
-        self._log = Path(HOME / "triggerer.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"],
-            env=env,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        with (HOME / "triggerer.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"],
+                env=env,
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self) -> None:
         """End it and what it has started, as the kernel does when memory is short."""
@@ -87,7 +86,6 @@ class Triggerer:
                 with suppress(psutil.NoSuchProcess):
                     one.send_signal(signal.SIGKILL)
         self.process.wait()
-        self._log.close()
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from lakebase_provider.core.bulk.load.result import LoadResult
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.connect.target import Target
-    from lakebase_provider.hooks.lakebase import LakebaseHook
 
 
 def table_dataset(
@@ -61,19 +61,18 @@ def file_dataset(path: str) -> Dataset:
 
 
 def synced_table_lineage(
-    hook: LakebaseHook, table: str, source: str | None, rows: int | None = None
+    client: LakebaseClient, table: str, source: str | None, rows: int | None = None
 ) -> OperatorLineage[Any, Any]:
     """The Delta table that a sync reads, named as in lineage of Databricks' SQL, and the one that it writes.
 
     Args:
-        hook: The hook of the connection.
+        client: The connection's client.
         table: Name of the synced table in the Unity Catalog.
         source: Name of the Delta table there, if it is known.
         rows: How many were copied, if that is known.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    client = hook.client
     target, (_, schema, name) = client.target(), table.split(".")
     workspace = urlsplit(client.config.workspace_host or "").netloc
     return OperatorLineage(

@@ -83,4 +83,5 @@ class SyncingOperator(ManagingOperator):
         """The Delta table is read, the one in Postgres written."""
         from lakebase_provider._airflow.task.lineage import synced_table_lineage
 
-        return synced_table_lineage(self.get_db_hook(), self.table, self._source(), self.sync.get("rows"))
+        client = self.get_db_hook().client
+        return synced_table_lineage(client, self.table, self._source(), self.sync.get("rows"))
