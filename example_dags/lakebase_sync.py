@@ -10,8 +10,6 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.sensors.sync import LakebaseSyncedTableSensor
 
-# On a local Lakebase, `lakebase local delta` writes the source.
-
 with DAG(
     dag_id="lakebase_sync",
     schedule=None,
@@ -27,7 +25,7 @@ with DAG(
         action="reconcile",
         table="main.served.trips",
         options={
-            "source_table": "main.samples.trips",
+            "source_table": "main.samples.trips",  # `lakebase local delta` writes it on a local Lakebase
             "primary_key": ["id"],
             "scheduling_policy": "TRIGGERED",
         },

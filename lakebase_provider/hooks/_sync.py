@@ -33,6 +33,12 @@ def sync_of(table: SyncedTable, update: StartedUpdate | None = None) -> dict[str
     }
 
 
+def last_sync_of(table: SyncedTable) -> dict[str, Any]:
+    """The last sync that ended well, whatever one that runs has applied since."""
+    version = table.version if table.synced_version is None else table.synced_version
+    return {**sync_of(table), "version": version}
+
+
 def mirror_of(statuses: tuple[CdfStatus, ...]) -> list[dict[str, Any]]:
     """How far the tables of Lakehouse sync are."""
     return [{name: _plain(getattr(one, name)) for name in _OF_THE_MIRROR} for one in statuses]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from lakebase_provider._airflow.task.arguments import conn_id_of, moment_of
-from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.triggers._managing import ManagedPolls, ManagingTrigger
 
 if TYPE_CHECKING:
@@ -188,13 +187,14 @@ class LakebaseSyncEventTrigger(BaseEventTrigger):
         while True:
             try:
                 key, sync = await self._last_sync()
-            except LakebaseError as error:
-                # It may pass, and nobody else would look again.
+            except Exception as error:
+                # Whatever it is, it may be mended: Airflow would only begin this again, at once.
                 self.log.error("The syncs of %s cannot be seen: %s", self.table, error)
             else:
-                # Not told while all is copied anew.
-                if key != told and (key is not None or told is None):
-                    is_first, told = told is None, key or _NONE
+                # There is none while all is copied anew.
+                last = key or told or _NONE
+                if last != told:
+                    is_first, told = told is None, last
                     if state is not None:
                         # Before it is told: no version is told twice.
                         await state.aset(_TOLD, told)
@@ -206,9 +206,9 @@ class LakebaseSyncEventTrigger(BaseEventTrigger):
     async def _last_sync(self) -> tuple[str | None, dict[str, Any]]:
         # The hook brings the driver; making a trigger must not.
         from lakebase_provider.hooks._branches import amanaged
-        from lakebase_provider.hooks._sync import sync_of
+        from lakebase_provider.hooks._sync import last_sync_of
 
         tables = (await amanaged(self.conn_id, self.manage_conn_id)).workspace.synced_tables
         # It blocks, so it runs off the loop.
         found = await asyncio.to_thread(tables.find, self.table)
-        return (None, {}) if found is None else (found.sync_key, sync_of(found))
+        return (None, {}) if found is None else (found.sync_key, last_sync_of(found))

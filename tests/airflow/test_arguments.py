@@ -28,6 +28,11 @@ from lakebase_provider.sensors.sql import LakebaseSqlSensor
 from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+from lakebase_provider.triggers.sync import (
+    LakebaseInDeltaTrigger,
+    LakebaseSyncEventTrigger,
+    LakebaseSyncTrigger,
+)
 from tests.forked import Forks
 
 #: Each operator and sensor, with what it needs besides its connection.
@@ -85,7 +90,7 @@ def test_default_args_name_it(kind: type[Any], needed: dict[str, Any], name: str
 @EACH
 @NAMES
 def test_a_mapped_task_has_it(kind: type[Any], needed: dict[str, Any], name: str) -> None:
-    over = {"retries": [1, 2]} if not needed else {next(iter(needed)): ["x.csv", "y.csv"]}
+    over = {key: [value, value] for key, value in [*needed.items()][:1]}
     rest = {key: value for key, value in needed.items() if key not in over}
     if not needed:
         over = {"checks": [["query"], ["login"]]}
@@ -155,6 +160,9 @@ def test_the_decorator_takes_both(name: str) -> None:
         lambda **conn: LakebaseSqlTrigger(sql=["select 1"], **conn),
         lambda **conn: LakebaseSqlSensorTrigger(sql="select 1", poke_interval=1, **conn),
         lambda **conn: LakebaseHealthTrigger(poke_interval=1, **conn),
+        lambda **conn: LakebaseSyncTrigger(table="main.pub.trips", version=1, timeout=1, **conn),
+        lambda **conn: LakebaseInDeltaTrigger(lsn="0/1", cdf_config="mirror", poke_interval=1, **conn),
+        lambda **conn: LakebaseSyncEventTrigger(table="main.pub.trips", **conn),
     ],
 )
 def test_triggers_take_both_and_send_one(make: Callable[..., Any], name: str) -> None:

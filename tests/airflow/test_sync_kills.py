@@ -62,6 +62,8 @@ def test_the_retry_of_a_sync_that_is_killed_adopts_its_update(
     assert retry.wait() == "success", retry.log()
     assert len(updates(client, trips)) == before + 1
     assert len(trips.rows()) == 3
+    [(version, pipeline)] = [(one["version"], one["pipeline_id"]) for one in extras("synced_by_task")]
+    assert (version, pipeline) == (1, client.workspace.synced_tables.get(trips.name).pipeline_id)
 
 
 class Triggerer:
@@ -97,7 +99,12 @@ def triggerers() -> Iterator[list[Triggerer]]:
 
 
 def told() -> list[Any]:
-    """Versions that the asset was told of."""
+    """Versions that the asset was told of by its watcher."""
+    return [extra["payload"]["version"] for extra in extras("synced_table")]
+
+
+def extras(name: str) -> list[dict[str, Any]]:
+    """What an asset's events say, in their order."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -106,10 +113,10 @@ def told() -> list[Any]:
         events = session.scalars(
             select(AssetEvent)
             .join(AssetModel, AssetEvent.asset_id == AssetModel.id)
-            .where(AssetModel.name == "synced_table")
+            .where(AssetModel.name == name)
             .order_by(AssetEvent.id)
         ).all()
-        return [event.extra["payload"]["version"] for event in events]
+        return [event.extra for event in events]
 
 
 def noted() -> Any:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
+from airflow.sdk import Asset
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.workspace.objects.sync.synced_table import SyncedTable
+from lakebase_provider.hooks._sync import last_sync_of, sync_of
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.links import LakebasePipelineLink
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
+from lakebase_provider.triggers.sync import LakebaseSyncEventTrigger
 from tests.airflow.conftest import connection_fields, define
-from tests.airflow.test_branch_operators import Pushed, cause_of, deferred_by, ran
-from tests.airflow.test_triggers import event_of
+from tests.airflow.test_branch_operators import Pushed, cause_of, deferred_by, is_sent, ran
+from tests.airflow.test_triggers import event_of, sent
 from tests.core.workspace.lakehouse import Shop, shop
+from tests.eventually import eventually
+
+TABLES = "/api/2.0/postgres/synced_tables"
 
 
 @pytest.fixture
@@ -222,3 +230,71 @@ def test_a_version_that_became_nothing_is_not_all_versions(client: LakebaseClien
     ti.values["version"] = None
     with pytest.raises(AirflowFailException, match="version is 'None'"):
         ran(operator, ti)
+
+
+# What an asset is told by a triggerer that has no state of it; test_sync_kills.py has one with it.
+
+
+async def next_version(events: Any) -> Any:
+    return (await asyncio.wait_for(anext(events), timeout=30)).payload["version"]
+
+
+async def test_an_asset_is_told_of_each_sync_once(
+    lake: LocalLakebase, client: LakebaseClient, trips: Shop
+) -> None:
+    tables = client.workspace.synced_tables
+    trigger = sent(LakebaseSyncEventTrigger(table=trips.name, poke_interval=0.05))
+    events = trigger.run()
+    first = asyncio.create_task(next_version(events))
+    await looked(lake, trips)
+    # Also the first one of a table that was not there.
+    await asyncio.to_thread(ran, declared(trips))
+    assert await first == 0
+    second = asyncio.create_task(next_version(events))
+    await asyncio.to_thread(tables.refresh, trips.name, full_refresh=True)
+    trips.write({"id": [3], "name": ["c"]})
+    # What cannot be seen is looked for again.
+    lake.admin.fault("GET", f"{TABLES}/*", status=403, message="no", error_code="NO")
+    await looked(lake, trips)
+    lake.admin.clear_faults()
+    await asyncio.to_thread(tables.refresh, trips.name)
+    assert await second == 1
+    await events.aclose()
+
+    # One that begins anew tells nothing of what was there.
+    again = sent(trigger)
+    again.asset_state_store = two_assets()
+    events = again.run()
+    third = asyncio.create_task(next_version(events))
+    await looked(lake, trips)
+    trips.write({"id": [4], "name": ["d"]})
+    await asyncio.to_thread(tables.refresh, trips.name)
+    assert await third == 2
+    await events.aclose()
+
+
+def test_a_sync_that_runs_is_not_told_of() -> None:
+    began = datetime(2027, 1, 31, tzinfo=timezone.utc)
+    table = SyncedTable(
+        name="synced_tables/a.b.c", synced_version=5, processed_version=6, sync_start_time=began
+    )
+    assert (table.sync_key, last_sync_of(table)["version"], sync_of(table)["version"]) == ("5", 5, 6)
+    # Where no version is told, and while all is copied anew.
+    table = SyncedTable(name="synced_tables/a.b.c", sync_start_time=began)
+    assert (table.sync_key, last_sync_of(table)["version"]) == (began.isoformat(), None)
+    assert SyncedTable(name="synced_tables/a.b.c", processed_version=6).sync_key is None
+
+
+async def looked(lake: LocalLakebase, trips: Shop) -> None:
+    """Wait until the trigger has looked at the table."""
+    lake.admin.reset_counters()
+    await asyncio.to_thread(eventually, lambda: is_sent(lake, "GET", f"{TABLES}/{trips.name}"))
+
+
+def two_assets() -> Any:
+    """The states of assets with equal triggers, which Airflow does not tell apart; None before 3.3."""
+    try:
+        from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+    except ImportError:
+        return None
+    return AssetStateStoreAccessors(inlets=[Asset("first"), Asset("second")])

@@ -20,7 +20,8 @@ class LakebaseSyncOperator(SyncingOperator):
     It is judged by the update and the version, never by a state such as ONLINE; an update that fails ends the
     task with the text of its event. An update that runs already is adopted: by a retry after a kill that is
     the one which the first try has triggered. With a `version` one that has brought it is enough; without one
-    another update follows it, since it may have begun before the last commit.
+    another update follows it, since it may have begun before the last commit. An update goes on if its task
+    is ended.
 
     It returns ``name``, ``state``, ``version`` of the source whose rows are there, ``rows``, ``commit_time``,
     ``sync_start_time``, ``sync_end_time``, ``pipeline_id``, ``update_id`` and whether that was ``adopted``;

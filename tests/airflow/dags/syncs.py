@@ -21,7 +21,7 @@ with DAG(
     default_args={"retries": 1},
     is_paused_upon_creation=False,
 ) as dag:
-    LakebaseSyncOperator(task_id="sync", table=TABLE, version=1)
+    LakebaseSyncOperator(task_id="sync", table=TABLE, version=1, outlets=[Asset("synced_by_task")])
 
     @task
     def told() -> None:
