@@ -280,9 +280,9 @@ def test_a_sync_that_runs_is_not_told_of() -> None:
     )
     assert (table.sync_key, last_sync_of(table)["version"], sync_of(table)["version"]) == ("5", 5, 6)
     # Where no version is told, and while all is copied anew.
-    table = SyncedTable(name="synced_tables/a.b.c", sync_start_time=began)
+    table = SyncedTable(name=name, sync_start_time=began)
     assert (table.sync_key, last_sync_of(table)["version"]) == (began.isoformat(), None)
-    assert SyncedTable(name="synced_tables/a.b.c", processed_version=6).sync_key is None
+    assert SyncedTable(name=name, processed_version=6).sync_key is None
 
 
 async def looked(lake: LocalLakebase, trips: Shop) -> None:
