@@ -104,17 +104,25 @@ async def test_the_triggerer_waits(lake: LocalLakebase, client: LakebaseClient, 
     lake.admin.set(pipeline_seconds=0)
 
 
-def test_what_fails_fails_at_once_with_its_text(
+async def test_what_fails_fails_at_once_with_its_text(
     lake: LocalLakebase, client: LakebaseClient, trips: Shop
 ) -> None:
-    ran(declared(trips))
+    made = await asyncio.to_thread(ran, declared(trips))
+    page = f"/pipelines/{made['pipeline_id']}/updates/"
     lake.admin.operation_fault("pipeline_update", message="no compute")
-    with pytest.raises(Exception, match="no compute"):
-        ran(sync(trips))
+    here = sync(trips)
+    assert "no compute" in str(await asyncio.to_thread(cause_of, here))
+    lake.admin.operation_fault("pipeline_update", message="no compute")
+    deferred = await asyncio.to_thread(deferred_by, sync(trips, deferrable=True))
+    event, resumed = await event_of(deferred.trigger), sync(trips)
+    with pytest.raises(AirflowFailException, match="no compute"):
+        resumed.execute_complete({}, event)
+    for operator in (here, resumed):
+        assert page in LakebasePipelineLink().get_link(operator, ti_key=None)
     sensor = LakebaseSyncedTableSensor(task_id="wait", table=trips.name, version=7)
-    with pytest.raises(Exception, match="no compute"):
-        ran(sensor)
-    assert "not found" in str(cause_of(sync(trips, table="main.pub.none")))
+    assert "no compute" in str(await asyncio.to_thread(cause_of, sensor))
+    none = sync(trips, table="main.pub.none")
+    assert "not found" in str(await asyncio.to_thread(cause_of, none))
 
 
 def test_it_is_made_as_declared(client: LakebaseClient, trips: Shop) -> None:
@@ -274,10 +282,8 @@ async def test_an_asset_is_told_of_each_sync_once(
 
 
 def test_a_sync_that_runs_is_not_told_of() -> None:
-    began = datetime(2027, 1, 31, tzinfo=timezone.utc)
-    table = SyncedTable(
-        name="synced_tables/a.b.c", synced_version=5, processed_version=6, sync_start_time=began
-    )
+    name, began = "synced_tables/a.b.c", datetime(2027, 1, 31, tzinfo=timezone.utc)
+    table = SyncedTable(name=name, synced_version=5, processed_version=6, sync_start_time=began)
     assert (table.sync_key, last_sync_of(table)["version"], sync_of(table)["version"]) == ("5", 5, 6)
     # Where no version is told, and while all is copied anew.
     table = SyncedTable(name=name, sync_start_time=began)

@@ -86,6 +86,8 @@ class LakebaseSyncOperator(SyncingOperator):
             version = version_of("None" if self._has_version and self.version is None else self.version)
             tables = self._managed().workspace.synced_tables
             started = tables.trigger(self.table, full_refresh=self.full_refresh, timeout=self.timeout)
+            # Of one that fails, too, the link leads there.
+            self.sync = {"pipeline_id": started.pipeline_id, "update_id": started.update_id}
             what = "adopted" if started.adopted else "triggered"
             self.log.info("The update %s of pipeline %s is %s.", started.update_id, started.pipeline_id, what)
             if self.deferrable:

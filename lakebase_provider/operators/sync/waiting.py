@@ -59,6 +59,10 @@ class SyncingOperator(ManagingOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what ``execute`` does, or raise the trigger's error."""
+        # An error carries the update's name. Of one that has failed, too, the link leads there.
+        match str((event.get("details") or {}).get("name")).split("/"):
+            case ["pipelines", pipeline, "updates", update]:
+                self.sync = {"pipeline_id": pipeline, "update_id": update}
         found: dict[str, Any] = found_in(event)["sync"]
         with failing_fast():
             return self._synced(context, found)
