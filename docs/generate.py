@@ -174,11 +174,14 @@ def operators_page() -> str:
         LakebaseRestoreRowsOperator,
     )
     from lakebase_provider.operators.sql import LakebaseSqlOperator
+    from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
     from lakebase_provider.operators.transfer import LakebaseTransferOperator
     from lakebase_provider.operators.unload import LakebaseUnloadOperator
     from lakebase_provider.sensors.branches import LakebaseBranchSensor
     from lakebase_provider.sensors.health import LakebaseHealthSensor
     from lakebase_provider.sensors.sql import LakebaseSqlSensor
+    from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
+    from lakebase_provider.triggers.sync import LakebaseSyncEventTrigger
 
     shown = (
         LakebaseSqlOperator,
@@ -200,15 +203,21 @@ def operators_page() -> str:
         LakebaseRestorePointOperator,
         LakebaseRestoreRowsOperator,
         LakebaseMigrateOperator,
+        LakebaseSyncOperator,
+        LakebaseSyncedTableOperator,
+        LakebaseSyncedTableSensor,
+        LakebaseInDeltaSensor,
+        LakebaseSyncEventTrigger,
     )
     parts = [
         """# Operators
 
-Operators, sensors and the decorator for Airflow, with all arguments that they add to their base class.
+Operators, sensors, decorators and the event trigger for Airflow, with all arguments that they add to their
+base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
 [health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
-[rehearsals](../how-to/rehearse.md#from-airflow) and [migrations](../how-to/migrations.md#from-airflow) show
-them in use.
+[rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow) and
+[synced tables](../how-to/synced-tables.md#from-airflow) show them in use.
 """
     ]
     for kind in shown:

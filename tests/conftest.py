@@ -50,6 +50,7 @@ SLOWEST = (
     "core/bulk/load/test_changes_killed.py",
     "core/bulk/unload/test_round_trip.py",
     "security/test_file_headers.py",
+    "airflow/test_sync_kills.py",
     "airflow/test_branch_kills.py",
     "airflow/test_branch_operators.py",
     "airflow/test_rehearse_operators.py",
@@ -63,6 +64,7 @@ SLOWEST = (
 TOGETHER = (
     (
         "airflow/test_load_kills.py",
+        "airflow/test_sync_kills.py",
         "airflow/test_branch_kills.py",
         "airflow/test_kills.py",
         "airflow/test_canary_supervised.py",

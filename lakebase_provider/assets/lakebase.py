@@ -1,4 +1,4 @@
-"""Tables as assets: ``lakebase://host[:port]/database/schema/table``.
+"""Tables as assets: ``lakebase://host[:port]/database/schema/table``, and those that are synced to it.
 
 The host is the database's, as in the connection, or any other name that is used for it consistently; an
 asset's URI contains neither user nor password.

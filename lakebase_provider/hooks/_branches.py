@@ -91,7 +91,7 @@ async def amanaged(conn_id: str, manage_conn_id: str | None, **settings: Any) ->
 
 def _place(config: LakebaseConfig) -> dict[str, Any]:
     """Where the other connection is to look, whatever it says itself: it is there for its right alone."""
-    return {name: value for name in ADDRESS if (value := getattr(config, name)) is not None}
+    return {name: value for name in (*ADDRESS, "database") if (value := getattr(config, name)) is not None}
 
 
 def names_of(branch: Branch) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a task in Airflow's interface to the database in Databricks'."""
+"""From a task in Airflow's interface to the database, or the pipeline, in Databricks'."""
 
 from __future__ import annotations
 
@@ -42,6 +42,29 @@ class LakebaseConsoleLink(BaseOperatorLink):
             # the branch is gone.
             logger.debug("No link to the Lakebase console: %s", error)
         return url
+
+
+class LakebasePipelineLink(BaseOperatorLink):
+    """Databricks' page of the update that a task has triggered, or of the pipeline that fills its table.
+
+    Airflow requests it when the task ends, in the task's process, and keeps it in XCom.
+    """
+
+    name = "Sync pipeline"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The page's URL; empty if the task got no update, or its connection is missing or wrong."""
+        sync: dict[str, Any] = getattr(operator, "sync", None) or {}
+        try:
+            host = _hook(operator).config.workspace_host
+        except Exception as error:
+            logger.debug("No link to the pipeline: %s", error)
+            return ""
+        if host is None or not sync.get("pipeline_id"):
+            return ""
+        page = f"{host}/#joblist/pipelines/{quote(sync['pipeline_id'], safe='')}"
+        update = sync.get("update_id")
+        return f"{page}/updates/{quote(update, safe='')}" if update else page
 
 
 def _hook(operator: Any) -> LakebaseHook:

@@ -37,6 +37,7 @@ FORKS.set_forkserver_preload(
         "lakebase_provider.operators.branches",
         "lakebase_provider.operators.load",
         "lakebase_provider.operators.sql",
+        "lakebase_provider.operators.sync",
         "lakebase_provider.operators.transfer",
         "lakebase_provider.operators.unload",
         "tests.airflow.supervised_api",

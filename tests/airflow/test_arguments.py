@@ -20,12 +20,19 @@ from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
+from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
 from lakebase_provider.triggers.polling import LakebaseHealthTrigger, LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
+from lakebase_provider.triggers.sync import (
+    LakebaseInDeltaTrigger,
+    LakebaseSyncEventTrigger,
+    LakebaseSyncTrigger,
+)
 from tests.forked import Forks
 
 #: Each operator and sensor, with what it needs besides its connection.
@@ -38,6 +45,10 @@ KINDS: list[tuple[type[Any], dict[str, Any]]] = [
     (LakebaseSqlSensor, {"sql": "select 1"}),
     (LakebaseHealthSensor, {}),
     (LakebaseMigrateOperator, {"folder": "/x"}),
+    (LakebaseSyncOperator, {"table": "main.pub.trips"}),
+    (LakebaseSyncedTableOperator, {"action": "delete", "table": "main.pub.trips"}),
+    (LakebaseSyncedTableSensor, {"table": "main.pub.trips", "version": 1}),
+    (LakebaseInDeltaSensor, {"lsn": "0/1", "cdf_config": "mirror"}),
 ]
 EACH = pytest.mark.parametrize(("kind", "needed"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
 NAMES = pytest.mark.parametrize("name", ["conn_id", "lakebase_conn_id"])
@@ -79,7 +90,7 @@ def test_default_args_name_it(kind: type[Any], needed: dict[str, Any], name: str
 @EACH
 @NAMES
 def test_a_mapped_task_has_it(kind: type[Any], needed: dict[str, Any], name: str) -> None:
-    over = {"retries": [1, 2]} if not needed else {next(iter(needed)): ["x.csv", "y.csv"]}
+    over = {key: [value, value] for key, value in [*needed.items()][:1]}
     rest = {key: value for key, value in needed.items() if key not in over}
     if not needed:
         over = {"checks": [["query"], ["login"]]}
@@ -149,6 +160,9 @@ def test_the_decorator_takes_both(name: str) -> None:
         lambda **conn: LakebaseSqlTrigger(sql=["select 1"], **conn),
         lambda **conn: LakebaseSqlSensorTrigger(sql="select 1", poke_interval=1, **conn),
         lambda **conn: LakebaseHealthTrigger(poke_interval=1, **conn),
+        lambda **conn: LakebaseSyncTrigger(table="main.pub.trips", version=1, timeout=1, **conn),
+        lambda **conn: LakebaseInDeltaTrigger(lsn="0/1", cdf_config="mirror", poke_interval=1, **conn),
+        lambda **conn: LakebaseSyncEventTrigger(table="main.pub.trips", **conn),
     ],
 )
 def test_triggers_take_both_and_send_one(make: Callable[..., Any], name: str) -> None:
@@ -298,7 +312,10 @@ from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
+from lakebase_provider.sensors.sync import LakebaseSyncedTableSensor
+from lakebase_provider.triggers.sync import LakebaseSyncEventTrigger
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
 LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
@@ -310,6 +327,11 @@ LakebaseRestoreOperator(task_id="r", branch_id="before", ttl=3600, at_time="2027
 LakebaseEndpointOperator(task_id="e", action="resize", size={"min_cu": 1})
 LakebaseRehearseOperator(task_id="c", sql="x", checks=["y"], tables=["z"], lease={"max_cu": 4}, then="run")
 LakebaseRestoreRowsOperator(task_id="b", table="t", at="0/1", lease={"max_cu": 4})
+LakebaseSyncOperator(task_id="y", table="main.pub.trips", version="{{ 1 }}")
+options = {"source_table": "a.b.c", "primary_key": ["id"], "scheduling_policy": "SNAPSHOT"}
+LakebaseSyncedTableOperator(task_id="d", action="ensure", table="main.pub.trips", options=options)
+LakebaseSyncedTableSensor(task_id="w", table="main.pub.trips", since="2027-01-31T12:00:00Z")
+LakebaseSyncEventTrigger(table="main.pub.trips").serialize()
 print([name for name in ("psycopg", "databricks", "pandas", "pyarrow", "polars") if name in sys.modules])
 """
     done = forks.run("-c", code, cwd=tmp_path)

@@ -5,7 +5,13 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.sdk import Asset
 
-from lakebase_provider.assets import convert_asset_to_openlineage, create_asset, sanitize_uri
+from lakebase_provider.assets import (
+    convert_asset_to_openlineage,
+    create_asset,
+    create_unity_catalog_asset,
+    sanitize_unity_catalog_uri,
+    sanitize_uri,
+)
 
 HOST = "ep-1.database.cloud.databricks.com"
 
@@ -64,3 +70,35 @@ def test_openlineage_finds_the_converter() -> None:
     dataset = translate_airflow_asset(Asset(uri=f"lakebase://{HOST}/db/public/orders"), None)
     assert dataset is not None
     assert dataset.namespace == f"postgres://{HOST}:5432"
+
+
+# Of the Unity Catalog.
+
+WORKSPACE = "w.cloud.databricks.com"
+
+
+def test_each_table_of_the_unity_catalog_has_one_uri() -> None:
+    kept = f"unitycatalog://{WORKSPACE}/main/src/trips"
+    assert Asset(uri=f"unitycatalog://{WORKSPACE.upper()}/Main/src/Trips").uri == kept
+    assert (
+        create_unity_catalog_asset(workspace=WORKSPACE, catalog="main", schema="src", table="trips").uri
+        == kept
+    )
+    for wrong in (
+        f"unitycatalog://{WORKSPACE}/main/trips",
+        f"{kept}?version=1",
+        "unitycatalog:///main/src/trips",
+    ):
+        with pytest.raises(ValueError, match="unitycatalog://workspace/catalog/schema/table"):
+            Asset(uri=wrong)
+    with pytest.raises(ValueError, match="neither user nor password") as caught:
+        sanitize_unity_catalog_uri(urlsplit(f"unitycatalog://user:canary@{WORKSPACE}/main/src/trips"))
+    assert "canary" not in str(caught.value)
+
+
+def test_it_meets_the_datasets_of_databricks() -> None:
+    from airflow.providers.openlineage.utils.utils import translate_airflow_asset
+
+    dataset = translate_airflow_asset(Asset(uri=f"unitycatalog://{WORKSPACE}/main/src/trips"), None)
+    assert dataset is not None
+    assert (dataset.namespace, dataset.name) == (f"databricks://{WORKSPACE}", "main.src.trips")

@@ -16,6 +16,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import EXAMPLES, OLD_AIRFLOW, DagLoader
 from tests.airflow.test_approval import answer, ran_with
 from tests.airflow.test_dags import pulled, states
+from tests.core.workspace.lakehouse import Shop
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
@@ -142,6 +143,28 @@ def approve(run: Any, reports: Path) -> None:
     LakebaseHook().run("DROP TABLE prices")
 
 
+def sync(run: Any, reports: Path) -> None:
+    assert pulled(run, "declare")["action"] in ("created", "unchanged", "noted")
+    done = pulled(run, "sync")
+    assert done["name"] == "main.served.trips"
+    assert done["version"] == pulled(run, "synced_by_others")["version"]
+    assert pulled(run, "use") == [(3,)]
+    LakebaseHook().run("DROP VIEW public.trips")
+    LakebaseHook().client.synced_tables.delete("main.served.trips")
+
+
+def sync_watcher(run: Any, reports: Path) -> None:
+    # No event has triggered this run; test_sync_kills.py has a triggerer that does.
+    assert pulled(run, "versions") == []
+
+
+def mirror(run: Any, reports: Path) -> None:
+    [table] = pulled(run, "in_delta")
+    assert (table["uc_table"], table["state"]) == ("main.shop_mirror.lb_orders_history", "STREAMING")
+    LakebaseHook().client.workspace.cdf_configs.delete("orders_mirror", force=True)
+    LakebaseHook().run("DROP SCHEMA shop CASCADE")
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_approve": approve,
@@ -154,11 +177,14 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_health": health,
     "lakebase_load": load,
     "lakebase_mapped_load": mapped_load,
+    "lakebase_mirror": mirror,
     "lakebase_rehearse": rehearse,
     "lakebase_restore": restore,
     "lakebase_retries": retries,
     "lakebase_sensors": sensors,
     "lakebase_sql": sql,
+    "lakebase_sync": sync,
+    "lakebase_sync_watcher": sync_watcher,
     "lakebase_transfer": transfer,
     "lakebase_unload": unload,
 }
@@ -175,6 +201,10 @@ def test_the_example_runs(
     (migrations / "0001_orders_kept.sql").write_text("CREATE TABLE orders_kept (n int);")
     monkeypatch.setenv("LAKEBASE_EXAMPLE_MIGRATIONS", str(migrations))
     monkeypatch.setattr(BranchUpkeep, "plans_folder", tmp_path / "plans")
+    if name == "lakebase_sync":
+        trips = {"id": [1, 2, 3, 4], "fare": [4.0, 11.0, 12.0, 13.0]}
+        Shop(lake, "", "main.samples.trips").write(trips, mode="overwrite")
+    lake.admin.set(cdf_seconds=0.1)
     LakebaseHook().run(
         "drop schema if exists etl_airflow cascade; drop table if exists orders_kept, lakebase_migration"
     )

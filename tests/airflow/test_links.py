@@ -9,7 +9,7 @@ import pytest
 from lakebase_provider import get_provider_info
 from lakebase_provider.core import LakebaseConfig
 from lakebase_provider.hooks.lakebase import LakebaseHook
-from lakebase_provider.links import LakebaseConsoleLink, console_url
+from lakebase_provider.links import LakebaseConsoleLink, LakebasePipelineLink, console_url
 from lakebase_provider.local import LocalLakebase
 from lakebase_provider.operators.branches import (
     LakebaseCreateBranchOperator,
@@ -21,6 +21,7 @@ from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.sync import LakebaseSyncOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
@@ -111,8 +112,14 @@ def test_nor_where_it_is_wrong(
 
 def test_airflow_may_show_it() -> None:
     assert get_provider_info()["extra-links"] == [
-        f"{LakebaseConsoleLink.__module__}.{LakebaseConsoleLink.__qualname__}"
+        f"{link.__module__}.{link.__qualname__}" for link in (LakebaseConsoleLink, LakebasePipelineLink)
     ]
+
+
+def test_there_is_none_to_a_pipeline_without_an_update(lake: LocalLakebase) -> None:
+    for conn_id in ("lakebase_default", "nowhere"):
+        operator = LakebaseSyncOperator(task_id="t", table="main.pub.trips", conn_id=conn_id)
+        assert LakebasePipelineLink().get_link(operator, ti_key=None) == ""
 
 
 @WITH_RUN

@@ -34,11 +34,13 @@ from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.sync import LakebaseSyncedTableOperator, LakebaseSyncOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.branches import LakebaseBranchSensor
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
+from lakebase_provider.sensors.sync import LakebaseInDeltaSensor, LakebaseSyncedTableSensor
 from lakebase_provider.triggers.polling import LakebaseSqlSensorTrigger
 from lakebase_provider.triggers.sql import LakebaseSqlTrigger
 from tests.airflow.conftest import connection_fields, define
@@ -151,6 +153,10 @@ def test_the_operator_names_it(kind: type[LakebaseError]) -> None:
         LakebaseDeleteBranchOperator(task_id="delete", branch="b"),
         LakebaseSweepBranchesOperator(task_id="sweep"),
         LakebaseBranchSensor(task_id="branch_sensor", branch="b", timeout=1),
+        LakebaseSyncOperator(task_id="sync", table="main.pub.trips"),
+        LakebaseSyncedTableOperator(task_id="drop", action="delete", table="main.pub.trips"),
+        LakebaseSyncedTableSensor(task_id="synced", table="main.pub.trips", version=1, timeout=1),
+        LakebaseInDeltaSensor(task_id="mirrored", lsn="0/1", cdf_config="mirror", timeout=1),
         LakebaseSqlSensor(task_id="sensor", sql="select 1", timeout=1),
     ],
     ids=lambda operator: operator.task_id,

@@ -16,6 +16,7 @@ import pytest
 
 from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
+from tests.core.workspace.lakehouse import Shop
 from tests.eventually import eventually
 
 from .airflow_site import PATIENCE, ROOT, AirflowSite
@@ -65,6 +66,7 @@ def site(
     migrations.mkdir()
     (migrations / "0001_orders_kept.sql").write_text("CREATE TABLE orders_kept (n int);")
     prepare(lake)
+    Shop(lake, "", "main.samples.trips").write({"id": [1, 2], "fare": [4.0, 11.0]})
     env = {
         ALLOW_LOOPBACK: "1",
         "AIRFLOW_CONN_LAKEBASE_DEFAULT": lake.airflow_connection(),

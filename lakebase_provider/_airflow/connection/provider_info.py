@@ -65,6 +65,7 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.operators.rehearse",
                     "lakebase_provider.operators.restore_rows",
                     "lakebase_provider.operators.sql",
+                    "lakebase_provider.operators.sync",
                     "lakebase_provider.operators.transfer",
                     "lakebase_provider.operators.unload",
                 ],
@@ -77,6 +78,7 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.sensors.branches",
                     "lakebase_provider.sensors.health",
                     "lakebase_provider.sensors.sql",
+                    "lakebase_provider.sensors.sync",
                 ],
             }
         ],
@@ -87,6 +89,7 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.triggers.branches",
                     "lakebase_provider.triggers.polling",
                     "lakebase_provider.triggers.sql",
+                    "lakebase_provider.triggers.sync",
                 ],
             }
         ],
@@ -96,14 +99,23 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "lakebase_provider.decorators.sql.lakebase_sql_task",
             }
         ],
-        "extra-links": ["lakebase_provider.links.console.LakebaseConsoleLink"],
+        "extra-links": [
+            "lakebase_provider.links.console.LakebaseConsoleLink",
+            "lakebase_provider.links.console.LakebasePipelineLink",
+        ],
         "asset-uris": [
             {
                 "schemes": ["lakebase"],
                 "handler": "lakebase_provider.assets.sanitize_uri",
                 "factory": "lakebase_provider.assets.create_asset",
                 "to_openlineage_converter": "lakebase_provider.assets.convert_asset_to_openlineage",
-            }
+            },
+            {
+                "schemes": ["unitycatalog"],
+                "handler": "lakebase_provider.assets.sanitize_unity_catalog_uri",
+                "factory": "lakebase_provider.assets.create_unity_catalog_asset",
+                "to_openlineage_converter": "lakebase_provider.assets.convert_unity_catalog_to_openlineage",
+            },
         ],
         "config": {
             "lakebase": {

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.sdk import Context
 
     from lakebase_provider.core.client import LakebaseClient
@@ -248,16 +250,11 @@ def lease_options(plain: Mapping[str, Any]) -> LeaseOptions:
     from lakebase_provider.core.errors import ConfigError
     from lakebase_provider.core.upkeep.branches.budget import BranchLimits
     from lakebase_provider.core.upkeep.branches.lease_options import LeasePlan
-    from lakebase_provider.core.workspace.answers import moment
 
     options: Any = {name: value for name, value in plain.items() if value is not None}
     at_time, limits = options.get("at_time"), options.get("limits")
     if isinstance(at_time, str):
-        options["at_time"] = found = moment(at_time)
-        if found is None or found.tzinfo is None:
-            raise ConfigError(
-                f"at_time is {at_time!r}."[:200], remedy="Give a time such as 2027-01-31T12:00:00Z."
-            )
+        options["at_time"] = moment_of("at_time", at_time)
     if isinstance(limits, Mapping):
         names = BranchLimits.__dataclass_fields__
         if not names.keys() >= limits.keys():
@@ -267,6 +264,53 @@ def lease_options(plain: Mapping[str, Any]) -> LeaseOptions:
         options["limits"] = BranchLimits(**limits)
     LeasePlan.of(options)
     return cast("LeaseOptions", options)
+
+
+def moment_of(name: str, value: Any) -> datetime | None:
+    """The moment that an argument is, or that a template has rendered; None for None.
+
+    Raises:
+        ConfigError: It is no moment, or has no time zone.
+    """
+    if value is None:
+        return None
+    from lakebase_provider.core.errors import ConfigError
+    from lakebase_provider.core.workspace.answers import moment
+
+    found = moment(value) if isinstance(value, str) else value
+    if getattr(found, "tzinfo", None) is None:
+        raise ConfigError(f"{name} is {value!r}."[:200], remedy="Give a time such as 2027-01-31T12:00:00Z.")
+    return cast("datetime", found)
+
+
+def version_of(value: Any) -> int | None:
+    """The version of a Delta table that an argument is, or that a template has rendered; None for None.
+
+    Raises:
+        ConfigError: It is no whole number: a template may have become ``"None"``.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    from lakebase_provider.core.errors import ConfigError
+
+    raise ConfigError(f"version is {value!r}."[:200], remedy="Give a version of the Delta table, such as 5.")
+
+
+def require_synced_table(table: Any) -> None:
+    """Make sure that an argument is the name of a synced table, or None.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    from lakebase_provider.core.config.resource_names import UC_TABLE
+    from lakebase_provider.core.errors import ConfigError
+
+    if table is not None and not (isinstance(table, str) and UC_TABLE.fullmatch(table)):
+        raise ConfigError(
+            f"table is {table!r}."[:200], remedy="Give its name in the Unity Catalog: main.sales.orders."
+        )
 
 
 def require_hook_params(params: Any) -> None:

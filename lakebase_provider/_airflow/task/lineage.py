@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from lakebase_provider.core.bulk.load.result import LoadResult
+    from lakebase_provider.core.client import LakebaseClient
     from lakebase_provider.core.connect.target import Target
 
 
@@ -56,6 +57,35 @@ def file_dataset(path: str) -> Dataset:
         return Dataset(namespace="file", name=str(Path(path if parts is None else parts.path).absolute()))
     return Dataset(
         namespace=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", name=parts.path.lstrip("/") or "/"
+    )
+
+
+def synced_table_lineage(
+    client: LakebaseClient, table: str, source: str | None, rows: int | None = None
+) -> OperatorLineage[Any, Any]:
+    """The Delta table that a sync reads, named as in lineage of Databricks' SQL, and the one that it writes.
+
+    Args:
+        client: The connection's client.
+        table: Name of the synced table in the Unity Catalog.
+        source: Name of the Delta table there, if it is known.
+        rows: How many were copied, if that is known.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    target, (_, schema, name) = client.target(), table.split(".")
+    workspace = urlsplit(client.config.workspace_host or "").netloc
+    return OperatorLineage(
+        inputs=[Dataset(namespace=f"databricks://{workspace}", name=source)] if source and workspace else [],
+        outputs=[
+            OutputDataset(
+                namespace=f"postgres://{target.host}:{target.port}",
+                name=f"{target.database}.{schema}.{name}",
+                outputFacets={}
+                if rows is None
+                else {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows)},
+            )
+        ],
     )
 
 

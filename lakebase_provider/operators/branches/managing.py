@@ -18,6 +18,7 @@ from lakebase_provider._airflow.task.failing_fast import UnwindingOnKill, failin
 from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperatorLink
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.triggers.base import BaseTrigger
 
@@ -46,7 +47,7 @@ class ManagingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("conn_id", "manage_conn_id")
-    operator_extra_links = (LakebaseConsoleLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (LakebaseConsoleLink(),)
     #: Whether the triggerer does what can be left to it.
     deferrable: bool = False
 

@@ -75,6 +75,8 @@ def test_a_commit_is_waited_for_until_it_is_in_delta(lake: LocalLakebase, schema
         assert len(history(lake, schema)) == 6
         with pytest.raises(ObjectStateError, match="REPLICA IDENTITY"):
             configs.wait_in_delta(lsn, schema, tables=["orders", "skipped"], timeout=30)
+        assert configs.in_delta(lsn, schema) is not None
+        assert configs.in_delta(NEVER, schema) is None
         for tables in (None, ["orders"], ["unknown"]):
             with pytest.raises(OperationTimeoutError):
                 configs.wait_in_delta(NEVER, schema, tables=tables, timeout=0.3)

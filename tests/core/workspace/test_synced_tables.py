@@ -297,10 +297,16 @@ def test_an_update_that_runs_is_adopted_and_followed_by_another(
     done = tables.refresh(trips.name, timeout=60)
     assert done.update is not None
     assert done.update.update_id != first.update_id
+    # That is said where somebody else has triggered it, and waits.
+    ended = tables.wait(trips.name, update=second)
+    assert ended.update == second
+    again = tables.wait(trips.name, update=second, fresh=True, timeout=60).update
+    assert again is not None
+    assert again.update_id not in (first.update_id, done.update.update_id)
     third = tables.trigger(trips.name)
     fourth = tables.trigger(trips.name, adopt=False)
     assert (fourth.adopted, fourth.update_id == third.update_id) == (False, False)
-    assert len(workspace.pipelines.updates(first.pipeline_id)) == 5
+    assert len(workspace.pipelines.updates(first.pipeline_id)) == 6
 
 
 def test_an_update_whose_answer_was_lost_is_found(
@@ -338,7 +344,11 @@ async def test_for_asyncio(lake: LocalLakebase, workspace: WorkspaceObjects, tri
     await tables.acreate(trips.name, **trips.declared())  # type: ignore[arg-type]
     assert (await tables.await_(trips.name, version=0)).version == 0
     version = trips.write({"id": [3], "name": ["c"]})
+    assert await tables.areached(trips.name, version=version) is None
     assert (await tables.arefresh(trips.name, version=lambda: version)).version == version
+    reached = await tables.areached(trips.name, version=version)
+    assert reached is not None
+    assert reached.version == version
     update = await tables.atrigger(trips.name)
     assert (await tables.await_(trips.name, update=update)).update == update
     await tables.adelete(trips.name)

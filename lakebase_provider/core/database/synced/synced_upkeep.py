@@ -20,7 +20,11 @@ from lakebase_provider.core.database.synced import dependents
 from lakebase_provider.core.database.synced.dependents import TableGrant
 from lakebase_provider.core.errors import AlreadyExistsError, ConfigError, ObjectStateError
 from lakebase_provider.core.workspace.objects.sync.synced_table import SyncedTable
-from lakebase_provider.core.workspace.objects.sync.synced_tables import SYNC_TIMEOUT, SyncedTableOptions
+from lakebase_provider.core.workspace.objects.sync.synced_tables import (
+    SYNC_TIMEOUT,
+    SyncedTableOptions,
+    first_of,
+)
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.core.workspace.operations import in_thread
 
@@ -242,9 +246,7 @@ class SyncedTableUpkeep:
             if owner is not None:
                 self._drop(connection, name)
         made = self._tables.create(name, timeout=max(1.0, deadline.remaining()), **given)
-        since = made.create_time
-        goal: dict[str, Any] = {"version": 0} if since is None else {"since": since}
-        return self._tables.wait(name, timeout=max(1.0, deadline.remaining()), **goal).table
+        return self._tables.wait(name, timeout=max(1.0, deadline.remaining()), **first_of(made)).table
 
     def _drop(self, connection: LakebaseConnection, name: str) -> None:
         table = _table(name)

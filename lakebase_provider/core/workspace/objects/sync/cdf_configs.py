@@ -269,6 +269,23 @@ class CdfConfigs(Objects[CdfConfig]):
             lambda: self._if_in_delta(lsn, name, wanted), f"{name} up to {lsn}", name, deadline
         )
 
+    def in_delta(
+        self, lsn: str, name: str, *, tables: Collection[str] | None = None
+    ) -> tuple[CdfStatus, ...] | None:
+        """What :meth:`wait_in_delta` waits for, looked for once; None if it is not written yet.
+
+        Args:
+            lsn: As in :meth:`wait_in_delta`.
+            name: As in :meth:`wait_in_delta`.
+            tables: As in :meth:`wait_in_delta`.
+
+        Raises:
+            ObjectStateError: One of `tables` is skipped, or is no more followed; the error says why.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        name, wanted = self._asked_for(lsn, name, tables)
+        return self._if_in_delta(lsn, name, wanted)
+
     def _asked_for(
         self, lsn: str, name: str, tables: Collection[str] | None
     ) -> tuple[str, frozenset[str] | None]:
@@ -305,6 +322,7 @@ class CdfConfigs(Objects[CdfConfig]):
     aensure = in_thread(ensure)
     adelete = in_thread(delete)
     astatuses = in_thread(statuses)
+    ain_delta = in_thread(in_delta)
 
 
 def _number(lsn: str) -> int:

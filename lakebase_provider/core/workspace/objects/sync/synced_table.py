@@ -105,6 +105,16 @@ class SyncedTable(Named):
         return max(told, default=None)
 
     @property
+    def sync_key(self) -> str | None:
+        """What tells the last sync that ended well from others; None if there was none, or it is not told.
+
+        It is the source's version, which a sync with nothing to do leaves, or else when the sync began.
+        """
+        if self.synced_version is not None:
+            return str(self.synced_version)
+        return None if self.sync_start_time is None else self.sync_start_time.isoformat()
+
+    @property
     def is_online(self) -> bool:
         """Whether it has rows, of whatever version."""
         return (self.state or "").startswith(_ONLINE)

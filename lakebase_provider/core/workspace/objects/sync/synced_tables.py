@@ -98,6 +98,11 @@ class SyncResult:
         return self.table.version
 
 
+def first_of(table: SyncedTable) -> dict[str, Any]:
+    """What of a new one to wait for: that it has rows, of whatever version."""
+    return {"version": 0} if table.create_time is None else {"since": table.create_time}
+
+
 def _columns(name: str, value: Any) -> list[Any]:
     found = listed(name, value)
     if not found or not all(isinstance(one, str) and one for one in found):
@@ -278,6 +283,7 @@ class SyncedTables(Objects[SyncedTable]):
         version: int | Callable[[], int] | DeltaTable | None = None,
         since: datetime | None = None,
         update: StartedUpdate | None = None,
+        fresh: bool = False,
         timeout: float = SYNC_TIMEOUT,
     ) -> SyncResult:
         """Wait until the rows of a version, or those of a moment, are there.
@@ -293,6 +299,8 @@ class SyncedTables(Objects[SyncedTable]):
             since: The moment at which, or after which, a sync must have begun; with a time zone.
             update: What :meth:`trigger` returned. If it was adopted, and has not brought the version, another
                 one is begun.
+            fresh: Whether one that was adopted is followed by another, too, if no version is given: all is to
+                be there that the source had when :meth:`trigger` was called.
             timeout: Seconds to wait at most.
 
         Raises:
@@ -301,7 +309,7 @@ class SyncedTables(Objects[SyncedTable]):
             NotFoundError: There is no such table.
             LakebaseError: The workspace refused.
         """
-        waiting = self._waiting(name, version, since, update, timeout)
+        waiting = self._waiting(name, version, since, update, timeout, fresh=fresh)
         return until(waiting.ask, waiting.subject, waiting.name, waiting.deadline, self._clock)
 
     async def await_(
@@ -311,10 +319,11 @@ class SyncedTables(Objects[SyncedTable]):
         version: int | Callable[[], int] | DeltaTable | None = None,
         since: datetime | None = None,
         update: StartedUpdate | None = None,
+        fresh: bool = False,
         timeout: float = SYNC_TIMEOUT,
     ) -> SyncResult:
         """:meth:`wait` for asyncio; between its requests no thread is held."""
-        waiting = await self._awaiting(name, version, since, update, timeout)
+        waiting = await self._awaiting(name, version, since, update, timeout, fresh=fresh)
         return await auntil(waiting.ask, waiting.subject, waiting.name, waiting.deadline)
 
     def refresh(
@@ -352,15 +361,46 @@ class SyncedTables(Objects[SyncedTable]):
         waiting = await self._arefreshing(name, version, full_refresh, timeout)
         return await auntil(waiting.ask, waiting.subject, waiting.name, waiting.deadline)
 
+    def reached(
+        self,
+        name: str,
+        *,
+        version: int | Callable[[], int] | DeltaTable | None = None,
+        since: datetime | None = None,
+    ) -> SyncResult | None:
+        """What :meth:`wait` waits for, looked for once.
+
+        Args:
+            name: The synced table's name.
+            version: As in :meth:`wait`.
+            since: As in :meth:`wait`.
+
+        Returns:
+            The sync; None if the rows are not there yet.
+
+        Raises:
+            OperationFailedError: The last update failed, or was cancelled.
+            NotFoundError: There is no such table.
+            LakebaseError: The workspace refused.
+        """
+        return self._waiting(name, version, since, None, SYNC_TIMEOUT).ask()
+
     def _waiting(
-        self, name: str, version: Any, since: datetime | None, update: StartedUpdate | None, timeout: float
+        self,
+        name: str,
+        version: Any,
+        since: datetime | None,
+        update: StartedUpdate | None,
+        timeout: float,
+        *,
+        fresh: bool = False,
     ) -> _Waiting:
         name, deadline = self.full_name(name), self._deadline(timeout)
         if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
             remedy = "Give since as datetime.now(timezone.utc) does."
             raise arguments.wrong("'since'", since, "be a datetime with a time zone", remedy)
-        goal = Goal(wanted_version(version), since, update)
-        if goal == Goal():
+        goal = Goal(wanted_version(version), since, update, is_fresh=fresh)
+        if (goal.version, since, update) == (None, None, None):
             raise ConfigError(
                 f"It is not said what of {name} is waited for.", remedy="Give version, since or update."
             )
@@ -383,6 +423,7 @@ class SyncedTables(Objects[SyncedTable]):
     aensure = in_thread(ensure)
     adelete = in_thread(delete)
     atrigger = in_thread(trigger)
+    areached = in_thread(reached)
 
 
 class _Waiting:
