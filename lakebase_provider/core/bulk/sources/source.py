@@ -251,7 +251,13 @@ def arrow_source(
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    rows = rows_at_once(batch.nbytes, batch.num_rows)
+    size = batch.nbytes
+    # Two halves cost more than they save. And what views show lies in what several batches share, of which
+    # each is said to have all of it.
+    if size < 2 * _BATCH_BYTES and batch.num_rows <= _BATCH_ROWS:
+        yield batch
+        return
+    rows = rows_at_once(size, batch.num_rows)
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
 
