@@ -131,6 +131,13 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
             description="Schema of the table lakebase_load, which keeps the ids; the table's by default."
         ),
     ] = None
+    lsn: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether the metadata is to hold the position of the server's log after the last "
+            "commit, up to which Lakehouse sync has to write."
+        ),
+    ] = False
     allow_no_files: Annotated[
         bool, dg.Resolver.default(description="Whether a pattern may match no file.")
     ] = False
@@ -289,6 +296,7 @@ def _metadata(results: list[LoadResult]) -> dict[str, Any]:
         "lakebase/files_skipped": len(results) - len(loaded),
         "lakebase/rows_written": sum(result.rows for result in loaded),
         **{f"lakebase/{name}": sum(getattr(result, name) for result in loaded) for name in _COUNTS},
+        **{"lakebase/lsn": result.lsn for result in results[-1:] if result.lsn is not None},
     }
 
 

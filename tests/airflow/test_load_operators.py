@@ -221,7 +221,8 @@ def test_a_table_follows_the_file_where_that_is_allowed(tmp_path: Path) -> None:
 
 def test_merge_replace_and_create(csv: Path) -> None:
     LakebaseHook().run("insert into loaded values (2, 'old'), (3, 'other')")
-    merged = load(str(csv), mode="merge", load_id="merge")
+    merged = load(str(csv), mode="merge", load_id="merge", lsn=True)
+    assert LakebaseHook().get_first("select pg_current_wal_lsn() >= %s::pg_lsn", (merged["lsn"],)) == (True,)
     assert (merged["inserted"], merged["updated"]) == (1, 1)
     assert rows() == [(1, "one"), (2, "two"), (3, "other")]
     csv.write_text("id,name\n4,other\n")

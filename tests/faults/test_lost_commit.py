@@ -60,8 +60,9 @@ def test_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
     with LakebaseClient(lake.config(port=proxy.port)) as client:
         before_commit(monkeypatch, lambda: proxy.cut_after(0, direction="to_client"))
         with caplog.at_level(logging.WARNING, "lakebase_provider"):
-            result = client.load([(1,), (2,)], "t", load_id=load_id)
+            result = client.load([(1,), (2,)], "t", load_id=load_id, lsn=True)
         assert proxy.counters.cuts == 1
+        assert result.lsn is not None
         assert "lost while committing" in caplog.text
         assert (result.skipped, result.inserted) == (False, 2)
         assert rows_of(table) == 2

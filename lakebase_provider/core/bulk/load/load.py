@@ -79,6 +79,11 @@ def load(
         LoadError: The load failed and left nothing behind.
     """
     plan = LoadPlan(**options)
+    if plan.lsn:
+        raise ConfigError(
+            "lsn= is of a load that commits itself, and this one is part of a transaction.",
+            remedy="Leave it out, and run SELECT pg_current_wal_lsn() after the commit.",
+        )
     with rejects_of(plan) as rejects:
         return load_rows(connection, source, table, plan, rejects, clock=clock)
 
