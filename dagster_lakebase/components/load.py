@@ -296,7 +296,7 @@ def _metadata(results: list[LoadResult]) -> dict[str, Any]:
         "lakebase/files_skipped": len(results) - len(loaded),
         "lakebase/rows_written": sum(result.rows for result in loaded),
         **{f"lakebase/{name}": sum(getattr(result, name) for result in loaded) for name in _COUNTS},
-        **{"lakebase/lsn": result.lsn for result in results[-1:] if result.lsn is not None},
+        **({"lakebase/lsn": results[-1].lsn} if results and results[-1].lsn else {}),
     }
 
 

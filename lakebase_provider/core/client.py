@@ -294,8 +294,8 @@ class LakebaseClient(Reads):
             options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``count_outside``, ``load_id``,
                 ``force``, ``forced_by``, ``create``, ``schema_evolution``, ``allow_empty``, ``on_error``,
-                ``reject_to``, ``ledger_schema``, ``lsn``; for CSV files ``delimiter``, ``encoding``, ``null``,
-                ``header``, ``quote``.
+                ``reject_to``, ``ledger_schema``, ``lsn``; for CSV files ``delimiter``, ``encoding``,
+                ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing was sent.
