@@ -306,7 +306,9 @@ class LakebaseClient(Reads):
             >>> client.load(rows, "sales.orders", mode="merge", keys=["id"], load_id="orders/2024-05-01")
         """
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
+        source = with_catalog(source, lambda: self.workspace.catalog_tables)
         return load_and_commit(self.connection, source, table, clock=self._clock, **options)
 
     def executemany_pipeline(self, query: Query, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:

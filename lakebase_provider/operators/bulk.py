@@ -237,6 +237,7 @@ class LoadingOperator(BulkOperator):
         from dataclasses import asdict
 
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
         if self.fence:
             ti = context["ti"]
@@ -245,6 +246,7 @@ class LoadingOperator(BulkOperator):
         if _truth(self.force):
             options.update(force=True, forced_by=self.render_template(LOAD_ID, context))
         self._note_restore_point(context, lambda: self.get_db_hook().client)
+        source = with_catalog(source, lambda: self.get_db_hook().client.workspace.catalog_tables)
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             if self.restore_point:
