@@ -120,18 +120,23 @@ class CatalogTables:
             ),
             what,
         )
-        ends = answer.number("expiration_time")
         return TableStorage(
-            name,
-            location,
-            _credentials(answer, location),
-            None if ends is None else datetime.fromtimestamp(ends / 1000, timezone.utc),
+            name, location, _credentials(answer, location), _moment(answer, "expiration_time")
         )
 
     def _asked(self, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         return again_while_busy(ask, Deadline(at_most(_READ), self._clock), self._clock, lost=[])
 
     astorage = in_thread(storage)
+
+
+def _moment(answer: Answer, name: str) -> datetime | None:
+    """A moment in milliseconds since 1970."""
+    number = answer.number(name)
+    try:
+        return None if number is None else datetime.fromtimestamp(number / 1000, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        raise answer.error(name, "is no readable time") from None
 
 
 def _location(table: Answer, name: str) -> str:
