@@ -157,7 +157,7 @@ def _location(table: Answer, name: str) -> str:
 
 
 def _credentials(answer: Answer, location: str) -> dict[str, Secret]:
-    found = {}
+    found: dict[str, Secret] = {}
     for kind, names in _CREDENTIALS.items():
         if kind in answer.fields:
             part = answer.object(kind)
