@@ -72,8 +72,9 @@ class Source:
         json: Whether text for array columns may be JSON.
         row_name: Returns a row's name for errors from its index, such as ``"row 3 of 'orders.csv'"``; for -1,
             the name of what is being read. None if a row's number is enough.
-        marked: If the rows are changes, returns the source that has behind their columns the marks that a
-            merge of changes needs. Either of the two can be read.
+        marked: If the rows are changes, returns for the names of the keys the source that has behind their
+            columns the marks that a merge of changes needs. Either of the two can be read.
+        spared: Changes that were read and left out, since the next one tells what is true of their key.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Source:
         json: bool = False,
         row_name: Callable[[int], str] | None = None,
         describe: Callable[[Sequence[str]], pa.Schema] | None = None,
-        marked: Callable[[], Source] | None = None,
+        marked: Callable[[Sequence[str]], Source] | None = None,
     ) -> None:
         self.describe = describe
         self.marked = marked
+        self.spared = 0
         self.void = void
         self.json = json
         self.row_name = row_name
