@@ -85,7 +85,7 @@ def _named(source: Source, which: str) -> Source:
 
 
 def _needed(batch: pa.RecordBatch, keys: Sequence[str]) -> pa.Array:
-    """Which changes tell something: a row before an update does not if the next one has its version and key."""
+    """Which changes tell something: a row before an update, where the next one has its key, does not."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
