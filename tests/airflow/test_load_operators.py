@@ -93,11 +93,21 @@ def test_the_changes_of_a_delta_table_are_loaded_and_its_rows_written_once(tmp_p
     ]
 
 
+def test_a_delta_table_of_the_unity_catalog_is_found_by_the_connections_workspace(
+    lake: LocalLakebase,
+) -> None:
+    name = "main.src.of_the_operator"
+    write_deltalake(lake.table_path(name), pa.table({"id": pa.array([7], pa.int32()), "name": ["seven"]}))
+    assert load(f"delta:uc://{name}", mode="merge", since="ledger")["inserted"] == 1
+    assert rows() == [(7, "seven")]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"source": "delta:https://example.com/t"},
         {"source": "delta:/lake?version=x"},
+        {"source": "delta:uc://main.orders"},
         {"source": "delta:/lake", "delimiter": ";"},
         {"source": "delta:/lake", "since": "ledger"},
         {"source": "delta:/lake", "since": "ledger", "mode": "merge", "load_id": "own"},

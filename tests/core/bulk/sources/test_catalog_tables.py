@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +13,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from lakebase_provider.core import Delta, LakebaseClient
+from lakebase_provider.core.bulk.sources.delta.opened import open_delta
 from lakebase_provider.core.config import allowed_hosts
 from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
+    LakebaseError,
     NotFoundError,
     PermissionDeniedError,
 )
@@ -152,6 +156,68 @@ def test_credentials_of_each_cloud(
     )
     assert (found.location, found.options()) == (location, options)
     assert not any(value in f"{found!r}" for value in options.values())
+
+
+@pytest.fixture
+def store() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A store that refuses every request: its URL, and what it was sent with each: the path, the session."""
+    seen: list[tuple[str, str]] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("x-amz-security-token", "")))
+            self.send_error(403)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+SAS = "sv=2024-01-01&sig=of-the-signature"
+
+
+@pytest.mark.parametrize(
+    ("location", "credentials", "options", "secret"),
+    [
+        (
+            "s3://lake/t",
+            {"aws_temp_credentials": AWS},
+            {"AWS_ENDPOINT_URL": "{}", "AWS_REGION": "nowhere", "AWS_ALLOW_HTTP": "true"},
+            "of-the-session",
+        ),
+        (
+            "abfss://c@account.dfs.core.windows.net/t",
+            {"azure_user_delegation_sas": {"sas_token": SAS}},
+            {"AZURE_STORAGE_ENDPOINT": "{}", "AZURE_ALLOW_HTTP": "true"},
+            "of-the-signature",
+        ),
+    ],
+)
+def test_a_store_gets_what_was_lent_and_no_error_shows_it(
+    own: LakebaseClient,
+    store: tuple[str, list[tuple[str, str]]],
+    location: str,
+    credentials: dict[str, Any],
+    options: dict[str, str],
+    secret: str,
+) -> None:
+    url, seen = store
+    own._needed_control_plane()._transport = Edge({"storage_location": location}, credentials)
+    given = {name: value.format(url) for name, value in options.items()}
+    with pytest.raises(LakebaseError) as caught:
+        open_delta(Delta("uc://main.src.t", storage_options=given, catalog=own.workspace.catalog_tables))
+    assert any(secret in "".join(request) for request in seen), seen
+    assert secret not in f"{caught.value}{caught.value.__cause__}{caught.value.__context__}"
 
 
 @pytest.mark.parametrize(
