@@ -71,6 +71,30 @@ def test_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
             assert rows_of(table) == 2
 
 
+def test_a_position_that_nobody_told_fails_no_load_that_took_place(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    commit = LakebaseConnection.commit
+
+    def commit_and_lose(connection: LakebaseConnection) -> None:
+        commit(connection)
+        monkeypatch.setattr(LakebaseConnection, "commit", commit)
+        proxy.cut_after(0)
+
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        monkeypatch.setattr(LakebaseConnection, "commit", commit_and_lose)
+        with caplog.at_level(logging.WARNING, "lakebase_provider"):
+            result = client.load([(1,), (2,)], "t", lsn=True)
+        assert (result.inserted, result.lsn) == (2, None)
+        assert proxy.counters.cuts == 1
+        assert "did not tell the position" in caplog.text
+    assert rows_of(table) == 2
+
+
 @pytest.mark.parametrize("load_id", ["day/1", None])
 def test_a_commit_that_never_arrived_is_a_load_to_do_again(
     lake: LocalLakebase,
