@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import sqlite3
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import ObjectStoragePath
 from deltalake import write_deltalake
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     BadRowError,
     ConfigError,
@@ -31,6 +33,7 @@ from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator, SourceCursor
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from tests.airflow.conftest import connection_fields, define
+from tests.core.bulk.sources.test_arrow_cursor import Cursor
 
 
 def executed(operator: BulkOperator, **ti: Any) -> dict[str, Any]:
@@ -363,6 +366,15 @@ def test_the_server_keeps_the_rows_that_are_not_fetched_yet() -> None:
         assert cursor._cursor.connection.execute("select name from pg_cursors").fetchall() == [
             ("lakebase_transfer",)
         ]
+
+
+def test_a_warehouses_cursor_gives_arrow_data(lake: LocalLakebase) -> None:
+    cursor = Cursor(pa.table({"id": pa.array([1, 2], pa.int32()), "name": ["one", None]}))
+    connection = SimpleNamespace(cursor=lambda: cursor, close=lambda: None)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, log=logging.getLogger("warehouse"))
+    with LakebaseClient(lake.config()) as client, SourceCursor(hook, "warehouse", "select 1") as source:
+        assert client.load(source, "loaded").inserted == 2
+    assert (cursor.statement, rows()) == ("select 1", [(1, "one"), (2, None)])
 
 
 @pytest.mark.parametrize(

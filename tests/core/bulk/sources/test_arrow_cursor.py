@@ -34,6 +34,12 @@ class Cursor:
         self.rownumber += found.num_rows
         return found
 
+    def execute(self, statement: str) -> None:
+        self.statement = statement
+
+    def close(self) -> None:
+        self._tables = []
+
     def fetchmany(self, size: int) -> list[Any]:
         raise AssertionError("Rows are asked for.")
 
