@@ -246,6 +246,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
@@ -256,7 +257,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                 with without_options(*absent):
                     result = load_and_commit(
                         lakebase.get_connection,
-                        file.source,
+                        with_catalog(file.source, lambda: lakebase.client.workspace.catalog_tables),
                         (table.schema, table.name),
                         **self._plan(values, load_id),
                     )

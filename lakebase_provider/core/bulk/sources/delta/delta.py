@@ -131,7 +131,7 @@ class Delta:
         if self.catalog is None:
             raise ConfigError(
                 f"Where {self} is, only its workspace says, and none is given.",
-                remedy="Load it by client.load, or give the Delta its workspace's client.workspace.catalog_tables.",
+                remedy="Load it by client.load, or give the Delta a client.workspace.catalog_tables.",
             )
         storage = self.catalog.storage(self.table_name or "")
         options = {**storage.options(), **(self.storage_options or {})}
