@@ -295,7 +295,12 @@ def objects_page() -> str:
         snapshots,
     )
     from lakebase_provider.core.workspace.objects.object_kind import places
-    from lakebase_provider.core.workspace.objects.sync import cdf_configs, pipelines, synced_tables
+    from lakebase_provider.core.workspace.objects.sync import (
+        catalog_tables,
+        cdf_configs,
+        pipelines,
+        synced_tables,
+    )
     from lakebase_provider.core.workspace.operations import Operation
 
     kinds = (
@@ -357,6 +362,7 @@ follow each other within a process, and are sent again while the project is busy
     for title, way, kind in (
         ("Operation", "`client.workspace.operation(name)`, and what `begin_create` returns.", Operation),
         ("Pipelines", "`client.workspace.pipelines`", pipelines.Pipelines),
+        ("Tables of the Unity Catalog", "`client.workspace.catalog_tables`", catalog_tables.CatalogTables),
         ("What a client does with synced tables", "`client.synced_tables`", SyncedTableUpkeep),
         ("What a client does with branches", "`client.branches`", BranchUpkeep),
         ("A leased branch", "What `client.branches.lease` and `take` return.", BranchLease),
@@ -364,7 +370,7 @@ follow each other within a process, and are sent again while the project is busy
         parts.append(f"## {title}\n\n{way}\n\n{_summary(kind)}\n\n{_methods(kind)}\n")
     syncs = (
         *(pipelines.Pipeline, pipelines.PipelineUpdate, pipelines.StartedUpdate),
-        *(synced_tables.SyncResult, ReconcileReport, cdf_configs.CdfStatus),
+        *(synced_tables.SyncResult, ReconcileReport, cdf_configs.CdfStatus, catalog_tables.TableStorage),
     )
     leases = (LeaseOptions, BranchLimits, BranchBudget, Usage, SweepReport, SweptBranch)
     for told in (*syncs, *leases, BranchReset, Grant):

@@ -156,6 +156,13 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
             description="Schema of the table lakebase_load, which keeps the ids; the table's by default."
         ),
     ] = None
+    lsn: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether the metadata is to hold the position of the server's log after the last "
+            "commit, up to which Lakehouse sync has to write."
+        ),
+    ] = False
     allow_no_files: Annotated[
         bool, dg.Resolver.default(description="Whether a pattern may match no file.")
     ] = False
@@ -299,6 +306,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         self, context: dg.AssetExecutionContext, lakebase: LakebaseResource, folder: Path, table: TableRef
     ) -> Iterator[LoadResult]:
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
         absent = set(LOAD_OPTIONS) - type(self).model_fields.keys()
         for values in each_partition(context):
@@ -309,7 +317,7 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                 with without_options(*absent):
                     result = load_and_commit(
                         lakebase.get_connection,
-                        file.source,
+                        with_catalog(file.source, lambda: lakebase.client.workspace.catalog_tables),
                         (table.schema, table.name),
                         **self._plan(values, load_id),
                     )
@@ -366,6 +374,7 @@ def _metadata(results: list[LoadResult]) -> dict[str, Any]:
         "lakebase/files_skipped": len(results) - len(loaded),
         "lakebase/rows_written": sum(result.rows for result in loaded),
         **{f"lakebase/{name}": sum(getattr(result, name) for result in loaded) for name in _COUNTS},
+        **({"lakebase/lsn": results[-1].lsn} if results and results[-1].lsn else {}),
     }
 
 

@@ -294,8 +294,8 @@ class LakebaseClient(Reads):
             options: The fields of :class:`.LoadPlan`: ``mode``, ``keys``,
                 ``columns``, ``version_column``, ``delete``, ``where``, ``count_outside``, ``load_id``,
                 ``force``, ``forced_by``, ``create``, ``schema_evolution``, ``allow_empty``, ``on_error``,
-                ``reject_to``, ``ledger_schema``; for CSV files ``delimiter``, ``encoding``, ``null``,
-                ``header``, ``quote``.
+                ``reject_to``, ``ledger_schema``, ``lsn``; for CSV files ``delimiter``, ``encoding``,
+                ``null``, ``header``, ``quote``.
 
         Raises:
             ConfigError: Options contradict each other; nothing was sent.
@@ -306,7 +306,9 @@ class LakebaseClient(Reads):
             >>> client.load(rows, "sales.orders", mode="merge", keys=["id"], load_id="orders/2024-05-01")
         """
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
+        source = with_catalog(source, lambda: self.workspace.catalog_tables)
         return load_and_commit(self.connection, source, table, clock=self._clock, **options)
 
     def executemany_pipeline(self, query: Query, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:

@@ -145,6 +145,8 @@ class LoadingOperator(BulkOperator):
         reject_to: Where they go: a table, created if missing, or a file as a ``Path``.
         ledger_schema: Schema of the table ``lakebase_load``, which keeps the ids; the schema of `table` by
             default.
+        lsn: Whether the result is to hold the position of the server's log after the commit, up to which
+            Lakehouse sync has to write: XCom's ``lsn``.
         fence: Whether a retry ends the session of an earlier try that is still running, instead of waiting
             for it and being skipped if it succeeds.
         restore_point: Whether to note, before anything is changed, the moment to come back to, which costs
@@ -184,6 +186,7 @@ class LoadingOperator(BulkOperator):
         on_error: OnError = "fail",
         reject_to: str | PathLike[str] | None = None,
         ledger_schema: str | None = None,
+        lsn: bool = False,
         fence: bool = False,
         restore_point: bool = False,
         **kwargs: Any,
@@ -208,6 +211,7 @@ class LoadingOperator(BulkOperator):
         self.on_error = on_error
         self.reject_to = reject_to
         self.ledger_schema = ledger_schema
+        self.lsn = lsn
         self.fence = fence
         self.restore_point = restore_point
         self._result: LoadResult | None = None
@@ -233,6 +237,7 @@ class LoadingOperator(BulkOperator):
         from dataclasses import asdict
 
         from lakebase_provider.core.bulk.load.commit import load_and_commit
+        from lakebase_provider.core.bulk.sources.delta.delta import with_catalog
 
         if self.fence:
             ti = context["ti"]
@@ -241,6 +246,7 @@ class LoadingOperator(BulkOperator):
         if _truth(self.force):
             options.update(force=True, forced_by=self.render_template(LOAD_ID, context))
         self._note_restore_point(context, lambda: self.get_db_hook().client)
+        source = with_catalog(source, lambda: self.get_db_hook().client.workspace.catalog_tables)
         result = self._result = load_and_commit(self._connection, source, self.table, **options)
         if result.skipped:
             if self.restore_point:

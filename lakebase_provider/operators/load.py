@@ -34,8 +34,8 @@ class LakebaseLoadOperator(LoadingOperator):
             ``.ndjson``, optionally followed by ``.gz``, ``.bz2`` or ``.zst``, in ``.parquet``, ``.pq`` or
             ``.arrow``; or it is a folder of such files, with folders ``key=value`` as columns; or a pattern,
             such as ``/data/*.csv``. The output of another task that returns a path works too. Or a Delta
-            table: ``delta:`` and its path, such as ``delta:s3://lake/orders?version=12``; its store's
-            credentials come from the environment.
+            table: ``delta:`` and its path, such as ``delta:s3://lake/orders?version=12``, whose store's
+            credentials come from the environment, or ``delta:uc://`` and its name in the Unity Catalog.
         delimiter: For CSV, the field separator; a comma by default, for ``.tsv`` a tab.
         encoding: For CSV, the encoding, such as ``"cp1252"``, ``"latin-1"`` or ``"utf-16"``.
         null: For CSV, what means NULL when unquoted: a string, or a list of strings.

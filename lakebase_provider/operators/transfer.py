@@ -198,6 +198,12 @@ class SourceCursor:
             rows: Sequence[Any] = cursor.fetchmany(size)
         return rows
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "fetchmany_arrow":
+            # That of a driver that has it, such as that of SQL warehouses: no value becomes a Python object.
+            return getattr(self._cursor, name)
+        raise AttributeError(name)
+
     def _named_errors(self) -> AbstractContextManager[None]:
         """Keeps a psycopg source's error apart from the target's; other drivers' errors differ by type."""
         from lakebase_provider.core.database.refusals import typed_errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import sqlite3
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import ObjectStoragePath
 from deltalake import write_deltalake
 
+from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     BadRowError,
     ConfigError,
@@ -31,6 +33,7 @@ from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator, SourceCursor
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from tests.airflow.conftest import connection_fields, define
+from tests.core.bulk.sources.test_arrow_cursor import Cursor
 
 
 def executed(operator: BulkOperator, **ti: Any) -> dict[str, Any]:
@@ -93,11 +96,21 @@ def test_the_changes_of_a_delta_table_are_loaded_and_its_rows_written_once(tmp_p
     ]
 
 
+def test_a_delta_table_of_the_unity_catalog_is_found_by_the_connections_workspace(
+    lake: LocalLakebase,
+) -> None:
+    name = "main.src.of_the_operator"
+    write_deltalake(lake.table_path(name), pa.table({"id": pa.array([7], pa.int32()), "name": ["seven"]}))
+    assert load(f"delta:uc://{name}", mode="merge", since="ledger")["inserted"] == 1
+    assert rows() == [(7, "seven")]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"source": "delta:https://example.com/t"},
         {"source": "delta:/lake?version=x"},
+        {"source": "delta:uc://main.orders"},
         {"source": "delta:/lake", "delimiter": ";"},
         {"source": "delta:/lake", "since": "ledger"},
         {"source": "delta:/lake", "since": "ledger", "mode": "merge", "load_id": "own"},
@@ -221,7 +234,8 @@ def test_a_table_follows_the_file_where_that_is_allowed(tmp_path: Path) -> None:
 
 def test_merge_replace_and_create(csv: Path) -> None:
     LakebaseHook().run("insert into loaded values (2, 'old'), (3, 'other')")
-    merged = load(str(csv), mode="merge", load_id="merge")
+    merged = load(str(csv), mode="merge", load_id="merge", lsn=True)
+    assert LakebaseHook().get_first("select pg_current_wal_lsn() >= %s::pg_lsn", (merged["lsn"],)) == (True,)
     assert (merged["inserted"], merged["updated"]) == (1, 1)
     assert rows() == [(1, "one"), (2, "two"), (3, "other")]
     csv.write_text("id,name\n4,other\n")
@@ -352,6 +366,15 @@ def test_the_server_keeps_the_rows_that_are_not_fetched_yet() -> None:
         assert cursor._cursor.connection.execute("select name from pg_cursors").fetchall() == [
             ("lakebase_transfer",)
         ]
+
+
+def test_a_warehouses_cursor_gives_arrow_data(lake: LocalLakebase) -> None:
+    cursor = Cursor(pa.table({"id": pa.array([1, 2], pa.int32()), "name": ["one", None]}))
+    connection = SimpleNamespace(cursor=lambda: cursor, close=lambda: None)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, log=logging.getLogger("warehouse"))
+    with LakebaseClient(lake.config()) as client, SourceCursor(hook, "warehouse", "select 1") as source:
+        assert client.load(source, "loaded").inserted == 2
+    assert (cursor.statement, rows()) == ("select 1", [(1, "one"), (2, None)])
 
 
 @pytest.mark.parametrize(

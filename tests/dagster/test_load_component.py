@@ -150,12 +150,15 @@ def test_merge_and_rejects(lake: LocalLakebase, sandbox: DefsFolderSandbox, land
         mode="merge",
         keys=["id"],
         reject_to="landed.refused",
+        lsn=True,
         asset={"metadata": {"dagster/table_name": "landed.things"}},
     )
     land(landing / "a.parquet", 1, 2)
     run(sandbox)
     land(landing / "b.parquet", 2, 3, 70000, text="y")
     values = metadata_of(run(sandbox))
+    ((is_past,),) = lake.admin.execute(f"SELECT pg_current_wal_lsn() >= '{values['lakebase/lsn']}'::pg_lsn")
+    assert is_past
     names = ("inserted", "updated", "unchanged", "deleted", "rejected")
     assert [values[f"lakebase/{name}"] for name in names] == [1, 1, 0, 0, 1]
     assert lake.admin.execute("SELECT * FROM landed.things ORDER BY 1") == [(1, "x"), (2, "y"), (3, "y")]

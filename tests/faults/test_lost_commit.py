@@ -60,14 +60,39 @@ def test_a_lost_acknowledgement_is_asked_for_and_not_loaded_again(
     with LakebaseClient(lake.config(port=proxy.port)) as client:
         before_commit(monkeypatch, lambda: proxy.cut_after(0, direction="to_client"))
         with caplog.at_level(logging.WARNING, "lakebase_provider"):
-            result = client.load([(1,), (2,)], "t", load_id=load_id)
+            result = client.load([(1,), (2,)], "t", load_id=load_id, lsn=True)
         assert proxy.counters.cuts == 1
+        assert result.lsn is not None
         assert "lost while committing" in caplog.text
         assert (result.skipped, result.inserted) == (False, 2)
         assert rows_of(table) == 2
         if load_id is not None:
             assert client.load([(1,), (2,)], "t", load_id=load_id).skipped
             assert rows_of(table) == 2
+
+
+def test_a_position_that_nobody_told_fails_no_load_that_took_place(
+    lake: LocalLakebase,
+    proxy: FaultProxy,
+    table: LakebaseClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    commit = LakebaseConnection.commit
+
+    def commit_and_lose(connection: LakebaseConnection) -> None:
+        commit(connection)
+        monkeypatch.setattr(LakebaseConnection, "commit", commit)
+        proxy.cut_after(0)
+
+    with LakebaseClient(lake.config(port=proxy.port)) as client:
+        monkeypatch.setattr(LakebaseConnection, "commit", commit_and_lose)
+        with caplog.at_level(logging.WARNING, "lakebase_provider"):
+            result = client.load([(1,), (2,)], "t", lsn=True)
+        assert (result.inserted, result.lsn) == (2, None)
+        assert proxy.counters.cuts == 1
+        assert "did not tell the position" in caplog.text
+    assert rows_of(table) == 2
 
 
 @pytest.mark.parametrize("load_id", ["day/1", None])

@@ -3,12 +3,15 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta, timezone
 
+import pyarrow as pa
 import pytest
 import requests
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, Unauthenticated
+from databricks.sdk.service.catalog import DataSourceFormat, TableOperation
 from databricks.sdk.service.postgres import EndpointStatusState, Role, RoleIdentityType, RoleRoleSpec
+from deltalake import write_deltalake
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 
 from lakebase_provider.local.contract.options import ENDPOINT_NAME
@@ -26,6 +29,25 @@ def pat_workspace(lake: Lake) -> WorkspaceClient:
 def test_me_is_the_name_of_the_postgres_role(lake: Lake, pat_workspace: WorkspaceClient) -> None:
     assert lake.workspace.current_user.me().user_name == lake.server.client_id
     assert pat_workspace.current_user.me().user_name == "developer@example.com"
+
+
+def test_a_delta_table_of_the_unity_catalog_and_what_reads_it(lake: Lake) -> None:
+    name = "main.src.of_the_sdk"
+    write_deltalake(lake.server.table_path(name), pa.table({"id": [1]}))
+    table = lake.workspace.tables.get(name)
+    assert (table.full_name, table.data_source_format) == (name, DataSourceFormat.DELTA)
+    assert table.storage_location == lake.server.table_path(name).as_uri()
+    lend = lake.workspace.temporary_table_credentials.generate_temporary_table_credentials
+    lent = lend(table_id=table.table_id, operation=TableOperation.READ)
+    assert lent.url == table.storage_location
+    assert lent.expiration_time is not None
+    assert lent.expiration_time / 1000 == pytest.approx(time.time() + 3600, abs=30)
+    with pytest.raises(NotFound, match="does not exist"):
+        lake.workspace.tables.get("main.src.nowhere")
+    with pytest.raises(NotFound, match="does not exist"):
+        lend(table_id="another", operation=TableOperation.READ)
+    with pytest.raises(InvalidParameterValue, match="must be READ"):
+        lend(table_id=table.table_id, operation=TableOperation.READ_WRITE)
 
 
 def test_service_principal_mints_a_token_that_opens_the_database(lake: Lake) -> None:

@@ -200,8 +200,14 @@ CONTROL_PLANE_PATTERNS: tuple[_Pattern, ...] = (
         ObjectStateError,
     ),
     _Pattern(
+        r"EXTERNAL USE SCHEMA|external (data )?access",
+        PermissionDeniedError,
+        "Grant the principal SELECT on the table and EXTERNAL USE SCHEMA on its schema; the metastore has to "
+        "allow external data access, too.",
+    ),
+    _Pattern(
         r"(role|database|snapshot|catalog|synced table|cdf (config|status)|operation)( id)? not found"
-        r"|(pipeline|update) \S{1,64} was not found",
+        r"|(pipeline|update) \S{1,64} was not found|table '[^']{1,300}' does not exist",
         NotFoundError,
     ),
     _Pattern(

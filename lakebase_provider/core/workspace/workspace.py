@@ -69,19 +69,20 @@ class ControlPlane:
         self._config = config
         self._whose = Names() if names is None else names
         self._endpoint_names: dict[str, str] = {}
-        self._api = "postgres"
+        self._api = "2.0/postgres"
         self._transport: Transport = (
             RestTransport(config) if RestTransport.can_serve(config) else SdkTransport(config)
         )
 
-    def of_api(self, api: str) -> ControlPlane:
+    def of_api(self, api: str, *, version: str = "2.0") -> ControlPlane:
         """The same, whose :meth:`request` and :meth:`pages` are of another API than Lakebase Autoscaling's.
 
         Args:
-            api: ``"database"``, Lakebase Provisioned's, or ``"pipelines"``.
+            api: ``"database"``, Lakebase Provisioned's, ``"pipelines"`` or ``"unity-catalog"``.
+            version: Its version.
         """
         other = copy.copy(self)
-        other._api = api
+        other._api = f"{version}/{api}"
         return other
 
     def endpoint_credential(self, endpoint: str, **wishes: Any) -> Mapping[str, Any]:
@@ -153,7 +154,7 @@ class ControlPlane:
         verb: str = "return",
     ) -> Mapping[str, Any]:
         texts = {name: _as_text(value) for name, value in (query or {}).items() if value is not None}
-        return self._do(what, method, f"/api/2.0/{self._api}/{path}", body, query=texts, verb=verb)
+        return self._do(what, method, f"/api/{self._api}/{path}", body, query=texts, verb=verb)
 
     def pages(
         self,

@@ -69,10 +69,18 @@ def test_a_commit_is_waited_for_until_it_is_in_delta(lake: LocalLakebase, schema
         assert found.uc_table == f"main.{schema}.lb_orders_history"
         assert found.has_reached(lsn)
         assert history(lake, schema) == [("insert", 1), ("insert", 2), ("insert", 3)]
+        lake.admin.execute(
+            f'GRANT USAGE ON SCHEMA {schema} TO "{lake.client_id}";'
+            f'GRANT ALL ON {schema}.orders TO "{lake.client_id}"'
+        )
+        loaded = client.load([(4, "d", None)], f"{schema}.orders", lsn=True)
+        assert loaded.lsn is not None
+        configs.wait_in_delta(loaded.lsn, schema, timeout=30)
+        assert history(lake, schema)[-1] == ("insert", 4)
         lsn = written(lake, schema, "DELETE FROM {t} WHERE id = 1; UPDATE {t} SET note = 'z' WHERE id = 2")
         configs.wait_in_delta(lsn, made.name, tables=["orders"], timeout=30)
         assert history(lake, schema)[:2] == [("delete", 1), ("delete", 2)]
-        assert len(history(lake, schema)) == 6
+        assert len(history(lake, schema)) == 7
         with pytest.raises(ObjectStateError, match="REPLICA IDENTITY"):
             configs.wait_in_delta(lsn, schema, tables=["orders", "skipped"], timeout=30)
         assert configs.in_delta(lsn, schema) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -83,6 +84,7 @@ def _load_and_commit(
         _create_ledger(connection, table, plan)
         result = load_rows(connection, source, table, plan, rejects, clock=clock)
         if result.skipped:
+            result = _placed(connection, result, plan)
             connection.rollback()
             return result
         transaction = _transaction_id(connection)
@@ -94,13 +96,14 @@ def _load_and_commit(
                 raise load_error(error, f"Commit of the load into {result.table}") from quotable(error)
             lost = error
         else:
-            return result
+            return _placed(connection, result, plan)
     logger.warning(
         "The connection was lost while committing a load into %s: asking the server.", result.table
     )
     try:
         with connections() as connection:
             committed = _took_place(connection, result, transaction, plan, clock)
+            result = _placed(connection, result, plan)
     except (LakebaseError, psycopg.Error) as error:
         unknown = CommitUnknownError(
             f"The connection was lost during the commit of a load into {result.table}, and the server"
@@ -116,6 +119,23 @@ def _load_and_commit(
     raise LoadInterruptedError(
         f"The connection was lost during the commit of a load into {result.table}; it did not take place."
     ) from lost
+
+
+def _placed(connection: psycopg.Connection[Any], result: LoadResult, plan: LoadPlan) -> LoadResult:
+    """The result with the position that the server's log has by now, if it is asked for."""
+    if not plan.lsn:
+        return result
+    try:
+        row = plain_cursor(connection).execute("SELECT pg_catalog.pg_current_wal_lsn()::text").fetchone()
+    except psycopg.Error as error:
+        # Nobody may take a load that took place for one that failed.
+        logger.warning(
+            "%s was loaded, but the server did not tell the position of its log: %s.",
+            result.table,
+            type(error).__name__,
+        )
+        return result
+    return replace(result, lsn=str(row[0]) if row else None)
 
 
 def _remedy_of_doubt(plan: LoadPlan) -> str | None:

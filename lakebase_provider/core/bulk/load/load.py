@@ -79,6 +79,11 @@ def load(
         LoadError: The load failed and left nothing behind.
     """
     plan = LoadPlan(**options)
+    if plan.lsn:
+        raise ConfigError(
+            "lsn= is of a load that commits itself, and this one is part of a transaction.",
+            remedy="Leave it out, and run SELECT pg_current_wal_lsn() after the commit.",
+        )
     with rejects_of(plan) as rejects:
         return load_rows(connection, source, table, plan, rejects, clock=clock)
 
@@ -360,7 +365,7 @@ class _Load:
     def _merge(self, table: Table) -> tuple[CopyResult, Counts]:
         keys, where = self.plan.merge_keys(table), self._slice(table)
         if marked := getattr(self.source, "marked", None):
-            self.source, self.marks = marked(), CHANGE_MARKS
+            self.source, self.marks = marked(keys), CHANGE_MARKS
         # Of changes, the feed itself tells what is missing.
         missing = self.plan.delete == "missing" and not self.marks
         if missing:
@@ -391,7 +396,7 @@ class _Load:
                     stage=stage.sql(),
                     where=where,
                 )
-        return copied, counts
+        return replace(copied, rows=copied.rows + getattr(self.source, "spared", 0)), counts
 
     @contextmanager
     def _staged(self, table: Table) -> Iterator[tuple[TableName, CopyResult]]:

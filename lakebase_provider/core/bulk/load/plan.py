@@ -61,6 +61,7 @@ class LoadOptions(CsvOptions, total=False):
     on_error: OnError
     reject_to: RejectTo | None
     ledger_schema: str | None
+    lsn: bool
 
 
 #: Their names, for callers that have none of them.
@@ -106,6 +107,8 @@ class LoadPlan(CsvFormat):
         on_error: ``"reject"`` sets aside rows that cannot be encoded, and loads the others.
         reject_to: Where they go: a table, created if missing, or a file of JSON lines.
         ledger_schema: Schema of the ledger; the table's by default.
+        lsn: Whether the result is to hold the position of the server's log after the commit, for
+            ``wait_in_delta``.
 
     Raises:
         ConfigError: Options contradict each other, or a name is invalid.
@@ -129,6 +132,7 @@ class LoadPlan(CsvFormat):
     on_error: OnError = "fail"
     reject_to: RejectTo | None = None
     ledger_schema: str | None = None
+    lsn: bool = False
 
     def __post_init__(self) -> None:
         check_load_options(vars(self))
@@ -243,7 +247,7 @@ def check_load_options(given: Mapping[str, Any]) -> None:
         )
     _check_id("load_id", given.get("load_id"))
     _check_id("forced_by", given.get("forced_by"))
-    for name in ("force", "allow_empty"):
+    for name in ("force", "allow_empty", "lsn"):
         if not isinstance(given.get(name, False), bool):
             # A string such as "false" would count as true.
             raise ConfigError(f"{name} is a {type(given[name]).__name__}.", remedy="Give True or False.")

@@ -34,6 +34,8 @@ class LoadResult:
         seconds: Seconds from the first statement to the last.
         format: ``"binary"`` or ``"text"`` COPY; empty when skipped.
         reason: Why that format; when skipped, why.
+        lsn: Position of the server's log after the commit, such as ``"16/B374D848"``, if `lsn` asked for it:
+            whoever has read up to there has all of the load. None if the connection was lost just then.
     """
 
     table: str
@@ -52,3 +54,4 @@ class LoadResult:
     seconds: float = 0.0
     format: str = ""
     reason: str = ""
+    lsn: str | None = None

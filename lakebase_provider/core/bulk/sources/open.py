@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import operator
 import os
@@ -42,7 +43,8 @@ def open_source(
             path or URI of a CSV, JSON lines, Parquet or Arrow file (str, ``os.PathLike``,
             ``ObjectStoragePath``, ``UPath``), of a folder of such files, or a pattern of their names; a Delta
             table (``"delta:"`` and its path, a :class:`.Delta`, or a ``deltalake.DeltaTable``); a DB-API
-            cursor that has run its query; or what this function gave.
+            cursor that has run its query, which gives Arrow data if it has ``fetchmany_arrow``, as that of
+            ``databricks.sql``; or what this function gave.
         columns: Columns to take, by name; for rows without names, the names that they get. None for all.
         csv: The format of CSV files.
         whole: Whether what can be read only once must have rows, and all of them.
@@ -116,6 +118,8 @@ def _open(source: Any, columns: Sequence[str] | None, csv: CsvFormat, whole: boo
         return open_stream(source, f"{module} {kind}", whole=whole)
     if hasattr(source, "__arrow_c_array__"):
         return open_stream(_table_of(source, f"{module} {kind}"), f"{module} {kind}")
+    if hasattr(source, "fetchmany_arrow") and importlib.util.find_spec("pyarrow") is not None:
+        return _open_arrow_cursor(source, whole)
     if hasattr(source, "fetchmany") and hasattr(source, "description"):
         return _open_cursor(source, whole)
     if isinstance(source, Iterable):
@@ -140,9 +144,50 @@ def _unknown(source: Any) -> ConfigError:
     )
 
 
-def _open_cursor(cursor: Any, whole: bool) -> Source:
+def _open_arrow_cursor(cursor: Any, whole: bool) -> Source:
+    reading = _reading_of(cursor, whole)
+    try:
+        first = cursor.fetchmany_arrow(ROWS)
+        reading.began(empty=first.num_rows == 0)
+    except BaseException:
+        reading.close()
+        raise
+    description = f"cursor of {type(cursor).__module__}"
+    if not first.num_rows:
+        # Where there is no row, the connector of Databricks does not always give the result's types.
+        names = tuple(column[0] for column in cursor.description)
+        return Source(description, lambda: iter(()), column_names=names, close=reading.close)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        found = first
+        while found.num_rows:
+            # What one file of a result holds may be nullable where another's is not.
+            same = found if found.schema.equals(first.schema) else found.cast(first.schema)
+            yield from same.to_batches()
+            found = cursor.fetchmany_arrow(ROWS)
+        reading.ended()
+
+    return arrow_source(first.schema, batches(), description, reading.close)
+
+
+def _reading_of(cursor: Any, whole: bool) -> Reading:
+    """The attempt to read a cursor's result."""
     if cursor.description is None:
         raise ConfigError("The cursor has no result.", remedy="Execute a query with it first.")
+    # If the cursor does not count its rows, another statement shows in a different description.
+    number = getattr(cursor, "rownumber", None)
+    counts = isinstance(number, int)
+    return Reading(
+        cursor,
+        None if counts else cursor.description,
+        anew=counts and number == 0,
+        whole=whole,
+        moved=isinstance(number, int) and number > 0,
+    )
+
+
+def _open_cursor(cursor: Any, whole: bool) -> Source:
+    reading = _reading_of(cursor, whole)
     names = tuple(column[0] for column in cursor.description)
     restore = with_texts(cursor)
 
@@ -159,17 +204,6 @@ def _open_cursor(cursor: Any, whole: bool) -> Source:
         named = isinstance(first[0], Mapping)
         yield from _transposed(itertools.chain([first], found), names, named=named)
         reading.ended()
-
-    # If the cursor does not count its rows, another statement shows in a different description.
-    number = getattr(cursor, "rownumber", None)
-    counts = isinstance(number, int)
-    reading = Reading(
-        cursor,
-        None if counts else cursor.description,
-        anew=counts and number == 0,
-        whole=whole,
-        moved=isinstance(number, int) and number > 0,
-    )
 
     def close() -> None:
         reading.close()

@@ -72,8 +72,9 @@ class Source:
         json: Whether text for array columns may be JSON.
         row_name: Returns a row's name for errors from its index, such as ``"row 3 of 'orders.csv'"``; for -1,
             the name of what is being read. None if a row's number is enough.
-        marked: If the rows are changes, returns the source that has behind their columns the marks that a
-            merge of changes needs. Either of the two can be read.
+        marked: If the rows are changes, returns for the names of the keys the source that has behind their
+            columns the marks that a merge of changes needs. Either of the two can be read.
+        spared: Changes that were read and left out, since the next one tells what is true of their key.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Source:
         json: bool = False,
         row_name: Callable[[int], str] | None = None,
         describe: Callable[[Sequence[str]], pa.Schema] | None = None,
-        marked: Callable[[], Source] | None = None,
+        marked: Callable[[Sequence[str]], Source] | None = None,
     ) -> None:
         self.describe = describe
         self.marked = marked
+        self.spared = 0
         self.void = void
         self.json = json
         self.row_name = row_name
@@ -251,7 +253,13 @@ def arrow_source(
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    rows = rows_at_once(batch.nbytes, batch.num_rows)
+    size = batch.nbytes
+    # Two halves cost more than they save. And what views show lies in what several batches share, of which
+    # each is said to have all of it.
+    if size < 2 * _BATCH_BYTES and batch.num_rows <= _BATCH_ROWS:
+        yield batch
+        return
+    rows = rows_at_once(size, batch.num_rows)
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
 

@@ -11,6 +11,7 @@ from lakebase_provider.core.workspace.objects.databases import Catalogs, Databas
 from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
+from lakebase_provider.core.workspace.objects.sync.catalog_tables import CatalogTables
 from lakebase_provider.core.workspace.objects.sync.cdf_configs import CdfConfigs
 from lakebase_provider.core.workspace.objects.sync.pipelines import Pipelines
 from lakebase_provider.core.workspace.objects.sync.synced_tables import ProvisionedSyncedTables, SyncedTables
@@ -77,6 +78,11 @@ class WorkspaceObjects:
     def pipelines(self) -> Pipelines:
         """Pipelines of synced tables."""
         return Pipelines(self._control_plane, self._clock)
+
+    @cached_property
+    def catalog_tables(self) -> CatalogTables:
+        """Tables of the Unity Catalog, as far as they are read from outside of it."""
+        return CatalogTables(self._control_plane, self._clock)
 
     @cached_property
     def cdf_configs(self) -> CdfConfigs:

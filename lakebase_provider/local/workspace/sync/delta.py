@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakebase_provider.local.contract.lakehouse import table_path
+from lakebase_provider.local.contract.lakehouse import UC_TABLE, table_path
 from lakebase_provider.local.workspace.settings import Errors
 
 if TYPE_CHECKING:
@@ -158,6 +159,33 @@ def exists(lakehouse: Path, name: str) -> bool:
     from deltalake import DeltaTable
 
     return DeltaTable.is_deltatable(str(table_path(lakehouse, name)))
+
+
+def catalog_view(lakehouse: Path, name: str) -> dict[str, Any] | None:
+    """A Delta table as the Unity Catalog shows it; None if there is none of that name."""
+    if not UC_TABLE.fullmatch(name) or not exists(lakehouse, name):
+        return None
+    catalog, schema, own = name.split(".")
+    return {
+        "name": own,
+        "catalog_name": catalog,
+        "schema_name": schema,
+        "full_name": name,
+        "table_type": "EXTERNAL",
+        "data_source_format": "DELTA",
+        "storage_location": table_path(lakehouse, name).as_uri(),
+        "table_id": _id_of(name),
+    }
+
+
+def name_of_id(lakehouse: Path, identity: str) -> str | None:
+    """The name of the table that the Unity Catalog shows with an id."""
+    names = (".".join(one.relative_to(lakehouse).parts) for one in lakehouse.glob("*/*/*"))
+    return next((name for name in names if _id_of(name) == identity), None)
+
+
+def _id_of(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
 def _postgres_type(name: str, kind: Any) -> str:

@@ -12,6 +12,7 @@ from lakebase_provider.local.contract.records import Principal
 from lakebase_provider.local.workspace.changes.rules import Rules
 from lakebase_provider.local.workspace.kinds import flag
 from lakebase_provider.local.workspace.settings import ApiError, plain_error
+from lakebase_provider.local.workspace.sync import delta
 from lakebase_provider.local.workspace.sync.mirror import CdfConfigs
 from lakebase_provider.local.workspace.sync.pipelines import Pipelines
 from lakebase_provider.local.workspace.sync.tables import SyncedTables
@@ -23,6 +24,8 @@ ReadBody = Callable[[Request], Awaitable[Body]]
 #: Cuts a list to the page that is asked for.
 Page = Callable[[str, list[Body], Request], Body]
 
+#: Seconds.
+_CREDENTIALS_LAST = 3600.0
 _PIPELINES, _DATABASE = "/api/2.0/pipelines", "/api/2.0/database"
 
 
@@ -73,6 +76,8 @@ class Sync:
         yield "PATCH", f"{_DATABASE}/synced_tables/{{table}}", self._update
         yield "DELETE", f"{_DATABASE}/synced_tables/{{table}}", self._delete
         yield "GET", f"{_DATABASE}/instances/{{instance}}/synced_tables", self._list
+        yield "GET", "/api/2.1/unity-catalog/tables/{table}", self._get_catalog_table
+        yield "POST", "/api/2.0/unity-catalog/temporary-table-credentials", self._lend_credentials
         yield "GET", statuses, self._list_statuses
         yield "GET", f"{statuses}/{{status}}", self._get_status
 
@@ -159,6 +164,29 @@ class Sync:
     async def _list(self, request: Request, caller: Principal) -> Body:
         found = self.tables.provisioned(request.path_params["instance"])
         return self._page("synced_tables", [self.tables.provisioned_view(one) for one in found], request)
+
+    # Tables of the Unity Catalog.
+
+    async def _get_catalog_table(self, request: Request, caller: Principal) -> Body:
+        return await run_in_threadpool(self._catalog_table, request.path_params["table"])
+
+    def _catalog_table(self, name: str) -> Body:
+        delta.require_deltalake(self._workspace.errors)
+        found = delta.catalog_view(self._workspace.lakehouse, name)
+        if found is None:
+            raise self._rules.error("source_missing", value=name)
+        return found
+
+    async def _lend_credentials(self, request: Request, caller: Principal) -> Body:
+        body = await self._read_body(request)
+        if body.get("operation") != "READ":
+            raise self._rules.error("bad_value", field="operation", why="must be READ")
+        identity = str(body.get("table_id"))
+        name = await run_in_threadpool(delta.name_of_id, self._workspace.lakehouse, identity)
+        found = await run_in_threadpool(self._catalog_table, name or identity)
+        # The files of this machine need none.
+        ends = int((self._workspace.now() + _CREDENTIALS_LAST) * 1000)
+        return {"url": found["storage_location"], "expiration_time": ends}
 
     # Lakehouse sync.
 

@@ -70,6 +70,24 @@ def test_the_ledger_lies_where_it_is_told_to(client: LakebaseClient) -> None:
     assert run(client, "SELECT to_regclass('public.lakebase_load')") == [(None,)]
 
 
+def test_the_position_of_the_log_is_told_after_the_commit(client: LakebaseClient) -> None:
+    assert client.load([(1,)], "t", load_id="x").lsn is None
+    before = run(client, "SELECT pg_current_wal_lsn()::text")[0][0]
+    result = client.load([(2,)], "t", load_id="y", lsn=True)
+    again = client.load([(2,)], "t", load_id="y", lsn=True)
+    assert again.skipped
+    order = f"SELECT '{before}'::pg_lsn < '{result.lsn}' AND '{result.lsn}'::pg_lsn <= '{again.lsn}'"
+    assert run(client, order) == [(True,)]
+
+
+def test_a_load_that_somebody_else_commits_has_no_position(client: LakebaseClient) -> None:
+    with client.connection() as connection, pytest.raises(ConfigError, match="commits itself"):
+        load(connection, [(1,)], "t", lsn=True)
+    with pytest.raises(ConfigError, match="lsn"):
+        client.load([(1,)], "t", lsn="false")  # type: ignore[typeddict-item]
+    assert run(client, "SELECT count(*) FROM t") == [(0,)]
+
+
 def test_a_forced_load_takes_the_place_of_the_earlier_one(client: LakebaseClient) -> None:
     client.load([(1,)], "t", load_id="x")
     assert client.load([(2,), (3,)], "t", load_id="x", force=True).inserted == 2

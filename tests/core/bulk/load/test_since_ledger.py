@@ -14,6 +14,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from lakebase_provider.core import Delta, LakebaseClient
+from lakebase_provider.core.bulk.sources.delta.changes import Changes
+from lakebase_provider.core.bulk.sources.delta.opened import open_delta
 from lakebase_provider.core.errors import ChangesUnavailableError, ConfigError
 from tests.core.bulk.delta_tables import commit, delete_by_vector, log_file, mapped_table
 from tests.core.bulk.sample_tables import counts, run
@@ -70,8 +72,21 @@ def test_the_first_load_merges_all_rows_and_the_next_ones_what_has_changed(
     DeltaTable(lake).delete("id = 2")
     result = load(client, f"delta:{lake}")
     assert (result.inserted, result.updated, result.deleted) == (1, 1, 1)
+    assert (result.rows, result.unchanged) == (4, 1)
     assert result.load_id.endswith("@2")
     assert in_postgres(client) == in_delta(lake) == [(1, "a"), (3, "C"), (4, "d")]
+
+
+@pytest.mark.parametrize(("keys", "spared"), [(["id"], 2), (["id", "v"], 0), (["absent"], 0)])
+def test_what_was_before_an_update_is_not_sent_where_its_key_stays(
+    lake: Path, keys: list[str], spared: int
+) -> None:
+    merge(lake, {2: "B", 3: "C", 4: "d"})
+    source = Changes(open_delta(f"delta:{lake}"), 0, None).as_load_source()
+    assert source.marked is not None
+    marked = source.marked(keys)
+    assert sum(batch.rows for batch in marked.batches()) == 5 - spared
+    assert marked.spared == spared
 
 
 def test_of_several_changes_of_a_row_the_last_one_counts(client: LakebaseClient, lake: Path) -> None:

@@ -56,22 +56,47 @@ class Changes:
                 columns = [batch.column(place) for place in places]
                 yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
-        def marked() -> Source:
+        def marked(keys: Sequence[str]) -> Source:
             marks = [pa.field(_VERSION, pa.int64()), pa.field(_TYPE, pa.bool_())]
-            schema = pa.schema([*fields, *marks])
-            found = (_marked(batch, places, schema) for batch in batches)
-            return _named(arrow_source(schema, found, description))
+            # Arrow filters no views.
+            plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+            kept = [field.with_type(plain.get(field.type, field.type)) for field in fields]
+            schema = pa.schema([*kept, *marks])
 
-        source = _named(arrow_source(pa.schema(fields), rows(), description))
+            def needed() -> Iterator[pa.RecordBatch]:
+                for batch in batches:
+                    found = _marked(batch, places, schema).filter(_needed(batch, keys))
+                    source.spared += batch.num_rows - found.num_rows
+                    yield found
+
+            source = _named(arrow_source(schema, needed(), description), "to be merged")
+            return source
+
+        source = _named(arrow_source(pa.schema(fields), rows(), description), "as read")
         source.marked = marked
         return source
 
 
-def _named(source: Source) -> Source:
+def _named(source: Source, which: str) -> Source:
     source.row_name = lambda index: (
-        f"change {index + 1:,} as read of the {source.description}" if index >= 0 else source.description
+        f"change {index + 1:,} {which} of the {source.description}" if index >= 0 else source.description
     )
     return source
+
+
+def _needed(batch: pa.RecordBatch, keys: Sequence[str]) -> pa.Array:
+    """Which changes tell something: a row before an update, where the next one has its key, does not."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds = batch.column(_TYPE).cast(pa.string())
+    known = pc.and_(pc.equal(kinds[:-1], "update_preimage"), pc.equal(kinds[1:], "update_postimage"))
+    try:
+        for column in map(batch.column, (_VERSION, *keys)):
+            known = pc.and_(known, pc.equal(column[:-1], column[1:]))
+    except (KeyError, pa.ArrowNotImplementedError):  # a key that is missing is refused later
+        return pa.repeat(True, batch.num_rows)
+    return pa.concat_arrays([pc.invert(known).fill_null(True), pa.repeat(True, min(batch.num_rows, 1))])
 
 
 def _marked(batch: pa.RecordBatch, places: Sequence[int], schema: pa.Schema) -> pa.RecordBatch:
@@ -80,7 +105,7 @@ def _marked(batch: pa.RecordBatch, places: Sequence[int], schema: pa.Schema) -> 
     import pyarrow.compute as pc
 
     gone = pc.is_in(batch.column(_TYPE).cast(pa.string()), value_set=pa.array(_GONE))
-    columns = [batch.column(place) for place in places]
+    columns = [batch.column(place).cast(kind) for place, kind in zip(places, schema.types, strict=False)]
     return pa.RecordBatch.from_arrays(
         [*columns, batch.column(_VERSION).cast(pa.int64()), gone], schema=schema
     )

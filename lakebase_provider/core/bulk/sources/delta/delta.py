@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from lakebase_provider.core.bulk.files.locations import locate, protocol_of, shown
+from lakebase_provider.core.config.resource_names import UC_TABLE
 from lakebase_provider.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from lakebase_provider.core.workspace.objects.sync.catalog_tables import CatalogTables, TableStorage
+
 PREFIX = "delta:"
+#: Before the name of a table of the Unity Catalog, as the library `deltalake` writes it, too.
+_CATALOG = "uc://"
 _OPTIONS = ("version", "timestamp", "filter")
 #: A question mark may be a part of the path, too.
 _QUERY = re.compile(rf"\?(?=(?:{'|'.join(_OPTIONS)})=)")
@@ -29,13 +35,16 @@ class Delta:
 
     Args:
         path: The table's folder: a local path, or a URI that the library ``deltalake`` knows, such as
-            ``s3://lake/orders``; its protocol has to be one that the deployment allows.
+            ``s3://lake/orders``; its protocol has to be one that the deployment allows. Or ``uc://`` and the
+            name of a table of the Unity Catalog, such as ``uc://main.sales.orders``.
         version: The version to read; the newest by default.
         timestamp: To read the version of that moment: a datetime with its zone, or text in ISO 8601.
         filter: Which rows to read: a condition in the SQL of DataFusion, such as ``"day >= '2027-01-01'"``.
             Files and parts of them in which there can be none are not read.
         storage_options: Options of the object store, as ``deltalake`` has them; what they leave out comes
             from the environment, such as ``AWS_REGION``. They are never shown.
+        catalog: For ``uc://``, the workspace's ``client.workspace.catalog_tables``, which say where the table
+            is and give credentials for it; by default those of the client that loads.
 
     Raises:
         ConfigError: An argument is malformed or contradicts another, or the path may not be read.
@@ -49,10 +58,11 @@ class Delta:
     timestamp: datetime | str | None = None
     filter: str | None = None
     storage_options: Mapping[str, str] | None = None
+    catalog: CatalogTables | None = None
 
     def __post_init__(self) -> None:
         # What is wrong with it is told where it is written, not where it is read.
-        _ = self.uri, self.moment
+        _ = self.table_name or self.uri, self.moment
         if self.version is not None and (
             isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 0
         ):
@@ -95,8 +105,46 @@ class Delta:
         return cls(path, **options)
 
     @property
+    def table_name(self) -> str | None:
+        """Its name in the Unity Catalog, if that is what is given.
+
+        Raises:
+            ConfigError: It is no name of a table.
+        """
+        if not isinstance(self.path, str) or not self.path.startswith(_CATALOG):
+            return None
+        name = self.path.removeprefix(_CATALOG)
+        if not UC_TABLE.fullmatch(name):
+            raise ConfigError(
+                "The name behind uc:// is not in the form <catalog>.<schema>.<table>.",
+                remedy="Give the table's full name in the Unity Catalog.",
+            )
+        return name
+
+    def found_in_catalog(self) -> tuple[Delta, TableStorage]:
+        """The table at its place, with new credentials: what of the Unity Catalog has a name.
+
+        Raises:
+            ConfigError: There is no workspace to ask, or the table cannot be read from outside of it.
+            LakebaseError: The workspace refused or could not be reached.
+        """
+        if self.catalog is None:
+            raise ConfigError(
+                f"Where {self} is, only its workspace says, and none is given.",
+                remedy="Load it by client.load, or give the Delta a client.workspace.catalog_tables.",
+            )
+        storage = self.catalog.storage(self.table_name or "")
+        options = {**storage.options(), **(self.storage_options or {})}
+        return replace(self, path=storage.location, storage_options=options, catalog=None), storage
+
+    @property
     def uri(self) -> str:
         """Where it is, as the library takes it: a local path is absolute."""
+        if self.table_name is not None:
+            raise ConfigError(
+                f"{self} is a table of the Unity Catalog, which is only read by its name.",
+                remedy="Give the path of a table that may be written to from outside of Databricks.",
+            )
         text = os.fspath(self.path) if isinstance(self.path, (str, os.PathLike)) else self.path
         if not isinstance(text, str):
             raise ConfigError(
@@ -126,6 +174,20 @@ class Delta:
 
     def __str__(self) -> str:
         return f"{PREFIX}{shown(os.fspath(self.path))}"
+
+
+def with_catalog(source: Any, catalog: Callable[[], CatalogTables]) -> Any:
+    """A source of rows; a table of the Unity Catalog with the workspace that says where it is.
+
+    Args:
+        source: Any source.
+        catalog: Gives the workspace's tables, if they are needed.
+    """
+    if isinstance(source, str) and source.startswith(f"{PREFIX}{_CATALOG}"):
+        source = Delta.parse(source)
+    if isinstance(source, Delta) and source.table_name is not None and source.catalog is None:
+        return replace(source, catalog=catalog())
+    return source
 
 
 def uri_of(text: str, argument: str) -> str:

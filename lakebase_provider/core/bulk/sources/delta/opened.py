@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
+    from lakebase_provider.core.workspace.objects.sync.catalog_tables import TableStorage
+
 FEED = "delta.enableChangeDataFeed"
 _MAPPING = "delta.columnMapping.mode"
 #: What a table may ask of its readers, as far as rows come out right by the library.
@@ -65,9 +67,15 @@ def open_delta(source: Any) -> OpenDelta:
         source = Delta.parse(source)
     if not isinstance(source, Delta):
         return OpenDelta(source, f"{PREFIX}{shown(source.table_uri)}", None, follows=False)
+    name, storage = str(source), None
+    if source.table_name is not None:
+        source, storage = source.found_in_catalog()
     table = _opened(source)
     follows = source.version is None and source.moment is None
-    return OpenDelta(table, str(source), source.filter, follows=follows)
+    found = OpenDelta(table, name, source.filter, follows=follows)
+    # As long as it is alive, no error shows what its credentials are.
+    found.storage = storage
+    return found
 
 
 def _opened(source: Delta) -> DeltaTable:
@@ -164,6 +172,7 @@ class OpenDelta:
         filter: The condition on its rows; None for all.
         id: Its id, which stays when it is moved and changes when it is made anew.
         place: Where it is, without a password.
+        storage: Where it was found by its name in the Unity Catalog, and what opens it there.
 
     Raises:
         ConfigError: It asks more of its readers than is known here.
@@ -174,6 +183,7 @@ class OpenDelta:
         self.name = name
         self.filter = filter
         self._follows = follows
+        self.storage: TableStorage | None = None
         self.id = str(table.metadata().id)
         self.place = shown(table.table_uri.rstrip("/"))
         self._require_readable()
