@@ -159,8 +159,8 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
     lsn: Annotated[
         bool,
         dg.Resolver.default(
-            description="Whether the metadata is to hold the position of the server's log after the last "
-            "commit, up to which Lakehouse sync has to write."
+            description="Whether to note in the metadata the position in the server's log after the last "
+            "commit (lakebase/lsn), which Lakehouse sync has to reach."
         ),
     ] = False
     allow_no_files: Annotated[
@@ -171,13 +171,6 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
         dg.Resolver.default(
             description="Whether to note in the metadata, before anything is loaded, the moment as of which "
             "rows can be put back."
-        ),
-    ] = False
-    lsn: Annotated[
-        bool,
-        dg.Resolver.default(
-            description="Whether to note in the metadata the position in the server's log after the commit "
-            "(lakebase/lsn), which Lakehouse sync has to reach."
         ),
     ] = False
     name: Annotated[
@@ -219,7 +212,6 @@ class LakebaseLoadComponent(dg.Component, HiddenInputs):
                     **_metadata(results),
                     **_facts(lakebase, table),
                     **lakebase.branch_metadata(),
-                    **({"lakebase/lsn": lakebase.log_position()} if self.lsn else {}),
                     **point,
                 },
             )
