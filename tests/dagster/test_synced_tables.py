@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -28,6 +30,7 @@ from lakebase_provider.core.workspace.objects.workspace_objects import Workspace
 from lakebase_provider.local import LocalLakebase
 from tests.core.workspace.lakehouse import Shop, shop
 from tests.dagster.tables import metadata_of
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -138,19 +141,44 @@ def test_an_update_that_fails_fails_the_step_and_the_check(
     assert (fresh.check_name, fresh.passed) == ("lakebase_sync_fresh", False)
 
 
+@contextmanager
+def updates_end_once_asked_for(lake: LocalLakebase) -> Iterator[None]:
+    """Let the workspace's time fly as soon as somebody has asked for an update."""
+    lake.admin.reset_counters()
+    is_over = threading.Event()
+
+    def asked() -> bool:
+        return any(one.method == "POST" and one.path.endswith("/updates") for one in lake.admin.requests())
+
+    def fly() -> None:
+        eventually(asked)
+        while not is_over.wait(0.05):
+            lake.admin.advance(30)
+
+    flying = threading.Thread(target=fly)
+    flying.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        flying.join()
+
+
 def test_an_update_that_runs_is_adopted_if_it_brings_the_version(
     lake: LocalLakebase, trips: Shop, instance: dg.DagsterInstance, workspace: WorkspaceObjects
 ) -> None:
-    lake.admin.set(pipeline_seconds=0.5)
+    lake.admin.set(pipeline_seconds=30.0)
     version = trips.write({"id": [3], "name": ["c"]})
     begun = workspace.synced_tables.trigger(trips.name)
     asset = build_lakebase_sync_asset(spec_of(trips), source=lambda: version)
-    result = run(instance, asset)
+    with updates_end_once_asked_for(lake):
+        result = run(instance, asset)
     assert version_of(materialized(result)) == str(version)
     assert metadata_of(result)["lakebase/update"] == begun.name
     # Nobody knows what another one has seen: it is followed by one of the run.
     begun = workspace.synced_tables.trigger(trips.name)
-    result = run(instance, build_lakebase_sync_asset(spec_of(trips)))
+    with updates_end_once_asked_for(lake):
+        result = run(instance, build_lakebase_sync_asset(spec_of(trips)))
     assert materialized(result)
     assert metadata_of(result)["lakebase/update"] != begun.name
     assert len(workspace.pipelines.updates(begun.pipeline_id)) == 4
