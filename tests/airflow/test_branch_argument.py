@@ -21,11 +21,23 @@ from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.health import LakebaseHealthSensor
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
-from tests.airflow.test_arguments import EACH, a_dag
+from tests.airflow.test_arguments import KINDS, a_dag
 from tests.airflow.test_triggers import event_of
 
 TI = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0)
 COUNT = "SELECT count(*) FROM only_there"
+#: A synced table is its project's, whichever branch a connection is on.
+EACH = pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        given
+        for given in KINDS
+        if not given[0].__module__.startswith(
+            ("lakebase_provider.operators.sync", "lakebase_provider.sensors.sync")
+        )
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 
 
 @pytest.fixture
