@@ -157,7 +157,7 @@ async def test_a_sensor_waits_for_a_version(lake: LocalLakebase, client: Lakebas
 
 
 async def test_what_is_committed_is_waited_for_in_delta(lake: LocalLakebase, client: LakebaseClient) -> None:
-    lake.admin.set(cdf_seconds=0.1)
+    lake.admin.set(cdf_seconds=3600)
     hook = LakebaseHook()
     hook.run(
         [
@@ -169,25 +169,31 @@ async def test_what_is_committed_is_waited_for_in_delta(lake: LocalLakebase, cli
     )
     given = {"catalog": "main", "schema": "mirrored", "postgres_schema": "mirrored"}
     await asyncio.to_thread(client.workspace.cdf_configs.create, "mirrored", **given)
+    await asyncio.to_thread(eventually, lambda: streams(client))
     hook.run("INSERT INTO mirrored.orders VALUES (2)")
     (lsn,) = hook.get_first("SELECT pg_current_wal_lsn()::text")
     operator = LakebaseInDeltaSensor(
         task_id="mirror", lsn=lsn, cdf_config="mirrored", tables=["orders"], poke_interval=0.1
     )
-    [found] = await asyncio.to_thread(ran, operator)
+    waiting = asyncio.create_task(asyncio.to_thread(ran, operator))
+    await asyncio.to_thread(lake.admin.advance, 3600)
+    [found] = await waiting
     assert (found["uc_table"], found["state"]) == ("main.mirrored.lb_orders_history", "STREAMING")
-    lake.admin.set(cdf_seconds=3600)
     hook.run("INSERT INTO mirrored.orders VALUES (3)")
     (lsn,) = hook.get_first("SELECT pg_current_wal_lsn()::text")
     later = LakebaseInDeltaSensor(
         task_id="later", lsn=lsn, cdf_config="mirrored", poke_interval=0.1, deferrable=True
     )
     trigger = (await asyncio.to_thread(deferred_by, later)).trigger
-    lake.admin.set(cdf_seconds=0.1)
+    await asyncio.to_thread(lake.admin.advance, 3600)
     [found] = later.execute_complete({}, await event_of(trigger))
     assert found["postgres_table"] == "orders"
     await asyncio.to_thread(client.workspace.cdf_configs.delete, "mirrored", force=True)
     hook.run("DROP SCHEMA mirrored CASCADE")
+
+
+def streams(client: LakebaseClient) -> bool:
+    return [one.state for one in client.workspace.cdf_configs.statuses("mirrored")] == ["STREAMING"]
 
 
 def test_the_right_to_manage_may_be_anothers(

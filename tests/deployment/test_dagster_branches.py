@@ -12,12 +12,14 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 from tests.core.upkeep.leases import left
 from tests.deployment.airflow_site import ROOT
-from tests.deployment.dagster_site import PATIENCE, DagsterSite
+from tests.deployment.dagster_site import DagsterSite
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 EXAMPLES = ROOT / "example_dags" / "dagster"
+#: Milliseconds for a page to show something.
+PAGE_PATIENCE = 120_000
 Deployment = Callable[[str, Mapping[str, str]], DagsterSite]
 
 pytestmark = pytest.mark.timeout(1800)
@@ -71,14 +73,14 @@ def test_a_change_is_rehearsed_and_runs(
     page: Page,
     picture: Callable[[str], None],
 ) -> None:
-    page.set_default_timeout(1000 * PATIENCE)
+    page.set_default_timeout(PAGE_PATIENCE)
     site = deployment("rehearse", {})
     launch(site, page, "lakebase_prices_job")
     assert lake.admin.execute("SELECT DISTINCT price::text FROM example_prices") == [("11.0",)]
     assert left(client) == []
 
     page.goto(f"{site.url}/assets/example_prices_raised?view=events")
-    page.get_by_role("button", name="Show Markdown").first.click()
+    page.get_by_text("Show Markdown").first.click()
     page.get_by_text("Rehearsal: passed").wait_for()
     picture("dagster-rehearsal")
 
@@ -90,7 +92,7 @@ def test_a_pull_request_has_its_branch_and_production_nothing_of_it(
     page: Page,
     picture: Callable[[str], None],
 ) -> None:
-    page.set_default_timeout(1000 * PATIENCE)
+    page.set_default_timeout(PAGE_PATIENCE)
     site = deployment(
         "branches",
         {"DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "1", "DAGSTER_CLOUD_GIT_BRANCH": "faster-pages"},
