@@ -30,6 +30,10 @@ ROWS = 400
 EXAMPLES = sorted(
     file.stem for file in (ROOT / "example_dags").glob("lakebase_*.py") if "from airflow" in file.read_text()
 )
+#: Whose graphs are in the documentation.
+PICTURED = {"lakebase_branches", "lakebase_sync"}
+#: Milliseconds for a page to show something.
+PAGE_PATIENCE = 120_000
 #: How many connections of the small server the superuser does not keep, and how many tasks want one.
 USABLE, CROWD = 7, 60
 LOADED = ("asked_to_end", "killed", "marked_failed", "cleared")
@@ -139,14 +143,19 @@ def has_ended(lake: LocalLakebase, name: str) -> bool:
 
 
 def test_all_examples_are_green(site: AirflowSite, page: Page, picture: Callable[[str], None]) -> None:
-    page.set_default_timeout(1000 * PATIENCE)
-    runs = {name: site.trigger(name) for name in EXAMPLES}
-    approve_in_browser(site, page, picture, "lakebase_approve", runs["lakebase_approve"], "raise_prices")
-    assert {name: site.end_of(name, run) for name, run in runs.items()} == dict.fromkeys(runs, "success")
-    for name in ("lakebase_branches", "lakebase_restore"):
-        page.goto(f"{site.url}/dags/{name}/runs/{runs[name]}")
-        page.locator(".react-flow__node").first.wait_for()
-        picture(f"airflow-{name.replace('_', '-')}")
+    page.set_default_timeout(PAGE_PATIENCE)
+    ended: dict[str, str] = {}
+    # A few at once: a scheduler that is busy for seconds fails tasks that were deferred no longer than that.
+    for first in range(0, len(EXAMPLES), 4):
+        runs = {name: site.trigger(name) for name in EXAMPLES[first : first + 4]}
+        if (run := runs.get("lakebase_approve")) is not None:
+            approve_in_browser(site, page, picture, "lakebase_approve", run, "raise_prices")
+        ended |= {name: site.end_of(name, run) for name, run in runs.items()}
+        for name in runs.keys() & PICTURED:
+            page.goto(f"{site.url}/dags/{name}/runs/{runs[name]}")
+            page.locator(".react-flow__node").first.wait_for()
+            picture(f"airflow-{name.replace('_', '-')}")
+    assert ended == dict.fromkeys(EXAMPLES, "success")
 
 
 def approve_in_browser(
