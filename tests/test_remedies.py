@@ -33,11 +33,12 @@ from lakebase_provider.core.workspace.objects.endpoints import Endpoints
 from lakebase_provider.core.workspace.objects.projects import Projects
 from lakebase_provider.core.workspace.objects.snapshots import Snapshots
 from lakebase_provider.core.workspace.objects.sync.cdf_configs import CdfConfigs
-from lakebase_provider.core.workspace.objects.sync.synced_tables import SyncedTables
+from lakebase_provider.core.workspace.objects.sync.synced_tables import SyncedTableOptions, SyncedTables
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
+from lakebase_provider.operators.sync import LakebaseSyncedTableOperator
 from lakebase_provider.operators.transfer import LakebaseTransferOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
 from lakebase_provider.sensors.sql import LakebaseSqlSensor
@@ -94,6 +95,9 @@ OPTIONS: dict[str, set[str]] = {
     "transfer operator": SETTINGS | parameters(LakebaseTransferOperator),
     "unload operator": SETTINGS | parameters(LakebaseUnloadOperator),
     "sql operator": SETTINGS | parameters(LakebaseSqlOperator, LakebaseSqlSensor),
+    "synced table operator": SETTINGS
+    | parameters(LakebaseSyncedTableOperator)
+    | set(SyncedTableOptions.__annotations__),
     "resource": SETTINGS
     | set(LOAD_OPTIONS)
     | methods(LakebaseResource)
@@ -148,6 +152,7 @@ RAISED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"operators/transfer\.py", ("transfer operator",)),
     (r"operators/unload\.py", ("unload operator",)),
     (r"operators/(load|bulk)\.py", ("load operator", "transfer operator")),
+    (r"operators/sync/", ("synced table operator",)),
     (r"(operators|sensors|triggers|decorators)/", ("sql operator",)),
     (r"dagster_lakebase/(resource|health|tables|storage|components|upkeep)/", ("resource",)),
     (r"dagster_lakebase/", ("io manager",)),

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks whether it has ended, and those it has to end by itself once it is told to.
 _POLL, _GRACE = 0.05, 3.0
-#: Seconds within which the reader of the output gets at least one line further.
+#: Seconds for which the reader of the output waits for a line before it is left alone.
 _READING = 2.0
 #: Lines of the output that are kept, and characters of each that are logged.
 _KEPT, _LONGEST = 200, 10_000
@@ -118,7 +118,7 @@ def run_command(
     program = words[0]
     kept: deque[str] = deque(maxlen=_KEPT)
     begun: list[subprocess.Popen[str]] = []
-    reader, lines, ended = None, [0], False
+    reader, progress, ended = None, _Progress(), False
     # Prepared before there is something to read.
     redacted = lines_redactor()
     try:
@@ -132,7 +132,7 @@ def run_command(
         [process] = begun
         assert process.stdout is not None
         reader = start_for_caller(
-            _read, process.stdout, program, redacted, kept, lines, name="lakebase-command-output"
+            _read, process.stdout, program, redacted, kept, progress, name="lakebase-command-output"
         )
         while process.poll() is None and deadline.remaining() > 0:
             clock.sleep(_POLL)
@@ -142,7 +142,7 @@ def run_command(
         for started in begun:
             _end(started)
             if reader is not None:
-                _await_last(reader, lines, lambda: ended and deadline.remaining() > 0)
+                _await_last(reader, progress, lambda: ended and deadline.remaining() > 0)
             if started.stdout is not None and (reader is None or not reader.is_alive()):
                 started.stdout.close()
     if late:
@@ -197,25 +197,41 @@ def _check(words: Any, token: Token) -> None:
             )
 
 
+class _Progress:
+    """How far the reader of the output is: how much it has read, and whether it waits for more."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self.waits = False
+
+    def next_piece(self, output: IO[str]) -> str:
+        self.waits = True
+        piece = output.readline(2 * _LONGEST)
+        self.waits = False
+        self.pieces += 1
+        return piece
+
+
 def _read(
-    output: IO[str], program: str, redacted: Callable[[str], str], kept: deque[str], lines: list[int]
+    output: IO[str], program: str, redacted: Callable[[str], str], kept: deque[str], progress: _Progress
 ) -> None:
-    while piece := output.readline(2 * _LONGEST):
+    while piece := progress.next_piece(output):
         # A secret at the end of the piece, cut in two, is beyond what is kept.
         # Colours go first, since a secret may be cut in two by them; a terminal obeys nothing else either.
         line = escaped(redacted(_CODES.sub("", piece.rstrip("\n"))), keep="\t")[:_LONGEST]
         while piece and not piece.endswith("\n"):
-            piece = output.readline(2 * _LONGEST)
+            piece = progress.next_piece(output)
         kept.append(line)
-        lines[0] += 1
         logger.info("%s: %s", program, line)
 
 
-def _await_last(reader: threading.Thread, lines: list[int], has_time: Callable[[], bool]) -> None:
+def _await_last(reader: threading.Thread, progress: _Progress, has_time: Callable[[], bool]) -> None:
     """Wait for the last lines, and not for the end, which a process in a session of its own may put off."""
-    before = -1
-    while reader.is_alive() and lines[0] > before and (before < 0 or has_time()):
-        before = lines[0]
+    before = progress.pieces
+    reader.join(_READING)
+    # To look through a line may take long where much else is done.
+    while reader.is_alive() and (progress.pieces > before or not progress.waits) and has_time():
+        before = progress.pieces
         reader.join(_READING)
 
 

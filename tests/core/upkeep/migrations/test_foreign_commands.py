@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.errors import ConfigError, LakebaseError, MigrationError
+from lakebase_provider.core.upkeep.migrations import foreign_commands
 from lakebase_provider.core.upkeep.migrations.foreign_commands import environment
 from tests.eventually import eventually
 
@@ -96,6 +97,21 @@ def test_no_line_is_lost_where_reading_takes_longer_than_the_command(client: Lak
     report = client.migrations.command([sys.executable, "-c", "for i in range(5000): print('line', i)"])
     alive.clear()
     assert report.output[-1] == "line 4999"
+
+
+def test_no_line_is_lost_that_is_looked_through_for_long(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_commands, "_READING", 0.02)
+    looking = threading.Event()
+
+    def slowly(line: str) -> str:
+        looking.wait(0.2)
+        return line
+
+    monkeypatch.setattr(foreign_commands, "lines_redactor", lambda: slowly)
+    report = client.migrations.command([sys.executable, "-c", "print('first'); print('last')"])
+    assert report.output == ("first", "last")
 
 
 def test_a_long_line_is_cut_where_no_secret_is_cut_in_two(client: LakebaseClient) -> None:
