@@ -101,7 +101,7 @@ def test_a_pull_request_has_its_branch_and_production_nothing_of_it(
     assert len(left(client)) == 1
     assert lake.admin.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'example_site'") == [(0,)]
     page.goto(f"{site.url}/assets/example_site/pages")
-    page.get_by_text("lakebase/branch").first.wait_for()
+    page.get_by_text("lakebase/branch").first.scroll_into_view_if_needed()
     picture("dagster-branch")
 
     launch(site, page, "pull_request_closed")
