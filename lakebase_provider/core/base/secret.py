@@ -20,11 +20,12 @@ class Secret:
         pieces: Whether each piece of it is secret; False for a text that holds more than one, such as a host.
     """
 
-    __slots__ = ("__weakref__", "_value", "blocks")
+    __slots__ = ("__weakref__", "_value", "blocks", "starts")
 
     def __init__(self, value: str | None, *, pieces: bool = True) -> None:
         self._value = value
         self.blocks: frozenset[int] | None = frozenset() if pieces else None
+        self.starts: frozenset[int] = frozenset()
         if value is not None:
             look_for(self, len(value))
 

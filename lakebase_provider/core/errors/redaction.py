@@ -36,6 +36,8 @@ _Place = tuple[str, int]
 class _Secret(Protocol):
     #: Hashes of its blocks, none before they are needed; None if its pieces are not looked for.
     blocks: frozenset[int] | None
+    #: Hashes of what it begins with, in each way of writing it; none before they are needed.
+    starts: frozenset[int]
 
     def reveal(self) -> str:
         """The value."""
@@ -69,7 +71,7 @@ def redacted(text: str) -> str:
 
 
 def redactor() -> Callable[[str], str]:
-    """:func:`redacted` for several texts at once: to write all secrets in all ways takes its time."""
+    """:func:`redacted` for several texts at once."""
     whole, pieces = _whole_secrets(), _Pieces()
     return lambda text: pieces.struck_out(whole(text))
 
@@ -94,15 +96,25 @@ def lines_redactor() -> Callable[[str], str]:
 
 
 def _whole_secrets() -> Callable[[str], str]:
-    # The longest first: one secret may be a part of another.
-    values = sorted({text for value in _living() for text in _as_written(value)}, key=len, reverse=True)
+    living = _living()
 
     def strike(text: str) -> str:
-        for value in values:
-            text = text.replace(value, STRUCK_OUT)
+        size = _LEAST_LOOKED_FOR
+        there = {hash(text[at : at + size]) for at in range(len(text) - size + 1)}
+        # To write a secret in all ways takes its time, and hardly any is in the text.
+        near = [value for value, secret in living.items() if not _starts(value, secret).isdisjoint(there)]
+        # The longest first: one secret may be a part of another.
+        for form in sorted({form for value in near for form in _as_written(value)}, key=len, reverse=True):
+            text = text.replace(form, STRUCK_OUT)
         return _BY_FORM.sub(STRUCK_OUT, text)
 
     return strike
+
+
+def _starts(value: str, secret: _Secret) -> frozenset[int]:
+    if not secret.starts:
+        secret.starts = frozenset(hash(form[:_LEAST_LOOKED_FOR]) for form in _as_written(value))
+    return secret.starts
 
 
 def _living() -> dict[str, _Secret]:
