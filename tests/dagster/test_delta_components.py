@@ -10,11 +10,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster.components.testing.utils import DefsFolderSandbox, create_defs_folder_sandbox
+from dagster.components.testing.utils import DefsFolderSandbox
 from deltalake import DeltaTable, write_deltalake
 
 from dagster_lakebase import (
-    LakebaseConnectionComponent,
     LakebaseLoadComponent,
     LakebaseSyncedTableComponent,
     LakebaseUnloadComponent,
@@ -23,20 +22,8 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
 from tests.core.workspace.lakehouse import FEED, shop
 from tests.dagster.test_components import failure_of, loaded, metadata_of, problem_of, run, write
-
-# Dagster's own loader of YAML uses what Dagster calls unfinished, and what pydantic has renamed.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.parse_obj_as. is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.* is currently in beta:dagster.BetaWarning"),
-    pytest.mark.filterwarnings("ignore:.* is currently in preview:dagster.PreviewWarning"),
-]
-
-
-@pytest.fixture
-def sandbox() -> Iterator[DefsFolderSandbox]:
-    with create_defs_folder_sandbox() as sandbox:
-        write(sandbox, "lakebase", LakebaseConnectionComponent, {})
-        yield sandbox
+from tests.dagster.test_components import pytestmark as pytestmark
+from tests.dagster.test_components import sandbox as sandbox
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_no_line_is_lost_that_is_looked_through_for_long(
     looking = threading.Event()
 
     def slowly(line: str) -> str:
-        looking.wait(0.2)
+        looking.wait(0.2)  # as where a line is long, and the machine busy
         return line
 
     monkeypatch.setattr(foreign_commands, "lines_redactor", lambda: slowly)

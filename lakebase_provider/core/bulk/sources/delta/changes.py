@@ -94,7 +94,9 @@ def _needed(batch: pa.RecordBatch, keys: Sequence[str]) -> pa.Array:
     try:
         for column in map(batch.column, (_VERSION, *keys)):
             known = pc.and_(known, pc.equal(column[:-1], column[1:]))
-    except (KeyError, pa.ArrowNotImplementedError):  # a key that is missing is refused later
+    except (KeyError, pa.ArrowNotImplementedError):
+        # A key that is missing is refused later; one of a type that Arrow cannot compare, such as a struct,
+        # tells nothing, and to stage a row too many changes nothing but the time it takes.
         return pa.repeat(True, batch.num_rows)
     return pa.concat_arrays([pc.invert(known).fill_null(True), pa.repeat(True, min(batch.num_rows, 1))])
 
