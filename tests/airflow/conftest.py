@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -74,6 +75,15 @@ def forks() -> Iterator[Forks]:
 def airflow_db(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """The metadata database."""
     shutil.copy(airflow_database(tmp_path_factory, worker_id), HOME)
+
+
+def metadata_database() -> bytes:
+    """XCom, rendered templates, serialized DAGs and the rest, as they are on the disk.
+
+    Another process reads them: SQLite's locks are a process' own, and all of them are gone when it closes the
+    file. Another one would then take itself for the last, and delete the write-ahead log.
+    """
+    return subprocess.run(["/bin/cat", *HOME.glob("airflow.db*")], stdout=subprocess.PIPE, check=True).stdout
 
 
 def connection_fields(lake: LocalLakebase, **changes: Any) -> dict[str, Any]:

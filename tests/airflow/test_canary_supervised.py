@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import HOME, DagLoader
+from tests.airflow.conftest import HOME, DagLoader, metadata_database
 from tests.airflow.supervised import SupervisedTask, Supervisors
 
 # The runs are made by dag.test(), which has Airflow's own API server in this process.
@@ -47,8 +47,9 @@ class Canary:
     def found(self, *printed: str) -> Iterator[str]:
         """Where a secret shows: logs, the metadata database with XCom and fields, lineage, output."""
         texts = {str(i): text.encode() for i, text in enumerate(printed)}
-        files = [*HOME.rglob("*.log"), *HOME.glob("airflow.db*"), self.lineage]
+        files = [*HOME.rglob("*.log"), self.lineage]
         texts |= {file.name: file.read_bytes() for file in files if file.exists()}
+        texts["airflow.db"] = metadata_database()
         for name, text in texts.items():
             if any(secret.encode() in text for secret in self._secrets):
                 yield name

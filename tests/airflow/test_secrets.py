@@ -13,7 +13,7 @@ from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.tokens.token import Token
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from tests.airflow.conftest import HOME, DagLoader, connection_fields, define
+from tests.airflow.conftest import HOME, DagLoader, connection_fields, define, metadata_database
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
@@ -49,11 +49,6 @@ def test_a_native_password_is_masked(lake: LocalLakebase, monkeypatch: pytest.Mo
            extra={"auth": "password"})  # fmt: skip
     assert LakebaseHook().config.password is not None
     assert "native-canary" not in str(redact("a line with native-canary in it"))
-
-
-def metadata_database() -> bytes:
-    """XCom, rendered templates, serialized DAGs and the rest, as they are on the disk."""
-    return b"".join(path.read_bytes() for path in HOME.glob("airflow.db*"))
 
 
 def log_files() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -31,6 +30,7 @@ from lakebase_provider.core.workspace.http_limits import Limit, within
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.core.workspace.writes import alone
 from lakebase_provider.local import LocalLakebase
+from tests.core.workspace.clocks import Hurried, Meanwhile
 from tests.core.workspace.conftest import WAYS, client_by
 from tests.eventually import eventually
 
@@ -46,22 +46,9 @@ def posted(lake: LocalLakebase) -> list[int]:
 def test_a_busy_project_is_asked_again(lake: LocalLakebase, way: str) -> None:
     lake.admin.fault("POST", BRANCHES, status=409, error_code="RESOURCE_CONFLICT", message=BUSY, times=5)
     with client_by(way, lake) as client:
-        client._clock = _Hurried()
+        client._clock = Hurried()
         assert client.workspace.branches.create("ci-1", ttl=3600).state == "READY"
     assert posted(lake) == [409] * 5 + [200]
-
-
-class _Hurried:
-    """The machine's clock, on which nobody sleeps."""
-
-    def wall(self) -> float:
-        return datetime.now(timezone.utc).timestamp()
-
-    def elapsed(self) -> float:
-        return self.wall()
-
-    def sleep(self, seconds: float) -> None:
-        threading.Event().wait(min(seconds, 0.01))
 
 
 def test_a_project_that_stays_busy_is_an_error_within_the_budget(
@@ -136,7 +123,7 @@ def test_a_lost_answer_is_looked_up(lake: LocalLakebase, way: str) -> None:
 def test_a_request_that_was_lost_itself_is_sent_again(lake: LocalLakebase, way: str) -> None:
     lake.admin.fault("POST", BRANCHES, status=503, times=1)
     with client_by(way, lake) as client:
-        client._clock = _Hurried()
+        client._clock = Hurried()
         client.workspace.branches.create("ci-1", ttl=3600)
     assert posted(lake) == [503, 200]
 
@@ -172,7 +159,7 @@ def test_what_was_there_before_is_not_taken_for_what_is_begun(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_lost_undelete_is_repeated(lake: LocalLakebase, way: str, lost: bool) -> None:
     with client_by(way, lake) as client:
-        client._clock = _Hurried()
+        client._clock = Hurried()
         branches, projects = client.workspace.branches, client.workspace.projects
         branches.create("ci-1", ttl=3600)
         projects.create("shop")
@@ -253,18 +240,6 @@ def test_what_was_made_a_moment_ago_is_not_taken_for_what_was_lost(
         MAKES[kind](workspace)
 
 
-class _Meanwhile(_Hurried):
-    """A clock whose first pause somebody else uses."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work: Callable[[], object] | None = work
-
-    def sleep(self, seconds: float) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            work()
-
-
 @pytest.mark.parametrize(
     ("theirs", "difference"),
     [
@@ -279,7 +254,7 @@ def test_what_somebody_else_made_meanwhile_is_not_taken_for_what_was_lost(
     workspace.branches.create("base", no_expiry=True)
     lake.admin.fault("POST", BRANCHES, status=503, times=1)
     with LakebaseClient(lake.config()) as client:
-        client._clock = _Meanwhile(
+        client._clock = Meanwhile(
             lambda: workspace.branches.create("ci-1", **theirs)  # type: ignore[arg-type] # options
         )
         with pytest.raises(AlreadyExistsError, match=difference):
@@ -296,7 +271,7 @@ def test_what_can_be_done_twice_is_repeated(lake: LocalLakebase, way: str, lost:
         lake.admin.fault(method, path, status=503, lost=lost, times=1)
 
     with client_by(way, lake) as client:
-        client._clock = _Hurried()
+        client._clock = Hurried()
         branches, snapshots = client.workspace.branches, client.workspace.snapshots
         branches.create("ci-1", ttl=3600)
         fault("GET")

@@ -13,6 +13,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.errors import (
     AlreadyExistsError,
     ConfigError,
+    ControlPlaneError,
     NotFoundError,
     OperationFailedError,
     OperationTimeoutError,
@@ -24,10 +25,12 @@ from lakebase_provider.core.workspace.objects.sync.synced_table import SyncedTab
 from lakebase_provider.core.workspace.objects.sync.synced_tables import SyncedTables
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 from lakebase_provider.local import LocalLakebase
+from tests.core.workspace.clocks import Meanwhile
 from tests.core.workspace.conftest import WAYS, client_by
 from tests.core.workspace.lakehouse import Shop, shop
 
 APIS = ("autoscaling", "provisioned")
+UPDATES = "/api/2.0/pipelines/*/updates"
 
 
 def client_of(api: str, lake: LocalLakebase, way: str = "rest") -> LakebaseClient:
@@ -309,13 +312,36 @@ def test_an_update_that_runs_is_adopted_and_followed_by_another(
     assert len(workspace.pipelines.updates(first.pipeline_id)) == 6
 
 
+def test_an_update_that_ends_while_one_asks_for_another_is_no_refusal(
+    lake: LocalLakebase, tables: SyncedTables, trips: Shop
+) -> None:
+    trips.create(tables)
+    tables.wait(trips.name, version=0)
+    lake.admin.set(pipeline_seconds=600.0)
+    first = tables.trigger(trips.name)
+
+    def ends() -> None:
+        lake.admin.advance(600)
+        # It ran when the next request came, and has ended when its state is asked for.
+        lake.admin.fault("POST", UPDATES, status=409, error_code="RESOURCE_CONFLICT", times=1)
+
+    with LakebaseClient(lake.config()) as client:
+        client._clock = Meanwhile(ends)
+        second = client.workspace.pipelines.start(first.pipeline_id, adopt=False)
+        assert (second.adopted, second.update_id == first.update_id) == (False, False)
+        lake.admin.advance(600)
+        lake.admin.fault("POST", UPDATES, status=409, error_code="RESOURCE_CONFLICT")
+        with pytest.raises(ControlPlaneError, match="RESOURCE_CONFLICT"):
+            client.workspace.pipelines.start(first.pipeline_id)
+
+
 def test_an_update_whose_answer_was_lost_is_found(
     lake: LocalLakebase, tables: SyncedTables, workspace: WorkspaceObjects, trips: Shop
 ) -> None:
     trips.create(tables)
     tables.wait(trips.name, version=0)
     lake.admin.set(pipeline_seconds=5.0)
-    lake.admin.fault("POST", "/api/2.0/pipelines/*/updates", status=503, lost=True, times=1)
+    lake.admin.fault("POST", UPDATES, status=503, lost=True, times=1)
     update = tables.trigger(trips.name)
     assert not update.adopted
     assert workspace.pipelines.updates(update.pipeline_id)[0].update_id == update.update_id

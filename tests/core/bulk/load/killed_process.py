@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # Processes that begin with all imports done: what is killed is a load, and not a start.
 _processes = multiprocessing.get_context("forkserver")
@@ -13,6 +14,13 @@ _processes = multiprocessing.get_context("forkserver")
 def preload(*modules: str) -> None:
     """Have the processes begin with these imported, and with what all loads need."""
     _processes.set_forkserver_preload([*modules, "lakebase_provider.core.client", "pgpq", "databricks.sdk"])
+
+
+def _in_environment(environment: Mapping[str, str], load: Callable[..., None], *arguments: object) -> None:
+    # The server that forks the processes has the environment of the test that needed it first.
+    os.environ.clear()
+    os.environ.update(environment)
+    load(*arguments)
 
 
 def attempt(
@@ -26,7 +34,7 @@ def attempt(
         kill_after: Seconds; None not to kill it.
     """
     mine, its = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=load, args=(its, *arguments))
+    process = _processes.Process(target=_in_environment, args=(dict(os.environ), load, its, *arguments))
     process.start()
     its.close()
     try:

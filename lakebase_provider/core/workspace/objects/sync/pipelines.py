@@ -183,7 +183,7 @@ class Pipelines:
             timeout = Deadline(arguments.timeout(timeout), self._clock)
         # To be told from what is begun by others, if the answer is lost.
         former = {one.update_id for one in self.get(path).updates}
-        attempt = 0
+        attempt = unexplained = 0
         while True:
             try:
                 return StartedUpdate(path, self._start(path, full_refresh))
@@ -194,12 +194,15 @@ class Pipelines:
                 active = self._active(path)
                 is_ours = isinstance(error, LOST) and active is not None and active.update_id not in former
                 if active is not None and active.update_id is not None:
+                    unexplained = 0
                     same = self._is_same(path, active, full_refresh=full_refresh)
                     if is_ours or (adopt and same):
                         return StartedUpdate(path, active.update_id, adopted=not is_ours)
-                elif attempt and not error.retryable:
-                    # Once it may have been the update that ran until now.
-                    raise
+                elif not error.retryable:
+                    # Once it may be an update that ran when it was asked and has ended since.
+                    unexplained += 1
+                    if unexplained > 1:
+                        raise
                 if timeout.remaining() <= 0:
                     raise
             self._clock.sleep(min(_AGAIN.seconds(attempt, _RNG), timeout.remaining()))
