@@ -1,25 +1,30 @@
-"""Loads at night, in a real deployment: what ends a task, a person who clears it, and a crowd.
+"""Loads and branches at night, in a real deployment: what ends a task, a person who clears it, and a crowd.
 
 Tokens live for a minute, so that every longer task logs in with more than one.
 """
 
 from __future__ import annotations
 
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.base.threads import pause
 from lakebase_provider.core.config.allowed_hosts import ALLOW_LOOPBACK
 from lakebase_provider.local import LocalLakebase
+from tests.core.upkeep.leases import left
 from tests.core.workspace.lakehouse import Shop
 from tests.eventually import eventually
 
-from .airflow_site import PATIENCE, ROOT, AirflowSite
+from .airflow_site import PATIENCE, ROOT, AirflowSite, Task
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -96,6 +101,7 @@ def prepare(lake: LocalLakebase) -> None:
         "CREATE TABLE night_pace (seconds float8)",
         "INSERT INTO night_pace VALUES (0)",
         "CREATE TABLE night_deferred (n int)",
+        "CREATE TABLE night_kept AS SELECT generate_series(1, 10) AS n",
         "CREATE FUNCTION night_wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         f" PERFORM pg_sleep((SELECT seconds FROM night_pace) / {ROWS}); RETURN NEW; END $$",
     ]
@@ -104,7 +110,7 @@ def prepare(lake: LocalLakebase) -> None:
             f"CREATE TABLE night_{name} (n bigint)",
             f"CREATE TRIGGER wait BEFORE INSERT ON night_{name} FOR EACH ROW EXECUTE FUNCTION night_wait()",
         ]
-    for table in ("night_pace", "night_deferred", *(f"night_{name}" for name in LOADED)):
+    for table in ("night_pace", "night_deferred", "night_kept", *(f"night_{name}" for name in LOADED)):
         statements.append(f"ALTER TABLE {table} OWNER TO {owner}")
     for statement in statements:
         lake.admin.execute(statement)
@@ -136,6 +142,18 @@ def load_under_way(site: AirflowSite, lake: LocalLakebase, name: str) -> tuple[s
     pid = site.task(f"night_{name}", run, "load").pid
     assert pid is not None
     return run, psutil.Process(pid)
+
+
+def eventually_in(site: AirflowSite, dag: str, run: str, task: str, state: str) -> Task:
+    """A task of a run, once it is in a state."""
+    found: list[Task] = []
+
+    def is_there() -> bool:
+        found[:] = [site.task(dag, run, task)]
+        return found[0].state == state and (state != "running" or found[0].pid is not None)
+
+    eventually(is_there, within=PATIENCE, every=0.2)
+    return found[0]
 
 
 def has_ended(lake: LocalLakebase, name: str) -> bool:
@@ -235,6 +253,38 @@ def test_a_statement_goes_on_when_its_triggerer_is_killed(site: AirflowSite, lak
 
     assert site.end_of("night_deferred", run) == "success"
     assert lake.admin.execute("SELECT count(*) FROM night_deferred")[0][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "task"),
+    [
+        ("worker", "create"),
+        ("worker", "work"),
+        ("worker", "delete"),
+        ("triggerer", "create"),
+        ("triggerer", "delete"),
+    ],
+)
+def test_a_branch_goes_whoever_is_killed(site: AirflowSite, lake: LocalLakebase, who: str, task: str) -> None:
+    # Seconds, so that the triggerer has something to wait for.
+    lake.admin.set(operation_seconds=5.0)
+    run = site.trigger("night_branch")
+    state = "running" if who == "worker" else "deferred"
+    found = eventually_in(site, "night_branch", run, task, state)
+    # Anywhere: the process starts, asks, works, waits for the workspace, reports.
+    pause(random.Random(f"{who} {task}").uniform(0, 4))  # noqa: S311 # no secret
+    if who == "worker":
+        assert found.pid is not None
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(found.pid).kill()
+    else:
+        site.kill_service("triggerer")
+        site.start_service("triggerer", "--skip-serve-logs")
+
+    assert site.end_of("night_branch", run) == "success"
+    with LakebaseClient(lake.config()) as client:
+        assert left(client) == []
+    assert lake.admin.execute("SELECT count(*), sum(n) FROM night_kept") == [(10, 55)]
 
 
 def test_a_crowd_waits_its_turn(site: AirflowSite, small_lake: LocalLakebase) -> None:

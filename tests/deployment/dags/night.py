@@ -1,4 +1,4 @@
-"""What runs at night: loads that something ends, statements that wait elsewhere, and many tasks at once."""
+"""What runs at night: loads and branches that something ends, statements that wait, and many tasks at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, task
 
 from lakebase_provider.hooks.lakebase import LakebaseHook
+from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseDeleteBranchOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 
@@ -30,6 +31,20 @@ with DAG(dag_id="night_deferred", schedule=None, start_date=STARTED, default_arg
         sql="INSERT INTO night_deferred SELECT 1 FROM pg_sleep((SELECT seconds FROM night_pace))",
         deferrable=True,
     )
+
+with DAG(dag_id="night_branch", schedule=None, start_date=STARTED, default_args=DEFAULTS):
+    create = LakebaseCreateBranchOperator(task_id="create", ttl=3600, deferrable=True).as_setup()
+    there = create.output
+    # Long enough to be killed in.
+    work = LakebaseSqlOperator(
+        task_id="work",
+        sql=["DELETE FROM night_kept", "INSERT INTO night_kept SELECT 0 FROM pg_sleep(5)"],
+        branch=there["name"],
+    )
+    delete = LakebaseDeleteBranchOperator(
+        task_id="delete", branch=there["name"], uid=there["uid"], deferrable=True
+    ).as_teardown(setups=create)
+    create >> work >> delete
 
 with DAG(
     dag_id="night_crowd",
