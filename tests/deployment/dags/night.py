@@ -1,4 +1,4 @@
-"""What runs at night: loads and branches that something ends, statements that wait, and many tasks at once."""
+"""What runs at night: loads and branches that something ends, statements that wait, and crowds of tasks."""
 
 from __future__ import annotations
 
