@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +21,7 @@ from lakebase_provider.core.errors import (
     ConfigError,
     ControlPlaneError,
     LakebaseError,
+    LoadError,
     NotFoundError,
     PermissionDeniedError,
 )
@@ -69,6 +72,28 @@ async def test_what_the_workspace_lends(client: LakebaseClient, name: str) -> No
         assert found.options() == {}
     with pytest.raises(NotFoundError, match="does not exist"):
         client.load("delta:uc://main.src.nowhere", "t", create=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said", "retryable"),
+    [(-1, r"from row 2 onwards: the credentials .* ended", False), (3600, "ExpiredToken", True)],
+)
+def test_a_load_that_outlives_what_was_lent_says_so(
+    client: LakebaseClient, name: str, seconds: int, said: str, retryable: bool
+) -> None:
+    table = open_delta(Delta(f"uc://{name}", catalog=client.workspace.catalog_tables))
+    assert table.storage is not None
+    until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    table.storage = replace(table.storage, expires=until)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"id": [1]})
+        raise OSError("Generic S3 error: ExpiredToken")
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"id": pa.int64()}), read())
+    with pytest.raises(LoadError, match=said) as caught:
+        list(table.read_on(reader))
+    assert caught.value.retryable is retryable
 
 
 @pytest.mark.parametrize("text", ["main.src", "main.src.a.b", "", "main.src.a/../b", "main.src.a?version=1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.locations import shown
@@ -282,7 +283,8 @@ class OpenDelta:
             since: The version since which they tell the changes, if they do.
 
         Raises:
-            LoadError: A file of the table is missing or damaged, or the store did not answer.
+            LoadError: A file of the table is missing or damaged, the store did not answer, or the credentials
+                that the workspace had lent are over.
             ChangesUnavailableError: A file that tells the changes is missing.
         """
         import pyarrow as pa
@@ -305,6 +307,13 @@ class OpenDelta:
                 raise LoadError(
                     f"{what} cannot be read: a file of that version is gone, as after VACUUM.",
                     remedy="Read a newer version, or restore the file.",
+                ) from None
+            if self.storage is not None and self.storage.is_over(datetime.now(timezone.utc)):
+                raise LoadError(
+                    f"{what} cannot be read from row {rows + 1:,} onwards: the credentials that the workspace"
+                    f" has lent ended at {self.storage.expires:%H:%M:%S} UTC.",
+                    remedy="Load less at a time, by a filter for each part, or read by a query on a SQL"
+                    " warehouse, whose results need no such credentials.",
                 ) from None
             raise LoadError(
                 f"{what} cannot be read from row {rows + 1:,} onwards: {said}.",

@@ -64,6 +64,10 @@ class TableStorage:
         """The credentials in the open, as the library takes them."""
         return {name: secret.reveal() for name, secret in self.credentials.items()}
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether the credentials are no longer valid, as far as the workspace says."""
+        return self.expires is not None and self.expires <= now
+
 
 class CatalogTables:
     """Tables of the Unity Catalog, as ``client.workspace.catalog_tables``; `astorage` is for asyncio.
