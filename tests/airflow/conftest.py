@@ -148,6 +148,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if OLD_AIRFLOW and HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
+            # Of what Airflow's own provider "standard" imports there.
+            moved = "airflow.utils.deprecation_tools.DeprecatedImportWarning"
+            item.add_marker(pytest.mark.filterwarnings(f"ignore::{moved}"))
 
 
 def pytest_sessionfinish() -> None:

@@ -177,10 +177,11 @@ def test_the_components_of_the_example(lake: LocalLakebase, forks: Forks, projec
     printed += dg(forks, "launch", "--assets", "prices_raised", cwd=project, home=home)
     assert lake.admin.execute("SELECT count(*) FROM example_prices") == [(0,)]
     orders = project / "src/fresh/defs/delta_orders/lake/orders"
-    feed: Any = {"configuration": {"delta.enableChangeDataFeed": "true"}, "mode": "overwrite"}
+    feed: Any = {"configuration": {"delta.enableChangeDataFeed": "true"}}
     two = pa.table({"id": [1, 2], "name": ["a", "b"]})
     for place in (orders, lake.table_path("main.src.example_trips")):
-        place.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)  # another test's, with other columns
+        place.mkdir(parents=True)
         write_deltalake(str(place), two, **feed)
     lake.admin.execute("DROP TABLE IF EXISTS example_delta_orders, lakebase_load, lakebase_synced_table")
     selected = 'key:"delta_orders" or key:"orders_in_delta" or key:"trips"'

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -273,8 +274,9 @@ def delta(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake
     """The Delta tables of the example, of which one has a synced table, and a schema that is mirrored."""
     for name in ("trips", "stations"):
         place = lake.table_path(f"main.src.example_{name}")
-        place.mkdir(parents=True, exist_ok=True)
-        write_deltalake(str(place), pa.table({"id": [1, 2]}), mode="overwrite", configuration=FEED)
+        shutil.rmtree(place, ignore_errors=True)  # another test's, with other columns
+        place.mkdir(parents=True)
+        write_deltalake(str(place), pa.table({"id": [1, 2]}), configuration=FEED)
     monkeypatch.setenv("EXAMPLE_TRIPS", str(lake.table_path("main.src.example_trips")))
     lake.admin.set(cdf_seconds=0.1)
     lake.admin.execute(
