@@ -10,7 +10,6 @@ from typing import Any
 from psycopg import sql
 
 from lakebase_provider.core.base.clock import Clock
-from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import ConfigError
@@ -20,6 +19,15 @@ from lakebase_provider.core.upkeep.maintenance import (
     vacuuming,
     view_refresh,
 )
+from lakebase_provider.core.upkeep.maintenance.maintenance_options import (
+    ATTEMPTS,
+    DEAD_SHARE,
+    LOCK_TIMEOUT,
+    LONG_TRANSACTION,
+    TIMEOUT,
+    Concurrently,
+    require_options,
+)
 from lakebase_provider.core.upkeep.maintenance.maintenance_report import MaintenanceReport
 from lakebase_provider.core.upkeep.maintenance.own_session import OwnSession, Patience, own_session
 from lakebase_provider.core.upkeep.maintenance.structures import index_work, partition_work
@@ -27,15 +35,7 @@ from lakebase_provider.core.upkeep.maintenance.structures.index_definition impor
 from lakebase_provider.core.upkeep.maintenance.structures.partition_work import PartitionPlan
 from lakebase_provider.core.upkeep.maintenance.structures.periods import Every
 from lakebase_provider.core.upkeep.maintenance.tended_tables import Named, checked_names
-from lakebase_provider.core.upkeep.maintenance.view_refresh import Concurrently
 from lakebase_provider.core.workspace.operations import in_thread
-
-#: Dead rows among all, from which a table that nobody names is vacuumed.
-DEAD_SHARE = 0.1
-#: Seconds from which a transaction counts as long.
-LONG_TRANSACTION = 300.0
-#: Defaults of all methods: seconds for a lock, attempts, seconds for all.
-LOCK_TIMEOUT, ATTEMPTS, TIMEOUT = 5.0, 5, 3600.0
 
 
 class Maintenance:
@@ -104,17 +104,13 @@ class Maintenance:
             >>> print(client.maintenance.vacuum(dead_share=0.2).to_markdown())
         """
         names = None if tables is None else checked_names("tables", tables)
-        if dead_share is not None:
-            share = arguments.number("'dead_share'", dead_share, "Give a share such as 0.1.")
-            if not 0 <= share <= 1:
-                raise arguments.wrong(
-                    "'dead_share'", dead_share, "be from 0 to 1", "Give a share such as 0.1."
-                )
-        elif names is None:
+        require_options({"dead_share": dead_share, "long_transaction": long_transaction})
+        if dead_share is None and names is None:
             dead_share = DEAD_SHARE
-        long = arguments.timeout(long_transaction, "long_transaction")
         with self._session("vacuum", lock_timeout, attempts, timeout) as session:
-            vacuuming.vacuum(session, names, dead_share=dead_share, analyze=analyze, long_transaction=long)
+            vacuuming.vacuum(
+                session, names, dead_share=dead_share, analyze=analyze, long_transaction=long_transaction
+            )
             return session.report()
 
     def analyze(
@@ -171,10 +167,7 @@ class Maintenance:
         Example:
             >>> client.maintenance.refresh(["sales.by_day", "sales.by_month"])
         """
-        if concurrently not in ("auto", True, False):
-            raise arguments.wrong(
-                "'concurrently'", concurrently, "be 'auto', True or False", "Leave it out for 'auto'."
-            )
+        require_options({"concurrently": concurrently})
         names = checked_names("views", views)
         with self._session("refresh", lock_timeout, attempts, timeout) as session:
             view_refresh.refresh(session, names, concurrently)
@@ -401,9 +394,7 @@ class Maintenance:
             >>> client.maintenance.digest_statements(keep_days=30)
         """
         name = TableName.parse(into)
-        arguments.count("'top'", top, least=1)
-        if keep_days is not None:
-            arguments.count("'keep_days'", keep_days, least=1, most=100_000)
+        require_options({"top": top, "keep_days": keep_days})
         with self._session("digest_statements", lock_timeout, attempts, timeout) as session:
             statements_digest.take(session, name, top=top, keep_days=keep_days)
             return session.report()
@@ -422,6 +413,7 @@ class Maintenance:
     def _session(
         self, action: str, lock_timeout: float, attempts: int, timeout: float
     ) -> Iterator[OwnSession]:
-        patience = Patience.of(lock_timeout, attempts, timeout)
+        require_options({"lock_timeout": lock_timeout, "attempts": attempts, "timeout": timeout})
+        patience = Patience(lock_timeout, attempts, timeout)
         with own_session(action, self._connect, patience, self._clock) as session:
             yield session

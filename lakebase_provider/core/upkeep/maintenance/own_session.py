@@ -16,7 +16,6 @@ from psycopg import sql
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.base.threads import glance, in_this_context
 from lakebase_provider.core.base.waiting_log import QUIET
-from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.blockers import Connect, blockers, naming_blockers
@@ -82,19 +81,6 @@ class Patience:
     lock_timeout: float
     attempts: int
     timeout: float
-
-    @classmethod
-    def of(cls, lock_timeout: float, attempts: int, timeout: float) -> Patience:
-        """The arguments, checked.
-
-        Raises:
-            ConfigError: One is malformed.
-        """
-        return cls(
-            arguments.timeout(lock_timeout, "lock_timeout"),
-            arguments.count("'attempts'", attempts, least=1),
-            arguments.timeout(timeout),
-        )
 
 
 class OwnSession:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from psycopg import sql
 
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.upkeep.maintenance.maintenance_options import Concurrently
 from lakebase_provider.core.upkeep.maintenance.own_session import OwnSession
 from lakebase_provider.core.upkeep.maintenance.tended_tables import TendedTable, named_tables
-
-#: Whether to let readers go on meanwhile.
-Concurrently = Literal["auto", True, False]
 
 # What REFRESH ... CONCURRENTLY asks for.
 _STATE = """

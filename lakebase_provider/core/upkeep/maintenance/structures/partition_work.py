@@ -15,18 +15,16 @@ from typing import Any
 
 from psycopg import sql
 
-from lakebase_provider.core.base.choices import require_choice
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import ConfigError
+from lakebase_provider.core.upkeep.maintenance.maintenance_options import PLACE, require_options
 from lakebase_provider.core.upkeep.maintenance.own_session import OwnSession
 from lakebase_provider.core.upkeep.maintenance.structures.periods import Every, Period
 from lakebase_provider.core.upkeep.maintenance.tended_tables import TendedTable, named_table
 
-#: Where in the name of an archive the partition's own name goes.
-PLACE = "{partition}"
 #: Writes what a query returns to a file, and returns how many rows that were.
 Unload = Callable[[sql.Composed, Any], int]
 
@@ -92,19 +90,8 @@ class PartitionPlan:
         Raises:
             ConfigError: One is malformed, or they contradict each other.
         """
-        require_choice("'every'", every, ("month", "week", "day"))
-        arguments.count("'premake'", premake, most=1000)
-        if keep is not None:
-            arguments.count("'keep'", keep, most=100_000)
-        if archive is not None:
-            arguments.text("'archive'", archive, f"Give a path, such as '/lake/{PLACE}.parquet'.")
-            if PLACE not in archive:
-                raise ConfigError(
-                    f"'archive' has no {PLACE}: each partition would replace the one before.",
-                    remedy=f"Give a path with it, such as '/lake/{PLACE}.parquet'.",
-                )
-            if keep is None:
-                raise ConfigError("'archive' without 'keep' has no effect.", remedy="Say how many are kept.")
+        options = {"every": every, "premake": premake, "keep": keep, "archive": archive}
+        require_options(options)
         moment = datetime.fromtimestamp(now, timezone.utc) if at is None else at
         if not isinstance(moment, datetime) or moment.tzinfo is None:
             raise arguments.wrong("'at'", at, "be a moment with its zone", "Give a datetime with a zone.")
