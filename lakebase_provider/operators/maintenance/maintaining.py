@@ -13,7 +13,13 @@ from lakebase_provider._airflow.task.arguments import (
     require_hook_params,
 )
 from lakebase_provider._airflow.task.failing_fast import UnwindingOnKill, failing_fast
-from lakebase_provider.core.upkeep.maintenance.maintenance_options import ATTEMPTS, LOCK_TIMEOUT, TIMEOUT
+from lakebase_provider.core.upkeep.maintenance.maintenance_options import (
+    ATTEMPTS,
+    LOCK_TIMEOUT,
+    PATIENCE,
+    TIMEOUT,
+    require_options,
+)
 from lakebase_provider.links import LakebaseConsoleLink
 
 if TYPE_CHECKING:
@@ -21,9 +27,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.hooks.lakebase import LakebaseHook
-
-#: Options of each method of ``client.maintenance``.
-_PATIENCE = ("lock_timeout", "attempts", "timeout")
 
 
 class MaintainingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
@@ -74,14 +77,12 @@ class MaintainingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
         self.hook_params = hook_params
 
     def _check_options(self) -> None:
-        self._check_own_arguments((*self.options, *_PATIENCE, "hook_params"))
+        self._check_own_arguments((*self.options, *PATIENCE, "hook_params"))
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
-        from lakebase_provider.core.upkeep.maintenance.maintenance_options import require_options
-
         require_hook_params(given.get("hook_params"))
-        require_options({name: value for name, value in given.items() if name in (*cls.options, *_PATIENCE)})
+        require_options({name: value for name, value in given.items() if name in (*cls.options, *PATIENCE)})
 
     def get_db_hook(self) -> LakebaseHook:
         """The hook of the connection that is maintained."""
@@ -100,7 +101,7 @@ class MaintainingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Do it and return the report."""
         with failing_fast(), self._unwinding():
-            patience = {name: getattr(self, name) for name in _PATIENCE}
+            patience = {name: getattr(self, name) for name in PATIENCE}
             work = getattr(self.get_db_hook().client.maintenance, self._method())
             report = work(**self._options(), **patience)
         markdown = report.to_markdown()

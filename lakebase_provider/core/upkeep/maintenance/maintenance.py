@@ -295,7 +295,7 @@ class Maintenance:
         premake: int = 3,
         keep: int | None = None,
         archive: str | None = None,
-        at: datetime | None = None,
+        at: datetime | str | None = None,
         lock_timeout: float = LOCK_TIMEOUT,
         attempts: int = ATTEMPTS,
         timeout: float = TIMEOUT,
@@ -315,7 +315,7 @@ class Maintenance:
                 default are kept. Partitions with bounds of another kind are left alone.
             archive: Path or URI of the file that a partition's rows go to before it is dropped, with
                 ``{partition}`` for its name: ``"/lake/{partition}.parquet"``. Its end says the format.
-            at: The moment that counts as now, such as a run's logical date.
+            at: The moment that counts as now, such as a run's logical date; as text in ISO 8601.
             lock_timeout: Seconds that a statement waits for a lock.
             attempts: How many times it is tried that gets none.
             timeout: Seconds that all of it may take.

@@ -17,6 +17,27 @@ DEAD_SHARE = 0.1
 LONG_TRANSACTION = 300.0
 #: Defaults of all methods: seconds for a lock, attempts, seconds for all.
 LOCK_TIMEOUT, ATTEMPTS, TIMEOUT = 5.0, 5, 3600.0
+#: The kinds of maintenance, by the method's name, with the options of each.
+ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "vacuum": ("tables", "dead_share", "analyze", "long_transaction"),
+    "analyze": ("tables",),
+    "refresh": ("views", "concurrently"),
+    "create_index": ("table", "on", "name", "unique", "method", "include", "where"),
+    "reindex": ("table", "index"),
+    "drop_index": ("index",),
+    "partitions": ("table", "every", "premake", "keep", "archive", "at"),
+    "repair_sequences": ("tables",),
+    "digest_statements": ("into", "top", "keep_days"),
+}
+#: Options of all of them.
+PATIENCE = ("lock_timeout", "attempts", "timeout")
+#: Options without which a kind has nothing to do.
+_NEEDED = {
+    "refresh": ("views",),
+    "create_index": ("table", "on"),
+    "drop_index": ("index",),
+    "partitions": ("table", "every"),
+}
 #: Where in the name of an archive the partition's own name goes.
 PLACE = "{partition}"
 
@@ -71,3 +92,26 @@ def require_options(given: Mapping[str, Any]) -> None:
             _CHECKS[name](value)
     if given.get("archive") is not None and "keep" in given and given["keep"] is None:
         raise ConfigError("'archive' without 'keep' has no effect.", remedy="Say how many periods are kept.")
+
+
+def require_action(action: Any, given: Mapping[str, Any]) -> None:
+    """Refuse a kind of maintenance that there is not, or with options that cannot work.
+
+    Args:
+        action: Its name.
+        given: All of its options, by name.
+
+    Raises:
+        ConfigError: There is no such kind or option, one is missing or malformed, or they contradict.
+    """
+    require_choice("'action'", action, ACTIONS)
+    known = (*ACTIONS[action], *PATIENCE)
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"'{action}' has no option '{name}'.", remedy=f"The options are: {', '.join(known)}."
+            )
+    for name in _NEEDED.get(action, ()):
+        if given.get(name) is None:
+            raise ConfigError(f"'{action}' needs '{name}'.", remedy=f"Give {name}.")
+    require_options({"keep": None, **given} if action == "partitions" else given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 
@@ -18,6 +19,8 @@ from lakebase_provider.core.errors import (
     TableNotFoundError,
 )
 from lakebase_provider.core.upkeep.maintenance import own_session
+from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
+from lakebase_provider.core.upkeep.maintenance.maintenance_options import ACTIONS, PATIENCE, require_action
 from lakebase_provider.core.upkeep.maintenance.maintenance_report import MaintenanceReport
 from lakebase_provider.local import LocalLakebase
 from tests.core.upkeep.maintenance.conftest import Database
@@ -209,6 +212,21 @@ def test_a_digest_needs_the_extension(client: LakebaseClient) -> None:
     with pytest.raises(ConfigError, match="The database has no pg_stat_statements") as caught:
         client.maintenance.digest_statements()
     assert "CREATE EXTENSION" in caught.value.remedy or "does not offer" in caught.value.remedy
+
+
+def test_the_table_of_kinds_is_what_the_methods_take() -> None:
+    for action, options in ACTIONS.items():
+        parameters = [*inspect.signature(getattr(Maintenance, action)).parameters][1:]
+        assert tuple(parameters) == (*options, *PATIENCE)
+        assert inspect.iscoroutinefunction(getattr(Maintenance, f"a{action}"))
+    for action, given, message in (
+        ("mow", {}, "'action' is 'mow'"),
+        ("vacuum", {"table": "t"}, "'vacuum' has no option 'table'"),
+        ("partitions", {"table": "t"}, "'partitions' needs 'every'"),
+        ("partitions", {"table": "t", "every": "day", "archive": "{partition}"}, "'archive' without 'keep'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            require_action(action, given)
 
 
 def test_each_has_a_twin_for_asyncio(client: LakebaseClient, database: Database) -> None:

@@ -24,6 +24,7 @@ from lakebase_provider.core.upkeep.maintenance.maintenance_options import PLACE,
 from lakebase_provider.core.upkeep.maintenance.own_session import OwnSession
 from lakebase_provider.core.upkeep.maintenance.structures.periods import Every, Period
 from lakebase_provider.core.upkeep.maintenance.tended_tables import TendedTable, named_table
+from lakebase_provider.core.workspace.answers import moment as read_moment
 
 #: Writes what a query returns to a file, and returns how many rows that were.
 Unload = Callable[[sql.Composed, Any], int]
@@ -82,7 +83,7 @@ class PartitionPlan:
         premake: int,
         keep: int | None,
         archive: str | None,
-        at: datetime | None,
+        at: datetime | str | None,
         now: float,
     ) -> PartitionPlan:
         """The arguments, checked.
@@ -92,7 +93,9 @@ class PartitionPlan:
         """
         options = {"every": every, "premake": premake, "keep": keep, "archive": archive}
         require_options(options)
-        moment = datetime.fromtimestamp(now, timezone.utc) if at is None else at
+        moment: Any = datetime.fromtimestamp(now, timezone.utc) if at is None else at
+        if isinstance(moment, str):
+            moment = read_moment(moment)
         if not isinstance(moment, datetime) or moment.tzinfo is None:
             raise arguments.wrong("'at'", at, "be a moment with its zone", "Give a datetime with a zone.")
         in_utc = arguments.in_utc("'at'", moment, "Give a moment of our time.")
