@@ -97,7 +97,7 @@ def _period(every: Any) -> dict[str, Any]:
     if cron not in _EVERY or zone != "UTC":
         raise ConfigError(
             f"Partitions by {cron or type(every).__name__!r} in {zone} are no months, weeks or days of UTC.",
-            remedy="Give 'month', 'week' or 'day'; a week begins on Monday (day_offset=1).",
+            remedy="Give 'month', 'week' or 'day'; a week begins on Monday.",
         )
     return {"every": _EVERY[cron]}
 

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.upkeep.maintenance import statements_digest
 from lakebase_provider.local import LocalLakebase
 
 
@@ -40,3 +41,29 @@ def test_what_the_server_counts_is_kept() -> None:
         assert report.steps[0].did.startswith("1 statements added, ")
         with client.connection() as connection:
             assert connection.execute("SELECT count(*) FROM kept.statements").fetchone() == (1,)
+
+
+STAND_IN = """
+CREATE SCHEMA stand_in;
+CREATE VIEW stand_in.pg_stat_statements_info AS SELECT now() AS stats_reset;
+CREATE VIEW stand_in.pg_stat_statements AS
+    SELECT (SELECT oid FROM pg_roles WHERE rolname = current_user) AS userid,
+        (SELECT oid FROM pg_database WHERE datname = current_database()) AS dbid, n AS queryid,
+        CASE n WHEN 1 THEN 'SELECT $1' ELSE 'ALTER ROLE x PASSWORD ''dose-of-it''' END AS query, n AS calls,
+        1.5::float8 * n AS total_exec_time, 1.5::float8 AS mean_exec_time, n AS rows, n AS shared_blks_hit,
+        n AS shared_blks_read
+    FROM generate_series(1::bigint, 2) AS n
+"""
+
+
+def test_of_what_may_hold_a_secret_the_first_word_is_kept(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, where the server has no such extension: views stand in for it."""
+    monkeypatch.setattr(statements_digest, "_WHERE", "SELECT 'stand_in', %(name)s::text IS NOT NULL")
+    with client.connection() as connection:
+        connection.execute(STAND_IN)
+    client.maintenance.digest_statements()
+    with client.connection() as connection:
+        rows = connection.execute("SELECT query, calls FROM lakebase_statements ORDER BY 2").fetchall()
+    assert rows == [("SELECT $1", 1), ("ALTER", 2)]
