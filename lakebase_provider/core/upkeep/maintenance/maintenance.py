@@ -318,7 +318,7 @@ class Maintenance:
             at: The moment that counts as now, such as a run's logical date; as text in ISO 8601.
             lock_timeout: Seconds that a statement waits for a lock.
             attempts: How many times it is tried that gets none.
-            timeout: Seconds that all of it may take.
+            timeout: Seconds that all of it may take, but for writing to archives.
 
         Raises:
             ConfigError: It is no such table, or arguments contradict each other.

@@ -257,6 +257,9 @@ class OwnSession:
             with naming_blockers(self._connect, lock_timeout, lambda: [pid]):
                 yield
         except LockTimeoutError as error:
+            if lock_timeout is None:
+                # It is told already.
+                raise
             copy = error.again()
             copy.message = f"{what}: {error.message}"
             raise copy from error.__cause__
@@ -342,9 +345,10 @@ def own_session(
     deadline = Deadline(patience.timeout, clock)
     with connect(autocommit=True) as connection:
         session = OwnSession(action, connection, connect, patience, deadline, clock)
-        for name, value in _SETTINGS.items():
-            session.set(name, value)
-        yield session
+        with session.told(f"Maintenance ({action})"):
+            for name, value in _SETTINGS.items():
+                session.set(name, value)
+            yield session
 
 
 def _progress(connect: Connect, pid: int) -> list[str]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from lakebase_provider.core import LakebaseClient
-from lakebase_provider.core.errors import ConfigError, LockTimeoutError, StatementError, StatementTimeoutError
+from lakebase_provider.core.errors import (
+    ConfigError,
+    LakebaseError,
+    LockTimeoutError,
+    StatementError,
+    StatementTimeoutError,
+)
+from lakebase_provider.core.upkeep.maintenance import own_session
 from lakebase_provider.core.upkeep.maintenance.structures.index_definition import index_of_partition
 from tests.core.upkeep.maintenance.conftest import Database
 from tests.core.upkeep.maintenance.test_tables import done, skipped
+from tests.eventually import eventually
 
 EVENTS = """
 CREATE TABLE events (id bigint, day date, what text) PARTITION BY RANGE (day);
@@ -80,6 +91,33 @@ def test_a_build_that_is_late_says_for_whom_it_waited_and_leaves_nothing(
     ):
         client.maintenance.create_index("orders", ["day"], timeout=2)
     assert f"held by pid {pid} (" in caught.value.message
+    client.maintenance.create_index("orders", ["day"])
+    assert database.left() == []
+
+
+def test_the_progress_of_a_build_is_logged(
+    client: LakebaseClient,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_session, "_EVERY", 0.05)
+    caplog.set_level(logging.INFO, "lakebase_provider")
+    with database.holding("INSERT INTO orders VALUES (-1)"), pytest.raises(StatementTimeoutError):
+        client.maintenance.create_index("orders", ["day"], timeout=3)
+    assert "Building public.orders_day_idx: waiting for writers before build, 0 of 1 sessions" in caplog.text
+
+
+def test_a_session_that_is_lost_is_told_as_such(client: LakebaseClient, database: Database) -> None:
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%'"
+    with database.holding("INSERT INTO orders VALUES (-1)"), ThreadPoolExecutor(1) as pool:
+        building = pool.submit(client.maintenance.create_index, "orders", ["day"])
+        eventually(database.waits)
+        database.rows(ended)
+        with pytest.raises(LakebaseError) as caught:
+            building.result(30)
+    assert caught.value.retryable
+    assert database.left() == ["orders_day_idx"]
     client.maintenance.create_index("orders", ["day"])
     assert database.left() == []
 

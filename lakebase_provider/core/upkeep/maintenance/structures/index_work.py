@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.database.catalog import TableName
@@ -85,8 +86,9 @@ def _create(
         _repair(session, what, change)
         seconds = session.run(what, statement, gently=True)
     except LakebaseError:
-        # An invalid index that is unique goes on refusing what is written.
-        with suppress(LakebaseError):
+        # An invalid index that is unique goes on refusing what is written. If the time is over, the next run
+        # drops it: that would wait for the same transactions.
+        with suppress(LakebaseError, psycopg.Error):
             _repair(session, what, change)
         raise
     session.did(str(full), "built; an earlier attempt had left it invalid" if found else "built", seconds)
@@ -183,7 +185,7 @@ def _reindex(session: OwnSession, index: _Index) -> None:
         try:
             seconds = session.run(what, statement, gently=True)
         except LakebaseError:
-            with suppress(LakebaseError):
+            with suppress(LakebaseError, psycopg.Error):
                 _repair(session, what, Concurrent("rebuild", _text(session, index.name), "INDEX"))
             raise
         session.did(str(index.name), "rebuilt" if index.valid else "rebuilt: it was invalid", seconds)
