@@ -14,6 +14,7 @@ from dagster_lakebase.components import (
     LakebaseHealthComponent,
     LakebaseIOManagerComponent,
     LakebaseLoadComponent,
+    LakebaseMaintenanceComponent,
     LakebaseMigrationComponent,
     LakebaseObservationComponent,
     LakebaseRehearsalComponent,
@@ -53,6 +54,11 @@ from dagster_lakebase.upkeep.branches import (
     lakebase_delete_branch_op,
     lakebase_sweep_branches_op,
 )
+from dagster_lakebase.upkeep.maintenance import (
+    LakebaseMaintenanceConfig,
+    build_lakebase_maintenance_job,
+    lakebase_maintenance_op,
+)
 from dagster_lakebase.upkeep.migrations import LakebaseMigrationConfig, build_lakebase_migration_asset
 from dagster_lakebase.upkeep.rehearsal import (
     LakebaseRehearseConfig,
@@ -77,6 +83,8 @@ __all__ = [
     "LakebaseIOManager",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseMaintenanceComponent",
+    "LakebaseMaintenanceConfig",
     "LakebaseMigrationComponent",
     "LakebaseMigrationConfig",
     "LakebaseObservationComponent",
@@ -92,6 +100,7 @@ __all__ = [
     "LakebaseUnloadComponent",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
+    "build_lakebase_maintenance_job",
     "build_lakebase_migration_asset",
     "build_lakebase_mirror_checks",
     "build_lakebase_rehearsal_asset",
@@ -104,6 +113,7 @@ __all__ = [
     "lakebase_create_branch_op",
     "lakebase_delete_branch_op",
     "lakebase_health_check_op",
+    "lakebase_maintenance_op",
     "lakebase_rehearse_op",
     "lakebase_restore_point_op",
     "lakebase_restore_rows_op",

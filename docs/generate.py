@@ -167,6 +167,15 @@ def operators_page() -> str:
     )
     from lakebase_provider.operators.health import LakebaseHealthCheckOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
+    from lakebase_provider.operators.maintenance import (
+        LakebaseAnalyzeOperator,
+        LakebaseIndexOperator,
+        LakebasePartitionsOperator,
+        LakebaseRefreshMaterializedViewOperator,
+        LakebaseRepairSequencesOperator,
+        LakebaseStatementsDigestOperator,
+        LakebaseVacuumOperator,
+    )
     from lakebase_provider.operators.migrate import LakebaseMigrateOperator
     from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
     from lakebase_provider.operators.restore_rows import (
@@ -203,6 +212,13 @@ def operators_page() -> str:
         LakebaseRestorePointOperator,
         LakebaseRestoreRowsOperator,
         LakebaseMigrateOperator,
+        LakebaseVacuumOperator,
+        LakebaseAnalyzeOperator,
+        LakebaseRefreshMaterializedViewOperator,
+        LakebaseIndexOperator,
+        LakebasePartitionsOperator,
+        LakebaseRepairSequencesOperator,
+        LakebaseStatementsDigestOperator,
         LakebaseSyncOperator,
         LakebaseSyncedTableOperator,
         LakebaseSyncedTableSensor,
@@ -216,7 +232,8 @@ Operators, sensors, decorators and the event trigger for Airflow, with all argum
 base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
 [health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
-[rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow) and
+[rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow),
+[maintenance](../how-to/maintenance.md#from-airflow) and
 [synced tables](../how-to/synced-tables.md#from-airflow) show them in use.
 """
     ]

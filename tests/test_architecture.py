@@ -52,7 +52,8 @@ def modules_after(statement: str) -> set[str]:
             "import lakebase_provider.operators.migrate, lakebase_provider.sensors.branches;"
             "import lakebase_provider.decorators.branches, lakebase_provider.operators.branches;"
             "import lakebase_provider.operators.rehearse, lakebase_provider.operators.restore_rows;"
-            "import lakebase_provider.operators.sync, lakebase_provider.sensors.sync",
+            "import lakebase_provider.operators.sync, lakebase_provider.sensors.sync;"
+            "import lakebase_provider.operators.maintenance",
             {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
         ),
         ("import lakebase_provider.local.pytest_plugin", {"starlette", "uvicorn", "psycopg", "cryptography"}),

@@ -12,6 +12,7 @@ from dagster_lakebase.components.observation import LakebaseObservationComponent
 from dagster_lakebase.components.sql import LakebaseSqlComponent
 from dagster_lakebase.components.upkeep import (
     LakebaseBranchComponent,
+    LakebaseMaintenanceComponent,
     LakebaseMigrationComponent,
     LakebaseRehearsalComponent,
     LakebaseRestoreComponent,
@@ -23,6 +24,7 @@ __all__ = [
     "LakebaseHealthComponent",
     "LakebaseIOManagerComponent",
     "LakebaseLoadComponent",
+    "LakebaseMaintenanceComponent",
     "LakebaseMigrationComponent",
     "LakebaseObservationComponent",
     "LakebaseRehearsalComponent",

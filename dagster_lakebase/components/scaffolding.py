@@ -355,6 +355,33 @@ class RestoreScaffolder(dg.Scaffolder[RestoreParams]):
         _scaffold_missing_connection(request, _folder(request))
 
 
+class MaintenanceParams(BaseModel):
+    """Options of ``dg scaffold defs dagster_lakebase.LakebaseMaintenanceComponent``."""
+
+    connection: str = Field(default=_KEY, description="Key of the LakebaseResource.")
+
+
+class MaintenanceScaffolder(dg.Scaffolder[MaintenanceParams]):
+    """Writes a nightly job that vacuums, and a connection if the project has none."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[MaintenanceParams]:
+        """The options."""
+        return MaintenanceParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[MaintenanceParams]) -> None:
+        """Write ``defs.yaml``."""
+        dg.scaffold_component(
+            request,
+            {
+                "connection": request.params.connection,
+                "tasks": [{"action": "vacuum", "options": {"dead_share": 0.2}}],
+                "cron_schedule": "0 2 * * *",
+            },
+        )
+        _scaffold_missing_connection(request, _folder(request))
+
+
 def _scaffold_missing_connection(request: dg.ScaffoldRequest[Any], folder: Path) -> None:
     """Give a project's first component its connection: ``dg check defs`` refuses one without its resource."""
     if request.params.connection != _KEY or request.project_root is None:

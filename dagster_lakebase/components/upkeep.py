@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 
 from dagster_lakebase.components.connection import Connection
 from dagster_lakebase.components.scaffolding import (
     BranchScaffolder,
+    MaintenanceScaffolder,
     MigrationScaffolder,
     RehearsalScaffolder,
     RestoreScaffolder,
@@ -22,6 +23,7 @@ from dagster_lakebase.upkeep.branches import (
     delete_branch_op,
     sweep_branches_op,
 )
+from dagster_lakebase.upkeep.maintenance import build_lakebase_maintenance_job
 from dagster_lakebase.upkeep.migrations import build_lakebase_migration_asset
 from dagster_lakebase.upkeep.rehearsal import build_lakebase_rehearsal_asset
 from dagster_lakebase.upkeep.restoring import restore_point_op, restore_rows_op
@@ -258,6 +260,65 @@ class LakebaseRestoreComponent(dg.Component, HiddenInputs):
                 for what, make in ops.items()
             ]
         )
+
+
+class MaintenanceTask(dg.Model, dg.Resolvable):
+    """One kind of maintenance."""
+
+    action: Annotated[
+        str,
+        dg.Resolver.default(
+            description="A method of client.maintenance: vacuum, analyze, refresh, create_index, reindex, "
+            "drop_index, partitions, repair_sequences or digest_statements."
+        ),
+    ]
+    options: Annotated[
+        dict[str, Any] | None, dg.Resolver.default(description="Its options by name, such as tables.")
+    ] = None
+
+
+@dg.scaffold_with(MaintenanceScaffolder)
+class LakebaseMaintenanceComponent(dg.Component, HiddenInputs):
+    """A job that looks after tables in use, with a schedule: there is no pg_cron on Lakebase.
+
+    Its tasks run one after another; one that fails does not hold up the others. A run that is retried after a
+    kill finishes or removes what was left.
+    """
+
+    connection: Connection = "lakebase"
+    tasks: Annotated[
+        Sequence[MaintenanceTask],
+        dg.Resolver.default(description="What is done, in order: an action each, with its options."),
+    ]
+    cron_schedule: Annotated[
+        str | None,
+        dg.Resolver.default(description="When, such as 0 2 * * *; without it, there is no schedule."),
+    ] = None
+    timezone: Annotated[
+        str, dg.Resolver.default(description="The time zone of the schedule, such as Europe/Berlin.")
+    ] = "UTC"
+    name: Annotated[
+        str,
+        dg.Resolver.default(description="The job's name; the schedule is called <name>_schedule."),
+    ] = "lakebase_maintenance"
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The job and the schedule.
+
+        Raises:
+            DagsterInvalidDefinitionError: There is no such action or option, or one is malformed.
+        """
+        tasks = [(task.action, task.options or {}) for task in self.tasks]
+        job = build_lakebase_maintenance_job(tasks, name=self.name, resource_key=self.connection)
+        if self.cron_schedule is None:
+            return dg.Definitions(jobs=[job])
+        schedule = dg.ScheduleDefinition(
+            name=f"{self.name}_schedule",
+            job=job,
+            cron_schedule=self.cron_schedule,
+            execution_timezone=self.timezone,
+        )
+        return dg.Definitions(jobs=[job], schedules=[schedule])
 
 
 def _job(name: str, op: dg.OpDefinition, config: dg.RunConfig | None = None) -> dg.JobDefinition:

@@ -19,14 +19,9 @@ from lakebase_provider.core.connect.pools.async_pool import AsyncLakebasePool, A
 from lakebase_provider.core.connect.pools.engine import create_async_engine, create_engine
 from lakebase_provider.core.connect.pools.pool import LakebasePool
 from lakebase_provider.core.connect.target import Target, TargetResolver
+from lakebase_provider.core.database import roles
 from lakebase_provider.core.database.blockers import naming_blockers
 from lakebase_provider.core.database.conflicts import again_on_conflict
-from lakebase_provider.core.database.roles import (
-    APPLICATION_PRIVILEGES,
-    IdentityType,
-    TablePrivilege,
-    create_role,
-)
 from lakebase_provider.core.errors.client_names import Names
 from lakebase_provider.core.reads import Reads
 from lakebase_provider.core.tokens.cache import TokenProvider
@@ -48,6 +43,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.stages import HealthReport
+    from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
@@ -274,9 +270,8 @@ class LakebaseClient(Reads):
             checks: Names of stages; all by default.
             timeout: Timeout of each stage in seconds; the configuration's `connect_budget` by default.
         """
-        from lakebase_provider.core.upkeep.health.stages import (
-            HealthCheck,  # not needed by a task that only runs SQL
-        )
+        # Not needed by a task that only runs SQL.
+        from lakebase_provider.core.upkeep.health.stages import HealthCheck
 
         check = HealthCheck(self.config, self.tokens, self._targets, self._connector)
         return check.run(checks, timeout=timeout)
@@ -332,9 +327,9 @@ class LakebaseClient(Reads):
     def create_role(
         self,
         name: str,
-        identity_type: IdentityType = "SERVICE_PRINCIPAL",
+        identity_type: roles.IdentityType = "SERVICE_PRINCIPAL",
         *,
-        grants: Sequence[TablePrivilege] = APPLICATION_PRIVILEGES,
+        grants: Sequence[roles.TablePrivilege] = roles.APPLICATION_PRIVILEGES,
         schema: str = "public",
     ) -> bool:
         """Let another principal log in: :func:`lakebase_provider.core.database.roles.create_role`, committed.
@@ -349,7 +344,7 @@ class LakebaseClient(Reads):
             True if the role was created, False if it existed.
         """
         with self.connection() as connection:
-            return create_role(connection, name, identity_type, grants=grants, schema=schema)
+            return roles.create_role(connection, name, identity_type, grants=grants, schema=schema)
 
     @property
     def branches(self) -> BranchUpkeep[LakebaseClient]:
@@ -505,6 +500,13 @@ class LakebaseClient(Reads):
 
     arestore_point = in_thread(restore_point)
     arestore_rows = in_thread(restore_rows)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """Vacuum, indexes, views, partitions, sequences: what a scheduler does for tables in use."""
+        from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
+
+        return Maintenance(self.connect, lambda query, to: self.unload(query, to).rows, self._clock)
 
     @property
     def migrations(self) -> Migrations:

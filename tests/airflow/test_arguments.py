@@ -308,6 +308,7 @@ from lakebase_provider.operators.health import LakebaseHealthCheckOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseRestoreOperator
 from lakebase_provider.operators.branches import LakebaseEndpointOperator, LakebaseSnapshotOperator
+from lakebase_provider.operators.maintenance import LakebaseIndexOperator, LakebasePartitionsOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
@@ -322,6 +323,8 @@ LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connecti
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3, branch="run-1")
 LakebaseCreateBranchOperator(task_id="c", ttl=3600, at_time="2027-01-31T12:00:00Z", limits={"roots": 3})
 LakebaseMigrateOperator(task_id="m", folder="x", hook_params={"lock_timeout": 3})
+LakebaseIndexOperator(task_id="i", table="t", on=["a"])
+LakebasePartitionsOperator(task_id="p", table="t", every="month", keep=3, archive="/x/{partition}.parquet")
 LakebaseSnapshotOperator(task_id="n", source="production", ttl=3600)
 LakebaseRestoreOperator(task_id="r", branch_id="before", ttl=3600, at_time="2027-01-31T12:00:00Z")
 LakebaseEndpointOperator(task_id="e", action="resize", size={"min_cu": 1})

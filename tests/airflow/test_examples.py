@@ -165,6 +165,14 @@ def mirror(run: Any, reports: Path) -> None:
     LakebaseHook().run("DROP SCHEMA shop CASCADE")
 
 
+def maintenance(run: Any, reports: Path) -> None:
+    made = [step["target"] for step in pulled(run, "partitions")["steps"]]
+    assert len(made) == 4
+    assert "public.kept_events_what_day_idx" in [step["target"] for step in pulled(run, "index")["steps"]]
+    assert pulled(run, "refresh")["steps"][0]["did"] == "refreshed concurrently"
+    LakebaseHook().run("DROP TABLE kept_events CASCADE")
+
+
 #: What holds after a run of each example, besides that all of its tasks succeeded.
 CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_approve": approve,
@@ -176,6 +184,7 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_etl": etl,
     "lakebase_health": health,
     "lakebase_load": load,
+    "lakebase_maintenance": maintenance,
     "lakebase_mapped_load": mapped_load,
     "lakebase_mirror": mirror,
     "lakebase_rehearse": rehearse,

@@ -245,6 +245,23 @@ def test_branches(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lake.admin.execute("SELECT to_regnamespace('example_site')") == [(None,)]
 
 
+def test_maintenance(lake: LocalLakebase) -> None:
+    with LakebaseClient(lake.config()) as client, client.connection() as connection:
+        connection.execute("DROP TABLE IF EXISTS example_events")
+        connection.execute("CREATE TABLE example_events (at date, what text) PARTITION BY RANGE (at)")
+    module = load("maintenance")
+    config = {"action": "analyze", "options": {"tables": ["example_events"]}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert module.defs.resolve_job_def("nightly").execute_in_process(instance=instance).success
+        done = module.defs.resolve_job_def("maintain").execute_in_process(
+            instance=instance, run_config={"ops": {"lakebase_maintenance_op": {"config": config}}}
+        )
+    assert done.success
+    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'example_events'::regclass"
+    assert lake.admin.execute(partitions) == [(4,)]
+    lake.admin.execute("DROP TABLE example_events")
+
+
 def test_rehearse(lake: LocalLakebase) -> None:
     lake.admin.execute("DROP TABLE IF EXISTS example_prices")
     module = load("rehearse")
@@ -368,6 +385,7 @@ def test_synced_tables(lake: LocalLakebase, delta: LakebaseClient) -> None:
 RUN_BY = {
     "synced_tables": "test_example.py",
     "rehearse": "test_example.py",
+    "maintenance": "test_example.py",
     "branches": "test_example.py",
     "migrations": "test_example.py",
     "health": "test_example.py",

@@ -58,6 +58,7 @@ def test_dg_finds_the_components_and_nothing_else() -> None:
         "LakebaseHealthComponent",
         "LakebaseIOManagerComponent",
         "LakebaseLoadComponent",
+        "LakebaseMaintenanceComponent",
         "LakebaseMigrationComponent",
         "LakebaseObservationComponent",
         "LakebaseRehearsalComponent",

@@ -16,6 +16,7 @@ from dagster_lakebase import (
     LakebaseBranchComponent,
     LakebaseBranchDeployment,
     LakebaseConnectionComponent,
+    LakebaseMaintenanceComponent,
     LakebaseMigrationComponent,
     LakebaseRehearsalComponent,
     LakebaseResource,
@@ -195,6 +196,7 @@ def test_a_component_rehearses_one_change(given: dict[str, Any]) -> None:
     "component",
     [
         LakebaseBranchComponent,
+        LakebaseMaintenanceComponent,
         LakebaseMigrationComponent,
         LakebaseRehearsalComponent,
         LakebaseRestoreComponent,

@@ -82,6 +82,7 @@ variables = {{name: os.environ["PG" + name.upper()] for name in ("host", "port",
 settings = " ".join(f"{{name}}={{value}}" for name, value in variables.items())
 shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.tokens.get().reveal()}}"
 """,
+    "docs/how-to/maintenance.md": _CLIENT,
     "docs/how-to/migrations.md": _CLIENT,
     "docs/how-to/read.md": _ORDERS,
     "docs/how-to/rehearse.md": f"""{_CLIENT}

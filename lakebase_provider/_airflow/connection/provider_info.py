@@ -61,6 +61,7 @@ def get_provider_info() -> dict[str, Any]:
                     "lakebase_provider.operators.branches",
                     "lakebase_provider.operators.health",
                     "lakebase_provider.operators.load",
+                    "lakebase_provider.operators.maintenance",
                     "lakebase_provider.operators.migrate",
                     "lakebase_provider.operators.rehearse",
                     "lakebase_provider.operators.restore_rows",

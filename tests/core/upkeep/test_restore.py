@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lakebase_provider.core import LakebaseClient, RestorePoint
+from lakebase_provider.core.database.rows.owned_sequences import MovedSequence
 from lakebase_provider.core.errors import BadRowError, ConfigError, ObjectStateError
-from lakebase_provider.core.upkeep.restoring.owned_sequences import MovedSequence
 from tests.core.upkeep.leases import left
 
 ORDERS = """

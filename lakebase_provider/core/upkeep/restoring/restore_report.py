@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lakebase_provider.core.base.plain_text import code
+from lakebase_provider.core.database.rows.owned_sequences import MovedSequence
 from lakebase_provider.core.database.rows.row_diff import RowDiff
-from lakebase_provider.core.upkeep.restoring.owned_sequences import MovedSequence
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lakebase_provider.core.database.rows.kept_rows import (
     fetch,
     key_columns,
 )
+from lakebase_provider.core.database.rows.owned_sequences import MovedSequence, move_on
 from lakebase_provider.core.database.rows.row_diff import MOST_EXAMPLES
 from lakebase_provider.core.errors import ConfigError, ObjectStateError, TransactionConflictError
 from lakebase_provider.core.errors.sqlstates import meaning
@@ -35,7 +36,6 @@ from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, LeasePlan
 from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
 from lakebase_provider.core.upkeep.migrations.runs import again_without_lock
-from lakebase_provider.core.upkeep.restoring.owned_sequences import MovedSequence, move_on
 from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
@@ -303,7 +303,12 @@ class _PutBack:
     def _move_sequences(self, found: Differences) -> tuple[MovedSequence, ...]:
         written = sql.SQL("before IS NOT NULL") if self._plan.overwrite else sql.SQL("after IS NULL")
         rows = sql.SQL("{} WHERE {}").format(found.name, written)
-        return move_on(self._connection, self._now.table, found.columns, rows, dry_run=self._plan.dry_run)
+
+        def furthest(column: str, which: str) -> sql.Composed:
+            place = sql.Literal(found.columns.index(column) + 1)
+            return sql.SQL("SELECT {}((before[{}])::bigint) FROM {}").format(sql.SQL(which), place, rows)
+
+        return move_on(self._connection, self._now.table, found.columns, furthest, dry_run=self._plan.dry_run)
 
     def _execute(self, query: Any, parameters: tuple[Any, ...] | None = None) -> psycopg.Cursor[Any]:
         return plain_cursor(self._connection).execute(query, parameters)

@@ -1,7 +1,8 @@
-"""The sequences that fill columns of a table: moved on past the values that were put back."""
+"""The sequences that fill columns of a table: moved on past the values that rows have."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -32,7 +33,7 @@ ORDER BY 1, 2, 3
 
 @dataclass(frozen=True)
 class MovedSequence:
-    """A sequence that would have given values that were put back.
+    """A sequence that would have given values that rows have.
 
     Attributes:
         name: Its name, with its schema.
@@ -49,7 +50,7 @@ def move_on(
     connection: LakebaseConnection,
     table: Table,
     columns: tuple[str, ...],
-    rows: sql.Composable,
+    furthest: Callable[[str, str], sql.Composed],
     *,
     dry_run: bool,
 ) -> tuple[MovedSequence, ...]:
@@ -58,18 +59,15 @@ def move_on(
     Args:
         connection: The session, in a transaction.
         table: The table.
-        columns: The columns of ``before``.
-        rows: What holds the rows, in their column ``before``, and their condition.
+        columns: The columns that are looked at.
+        furthest: The query of a column's last value, of the column and ``"max"`` or ``"min"``.
         dry_run: True to change nothing, and say what would be.
     """
     cursor, moved = plain_cursor(connection), []
     for column, schema, name, step, cache in cursor.execute(_SEQUENCES, (table.oid,)).fetchall():
         if column not in columns:
             continue
-        furthest = sql.SQL("SELECT {}((before[{}])::bigint) FROM {}").format(
-            sql.SQL("max" if step > 0 else "min"), sql.Literal(columns.index(column) + 1), rows
-        )
-        row = cursor.execute(furthest).fetchone()
+        row = cursor.execute(furthest(column, "max" if step > 0 else "min")).fetchone()
         if row is None or row[0] is None:
             continue
         wanted = row[0] + step

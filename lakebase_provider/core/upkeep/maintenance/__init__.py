@@ -1,0 +1,1 @@
+"""Maintenance that an orchestrator schedules: rows, views, indexes, partitions, sequences."""
