@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
+    from lakebase_provider.core.upkeep.inspection.inspection_report import Finding, InspectionReport
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
@@ -44,8 +45,10 @@ __all__ = [
     "CatalogDiff",
     "CatalogDump",
     "Delta",
+    "Finding",
     "HealthLimits",
     "HealthReport",
+    "InspectionReport",
     "LakebaseClient",
     "LakebaseConfig",
     "LakebaseError",
@@ -76,8 +79,10 @@ _HOMES = {
     "CatalogDiff": "database.structure.catalog_diff",
     "CatalogDump": "database.structure.catalog_dump",
     "Delta": "bulk.sources.delta.delta",
+    "Finding": "upkeep.inspection.inspection_report",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
+    "InspectionReport": "upkeep.inspection.inspection_report",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",
     "LakebaseError": "errors",
