@@ -165,7 +165,7 @@ def operators_page() -> str:
         LakebaseSnapshotOperator,
         LakebaseSweepBranchesOperator,
     )
-    from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+    from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
     from lakebase_provider.operators.migrate import LakebaseMigrateOperator
     from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
@@ -189,6 +189,7 @@ def operators_page() -> str:
         LakebaseTransferOperator,
         LakebaseUnloadOperator,
         LakebaseHealthCheckOperator,
+        LakebaseInspectOperator,
         LakebaseSqlSensor,
         LakebaseHealthSensor,
         LakebaseCreateBranchOperator,
@@ -215,8 +216,8 @@ def operators_page() -> str:
 Operators, sensors, decorators and the event trigger for Airflow, with all arguments that they add to their
 base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
-[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
-[rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow) and
+[health](../how-to/health.md), [inspection](../how-to/inspect.md#in-airflow),
+[branches](../how-to/branches.md#from-airflow), [rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow) and
 [synced tables](../how-to/synced-tables.md#from-airflow) show them in use.
 """
     ]

@@ -97,6 +97,7 @@ def test_the_public_names_of_the_core() -> None:
         "close_shared_clients",
         "delta_version",
         "fence",
+        "html_report",
         "load",
         "shared_client",
     ]

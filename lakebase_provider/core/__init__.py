@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
     from lakebase_provider.core.upkeep.inspection.inspection_report import Finding, InspectionReport
+    from lakebase_provider.core.upkeep.inspection.report import html_report
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
@@ -68,6 +69,7 @@ __all__ = [
     "close_shared_clients",
     "delta_version",
     "fence",
+    "html_report",
     "load",
     "shared_client",
 ]
@@ -102,6 +104,7 @@ _HOMES = {
     "close_shared_clients": "shared",
     "delta_version": "workspace.objects.sync.delta_version",
     "fence": "database.fence",
+    "html_report": "upkeep.inspection.report",
     "load": "bulk.load.load",
     "shared_client": "shared",
 }

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, task
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -42,6 +42,7 @@ KINDS: list[tuple[type[Any], dict[str, Any]]] = [
     (LakebaseTransferOperator, {"source_conn_id": "other", "sql": "select 1", "table": "t"}),
     (LakebaseUnloadOperator, {"sql": "select 1", "to": "/x.csv"}),
     (LakebaseHealthCheckOperator, {}),
+    (LakebaseInspectOperator, {}),
     (LakebaseSqlSensor, {"sql": "select 1"}),
     (LakebaseHealthSensor, {}),
     (LakebaseMigrateOperator, {"folder": "/x"}),
@@ -225,6 +226,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseHealthSensor, {}, {"checks": ["foo"]}, "Unknown health check 'foo'"),
     (LakebaseHealthCheckOperator, {}, {"fail_on": "never"}, "fail_on is 'never'"),
     (LakebaseHealthSensor, {}, {"fail_on": "never"}, "fail_on is 'never'"),
+    (LakebaseInspectOperator, {}, {"fail_on": "error"}, "fail_on is 'error'"),
+    (LakebaseInspectOperator, {}, {"checks": ["bloated"]}, "'bloated'"),
+    (LakebaseInspectOperator, {}, {"limits": {"bloat": [0.8, 0.5]}}, "worse than"),
+    (LakebaseInspectOperator, {}, {"limits": {"bloat": "half"}}, "'bloat' must be a number"),
+    (LakebaseInspectOperator, {}, {"statistics_days": -1}, "statistics_days"),
+    (LakebaseInspectOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthCheckOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthSensor, {}, {"stage_timeout": "long"}, "stage_timeout is 'long'"),
     (

@@ -68,6 +68,12 @@ def health(run: Any, reports: Path) -> None:
     assert pulled(run, "check")["status"] == "ok"
 
 
+def inspect(run: Any, reports: Path) -> None:
+    report = pulled(run, "inspect")
+    assert report["status"] in ("ok", "warn")
+    assert report["markdown"].startswith("## Inspection: ")
+
+
 def etl(run: Any, reports: Path) -> None:
     assert pulled(run, "load_orders") == 100
 
@@ -175,6 +181,7 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_deferrable": deferrable,
     "lakebase_etl": etl,
     "lakebase_health": health,
+    "lakebase_inspect": inspect,
     "lakebase_load": load,
     "lakebase_mapped_load": mapped_load,
     "lakebase_mirror": mirror,
