@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
-    from lakebase_provider.core.upkeep.inspection.inspection_report import Finding, InspectionReport
+    from lakebase_provider.core.upkeep.inspection.inspection_report import (
+        InspectionFinding,
+        InspectionReport,
+    )
     from lakebase_provider.core.upkeep.inspection.report import html_report
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
@@ -46,9 +49,9 @@ __all__ = [
     "CatalogDiff",
     "CatalogDump",
     "Delta",
-    "Finding",
     "HealthLimits",
     "HealthReport",
+    "InspectionFinding",
     "InspectionReport",
     "LakebaseClient",
     "LakebaseConfig",
@@ -81,9 +84,9 @@ _HOMES = {
     "CatalogDiff": "database.structure.catalog_diff",
     "CatalogDump": "database.structure.catalog_dump",
     "Delta": "bulk.sources.delta.delta",
-    "Finding": "upkeep.inspection.inspection_report",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
+    "InspectionFinding": "upkeep.inspection.inspection_report",
     "InspectionReport": "upkeep.inspection.inspection_report",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",

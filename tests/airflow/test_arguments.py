@@ -42,7 +42,7 @@ KINDS: list[tuple[type[Any], dict[str, Any]]] = [
     (LakebaseTransferOperator, {"source_conn_id": "other", "sql": "select 1", "table": "t"}),
     (LakebaseUnloadOperator, {"sql": "select 1", "to": "/x.csv"}),
     (LakebaseHealthCheckOperator, {}),
-    (LakebaseInspectOperator, {}),
+    (LakebaseInspectOperator, {"checks": ["bloat"]}),
     (LakebaseSqlSensor, {"sql": "select 1"}),
     (LakebaseHealthSensor, {}),
     (LakebaseMigrateOperator, {"folder": "/x"}),

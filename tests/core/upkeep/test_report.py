@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lakebase_provider.core import Finding, HealthReport, InspectionReport, StageResult, html_report
+from lakebase_provider.core import HealthReport, InspectionFinding, InspectionReport, StageResult, html_report
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.upkeep.inspection.checks import CHECKS, Found
 
@@ -68,7 +68,7 @@ class Elements(HTMLParser):
 
 def inspection(objects: int = 2, name: str = HOSTILE, status: str = "bad") -> InspectionReport:
     findings = tuple(
-        Finding(
+        InspectionFinding(
             check.name,
             status,  # type: ignore[arg-type] # of the test
             0.5,

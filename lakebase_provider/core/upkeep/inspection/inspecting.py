@@ -25,7 +25,7 @@ from lakebase_provider.core.upkeep.inspection.checks import (
     limits_of,
     require_days,
 )
-from lakebase_provider.core.upkeep.inspection.inspection_report import Finding, InspectionReport
+from lakebase_provider.core.upkeep.inspection.inspection_report import InspectionFinding, InspectionReport
 
 #: Seconds that a check waits for a lock: nothing that it reads is locked for long, or else it is skipped.
 _LOCK_TIMEOUT = 1.0
@@ -81,7 +81,7 @@ class _Judge:
     statistics_days: float
     earlier: InspectionReport | None
 
-    def finding(self, check: Check) -> Finding:
+    def finding(self, check: Check) -> InspectionFinding:
         reason = next(filter(None, map(self._lacks, check.needs)), "")
         if reason:
             return self._skipped(check, reason)
@@ -111,7 +111,7 @@ class _Judge:
             return "There is no earlier report of this database to compare with."
         return ""
 
-    def _judged(self, check: Check, found: list[Found]) -> Finding:
+    def _judged(self, check: Check, found: list[Found]) -> InspectionFinding:
         limit = self.limits[check.name]
         if check.measure == "count":
             value: float | None = float(len(found))
@@ -128,7 +128,7 @@ class _Judge:
         is_warn = value is not None and check.is_past(value, limit.warn)
         listed = found if check.lists_all else past
         hidden = check.hides and not self.server.told.sees_all
-        return Finding(
+        return InspectionFinding(
             check.name,
             "bad" if is_bad else "warn" if is_warn else "ok",
             None if value is None else round(value, 4),
@@ -141,9 +141,11 @@ class _Judge:
             remedy=check.remedy if is_bad or is_warn else "",
         )
 
-    def _skipped(self, check: Check, reason: str) -> Finding:
+    def _skipped(self, check: Check, reason: str) -> InspectionFinding:
         limit = self.limits[check.name]
-        return Finding(check.name, "skipped", None, check.unit, *limit, reason=reason, about=check.about)
+        return InspectionFinding(
+            check.name, "skipped", None, check.unit, *limit, reason=reason, about=check.about
+        )
 
 
 _HIDDEN = "Of other roles nothing is shown to this one: GRANT pg_read_all_stats."

@@ -27,7 +27,7 @@ def require_severity(fail_on: object) -> None:
 
 
 @dataclass(frozen=True)
-class Finding:
+class InspectionFinding:
     """What one check found.
 
     Attributes:
@@ -83,7 +83,7 @@ class InspectionReport:
     taken_at: str
     seconds: float
     statistics_days: float
-    findings: tuple[Finding, ...]
+    findings: tuple[InspectionFinding, ...]
 
     @property
     def status(self) -> Literal["ok", "warn", "bad"]:
@@ -101,7 +101,7 @@ class InspectionReport:
         """The number of each check that has one."""
         return {one.check: one.value for one in self.findings if one.value is not None}
 
-    def finding(self, check: str) -> Finding:
+    def finding(self, check: str) -> InspectionFinding:
         """What the check of that name found.
 
         Raises:
@@ -109,7 +109,7 @@ class InspectionReport:
         """
         return {finding.check: finding for finding in self.findings}[check]
 
-    def of_status(self, *statuses: FindingStatus) -> tuple[Finding, ...]:
+    def of_status(self, *statuses: FindingStatus) -> tuple[InspectionFinding, ...]:
         """The findings of these statuses, the worst first."""
         found = [finding for finding in self.findings if finding.status in statuses]
         return tuple(sorted(found, key=lambda finding: _WORST_FIRST.index(finding.status)))
@@ -151,7 +151,7 @@ class InspectionReport:
         try:
             values = {name: plain[name] for name in cls.__dataclass_fields__}
             values["findings"] = tuple(
-                Finding(**{**one, "objects": tuple(Found(**found) for found in one["objects"])})
+                InspectionFinding(**{**one, "objects": tuple(Found(**found) for found in one["objects"])})
                 for one in plain["findings"]
             )
         except (KeyError, TypeError):
@@ -194,7 +194,7 @@ class InspectionReport:
                 yield f"- and {one.more} more"
 
 
-def _told(finding: Finding) -> Iterator[str]:
+def _told(finding: InspectionFinding) -> Iterator[str]:
     for found in finding.objects:
         number = "" if finding.unit == "found" else f": {shown(found.value, finding.unit)}"
         yield f"{found.name}{number}{f' ({found.detail})' if found.detail else ''}"
@@ -230,7 +230,7 @@ def of_bytes(size: float) -> str:
     return f"{size:,.0f} B"
 
 
-def worst(findings: Iterable[Finding]) -> FindingStatus:
+def worst(findings: Iterable[InspectionFinding]) -> FindingStatus:
     """The worst status of findings."""
     found = {finding.status for finding in findings}
     return next((status for status in _WORST_FIRST if status in found), "ok")

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.inspection.inspection_report import Finding, InspectionReport, shown
+from lakebase_provider.core.upkeep.inspection.inspection_report import (
+    InspectionFinding,
+    InspectionReport,
+    shown,
+)
 
 if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
@@ -212,7 +216,7 @@ def _inspection(report: InspectionReport) -> Iterator[str]:
     yield "</section>"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: InspectionFinding) -> Iterator[str]:
     limit = "" if finding.limit is None else f", limit {_number(finding.limit, finding)}"
     yield f"<article>\n<header><h3>{_text(finding.check)}</h3> {_status(finding.status)}"
     yield f"<span>{_number(finding.value, finding)}{limit}</span></header>"
@@ -224,7 +228,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield "</article>"
 
 
-def _objects(finding: Finding) -> Iterator[str]:
+def _objects(finding: InspectionFinding) -> Iterator[str]:
     if not finding.objects:
         return
     counted = finding.unit == "found"
@@ -240,7 +244,7 @@ def _objects(finding: Finding) -> Iterator[str]:
         yield f'<p class="faint">and {finding.more:,} more</p>'
 
 
-def _number(value: float | None, finding: Finding) -> str:
+def _number(value: float | None, finding: InspectionFinding) -> str:
     return _text(shown(value, finding.unit))
 
 
