@@ -311,7 +311,7 @@ def test_another_tasks_output_is_looked_at_when_the_task_runs() -> None:
 def test_looking_at_them_brings_no_driver(forks: Forks, tmp_path: Path) -> None:
     code = """
 import sys
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseRestoreOperator
 from lakebase_provider.operators.branches import LakebaseEndpointOperator, LakebaseSnapshotOperator
@@ -326,6 +326,7 @@ from lakebase_provider.triggers.sync import LakebaseSyncEventTrigger
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
 LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
+LakebaseInspectOperator(task_id="i", checks=["bloat"], limits={"bloat": [0.5, 0.8]})
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3, branch="run-1")
 LakebaseCreateBranchOperator(task_id="c", ttl=3600, at_time="2027-01-31T12:00:00Z", limits={"roots": 3})
 LakebaseMigrateOperator(task_id="m", folder="x", hook_params={"lock_timeout": 3})

@@ -14,10 +14,20 @@ from lakebase_provider.core.errors import ConfigError, HealthCheckError
 from lakebase_provider.core.upkeep.inspection import checks, inspecting
 from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES, CHECKS, Check, Limit, limits_of
 from lakebase_provider.local import LocalLakebase
+from tests.core.conftest import empty_database
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
 FLUSH = "SELECT pg_stat_force_next_flush()"
 BY_HAND = "WITH (autovacuum_enabled = false)"
+
+
+@pytest.fixture(scope="module")
+def nothing_left(lakebase_server: LocalLakebase) -> Iterator[None]:
+    """A database that other tests may inspect."""
+    yield
+    with LakebaseClient(lakebase_server.config()) as client:
+        empty_database(client)
 
 
 class Ill(NamedTuple):
@@ -375,12 +385,19 @@ def test_a_table_that_somebody_has_locked_holds_up_no_check(
     assert {one.check for one in report.of_status("skipped")} == {"growth"}
 
 
+class InOneTransaction(inspecting._Server):
+    """A server that is asked in one transaction, so that all locks are there at its end."""
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query.encode()).fetchall()
+
+
 def test_checks_take_no_lock_but_access_share_on_the_catalog(client: LakebaseClient) -> None:
     run(client, [one for ill in OF_TABLES.values() for one in ill.statements])
     with client.connect() as connection:
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL datestyle = 'ISO, YMD'")
-        server = inspecting._Server(connection)
+        server = InOneTransaction(connection, 10)
         found = {check.name: check.found(server, check.limit) for check in CHECKS}
         locks = connection.execute(
             "SELECT l.locktype, l.mode, c.relname, n.nspname, c.relkind FROM pg_locks l"
@@ -479,6 +496,21 @@ def test_what_is_bad_enough_fails(client: LakebaseClient) -> None:
     report.enforce()
     with pytest.raises(HealthCheckError, match=r"tables_without_primary_key is 1: public.keyless\. ALTER"):
         report.enforce("warn")
+
+
+def test_nothing_is_set_beyond_the_transaction_of_a_check(
+    client: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a pooler the session is somebody else's afterwards."""
+    names = ("default_transaction_read_only", "statement_timeout", "lock_timeout", "datestyle", "search_path")
+    connection = client.connect(autocommit=True)
+    before = [connection.execute(f"SHOW {name}".encode()).fetchone() for name in names]
+    monkeypatch.setattr(connection, "close", lambda: None)
+    monkeypatch.setattr(client, "connect", lambda **_parameters: connection)
+    client.inspect()
+    monkeypatch.undo()
+    assert [connection.execute(f"SHOW {name}".encode()).fetchone() for name in names] == before
+    connection.close()
 
 
 async def test_it_has_a_twin_for_asyncio(client: LakebaseClient) -> None:

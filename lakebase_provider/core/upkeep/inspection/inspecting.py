@@ -29,12 +29,11 @@ from lakebase_provider.core.upkeep.inspection.inspection_report import Inspectio
 
 #: Seconds that a check waits for a lock: nothing that it reads is locked for long, or else it is skipped.
 _LOCK_TIMEOUT = 1.0
-# For the session, which is closed afterwards: each check is then one statement, and one round trip. Bounds of
-# partitions are compared as text that the session writes.
-_SESSION = """
-    SELECT set_config(name, value, false) FROM (VALUES ('default_transaction_read_only', 'on'),
-        ('statement_timeout', %(timeout)s), ('lock_timeout', %(lock)s), ('datestyle', 'ISO, YMD'),
-        ('search_path', 'pg_catalog')) AS settings (name, value)
+# One message, and so one round trip. What it sets ends with the transaction: behind a pooler the session is
+# somebody else's a moment later. Bounds of partitions are compared as the text that is set here.
+_TRANSACTION = """
+    BEGIN TRANSACTION READ ONLY; SET LOCAL statement_timeout = {timeout}; SET LOCAL lock_timeout = {lock};
+    SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL search_path = pg_catalog; {query}; COMMIT
 """
 Connection = psycopg.Connection[Any]
 
@@ -54,15 +53,25 @@ class _Told(NamedTuple):
 class _Server:
     """A server that is asked."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, seconds: float) -> None:
         self._connection = connection
+        self._limits = {"timeout": max(1, round(seconds * 1000)), "lock": round(_LOCK_TIMEOUT * 1000)}
         self.told = _Told(*self.rows(queries.SURROUNDINGS)[0])
         self.pgstattuple = self.told.pgstattuple
         self.statistics_days = max(0.0, self.told.statistics_seconds or 0.0) / 86_400
 
-    def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
-        return self._connection.execute(query.encode(), parameters).fetchall()
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, which has no parameters."""
+        text = _TRANSACTION.format(query=query, **self._limits)
+        try:
+            cursor = self._connection.execute(text.encode(), prepare=False)
+        except psycopg.Error as error:
+            if not connection_lost(error):
+                self._connection.rollback()
+            raise
+        while cursor.description is None and cursor.nextset():
+            pass
+        return cursor.fetchall()
 
     def rows_or_none(self, query: str) -> list[tuple[Any, ...]] | None:
         """The rows of a query, or None if the server refuses it, or somebody has locked what it reads."""
@@ -166,9 +175,7 @@ def inspect(
     before = earlier if isinstance(earlier, InspectionReport | None) else InspectionReport.from_dict(earlier)
     with connect(autocommit=True) as connection:
         start = time.perf_counter()
-        told = {"timeout": f"{max(1, round(seconds * 1000))}ms", "lock": f"{_LOCK_TIMEOUT * 1000:.0f}ms"}
-        connection.execute(_SESSION, told)
-        server = _Server(connection)
+        server = _Server(connection, seconds)
         if before is not None and before.database != server.told.database:
             before = None
         judge = _Judge(server, judged_by, days, before)

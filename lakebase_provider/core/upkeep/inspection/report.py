@@ -38,7 +38,8 @@ _STYLE = """
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 68rem; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 0; } p { margin: .3rem 0; } .faint { color: var(--faint); }
+h3 { font-size: 1rem; margin: 1rem 0 0; } header h3 { margin: 0; }
+p { margin: .3rem 0; } .faint { color: var(--faint); }
 .status { font-weight: 600; white-space: nowrap; } .status::before { content: "● "; }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .bad, .failed { color: var(--bad); }
 .skipped { color: var(--faint); }
@@ -48,6 +49,7 @@ h3 { font-size: 1rem; margin: 0; } p { margin: .3rem 0; } .faint { color: var(--
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
+td.when { width: 30%; }
 td.text { overflow-wrap: anywhere; min-width: 10rem; }
 th { color: var(--faint); font-weight: 500; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
@@ -144,9 +146,10 @@ def _health(health: HealthReport) -> Iterator[str]:
 
 def _stage(stage: StageResult, start: float, share: float) -> str:
     bar = _bar([(start, max(share, 0.004), stage.status)], f"{stage.ms:,.1f} ms")
+    when = "" if stage.status == "skipped" else bar
     return (
         f'<tr><th scope="row">{_text(stage.name)}</th><td>{_status(stage.status)}</td>'
-        f'<td class="number">{stage.ms:,.1f} ms</td><td>{bar if stage.status != "skipped" else ""}</td>'
+        f'<td class="number">{stage.ms:,.1f} ms</td><td class="when">{when}</td>'
         f'<td class="text">{_text(stage.detail)}</td></tr>'
     )
 
@@ -211,7 +214,7 @@ def _inspection(report: InspectionReport) -> Iterator[str]:
     yield "</tbody></table></div>"
     for finding in report.findings:
         if finding.objects and finding.status == "ok":
-            yield f"<h2>{_text(finding.check)}</h2>"
+            yield f"<h3>{_text(finding.check)}</h3>"
             yield from _objects(finding)
     yield "</section>"
 
