@@ -363,14 +363,26 @@ def test_a_hundred_sequences_are_read_some_at_once_and_one_that_is_locked_costs_
 ) -> None:
     monkeypatch.setattr(checks, "_AT_ONCE", 7)
     monkeypatch.setattr(inspecting, "_LOCK_TIMEOUT", 0.05)
-    run(client, [f"CREATE SEQUENCE s_{n} AS smallint START {n * 300 + 1}" for n in range(20)])
-    run(client, ("CREATE SEQUENCE falls AS smallint INCREMENT -1", "SELECT setval('falls', -32000)"))
+    run(
+        client,
+        [
+            "CREATE SCHEMA counters",
+            *(f"CREATE SEQUENCE counters.s_{n} AS smallint START {n * 300 + 1}" for n in range(20)),
+        ],
+    )
+    run(
+        client,
+        (
+            "CREATE SEQUENCE counters.falls AS smallint INCREMENT -1",
+            "SELECT setval('counters.falls', -32000)",
+        ),
+    )
     with client.connect() as holder:
-        holder.execute("DROP SEQUENCE s_3")
+        holder.execute("DROP SEQUENCE counters.s_3")
         found = client.inspect(["sequences"], limits={"sequences": 0.0001}).finding("sequences")
-    assert found.objects[0].name == "public.falls"
+    assert found.objects[0].name == "counters.falls"
     assert (len(found.objects), found.more) == (18 + 1, 0)  # s_0 has given none
-    assert "public.s_3" not in {one.name for one in found.objects}
+    assert "counters.s_3" not in {one.name for one in found.objects}
 
 
 def test_a_table_that_somebody_has_locked_holds_up_no_check(
