@@ -11,7 +11,12 @@ import dagster as dg
 from dagster_lakebase.tables.asset_keys import Asset, asset_keys
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.errors import ConfigError
-from lakebase_provider.core.upkeep.inspection.checks import Limits, chosen, limits_of, require_days
+from lakebase_provider.core.upkeep.inspection.inspection_options import (
+    Limits,
+    chosen,
+    limits_of,
+    require_days,
+)
 from lakebase_provider.core.upkeep.inspection.inspection_report import (
     FailOn,
     InspectionReport,

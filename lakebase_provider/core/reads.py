@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.unload.unload import UnloadResult
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.connect.connection import LakebaseConnection
-    from lakebase_provider.core.upkeep.inspection.checks import Limits
+    from lakebase_provider.core.upkeep.inspection.inspection_options import Limits
     from lakebase_provider.core.upkeep.inspection.inspection_report import InspectionReport
 
 

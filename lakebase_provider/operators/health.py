@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
-    from lakebase_provider.core.upkeep.inspection.checks import Limits
+    from lakebase_provider.core.upkeep.inspection.inspection_options import Limits
     from lakebase_provider.core.upkeep.inspection.inspection_report import FailOn as FailOnFinding
 
 
@@ -164,7 +164,11 @@ class LakebaseInspectOperator(LakebaseArguments, BaseOperator):
 
     @classmethod
     def _check_arguments(cls, given: Mapping[str, Any]) -> None:
-        from lakebase_provider.core.upkeep.inspection.checks import chosen, limits_of, require_days
+        from lakebase_provider.core.upkeep.inspection.inspection_options import (
+            chosen,
+            limits_of,
+            require_days,
+        )
         from lakebase_provider.core.upkeep.inspection.inspection_report import require_severity
 
         require_seconds(given, "timeout")

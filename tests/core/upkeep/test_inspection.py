@@ -12,7 +12,8 @@ import pytest
 from lakebase_provider.core import InspectionReport, LakebaseClient
 from lakebase_provider.core.errors import ConfigError, HealthCheckError
 from lakebase_provider.core.upkeep.inspection import checks, inspecting
-from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES, CHECKS, Check, Limit, limits_of
+from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES, CHECKS, Check, Limit
+from lakebase_provider.core.upkeep.inspection.inspection_options import limits_of
 from lakebase_provider.local import LocalLakebase
 from tests.core.conftest import empty_database
 from tests.eventually import eventually
@@ -523,6 +524,18 @@ def test_nothing_is_set_beyond_the_transaction_of_a_check(
     monkeypatch.undo()
     assert [connection.execute(f"SHOW {name}".encode()).fetchone() for name in names] == before
     connection.close()
+
+
+def test_a_replica_is_inspected_by_what_it_knows(client: LakebaseClient, lakebase_env: LocalLakebase) -> None:
+    replica = client.workspace.endpoints.create("reader")
+    client.workspace.endpoints.wait_ready("reader")
+    try:
+        with LakebaseClient(lakebase_env.config(endpoint=replica.name, host=None)) as reader:
+            report = reader.inspect(statistics_days=0)
+    finally:
+        client.workspace.endpoints.delete("reader")
+    assert {one.check for one in report.of_status("skipped")} == {"unused_indexes", "growth"}
+    assert "does not count what is used on its primary" in report.finding("unused_indexes").reason
 
 
 async def test_it_has_a_twin_for_asyncio(client: LakebaseClient) -> None:

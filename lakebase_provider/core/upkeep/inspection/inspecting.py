@@ -19,13 +19,19 @@ from lakebase_provider.core.upkeep.inspection.checks import (
     Check,
     Found,
     Limit,
-    Limits,
     Need,
+)
+from lakebase_provider.core.upkeep.inspection.inspection_options import (
+    Limits,
     chosen,
     limits_of,
     require_days,
 )
-from lakebase_provider.core.upkeep.inspection.inspection_report import InspectionFinding, InspectionReport
+from lakebase_provider.core.upkeep.inspection.inspection_report import (
+    FindingStatus,
+    InspectionFinding,
+    InspectionReport,
+)
 
 #: Seconds that a check waits for a lock: nothing that it reads is locked for long, or else it is skipped.
 _LOCK_TIMEOUT = 1.0
@@ -121,25 +127,13 @@ class _Judge:
         return ""
 
     def _judged(self, check: Check, found: list[Found]) -> InspectionFinding:
-        limit = self.limits[check.name]
-        if check.measure == "count":
-            value: float | None = float(len(found))
-            past = found
-        else:
-            nothing = None if check.measure == "lowest" else 0.0
-            value = found[0].value if found else nothing
-            past = [
-                one
-                for one in found
-                if check.is_past(one.value, limit.warn) or check.is_past(one.value, limit.bad)
-            ]
-        is_bad = value is not None and check.is_past(value, limit.bad)
-        is_warn = value is not None and check.is_past(value, limit.warn)
-        listed = found if check.lists_all else past
+        limit, value = self.limits[check.name], _value(check, found)
+        status = _status(check, value, limit)
+        listed = [one for one in found if _is_listed(check, one, limit)]
         hidden = check.hides and not self.server.told.sees_all
         return InspectionFinding(
             check.name,
-            "bad" if is_bad else "warn" if is_warn else "ok",
+            status,
             None if value is None else round(value, 4),
             check.unit,
             *limit,
@@ -147,7 +141,7 @@ class _Judge:
             more=max(0, len(listed) - MOST_LISTED),
             reason=_HIDDEN if hidden else "" if value is not None else _NOTHING,
             about=check.about,
-            remedy=check.remedy if is_bad or is_warn else "",
+            remedy="" if status == "ok" else check.remedy,
         )
 
     def _skipped(self, check: Check, reason: str) -> InspectionFinding:
@@ -155,6 +149,25 @@ class _Judge:
         return InspectionFinding(
             check.name, "skipped", None, check.unit, *limit, reason=reason, about=check.about
         )
+
+
+def _value(check: Check, found: list[Found]) -> float | None:
+    """The number of a check: of the worst, which comes first, or how many there are."""
+    if check.measure == "count":
+        return float(len(found))
+    return found[0].value if found else None if check.measure == "lowest" else 0.0
+
+
+def _status(check: Check, value: float | None, limit: Limit) -> FindingStatus:
+    if value is None:
+        return "ok"
+    if check.is_past(value, limit.bad):
+        return "bad"
+    return "warn" if check.is_past(value, limit.warn) else "ok"
+
+
+def _is_listed(check: Check, one: Found, limit: Limit) -> bool:
+    return check.lists_all or check.measure == "count" or _status(check, one.value, limit) != "ok"
 
 
 _HIDDEN = "Of other roles nothing is shown to this one: GRANT pg_read_all_stats."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -228,9 +228,3 @@ def of_bytes(size: float) -> str:
         if abs(size) >= of:
             return f"{size / of:,.1f} {unit}"
     return f"{size:,.0f} B"
-
-
-def worst(findings: Iterable[InspectionFinding]) -> FindingStatus:
-    """The worst status of findings."""
-    found = {finding.status for finding in findings}
-    return next((status for status in _WORST_FIRST if status in found), "ok")
