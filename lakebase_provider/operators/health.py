@@ -201,7 +201,14 @@ class LakebaseInspectOperator(LakebaseArguments, BaseOperator):
         return found
 
     def _earlier(self, context: Context) -> Mapping[str, Any] | None:
-        found = context["ti"].xcom_pull(task_ids=self.task_id, key="return_value", include_prior_dates=True)
+        task = context["ti"]
+        # Of one map index the latest comes; without one, those of all earlier runs would.
+        found = task.xcom_pull(
+            task_ids=self.task_id,
+            key="return_value",
+            map_indexes=task.map_index,
+            include_prior_dates=True,
+        )
         return found if isinstance(found, Mapping) and "findings" in found else None
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:

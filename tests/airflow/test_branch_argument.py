@@ -75,7 +75,7 @@ async def test_each_works_on_the_branch(lake: LocalLakebase, branch: str, tmp_pa
     ):
         assert host in json.dumps(report)
 
-    looks: Any = {"ti": SimpleNamespace(xcom_pull=lambda **_arguments: None)}
+    looks: Any = {"ti": SimpleNamespace(map_index=-1, xcom_pull=lambda **_arguments: None)}
     keyless = LakebaseInspectOperator(**there, checks=["tables_without_primary_key"]).execute(looks)
     assert "public.only_there" in keyless["markdown"]
 

@@ -300,8 +300,10 @@ def test_limits_that_cannot_work_are_refused(lake: LocalLakebase) -> None:
 class Pulled(Pushed):
     """A task instance of a later run, which finds what an earlier one has pushed."""
 
-    def xcom_pull(self, task_ids: str, key: str, include_prior_dates: bool) -> Any:
-        assert (task_ids, include_prior_dates) == ("inspect", True)
+    map_index = -1
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int, include_prior_dates: bool) -> Any:
+        assert (task_ids, map_indexes, include_prior_dates) == ("inspect", -1, True)
         return self.values.get(key)
 
 
