@@ -28,6 +28,7 @@ from dagster_lakebase.health.checks import (
     build_lakebase_health_checks,
     lakebase_health_check_op,
 )
+from dagster_lakebase.health.inspection import build_lakebase_inspection_checks
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
 from dagster_lakebase.resource.branch_deployment import LakebaseBranchDeployment
@@ -100,6 +101,7 @@ __all__ = [
     "LakebaseUnloadComponent",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
+    "build_lakebase_inspection_checks",
     "build_lakebase_maintenance_job",
     "build_lakebase_migration_asset",
     "build_lakebase_mirror_checks",

@@ -33,7 +33,7 @@ nitpick_ignore_regex = [
     # Names for types, which Sphinx does not find: the docstring says which values there are.
     (
         "py:.*",
-        r"Numeric|Parameters|FailOn|Format|(Write)?Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+",
+        r"Numeric|Parameters|FailOn|FindingStatus|Limits|Unit|Format|(Write)?Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+",
     ),
     # Private classes in the signatures of public ones.
     ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret)"),

@@ -22,6 +22,8 @@ from lakebase_provider.core.errors import kinds as errors
 from lakebase_provider.core.upkeep.health import limits
 from lakebase_provider.core.upkeep.health.stage_names import STAGES
 from lakebase_provider.core.upkeep.health.stages import FIGURES
+from lakebase_provider.core.upkeep.inspection.checks import CHECKS
+from lakebase_provider.core.upkeep.inspection.inspection_report import shown
 
 HERE = Path(__file__).parent / "reference"
 _MADE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n\n"
@@ -115,6 +117,28 @@ only reported.
 """
 
 
+def inspection_page() -> str:
+    """The checks of an inspection, with their limits and remedies."""
+    rows = [
+        (
+            f"`{check.name}`",
+            check.about,
+            shown(check.limit.warn, check.unit),
+            shown(check.limit.bad, check.unit),
+            check.remedy,
+        )
+        for check in CHECKS
+    ]
+    return f"""# Inspection
+
+`lakebase inspect`, `client.inspect()`, the Airflow operator and the Dagster checks run these checks, in this
+order. The names are those of the argument `limits`, whose values are in shares of 1, seconds, days, bytes or
+numbers. [Inspect a database](../how-to/inspect.md) shows each front.
+
+{_table(("Check", "Looks at", "Warns from", "Bad from", "Remedy"), rows)}
+"""
+
+
 def load_options_page() -> str:
     """The options of a load."""
     meanings = {**_described(CsvFormat), **_described(LoadPlan)}
@@ -165,7 +189,7 @@ def operators_page() -> str:
         LakebaseSnapshotOperator,
         LakebaseSweepBranchesOperator,
     )
-    from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+    from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
     from lakebase_provider.operators.load import LakebaseLoadOperator
     from lakebase_provider.operators.maintenance import (
         LakebaseAnalyzeOperator,
@@ -198,6 +222,7 @@ def operators_page() -> str:
         LakebaseTransferOperator,
         LakebaseUnloadOperator,
         LakebaseHealthCheckOperator,
+        LakebaseInspectOperator,
         LakebaseSqlSensor,
         LakebaseHealthSensor,
         LakebaseCreateBranchOperator,
@@ -231,9 +256,9 @@ def operators_page() -> str:
 Operators, sensors, decorators and the event trigger for Airflow, with all arguments that they add to their
 base class.
 [Run SQL](../how-to/airflow-sql.md), [load and unload](../how-to/airflow-load.md),
-[health](../how-to/health.md), [branches](../how-to/branches.md#from-airflow),
-[rehearsals](../how-to/rehearse.md#from-airflow), [migrations](../how-to/migrations.md#from-airflow),
-[maintenance](../how-to/maintenance.md#from-airflow) and
+[health](../how-to/health.md), [inspection](../how-to/inspect.md#in-airflow),
+[branches](../how-to/branches.md#from-airflow), [rehearsals](../how-to/rehearse.md#from-airflow),
+[migrations](../how-to/migrations.md#from-airflow), [maintenance](../how-to/maintenance.md#from-airflow) and
 [synced tables](../how-to/synced-tables.md#from-airflow) show them in use.
 """
     ]
@@ -515,6 +540,7 @@ PAGES = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "health-check.md": health_check_page,
+    "inspection.md": inspection_page,
     "load-options.md": load_options_page,
     "types-table.inc": types_table,  # included by types.md
     "operators.md": operators_page,

@@ -77,6 +77,8 @@ def test_the_public_names_of_the_core() -> None:
         "Delta",
         "HealthLimits",
         "HealthReport",
+        "InspectionFinding",
+        "InspectionReport",
         "LakebaseClient",
         "LakebaseConfig",
         "LakebaseError",
@@ -96,6 +98,7 @@ def test_the_public_names_of_the_core() -> None:
         "close_shared_clients",
         "delta_version",
         "fence",
+        "html_report",
         "load",
         "shared_client",
     ]

@@ -1,1 +1,1 @@
-"""The health check as op, asset checks and sensor."""
+"""The health check as op, asset checks and sensor, and the inspection as asset checks."""

@@ -11,6 +11,7 @@ from dagster_lakebase import (
     LakebaseResource,
     build_lakebase_health_checks,
     build_lakebase_health_sensor,
+    build_lakebase_inspection_checks,
     lakebase_health_check_op,
 )
 from lakebase_provider.core import HealthLimits
@@ -36,7 +37,11 @@ def lakebase_health_job() -> None:
 defs = dg.Definitions(
     assets=[customers],
     # Blocking: what depends on customers is not materialized unless the database is healthy.
-    asset_checks=build_lakebase_health_checks([customers], limits=LIMITS),
+    asset_checks=[
+        *build_lakebase_health_checks([customers], limits=LIMITS),
+        # Not blocking: what needs a look, such as bloat, stops no run.
+        *build_lakebase_inspection_checks([customers], limits={"connections": [0.5, 0.9]}),
+    ],
     # Observes every ten minutes, so that latency is plotted between runs too.
     sensors=[build_lakebase_health_sensor([customers], limits=LIMITS, minimum_interval_seconds=600)],
     jobs=[lakebase_health_job],

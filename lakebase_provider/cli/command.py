@@ -11,8 +11,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO, cast
 
-from lakebase_provider.cli import database, examples, local, migrations, objects, rehearsal, restoring
+from lakebase_provider.cli import (
+    database,
+    examples,
+    local,
+    migrations,
+    objects,
+    rehearsal,
+    restoring,
+)
 from lakebase_provider.cli.lakehouse import synced_tables
+from lakebase_provider.cli.upkeep import inspection
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
@@ -84,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lakebase-provider {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (database, objects, synced_tables, migrations, rehearsal, restoring, local, examples):
+    for group in (
+        *(database, inspection, objects, synced_tables, migrations, rehearsal, restoring),
+        *(local, examples),
+    ):
         group.add_parsers(commands)
     return parser

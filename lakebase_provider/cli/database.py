@@ -19,6 +19,10 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     doctor.add_argument("--timeout", type=float, metavar="SECONDS", help="time for each stage")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    doctor.add_argument(
+        "--inspect", action="store_true", help="also look for what is not well in the database, if all is ok"
+    )
+    doctor.add_argument("--html", metavar="FILE", help="also write what was found as a page for a browser")
     doctor.set_defaults(run=_doctor)
 
     token = commands.add_parser(
@@ -45,8 +49,18 @@ def _doctor(options: argparse.Namespace) -> int:
         LakebaseClient(LakebaseConfig.from_env()) as client,
     ):
         report = client.health(options.check, timeout=options.timeout)
-    print(json.dumps(report.to_dict(), indent=2) if options.json else report.to_text())
-    return 0 if report.ok else 1
+        inspection = client.inspect() if options.inspect and report.ok else None
+    if options.html is not None:
+        # It takes options of a group that takes this one's.
+        from lakebase_provider.cli.upkeep.inspection import write_page
+
+        write_page(options.html, inspection=inspection, health=report)
+    if options.json:
+        found = {} if inspection is None else {"inspection": inspection.to_dict()}
+        print(json.dumps({**report.to_dict(), **found}, indent=2))
+    else:
+        print(report.to_text() + ("" if inspection is None else f"\n\n{inspection.to_text()}"))
+    return 0 if report.ok and (inspection is None or not inspection.fails()) else 1
 
 
 def _token(_options: argparse.Namespace) -> int:

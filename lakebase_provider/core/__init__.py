@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.limits import HealthLimits
     from lakebase_provider.core.upkeep.health.stages import HealthReport, StageResult
+    from lakebase_provider.core.upkeep.inspection.inspection_report import (
+        InspectionFinding,
+        InspectionReport,
+    )
+    from lakebase_provider.core.upkeep.inspection.report import html_report
     from lakebase_provider.core.upkeep.migrations.migration_report import MigrationReport
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
     from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
@@ -46,6 +51,8 @@ __all__ = [
     "Delta",
     "HealthLimits",
     "HealthReport",
+    "InspectionFinding",
+    "InspectionReport",
     "LakebaseClient",
     "LakebaseConfig",
     "LakebaseError",
@@ -65,6 +72,7 @@ __all__ = [
     "close_shared_clients",
     "delta_version",
     "fence",
+    "html_report",
     "load",
     "shared_client",
 ]
@@ -78,6 +86,8 @@ _HOMES = {
     "Delta": "bulk.sources.delta.delta",
     "HealthLimits": "upkeep.health.limits",
     "HealthReport": "upkeep.health.stages",
+    "InspectionFinding": "upkeep.inspection.inspection_report",
+    "InspectionReport": "upkeep.inspection.inspection_report",
     "LakebaseClient": "client",
     "LakebaseConfig": "config",
     "LakebaseError": "errors",
@@ -97,6 +107,7 @@ _HOMES = {
     "close_shared_clients": "shared",
     "delta_version": "workspace.objects.sync.delta_version",
     "fence": "database.fence",
+    "html_report": "upkeep.inspection.report",
     "load": "bulk.load.load",
     "shared_client": "shared",
 }

@@ -1,11 +1,13 @@
-"""How a client reads: queries to Arrow, frames, rows and files."""
+"""How a client reads: queries to Arrow, frames, rows and files, and the catalog for what is not well."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from lakebase_provider.core.workspace.operations import in_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from lakebase_provider.core.bulk.unload.unload import UnloadResult
     from lakebase_provider.core.config import LakebaseConfig
     from lakebase_provider.core.connect.connection import LakebaseConnection
+    from lakebase_provider.core.upkeep.inspection.inspection_options import Limits
+    from lakebase_provider.core.upkeep.inspection.inspection_report import InspectionReport
 
 
 class Reads(ABC):
@@ -30,6 +34,49 @@ class Reads(ABC):
     @abstractmethod
     def connection(self, timeout: float | None = None) -> AbstractContextManager[LakebaseConnection]:
         """A pooled connection."""
+
+    @abstractmethod
+    def connect(self, timeout: float | None = None, **parameters: Any) -> LakebaseConnection:
+        """One connection outside the pool."""
+
+    def inspect(
+        self,
+        checks: Iterable[str] | None = None,
+        *,
+        limits: Limits | None = None,
+        statistics_days: float = 7.0,
+        earlier: InspectionReport | Mapping[str, Any] | None = None,
+        timeout: float = 10.0,
+    ) -> InspectionReport:
+        """Look for what is not well in the database, by its catalog and counters alone.
+
+        Each check is one statement that only reads, and locks nothing but the catalog, with ACCESS SHARE; so
+        it disturbs nobody, and waits for nobody. Of sequences the last value is read, and where pgstattuple
+        is installed up to ten tables that seem bloated, likewise. ``ainspect`` is the twin for asyncio.
+
+        Args:
+            checks: Names of the checks; all by default.
+            limits: From which value on something is not well, by the check's name: a number for a warning;
+                or a pair, of which the second is for what is bad; None to measure only.
+            statistics_days: Days that the server's counters must cover before an index is called unused. A
+                compute that was suspended may have lost them.
+            earlier: An earlier report of this database, or its ``to_dict()``, to compare its size with.
+            timeout: Seconds that a check may take; one that takes longer is skipped.
+
+        Raises:
+            ConfigError: There is no check of a name, or an argument cannot work; nothing was sent.
+            LakebaseError: No connection could be opened.
+            psycopg.Error: The connection was lost.
+
+        Example:
+            >>> report = client.inspect(limits={"connections": [0.5, 0.8]})
+            >>> print(report.to_markdown())
+        """
+        from lakebase_provider.core.upkeep.inspection.inspecting import inspect
+
+        return inspect(self.connect, checks, limits, statistics_days, earlier, timeout)
+
+    ainspect = in_thread(inspect)
 
     def fetch_arrow(
         self, query: Query, params: Parameters = None, *, numeric: Numeric = "decimal"

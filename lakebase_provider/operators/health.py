@@ -1,4 +1,4 @@
-"""The health of a Lakebase connection, as a task."""
+"""The health of a Lakebase connection, and of the database behind it, as tasks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from lakebase_provider.core.upkeep.health.limits import FailOn, HealthLimits
+    from lakebase_provider.core.upkeep.inspection.inspection_options import Limits
+    from lakebase_provider.core.upkeep.inspection.inspection_report import FailOn as FailOnFinding
 
 
 class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
@@ -97,6 +99,117 @@ class LakebaseHealthCheckOperator(LakebaseArguments, BaseOperator):
                 context["ti"].xcom_push(key="return_value", value=found)
             limits.enforce(report, self.fail_on)
         return found
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """No data is read or written."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        return OperatorLineage()
+
+
+class LakebaseInspectOperator(LakebaseArguments, BaseOperator):
+    """Looks for what is not well in a database, by its catalog alone, and fails for what is bad.
+
+    The report is logged, and pushed to XCom whether the task succeeds or not; its ``markdown`` is for people.
+    What needs a look and does not fail the task is a warning in the log. The report of an earlier run of the
+    DAG says how much the database has grown since.
+
+    Args:
+        conn_id: Id of the Airflow connection (templated); ``lakebase_default`` by default.
+        lakebase_conn_id: An alias of `conn_id`.
+        branch: Name or id of a branch on which to work, instead of the connection's own (templated).
+        checks: Names of the checks (templated); all by default.
+        limits: From which value on something is not well, by the check's name (templated): a number for a
+            warning; or a pair, of which the second is for what is bad; None to measure only.
+        statistics_days: Days that the server's counters must cover before an index is called unused.
+        timeout: Seconds that a check may take; one that takes longer is skipped.
+        fail_on: ``bad`` to fail for what is bad, ``warn`` also for what needs a look.
+        kwargs: Arguments of ``BaseOperator``.
+
+    Raises:
+        ConfigError: A check is unknown, or an argument cannot work; raised when the DAG is parsed, or when
+            the task runs if the value is a template's.
+        AirflowFailException: When the task runs and the connection is misconfigured.
+        HealthCheckError: When the task runs and something is bad, or, with ``warn``, needs a look.
+
+    Example:
+        >>> LakebaseInspectOperator(task_id="inspect", limits={"connections": [0.5, 0.8]})
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "branch", "checks", "limits")
+    operator_extra_links = (LakebaseConsoleLink(),)
+
+    def __init__(
+        self,
+        *,
+        conn_id: str | None = None,
+        lakebase_conn_id: str | None = None,
+        branch: str | None = None,
+        checks: list[str] | None = None,
+        limits: Limits | None = None,
+        statistics_days: float = 7.0,
+        timeout: float = 10.0,
+        fail_on: FailOnFinding = "bad",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.conn_id = conn_id_of(conn_id, lakebase_conn_id, kwargs.get("default_args"))
+        self._take_branch(branch)
+        self.checks = checks
+        self.limits = limits
+        self.statistics_days = statistics_days
+        self.timeout = timeout
+        self.fail_on = fail_on
+        self._check_own_arguments(("checks", "limits", "statistics_days", "timeout", "fail_on"))
+
+    @classmethod
+    def _check_arguments(cls, given: Mapping[str, Any]) -> None:
+        from lakebase_provider.core.upkeep.inspection.inspection_options import (
+            chosen,
+            limits_of,
+            require_days,
+        )
+        from lakebase_provider.core.upkeep.inspection.inspection_report import require_severity
+
+        require_seconds(given, "timeout")
+        require_severity(given.get("fail_on", "bad"))
+        require_days(given.get("statistics_days", 7.0))
+        chosen(given.get("checks"))
+        limits_of(given.get("limits"))
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the checks and return the report."""
+        # The hook brings the driver; parsing a DAG must not.
+        from lakebase_provider.hooks.lakebase import LakebaseHook
+
+        with failing_fast():
+            report = LakebaseHook(self.conn_id, **self._branch_setting).client.inspect(
+                self.checks,
+                limits=self.limits,
+                statistics_days=self.statistics_days,
+                earlier=self._earlier(context),
+                timeout=self.timeout,
+            )
+            self.log.info("Inspection of %s:\n%s", self.conn_id, report.to_text())
+            for finding in report.of_status("bad", "warn"):
+                self.log.warning("%s", finding)
+            found = {**report.to_dict(), "markdown": report.to_markdown()}
+            if report.fails(self.fail_on):
+                # A failed task returns nothing, but its report is needed most.
+                context["ti"].xcom_push(key="return_value", value=found)
+            report.enforce(self.fail_on)
+        return found
+
+    def _earlier(self, context: Context) -> Mapping[str, Any] | None:
+        task = context["ti"]
+        # Of one map index the latest comes; without one, those of all earlier runs would.
+        found = task.xcom_pull(
+            task_ids=self.task_id,
+            key="return_value",
+            map_indexes=task.map_index,
+            include_prior_dates=True,
+        )
+        return found if isinstance(found, Mapping) and "findings" in found else None
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """No data is read or written."""

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, task
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -42,6 +42,7 @@ KINDS: list[tuple[type[Any], dict[str, Any]]] = [
     (LakebaseTransferOperator, {"source_conn_id": "other", "sql": "select 1", "table": "t"}),
     (LakebaseUnloadOperator, {"sql": "select 1", "to": "/x.csv"}),
     (LakebaseHealthCheckOperator, {}),
+    (LakebaseInspectOperator, {"checks": ["bloat"]}),
     (LakebaseSqlSensor, {"sql": "select 1"}),
     (LakebaseHealthSensor, {}),
     (LakebaseMigrateOperator, {"folder": "/x"}),
@@ -225,6 +226,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
     (LakebaseHealthSensor, {}, {"checks": ["foo"]}, "Unknown health check 'foo'"),
     (LakebaseHealthCheckOperator, {}, {"fail_on": "never"}, "fail_on is 'never'"),
     (LakebaseHealthSensor, {}, {"fail_on": "never"}, "fail_on is 'never'"),
+    (LakebaseInspectOperator, {}, {"fail_on": "error"}, "fail_on is 'error'"),
+    (LakebaseInspectOperator, {}, {"checks": ["bloated"]}, "'bloated'"),
+    (LakebaseInspectOperator, {}, {"limits": {"bloat": [0.8, 0.5]}}, "worse than"),
+    (LakebaseInspectOperator, {}, {"limits": {"bloat": "half"}}, "'bloat' must be a number"),
+    (LakebaseInspectOperator, {}, {"statistics_days": -1}, "statistics_days"),
+    (LakebaseInspectOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthCheckOperator, {}, {"timeout": 0}, "timeout is 0"),
     (LakebaseHealthSensor, {}, {"stage_timeout": "long"}, "stage_timeout is 'long'"),
     (
@@ -304,7 +311,7 @@ def test_another_tasks_output_is_looked_at_when_the_task_runs() -> None:
 def test_looking_at_them_brings_no_driver(forks: Forks, tmp_path: Path) -> None:
     code = """
 import sys
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.branches import LakebaseCreateBranchOperator, LakebaseRestoreOperator
 from lakebase_provider.operators.branches import LakebaseEndpointOperator, LakebaseSnapshotOperator
@@ -320,6 +327,7 @@ from lakebase_provider.triggers.sync import LakebaseSyncEventTrigger
 LakebaseLoadOperator(task_id="l", source="x.csv", table="t", mode="merge", hook_params={"lock_timeout": 3})
 LakebaseUnloadOperator(task_id="u", sql="x", to="x")
 LakebaseHealthCheckOperator(task_id="h", checks=["query"], limits={"max_connections_used": 0.8})
+LakebaseInspectOperator(task_id="i", checks=["bloat"], limits={"bloat": [0.5, 0.8]})
 LakebaseSqlOperator(task_id="s", sql="x", lock_timeout=3, branch="run-1")
 LakebaseCreateBranchOperator(task_id="c", ttl=3600, at_time="2027-01-31T12:00:00Z", limits={"roots": 3})
 LakebaseMigrateOperator(task_id="m", folder="x", hook_params={"lock_timeout": 3})

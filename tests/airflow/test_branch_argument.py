@@ -15,7 +15,7 @@ from airflow.sdk import task
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
 from lakebase_provider.operators.unload import LakebaseUnloadOperator
@@ -74,6 +74,10 @@ async def test_each_works_on_the_branch(lake: LocalLakebase, branch: str, tmp_pa
         LakebaseHealthSensor(**there, checks=["dns"]).poke(context).xcom_value,
     ):
         assert host in json.dumps(report)
+
+    looks: Any = {"ti": SimpleNamespace(map_index=-1, xcom_pull=lambda **_arguments: None)}
+    keyless = LakebaseInspectOperator(**there, checks=["tables_without_primary_key"]).execute(looks)
+    assert "public.only_there" in keyless["markdown"]
 
     # In the triggerer, too.
     trigger = deferred_by(LakebaseSqlOperator(sql="TABLE only_there", deferrable=True, **there))

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import DagLoader, connection_fields, define
+from tests.core.conftest import empty_database
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
@@ -80,6 +82,22 @@ def test_a_failed_health_check_pushes_its_report(
     assert by_name["credential"]["status"] == "failed"
     assert "client id and secret" in by_name["credential"]["remedy"]
     assert by_name["login"]["status"] == "skipped"
+
+
+def test_an_inspection_is_compared_with_that_of_the_run_before(
+    lake: LocalLakebase, dag_of: DagLoader
+) -> None:
+    # It fails for what is bad, which may be what other tests have left.
+    empty_database(LakebaseHook().client)
+    dag = dag_of("lakebase_inspect")
+    growth = []
+    for day in (2, 3, 4):
+        run = dag.test(logical_date=datetime(2026, 1, day, tzinfo=timezone.utc))
+        assert states(run) == {"inspect": "success"}
+        found = pulled(run, "inspect")["findings"]
+        growth += [finding["status"] for finding in found if finding["check"] == "growth"]
+    # The third run has two before it, and takes the latest.
+    assert growth == ["skipped", "ok", "ok"]
 
 
 def test_a_wrong_setting_is_not_retried(

@@ -16,6 +16,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.airflow.conftest import EXAMPLES, OLD_AIRFLOW, DagLoader
 from tests.airflow.test_approval import answer, ran_with
 from tests.airflow.test_dags import pulled, states
+from tests.core.conftest import empty_database
 from tests.core.workspace.lakehouse import Shop
 
 # dag.test() runs Airflow's own API server in this process, by starlette's test client.
@@ -66,6 +67,12 @@ def retries(run: Any, reports: Path) -> None:
 
 def health(run: Any, reports: Path) -> None:
     assert pulled(run, "check")["status"] == "ok"
+
+
+def inspect(run: Any, reports: Path) -> None:
+    report = pulled(run, "inspect")
+    assert report["status"] in ("ok", "warn")
+    assert report["markdown"].startswith("## Inspection: ")
 
 
 def etl(run: Any, reports: Path) -> None:
@@ -183,6 +190,7 @@ CASES: dict[str, Callable[[Any, Path], None]] = {
     "lakebase_deferrable": deferrable,
     "lakebase_etl": etl,
     "lakebase_health": health,
+    "lakebase_inspect": inspect,
     "lakebase_load": load,
     "lakebase_maintenance": maintenance,
     "lakebase_mapped_load": mapped_load,
@@ -213,6 +221,9 @@ def test_the_example_runs(
     if name == "lakebase_sync":
         trips = {"id": [1, 2, 3, 4], "fare": [4.0, 11.0, 12.0, 13.0]}
         Shop(lake, "", "main.samples.trips").write(trips, mode="overwrite")
+    if name == "lakebase_inspect":
+        # It fails for what is bad, which may be what other tests have left.
+        empty_database(LakebaseHook().client)
     lake.admin.set(cdf_seconds=0.1)
     LakebaseHook().run(
         "drop schema if exists etl_airflow cascade; drop table if exists orders_kept, lakebase_migration"

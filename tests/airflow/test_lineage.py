@@ -11,7 +11,7 @@ from airflow.providers.openlineage.extractors.base import DefaultExtractor
 from lakebase_provider._airflow.task.lineage import file_dataset
 from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.load import LakebaseLoadOperator
 from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.restore_rows import LakebaseRestoreRowsOperator
@@ -111,7 +111,11 @@ def test_files_are_named_without_their_connection(path: str, dataset: tuple[str,
 
 
 def test_health_reads_and_writes_no_data(lake: LocalLakebase) -> None:
-    for operator in (LakebaseHealthCheckOperator(task_id="check"), LakebaseHealthSensor(task_id="wait")):
+    for operator in (
+        LakebaseHealthCheckOperator(task_id="check"),
+        LakebaseHealthSensor(task_id="wait"),
+        LakebaseInspectOperator(task_id="inspect"),
+    ):
         lineage = DefaultExtractor(operator).extract()
         assert lineage is not None
         assert not lineage.inputs

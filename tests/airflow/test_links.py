@@ -17,7 +17,7 @@ from lakebase_provider.operators.branches import (
     LakebaseResetBranchOperator,
     LakebaseRestoreOperator,
 )
-from lakebase_provider.operators.health import LakebaseHealthCheckOperator
+from lakebase_provider.operators.health import LakebaseHealthCheckOperator, LakebaseInspectOperator
 from lakebase_provider.operators.migrate import LakebaseMigrateOperator
 from lakebase_provider.operators.rehearse import LakebaseRehearseOperator
 from lakebase_provider.operators.sql import LakebaseSqlOperator
@@ -67,6 +67,7 @@ def test_it_leads_to_what_the_console_can_show() -> None:
     [
         LakebaseSqlOperator(task_id="sql", sql="select 1"),
         LakebaseHealthCheckOperator(task_id="health"),
+        LakebaseInspectOperator(task_id="inspect"),
         LakebaseSqlSensor(task_id="sql_sensor", sql="select 1"),
         LakebaseHealthSensor(task_id="health_sensor"),
     ],

@@ -156,8 +156,10 @@ def test_health(lake: LocalLakebase) -> None:
     assert run(module, "lakebase_health_job").output_for_node("lakebase_health_check_op")["ok"] is True
     with dg.DagsterInstance.ephemeral() as instance:
         job = module.defs.resolve_implicit_global_asset_job_def()
-        (check,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
-    assert check.passed
+        found = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    checks = {check.check_name: check for check in found}
+    assert checks["lakebase_health"].passed
+    assert "lakebase/report" in checks["lakebase_inspection"].metadata
     lake.admin.execute("DROP TABLE example_customers")
 
 

@@ -60,6 +60,7 @@ def test_public_names() -> None:
         "LakebaseUnloadComponent",
         "build_lakebase_health_checks",
         "build_lakebase_health_sensor",
+        "build_lakebase_inspection_checks",
         "build_lakebase_maintenance_job",
         "build_lakebase_migration_asset",
         "build_lakebase_mirror_checks",

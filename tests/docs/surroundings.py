@@ -61,6 +61,7 @@ rows = pa.table({{"id": pa.array([1, 2], pa.int64()), "day": days}})
 write_deltalake("lake/orders", rows, configuration={{"delta.enableChangeDataFeed": "true"}})
 """,
     "docs/how-to/health.md": _CLIENT,
+    "docs/how-to/inspect.md": _CLIENT,
     "docs/how-to/load.md": f"""{_ORDERS}
 import os
 
