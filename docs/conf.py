@@ -27,14 +27,17 @@ suppress_warnings = [
 ]
 nitpick_ignore_regex = [
     # Others' names, and the standard library's: their documentation is not at hand when this one is built.
-    ("py:.*", r"(airflow|collections|contextlib|dagster|dataclasses|os|psycopg|random|socket|types)\..*"),
+    (
+        "py:.*",
+        r"(airflow|collections|contextlib|dagster|dataclasses|datetime|os|pathlib|psycopg|random|socket|types)\..*",
+    ),
     ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|(Async)?Engine|DagsterInvalidDefinitionError"),
     ("py:.*", r"Airflow\w*Exception|ObjectStoragePath|PathLike"),
     # Names for types, which Sphinx does not find: the docstring says which values there are.
-    (
-        "py:.*",
-        r"Numeric|Parameters|FailOn|FindingStatus|Limits|Unit|Format|(Write)?Mode|Claims|TablePrivilege|IdentityType|_\w+|.*\._\w+",
-    ),
+    ("py:.*", r"Numeric|Parameters|FailOn|FindingStatus|Limits|Unit|Format|(Write)?Mode|Claims|Tables"),
+    ("py:.*", r"TablePrivilege|IdentityType|_\w+|.*\._\w+|.*\.lease\.Client|.*\.Rehearsed"),
+    # Options that are arguments of methods, and objects that tables of another page document.
+    ("py:.*", r"(.*\.)?(LeaseOptions|SyncedTableOptions|Branch|CatalogTables|SyncedTableUpkeep)"),
     # Private classes in the signatures of public ones.
     ("py:.*", r"(.*\.)?(Clock|Minter|Running|LakebasePool|AsyncLakebasePool|Secret)"),
     ("py:.*", r"(.*\.)?(BranchUpkeep|WorkspaceObjects)"),

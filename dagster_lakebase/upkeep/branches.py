@@ -68,7 +68,7 @@ def create_branch_op(name: str, resource_key: str) -> dg.OpDefinition:
 
     @dg.op(name=name, required_resource_keys={resource_key}, tags=_TAGS)
     def create_branch(context: dg.OpExecutionContext, config: LakebaseCreateBranchConfig) -> None:
-        """Make a branch, or find the one that is there: small, and ready for logins.
+        """Make a branch, or find the one that is there; it is small, and ready for logins.
 
         It is the one that the configuration names, or else the branch deployment's, which the first run would
         make anyway: launched when a pull request is opened, this takes the wait from that run. The resource

@@ -34,7 +34,7 @@ def maintenance_op(name: str, resource_key: str) -> dg.OpDefinition:
 
     @dg.op(name=name, required_resource_keys={resource_key}, tags=_TAGS)
     def maintain(context: dg.OpExecutionContext, config: LakebaseMaintenanceConfig) -> None:
-        """Look after tables in use: the configuration says which kind of maintenance, and its options.
+        """Look after tables in use, by the kind of maintenance that the configuration names, and its options.
 
         The metadata have the report, how many things were done, how many left alone, and the seconds.
         """

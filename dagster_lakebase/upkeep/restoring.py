@@ -46,7 +46,7 @@ def restore_point_op(name: str, resource_key: str) -> dg.OpDefinition:
 
     @dg.op(name=name, required_resource_keys={resource_key}, tags=_TAGS)
     def restore_point(context: dg.OpExecutionContext) -> None:
-        """Note the moment that the branch has reached, to come back to: it costs nothing.
+        """Note the moment that the branch has reached, to come back to; it costs nothing.
 
         The metadata have its position in the log and its time, each of which is an ``at`` of
         ``lakebase_restore_rows_op``.

@@ -503,7 +503,7 @@ class LakebaseClient(Reads):
 
     @property
     def maintenance(self) -> Maintenance:
-        """Vacuum, indexes, views, partitions, sequences: what a scheduler does for tables in use."""
+        """What a scheduler does for tables in use, such as vacuum and building indexes."""
         from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
 
         return Maintenance(self.connect, lambda query, to: self.unload(query, to).rows, self._clock)
