@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -97,15 +97,6 @@ OUT_OF_REACH: dict[str, OutOfReach] = {
     ),
     "ResultTooLargeError": OutOfReach(
         ("core", "dagster"), "lakebase_provider/operators/", "It is about XCom, which Airflow alone has."
-    ),
-    "StatementError": OutOfReach(
-        ("core", "dagster"),
-        (
-            "lakebase_provider/triggers/",
-            "lakebase_provider/core/errors/plain_errors.py",
-            "lakebase_provider/_airflow/statements/xcom_values.py",
-        ),
-        "It carries an error from Airflow's triggerer, or is about XCom.",
     ),
     "_ClosedError": OutOfReach(
         SYNC,
@@ -324,6 +315,31 @@ def migration_that_fails(front: Front, world: World) -> None:
     folder.mkdir()
     (folder / "0001_a.sql").write_text("ALTER TABLE absent ADD n int")
     front.client(world.settings()).migrations.run(folder)
+
+
+@contextmanager
+def _two_alike(client: LakebaseClient) -> Iterator[str]:
+    with client.connection() as connection:
+        connection.execute("CREATE TABLE canary_twice AS SELECT 1 AS n FROM generate_series(1, 2)")
+    try:
+        yield "canary_twice"
+    finally:
+        with client.connection() as connection:
+            connection.execute("DROP TABLE canary_twice")
+
+
+@raises("StatementError", *SYNC)
+def index_that_the_rows_refuse(front: Front, world: World) -> None:
+    client = front.client(world.settings())
+    with _two_alike(client) as table:
+        client.maintenance.create_index(table, ["n"], unique=True)
+
+
+@raises("StatementTimeoutError", *SYNC)
+def maintenance_without_time(front: Front, world: World) -> None:
+    client = front.client(world.settings())
+    with _two_alike(client) as table:
+        client.maintenance.vacuum(table, timeout=0.001)
 
 
 @raises("RehearsalError", *SYNC)
