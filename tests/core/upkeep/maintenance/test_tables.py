@@ -37,7 +37,7 @@ def skipped(report: MaintenanceReport) -> dict[str, str]:
 
 def dead(database: Database) -> int:
     database.rows("SELECT pg_stat_clear_snapshot()")
-    [[found]] = database.rows("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'orders'")
+    [[found]] = database.rows("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'public.orders'::regclass")
     return int(found)
 
 
@@ -47,7 +47,7 @@ def test_a_table_is_vacuumed_and_analyzed(client: LakebaseClient, database: Data
     assert done(report) == ["public.orders"]
     assert report.steps[0].did.startswith("vacuumed and analyzed")
     assert dead(database) == 0
-    [[estimate]] = database.rows("SELECT reltuples FROM pg_class WHERE relname = 'orders'")
+    [[estimate]] = database.rows("SELECT reltuples FROM pg_class WHERE oid = 'public.orders'::regclass")
     assert estimate == 1000
     assert json.loads(json.dumps(report.to_dict()))["steps"][0]["target"] == "public.orders"
     assert "| `public.orders` | vacuumed and analyzed (1000 dead rows" in report.to_markdown()
