@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
@@ -111,6 +112,25 @@ def test_a_commit_that_never_arrived_is_a_load_to_do_again(
         assert rows_of(table) == 0
         assert client.load([(1,), (2,)], "t", load_id=load_id).inserted == 2
         assert rows_of(table) == 2
+
+
+def test_a_loss_that_libpq_has_not_noticed_is_one(
+    table: LakebaseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the link is cut between two messages: for libpq the session is open, and busy."""
+    commit, losses = LakebaseConnection.commit, [psycopg.OperationalError("SSL error: unexpected eof")]
+
+    def commit_or_lose(connection: LakebaseConnection) -> None:
+        if losses:
+            connection.pgconn.send_query(b"SELECT 1")
+            raise losses.pop()
+        commit(connection)
+
+    monkeypatch.setattr(LakebaseConnection, "commit", commit_or_lose)
+    with pytest.raises(LoadInterruptedError, match="did not take place"):
+        table.load([(1,), (2,)], "t", load_id="day/1")
+    assert table.load([(1,), (2,)], "t", load_id="day/1").inserted == 2
+    assert rows_of(table) == 2
 
 
 @pytest.mark.parametrize(("arrives", "cut"), [(True, "to_client"), (False, "to_server")])

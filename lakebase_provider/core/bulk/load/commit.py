@@ -95,6 +95,8 @@ def _load_and_commit(
                 # Such as a deferred constraint: the server has answered, and rolled back.
                 raise load_error(error, f"Commit of the load into {result.table}") from quotable(error)
             lost = error
+            # libpq may not know yet, and the end of the block would send another COMMIT.
+            connection.pgconn.finish()
         else:
             return _placed(connection, result, plan)
     logger.warning(
