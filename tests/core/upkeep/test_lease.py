@@ -154,6 +154,14 @@ def test_whatever_ends_the_work_the_branch_is_purged(client: LakebaseClient, err
     assert left(client) == []
 
 
+def sleeps(client: LakebaseClient) -> bool:
+    """Whether another session waits in ``pg_sleep``."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename = current_user"
+    with client.connection() as connection:
+        [[found]] = connection.execute(query).fetchall()
+    return bool(found)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_process_that_is_asked_to_end_purges_its_branch(
     client: LakebaseClient, number: signal.Signals, code: int
@@ -167,6 +175,9 @@ def test_a_process_that_is_asked_to_end_purges_its_branch(
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "held\n"
+        with LakebaseClient(client.config.on_branch(branch_id_for("run/1"))) as on_branch:
+            # Python drops what a signal raises in the midst of a finalizer.
+            eventually(lambda: sleeps(on_branch))
         run.send_signal(number)
     assert run.returncode == code
     assert left(client) == []

@@ -37,7 +37,9 @@ def skipped(report: MaintenanceReport) -> dict[str, str]:
 
 def dead(database: Database) -> int:
     database.rows("SELECT pg_stat_clear_snapshot()")
-    [[found]] = database.rows("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'public.orders'::regclass")
+    [[found]] = database.rows(
+        "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'public.orders'::regclass"
+    )
     return int(found)
 
 
