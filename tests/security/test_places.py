@@ -19,6 +19,8 @@ from lakebase_provider.local import LocalLakebase
 
 from .listener import Listener
 
+pytestmark = pytest.mark.usefixtures("no_secrets_of_others")
+
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:

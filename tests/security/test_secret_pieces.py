@@ -22,6 +22,8 @@ from lakebase_provider.core.errors import MigrationError
 from lakebase_provider.core.errors.redaction import LEAST_PIECE, lines_redactor, redacted
 from lakebase_provider.local import LocalLakebase
 
+pytestmark = pytest.mark.usefixtures("no_secrets_of_others")
+
 HEADER = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9"
 JWT = f"{HEADER}.{secrets.token_urlsafe(600)}.{secrets.token_urlsafe(64)}"
 CLIENT_SECRET = f"dose{secrets.token_hex(16)}"

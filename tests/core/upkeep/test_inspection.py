@@ -15,30 +15,18 @@ from lakebase_provider.core.upkeep.inspection import checks, inspecting
 from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES, CHECKS, Check, Limit
 from lakebase_provider.core.upkeep.inspection.inspection_options import limits_of
 from lakebase_provider.local import LocalLakebase
-from tests.core.conftest import empty_database
+from tests.core.conftest import drop_tables_of_all, empty_database
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 FLUSH = "SELECT pg_stat_force_next_flush()"
 BY_HAND = "WITH (autovacuum_enabled = false)"
 
-OTHERS = """
-DO $$
-DECLARE o record;
-BEGIN
-    FOR o IN SELECT c.oid::regclass AS name FROM pg_class c
-             WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-                 AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') LOOP
-        EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', o.name);
-    END LOOP;
-END $$
-"""
-
 
 @pytest.fixture(scope="module")
 def nothing_left(lakebase_server: LocalLakebase) -> Iterator[None]:
     """A database without tables of other tests, whosever they are, and in which this module leaves none."""
-    lakebase_server.admin.execute(OTHERS)
+    drop_tables_of_all(lakebase_server)
     yield
     with LakebaseClient(lakebase_server.config()) as client:
         empty_database(client)
