@@ -11,12 +11,11 @@ BENCH_READY := $(BENCH_VENV)/.ready
 UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-failed test-fast test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
+.PHONY: help setup demo test test-fast test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
 	@echo "make test          the tests, in four workers or WORKERS=N"
-	@echo "make test-failed   once more what failed in the last run, alone"
 	@echo "make test-fast     most of the core, in two minutes: no fronts, faults, attacks, files, types, docs"
 	@echo "make test-slow     the tests that take more than a minute each"
 	@echo "make coverage      branch coverage of the core, 95 % at least"
@@ -56,10 +55,6 @@ TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(TEST)
-
-# What failed in the last run, alone in one process; a failure if there was none.
-test-failed: $(READY)
-	$(BIN)/pytest --last-failed --last-failed-no-failures none
 
 # What takes a quarter of a minute or more of the core's tests.
 NOT_FAST := $(addprefix --ignore=tests/core/,test_hardest.py bulk/files bulk/types bulk/load/test_transfer.py bulk/load/test_changes_killed.py \
