@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,9 +92,9 @@ class MaintainingOperator(UnwindingOnKill, LakebaseArguments, BaseOperator):
 
         return LakebaseHook(self.conn_id, **{**(self.hook_params or {}), **self._branch_setting})
 
+    @abstractmethod
     def _method(self) -> str:
         """The method of ``client.maintenance``."""
-        raise NotImplementedError
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.options}
