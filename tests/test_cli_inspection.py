@@ -11,7 +11,8 @@ from lakebase_provider.cli import main
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES
 from lakebase_provider.local import LocalLakebase
-from tests.core.conftest import drop_tables_of_all, empty_database
+from tests.core.conftest import empty_database
+from tests.own_server import lakebase_server as lakebase_server
 from tests.test_cli_objects import Shell
 from tests.test_cli_objects import shell as shell
 
@@ -22,7 +23,6 @@ ANY = [word for name in CHECK_NAMES for word in ("--limit", f"{name}=1" if "key"
 
 @pytest.fixture(autouse=True)
 def keyless(lakebase_env: LocalLakebase) -> None:
-    drop_tables_of_all(lakebase_env)
     with LakebaseClient(lakebase_env.config()) as client:
         empty_database(client)
         with client.connection() as connection:

@@ -25,24 +25,6 @@ END $$
 """
 
 
-_TABLES_OF_ALL = """
-DO $$
-DECLARE o record;
-BEGIN
-    FOR o IN SELECT c.oid::regclass AS name FROM pg_class c
-             WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-                 AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') LOOP
-        EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', o.name);
-    END LOOP;
-END $$
-"""
-
-
-def drop_tables_of_all(lake: LocalLakebase) -> None:
-    """Remove from the schema public what earlier tests have left, whosever it is."""
-    lake.admin.execute(_TABLES_OF_ALL)
-
-
 def empty_database(client: LakebaseClient) -> None:
     """Remove what earlier tests have left."""
     with client.connection() as connection:

@@ -9,6 +9,7 @@ import pytest
 from dagster_lakebase import LakebaseResource, build_lakebase_inspection_checks
 from lakebase_provider.local import LocalLakebase
 from tests.dagster.test_health import numbers
+from tests.own_server import lakebase_server as lakebase_server
 
 KEYLESS = "tables_without_primary_key"
 

@@ -15,21 +15,11 @@ from lakebase_provider.core.upkeep.inspection import checks, inspecting
 from lakebase_provider.core.upkeep.inspection.checks import CHECK_NAMES, CHECKS, Check, Limit
 from lakebase_provider.core.upkeep.inspection.inspection_options import limits_of
 from lakebase_provider.local import LocalLakebase
-from tests.core.conftest import drop_tables_of_all, empty_database
 from tests.eventually import eventually
+from tests.own_server import lakebase_server as lakebase_server
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
 FLUSH = "SELECT pg_stat_force_next_flush()"
 BY_HAND = "WITH (autovacuum_enabled = false)"
-
-
-@pytest.fixture(scope="module")
-def nothing_left(lakebase_server: LocalLakebase) -> Iterator[None]:
-    """A database without tables of other tests, whosever they are, and in which this module leaves none."""
-    drop_tables_of_all(lakebase_server)
-    yield
-    with LakebaseClient(lakebase_server.config()) as client:
-        empty_database(client)
 
 
 class Ill(NamedTuple):
