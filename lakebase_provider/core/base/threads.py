@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,12 @@ _Result = TypeVar("_Result")
 #: Seconds after which a wait that cannot be interrupted looks whether its caller has gone.
 _GLANCE = 0.1
 _current = threading.local()
+#: Seconds until a signal comes again whose exception Python has dropped.
+_SOON = 0.05
 #: How many blocks SIGTERM ends by SystemExit now; those of asyncio's tasks overlap.
 _unwinding = 0
+#: What is told of exceptions that nobody can catch, before such blocks.
+_unraisable = sys.unraisablehook
 
 
 class CallerGone(BaseException):
@@ -189,7 +194,7 @@ def unwinding_on_sigterm() -> Iterator[None]:
     Airflow and Dagster do: their handlers raise errors of their own. Blocks may overlap, as those of tasks of
     asyncio do; the last one to end puts back what was there.
     """
-    global _unwinding
+    global _unraisable, _unwinding
     handlers = (signal.SIG_DFL, _exit)
     if (
         threading.current_thread() is not threading.main_thread()
@@ -198,14 +203,33 @@ def unwinding_on_sigterm() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _exit)
+    if _unwinding == 0 and sys.unraisablehook is not _asked_again:
+        _unraisable, sys.unraisablehook = sys.unraisablehook, _asked_again
     _unwinding += 1
     try:
         yield
     finally:
         _unwinding -= 1
-        if _unwinding == 0 and signal.getsignal(signal.SIGTERM) is _exit:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if _unwinding == 0:
+            if signal.getsignal(signal.SIGTERM) is _exit:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if sys.unraisablehook is _asked_again:
+                sys.unraisablehook = _unraisable
+
+
+class _AskedToEnd(SystemExit):
+    """What SIGTERM raises in a block that unwinds."""
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise _AskedToEnd(128 + number)
+
+
+def _asked_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Have the signal come again whose exception Python has dropped, as it does in a finalizer."""
+    if not isinstance(dropped.exc_value, _AskedToEnd):
+        _unraisable(dropped)
+        return
+    # Not from here: the finalizer has not ended.
+    main = threading.main_thread().ident or 0
+    threading.Timer(_SOON, signal.pthread_kill, (main, signal.SIGTERM)).start()

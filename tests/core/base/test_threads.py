@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from lakebase_provider.core.config import LakebaseConfig
 from lakebase_provider.core.errors import LockTimeoutError
 from lakebase_provider.core.workspace.workspace import ControlPlane
 from lakebase_provider.local import LocalLakebase
+from tests.eventually import BUSY
 
 TASK = contextvars.ContextVar("TASK", default="none")
 CREDENTIALS = "/api/2.0/postgres/credentials"
@@ -164,3 +166,22 @@ def test_blocks_that_unwind_on_sigterm_may_overlap() -> None:
         with pytest.raises(SystemExit):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("signals_are_default")
+def test_sigterm_comes_again_when_a_finalizer_has_lost_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        with threads.unwinding_on_sigterm():
+            Finalized()
+            threading.Event().wait(10 * BUSY)
+
+    before = sys.unraisablehook
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 143
+    assert sys.unraisablehook is before
+    assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ from lakebase_provider.core.base.threads import glance, in_this_context
 from lakebase_provider.core.base.waiting_log import QUIET
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.cursor import plain_cursor
-from lakebase_provider.core.database.blockers import Connect, blockers, naming_blockers
+from lakebase_provider.core.database.blockers import Connect, StatementDeadline, blockers, naming_blockers
+from lakebase_provider.core.database.conflicts import again_without_lock
 from lakebase_provider.core.database.fence import holders, lock_number, try_lock
 from lakebase_provider.core.database.refusals import connection_lost
 from lakebase_provider.core.errors import (
@@ -34,7 +35,6 @@ from lakebase_provider.core.upkeep.maintenance.maintenance_report import (
     MaintenanceStep,
     SkippedTarget,
 )
-from lakebase_provider.core.upkeep.migrations.runs import again_without_lock
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _Result = TypeVar("_Result")
 _EVERY = QUIET
 #: Seconds between two looks whether other maintenance of the same table has ended.
 _PAUSE = 0.25
-#: Seconds for the server to end a statement that is too late.
+#: Seconds to see how far a statement is.
 _GRACE = 5.0
 #: Bounds of partitions are read and written in one zone and one style.
 _SETTINGS = {
@@ -114,7 +114,7 @@ class OwnSession:
         self._steps: list[MaintenanceStep] = []
         self._skipped: list[SkippedTarget] = []
         self._failures: list[LakebaseError] = []
-        self._late: list[str] | None = None
+        self._limit = StatementDeadline(connection, connect, deadline)
         connection.prepare_threshold = None
 
     # What was done.
@@ -269,10 +269,8 @@ class OwnSession:
             raise self._typed(error, what) from None
 
     def _typed(self, error: psycopg.Error, what: str) -> LakebaseError:
-        if self._late is not None:
-            held, self._late = self._late, None
-            waited = f" It waited for a lock held by {'; '.join(held)}." if held else ""
-            return self._too_late(f"{what} was not done within {self._deadline.seconds:g} s.{waited}")
+        if (missed := self._limit.missed()) is not None:
+            return _too_late(f"{what} {missed}")
         state = error.sqlstate or ""
         # The text of a data exception quotes the value.
         said = type(error).__name__ if state[:2] == "22" else error.diag.message_primary or str(error)
@@ -283,34 +281,10 @@ class OwnSession:
         remedy = _OWNER if state == "42501" else None
         return StatementError(message, remedy=remedy, retryable=connection_lost(error) or bool(found.retry))
 
-    def _too_late(self, message: str) -> StatementTimeoutError:
-        remedy = "Raise timeout, or end what it waited for, and run again: it goes on with what is left."
-        return StatementTimeoutError(message, remedy=remedy, retryable=True)
-
-    @contextmanager
-    def _in_time(self, what: str) -> Iterator[None]:
-        """Have the server end what is not done by the deadline."""
-        left = self._deadline.remaining()
-        if left <= 0:
-            raise self._too_late(f"{what} was not begun within {self._deadline.seconds:g} s.")
-        # On a silent link no answer comes.
-        self.connection.answer_timeout = left + 3 * _GRACE
-        watch = threading.Timer(left, in_this_context(self._end_late))
-        watch.daemon = True
-        watch.start()
-        try:
-            yield
-        finally:
-            watch.cancel()
-            if self._late is not None:
-                # Its request to cancel must not meet the next statement.
-                watch.join(2 * _GRACE)
-
-    def _end_late(self) -> None:
-        self._late = []
-        self._late = blockers(self._connect, [self.connection.info.backend_pid])
-        with suppress(psycopg.Error):
-            self.connection.cancel_safe(timeout=_GRACE)
+    def _in_time(self, what: str) -> AbstractContextManager[None]:
+        return self._limit.kept(
+            lambda: _too_late(f"{what} was not begun within {self._deadline.seconds:g} s.")
+        )
 
     @contextmanager
     def _telling_progress(self, what: str) -> Iterator[None]:
@@ -369,3 +343,8 @@ def _waits(connect: Connect, pid: int) -> list[str]:
 
 def _milliseconds(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
+
+
+def _too_late(message: str) -> StatementTimeoutError:
+    remedy = "Raise timeout, or end what it waited for, and run again: it goes on with what is left."
+    return StatementTimeoutError(message, remedy=remedy, retryable=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,15 +12,15 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from lakebase_provider.core.base.clock import Backoff, Clock, Deadline
-from lakebase_provider.core.base.threads import glance, in_this_context
+from lakebase_provider.core.base.clock import Clock, Deadline
+from lakebase_provider.core.base.threads import glance
 from lakebase_provider.core.connect.connection import LakebaseConnection
-from lakebase_provider.core.database.blockers import Connect, blockers, naming_blockers
+from lakebase_provider.core.database.blockers import Connect, StatementDeadline, naming_blockers
+from lakebase_provider.core.database.conflicts import again_without_lock
 from lakebase_provider.core.database.fence import holders, lock_number, try_lock
 from lakebase_provider.core.database.refusals import connection_lost
 from lakebase_provider.core.errors import (
     LakebaseError,
-    LockTimeoutError,
     MigrationError,
     TransactionConflictError,
 )
@@ -36,13 +34,8 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Between two attempts: what holds a lock is often done within seconds, and who queues for one holds up all.
-_BACKOFF = Backoff(first=2.0, most=60.0, floor=0.5)
-_RNG = random.SystemRandom()
 #: Seconds between two looks whether another run has ended.
 _PAUSE = 0.25
-#: Seconds for the server to end a statement that is too late.
-_GRACE = 5.0
 #: All of DISCARD ALL but its end of the lock that keeps other runs out.
 _FRESH = (
     b"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES"
@@ -120,7 +113,7 @@ class MigrationRun:
         self._connect = connect
         self._deadline = deadline
         self._clock = clock
-        self._late: list[str] | None = None
+        self._limit = StatementDeadline(connection, connect, deadline)
         # What one file prepares would not outlive what the next one alters.
         connection.prepare_threshold = None
 
@@ -207,7 +200,7 @@ class MigrationRun:
         """What is to be done about a change, after what an earlier attempt left has been removed."""
         if statement.concurrent is None:
             return Next.MAKE
-        with self._placed(file, statement), self._in_time():
+        with self._placed(file, statement), self._limit.kept(self._not_begun):
             return put_right(self._connection, statement.concurrent, begun=begun)
 
     def _outside(self, file: SqlFile, statement: Statement, todo: Next) -> float:
@@ -234,7 +227,7 @@ class MigrationRun:
         began = self._clock.elapsed()
         # Who is cancelled in asyncio ends here, and undoes the transaction.
         glance(0)
-        with self._placed(file, statement), self._in_time():
+        with self._placed(file, statement), self._limit.kept(self._not_begun):
             self._connection.execute((text or statement.text).encode(), prepare=False)
         seconds = self._clock.elapsed() - began
         logger.info("%s: %.3f s", where, seconds)
@@ -303,10 +296,8 @@ class MigrationRun:
 
     def _told(self, error: Exception, file: SqlFile, line: int | None, where: str) -> LakebaseError:
         place = f"{file.name}: {where}" if line is None else f"{file.name}:{line}: {where}"
-        if self._late is not None:
-            held, self._late = self._late, None
-            waited = f" It waited for a lock held by {'; '.join(held)}." if held else ""
-            return self._too_late(f"{place} was not done within {self._deadline.seconds:g} s.{waited}")
+        if (missed := self._limit.missed()) is not None:
+            return _too_late(f"{place} {missed}")
         if isinstance(error, LakebaseError):
             copy = error.again()
             copy.message = f"{place}: {error.message}"
@@ -327,65 +318,14 @@ class MigrationRun:
         found.file, found.line, found.sqlstate = file.name, line, error.sqlstate
         return found
 
-    def _too_late(self, message: str) -> MigrationError:
-        return MigrationError(
-            message, remedy="Raise timeout, or end what it waited for, and run again.", retryable=True
-        )
-
-    @contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """Have the server end what is not done by the deadline."""
-        left = self._deadline.remaining()
-        if left <= 0:
-            raise self._too_late(f"The migrations were not done within {self._deadline.seconds:g} s.")
-        # On a silent link no answer comes; a limit of the server's is the file's to set.
-        self._connection.answer_timeout = left + 3 * _GRACE
-        watch = threading.Timer(left, in_this_context(self._end_late))
-        watch.daemon = True
-        watch.start()
-        try:
-            yield
-        finally:
-            watch.cancel()
-            if self._late is not None:
-                # Its request to cancel must not meet the next statement.
-                watch.join(2 * _GRACE)
-
-    def _end_late(self) -> None:
-        self._late = []
-        self._late = blockers(self._connect, [self._connection.info.backend_pid])
-        with suppress(psycopg.Error):
-            self._connection.cancel_safe(timeout=_GRACE)
+    def _not_begun(self) -> MigrationError:
+        return _too_late(f"The migrations were not done within {self._deadline.seconds:g} s.")
 
     def _again(self, work: Callable[[], _Result]) -> _Result:
         return again_without_lock(work, self._options.attempts, self._deadline, self._clock)
 
 
-def again_without_lock(
-    work: Callable[[], _Result], attempts: int, deadline: Deadline, clock: Clock
-) -> _Result:
-    """Run a transaction, and again if it got no lock or was undone for another one.
-
-    Args:
-        work: All of the transaction.
-        attempts: How many times it is run at most.
-        deadline: No attempt begins after it.
-        clock: Where the time comes from.
-
-    Raises:
-        LockTimeoutError: A lock was not acquired in any of them.
-        TransactionConflictError: Each was undone.
-    """
-    for attempt in range(1, attempts + 1):
-        try:
-            return work()
-        except (LockTimeoutError, TransactionConflictError) as error:
-            pause = _BACKOFF.seconds(attempt - 1, _RNG)
-            if attempt == attempts or pause >= deadline.remaining():
-                copy = error.again()
-                copy.message = f"{error.message} Attempts: {attempt}."
-                raise copy from error.__cause__
-            line = "Attempt %d of %d; the next one in %.1f s. %s"
-            logger.warning(line, attempt, attempts, pause, error.message)
-            clock.sleep(pause)
-    raise AssertionError("attempts must be at least 1")
+def _too_late(message: str) -> MigrationError:
+    return MigrationError(
+        message, remedy="Raise timeout, or end what it waited for, and run again.", retryable=True
+    )

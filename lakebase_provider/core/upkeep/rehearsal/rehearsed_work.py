@@ -16,13 +16,14 @@ from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.database.blockers import naming_blockers
 from lakebase_provider.core.database.catalog import TableName
+from lakebase_provider.core.database.conflicts import again_without_lock
 from lakebase_provider.core.errors import MigrationError, TransactionConflictError
 from lakebase_provider.core.errors.sqlstates import meaning
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.migrations.migration_ledger import MigrationLedger
 from lakebase_provider.core.upkeep.migrations.migrations import Migrations
-from lakebase_provider.core.upkeep.migrations.runs import MigrationRun, RunOptions, again_without_lock
+from lakebase_provider.core.upkeep.migrations.runs import MigrationRun, RunOptions
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile, parsed, read_folder
 from lakebase_provider.core.upkeep.rehearsal.recorder import checksum_of
 

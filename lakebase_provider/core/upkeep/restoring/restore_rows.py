@@ -17,6 +17,7 @@ from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.blockers import naming_blockers
 from lakebase_provider.core.database.catalog import Table, TableName, find_table, read_table
+from lakebase_provider.core.database.conflicts import again_without_lock
 from lakebase_provider.core.database.refusals import typed_errors
 from lakebase_provider.core.database.rows.kept_rows import (
     Differences,
@@ -35,7 +36,6 @@ from lakebase_provider.core.errors.sqlstates import meaning
 from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
 from lakebase_provider.core.upkeep.branches.lease_options import LeaseOptions, LeasePlan
 from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
-from lakebase_provider.core.upkeep.migrations.runs import again_without_lock
 from lakebase_provider.core.upkeep.restoring.restore_report import RestoreReport
 from lakebase_provider.core.workspace.objects.workspace_objects import WorkspaceObjects
 
