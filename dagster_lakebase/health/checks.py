@@ -2,7 +2,6 @@
 
 # No "from __future__ import annotations": Dagster reads an op's annotations as objects, not as text.
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from pydantic import Field, model_validator
 
 from dagster_lakebase.health.probe import HealthProbe
 from dagster_lakebase.resource.resource import LakebaseResource
-from dagster_lakebase.tables.asset_keys import Asset, asset_keys
+from dagster_lakebase.tables.asset_keys import Asset, asset_keys, op_name
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.upkeep.health.limits import LIMIT_NAMES, FailOn, HealthLimits
 
@@ -124,11 +123,9 @@ def build_lakebase_health_checks(
     """
     keys = asset_keys(assets, "build_lakebase_health_checks")
     probe = checked_probe(checks, timeout, limits, fail_on)
-    # Definitions need different op names; the keys distinguish them, in any order.
-    digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
     @dg.multi_asset_check(
-        name=f"{name}_{digest}",
+        name=op_name(name, keys),
         specs=[
             dg.AssetCheckSpec(
                 name,

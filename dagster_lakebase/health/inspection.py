@@ -2,13 +2,12 @@
 
 # No "from __future__ import annotations": Dagster reads an op's annotations as objects, not as text.
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_lakebase.tables.asset_keys import Asset, asset_keys
+from dagster_lakebase.tables.asset_keys import Asset, asset_keys, op_name
 from lakebase_provider.core.config import arguments
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.core.upkeep.inspection.inspection_options import (
@@ -79,11 +78,9 @@ def build_lakebase_inspection_checks(
         require_severity(fail_on)
     except ConfigError as error:
         raise dg.DagsterInvalidDefinitionError(str(error)) from error
-    # Definitions need different op names; the keys distinguish them, in any order.
-    digest = hashlib.sha256("\n".join(sorted(key.to_string() for key in keys)).encode()).hexdigest()[:8]
 
     @dg.multi_asset_check(
-        name=f"{name}_{digest}",
+        name=op_name(name, keys),
         specs=[
             dg.AssetCheckSpec(
                 name,

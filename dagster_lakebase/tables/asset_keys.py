@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -26,6 +27,12 @@ def asset_keys(assets: Iterable[Asset], function: str) -> list[dg.AssetKey]:
     if not keys:
         raise dg.DagsterInvalidDefinitionError(f"{function} was given no assets.")
     return keys
+
+
+def op_name(name: str, keys: Iterable[dg.AssetKey]) -> str:
+    """A name that the keys tell from that of other checks of one name, in any order of them."""
+    told = "\n".join(sorted(key.to_string() for key in keys))
+    return f"{name}_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def require_list(assets: Iterable[Asset], function: str) -> None:
