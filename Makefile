@@ -11,7 +11,7 @@ BENCH_READY := $(BENCH_VENV)/.ready
 UI_READY := $(VENV)/.ui-ready
 BENCHES := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help setup demo test test-fast test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint format bench $(BENCHES) dagster-defects docs constraints clean
+.PHONY: help setup demo test test-fast test-slow coverage test-clients test-sdk test-airflow-min test-dagster-only test-wheel test-ui test-deployment lint dist format bench $(BENCHES) dagster-defects docs constraints clean
 
 help:
 	@echo "make demo          an Airflow DAG and a Dagster job on a local Lakebase"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-deployment   whole deployments of Airflow and Dagster, with what happens to them at night"
 	@echo "make lint          ruff, mypy --strict, import-linter"
 	@echo "make format        let ruff rewrite what it can"
+	@echo "make dist          the wheels and source archives, as they are published"
 	@echo "make bench         the measurements, or one of: $(BENCHES)"
 	@echo "make dagster-defects  known defects of database I/O managers, there and here"
 	@echo "make docs          the documentation, in build/docs"
@@ -132,6 +133,19 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/wheel/user_code.py
 	$(BIN)/lint-imports
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/zizmor --offline --quiet .github
+
+# What is published, looked at as the index does.
+dist:
+	rm -rf dist
+	$(PYTHON) -m venv --clear build/release
+	build/release/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/release/bin/python -m pip install --quiet --constraint constraints.txt --group release
+	build/release/bin/python -m build --outdir dist .
+	build/release/bin/python -m build --outdir dist packaging/dagster-lakebase
+	build/release/bin/twine check --strict dist/*
+	build/release/bin/check-wheel-contents dist/lakebase_provider-*.whl
 
 format: $(READY)
 	$(BIN)/ruff check --fix
@@ -164,7 +178,7 @@ constraints:
 	$(PYTHON) -m venv build/resolver
 	build/resolver/bin/python -m pip install --quiet uv
 	build/resolver/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
-	  --all-extras --group dev --group docs --group bench --group ui --output-file constraints.txt pyproject.toml
+	  --all-extras --group dev --group docs --group bench --group ui --group release --output-file constraints.txt pyproject.toml
 
 clean:
 	rm -rf build $(VENV) $(CLIENTS_VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lakebase_provider
+from docs import public_api
 from lakebase_provider import core
 
 ROOT = Path(__file__).parent.parent
@@ -134,25 +135,6 @@ def test_what_objects_take_is_imported_from_a_public_place() -> None:
     assert "Cadence" in core.__all__
 
 
-#: Where users import from; below the packages of Airflow's names any module is one of theirs.
-PUBLIC = (
-    "lakebase_provider",
-    "lakebase_provider.core",
-    "lakebase_provider.core.config",
-    "lakebase_provider.core.errors",
-    "lakebase_provider.local",
-    "lakebase_provider.assets",
-    "lakebase_provider.links",
-    "lakebase_provider.retries",
-    "dagster_lakebase",
-    "dagster_lakebase.components",
-    "dagster_lakebase.storage",
-)
-PUBLIC_PACKAGES = tuple(
-    f"lakebase_provider.{name}." for name in ("decorators", "hooks", "operators", "sensors", "triggers")
-)
-
-
 def shown_texts() -> list[Path]:
     """What users copy from."""
     examples = [file for kind in ("*.py", "*.yaml") for file in (ROOT / "example_dags").rglob(kind)]
@@ -164,7 +146,9 @@ def test_what_is_shown_imports_from_public_places(file: Path) -> None:
     imported = re.findall(
         r"^\s*(?:from|import) ((?:lakebase_provider|dagster_lakebase)[\w.]*)", file.read_text(), re.MULTILINE
     )
-    assert [name for name in imported if name not in PUBLIC and not name.startswith(PUBLIC_PACKAGES)] == []
+    below = tuple(f"{name}." for name in public_api.PACKAGES)
+    strange = [name for name in imported if name not in public_api.MODULES and not name.startswith(below)]
+    assert strange == []
 
 
 def test_the_types_are_shipped() -> None:
