@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from lakebase_provider.core import LakebaseClient, MigrationReport
+from lakebase_provider.core.database import blockers
 from lakebase_provider.core.errors import (
     ConfigError,
     LockTimeoutError,
@@ -19,7 +20,6 @@ from lakebase_provider.core.errors import (
     StatementTimeoutError,
     TransactionConflictError,
 )
-from lakebase_provider.core.upkeep.migrations import runs
 from lakebase_provider.core.upkeep.migrations.migrations import LEDGER, Migrations
 from lakebase_provider.core.upkeep.migrations.sql_folder import read_folder
 from tests.core.fake_clock import FakeClock
@@ -245,7 +245,7 @@ def test_a_statement_that_takes_too_long(client: LakebaseClient, write: Write) -
 def test_the_limit_of_a_statement_is_the_files_to_set(
     client: LakebaseClient, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_GRACE", 0.1)
+    monkeypatch.setattr(blockers, "_GRACE", 0.1)
     folder = write(**{"0001_a": "SET statement_timeout TO 0; SELECT pg_sleep(0.5)"})
     assert client.migrations.run(folder, statement_timeout=0.1).applied
 
