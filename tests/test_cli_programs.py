@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from lakebase_provider.local import LocalLakebase
 from tests.test_cli_objects import Shell
 from tests.test_cli_objects import shell as shell
 
+needs_psql = pytest.mark.skipif(
+    not shutil.which("psql") or not shutil.which("pg_dump"), reason="no psql here"
+)
 PSQL = ("psql", "--no-password", "--no-psqlrc", "-At")
 
 
@@ -30,6 +34,7 @@ def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+@needs_psql
 def test_a_program_finds_the_database_and_its_exit_code_is_passed_on(
     lakebase_env: LocalLakebase, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,12 +79,14 @@ def test_signals_reach_the_program_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_psql
 def test_a_program_has_the_standard_input(lakebase_env: LocalLakebase, tmp_path: Path) -> None:
     with begun(tmp_path, *PSQL) as process:
         out, _ = process.communicate("SELECT 6 * 7;\n", timeout=60)
     assert (out, process.returncode) == ("42\n", 0)
 
 
+@needs_psql
 def test_a_database_is_dumped(
     lakebase_env: LocalLakebase, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

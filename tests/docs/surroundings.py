@@ -85,6 +85,7 @@ shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.
 """,
     "docs/how-to/maintenance.md": _CLIENT,
     "docs/how-to/migrations.md": _CLIENT,
+    "docs/how-to/programs.md": _CLIENT,
     "docs/how-to/read.md": _ORDERS,
     "docs/how-to/rehearse.md": f"""{_CLIENT}
 run("CREATE TABLE orders (id int PRIMARY KEY, amount int)", "INSERT INTO orders VALUES (1, 9), (2, 3)")

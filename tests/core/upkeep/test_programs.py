@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,10 +30,24 @@ from lakebase_provider.core.upkeep.programs.pass_file import PassFile
 from lakebase_provider.local import LocalLakebase
 from tests.eventually import eventually
 
-#: Connects twice, and waits between for somebody to say so.
-TWICE = """
-psql --no-password -Atc "SELECT 'first'" && read line && psql --no-password -Atc "SELECT 'second'"
+#: Programs that connect twice, and wait between for somebody to say so.
+PSQL = (
+    "psql --no-password -Atc \"SELECT 'first'\" && read line && psql --no-password -Atc \"SELECT 'second'\""
+)
+PYTHON = """
+import os, sys, {driver} as driver
+for word in ("first", "second"):
+    {connect}.close()
+    print(word, flush=True)
+    word == "second" or sys.stdin.readline()
 """
+#: As dbt-postgres connects, with a password that is empty.
+LIKE_DBT = "driver.connect(host=os.environ['PGHOST'], user=os.environ['PGUSER'], password='')"
+TWICE = {
+    "psql": ["/bin/sh", "-c", PSQL],
+    "psycopg": [sys.executable, "-c", PYTHON.format(driver="psycopg", connect="driver.connect('')")],
+    "psycopg2": [sys.executable, "-c", PYTHON.format(driver="psycopg2", connect=LIKE_DBT)],
+}
 TARGET = Target("host", 5432, "orders", "me")
 
 
@@ -61,9 +77,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", TWICE)
 def test_a_program_connects_again_after_its_first_token_has_expired(
-    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch
+    lakebase_env: LocalLakebase, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    if not (shutil.which(kind) or importlib.util.find_spec(kind)):
+        pytest.skip(f"there is no {kind}")
     monkeypatch.setattr(pass_file, "_MOST", 0.05)
     monkeypatch.setattr(pass_file, "_LEAST", 0.05)
     clock = SetClock()
@@ -73,7 +92,7 @@ def test_a_program_connects_again_after_its_first_token_has_expired(
     ):
         first, file = client.tokens.get(), Path(variables["PGPASSFILE"])
         with subprocess.Popen(
-            ["sh", "-c", TWICE], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            TWICE[kind], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as program:
             assert program.stdout is not None
             assert program.stdin is not None

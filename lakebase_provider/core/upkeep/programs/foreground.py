@@ -22,8 +22,8 @@ class Foreground:
     """Hands the signals of this process on to the program that it runs, until the block ends.
 
     One that comes before the program has begun ends this process by SystemExit; one that comes after it has
-    ended has no effect, so that the block cleans up. What is ignored, as by ``nohup``, stays ignored. Only the
-    main thread can do so; in another one no signal is handed on.
+    ended has no effect, so that the block cleans up. What is ignored, as by ``nohup``, stays ignored. Only in
+    the main thread are signals handed on.
     """
 
     def __init__(self) -> None:
