@@ -21,7 +21,7 @@ from lakebase_provider.cli import (
     restoring,
 )
 from lakebase_provider.cli.lakehouse import synced_tables
-from lakebase_provider.cli.upkeep import inspection, maintenance, programs
+from lakebase_provider.cli.upkeep import grants, inspection, maintenance, programs
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
             programs,
             inspection,
             maintenance,
+            grants,
             objects,
             synced_tables,
             migrations,

@@ -1,4 +1,4 @@
-"""How a client tends its database: maintenance, and programs of others that connect by themselves."""
+"""How a client tends its database: maintenance, grants, and programs of others that connect by themselves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lakebase_provider.core.reads import Reads
 if TYPE_CHECKING:
     from lakebase_provider.core.connect.target import Target
     from lakebase_provider.core.tokens.cache import TokenProvider
+    from lakebase_provider.core.upkeep.grants.grants import Grants
     from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
 
 
@@ -34,6 +35,13 @@ class Tends(Reads):
         from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
 
         return Maintenance(self.connect, lambda query, to: self.unload(query, to).rows, self._clock)
+
+    @property
+    def grants(self) -> Grants:
+        """Has roles and privileges as they are declared, and says first what that changes."""
+        from lakebase_provider.core.upkeep.grants.grants import Grants
+
+        return Grants(self.connect, self._clock)
 
     @contextmanager
     def program_environment(self, timeout: float | None = None) -> Iterator[dict[str, str]]:
