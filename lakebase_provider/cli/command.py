@@ -94,19 +94,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (
-        *(
-            database,
-            programs,
-            inspection,
-            maintenance,
-            grants,
-            objects,
-            synced_tables,
-            migrations,
-            rehearsal,
-            restoring,
-        ),
-        *(local, examples),
+        *(database, programs, inspection, maintenance, grants, objects, synced_tables),
+        *(migrations, rehearsal, restoring, local, examples),
     ):
         group.add_parsers(commands)
     return parser
