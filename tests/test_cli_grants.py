@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lakebase_provider.core import LakebaseClient
 from lakebase_provider.local import LocalLakebase
+from tests.core.upkeep.test_grants import forget
 from tests.test_cli_objects import Shell
 from tests.test_cli_objects import shell as shell
 
@@ -26,8 +26,7 @@ def file(lakebase_env: LocalLakebase, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "grants.yaml"
     path.write_text(FILE)
     yield path
-    with LakebaseClient(lakebase_env.config()) as client, client.connection() as connection:
-        connection.execute('DROP OWNED BY "readers-of-a-file"; DROP ROLE "readers-of-a-file"')
+    forget(lakebase_env, "readers-of-a-file")
 
 
 def test_a_file_is_planned_and_applied(shell: Shell, file: Path) -> None:

@@ -94,5 +94,8 @@ def test_a_database_is_dumped(
         connection.execute("DROP TABLE IF EXISTS dumped; CREATE TABLE dumped (n int)")
     file = tmp_path / "dump.sql"
     code = main(["exec", "--", "pg_dump", "--no-password", "-t", "dumped", "-f", str(file)])
-    assert code == 0, capfd.readouterr().err
+    told = capfd.readouterr().err
+    if "server version mismatch" in told:
+        pytest.skip("pg_dump is older than the server")
+    assert code == 0, told
     assert "CREATE TABLE public.dumped" in file.read_text()

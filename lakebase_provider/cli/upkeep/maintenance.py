@@ -46,7 +46,7 @@ def _kind(
     """Add a kind of maintenance, with the options that all have."""
     parser = action(actions, name, about, _maintain, timeout="1h")
     add_lock_limits(parser)
-    parser.set_defaults(method=method)
+    parser.set_defaults(work=method)
     return parser
 
 
@@ -126,7 +126,7 @@ def _maintain(options: argparse.Namespace) -> int:
         # What it does is of interest while it does it.
         logging.getLogger("lakebase_provider.core.upkeep.maintenance").setLevel(logging.INFO)
     with connected() as client:
-        work = getattr(client.maintenance, options.method)
+        work = getattr(client.maintenance, options.work)
         _show(options, work(**_given(options)))
     return 0
 
@@ -134,11 +134,11 @@ def _maintain(options: argparse.Namespace) -> int:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of the method: what is not given is left to it."""
     given = dict(vars(options))
-    if options.method == "create_index":
+    if options.work == "create_index":
         given["on"] = _declared(options)
     if given.get("concurrently") is not None:
         given["concurrently"] = _CONCURRENTLY[given["concurrently"]]
-    known = (*ACTIONS[options.method], *PATIENCE)
+    known = (*ACTIONS[options.work], *PATIENCE)
     found = {name: given[name] for name in known if given.get(name) not in (None, [])}
     return {**found, "keep_days": None} if given.get("keep_all") else found
 

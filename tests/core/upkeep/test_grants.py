@@ -45,12 +45,15 @@ def sales(client: LakebaseClient, lakebase_env: LocalLakebase) -> Iterator[Lakeb
     with client.connection() as connection:
         connection.execute(OBJECTS)
     yield client
-    with client.connection() as connection:
-        connection.execute("DROP SCHEMA IF EXISTS sales CASCADE")
-        for name in ("readers", "writers", "other-app"):
-            there = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone()
-            if there is not None:
-                connection.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')  # type: ignore[arg-type]
+    lakebase_env.admin.execute("DROP SCHEMA sales CASCADE")
+    forget(lakebase_env, "readers", "writers", "other-app")
+
+
+def forget(lake: LocalLakebase, *roles: str) -> None:
+    """Drop roles, as only a superuser can whatever they were granted."""
+    for name in roles:
+        if lake.admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]):
+            lake.admin.execute(f'DROP OWNED BY "{name}" CASCADE; DROP ROLE "{name}"')
 
 
 def may(client: LakebaseClient, query: str) -> bool:

@@ -126,6 +126,8 @@ def test_only_this_user_can_read_the_file_and_nothing_else_names_the_password(
             assert not {"PGPASSWORD", "PGSERVICE", "FLYWAY_PASSWORD"} & variables.keys()
             assert variables["KEPT"] == "yes"
             assert client.tokens.get().reveal() not in str(variables)
+            for name in ("PGPASSWORD", "PGSERVICE", "PGPASSFILE"):
+                monkeypatch.delenv(name)
             with psycopg.connect(variables["DATABASE_URL"], passfile=str(file)) as connection:
                 assert connection.info.dbname == "databricks_postgres"
     finally:
@@ -206,10 +208,8 @@ def test_signals_are_handed_on_from_the_beginning_to_the_end() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         assert ended.value.code == 143
         # By its parent, which is this process.
-        assert (
-            foreground.run(["sh", "-c", "trap 'exit 7' TERM; kill $PPID; while :; do :; done"], os.environ)
-            == 7
-        )
+        script = "trap 'exit 7' TERM; kill $PPID; while :; do sleep 0.05; done"
+        assert foreground.run(["sh", "-c", script], os.environ) == 7
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -220,7 +220,7 @@ def _in_order(kind: str, privileges: Iterable[str]) -> tuple[str, ...]:
 
 
 def _listed(words: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.SQL(word) for word in words)  # type: ignore[arg-type]
+    return sql.SQL(", ").join(sql.SQL(word) for word in words)
 
 
 def _grantee(role: str) -> sql.Composable:

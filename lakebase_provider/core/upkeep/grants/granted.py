@@ -123,7 +123,7 @@ class FutureGrant:
 def read_objects(session: OwnSession, kinds: Iterable[str], schemas: Collection[str]) -> list[Granted]:
     """All objects of some kinds in some schemas."""
     return [
-        Granted(kind, schema, name, sql, owner, frozenset(map(tuple, acl)), is_own)  # type: ignore[arg-type]
+        Granted(kind, schema, name, sql, owner, frozenset(map(tuple, acl)), is_own)
         for kind in kinds
         for schema, name, sql, owner, acl, is_own in session.ask(
             _QUERIES[kind], schemas=list(schemas), public=PUBLIC

@@ -13,7 +13,7 @@ from typing import Any
 from lakebase_provider.core.errors import ConfigError
 
 #: What is handed on.
-_HANDED_ON = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM")
+_HANDED_ON = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 #: What a terminal sends to each process in its foreground, so that the program has it already.
 _OF_A_KEYBOARD = ("SIGINT", "SIGQUIT")
 
