@@ -48,8 +48,10 @@ def test_a_program_finds_the_database_and_its_exit_code_is_passed_on(
     assert main(["exec", "/dev/null"]) == 126
 
 
-def test_another_branch_and_another_database(shell: Shell, capfd: pytest.CaptureFixture[str]) -> None:
-    shell.run("branches", "create", "ci-1", "--ttl", "8h")
+def test_another_branch_and_another_database(
+    lakebase_env: LocalLakebase, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["branches", "create", "ci-1", "--ttl", "8h"]) == 0
     with LakebaseClient(LakebaseConfig.from_env().on_branch("ci-1")) as client:
         host = client.target().host
     assert (

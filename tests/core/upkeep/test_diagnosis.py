@@ -21,7 +21,7 @@ def test_a_lock_that_was_waited_for_in_vain_and_who_still_holds_it(client: Lakeb
     with client.connect() as holder:
         holder.execute("LOCK orders")
         with pytest.raises(LockTimeoutError) as refused:
-            client.maintenance.analyze("orders", lock_timeout=0.05, attempts=1)
+            client.maintenance.analyze("orders", lock_timeout=0.5, attempts=1)
         found = diagnose(lambda: client, "Task a.b", refused.value)
         assert found.code == "lock_timeout"
         assert f"{holder.info.backend_pid}" in found.message
