@@ -11,9 +11,9 @@ from lakebase_provider.local import LocalLakebase
 
 
 def run(hook: dg.HookDefinition) -> tuple[dg.ExecuteInProcessResult, list[str]]:
-    @dg.op(required_resource_keys={"lakebase"})
-    def totals(context: Any) -> None:
-        context.resources.lakebase.execute("SELECT sum(total) FROM no_such_table")
+    @dg.op
+    def totals(lakebase: LakebaseResource) -> None:
+        lakebase.execute("SELECT sum(total) FROM no_such_table")
 
     @dg.job(hooks={hook})
     def nightly() -> None:
