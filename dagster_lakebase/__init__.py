@@ -28,6 +28,7 @@ from dagster_lakebase.health.checks import (
     build_lakebase_health_checks,
     lakebase_health_check_op,
 )
+from dagster_lakebase.health.failures import build_lakebase_failure_hook
 from dagster_lakebase.health.inspection import build_lakebase_inspection_checks
 from dagster_lakebase.health.sensor import build_lakebase_health_sensor
 from dagster_lakebase.io_manager.io_manager import LakebaseIOManager
@@ -99,6 +100,7 @@ __all__ = [
     "LakebaseSyncConfig",
     "LakebaseSyncedTableComponent",
     "LakebaseUnloadComponent",
+    "build_lakebase_failure_hook",
     "build_lakebase_health_checks",
     "build_lakebase_health_sensor",
     "build_lakebase_inspection_checks",

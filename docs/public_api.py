@@ -31,7 +31,8 @@ MODULES = (
 )
 #: And any module in these, the packages of Airflow's names.
 PACKAGES = tuple(
-    f"lakebase_provider.{name}" for name in ("decorators", "hooks", "operators", "sensors", "triggers")
+    f"lakebase_provider.{name}"
+    for name in ("decorators", "hooks", "notifications", "operators", "sensors", "triggers")
 )
 _OURS = ("lakebase_provider", "dagster_lakebase")
 

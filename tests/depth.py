@@ -5,11 +5,17 @@ A test of a property says so with ``pytest.mark.deep``, by which `make test-slow
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 #: The profile of hypothesis in which properties are tried with many examples.
 FULL = "full"
-settings.register_profile(FULL)
+for _name in ("default", FULL):
+    # How fast examples are made says what else the machine does, and nothing of what is tested.
+    settings.register_profile(
+        _name, settings.get_profile("default"), suppress_health_check=[HealthCheck.too_slow]
+    )
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("default")
 
 
 def examples(few: int, many: int) -> int:

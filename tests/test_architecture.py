@@ -54,6 +54,7 @@ def modules_after(statement: str) -> set[str]:
             "import lakebase_provider.decorators.branches, lakebase_provider.operators.branches;"
             "import lakebase_provider.operators.rehearse, lakebase_provider.operators.restore_rows;"
             "import lakebase_provider.operators.sync, lakebase_provider.sensors.sync;"
+            "import lakebase_provider.notifications.diagnosis;"
             "import lakebase_provider.operators.maintenance",
             {"databricks.sdk", "psycopg", "pandas", "pyarrow", "dagster"},
         ),

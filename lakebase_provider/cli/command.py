@@ -21,7 +21,7 @@ from lakebase_provider.cli import (
     restoring,
 )
 from lakebase_provider.cli.lakehouse import synced_tables
-from lakebase_provider.cli.upkeep import inspection
+from lakebase_provider.cli.upkeep import grants, inspection, maintenance, programs
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.errors import LakebaseError
 from lakebase_provider.core.errors.plain_errors import to_plain
@@ -94,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG, to standard error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (
-        *(database, inspection, objects, synced_tables, migrations, rehearsal, restoring),
-        *(local, examples),
+        *(database, programs, inspection, maintenance, grants, objects, synced_tables),
+        *(migrations, rehearsal, restoring, local, examples),
     ):
         group.add_parsers(commands)
     return parser

@@ -23,7 +23,7 @@ from lakebase_provider.core.database import roles
 from lakebase_provider.core.database.blockers import naming_blockers
 from lakebase_provider.core.database.conflicts import again_on_conflict
 from lakebase_provider.core.errors.client_names import Names
-from lakebase_provider.core.reads import Reads
+from lakebase_provider.core.tends import Tends
 from lakebase_provider.core.tokens.cache import TokenProvider
 from lakebase_provider.core.tokens.minters import minter_for
 from lakebase_provider.core.tokens.token import Claims
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from lakebase_provider.core.upkeep.branches.branch_upkeep import BranchUpkeep
     from lakebase_provider.core.upkeep.branches.restore_point import RestorePoint
     from lakebase_provider.core.upkeep.health.stages import HealthReport
-    from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
     from lakebase_provider.core.upkeep.migrations.migrations import Migrations
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_options import RehearsalOptions
     from lakebase_provider.core.upkeep.rehearsal.rehearsal_report import RehearsalReport
@@ -72,7 +71,7 @@ class ClientStats:
     pool: Mapping[str, int]
 
 
-class LakebaseClient(Reads):
+class LakebaseClient(Tends):
     """Connections to one database as one principal.
 
     Nothing is opened, minted or imported before it is needed. Safe to share between threads and event loops;
@@ -500,13 +499,6 @@ class LakebaseClient(Reads):
 
     arestore_point = in_thread(restore_point)
     arestore_rows = in_thread(restore_rows)
-
-    @property
-    def maintenance(self) -> Maintenance:
-        """What a scheduler does for tables in use, such as vacuum and building indexes."""
-        from lakebase_provider.core.upkeep.maintenance.maintenance import Maintenance
-
-        return Maintenance(self.connect, lambda query, to: self.unload(query, to).rows, self._clock)
 
     @property
     def migrations(self) -> Migrations:

@@ -58,6 +58,7 @@ def test_public_names() -> None:
         "LakebaseSyncConfig",
         "LakebaseSyncedTableComponent",
         "LakebaseUnloadComponent",
+        "build_lakebase_failure_hook",
         "build_lakebase_health_checks",
         "build_lakebase_health_sensor",
         "build_lakebase_inspection_checks",

@@ -60,6 +60,7 @@ days = pa.array([date(2027, 1, 30), date(2027, 1, 31)])
 rows = pa.table({{"id": pa.array([1, 2], pa.int64()), "day": days}})
 write_deltalake("lake/orders", rows, configuration={{"delta.enableChangeDataFeed": "true"}})
 """,
+    "docs/how-to/grants.md": _CLIENT,
     "docs/how-to/health.md": _CLIENT,
     "docs/how-to/inspect.md": _CLIENT,
     "docs/how-to/load.md": f"""{_ORDERS}
@@ -85,6 +86,7 @@ shop_dsn = f"{{settings}} dbname={{os.environ['PGDATABASE']}} password={{client.
 """,
     "docs/how-to/maintenance.md": _CLIENT,
     "docs/how-to/migrations.md": _CLIENT,
+    "docs/how-to/programs.md": _CLIENT,
     "docs/how-to/read.md": _ORDERS,
     "docs/how-to/rehearse.md": f"""{_CLIENT}
 run("CREATE TABLE orders (id int PRIMARY KEY, amount int)", "INSERT INTO orders VALUES (1, 9), (2, 3)")

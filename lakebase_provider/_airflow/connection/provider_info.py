@@ -100,6 +100,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "lakebase_provider.decorators.sql.lakebase_sql_task",
             }
         ],
+        "notifications": ["lakebase_provider.notifications.diagnosis.LakebaseDiagnosisNotifier"],
         "extra-links": [
             "lakebase_provider.links.console.LakebaseConsoleLink",
             "lakebase_provider.links.console.LakebasePipelineLink",

@@ -13,18 +13,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
-from urllib.parse import quote, urlencode
+from typing import IO
 
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.base.plain_text import escaped
 from lakebase_provider.core.base.threads import start_for_caller, to_its_end
-from lakebase_provider.core.config import arguments
-from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.errors import ConfigError, MigrationError
 from lakebase_provider.core.errors.redaction import lines_redactor
 from lakebase_provider.core.errors.tracebacks import without_frames
 from lakebase_provider.core.tokens.token import Token
+from lakebase_provider.core.upkeep.programs.program_environment import check_words
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +38,6 @@ _CODES = re.compile(
     r"|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
-_OURS = ("DATABASE_URL", "FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD")
 
 
 @dataclass(frozen=True)
@@ -56,39 +53,6 @@ class CommandReport:
     program: str
     seconds: float
     output: tuple[str, ...]
-
-
-def environment(
-    inherited: Mapping[str, str], target: Target, tls: Mapping[str, str], token: Token
-) -> dict[str, str]:
-    """The variables of a command that connects with libpq, its ports to Go and Java, or by a URL.
-
-    No variable of libpq is inherited: one could send the token elsewhere.
-
-    Args:
-        inherited: This process's variables.
-        target: Where to connect, and as whom.
-        tls: libpq's parameters of TLS.
-        token: The password, which is in ``PGPASSWORD`` and ``FLYWAY_PASSWORD`` alone.
-    """
-    place = f"{target.host}:{target.port}/{quote(target.database, safe='')}?{urlencode(tls, quote_via=quote)}"
-    return {
-        **{
-            name: value
-            for name, value in inherited.items()
-            if not name.startswith("PG") and name not in _OURS
-        },
-        "PGHOST": target.host,
-        "PGPORT": str(target.port),
-        "PGDATABASE": target.database,
-        "PGUSER": target.user,
-        "PGPASSWORD": token.reveal(),
-        **{f"PG{name.upper()}": value for name, value in tls.items()},
-        "DATABASE_URL": f"postgresql://{quote(target.user, safe='')}@{place}",
-        "FLYWAY_URL": f"jdbc:postgresql://{place}",
-        "FLYWAY_USER": target.user,
-        "FLYWAY_PASSWORD": token.reveal(),
-    }
 
 
 def run_command(
@@ -113,7 +77,7 @@ def run_command(
         ConfigError: It cannot be started, or its arguments hold the token.
         MigrationError: It failed, or was not done in time.
     """
-    _check(words, token)
+    check_words(words, token)
     began = clock.elapsed()
     program = words[0]
     kept: deque[str] = deque(maxlen=_KEPT)
@@ -181,20 +145,6 @@ def _start(
         return error.strerror or type(error).__name__
     except BaseException as error:
         raise without_frames(error) from error.__cause__
-
-
-def _check(words: Any, token: Token) -> None:
-    remedy = 'Give a list of words, such as ["alembic", "upgrade", "head"].'
-    if isinstance(words, (str, bytes)) or not isinstance(words, Sequence) or not words:
-        raise arguments.wrong("The command", words, "be a list of words", remedy)
-    for word in words:
-        if not isinstance(word, str):
-            raise arguments.wrong("A word of the command", word, "be text", remedy)
-        if "\0" in word or token.reveal() in word:
-            raise ConfigError(
-                "A word of the command holds a password or a NUL character.",
-                remedy="Leave the password out: it is in PGPASSWORD. Others can read a process's arguments.",
-            )
 
 
 class _Progress:

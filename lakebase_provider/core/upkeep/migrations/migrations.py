@@ -14,7 +14,6 @@ from psycopg.pq import TransactionStatus
 from lakebase_provider.core.base.clock import Clock, Deadline
 from lakebase_provider.core.config import LakebaseConfig, arguments
 from lakebase_provider.core.connect.connection import LakebaseConnection
-from lakebase_provider.core.connect.network import tls_parameters
 from lakebase_provider.core.connect.target import Target
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.database.refusals import connection_lost
@@ -36,6 +35,10 @@ from lakebase_provider.core.upkeep.migrations.migration_report import (
 from lakebase_provider.core.upkeep.migrations.runs import MigrationRun, RunOptions, keep_others_out
 from lakebase_provider.core.upkeep.migrations.sql_folder import SqlFile, read_folder
 from lakebase_provider.core.upkeep.migrations.squawk import lint as ask_squawk
+from lakebase_provider.core.upkeep.programs.program_environment import (
+    program_environment,
+    tls_of_programs,
+)
 from lakebase_provider.core.workspace.objects.object_kind import in_thread
 
 #: The ledger, unless another one is named.
@@ -241,15 +244,16 @@ class Migrations:
         """
         deadline = Deadline(arguments.timeout(timeout), self._clock)
         token = self._tokens.get(min(deadline.remaining(), self._config.connect_budget))
-        tls = tls_parameters(self._config)
-        if self._config.sslmode == "require" and not self._config.sslrootcert:
-            # A file that is not there, which keeps libpq from one of the user's, is an error to others.
-            del tls["sslrootcert"]
-        target = self._target()
+        tls, target = tls_of_programs(self._config), self._target()
+
+        def variables() -> dict[str, str]:
+            password = dict.fromkeys(("PGPASSWORD", "FLYWAY_PASSWORD"), token.reveal())
+            return program_environment(os.environ, target, tls, password)
+
         return foreign_commands.run_command(
             words,
             folder,
-            lambda: foreign_commands.environment(os.environ, target, tls, token),
+            variables,
             token,
             deadline,
             self._clock,

@@ -103,7 +103,11 @@ def test_each_change_is_seen_and_each_undoing_of_it(zoo: LakebaseClient, change:
     assert zoo.migrations.dump() == before
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(chosen=st.lists(st.sampled_from(CHANGES), unique=True, max_size=8))
 def test_changes_in_any_order_and_what_undoes_them_leave_the_same_dump(
     zoo: LakebaseClient, chosen: list[tuple[str, str]]

@@ -156,6 +156,15 @@ def test_the_lock_of_a_partitioned_table_is_waited_for_in_short(
     assert f"held by pid {pid} (" in caught.value.message
 
 
+def test_a_table_that_nobody_may_read_is_waited_for_in_short(
+    client: LakebaseClient, database: Database
+) -> None:
+    with database.holding("LOCK TABLE orders") as pid, pytest.raises(LockTimeoutError) as caught:
+        client.maintenance.create_index("orders", ["day"], lock_timeout=0.2, attempts=2)
+    assert caught.value.message.startswith("Declaring the index orders_day_idx on public.orders: ")
+    assert f"held by pid {pid} (" in caught.value.message
+
+
 def test_indexes_are_rebuilt_and_leftovers_dropped(client: LakebaseClient, database: Database) -> None:
     database.rows("CREATE INDEX orders_day ON orders (day)")
     with pytest.raises(Exception, match="could not create unique"):

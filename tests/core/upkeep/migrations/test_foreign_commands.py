@@ -21,7 +21,7 @@ from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.secret import Secret
 from lakebase_provider.core.errors import ConfigError, LakebaseError, MigrationError
 from lakebase_provider.core.upkeep.migrations import foreign_commands
-from lakebase_provider.core.upkeep.migrations.foreign_commands import environment
+from lakebase_provider.core.upkeep.programs.program_environment import program_environment
 from tests.eventually import eventually
 
 MIGRATE = """
@@ -87,7 +87,7 @@ def test_what_a_command_started_is_ended_even_if_it_outlives_it(
 
 def test_a_path_with_a_space_stands_in_a_url_of_libpq(client: LakebaseClient) -> None:
     tls = {"sslrootcert": "/a path/root.crt"}
-    found = environment({}, client.target(), tls, client.tokens.get())
+    found = program_environment({}, client.target(), tls, {})
     assert conninfo_to_dict(found["DATABASE_URL"])["sslrootcert"] == "/a path/root.crt"
 
 

@@ -11,6 +11,7 @@ from psycopg import sql
 from lakebase_provider.core.base.sql.names import MAX_NAME_BYTES, identifier
 from lakebase_provider.core.base.sql.sql_text import tokens
 from lakebase_provider.core.config import arguments
+from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import TableName
 from lakebase_provider.core.errors import ConfigError
@@ -111,11 +112,15 @@ class IndexDefinition:
         """How the server writes it: whether it is unique, and all that follows the table's name.
 
         Raises:
+            LockTimeoutError: The table was locked by others in each of the attempts.
             StatementError: The server refuses the declaration.
         """
-        connection, copy = session.connection, sql.Identifier("pg_temp", _COPY)
         what = f"Declaring the index {self.name} on {table}"
-        with session.told(what), connection.transaction(force_rollback=True):
+        return session.attempt(what, lambda: self._written(session.connection, table))[0]
+
+    def _written(self, connection: LakebaseConnection, table: TableName) -> tuple[bool, str]:
+        copy = sql.Identifier("pg_temp", _COPY)
+        with connection.transaction(force_rollback=True):
             cursor = plain_cursor(connection)
             cursor.execute(sql.SQL("CREATE TABLE {} (LIKE {})").format(copy, table.sql()))
             cursor.execute(self.create(f"{_COPY}_index", copy))

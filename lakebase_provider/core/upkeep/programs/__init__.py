@@ -1,0 +1,1 @@
+"""Programs of others that connect by themselves: what they find in their environment, and how they run."""

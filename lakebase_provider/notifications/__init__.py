@@ -1,0 +1,1 @@
+"""Notifiers, for ``on_failure_callback`` of tasks and DAGs."""
