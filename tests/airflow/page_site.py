@@ -64,10 +64,8 @@ class Visitor:
         return self._ask(path, None, {})
 
     def post(self, path: str, form: Mapping[str, str], **headers: str) -> Answer:
-        said = {
-            "Sec-Fetch-Site": "same-origin",
-            **{name.replace("_", "-"): text for name, text in headers.items()},
-        }
+        given = {name.replace("_", "-"): text for name, text in headers.items()}
+        said = {name: text for name, text in {"Sec-Fetch-Site": "same-origin", **given}.items() if text}
         return self._ask(path, urllib.parse.urlencode(form).encode(), said)
 
     def _ask(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:

@@ -171,7 +171,8 @@ def test_a_form_of_somebody_else_does_nothing(
         # SameSite=Strict: what another site makes a browser send has it not.
         del victim.cookies["_lakebase_form"]
     elif attack == "origin":
-        headers = {"Sec_Fetch_Site": "none", "Origin": "https://attacker.example"}
+        # Of a browser that says no more.
+        headers = {"Sec_Fetch_Site": "", "Origin": "https://attacker.example"}
     elif attack == "json":
         headers = {"Content_Type": "text/plain"}
     else:
@@ -179,6 +180,12 @@ def test_a_form_of_somebody_else_does_nothing(
     answer = victim.post(SHOP, form, **headers)
     assert answer.status == (415 if attack == "json" else 403)
     assert sessions_and_mints(lakebase_env) == before
+
+
+def test_a_browser_that_names_but_its_origin_is_served(site: PageSite) -> None:
+    op = site.visitor("op")
+    form = op.get(SICK).form(do="check")
+    assert op.post(SICK, form, Sec_Fetch_Site="", Origin=site.origin).status == 200
 
 
 def test_the_cookie_stays_with_the_page(site: PageSite) -> None:
