@@ -41,7 +41,7 @@ class KeptLooks:
         """
         place = self._place(name)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stem = f"{look.moment().strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
+        stem = f"{look.moment().strftime('%Y%m%dT%H%M%S%f')}-{secrets.token_hex(4)}"
         fresh = place / f"{stem}.tmp"
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(look.to_dict(), file)

@@ -153,7 +153,7 @@ class Look:
 
 def empty_look(clock: Clock = SYSTEM_CLOCK) -> Look:
     """A look that has seen nothing yet."""
-    return Look(_now(clock).isoformat(timespec="seconds"))
+    return Look(_now(clock).isoformat(timespec="milliseconds"))
 
 
 def failed_look(error: Exception, clock: Clock = SYSTEM_CLOCK) -> Look:
@@ -191,7 +191,7 @@ def look(client: Client, clock: Clock = SYSTEM_CLOCK) -> Look:
         seen("inspection", lambda: client.inspect(timeout=_CHECK))
     if any((client.config.endpoint, client.config.project, client.config.branch)):
         seen("branches", lambda: _branches(client, now))
-    return Look(now.isoformat(timespec="seconds"), **found, errors=errors)
+    return Look(now.isoformat(timespec="milliseconds"), **found, errors=errors)
 
 
 def sessions_of(client: Client) -> tuple[RunningSession, ...]:
