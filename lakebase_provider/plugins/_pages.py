@@ -66,7 +66,7 @@ def _listed(looks: Sequence[tuple[str, Look | None, bool]], mark: Mark, connects
     if not looks:
         yield "<p>There is no connection of type lakebase that you may read.</p>"
         return
-    yield from table_head("Connection", "Way to it", "Inspection", "Looked at", "Action")
+    yield from table_head("Connection", "Health", "Inspection", "Looked at", "Action")
     for conn_id, look, works in looks:
         form = _check(conn_id, mark, action=_address(conn_id)) if works and connects else ""
         yield (
@@ -227,7 +227,7 @@ def _lease(branch: SeenBranch) -> str:
 def _history(history: Sequence[Look]) -> Iterator[str]:
     yield "<section>\n<h2>History</h2>"
     yield from table_head(
-        "Looked at", "Way to it", "Connecting", "Beside the slowest", "Connections", "Inspection"
+        "Looked at", "Health", "Connecting", "Beside the slowest", "Connections", "Inspection"
     )
     figures = [{} if look.health is None else look.health.figures for look in history]
     most = max((one.get("connect_ms", 0.0) for one in figures), default=0.0) or 1.0

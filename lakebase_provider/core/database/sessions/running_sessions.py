@@ -108,7 +108,12 @@ def running_sessions(connection: psycopg.Connection[Any]) -> tuple[RunningSessio
         psycopg.Error: The server refused.
     """
     rows = connection.execute(_SESSIONS, (MOST,)).fetchall()
-    return tuple(RunningSession(*row[:9], blocked_by=tuple(row[9])) for row in rows)
+    return tuple(_session(*row) for row in rows)
+
+
+def _session(*row: Any) -> RunningSession:
+    names = (field.name for field in fields(RunningSession))
+    return RunningSession.from_dict(dict(zip(names, row, strict=True)))
 
 
 def cancel_statement(
