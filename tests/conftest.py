@@ -40,6 +40,7 @@ SLOWEST = (
     "airflow/test_insert_rows_by_copy.py",
     "dagster/test_io_manager.py",
     "core/bulk/types/test_same_as_insert.py",
+    "airflow/test_page.py",
     "security/test_local.py",
     "dagster/test_io_manager_partitions.py",
     "airflow/test_postgres_hook_idioms.py",

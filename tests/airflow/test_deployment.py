@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.sql.operators.sql import BaseSQLOperator
 
 from lakebase_provider import get_provider_info
+from lakebase_provider._airflow.connection.page_options import PAGE_OPTIONS
 from lakebase_provider.core.config import setting, settings
 from lakebase_provider.core.errors import ConfigError
 from lakebase_provider.hooks.lakebase import LakebaseHook
@@ -101,6 +102,13 @@ def test_it_may_stand_in_the_file(lake: LocalLakebase, monkeypatch: pytest.Monke
             assert LakebaseHook().config.max_size == 8
         finally:
             conf.remove_section("lakebase")
+
+
+def test_what_is_said_of_the_page_is_no_setting(lake: LocalLakebase, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = LakebaseHook().config
+    for name in PAGE_OPTIONS:
+        set_option(monkeypatch, name, "something")
+    assert LakebaseHook().config == before
 
 
 def test_airflows_own_section_goes_before_the_variable(
@@ -218,8 +226,8 @@ def test_the_name_of_the_application_is_the_tasks_unless_somebody_says_another(
 
 def test_airflow_knows_the_section(airflow_db: None, forks: Forks, tmp_path: Path) -> None:
     options = get_provider_info()["config"]["lakebase"]["options"]
-    assert set(options) == OF_DEPLOYMENTS
-    assert not any(setting(name).kind == "secret" or setting(name).is_host for name in options)
+    assert set(options) == OF_DEPLOYMENTS | PAGE_OPTIONS.keys()
+    assert not any(setting(name).kind == "secret" or setting(name).is_host for name in OF_DEPLOYMENTS)
     command = ("-m", "airflow", "config", "list", "--section", "lakebase", "--include-descriptions")
     listed = forks.run(*command, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr

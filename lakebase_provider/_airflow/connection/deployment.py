@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from airflow.providers.common.compat.sdk import conf
 
+from lakebase_provider._airflow.connection.page_options import PAGE_OPTIONS
 from lakebase_provider.core.config import setting, settings
 from lakebase_provider.core.config.environment import read_environment
 from lakebase_provider.core.errors import ConfigError
@@ -44,7 +45,7 @@ def deployment_settings() -> dict[str, Said]:
         name: Said(value, " or ".join(setting(name).env))
         for name, value in read_environment(_BY_VARIABLE, None).items()
     }
-    for name in sorted(_options()):
+    for name in sorted(_options() - PAGE_OPTIONS.keys()):
         where = f"{_PREFIX}{name.upper()} (or {name} in [{_SECTION}] of airflow.cfg)"
         _require_known(name, where)
         # Read through Airflow, which knows the precedence.

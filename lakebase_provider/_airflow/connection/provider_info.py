@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lakebase_provider._airflow.connection.page_options import PAGE_OPTIONS
 from lakebase_provider.core.config import settings
 from lakebase_provider.version import __version__
 
@@ -133,7 +134,8 @@ def get_provider_info() -> dict[str, Any]:
                     }
                     for row in settings()
                     if row.of_deployment
-                },
+                }
+                | PAGE_OPTIONS,
             }
         },
         "connection-types": [

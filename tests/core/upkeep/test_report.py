@@ -22,8 +22,8 @@ HEALTH = HealthReport(
         StageResult("other", "skipped"),
     )
 )
-#: Elements that the page may hold, and that need no end.
-_VOID = {"meta", "rect"}
+#: Elements that need no end, and those that the page may hold.
+_VOID = {"meta", "rect", "input"}
 _ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "section", "article", "h1", "h2"),
     *("h3", "p", "ul", "li", "span", "div", "table", "thead", "tbody", "tr", "th", "td", "svg", "rect"),

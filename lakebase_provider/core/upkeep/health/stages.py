@@ -20,6 +20,7 @@ from lakebase_provider.core.connect.connector import Connector
 from lakebase_provider.core.connect.network import resolve
 from lakebase_provider.core.connect.target import Target, TargetResolver
 from lakebase_provider.core.errors import (
+    ConfigError,
     HealthCheckError,
     LakebaseError,
     TlsError,
@@ -133,6 +134,28 @@ class HealthReport:
                 for s in self.stages
             ],
         }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HealthReport:
+        """The report that :meth:`to_dict` has made plain; it does not tell whether an error passes by itself.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        try:
+            figures = plain["figures"]
+            stages = (
+                StageResult(
+                    **stage,
+                    figures={name: figures[name] for name in figures if FIGURES[name] == stage["name"]},
+                )
+                for stage in plain["stages"]
+            )
+            return cls(tuple(stages))
+        except (KeyError, TypeError):
+            raise ConfigError(
+                "This is no report of a health check.", remedy="Give what to_dict() has made."
+            ) from None
 
     def to_text(self) -> str:
         """A table with a line for each stage, and a remedy under each that failed."""

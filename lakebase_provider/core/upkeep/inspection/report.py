@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Characters of a text that is somebody else's.
 _LONGEST = 1000
+#: Titles of columns that hold numbers.
+_NUMBERS = {"Time", "Value", "Limit", "Pid", "For", "Transaction", "Age", "Connecting", "Connections"}
+#: The end of a table.
+TABLE_END = "</tbody></table></div>"
 #: Seconds that a new token lives, and below which it is short-lived.
 _TOKEN_LIFE, _SHORT_LIFE = 3600.0, 300.0
 #: Shares of the connections that the check of an inspection warns of.
@@ -29,7 +33,8 @@ _HIGH_SHARE, _BAD_SHARE = 0.7, 0.85
 #: Statuses with what the page calls them, which are also their classes; the worst first.
 _STATUSES = {"failed": "failed", "bad": "bad", "warn": "warning", "ok": "ok", "skipped": "skipped"}
 
-_STYLE = """
+#: What makes it light and dark, narrow and wide, and fit to print.
+STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b2127; --faint: #59636e; --line: #d5dade;
   --band: #f4f6f8; --ok: #1a7f4b; --warn: #8f5700; --bad: #b3261e; --bar: #2f6fde; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181c; --ink: #e6eaee; --faint: #9aa6b2;
@@ -64,8 +69,8 @@ article header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: basel
 code { font: .92em ui-monospace, monospace; }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } .scroll { overflow: visible; } }
 """
-# A page that is opened from a mail or a web server cannot be made to load anything.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+#: A page that is opened from a mail or a web server cannot be made to load anything.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html_report(
@@ -95,24 +100,46 @@ def html_report(
 
 
 def _page(title: str, inspection: InspectionReport | None, health: HealthReport | None) -> Iterator[str]:
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>"
-    yield f"<header>\n<h1>{_text(title)}</h1>"
+    yield from document_head(title, STYLE, POLICY)
+    yield f"<body>\n<main>\n<header>\n<h1>{as_text(title)}</h1>"
     if inspection is not None:
-        yield (
-            f'<p class="faint">Postgres {_text(inspection.server_version)}, {_text(inspection.taken_at)}; '
-            f"{len(inspection.findings)} checks in {inspection.seconds:,.1f} s. "
-            f"Its counters cover {inspection.statistics_days:,.1f} days.</p>"
-        )
-    yield from _counts(_statuses(inspection, health))
+        yield surroundings(inspection)
+    yield from counts(_statuses(inspection, health))
     yield "</header>"
+    yield from sections(inspection, health)
+    yield "</main>\n</body>\n</html>"
+
+
+def document_head(title: str, style: str, policy: str | None = None) -> Iterator[str]:
+    """What comes before a page's body.
+
+    Args:
+        title: The title, as plain text.
+        style: Its style sheet.
+        policy: Its Content-Security-Policy; None if a header says it.
+    """
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    if policy is not None:
+        yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield f"<title>{as_text(title)}</title>\n<style>{style}</style>\n</head>"
+
+
+def surroundings(inspection: InspectionReport) -> str:
+    """What was inspected, and when."""
+    return (
+        f'<p class="faint">Postgres {as_text(inspection.server_version)}, {as_text(inspection.taken_at)}; '
+        f"{len(inspection.findings)} checks in {inspection.seconds:,.1f} s. "
+        f"Its counters cover {inspection.statistics_days:,.1f} days.</p>"
+    )
+
+
+def sections(inspection: InspectionReport | None, health: HealthReport | None) -> Iterator[str]:
+    """What the report says of each, for a page that has a head of its own."""
     if health is not None:
         yield from _health(health)
     if inspection is not None:
         yield from _inspection(inspection)
-    yield "</main>\n</body>\n</html>"
 
 
 def _statuses(inspection: InspectionReport | None, health: HealthReport | None) -> list[str]:
@@ -121,10 +148,11 @@ def _statuses(inspection: InspectionReport | None, health: HealthReport | None) 
     return [*(stage.status for stage in stages), *(finding.status for finding in findings)]
 
 
-def _counts(statuses: Sequence[str]) -> Iterator[str]:
+def counts(statuses: Sequence[str]) -> Iterator[str]:
+    """How many there are of each status, the worst first."""
     yield '<ul class="counts">'
     for status in (one for one in _STATUSES if one in statuses):
-        yield f"<li>{_status(status)} {statuses.count(status)}</li>"
+        yield f"<li>{marked(status)} {statuses.count(status)}</li>"
     yield "</ul>"
 
 
@@ -132,32 +160,33 @@ def _health(health: HealthReport) -> Iterator[str]:
     yield "<section>\n<h2>The way to the database</h2>"
     yield from _meters(health.figures)
     whole = sum(stage.ms for stage in health.stages) or 1.0
-    yield from _table("Stage", "Status", "Time", "When", "Found")
+    yield from table_head("Stage", "Status", "Time", "When", "Found")
     start = 0.0
     for stage in health.stages:
         yield _stage(stage, start / whole, stage.ms / whole)
         start += stage.ms
-    yield "</tbody></table></div>"
+    yield TABLE_END
     for stage in health.stages:
         if stage.remedy:
-            yield f'<p class="remedy"><b>{_text(stage.name)}:</b> {_text(stage.remedy)}</p>'
+            yield f'<p class="remedy"><b>{as_text(stage.name)}:</b> {as_text(stage.remedy)}</p>'
     yield "</section>"
 
 
 def _stage(stage: StageResult, start: float, share: float) -> str:
-    bar = _bar([(start, max(share, 0.004), stage.status)], f"{stage.ms:,.1f} ms")
-    when = "" if stage.status == "skipped" else bar
+    drawn = bar([(start, max(share, 0.004), stage.status)], f"{stage.ms:,.1f} ms")
+    when = "" if stage.status == "skipped" else drawn
     return (
-        f'<tr><th scope="row">{_text(stage.name)}</th><td>{_status(stage.status)}</td>'
+        f'<tr><th scope="row">{as_text(stage.name)}</th><td>{marked(stage.status)}</td>'
         f'<td class="number">{stage.ms:,.1f} ms</td><td class="when">{when}</td>'
-        f'<td class="text">{_text(stage.detail)}</td></tr>'
+        f'<td class="text">{as_text(stage.detail)}</td></tr>'
     )
 
 
-def _table(*titles: str) -> Iterator[str]:
+def table_head(*titles: str) -> Iterator[str]:
+    """The beginning of a table, up to its first row; ``TABLE_END`` ends it."""
     yield '<div class="scroll"><table>\n<thead><tr>'
     for title in titles:
-        kind = ' class="number"' if title in ("Time", "Value", "Limit") else ""
+        kind = ' class="number"' if title in _NUMBERS else ""
         yield f'<th scope="col"{kind}>{title}</th>'
     yield "</tr></thead>\n<tbody>"
 
@@ -178,18 +207,24 @@ def _meters(figures: dict[str, float]) -> Iterator[str]:
 
 
 def _meter(told: str, share: float, status: str) -> str:
-    return f"<div>{told}{_bar([(0.0, share, status)], told, track=True)}</div>"
+    return f"<div>{told}{bar([(0.0, share, status)], told, track=True)}</div>"
 
 
-def _bar(parts: Iterable[tuple[float, float, str]], told: str, *, track: bool = False) -> str:
-    """A line of bars: drawn, since browsers print no backgrounds."""
+def bar(parts: Iterable[tuple[float, float, str]], told: str, *, track: bool = False) -> str:
+    """A line of bars: drawn, since browsers print no backgrounds.
+
+    Args:
+        parts: Where each begins and how long it is, as shares of the whole, and its class.
+        told: What it says, for those who do not see it.
+        track: Whether the whole is drawn too.
+    """
     rects = ['<rect class="track" width="100" height="10"/>'] if track else []
     for start, share, status in parts:
         x = min(max(start, 0.0), 1.0) * 100
         width = min(max(share, 0.0) * 100, 100 - x)
         rects.append(f'<rect class="{status}" x="{x:.2f}" width="{width:.2f}" height="10"/>')
     return (
-        f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{_text(told)}">'
+        f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{as_text(told)}">'
         f"{''.join(rects)}</svg>"
     )
 
@@ -202,32 +237,32 @@ def _inspection(report: InspectionReport) -> Iterator[str]:
     for finding in wrong:
         yield from _finding(finding)
     yield "</section>\n<section>\n<h2>All checks</h2>"
-    yield from _table("Check", "Status", "Value", "Limit", "What it looks at")
+    yield from table_head("Check", "Status", "Value", "Limit", "What it looks at")
     for finding in report.findings:
-        why = f'<br><span class="faint">{_text(finding.reason)}</span>' if finding.reason else ""
+        why = f'<br><span class="faint">{as_text(finding.reason)}</span>' if finding.reason else ""
         yield (
-            f'<tr><th scope="row">{_text(finding.check)}</th><td>{_status(finding.status)}</td>'
+            f'<tr><th scope="row">{as_text(finding.check)}</th><td>{marked(finding.status)}</td>'
             f'<td class="number">{_number(finding.value, finding)}</td>'
             f'<td class="number">{_number(finding.limit, finding)}</td>'
-            f'<td class="text">{_text(finding.about)}{why}</td></tr>'
+            f'<td class="text">{as_text(finding.about)}{why}</td></tr>'
         )
-    yield "</tbody></table></div>"
+    yield TABLE_END
     for finding in report.findings:
         if finding.objects and finding.status == "ok":
-            yield f"<h3>{_text(finding.check)}</h3>"
+            yield f"<h3>{as_text(finding.check)}</h3>"
             yield from _objects(finding)
     yield "</section>"
 
 
 def _finding(finding: InspectionFinding) -> Iterator[str]:
     limit = "" if finding.limit is None else f", limit {_number(finding.limit, finding)}"
-    yield f"<article>\n<header><h3>{_text(finding.check)}</h3> {_status(finding.status)}"
+    yield f"<article>\n<header><h3>{as_text(finding.check)}</h3> {marked(finding.status)}"
     yield f"<span>{_number(finding.value, finding)}{limit}</span></header>"
-    yield f"<p>{_text(finding.about)}</p>"
-    yield f'<p class="remedy">{_text(finding.remedy)}</p>'
+    yield f"<p>{as_text(finding.about)}</p>"
+    yield f'<p class="remedy">{as_text(finding.remedy)}</p>'
     yield from _objects(finding)
     if finding.reason:
-        yield f'<p class="faint">{_text(finding.reason)}</p>'
+        yield f'<p class="faint">{as_text(finding.reason)}</p>'
     yield "</article>"
 
 
@@ -239,23 +274,24 @@ def _objects(finding: InspectionFinding) -> Iterator[str]:
     for found in finding.objects:
         number = "" if counted else f'<td class="number">{_number(found.value, finding)}</td>'
         yield (
-            f'<tr><td class="text"><code>{_text(found.name)}</code></td>{number}'
-            f'<td class="text">{_text(found.detail)}</td></tr>'
+            f'<tr><td class="text"><code>{as_text(found.name)}</code></td>{number}'
+            f'<td class="text">{as_text(found.detail)}</td></tr>'
         )
-    yield "</tbody></table></div>"
+    yield TABLE_END
     if finding.more:
         yield f'<p class="faint">and {finding.more:,} more</p>'
 
 
 def _number(value: float | None, finding: InspectionFinding) -> str:
-    return _text(shown(value, finding.unit))
+    return as_text(shown(value, finding.unit))
 
 
-def _status(status: str) -> str:
+def marked(status: str) -> str:
+    """A status of a stage or a finding, in its colour."""
     return f'<span class="status {status}">{_STATUSES[status]}</span>'
 
 
-def _text(text: str) -> str:
+def as_text(text: str) -> str:
     """Text as nothing but text: no tag, no attribute's end, no mark that turns its direction."""
     flat = escaped(text[:_LONGEST], keep=" ")
     return escape(flat if len(text) <= _LONGEST else f"{flat}…", quote=True)

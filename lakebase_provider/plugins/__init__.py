@@ -1,0 +1,1 @@
+"""What Airflow's API server shows: a page of each Lakebase connection."""
