@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import psycopg
-
+from lakebase_provider.core.bulk.encode.plain_text import TextColumn
 from lakebase_provider.core.bulk.sources.source import Batch, Source
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
-from lakebase_provider.core.bulk.types.values import NULL_REFUSED, bad, check_column
-from lakebase_provider.core.connect.parameters.adaptation import text_dumper
+from lakebase_provider.core.bulk.types.values import NULL_REFUSED
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+#: Python rows for which Arrow's fixed costs do not pay, and for which its import does not.
+_FEW = 1_000
+_IMPORT_AFTER = int(__import__("os").environ.get("IA", "50000"))
+#: What is imported to encode by Arrow: it imports pandas by itself.
+_ENCODING = ("pyarrow", "pandas")
+_seen = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
         return Method("text", "psycopg", "pyarrow is not installed")
     if importlib.util.find_spec("pgpq") is None:
         return Method("text", "pyarrow", "pgpq is not installed")
+    if source.python and _are_few(source):
+        return Method("text", "psycopg", "so few Python rows are not worth more than the driver")
     from lakebase_provider.core.bulk.encode.from_arrow import needs_text
 
     schema = source.batch_schema
@@ -79,6 +84,18 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
     if text_only is not None:
         return Method("text", "pyarrow", text_only)
     return Method("binary", "pgpq", "each column has an exact binary encoding")
+
+
+def _are_few(source: Source) -> bool:
+    """Whether psycopg alone writes a source's Python rows sooner than Arrow does, its import included."""
+    global _seen
+    limit = _FEW if _seen > _IMPORT_AFTER or _is_imported() else _IMPORT_AFTER - _seen
+    few = not source.has_more_than(max(limit, _FEW))
+    return few
+
+
+def _is_imported() -> bool:
+    return all(name in sys.modules or importlib.util.find_spec(name) is None for name in _ENCODING)
 
 
 class BatchEncoder:
@@ -106,7 +123,7 @@ class BatchEncoder:
         self.header = b""
         self._finish: Callable[[], memoryview] = lambda: memoryview(b"")
         if method.encoder == "psycopg":
-            self._columns: list[_Column] = [_PlainColumn(target) for target in targets]
+            self._columns: list[_Column] = [_PlainColumn(target, strict) for target in targets]
             self._join: Callable[[list[Any]], memoryview] = _joined
             return
         from lakebase_provider.core.bulk.encode import copy_data
@@ -172,36 +189,15 @@ class _ArrowColumn:
 
 
 class _PlainColumn:
-    """Makes texts of Python values, as psycopg writes them, without any other library."""
+    """Makes fields of Python values without any other library."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, strict: bool) -> None:
         self._target = target
-        self._text_of = text_dumper()
+        self._encode = TextColumn(target, strict=strict).encode
 
     def __call__(self, values: Sequence[Any]) -> list[str]:
         _refuse_none(values, self._target)
-        found = []
-        for index, value in enumerate(values):
-            try:
-                found.append(self._literal(value))
-            except BadValueError as error:
-                error.index = index
-                raise
-        return found
-
-    def _literal(self, value: Any) -> str:
-        checked = check_column(value, self._target)
-        if checked is None:
-            return "\\N"
-        if not isinstance(checked, str):
-            try:
-                dumped = self._text_of(checked)
-            except (psycopg.Error, TypeError, ValueError):
-                raise bad(value, f"no {self._target.type_name}") from None
-            if dumped is None:
-                return "\\N"
-            checked = dumped.decode()
-        return checked.translate(_ESCAPES)
+        return self._encode(values)
 
 
 def _joined(columns: list[list[str]]) -> memoryview:

@@ -50,8 +50,6 @@ class ValuesEncoder:
         self._target = target
         self._text = text
         self._strict = strict
-        # What of these does not fit makes Arrow raise.
-        self._plain = BY_NAME[target.kind].takes if target.kind in BY_NAME else frozenset()
         self._text_of = text_dumper()
         self._dump = None if target.kind == OTHER else binary.dumper(target)
         self._build = partial(_BUILDERS.get(target.kind, type(self)._of_its_type), self)
@@ -64,37 +62,15 @@ class ValuesEncoder:
         """
         import pyarrow as pa
 
-        kinds = set(map(type, values))
-        if kinds <= {*self._plain, _NONE} and not self._looks_needed(values):
+        if takes_as_it_is(self._target, values, strict=self._strict):
             try:
                 return self._build(values)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 pass  # Whether it is an error, and of which value, the look at each one tells.
         return self._build(self._checked(values))
 
-    def _looks_needed(self, values: Sequence[Any]) -> bool:
-        target = self._target
-        if target.fraction < 6:
-            return True
-        if target.kind not in TEXTS:
-            return self._strict and target.kind in JSONS
-        if target.length and any(value is not None and len(value) > target.length for value in values):
-            return True
-        if target.labels and not target.labels.issuperset(set(values) - {None}):
-            return True
-        if target.max_bytes:
-            return True
-        return self._strict and any(value is not None and "\0" in value for value in values)
-
     def _checked(self, values: Sequence[Any]) -> list[Any]:
-        found = []
-        for index, value in enumerate(values):
-            try:
-                found.append(check_column(value, self._target))
-            except BadValueError as error:
-                error.index = index
-                raise
-        return found
+        return checked(values, self._target)
 
     def _of_its_type(self, values: Sequence[Any]) -> pa.Array:
         import pyarrow as pa
@@ -162,20 +138,73 @@ class ValuesEncoder:
         found: list[str | None] = []
         for index, value in enumerate(values):
             try:
-                found.append(self._literal(value))
+                found.append(literal(value, self._target, self._text_of))
             except (psycopg.Error, ValueError, TypeError):
                 error = bad(value, f"no {self._target.type_name}")
                 error.index = index
                 raise error from None
         return pa.array(found, type=pa.string())
 
-    def _literal(self, value: Any) -> str | None:
-        if value is None or isinstance(value, str):
-            return value
-        if self._target.delimiter == ";" and isinstance(value, list):
-            return _boxes(value)
-        dumped = self._text_of(value)
-        return None if dumped is None else dumped.decode()
+
+def takes_as_it_is(target: Target, values: Sequence[Any], *, strict: bool) -> bool:
+    """Whether a column's values need no look at each: what does not fit shows when they are encoded.
+
+    Args:
+        target: The column.
+        values: Its values.
+        strict: True to find what only the server would refuse, too.
+    """
+    plain = BY_NAME[target.kind].takes if target.kind in BY_NAME else frozenset()
+    return set(map(type, values)) <= {*plain, _NONE} and not _looks_needed(target, values, strict)
+
+
+def _looks_needed(target: Target, values: Sequence[Any], strict: bool) -> bool:
+    if target.fraction < 6:
+        return True
+    if target.kind not in TEXTS:
+        return strict and target.kind in JSONS
+    if target.length and any(value is not None and len(value) > target.length for value in values):
+        return True
+    if target.labels and not target.labels.issuperset(set(values) - {None}):
+        return True
+    if target.max_bytes:
+        return True
+    return strict and any(value is not None and "\0" in value for value in values)
+
+
+def checked(values: Sequence[Any], target: Target) -> list[Any]:
+    """Each of a column's values as :func:`.values.check_column` gives it.
+
+    Raises:
+        BadValueError: One of them does not fit the column; its index says which.
+    """
+    found = []
+    for index, value in enumerate(values):
+        try:
+            found.append(check_column(value, target))
+        except BadValueError as error:
+            error.index = index
+            raise
+    return found
+
+
+def literal(value: Any, target: Target, text_of: Callable[[Any], bytes | None]) -> str | None:
+    """A checked value as text for the type's input function, as psycopg writes it; None for NULL.
+
+    Args:
+        value: The value.
+        target: The column.
+        text_of: What :func:`.adaptation.text_dumper` gave.
+
+    Raises:
+        psycopg.Error, TypeError, ValueError: It has no such text.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if target.delimiter == ";" and isinstance(value, list):
+        return _boxes(value)
+    dumped = text_of(value)
+    return None if dumped is None else dumped.decode()
 
 
 def _boxes(items: list[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,7 @@ class Source:
             the name of what is being read. None if a row's number is enough.
         marked: If the rows are changes, returns for the names of the keys the source that has behind their
             columns the marks that a merge of changes needs. Either of the two can be read.
+        python: Whether the batches hold Python values, as a program has them, and nothing else.
         spared: Changes that were read and left out, since the next one tells what is true of their key.
     """
 
@@ -91,7 +92,9 @@ class Source:
         row_name: Callable[[int], str] | None = None,
         describe: Callable[[Sequence[str]], pa.Schema] | None = None,
         marked: Callable[[Sequence[str]], Source] | None = None,
+        python: bool = False,
     ) -> None:
+        self.python = python
         self.describe = describe
         self.marked = marked
         self.spared = 0
@@ -114,6 +117,16 @@ class Source:
             BadValueError: A row does not fit this source; its index is the one in the source.
         """
         return self._batches()
+
+    def has_more_than(self, rows: int) -> bool:
+        """Whether it has more rows, for which it is read so far; they come with the others.
+
+        Args:
+            rows: How many rows are read at least, if it has as many.
+        """
+        ahead = _Ahead(self._batches())
+        self._batches = lambda: ahead
+        return ahead.has_more_than(rows)
 
     def select(self, names: Sequence[str]) -> Source:
         """The same source with some of its columns, in that order.
@@ -140,6 +153,7 @@ class Source:
             json=self.json,
             row_name=self.row_name,
             describe=self.describe,
+            python=self.python,
         )
 
     @property
@@ -162,6 +176,33 @@ class Source:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Ahead(Iterator[Batch]):
+    """Batches of which some are read before they are asked for; an error comes in its place among them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._held: deque[Batch] = deque()
+        self._error: Exception | None = None
+
+    def has_more_than(self, rows: int) -> bool:
+        found = 0
+        try:
+            while found <= rows and (batch := next(self._batches, None)) is not None:
+                self._held.append(batch)
+                found += batch.rows
+        except Exception as error:  # whatever the caller's rows raise
+            self._error = error
+        return found > rows
+
+    def __next__(self) -> Batch:
+        if self._held:
+            return self._held.popleft()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return next(self._batches)
 
 
 def one_column(description: str) -> ConfigError:

@@ -160,5 +160,6 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
         column_names=source.column_names,
         width=source.width,
         close=source.close,
+        python=source.python,
     )
     return schema, again
