@@ -16,12 +16,13 @@ from lakebase_provider.core.bulk.types.values import NULL_REFUSED
 
 if TYPE_CHECKING:
     import pyarrow as pa
-#: Python rows for which Arrow's fixed costs do not pay, and for which its import does not.
+#: Python rows that psycopg alone writes as soon as Arrow does.
 _FEW = 1_000
-_IMPORT_AFTER = int(__import__("os").environ.get("IA", "50000"))
-#: What is imported to encode by Arrow: it imports pandas by itself.
-_ENCODING = ("pyarrow", "pandas")
-_seen = 0
+#: Python rows that a process writes by psycopg before it imports Arrow, if nobody else has done so: they
+#: cost as much more as the import does.
+_IMPORT_AFTER = 50_000
+#: Those written so, in loads of more than a few.
+_written = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
     if importlib.util.find_spec("pgpq") is None:
         return Method("text", "pyarrow", "pgpq is not installed")
     if source.python and _are_few(source):
-        return Method("text", "psycopg", "so few Python rows are not worth more than the driver")
+        return Method("text", "psycopg", "few Python rows need nothing but the driver")
     from lakebase_provider.core.bulk.encode.from_arrow import needs_text
 
     schema = source.batch_schema
@@ -88,14 +89,12 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
 
 def _are_few(source: Source) -> bool:
     """Whether psycopg alone writes a source's Python rows sooner than Arrow does, its import included."""
-    global _seen
-    limit = _FEW if _seen > _IMPORT_AFTER or _is_imported() else _IMPORT_AFTER - _seen
-    few = not source.has_more_than(max(limit, _FEW))
-    return few
-
-
-def _is_imported() -> bool:
-    return all(name in sys.modules or importlib.util.find_spec(name) is None for name in _ENCODING)
+    global _written
+    limit = _FEW if "pyarrow" in sys.modules else max(_FEW, _IMPORT_AFTER - _written)
+    rows = source.count(limit)
+    if _FEW < rows <= limit:
+        _written += rows
+    return rows <= limit
 
 
 class BatchEncoder:

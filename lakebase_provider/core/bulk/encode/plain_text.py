@@ -1,7 +1,7 @@
 """A column of Python values as the fields of text COPY, with psycopg alone.
 
-It takes, refuses and stores what :mod:`lakebase_provider.core.bulk.encode.from_python` does. A value costs more,
-but nothing has to be imported.
+It takes, refuses and stores what :mod:`lakebase_provider.core.bulk.encode.from_python` does. A value costs
+more, but nothing has to be imported.
 """
 
 from __future__ import annotations

@@ -118,15 +118,14 @@ class Source:
         """
         return self._batches()
 
-    def has_more_than(self, rows: int) -> bool:
-        """Whether it has more rows, for which it is read so far; they come with the others.
+    def count(self, limit: int) -> int:
+        """How many rows it has, or a number above the limit where it has more.
 
-        Args:
-            rows: How many rows are read at least, if it has as many.
+        It is read so far, and so can be asked once, before :meth:`batches`.
         """
         ahead = _Ahead(self._batches())
         self._batches = lambda: ahead
-        return ahead.has_more_than(rows)
+        return ahead.count(limit)
 
     def select(self, names: Sequence[str]) -> Source:
         """The same source with some of its columns, in that order.
@@ -186,15 +185,15 @@ class _Ahead(Iterator[Batch]):
         self._held: deque[Batch] = deque()
         self._error: Exception | None = None
 
-    def has_more_than(self, rows: int) -> bool:
+    def count(self, limit: int) -> int:
         found = 0
         try:
-            while found <= rows and (batch := next(self._batches, None)) is not None:
+            while found <= limit and (batch := next(self._batches, None)) is not None:
                 self._held.append(batch)
                 found += batch.rows
         except Exception as error:  # whatever the caller's rows raise
             self._error = error
-        return found > rows
+        return found
 
     def __next__(self) -> Batch:
         if self._held:
