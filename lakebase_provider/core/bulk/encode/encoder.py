@@ -181,7 +181,7 @@ class _ArrowColumn:
         if self._target.not_null and values.null_count:
             import pyarrow.compute as pc
 
-            raise _null(pc.index(pc.is_null(values), True).as_py())
+            raise _null(pc.indices_nonzero(pc.is_null(values))[0].as_py())
         if self._caster is None or kind != self._kind:
             self._kind, self._caster = kind, self._new_caster(kind)
         return self._caster.cast(values)

@@ -16,7 +16,7 @@ import psycopg
 
 from lakebase_provider.core.bulk.encode import binary
 from lakebase_provider.core.bulk.types import json_text
-from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, canonical, to_float4
+from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, array_of, canonical, to_float4
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, JSONS, TEXTS, ByName
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
@@ -73,9 +73,8 @@ class ValuesEncoder:
         return checked(values, self._target)
 
     def _of_its_type(self, values: Sequence[Any]) -> pa.Array:
-        import pyarrow as pa
 
-        return pa.array(values, type=canonical(self._target))
+        return array_of(values, canonical(self._target))
 
     @_BUILDERS.of("time")
     def _times(self, values: Sequence[Any]) -> pa.Array:
@@ -83,7 +82,7 @@ class ValuesEncoder:
 
         if any(value is not None and value.tzinfo is not None for value in values):
             raise ValueError("time zone")
-        return pa.array(values, type=pa.time64("us"))
+        return array_of(values, pa.time64("us"))
 
     @_BUILDERS.of("numeric")
     def _numerics(self, values: Sequence[Any]) -> pa.Array:
@@ -92,12 +91,12 @@ class ValuesEncoder:
         target = self._target
         if 0 < target.precision <= MAX_DECIMAL128 and 0 <= target.scale <= target.precision:
             try:
-                return pa.array(values, type=pa.decimal128(target.precision, target.scale))
+                return array_of(values, pa.decimal128(target.precision, target.scale))
             except pa.ArrowException:  # NaN, or a bad value
                 values = self._checked(values)
         elif target.precision:
             values = self._checked(values)
-        texts = pa.array([None if value is None else str(value) for value in values], type=pa.string())
+        texts = array_of([None if value is None else str(value) for value in values], pa.string())
         scale = None if target.precision else _common_scale(texts)
         if scale is not None:
             try:
@@ -117,7 +116,7 @@ class ValuesEncoder:
         if lines is not None and len(lines) < _MAX_TEXT:
             return _split(lines, len(values))
         # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
-        return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
+        return array_of(json_text.encode_all(values), pa.binary()).view(pa.string())
 
     @_BUILDERS.of("array")
     def _arrays(self, values: Sequence[Any]) -> pa.Array:
@@ -128,7 +127,7 @@ class ValuesEncoder:
 
         assert self._dump is not None
         dump = self._dump
-        return pa.array([None if value is None else dump(value) for value in values], type=pa.binary())
+        return array_of([None if value is None else dump(value) for value in values], pa.binary())
 
     @_BUILDERS.of(OTHER)
     def _others(self, values: Sequence[Any]) -> pa.Array:
@@ -143,7 +142,7 @@ class ValuesEncoder:
                 error = bad(value, f"no {self._target.type_name}")
                 error.index = index
                 raise error from None
-        return pa.array(found, type=pa.string())
+        return array_of(found, pa.string())
 
 
 def takes_as_it_is(target: Target, values: Sequence[Any], *, strict: bool) -> bool:
@@ -233,7 +232,7 @@ def _split(lines: bytes, count: int) -> pa.Array:
 def _uuids(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array([None if value is None else value.bytes for value in values], type=pa.binary(16))
+    return array_of([None if value is None else value.bytes for value in values], pa.binary(16))
 
 
 @_BUILDERS.of("timestamp")
@@ -242,7 +241,7 @@ def _timestamps(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     since = [None if value is None else value - _EPOCH for value in values]
-    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us"))
+    return array_of(since, pa.duration("us")).view(pa.timestamp("us"))
 
 
 @_BUILDERS.of("timestamptz")
@@ -251,7 +250,7 @@ def _timestamptzs(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
 
     # A third of the time that Arrow needs for aware datetimes.
     since = [None if value is None else value - _EPOCH_UTC for value in values]
-    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us", "UTC"))
+    return array_of(since, pa.duration("us")).view(pa.timestamp("us", "UTC"))
 
 
 def _common_scale(texts: pa.Array) -> int | None:
@@ -277,4 +276,4 @@ def _common_scale(texts: pa.Array) -> int | None:
 def _float4s(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    return to_float4(pa.array(values, type=pa.float64()))
+    return to_float4(array_of(values, pa.float64()))
