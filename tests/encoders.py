@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from lakebase_provider.core.bulk.encode import encoder
+from lakebase_provider.core.bulk.types import arrow
 
-ENCODERS = ("psycopg", "Arrow")
+#: The last is by Arrow in a process that has not imported pandas.
+ENCODERS = ("psycopg", "Arrow", "Arrow alone")
 
 
 @contextmanager
@@ -19,4 +22,6 @@ def encoded_by(name: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder, "_FEW", limit)
         patch.setattr(encoder, "_IMPORT_AFTER", limit)
+        if name == "Arrow alone":
+            patch.setattr(arrow, "sys", SimpleNamespace(modules={}))
         yield
