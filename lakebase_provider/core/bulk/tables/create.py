@@ -13,7 +13,7 @@ from psycopg import sql
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.bulk.sources.source import Source, no_columns
 from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type, is_list
-from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, BY_VALUES, KINDS
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, BY_VALUES, KINDS, Kind
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -173,19 +173,25 @@ def _type_in(name: str, values: Sequence[Any]) -> str:
 
 
 def _plain_type(values: Sequence[Any]) -> str | None:
-    """The same without Arrow's import, where they are of one plain type; else None."""
-    kinds = set(map(type, values)) - {type(None)}
+    """The same without Arrow's import, where they are of one plain type, or lists of one; else None."""
+    known = [value for value in values if value is not None]
+    kinds = set(map(type, known))
     if not kinds:
         return BY_NAME["text"].sql
+    if kinds == {list}:
+        element = _plain_type(list(chain.from_iterable(known)))
+        return element if element is None or element.endswith("[]") else f"{element}[]"
     found = BY_VALUES.get(kinds.pop())
-    if found is None or kinds:
-        return None
-    known = [value for value in values if value is not None]
-    if found.values is int:
-        return found.sql if -_LIMIT <= min(known) <= max(known) < _LIMIT else None
-    if found.values not in (datetime, time):
-        return found.sql
-    zoned = {value.tzinfo is not None for value in known}
+    return None if found is None or kinds else _holding(found, known)
+
+
+def _holding(kind: Kind, values: Sequence[Any]) -> str | None:
+    """The type, if it holds all the values of its type of Python's; or its twin with a time zone."""
+    if kind.values is int:
+        return kind.sql if -_LIMIT <= min(values) <= max(values) < _LIMIT else None
+    if kind.values not in (datetime, time):
+        return kind.sql
+    zoned = {value.tzinfo is not None for value in values}
     if zoned == {False}:
-        return found.sql
-    return BY_NAME["timestamptz"].sql if found.values is datetime and zoned == {True} else None
+        return kind.sql
+    return BY_NAME["timestamptz"].sql if kind.values is datetime and zoned == {True} else None

@@ -129,7 +129,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("char", 18, 1002, "char", '"char"', reads_all=True),
     Kind("json", 114, 199, "json", arrow=call("string"), takes={dict, list, str}),
     Kind("jsonb", 3802, 3807, "json", arrow=call("string"), takes={dict, list, str},
-         alike={str, dict, list}, holds=("struct", "map"), extension="arrow.json"),
+         alike={str, dict, list}, holds=("struct", "map"), extension="arrow.json", values=dict),
     Kind("bytea", 17, 1001, "bytes", arrow=call("binary"), polars=call("Binary"), takes={bytes},
          alike=PYTHON_TYPES, holds=("binary", "large_binary", "fixed_size_binary", "binary_view"),
          values=bytes),

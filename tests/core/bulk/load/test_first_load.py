@@ -188,6 +188,7 @@ def test_what_arrow_refuses_is_refused_without_pandas(kind: Any, values: list[An
         [dt.time(1, tzinfo=UTC)], [dt.datetime(1, 1, 1)], [dt.datetime(2000, 1, 1, tzinfo=UTC)],
         [dt.datetime(2000, 1, 1, tzinfo=UTC), dt.datetime(2000, 1, 1)], [dt.timedelta(1)], [UUID(int=1)],
         [Decimal(1)], [Decimal("1.5"), 1], [None], [1, 1.5], [1, "a"], [[1]], [{"a": 1}], [True, 1],
+        [[[1.5]], None], [[None]], [["a"], []], [[{}]], [{}], [[1, "a"]], [(1, 2)],
     ],
     ids=str,
 )  # fmt: skip
