@@ -190,5 +190,7 @@ def _timestamp(value: datetime) -> str:
 
 @_TEXTS_OF.of("timestamptz")
 def _timestamptz(value: datetime) -> str:
-    moment = value.replace(tzinfo=timezone.utc) if value.tzinfo is None else in_utc(value)
-    return datetime.isoformat(moment)
+    if value.tzinfo is None or value.tzinfo is timezone.utc:
+        # Half the time that Python needs to write an offset.
+        return datetime.isoformat(datetime.replace(value, tzinfo=None)) + "Z"
+    return datetime.isoformat(in_utc(value))
