@@ -31,6 +31,8 @@ KNOWN_EXTENSIONS = {kind.extension: kind.sql for kind in KINDS if kind.extension
 
 
 _NO_DAY = date(1970, 1, 1).toordinal()
+#: No decimal of Arrow has as many digits.
+_BEYOND = 1_000
 #: Codes of the module array, by Arrow's name of the type.
 _PACKED = {"int16": "h", "int32": "i", "int64": "q", "double": "d", "date32[day]": "i"}
 
@@ -46,6 +48,10 @@ def array_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """
     import pyarrow as pa
 
+    if pa.types.is_decimal(kind) and any(map(_is_beyond, values)):
+        raise pa.ArrowInvalid(
+            "A number has an exponent of more digits than a decimal."
+        )  # or Arrow would crash
     if "pandas" in sys.modules or not _is_installed("pandas"):
         return pa.array(values, type=kind)
     if pa.types.is_decimal(kind):
@@ -111,6 +117,10 @@ def _in_microseconds(values: Sequence[Any], *, clock: bool) -> list[int | None]:
         None if value is None else (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
         for value in values
     ]
+
+
+def _is_beyond(value: Any) -> bool:
+    return type(value) is Decimal and not -_BEYOND < value.adjusted() < _BEYOND
 
 
 @cache

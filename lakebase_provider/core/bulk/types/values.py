@@ -190,6 +190,8 @@ def _numeric(value: Any, target: Target) -> Decimal:
         return number
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
+    if not number and not -16383 <= exponent < 131072:
+        raise bad(value, f"out of range for {target.type_name}")
     if target.precision:
         excess = -exponent - target.scale
         if excess > 0 and any(digits[max(len(digits) - excess, 0) :]):

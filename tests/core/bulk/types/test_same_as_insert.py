@@ -228,6 +228,8 @@ def connection(lakebase_env: LocalLakebase) -> Iterator[LakebaseConnection]:
 def meant(value: Any) -> Any:
     """The value as psycopg itself takes it, where it would not: by hand, and not by our own code."""
     if isinstance(value, list):
+        if {Decimal, int} <= set(map(type, value)):
+            return [Decimal(item) if type(item) is int else meant(item) for item in value]
         # psycopg takes [Level.HIGH, 1], and refuses [Level.HIGH, 70000]: the int is wider than the enum.
         return [int(item) if isinstance(item, enum.IntEnum) else meant(item) for item in value]
     if value is pd.NA or value is pd.NaT:
@@ -378,6 +380,10 @@ def test_few_rows_and_many_are_taken_or_refused_alike(connection: LakebaseConnec
     @example(values=[_FIRST_YEAR])
     @example(values=[_FIRST_YEAR, dt.datetime(2026, 1, 2)])
     @example(values=["9" * 5_000])
+    @example(values=[Decimal("9" * 5_000)])
+    @example(values=[Decimal("1E-2000000000")])
+    @example(values=[Decimal("0E-2000000000"), 1])
+    @example(values=[Decimal("-1E+2000000000")])
     @example(values=["[" * 3_000 + "]" * 3_000])
     def same(values: list[Any]) -> None:
         expected = outcome("Arrow", values)
