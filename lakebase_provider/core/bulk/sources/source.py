@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.bulk.sources.seen import Reading
 from lakebase_provider.core.bulk.types.arrow import require_known
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
@@ -21,6 +22,8 @@ ROWS = 10_000
 #: Bytes of Arrow data in one batch, small enough for the processor's cache too, and the bound of its rows.
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 65_536
+#: Seconds in which a source is read ahead.
+_PATIENCE = 10.0
 #: Names of columns that an error lists.
 _LISTED = 50
 
@@ -118,14 +121,14 @@ class Source:
         """
         return self._batches()
 
-    def count(self, limit: int) -> int:
-        """How many rows it has, or a number above the limit where it has more.
+    def count(self, limit: int, clock: Clock = SYSTEM_CLOCK) -> int:
+        """How many rows it has, or a number above the limit where it has more, or gives them slowly.
 
         It is read so far, and so can be asked once, before :meth:`batches`.
         """
         ahead = _Ahead(self._batches())
         self._batches = lambda: ahead
-        return ahead.count(limit)
+        return ahead.count(limit, clock)
 
     def select(self, names: Sequence[str]) -> Source:
         """The same source with some of its columns, in that order.
@@ -185,12 +188,13 @@ class _Ahead(Iterator[Batch]):
         self._held: deque[Batch] = deque()
         self._error: Exception | None = None
 
-    def count(self, limit: int) -> int:
-        found = 0
+    def count(self, limit: int, clock: Clock) -> int:
+        found, end = 0, clock.elapsed() + _PATIENCE
         try:
             while found <= limit and (batch := next(self._batches, None)) is not None:
                 self._held.append(batch)
-                found += batch.rows
+                # The server waits meanwhile, and may end a transaction that is idle for long.
+                found += batch.rows if clock.elapsed() < end else limit + 1
         except Exception as error:  # whatever the caller's rows raise
             self._error = error
         return found

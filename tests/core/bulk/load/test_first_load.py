@@ -25,6 +25,7 @@ from lakebase_provider.core.bulk.types.arrow import array_of, inferred_type
 from lakebase_provider.core.errors import BadRowError, ColumnMismatchError
 from lakebase_provider.local import LocalLakebase
 from tests.core.bulk.sample_tables import counts, run
+from tests.core.fake_clock import FakeClock
 from tests.encoders import ENCODERS, encoded_by
 
 UTC = dt.timezone.utc
@@ -134,6 +135,19 @@ def test_rows_that_are_counted_come_once_and_are_let_go() -> None:
     assert [batch.rows for batch in batches] == [10_000, 10_000, 5_000]
     assert open_source([(1,)]).count(5) == 1
     assert open_source([]).count(5) == 0
+
+
+def test_slow_rows_are_not_waited_for() -> None:
+    clock = FakeClock()
+
+    def rows() -> Iterator[tuple[int]]:
+        for i in range(25_000):
+            clock.advance(0.001)
+            yield (i,)
+
+    source = open_source(rows())
+    assert source.count(100_000, clock) > 100_000
+    assert sum(batch.rows for batch in source.batches()) == 25_000
 
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
