@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lakebase_provider.core.bulk.encode.plain_text import TextColumn
+from lakebase_provider.core.bulk.encode.text_fields import TextColumn
 from lakebase_provider.core.bulk.sources.source import Batch, Source
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
 from lakebase_provider.core.bulk.types.values import NULL_REFUSED
