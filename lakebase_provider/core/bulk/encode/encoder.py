@@ -17,7 +17,7 @@ from lakebase_provider.core.bulk.types.values import NULL_REFUSED
 if TYPE_CHECKING:
     import pyarrow as pa
 #: Python rows that psycopg alone writes as soon as Arrow does.
-_FEW = 1_000
+_FEW = 500
 #: Python rows that a process writes by psycopg before it imports Arrow, if nobody else has done so: they
 #: cost as much more as the import does.
 _IMPORT_AFTER = 50_000
