@@ -10,7 +10,7 @@ from typing import Any
 # First: it sets up Airflow, which reads its configuration when it is imported.
 from benchmarks.bench_airflow import Connections, as_one_task
 from benchmarks.harness import Bench
-from benchmarks.load_contenders import COLUMNS, make_rows
+from benchmarks.sample_rows import COLUMNS, make_rows
 from lakebase_provider.local import LocalLakebase
 
 _TABLE = "bench_insert"

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.harness import Bench, fresh
-from benchmarks.load_contenders import DDL
 from benchmarks.memory_contenders import PSQL, SOURCES, UNLOADS, fill, parquet_file
+from benchmarks.sample_rows import DDL
 from benchmarks.tls_server import tls_server
 
 _FEW = 1_000_000

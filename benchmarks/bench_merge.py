@@ -21,7 +21,8 @@ from typing import Any
 import psycopg
 
 from benchmarks.harness import Bench
-from benchmarks.load_contenders import COLUMNS, make_arrow, make_rows
+from benchmarks.load_contenders import make_arrow
+from benchmarks.sample_rows import COLUMNS, make_rows
 from benchmarks.tls_server import postgres_hook, tls_server
 
 #: Rows; BENCH_ROWS sets another number for a quick look.

@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 
 from benchmarks.harness import Stopwatch, report
-from benchmarks.load_contenders import COLUMNS, DDL, TABLE, copy_rows, make_arrow, warm
+from benchmarks.load_contenders import copy_rows, make_arrow, warm
+from benchmarks.sample_rows import COLUMNS, DDL, TABLE
 
 _STEP = 50_000
 FEED = {"delta.enableChangeDataFeed": "true"}

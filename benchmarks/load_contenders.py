@@ -5,26 +5,19 @@ python -m benchmarks.load_contenders NAME FOLDER ROWS
 
 from __future__ import annotations
 
-import datetime as dt
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from benchmarks.harness import Stopwatch, report
+from benchmarks.sample_rows import COLUMNS, DDL, TABLE, make_rows
 from benchmarks.tls_server import postgres_hook, run_psql
 
-TABLE = "bench_load"
-COLUMNS = ("id", "n", "x", "amount", "name", "at", "flag", "doc")
-DDL = (
-    f"CREATE TABLE {TABLE} (id bigint, n int, x double precision, amount numeric(12,2), name text,"
-    " at timestamptz, flag boolean, doc jsonb)"
-)
 _OIDS = ("int8", "int4", "float8", "numeric", "text", "timestamptz", "bool", "jsonb")
 _COUNT = f"SELECT count(*), sum(id) FROM {TABLE}"  # noqa: S608 - a constant
 _OURS = (
@@ -35,22 +28,6 @@ _OURS = (
     "sources.from_files",
     "sources.from_frames",
 )
-_START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
-
-
-def make_rows(begin: int, end: int) -> Iterator[tuple[Any, ...]]:
-    """Rows of 8 columns, the document as a dict."""
-    for i in range(begin, end):
-        yield (
-            i,
-            i % 100_000,
-            i * 0.37,
-            Decimal(i % 1_000_000) / 100,
-            f"customer name {i:09d}",
-            _START + dt.timedelta(seconds=i, microseconds=i % 1_000_000),
-            i % 2 == 0,
-            {"k": i % 1000, "tag": "abc"},
-        )
 
 
 def make_arrow(begin: int, end: int) -> Any:

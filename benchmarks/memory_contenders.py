@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 
 from benchmarks.harness import Stopwatch, report
-from benchmarks.load_contenders import DDL, TABLE, copy_rows, make_arrow, make_rows, warm
+from benchmarks.load_contenders import copy_rows, make_arrow, warm
 from benchmarks.read_contenders import Reader, count_rows, warm_reader
+from benchmarks.sample_rows import DDL, TABLE, make_rows
 from benchmarks.tls_server import run_psql
 
 #: Reads what ours do, and forgets it: what the server's part of a rate is.

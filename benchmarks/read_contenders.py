@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from benchmarks.harness import Stopwatch, report
-from benchmarks.load_contenders import TABLE
+from benchmarks.sample_rows import TABLE
 from benchmarks.tls_server import postgres_hook, run_psql
 from lakebase_provider.core.reads import Reads
 

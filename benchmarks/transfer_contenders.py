@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 
 from benchmarks.harness import Stopwatch, report
-from benchmarks.load_contenders import DDL, TABLE, copy_rows, make_arrow
+from benchmarks.load_contenders import copy_rows, make_arrow
+from benchmarks.sample_rows import DDL, TABLE
 from benchmarks.tls_server import psql
 
 SOURCE, TARGET = "bench_source", "bench_target"

@@ -225,7 +225,8 @@ class LakebaseHook(ConnectedHook):
     ) -> None:
         """Insert rows in batches; batches of 700 rows or more use COPY where the result is the same.
 
-        A process that has not imported Arrow and pandas, which encode for COPY, does so after 25,000 rows.
+        A process that has not imported Arrow, which encodes for COPY, does so after 50,000 rows; until then
+        psycopg encodes.
 
         Args:
             table: Name of the table, quoted where SQL needs it.

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.util import find_spec
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +46,6 @@ _BIG_BATCH = 10_000
 #: table.
 _COPY_FROM = 700
 _STAGE_FROM = 2000
-#: Rows that a process inserts before it imports what encodes for COPY, if nobody else has done so: the import
-#: takes a hundred megabytes, and as long as INSERT takes for so many rows. Arrow itself imports pandas.
-_IMPORT_AFTER = 25_000
-_ENCODING = ("pyarrow", "pandas")
 _NULL = frozenset({type(None)})
 #: Types of values that COPY supports; psycopg may write a subclass differently.
 _PLAIN = _NULL | PYTHON_TYPES
@@ -148,7 +142,7 @@ class RowWriter:
         self._width = self._width or len(self._columns) or len(rows[0] if rows else ())
         require_values(rows, self._width, self._begun)
         self._begun += len(rows)
-        if _is_worth_copy(len(rows)) and self._may_copy(rows) and self._copied(rows):
+        if len(rows) >= _COPY_FROM and self._may_copy(rows) and self._copied(rows):
             return
         if not rows:
             return
@@ -323,20 +317,6 @@ class RowWriter:
             names = self._columns or [column.name for column in found.columns]
             self._json = [_is_json(found, name) for name in names]
         return self._json + [False] * (width - len(self._json))
-
-
-#: Rows for which the import would have been needed.
-_inserted = 0
-
-
-def _is_worth_copy(rows: int) -> bool:
-    global _inserted
-    if rows < _COPY_FROM:
-        return False
-    if all(name in sys.modules or find_spec(name) is None for name in _ENCODING):
-        return True
-    _inserted += rows
-    return _inserted > _IMPORT_AFTER
 
 
 def _any_of(kinds: tuple[type, ...], found: Iterable[type]) -> bool:

@@ -13,16 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.base.threads import glance
 from lakebase_provider.core.errors import ControlPlaneTimeoutError
+
+# Whoever logs in with a password sends no request, and does not pay for the import.
+if TYPE_CHECKING:
+    import urllib3
+    from urllib3.connection import HTTPConnection
 
 #: Bytes of an answer, headers included. The longest, a token, has a few thousand.
 LARGEST_ANSWER = 1_048_576
@@ -143,6 +143,8 @@ class _TlsSocket(ssl.SSLSocket):
 
 def _connected(connection: HTTPConnection) -> socket.socket:
     """A socket to the first address that answers; all of them share one time limit."""
+    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
     try:
         addresses = socket.getaddrinfo(connection._dns_host, connection.port, 0, socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -166,31 +168,37 @@ def _connected(connection: HTTPConnection) -> socket.socket:
     raise NewConnectionError(connection, f"Failed to establish a new connection: {last}") from last
 
 
-class _Connection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connected(self)
+@cache
+def _pools() -> dict[str, Any]:
+    """urllib3's pools by scheme, with this module's sockets."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
+    class Connection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _connected(self)
 
-class _TlsConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connected(self)
+    class TlsConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _connected(self)
 
-    def connect(self) -> None:
-        if self.ssl_context is None:
-            self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
-        self.ssl_context.sslsocket_class = _TlsSocket
-        super().connect()
+        def connect(self) -> None:
+            if self.ssl_context is None:
+                self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
+            self.ssl_context.sslsocket_class = _TlsSocket
+            super().connect()
 
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = TlsConnection
 
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    return {"http": Pool, "https": TlsPool}
 
 
 def limit_sockets(manager: urllib3.PoolManager) -> urllib3.PoolManager:
     """Make a pool manager without connections open them as this module's sockets."""
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    manager.pool_classes_by_scheme = dict(_pools())
     return manager

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import certifi
-import urllib3
 
 from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.base.secret import Secret
@@ -107,6 +106,8 @@ class RestTransport:
         )
 
     def _reset_process_state(self) -> None:
+        import urllib3
+
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._http = limit_sockets(
@@ -263,6 +264,8 @@ class RestTransport:
     def _exchange(
         self, what: str, method: str, url: str, headers: Mapping[str, str], body: str | None
     ) -> _Reply:
+        from urllib3.exceptions import HTTPError
+
         limit = current_limit() or Limit(self._timeout)
         limit.begin_answer()
         more = {"Content-Type": "application/json"} if body and "Content-Type" not in headers else {}
@@ -276,7 +279,7 @@ class RestTransport:
                     redirect=False,
                     decode_content=False,
                 )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             # Its frames hold the headers.
             cause = without_locals(error)
             raise _broken_off(what, limit, error) from cause

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.bulk.types.arrow import array_of, scalar_of
 from lakebase_provider.core.bulk.types.target_columns import Target
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ def encode_text(arrays: Sequence[pa.Array], targets: Sequence[Target]) -> memory
     import pyarrow.compute as pc
 
     texts = [_text(array, target) for array, target in zip(arrays, targets, strict=True)]
-    end = pa.scalar("\n")
+    nothing, tab, end = (scalar_of(text, pa.string()) for text in ("", "\t", "\n"))
     last = pc.binary_join_element_wise(
-        texts[-1], pa.scalar(""), end, null_handling="replace", null_replacement="\\N"
+        texts[-1], nothing, end, null_handling="replace", null_replacement="\\N"
     )
     lines = last
     if len(texts) > 1:
         lines = pc.binary_join_element_wise(
-            *texts[:-1], last, pa.scalar("\t"), null_handling="replace", null_replacement="\\N"
+            *texts[:-1], last, tab, null_handling="replace", null_replacement="\\N"
         )
     # The lines lie one after the other in the array's buffer of characters.
     offsets, data = lines.buffers()[1:]
@@ -161,9 +162,8 @@ def _spelt(number: int, in_a_day: int, zone: str) -> str:
 def _mapped(array: pa.Array, function: Callable[[Any], str]) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(
-        [None if value is None else function(value) for value in array.to_pylist()], type=pa.string()
-    )
+    texts = [None if value is None else function(value) for value in array.to_pylist()]
+    return array_of(texts, pa.string())
 
 
 def _escaped(array: pa.Array) -> pa.Array:

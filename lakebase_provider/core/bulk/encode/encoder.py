@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import psycopg
-
+from lakebase_provider.core.bulk.encode.text_fields import TextColumn
 from lakebase_provider.core.bulk.sources.source import Batch, Source
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
-from lakebase_provider.core.bulk.types.values import NULL_REFUSED, bad, check_column
-from lakebase_provider.core.connect.parameters.adaptation import text_dumper
+from lakebase_provider.core.bulk.types.values import NULL_REFUSED
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+#: Python rows that psycopg alone writes as soon as Arrow does.
+_FEW = 500
+#: Python rows that a process writes by psycopg before it imports Arrow, if nobody else has done so: they
+#: cost as much more as the import does.
+_IMPORT_AFTER = 50_000
+#: Those written so, in loads of more than a few.
+_written = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
         return Method("text", "psycopg", "pyarrow is not installed")
     if importlib.util.find_spec("pgpq") is None:
         return Method("text", "pyarrow", "pgpq is not installed")
+    if source.python and _are_few(source):
+        return Method("text", "psycopg", "few Python rows need nothing but the driver")
     from lakebase_provider.core.bulk.encode.from_arrow import needs_text
 
     schema = source.batch_schema
@@ -79,6 +85,16 @@ def choose_method(source: Source, targets: Sequence[Target], text_only: str | No
     if text_only is not None:
         return Method("text", "pyarrow", text_only)
     return Method("binary", "pgpq", "each column has an exact binary encoding")
+
+
+def _are_few(source: Source) -> bool:
+    """Whether psycopg alone writes a source's Python rows sooner than Arrow does, its import included."""
+    global _written
+    limit = _FEW if "pyarrow" in sys.modules else max(_FEW, _IMPORT_AFTER - _written)
+    rows = source.count(limit)
+    if _FEW < rows <= limit:
+        _written += rows
+    return rows <= limit
 
 
 class BatchEncoder:
@@ -106,7 +122,7 @@ class BatchEncoder:
         self.header = b""
         self._finish: Callable[[], memoryview] = lambda: memoryview(b"")
         if method.encoder == "psycopg":
-            self._columns: list[_Column] = [_PlainColumn(target) for target in targets]
+            self._columns: list[_Column] = [_PlainColumn(target, strict) for target in targets]
             self._join: Callable[[list[Any]], memoryview] = _joined
             return
         from lakebase_provider.core.bulk.encode import copy_data
@@ -165,43 +181,22 @@ class _ArrowColumn:
         if self._target.not_null and values.null_count:
             import pyarrow.compute as pc
 
-            raise _null(pc.index(pc.is_null(values), True).as_py())
+            raise _null(pc.indices_nonzero(pc.is_null(values))[0].as_py())
         if self._caster is None or kind != self._kind:
             self._kind, self._caster = kind, self._new_caster(kind)
         return self._caster.cast(values)
 
 
 class _PlainColumn:
-    """Makes texts of Python values, as psycopg writes them, without any other library."""
+    """Makes fields of Python values without any other library."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, strict: bool) -> None:
         self._target = target
-        self._text_of = text_dumper()
+        self._encode = TextColumn(target, strict=strict).encode
 
     def __call__(self, values: Sequence[Any]) -> list[str]:
         _refuse_none(values, self._target)
-        found = []
-        for index, value in enumerate(values):
-            try:
-                found.append(self._literal(value))
-            except BadValueError as error:
-                error.index = index
-                raise
-        return found
-
-    def _literal(self, value: Any) -> str:
-        checked = check_column(value, self._target)
-        if checked is None:
-            return "\\N"
-        if not isinstance(checked, str):
-            try:
-                dumped = self._text_of(checked)
-            except (psycopg.Error, TypeError, ValueError):
-                raise bad(value, f"no {self._target.type_name}") from None
-            if dumped is None:
-                return "\\N"
-            checked = dumped.decode()
-        return checked.translate(_ESCAPES)
+        return self._encode(values)
 
 
 def _joined(columns: list[list[str]]) -> memoryview:

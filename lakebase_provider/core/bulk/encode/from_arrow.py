@@ -15,6 +15,7 @@ from lakebase_provider.core.bulk.types import json_text
 from lakebase_provider.core.bulk.types.arrow import (
     MAX_DECIMAL128,
     Cast,
+    array_of,
     bounded,
     canonical,
     decoded,
@@ -24,6 +25,7 @@ from lakebase_provider.core.bulk.types.arrow import (
     is_text,
     nulls,
     same,
+    scalar_of,
     to,
     to_day,
     to_float4,
@@ -218,17 +220,16 @@ class Caster:
             return array
         array = array.cast(pa.string())  # what measures texts knows no views
         if target.length:
-            self._forbid(
-                array, pc.greater(pc.utf8_length(array), target.length), f"longer than {target.type_name}"
-            )
+            excess = pc.greater(pc.utf8_length(array), scalar_of(target.length, pa.int32()))
+            self._forbid(array, excess, f"longer than {target.type_name}")
         if target.max_bytes:
-            excess = pc.greater(pc.binary_length(array), target.max_bytes)
+            excess = pc.greater(pc.binary_length(array), scalar_of(target.max_bytes, pa.int32()))
             self._forbid(array, excess, f"longer than the {target.max_bytes} bytes of {target.type_name}")
         if self._strict:
             nul = pc.match_substring(array, "\0")
             self._forbid(array, nul, "text with a NUL character, which Postgres cannot store")
             if target.labels:
-                known = pc.is_in(array, pa.array(sorted(target.labels)))
+                known = pc.is_in(array, array_of(sorted(target.labels), pa.string()))
                 unknown = pc.and_(pc.invert(known), pc.is_valid(array))
                 self._forbid(array, unknown, f"no label of the enum {target.type_name}")
         return array
@@ -246,9 +247,9 @@ class Caster:
     def _forbid(self, array: pa.Array, mask: pa.Array, reason: str) -> None:
         import pyarrow.compute as pc
 
-        index = pc.index(mask, True).as_py()
-        if index >= 0:
-            raise BadValueError(reason, kind=str(array.type), index=index)
+        found = pc.indices_nonzero(mask)
+        if len(found):
+            raise BadValueError(reason, kind=str(array.type), index=found[0].as_py())
 
     def _by_values(self, array: pa.Array) -> pa.Array:
         innermost = self._target
@@ -381,7 +382,7 @@ class Caster:
 
         if self._target.fraction >= 6:
             return cast
-        unit = 10 ** (6 - self._target.fraction)
+        unit = scalar_of(10 ** (6 - self._target.fraction), pa.int64())
 
         def kept(array: pa.Array) -> pa.Array:
             found = cast(array)

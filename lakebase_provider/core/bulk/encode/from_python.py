@@ -16,7 +16,7 @@ import psycopg
 
 from lakebase_provider.core.bulk.encode import binary
 from lakebase_provider.core.bulk.types import json_text
-from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, canonical, to_float4
+from lakebase_provider.core.bulk.types.arrow import MAX_DECIMAL128, array_of, canonical, to_float4
 from lakebase_provider.core.bulk.types.decimals import cast as cast_to_decimal
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, JSONS, TEXTS, ByName
 from lakebase_provider.core.bulk.types.target_columns import OTHER, BadValueError, Target
@@ -50,8 +50,6 @@ class ValuesEncoder:
         self._target = target
         self._text = text
         self._strict = strict
-        # What of these does not fit makes Arrow raise.
-        self._plain = BY_NAME[target.kind].takes if target.kind in BY_NAME else frozenset()
         self._text_of = text_dumper()
         self._dump = None if target.kind == OTHER else binary.dumper(target)
         self._build = partial(_BUILDERS.get(target.kind, type(self)._of_its_type), self)
@@ -64,42 +62,19 @@ class ValuesEncoder:
         """
         import pyarrow as pa
 
-        kinds = set(map(type, values))
-        if kinds <= {*self._plain, _NONE} and not self._looks_needed(values):
+        if takes_as_it_is(self._target, values, strict=self._strict):
             try:
                 return self._build(values)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 pass  # Whether it is an error, and of which value, the look at each one tells.
         return self._build(self._checked(values))
 
-    def _looks_needed(self, values: Sequence[Any]) -> bool:
-        target = self._target
-        if target.fraction < 6:
-            return True
-        if target.kind not in TEXTS:
-            return self._strict and target.kind in JSONS
-        if target.length and any(value is not None and len(value) > target.length for value in values):
-            return True
-        if target.labels and not target.labels.issuperset(set(values) - {None}):
-            return True
-        if target.max_bytes:
-            return True
-        return self._strict and any(value is not None and "\0" in value for value in values)
-
     def _checked(self, values: Sequence[Any]) -> list[Any]:
-        found = []
-        for index, value in enumerate(values):
-            try:
-                found.append(check_column(value, self._target))
-            except BadValueError as error:
-                error.index = index
-                raise
-        return found
+        return checked(values, self._target)
 
     def _of_its_type(self, values: Sequence[Any]) -> pa.Array:
-        import pyarrow as pa
 
-        return pa.array(values, type=canonical(self._target))
+        return array_of(values, canonical(self._target))
 
     @_BUILDERS.of("time")
     def _times(self, values: Sequence[Any]) -> pa.Array:
@@ -107,7 +82,7 @@ class ValuesEncoder:
 
         if any(value is not None and value.tzinfo is not None for value in values):
             raise ValueError("time zone")
-        return pa.array(values, type=pa.time64("us"))
+        return array_of(values, pa.time64("us"))
 
     @_BUILDERS.of("numeric")
     def _numerics(self, values: Sequence[Any]) -> pa.Array:
@@ -116,12 +91,12 @@ class ValuesEncoder:
         target = self._target
         if 0 < target.precision <= MAX_DECIMAL128 and 0 <= target.scale <= target.precision:
             try:
-                return pa.array(values, type=pa.decimal128(target.precision, target.scale))
+                return array_of(values, pa.decimal128(target.precision, target.scale))
             except pa.ArrowException:  # NaN, or a bad value
                 values = self._checked(values)
         elif target.precision:
             values = self._checked(values)
-        texts = pa.array([None if value is None else str(value) for value in values], type=pa.string())
+        texts = array_of([None if value is None else str(value) for value in values], pa.string())
         scale = None if target.precision else _common_scale(texts)
         if scale is not None:
             try:
@@ -141,7 +116,7 @@ class ValuesEncoder:
         if lines is not None and len(lines) < _MAX_TEXT:
             return _split(lines, len(values))
         # view() does not look whether it is UTF-8; the encoder wrote it, so it is.
-        return pa.array(json_text.encode_all(values), type=pa.binary()).view(pa.string())
+        return array_of(json_text.encode_all(values), pa.binary()).view(pa.string())
 
     @_BUILDERS.of("array")
     def _arrays(self, values: Sequence[Any]) -> pa.Array:
@@ -152,7 +127,7 @@ class ValuesEncoder:
 
         assert self._dump is not None
         dump = self._dump
-        return pa.array([None if value is None else dump(value) for value in values], type=pa.binary())
+        return array_of([None if value is None else dump(value) for value in values], pa.binary())
 
     @_BUILDERS.of(OTHER)
     def _others(self, values: Sequence[Any]) -> pa.Array:
@@ -162,20 +137,73 @@ class ValuesEncoder:
         found: list[str | None] = []
         for index, value in enumerate(values):
             try:
-                found.append(self._literal(value))
+                found.append(literal(value, self._target, self._text_of))
             except (psycopg.Error, ValueError, TypeError):
                 error = bad(value, f"no {self._target.type_name}")
                 error.index = index
                 raise error from None
-        return pa.array(found, type=pa.string())
+        return array_of(found, pa.string())
 
-    def _literal(self, value: Any) -> str | None:
-        if value is None or isinstance(value, str):
-            return value
-        if self._target.delimiter == ";" and isinstance(value, list):
-            return _boxes(value)
-        dumped = self._text_of(value)
-        return None if dumped is None else dumped.decode()
+
+def takes_as_it_is(target: Target, values: Sequence[Any], *, strict: bool) -> bool:
+    """Whether a column's values need no look at each: what does not fit shows when they are encoded.
+
+    Args:
+        target: The column.
+        values: Its values.
+        strict: True to find what only the server would refuse, too.
+    """
+    plain = BY_NAME[target.kind].takes if target.kind in BY_NAME else frozenset()
+    return set(map(type, values)) <= {*plain, _NONE} and not _looks_needed(target, values, strict)
+
+
+def _looks_needed(target: Target, values: Sequence[Any], strict: bool) -> bool:
+    if target.fraction < 6:
+        return True
+    if target.kind not in TEXTS:
+        return strict and target.kind in JSONS
+    if target.length and any(value is not None and len(value) > target.length for value in values):
+        return True
+    if target.labels and not target.labels.issuperset(set(values) - {None}):
+        return True
+    if target.max_bytes:
+        return True
+    return strict and any(value is not None and "\0" in value for value in values)
+
+
+def checked(values: Sequence[Any], target: Target) -> list[Any]:
+    """Each of a column's values as :func:`.values.check_column` gives it.
+
+    Raises:
+        BadValueError: One of them does not fit the column; its index says which.
+    """
+    found = []
+    for index, value in enumerate(values):
+        try:
+            found.append(check_column(value, target))
+        except BadValueError as error:
+            error.index = index
+            raise
+    return found
+
+
+def literal(value: Any, target: Target, text_of: Callable[[Any], bytes | None]) -> str | None:
+    """A checked value as text for the type's input function, as psycopg writes it; None for NULL.
+
+    Args:
+        value: The value.
+        target: The column.
+        text_of: What :func:`.adaptation.text_dumper` gave.
+
+    Raises:
+        psycopg.Error, TypeError, ValueError: It has no such text.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if target.delimiter == ";" and isinstance(value, list):
+        return _boxes(value)
+    dumped = text_of(value)
+    return None if dumped is None else dumped.decode()
 
 
 def _boxes(items: list[Any]) -> str:
@@ -204,7 +232,7 @@ def _split(lines: bytes, count: int) -> pa.Array:
 def _uuids(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array([None if value is None else value.bytes for value in values], type=pa.binary(16))
+    return array_of([None if value is None else value.bytes for value in values], pa.binary(16))
 
 
 @_BUILDERS.of("timestamp")
@@ -213,7 +241,7 @@ def _timestamps(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     since = [None if value is None else value - _EPOCH for value in values]
-    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us"))
+    return array_of(since, pa.duration("us")).view(pa.timestamp("us"))
 
 
 @_BUILDERS.of("timestamptz")
@@ -222,7 +250,7 @@ def _timestamptzs(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
 
     # A third of the time that Arrow needs for aware datetimes.
     since = [None if value is None else value - _EPOCH_UTC for value in values]
-    return pa.array(since, type=pa.duration("us")).view(pa.timestamp("us", "UTC"))
+    return array_of(since, pa.duration("us")).view(pa.timestamp("us", "UTC"))
 
 
 def _common_scale(texts: pa.Array) -> int | None:
@@ -248,4 +276,4 @@ def _common_scale(texts: pa.Array) -> int | None:
 def _float4s(_: ValuesEncoder, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
-    return to_float4(pa.array(values, type=pa.float64()))
+    return to_float4(array_of(values, pa.float64()))

@@ -37,7 +37,7 @@ def check_parsed(array: pa.Array, *, target: Target, strict: bool) -> pa.Array:
     elif suspect is not None:
         strict = False
         found = pc.match_substring_regex(array, suspect.pattern)
-        checked = pc.indices_nonzero(pc.fill_null(found, False)).to_pylist()
+        checked = pc.indices_nonzero(found).to_pylist()  # null is none
     for index in checked:
         text = array[index].as_py()
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lakebase_provider.core.bulk.files.file_faults import HEAD, require_text
 from lakebase_provider.core.bulk.sources.csv_rows import LONGEST_ROW
 from lakebase_provider.core.bulk.sources.source import ROWS, Batch, Source, arrow_source
+from lakebase_provider.core.bulk.types.arrow import array_of
 from lakebase_provider.core.bulk.types.target_columns import BadValueError, Target
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _batches(
         columns = zip(*rows, strict=True) if names else ()
         try:
             return pa.RecordBatch.from_arrays(
-                [pa.array(column, pa.string()) for column in columns], schema=schema
+                [array_of(column, pa.string()) for column in columns], schema=schema
             )
         except UnicodeEncodeError:
             index = next(place for place, row in enumerate(rows) if not all(map(_has_utf8, row)))
@@ -253,8 +254,6 @@ def with_array_literals(batch: Batch, targets: Sequence[Target]) -> Batch:
 
 
 def _converted(column: Any, delimiter: str) -> Any:
-    import pyarrow as pa
-
     texts = column.to_pylist()
     for index, text in enumerate(texts):
         # Postgres' own form ends in a brace, also where it begins with the bounds.
@@ -265,7 +264,7 @@ def _converted(column: Any, delimiter: str) -> Any:
                 raise BadValueError("an array that is not a plain list", kind="JSON", index=index) from None
             except RecursionError:
                 raise BadValueError("an array that is nested too deep", kind="JSON", index=index) from None
-    return pa.array(texts, column.type)
+    return array_of(texts, column.type)
 
 
 def _literal(items: list[Any], delimiter: str) -> str:

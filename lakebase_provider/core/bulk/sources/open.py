@@ -209,7 +209,8 @@ def _open_cursor(cursor: Any, whole: bool) -> Source:
         reading.close()
         restore()
 
-    return Source(f"cursor of {type(cursor).__module__}", batches, column_names=names, close=close)
+    description = f"cursor of {type(cursor).__module__}"
+    return Source(description, batches, column_names=names, close=close, python=True)
 
 
 def _open_rows(rows: Iterable[Any], whole: bool) -> Source:
@@ -224,7 +225,7 @@ def _open_rows(rows: Iterable[Any], whole: bool) -> Source:
 def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
     first = next(items, _NOTHING)
     if first is _NOTHING:
-        return Source("no rows", lambda: iter(()))
+        return Source("no rows", lambda: iter(()), python=True)
     everything = itertools.chain([first], items)
     if hasattr(first, "__arrow_c_array__") and hasattr(first, "schema"):
         return arrow_source(first.schema, everything, "Arrow record batches", close)
@@ -247,6 +248,7 @@ def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
         column_names=names,
         width=len(first),
         close=close,
+        python=True,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.bulk.files.found_files import FoundFiles, Part
 from lakebase_provider.core.bulk.sources.source import Batch, Source
+from lakebase_provider.core.bulk.types.arrow import scalar_of
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
 
@@ -126,7 +127,7 @@ class _Parts:
 
         assert first.schema is not None
         begun = self._rows
-        values = [pa.scalar(value, pa.string()) for _, value in part.keys]
+        values = [scalar_of(value, pa.string()) for _, value in part.keys]
         try:
             for batch in source.batches():
                 columns = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
 from lakebase_provider.core.bulk.sources.seen import Reading
 from lakebase_provider.core.bulk.types.arrow import require_known
 from lakebase_provider.core.bulk.types.target_columns import BadValueError
@@ -21,6 +22,8 @@ ROWS = 10_000
 #: Bytes of Arrow data in one batch, small enough for the processor's cache too, and the bound of its rows.
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 65_536
+#: Seconds in which a source is read ahead.
+_PATIENCE = 10.0
 #: Names of columns that an error lists.
 _LISTED = 50
 
@@ -74,6 +77,7 @@ class Source:
             the name of what is being read. None if a row's number is enough.
         marked: If the rows are changes, returns for the names of the keys the source that has behind their
             columns the marks that a merge of changes needs. Either of the two can be read.
+        python: Whether the batches hold Python values, as a program has them, and nothing else.
         spared: Changes that were read and left out, since the next one tells what is true of their key.
     """
 
@@ -91,7 +95,9 @@ class Source:
         row_name: Callable[[int], str] | None = None,
         describe: Callable[[Sequence[str]], pa.Schema] | None = None,
         marked: Callable[[Sequence[str]], Source] | None = None,
+        python: bool = False,
     ) -> None:
+        self.python = python
         self.describe = describe
         self.marked = marked
         self.spared = 0
@@ -114,6 +120,15 @@ class Source:
             BadValueError: A row does not fit this source; its index is the one in the source.
         """
         return self._batches()
+
+    def count(self, limit: int, clock: Clock = SYSTEM_CLOCK) -> int:
+        """How many rows it has, or a number above the limit where it has more, or gives them slowly.
+
+        It is read so far, and so can be asked once, before :meth:`batches`.
+        """
+        ahead = _Ahead(self._batches())
+        self._batches = lambda: ahead
+        return ahead.count(limit, clock)
 
     def select(self, names: Sequence[str]) -> Source:
         """The same source with some of its columns, in that order.
@@ -140,6 +155,7 @@ class Source:
             json=self.json,
             row_name=self.row_name,
             describe=self.describe,
+            python=self.python,
         )
 
     @property
@@ -162,6 +178,34 @@ class Source:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Ahead(Iterator[Batch]):
+    """Batches of which some are read before they are asked for; an error comes in its place among them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._held: deque[Batch] = deque()
+        self._error: Exception | None = None
+
+    def count(self, limit: int, clock: Clock) -> int:
+        found, end = 0, clock.elapsed() + _PATIENCE
+        try:
+            while found <= limit and (batch := next(self._batches, None)) is not None:
+                self._held.append(batch)
+                # The server waits meanwhile, and may end a transaction that is idle for long.
+                found += batch.rows if clock.elapsed() < end else limit + 1
+        except Exception as error:  # whatever the caller's rows raise
+            self._error = error
+        return found
+
+    def __next__(self) -> Batch:
+        if self._held:
+            return self._held.popleft()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return next(self._batches)
 
 
 def one_column(description: str) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from psycopg import sql
 from lakebase_provider.core.base.sql.names import identifier
 from lakebase_provider.core.bulk.sources.source import Source, no_columns
 from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type, is_list
-from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, KINDS
+from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, BY_VALUES, KINDS, Kind
 from lakebase_provider.core.connect.cursor import plain_cursor
 from lakebase_provider.core.database.catalog import Table, TableName, read_table
 from lakebase_provider.core.errors import ColumnMismatchError, ConfigError
@@ -20,6 +21,10 @@ from lakebase_provider.core.errors.remedy import Remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+#: Below it are the integers that eight bytes hold.
+_LIMIT = 1 << 63
 
 
 def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[dict[str, str], Source]:
@@ -36,11 +41,10 @@ def columns_for(source: Source, columns: Sequence[str] | None = None) -> tuple[d
         ConfigError: The source does not tell its columns, a name is none, or a type has no counterpart.
         ColumnMismatchError: It has no columns, or its values do not show a column's type.
     """
-    schema, source = _described(source, columns)
-    if not schema.names:
+    described, source = _described(source, columns)
+    if not described:
         raise no_columns()
-    found = {identifier(field.name): column_type(field.type, field.name) for field in schema}
-    return found, source
+    return {identifier(name): type_name for name, type_name in described}, source
 
 
 def create_table(
@@ -124,12 +128,10 @@ def column_type(kind: pa.DataType, column: str = "") -> str:
 _TYPES = tuple((f"is_{name}", kind.sql) for kind in KINDS for name in kind.holds)
 
 
-def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema, Source]:
-    """The source's schema, inferred from its first batch if unknown; and the same source."""
-    import pyarrow as pa
-
+def _described(source: Source, columns: Sequence[str] | None) -> tuple[list[tuple[str, str]], Source]:
+    """The source's columns with their types, if unknown those of its first batch; and the same source."""
     if source.schema is not None and source.column_names is not None:
-        return source.schema, source
+        return _typed(source.schema), source
     names = source.column_names
     if names is None and columns is not None:
         names = tuple(columns)
@@ -143,16 +145,11 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
             ),
         )
     if source.describe is not None:
-        return source.describe(names), source
+        return _typed(source.describe(names)), source
     batches = source.batches()
     first = next(batches, None)
     values = [()] * len(names) if first is None else first.columns
-    schema = pa.schema(
-        [
-            (name, inferred_type(name, column, "the first rows"))
-            for name, column in zip(names, values, strict=True)
-        ]
-    )
+    found = [(name, _type_in(name, column)) for name, column in zip(names, values, strict=True)]
     rest = batches if first is None else chain([first], batches)
     again = Source(
         source.description,
@@ -160,5 +157,41 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[pa.Schema
         column_names=source.column_names,
         width=source.width,
         close=source.close,
+        python=source.python,
     )
-    return schema, again
+    return found, again
+
+
+def _typed(schema: pa.Schema) -> list[tuple[str, str]]:
+    return [(field.name, column_type(field.type, field.name)) for field in schema]
+
+
+def _type_in(name: str, values: Sequence[Any]) -> str:
+    """The type that shows in Python values, which is the one that Arrow infers."""
+    found = _plain_type(values)
+    return column_type(inferred_type(name, values, "the first rows"), name) if found is None else found
+
+
+def _plain_type(values: Sequence[Any]) -> str | None:
+    """The same without Arrow's import, where they are of one plain type, or lists of one; else None."""
+    known = [value for value in values if value is not None]
+    kinds = set(map(type, known))
+    if not kinds:
+        return BY_NAME["text"].sql
+    if kinds == {list}:
+        element = _plain_type(list(chain.from_iterable(known)))
+        return element if element is None or element.endswith("[]") else f"{element}[]"
+    found = BY_VALUES.get(kinds.pop())
+    return None if found is None or kinds else _holding(found, known)
+
+
+def _holding(kind: Kind, values: Sequence[Any]) -> str | None:
+    """The type, if it holds all the values of its type of Python's; or its twin with a time zone."""
+    if kind.values is int:
+        return kind.sql if -_LIMIT <= min(values) <= max(values) < _LIMIT else None
+    if kind.values not in (datetime, time):
+        return kind.sql
+    zoned = {value.tzinfo is not None for value in values}
+    if zoned == {False}:
+        return kind.sql
+    return BY_NAME["timestamptz"].sql if kind.values is datetime and zoned == {True} else None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from array import array as packed
 from collections.abc import Callable, Sequence
+from datetime import date
 from decimal import Decimal
+from functools import cache
+from importlib.util import find_spec
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,6 +28,104 @@ MAX_DECIMAL128 = 38
 ANY_PRECISION = 76
 #: Extension types that mean what a type of Postgres means, with that type's name.
 KNOWN_EXTENSIONS = {kind.extension: kind.sql for kind in KINDS if kind.extension}
+
+
+_NO_DAY = date(1970, 1, 1).toordinal()
+#: No decimal of Arrow has as many digits.
+_BEYOND = 1_000
+#: Codes of the module array, by Arrow's name of the type.
+_PACKED = {"int16": "h", "int32": "i", "int64": "q", "double": "d", "date32[day]": "i"}
+
+
+def array_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python values, and None for NULL, as an array of the type that is :func:`canonical` for them.
+
+    pyarrow.array looks whether what it gets is of pandas, and imports pandas for it: a second of CPU in a
+    process that does not use it. So where it is not imported, the values are packed here.
+
+    Raises:
+        pyarrow.ArrowException, TypeError, ValueError, OverflowError: One of them is not of that type.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_decimal(kind) and any(map(_is_beyond, values)):
+        raise pa.ArrowInvalid(
+            "A number has an exponent of more digits than a decimal."
+        )  # or Arrow would crash
+    if "pandas" in sys.modules or not _is_installed("pandas"):
+        return pa.array(values, type=kind)
+    if pa.types.is_decimal(kind):
+        texts = [None if value is None else str(value) for value in values]
+        return cast_to_decimal(array_of(texts, pa.string()), kind)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return _array_of_bytes(values, kind)
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        moments = _in_microseconds(values, clock=pa.types.is_time(kind))
+        return array_of(moments, pa.int64()).view(kind)
+    code = "b" if pa.types.is_boolean(kind) else _PACKED[str(kind)]
+    filled: Sequence[Any] = values
+    if None in values:
+        filled = [0 if value is None else value for value in values]
+    if pa.types.is_date(kind):
+        filled = [value and value.toordinal() - _NO_DAY for value in filled]
+    numbers = packed(code, filled)
+    return (
+        _of_buffers(pa.int8(), values, numbers).cast(kind)
+        if code == "b"
+        else _of_buffers(kind, values, numbers)
+    )
+
+
+def scalar_of(value: Any, kind: pa.DataType) -> pa.Scalar:
+    """One value as :func:`array_of` takes it: to make a scalar of it, Arrow would import pandas, too."""
+    return array_of([value], kind)[0]
+
+
+def _of_buffers(kind: pa.DataType, values: Sequence[Any], *data: Any) -> pa.Array:
+    import pyarrow as pa
+
+    valid = None
+    if None in values:
+        flags = pa.py_buffer(bytes([value is not None for value in values]))
+        valid = pa.Array.from_buffers(pa.int8(), len(values), [None, flags]).cast(pa.bool_()).buffers()[1]
+    return pa.Array.from_buffers(kind, len(values), [valid, *map(pa.py_buffer, data)])
+
+
+def _array_of_bytes(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_binary(kind):
+        return _of_buffers(kind, values, b"".join([value or bytes(kind.byte_width) for value in values]))
+    if pa.types.is_string(kind):
+        parts = [b"" if value is None else value.encode() for value in values]
+    else:
+        parts = [value or b"" for value in values]
+    offsets = packed("i", accumulate(map(len, parts), initial=0))
+    return _of_buffers(kind, values, offsets, b"".join(parts))
+
+
+def _in_microseconds(values: Sequence[Any], *, clock: bool) -> list[int | None]:
+    """Times of day, or else spans of time, in microseconds."""
+    if clock:
+        return [
+            None
+            if value is None
+            else ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
+            for value in values
+        ]
+    return [
+        None if value is None else (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+        for value in values
+    ]
+
+
+def _is_beyond(value: Any) -> bool:
+    return type(value) is Decimal and not -_BEYOND < value.adjusted() < _BEYOND
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -113,7 +217,7 @@ def decoded(array: pa.Array) -> pa.Array:
     while True:
         if isinstance(array, pa.ExtensionArray):
             is_bool = array.type.extension_name == "arrow.bool8"  # a byte, of which any but 0 is true
-            array = pc.not_equal(array.storage, 0) if is_bool else array.storage
+            array = array.storage.cast(pa.bool_()) if is_bool else array.storage
         elif pa.types.is_dictionary(array.type):
             # Arrow cannot unfold a dictionary of string views, which is what Polars gives.
             words = decoded(array.dictionary)
@@ -186,7 +290,8 @@ def to_float4(array: pa.Array) -> pa.Array:
 
     wide = array.cast(pa.float64())
     narrow = wide.cast(pa.float32())
-    same_ends = pc.is_inf(narrow).equals(pc.is_inf(wide)) and pc.equal(narrow, 0).equals(pc.equal(wide, 0))
+    zeros = narrow.cast(pa.bool_()).equals(wide.cast(pa.bool_()))  # as booleans, only they are false
+    same_ends = pc.is_inf(narrow).equals(pc.is_inf(wide)) and zeros
     if not same_ends:
         raise BadValueError("out of range", kind=str(array.type))
     return narrow

@@ -117,7 +117,7 @@ def cast(array: pa.Array, kind: pa.DataType, *, digits: int | None = None) -> pa
     """Decimals or texts, or lists of them, as another decimal or lists of it.
 
     Arrow's own cast to a decimal of 128 bits does not notice where a larger scale takes a decimal or a text
-    beyond them, and makes another number of it.
+    beyond them, and makes another number of it; so does any of a text of more digits than the widest holds.
 
     Args:
         array: The numbers; of integers and floats, too.
@@ -130,6 +130,8 @@ def cast(array: pa.Array, kind: pa.DataType, *, digits: int | None = None) -> pa
     import pyarrow as pa
 
     is_list, element = pa.types.is_list(array.type), _element(array.type)
+    if _is_text(element):
+        _require_few_digits(array.flatten() if is_list else array)
     if pa.types.is_decimal128(kind) and _may_pass_unseen(element, kind, digits):
         wide = pa.decimal256(MOST_DIGITS, kind.scale)
         array = array.cast(pa.list_(wide) if is_list else wide)
@@ -141,7 +143,23 @@ def _may_pass_unseen(element: pa.DataType, kind: pa.DataType, digits: int | None
 
     if pa.types.is_decimal128(element):
         return bool((digits or element.precision) + kind.scale - element.scale > _SMALL)
-    return bool(pa.types.is_string(element) or pa.types.is_large_string(element))
+    return _is_text(element)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _require_few_digits(texts: pa.Array) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    # An exponent of many digits ends the process.
+    if longest > MOST_DIGITS or pc.any(pc.match_substring_regex(texts, r"[eE][-+]?[0-9]{4}")).as_py():
+        raise pa.ArrowInvalid("A text has more digits than a decimal.")
 
 
 def _element(kind: pa.DataType) -> Any:

@@ -49,6 +49,7 @@ class Kind:
             out; json keeps its text, whose blanks differ.
         casts: Of a type that is sent as text: types of Python's values that INSERT casts to it.
         holds: Names of the types, as ``pyarrow.types`` has them, for which it is the type of a new column.
+        values: The type of Python's values for which it is the type of a new column.
         extension: Name of Arrow's extension type that means it.
         zoned: Whether its values have a time zone.
         one_image: Whether its values are equal only where their binary images are.
@@ -72,6 +73,7 @@ class Kind:
     alike: AbstractSet[type] = frozenset({str})
     casts: AbstractSet[type] = frozenset()
     holds: tuple[str, ...] = ()
+    values: type | None = None
     extension: str = ""
     zoned: bool = False
     one_image: bool = False
@@ -97,24 +99,27 @@ def _like(family: str, *rows: tuple[str, int, int], **facts: Any) -> Iterator[Ki
 KINDS: tuple[Kind, ...] = (
     Kind("bool", 16, 1000, "boolean", "boolean", ">?", arrow=call("bool_"), polars=call("Boolean"),
          takes={bool}, alike=PYTHON_TYPES, holds=("boolean",), extension="arrow.bool8",
-         one_image=True, listable=True),
+         one_image=True, listable=True, values=bool),
     Kind("int2", 21, 1005, "integer", "smallint", ">h", arrow=call("int16"), polars=call("Int16"),
          takes={int}, alike=PYTHON_TYPES, holds=("int8", "int16", "uint8"), one_image=True, listable=True),
     Kind("int4", 23, 1007, "integer", "integer", ">i", arrow=call("int32"), polars=call("Int32"),
          takes={int}, alike=PYTHON_TYPES, holds=("int32", "uint16"), one_image=True, listable=True),
     Kind("int8", 20, 1016, "integer", "bigint", ">q", arrow=call("int64"), polars=call("Int64"),
-         takes={int}, alike=PYTHON_TYPES, holds=("int64", "uint32"), one_image=True, listable=True),
+         takes={int}, alike=PYTHON_TYPES, holds=("int64", "uint32"), one_image=True, listable=True,
+         values=int),
     Kind("float4", 700, 1021, "float", "real", ">f", arrow=call("float32"), polars=call("Float32"),
          takes={float}, alike=PYTHON_TYPES, holds=("float16", "float32")),
     Kind("float8", 701, 1022, "float", "double precision", ">d", arrow=call("float64"),
-         polars=call("Float64"), takes={float}, alike=PYTHON_TYPES, holds=("float64",), listable=True),
+         polars=call("Float64"), takes={float}, alike=PYTHON_TYPES, holds=("float64",), listable=True,
+         values=float),
     Kind("numeric", 1700, 1231, "numeric", modifier="digits",
-         takes={Decimal, int}, alike={int, Decimal, str}),
+         takes={Decimal, int}, alike={int, Decimal, str}, values=Decimal),
     Kind("oid", 26, 1028, "oid", form=">I", arrow=call("int64"), polars=call("Int64"), casts={Integral},
          one_image=True),
     Kind("money", 790, 791, "money", casts={Integral, Decimal}),
     Kind("text", 25, 1009, "text", arrow=call("string"), polars=call("String"), takes={str},
-         alike=PYTHON_TYPES, holds=("string", "large_string", "string_view", "null"), listable=True),
+         alike=PYTHON_TYPES, holds=("string", "large_string", "string_view", "null"), listable=True,
+         values=str),
     Kind("varchar", 1043, 1015, "text", "character varying", modifier="length", arrow=call("string"),
          polars=call("String"), takes={str}, alike=PYTHON_TYPES),
     Kind("bpchar", 1042, 1014, "text", "character", modifier="length", arrow=call("string"),
@@ -124,27 +129,28 @@ KINDS: tuple[Kind, ...] = (
     Kind("char", 18, 1002, "char", '"char"', reads_all=True),
     Kind("json", 114, 199, "json", arrow=call("string"), takes={dict, list, str}),
     Kind("jsonb", 3802, 3807, "json", arrow=call("string"), takes={dict, list, str},
-         alike={str, dict, list}, holds=("struct", "map"), extension="arrow.json"),
+         alike={str, dict, list}, holds=("struct", "map"), extension="arrow.json", values=dict),
     Kind("bytea", 17, 1001, "bytes", arrow=call("binary"), polars=call("Binary"), takes={bytes},
-         alike=PYTHON_TYPES, holds=("binary", "large_binary", "fixed_size_binary", "binary_view")),
+         alike=PYTHON_TYPES, holds=("binary", "large_binary", "fixed_size_binary", "binary_view"),
+         values=bytes),
     Kind("uuid", 2950, 2951, "uuid", form=">16s", arrow=call("string"), sent=call("binary", 16),
-         takes={UUID}, alike=PYTHON_TYPES, extension="arrow.uuid", one_image=True),
+         takes={UUID}, alike=PYTHON_TYPES, extension="arrow.uuid", one_image=True, values=UUID),
     Kind("date", 1082, 1182, "temporal", form=">i", arrow=call("date32"), polars=call("Date"),
-         takes={date}, alike=PYTHON_TYPES, holds=("date",), one_image=True),
+         takes={date}, alike=PYTHON_TYPES, holds=("date",), one_image=True, values=date),
     Kind("time", 1083, 1183, "temporal", "time without time zone", ">q", "fraction",
          arrow=call("time64", "us"), polars=call("Time"), takes={time}, alike={time}, holds=("time",),
-         one_image=True),
+         one_image=True, values=time),
     Kind("timetz", 1266, 1270, "temporal", "time with time zone", modifier="fraction", alike={time},
          casts={time}, zoned=True),
     Kind("timestamp", 1114, 1115, "temporal", "timestamp without time zone", ">q", "fraction",
          arrow=call("timestamp", "us"), polars=call("Datetime", "us"), takes={datetime}, alike=PYTHON_TYPES,
-         one_image=True),
+         one_image=True, values=datetime),
     Kind("timestamptz", 1184, 1185, "temporal", "timestamp with time zone", ">q", "fraction",
          arrow=call("timestamp", "us", "UTC"), polars=call("Datetime", "us", "UTC"), takes={datetime},
          alike=PYTHON_TYPES, zoned=True, one_image=True),
     Kind("interval", 1186, 1187, "interval", form=">qii", modifier="interval", arrow=call("duration", "us"),
          polars=call("Duration", "us"), alike={timedelta, str}, casts={timedelta, time},
-         holds=("duration", "interval")),
+         holds=("duration", "interval"), values=timedelta),
     Kind("bit", 1560, 1561, "bits"),
     Kind("varbit", 1562, 1563, "bits", "bit varying"),
     *_like("network", ("inet", 869, 1041), ("cidr", 650, 651)),
@@ -173,6 +179,8 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 #: The rows by OID, without that of arrays; and by an array's OID that of its elements.
 BY_OID = {kind.oid: kind for kind in KINDS if kind.oid}
 ELEMENTS = {kind.array_oid: kind.oid for kind in KINDS if kind.array_oid}
+#: The rows by the type of Python's values that a new column is for.
+BY_VALUES = {kind.values: kind for kind in KINDS if kind.values}
 
 
 def of_family(*families: str) -> tuple[Kind, ...]:

@@ -190,6 +190,8 @@ def _numeric(value: Any, target: Target) -> Decimal:
         return number
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
+    if not number and not -16383 <= exponent < 131072:
+        raise bad(value, f"out of range for {target.type_name}")
     if target.precision:
         excess = -exponent - target.scale
         if excess > 0 and any(digits[max(len(digits) - excess, 0) :]):
@@ -301,8 +303,15 @@ def _timestamp(value: Any, target: Target) -> datetime:
 def _timestamptz(value: Any, target: Target) -> datetime:
     moment = _any_moment(value, target)
     # Without a zone it is UTC, whatever the session's zone.
-    moment = moment.replace(tzinfo=_UTC) if moment.tzinfo is None else moment
-    return moment.astimezone(_UTC)
+    return moment.replace(tzinfo=_UTC) if moment.tzinfo is None else in_utc(moment)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The moment in UTC, or in its own zone where UTC's year is one that Python does not have."""
+    try:
+        return moment.astimezone(_UTC)
+    except OverflowError:
+        return moment
 
 
 def _any_moment(value: Any, target: Target) -> datetime:

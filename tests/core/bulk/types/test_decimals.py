@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.types.arrow import array_of
 from lakebase_provider.core.bulk.types.decimals import cast
 from lakebase_provider.core.errors import BadRowError
 from lakebase_provider.local import LocalLakebase
@@ -62,3 +63,12 @@ def test_a_load_changes_no_number_either(lakebase_server: LocalLakebase, as_text
         with client.connection() as connection:
             assert connection.execute("select count(*) from decimals").fetchone() == (0,)
             connection.execute("drop table decimals")
+
+
+@pytest.mark.parametrize("text", ["9" * 5_000, "1" + "0" * 300, "1E-2000000000", "0.5E+20000"], ids=len)
+def test_a_text_of_more_digits_than_a_decimal_becomes_no_other_number(text: str) -> None:
+    for texts in (pa.array(["1.5", None, text]), pa.array([["1.5", None], [text]])):
+        with pytest.raises(pa.ArrowInvalid):
+            cast(texts, pa.decimal128(6, 2))
+    with pytest.raises(pa.ArrowInvalid):
+        array_of([Decimal("1.5"), Decimal(text)], pa.decimal128(6, 2))

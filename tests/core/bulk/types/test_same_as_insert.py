@@ -31,9 +31,10 @@ from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.bulk.load.pipeline import executemany_pipeline
 from lakebase_provider.core.connect.connection import LakebaseConnection
 from lakebase_provider.core.database.catalog import TableName
-from lakebase_provider.core.errors import LakebaseError
+from lakebase_provider.core.errors import BadRowError, LakebaseError
 from lakebase_provider.local import LocalLakebase
 from tests.depth import examples
+from tests.encoders import ENCODERS, encoded_by
 
 KINDS = (
     "smallint", "bigint", "real", "double precision", "numeric", "numeric(6,2)", "text", "varchar(3)",
@@ -106,6 +107,34 @@ _VALUES = (
     _SCALARS | st.lists(_SCALARS, max_size=3) | st.dictionaries(_TEXT, _TEXT | st.integers(0, 9), max_size=2)
 )
 
+_FIRST_YEAR = dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14)))
+#: What is likely to be written differently, or found by the server alone.
+_ODD = st.sampled_from(
+    [
+        *(
+            _FIRST_YEAR,
+            "\0",
+            "\ud800",
+            "a\tb\\N\n",
+            '{"a": "\\u0000"}',
+            {"a": "\0"},
+            ["\0"],
+            [b"\0\xff"],
+            b"\0\\",
+        ),
+        *(2.0**30 + 2.0**6, 7.038531e-26, 1e-50, 1e39, 3.4028235677973366e38, -0.0, Decimal("-NaN")),
+        *(
+            Decimal("1E+3"),
+            Decimal("-0.00"),
+            Decimal("1E-20"),
+            [["a", None], ["b", '"']],
+            [[]],
+            [1.1],
+            {"\\": 1},
+        ),
+    ]
+)
+
 
 class _UndoneError(Exception):
     """What was written is not to stay."""
@@ -122,12 +151,22 @@ def by_load(connection: LakebaseConnection, value: Any) -> None:
     load(connection, [(value,)], "same", columns=["v"])
 
 
+def by_arrow(connection: LakebaseConnection, value: Any) -> None:
+    with encoded_by("Arrow"):
+        by_load(connection, value)
+
+
 def by_row(connection: LakebaseConnection, value: Any) -> None:
     write_rows(connection, [(value,)])
 
 
 def by_copy(connection: LakebaseConnection, value: Any) -> None:
     copy_rows(connection, [(value,)])
+
+
+def by_copy_of_arrow(connection: LakebaseConnection, value: Any) -> None:
+    with encoded_by("Arrow"):
+        by_copy(connection, value)
 
 
 def write_rows(connection: LakebaseConnection, rows: list[tuple[Any]]) -> None:
@@ -149,8 +188,10 @@ def by_pipeline(connection: LakebaseConnection, value: Any) -> None:
 WAYS: dict[str, Write] = {
     "statement": by_insert,
     "load": by_load,
+    "load by Arrow": by_arrow,
     "insert_rows": by_row,
     "insert_rows by COPY": by_copy,
+    "insert_rows by COPY of Arrow": by_copy_of_arrow,
     "pipeline": by_pipeline,
 }
 
@@ -187,6 +228,8 @@ def connection(lakebase_env: LocalLakebase) -> Iterator[LakebaseConnection]:
 def meant(value: Any) -> Any:
     """The value as psycopg itself takes it, where it would not: by hand, and not by our own code."""
     if isinstance(value, list):
+        if {Decimal, int} <= set(map(type, value)):
+            return [Decimal(item) if type(item) is int else meant(item) for item in value]
         # psycopg takes [Level.HIGH, 1], and refuses [Level.HIGH, 70000]: the int is wider than the enum.
         return [int(item) if isinstance(item, enum.IntEnum) else meant(item) for item in value]
     if value is pd.NA or value is pd.NaT:
@@ -269,13 +312,13 @@ def test_each_way_stores_what_insert_does_or_refuses(connection: LakebaseConnect
             parameter = for_statement(meant(value), kind)
             expected = REFUSED if loses(value) else stored(connection, by_insert, parameter)
         for name, write in WAYS.items():
-            passed = value if name == "load" or name.startswith("insert_rows") else for_statement(value, kind)
+            passed = value if name.startswith(("load", "insert_rows")) else for_statement(value, kind)
             if name in ("statement", "pipeline") and meant(value) is None:
                 passed = value  # as it is: of NULL there is no JSON
             found = stored(connection, write, passed)
             if found is not REFUSED and found != expected:
                 json_too = ("insert_rows",) if kind.startswith("json") else ()
-                assert name in ("load", "insert_rows by COPY", *json_too), (name, found, expected)
+                assert name.startswith("load") or "COPY" in name or name in json_too, (name, found, expected)
                 assert alike(found, expected, kind, value), (name, found, expected)
 
     same()
@@ -295,19 +338,57 @@ def test_a_column_of_values_of_several_types_stores_what_each_alone_does(
     @given(values=st.lists(likely | _TEXT | _VALUES, min_size=3, max_size=9))
     @example(values=[Decimal("1.5"), 1, None, 10**38, -(10**50), 1.5, "7", Decimal("NaN"), Decimal("1E+3")])
     def same(values: list[Any]) -> None:
-        for name in ("load", "insert_rows by COPY"):
+        for name in ("load", "load by Arrow", "insert_rows by COPY", "insert_rows by COPY of Arrow"):
             alone = [(value, stored(connection, WAYS[name], value)) for value in values]
             fitting = [(value, text) for value, text in alone if text is not REFUSED]
             together: list[tuple[Any, ...]] = []
             rows = [(value,) for value, _ in fitting]
             with suppress(_UndoneError), connection.transaction():
-                if name == "load":
-                    load(connection, rows, "same", columns=["v"])
-                else:
-                    copy_rows(connection, rows)
+                with encoded_by("Arrow" if name.endswith("Arrow") else "psycopg"):
+                    if name.startswith("load"):
+                        load(connection, rows, "same", columns=["v"])
+                    else:
+                        copy_rows(connection, rows)
                 together = connection.execute("select v::text from same order by place").fetchall()
                 raise _UndoneError
             assert together[: len(fitting)] == [(text,) for _, text in fitting], name
+
+    same()
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_rows_and_many_are_taken_or_refused_alike(connection: LakebaseConnection, kind: str) -> None:
+    connection.execute(f"drop table if exists same; create table same (place serial, v {kind})")
+    connection.commit()
+
+    def outcome(encoder: str, values: list[Any]) -> Any:
+        """The rows as the server has them, or the error's class, row and column."""
+        found: Any = None
+        try:
+            with encoded_by(encoder), connection.transaction():
+                load(connection, [(value,) for value in values], "same", columns=["v"])
+                found = connection.execute("select v::text from same order by place").fetchall()
+                raise _UndoneError
+        except _UndoneError:
+            return found
+        except BadRowError as error:
+            return type(error), error.row, error.column
+
+    @patient(examples(8, 200))
+    @given(values=st.lists(_TEXT | _VALUES | _ODD, min_size=1, max_size=3))
+    @example(values=[_FIRST_YEAR])
+    @example(values=[_FIRST_YEAR, dt.datetime(2026, 1, 2)])
+    @example(values=["9" * 5_000])
+    @example(values=[Decimal("9" * 5_000)])
+    @example(values=[Decimal("1E-2000000000")])
+    @example(values=[Decimal("0E-2000000000"), 1])
+    @example(values=[Decimal("-1E+2000000000")])
+    @example(values=["[" * 3_000 + "]" * 3_000])
+    def same(values: list[Any]) -> None:
+        expected = outcome("Arrow", values)
+        for encoder in ENCODERS:
+            assert outcome(encoder, values) == expected, encoder
 
     same()
 
