@@ -239,8 +239,12 @@ def _rows_source(items: Iterator[Any], close: Callable[[], None]) -> Source:
         )
 
     def chunks() -> Iterator[Sequence[Any]]:
-        while chunk := list(itertools.islice(everything, ROWS)):
+        # Small at first: whoever reads ahead sees soon when they come slowly.
+        size, given = 1, 0
+        while chunk := list(itertools.islice(everything, size)):
             yield chunk
+            given += len(chunk)
+            size = ROWS if given >= ROWS else min(given, ROWS - given)
 
     return Source(
         "Python rows",
