@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lakebase_provider.core.base.clock import SYSTEM_CLOCK, Clock
@@ -119,7 +120,7 @@ class Source:
         Raises:
             BadValueError: A row does not fit this source; its index is the one in the source.
         """
-        return self._batches()
+        return _whole(self._batches()) if self.python else self._batches()
 
     def count(self, limit: int, clock: Clock = SYSTEM_CLOCK) -> int:
         """How many rows it has, or a number above the limit where it has more, or gives them slowly.
@@ -178,6 +179,26 @@ class Source:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _whole(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The rows of batches that may be small, in batches of the usual size."""
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.rows for one in held) >= ROWS:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    columns = zip(*(batch.columns for batch in batches), strict=True)
+    rows = sum(batch.rows for batch in batches)
+    return Batch(tuple(list(chain.from_iterable(parts)) for parts in columns), rows)
 
 
 class _Ahead(Iterator[Batch]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from lakebase_provider.core.base.sql.names import identifier
-from lakebase_provider.core.bulk.sources.source import ROWS, Batch, Source, no_columns
+from lakebase_provider.core.bulk.sources.source import Source, no_columns
 from lakebase_provider.core.bulk.types.arrow import ANY_PRECISION, KNOWN_EXTENSIONS, inferred_type, is_list
 from lakebase_provider.core.bulk.types.postgres_types import BY_NAME, BY_VALUES, KINDS, Kind
 from lakebase_provider.core.connect.cursor import plain_cursor
@@ -147,11 +147,10 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[list[tupl
     if source.describe is not None:
         return _typed(source.describe(names)), source
     batches = source.batches()
-    first = _first_rows(batches)
-    parts: list[Sequence[Any]] = list(zip(*(batch.columns for batch in first), strict=True))
-    values = [list(chain.from_iterable(column)) for column in parts] if first else [()] * len(names)
+    first = next(batches, None)
+    values = [()] * len(names) if first is None else first.columns
     found = [(name, _type_in(name, column)) for name, column in zip(names, values, strict=True)]
-    rest = chain(first, batches)
+    rest = batches if first is None else chain([first], batches)
     again = Source(
         source.description,
         lambda: rest,
@@ -161,13 +160,6 @@ def _described(source: Source, columns: Sequence[str] | None) -> tuple[list[tupl
         python=source.python,
     )
     return found, again
-
-
-def _first_rows(batches: Iterator[Batch]) -> list[Batch]:
-    found: list[Batch] = []
-    while sum(batch.rows for batch in found) < ROWS and (batch := next(batches, None)) is not None:
-        found.append(batch)
-    return found
 
 
 def _typed(schema: pa.Schema) -> list[tuple[str, str]]:
