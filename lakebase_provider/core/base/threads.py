@@ -217,17 +217,14 @@ def unwinding_on_sigterm() -> Iterator[None]:
                 sys.unraisablehook = _unraisable
 
 
-class _AskedToEnd(SystemExit):
-    """What SIGTERM raises in a block that unwinds."""
-
-
 def _exit(number: int, _frame: FrameType | None) -> None:
-    raise _AskedToEnd(128 + number)
+    raise SystemExit(128 + number)
 
 
 def _asked_again(dropped: sys.UnraisableHookArgs) -> None:
     """Have the signal come again whose exception Python has dropped, as it does in a finalizer."""
-    if not isinstance(dropped.exc_value, _AskedToEnd):
+    lost = dropped.exc_value
+    if not isinstance(lost, SystemExit) or lost.code != 128 + signal.SIGTERM:
         _unraisable(dropped)
         return
     # Not from here: the finalizer has not ended.
