@@ -25,7 +25,11 @@ def file(tmp_path: Path, lakebase_env: LocalLakebase) -> str:
 
 
 def test_a_file_is_rehearsed_and_run(
-    shell: Shell, file: str, lakebase_env: LocalLakebase, capsys: pytest.CaptureFixture[str]
+    shell: Shell,
+    file: str,
+    lakebase_env: LocalLakebase,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     check = ("--check", "SELECT n = 3 FROM stock", "--table", "stock:id", "--max-cu", "1")
     told = shell.json("rehearse", file, *check, "--then", "run")
@@ -33,10 +37,12 @@ def test_a_file_is_rehearsed_and_run(
     assert told["ran"][0]["rows"] == 1
     assert told["tables"][0]["examples"][0]["after"] == {"n": "3"}
 
-    words = ("rehearse", file, "--check", "SELECT n = 4 FROM stock", "--then", "run")
+    page = tmp_path / "rehearsal.html"
+    words = ("rehearse", file, "--check", "SELECT n = 4 FROM stock", "--then", "run", "--html", str(page))
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert "## Rehearsal: failed" in out
+    assert "not true in 1 of 1 rows" in page.read_text(encoding="utf-8")
     assert "SELECT n = 4 FROM stock: not true in 1 of 1 rows" in err
     with LakebaseClient(lakebase_env.config()) as client, client.connection() as connection:
         assert connection.execute("SELECT n FROM stock").fetchall() == [(3,)]

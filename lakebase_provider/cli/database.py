@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import AbstractContextManager
+from pathlib import Path
+
+from lakebase_provider.core.errors import ConfigError
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,10 +54,9 @@ def _doctor(options: argparse.Namespace) -> int:
         report = client.health(options.check, timeout=options.timeout)
         inspection = client.inspect() if options.inspect and report.ok else None
     if options.html is not None:
-        # It takes options of a group that takes this one's.
-        from lakebase_provider.cli.upkeep.inspection import write_page
+        from lakebase_provider.core import html_report
 
-        write_page(options.html, inspection=inspection, health=report)
+        write_page(options.html, html_report(inspection=inspection, health=report))
     if options.json:
         found = {} if inspection is None else {"inspection": inspection.to_dict()}
         print(json.dumps({**report.to_dict(), **found}, indent=2))
@@ -69,3 +71,29 @@ def _token(_options: argparse.Namespace) -> int:
     with without_other_settings(), LakebaseClient(LakebaseConfig.from_env()) as client:
         print(client.tokens.get().reveal())
     return 0
+
+
+def write_page(name: str, page: str) -> None:
+    """Write an HTML page, whole or not at all.
+
+    Args:
+        name: The file's path.
+        page: The page.
+
+    Raises:
+        ConfigError: It cannot be written there.
+    """
+    from lakebase_provider.core.base.files.plain_files import NewFile
+
+    try:
+        new = NewFile(Path(name), "--html")
+        try:
+            new.file.write(page.encode())
+            new.finish()
+        except BaseException:
+            new.discard()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"--html: {error.strerror}: {name}.", remedy="Give a file in a folder that you may write to."
+        ) from None

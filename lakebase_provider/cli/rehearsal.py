@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lakebase_provider.cli.database import write_page
 from lakebase_provider.cli.objects import action, add_lock_limits, connected, seconds
 from lakebase_provider.core.base.files.plain_files import open_to_read
 from lakebase_provider.core.errors import ConfigError, RehearsalError
@@ -48,6 +49,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--run-id", metavar="ID", help="of the run whose branch it is, which a retry replaces"
     )
+    parser.add_argument("--html", metavar="FILE", help="also write the report as a page for a browser")
     add_lock_limits(parser)
     parser.add_argument(
         "--statement-timeout", type=seconds, metavar="DURATION", help="how long a statement may take"
@@ -106,4 +108,6 @@ def _table(given: str) -> tuple[str, list[str] | None]:
 
 
 def _show(options: argparse.Namespace, report: RehearsalReport) -> None:
+    if options.html is not None:
+        write_page(options.html, report.to_html())
     print(json.dumps(report.to_dict(), indent=2) if options.json else report.to_markdown())

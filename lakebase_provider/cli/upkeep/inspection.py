@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lakebase_provider.cli.database import write_page
 from lakebase_provider.cli.objects import action, connected
 from lakebase_provider.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lakebase_provider.core import HealthReport, InspectionReport
 
 #: What remedies call by its name in Python, and commands by another.
 _NOT_IN_A_SHELL = ("checks", "limits", "statistics_days", "earlier")
@@ -76,7 +73,9 @@ def _inspect(options: argparse.Namespace) -> int:
         )
         health = None if options.html is None else client.health()
     if options.html is not None:
-        write_page(options.html, inspection=report, health=health)
+        from lakebase_provider.core import html_report
+
+        write_page(options.html, html_report(inspection=report, health=health))
     print(json.dumps(report.to_dict(), indent=2) if options.json else report.to_text())
     return 1 if report.fails(options.fail_on) else 0
 
@@ -91,34 +90,3 @@ def _earlier(name: str) -> dict[str, object]:
         told = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise ConfigError(f"--earlier: {told}: {name}.", remedy="Give what --json has printed.") from None
     return found if isinstance(found, dict) else {}
-
-
-def write_page(
-    name: str, *, inspection: InspectionReport | None = None, health: HealthReport | None = None
-) -> None:
-    """Write the HTML page of what was found, whole or not at all.
-
-    Args:
-        name: The file's path.
-        inspection: What an inspection found.
-        health: What a health check found.
-
-    Raises:
-        ConfigError: It cannot be written there.
-    """
-    from lakebase_provider.core import html_report
-    from lakebase_provider.core.base.files.plain_files import NewFile
-
-    page = html_report(inspection=inspection, health=health)
-    try:
-        new = NewFile(Path(name), "--html")
-        try:
-            new.file.write(page.encode())
-            new.finish()
-        except BaseException:
-            new.discard()
-            raise
-    except OSError as error:
-        raise ConfigError(
-            f"--html: {error.strerror}: {name}.", remedy="Give a file in a folder that you may write to."
-        ) from None

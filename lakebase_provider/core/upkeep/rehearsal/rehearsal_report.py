@@ -90,6 +90,15 @@ class RehearsalReport:
         """The report for people."""
         return "\n".join(self._lines()) + "\n"
 
+    def to_html(self) -> str:
+        """The report as one HTML page that needs nothing else: for a browser, a mail, or an artefact of CI.
+
+        It is for people: of a definition or a text it shows the first 1,000 characters.
+        """
+        from lakebase_provider.core.upkeep.rehearsal.rehearsal_page import rehearsal_page
+
+        return rehearsal_page(self)
+
     def _lines(self) -> Iterator[str]:
         yield f"## Rehearsal: {'passed' if self.ok else 'failed'}\n"
         since = "" if self.forked_at is None else f", with its data of {self.forked_at}"
