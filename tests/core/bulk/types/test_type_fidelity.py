@@ -29,6 +29,7 @@ from lakebase_provider.core.bulk.load.copy_in import copy_in
 from lakebase_provider.core.database.catalog import read_table
 from lakebase_provider.local import LocalLakebase
 from tests.depth import examples
+from tests.encoders import encoded_by
 
 _UTC = dt.timezone.utc
 _MOODS = ("calm", "läut", 'it\'s \\ "so"')
@@ -285,6 +286,8 @@ def _same(found: list[tuple[Any, ...]], wanted: list[tuple[Any, ...]]) -> None:
                 assert str(left) == str(right)  # its scale too
 
 
+#: Sources of Python values, which psycopg writes if they are few.
+_PYTHON = ("tuples", "lists", "dicts", "cursor")
 #: The values are wide, so that shrinking a failure would take minutes and say little more.
 _PATIENT = settings(
     max_examples=examples(6, 60),
@@ -307,10 +310,13 @@ def test_every_type_survives(
     connection: psycopg.Connection[Any], tmp_path: Path, source: str, rows: list[dict[str, Any]]
 ) -> None:
     kinds = _carried(KINDS, source)
-    result, found = _load(connection, "fidelity", _source(connection, source, rows, kinds, tmp_path), kinds)
-    assert result.format == ("text" if source == "CSV" else "binary")
-    assert result.rows == len(rows)
-    _same(found, _expected(rows, kinds))
+    for encoder in ("Arrow", "psycopg") if source in _PYTHON else ("Arrow",):
+        with encoded_by(encoder):
+            given = _source(connection, source, rows, kinds, tmp_path)
+            result, found = _load(connection, "fidelity", given, kinds)
+        assert result.format == ("text" if source == "CSV" or encoder == "psycopg" else "binary")
+        assert result.rows == len(rows)
+        _same(found, _expected(rows, kinds))
 
 
 @pytest.mark.parametrize("source", ["tuples", "Arrow table", "Polars", "CSV", "cursor"])
