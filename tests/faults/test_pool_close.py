@@ -14,10 +14,11 @@ from .conftest import idle_for_a_minute, timed
 
 
 def test_a_worker_that_is_connecting_ends_with_its_pool(lake: LocalLakebase, proxy: FaultProxy) -> None:
+    others = set(threading.enumerate())
     client = LakebaseClient(lake.config(port=proxy.port, min_size=1))
     with client.connection(), client.connection():
         pass
-    threads = {thread for thread in threading.enumerate() if "worker" in thread.name}
+    threads = {thread for thread in threading.enumerate() if "worker" in thread.name} - others
     assert threads
     idle_for_a_minute(client)
     proxy.refuse()
