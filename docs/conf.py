@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
         r"(airflow|collections|contextlib|dagster|dataclasses|datetime|os|pathlib|psycopg|random|socket|types)\..*",
     ),
     ("py:.*", r"(pa|pd|pl)\.\w+|datetime|Asset|Query|(Async)?Engine|DagsterInvalidDefinitionError"),
-    ("py:.*", r"Airflow\w*Exception|ObjectStoragePath|PathLike"),
+    ("py:.*", r"Airflow\w*Exception|Context|ObjectStoragePath|PathLike"),
     # Names for types, which Sphinx does not find: the docstring says which values there are.
     ("py:.*", r"Numeric|Parameters|FailOn|FindingStatus|Limits|Unit|Format|(Write)?Mode|Claims|Tables"),
     ("py:.*", r"TablePrivilege|IdentityType|_\w+|.*\._\w+|.*\.lease\.Client|.*\.Rehearsed"),
