@@ -17,6 +17,7 @@ from lakebase_provider.local import LocalLakebase
 from tests.test_cli_objects import Shell
 from tests.test_cli_objects import shell as shell
 
+#: The system's programs; test_programs.py tries the same way by psycopg, which is always there.
 needs_psql = pytest.mark.skipif(
     not shutil.which("psql") or not shutil.which("pg_dump"), reason="no psql here"
 )
@@ -98,6 +99,7 @@ def test_a_database_is_dumped(
     code = main(["exec", "--", "pg_dump", "--no-password", "-t", "dumped", "-f", str(file)])
     told = capfd.readouterr().err
     if "server version mismatch" in told:
+        # It has connected and logged in, and refuses by itself: no pg_dump dumps a newer server.
         pytest.skip("pg_dump is older than the server")
     assert code == 0, told
     assert "CREATE TABLE public.dumped" in file.read_text()

@@ -116,7 +116,6 @@ def _links(context: Any, conn_id: str) -> dict[str, str]:
         from lakebase_provider.hooks.lakebase import LakebaseHook
 
         console = console_url(LakebaseHook(conn_id).config)
-    except Exception:
-        # What is wrong with the connection is said by the health check.
+    except Exception:  # of any backend of secrets: the diagnosis, which goes out, says what is wrong with it
         console = ""
     return {**links, "Lakebase console": console} if console else links

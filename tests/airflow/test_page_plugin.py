@@ -40,7 +40,7 @@ print(json.dumps([sorted(set(sys.modules) - before), len(plugin.fastapi_apps)]))
         "airflow.plugins_manager",
         pytest.param(
             "airflow.sdk.plugins_manager",
-            marks=pytest.mark.skipif(OLD_AIRFLOW, reason="there is but one there"),
+            marks=pytest.mark.skipif(OLD_AIRFLOW, reason="Airflow 3.1 has but one module of plugins"),
         ),
     ],
 )
