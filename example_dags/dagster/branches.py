@@ -19,6 +19,7 @@ from dagster_lakebase import (
     build_lakebase_sweep_sensor,
     lakebase_create_branch_op,
     lakebase_delete_branch_op,
+    lakebase_sweep_branches_op,
     validate_table_owners,
 )
 
@@ -56,6 +57,12 @@ def pull_request_closed() -> None:
     lakebase_delete_branch_op()
 
 
+@dg.job
+def sweep_leases() -> None:
+    """What the sensor does each hour, now: its configuration says of what age."""
+    lakebase_sweep_branches_op()
+
+
 defs = validate_table_owners(
     dg.Definitions(
         assets=[migrations, example_site_visits, pages],
@@ -63,6 +70,7 @@ defs = validate_table_owners(
             dg.define_asset_job("lakebase_site_job", executor_def=dg.in_process_executor),
             pull_request_opened,
             pull_request_closed,
+            sweep_leases,
         ],
         # What leases of killed runs left behind, each hour.
         sensors=[build_lakebase_sweep_sensor()],

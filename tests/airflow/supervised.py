@@ -7,7 +7,6 @@ supervisor calls an API server of its own process.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from contextlib import suppress
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.forkserver import ForkedProcess, Processes
+
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
@@ -24,24 +25,21 @@ if TYPE_CHECKING:
 START_SECONDS = 90.0
 
 # A process that has imported Airflow forks the supervisors, as a worker does; importing takes seconds.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "airflow.api_fastapi.execution_api.app",
-        "airflow.executors.workloads",
-        "airflow.providers.common.sql.hooks.sql",
-        "airflow.sdk.execution_time.supervisor",
-        "airflow.sdk.execution_time.task_runner",
-        # What the tasks import.
-        "lakebase_provider.hooks.lakebase",
-        "lakebase_provider.operators.branches",
-        "lakebase_provider.operators.load",
-        "lakebase_provider.operators.sql",
-        "lakebase_provider.operators.sync",
-        "lakebase_provider.operators.transfer",
-        "lakebase_provider.operators.unload",
-        "tests.airflow.supervised_api",
-    ]
+FORKS = Processes(
+    "airflow.api_fastapi.execution_api.app",
+    "airflow.executors.workloads",
+    "airflow.providers.common.sql.hooks.sql",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    # What the tasks import.
+    "lakebase_provider.hooks.lakebase",
+    "lakebase_provider.operators.branches",
+    "lakebase_provider.operators.load",
+    "lakebase_provider.operators.sql",
+    "lakebase_provider.operators.sync",
+    "lakebase_provider.operators.transfer",
+    "lakebase_provider.operators.unload",
+    "tests.airflow.supervised_api",
 )
 
 
@@ -60,7 +58,7 @@ class SupervisedTask:
     dag_id: str
     task_id: str
     run_id: str
-    supervisor: multiprocessing.process.BaseProcess
+    supervisor: ForkedProcess
     log_file: Path
     _task: psutil.Process | None = field(default=None, repr=False)
 
@@ -128,9 +126,7 @@ class Supervisors:
             env: Environment variables of the worker, besides this process'.
         """
         ti_id, run_id, log_file = _queued(dag, task_id, run_id)
-        supervisor = FORKS.Process(
-            target=_supervise, args=(ti_id, f"{dag.dag_id}.py", {**os.environ, **env}), daemon=False
-        )
+        supervisor = FORKS(_supervise, (ti_id, f"{dag.dag_id}.py", {**os.environ, **env}))
         supervisor.start()
         task = SupervisedTask(dag.dag_id, task_id, run_id, supervisor, self._home / "logs" / log_file)
         self._started.append(task)

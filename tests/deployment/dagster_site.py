@@ -145,6 +145,20 @@ class DagsterSite:
         errors = [event["error"] for event in found["logsForRun"]["events"] if event.get("error")]
         return json.dumps(errors, indent=1)
 
+    def output_metadata(self, run_id: str) -> dict[str, Any]:
+        """The texts and whole numbers in the metadata of a run's outputs."""
+        found = self.ask(
+            """query Outputs($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+                ... on ExecutionStepOutputEvent { metadataEntries { label
+                    ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } } } } } } }""",
+            id=run_id,
+        )
+        return {
+            entry["label"]: entry.get("text", entry.get("intValue"))
+            for event in found["logsForRun"]["events"]
+            for entry in event.get("metadataEntries", ())
+        }
+
     def backfill_status(self) -> str | None:
         """The status of the latest backfill; None where there is none yet."""
         found = self.ask("{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -57,13 +59,15 @@ def deployment(lake: LocalLakebase, tmp_path: Path) -> Iterator[Deployment]:
         site.stop()
 
 
-def launch(site: DagsterSite, page: Page, job: str) -> None:
-    """Press "Launch Run" in the job's Launchpad, and wait until the run has succeeded."""
-    page.goto(f"{site.url}/locations/{site.location}/jobs/{job}/playground")
+def launch(site: DagsterSite, page: Page, job: str, config: Mapping[str, Any] | None = None) -> str:
+    """Press "Launch Run" in the job's Launchpad, wait until the run has succeeded, and return its id."""
+    filled_in = f"/setup?{urlencode({'config': json.dumps(config)})}" if config else ""
+    page.goto(f"{site.url}/locations/{site.location}/jobs/{job}/playground{filled_in}")
     page.get_by_role("button", name="Launch Run").click()
     page.wait_for_url("**/runs/*")
     run_id = page.url.rpartition("/")[2]
     assert site.ended(run_id) == "SUCCESS", site.failures(run_id)
+    return run_id
 
 
 def test_a_change_is_rehearsed_and_runs(
@@ -105,4 +109,44 @@ def test_a_pull_request_has_its_branch_and_production_nothing_of_it(
     picture("dagster-branch")
 
     launch(site, page, "pull_request_closed")
+    assert left(client) == []
+
+
+def test_rows_come_back_from_a_restore_point(
+    deployment: Deployment, lake: LocalLakebase, client: LakebaseClient, page: Page
+) -> None:
+    page.set_default_timeout(PAGE_PATIENCE)
+    site = deployment("rehearse", {})
+    noted = site.output_metadata(launch(site, page, "note_prices"))
+    before = lake.admin.execute("SELECT * FROM example_prices ORDER BY id")
+    lake.admin.execute("DELETE FROM example_prices WHERE id % 2 = 0")
+
+    op: dict[str, Any] = {"table": "example_prices", "at": noted["lakebase/restore_lsn"]}
+    looked_at = launch(site, page, "put_prices_back", {"ops": {"lakebase_restore_rows_op": {"config": op}}})
+    assert site.output_metadata(looked_at)["lakebase/put_back"] == 50
+    assert lake.admin.execute("SELECT count(*) FROM example_prices") == [(50,)]
+
+    op["dry_run"] = False
+    launch(site, page, "put_prices_back", {"ops": {"lakebase_restore_rows_op": {"config": op}}})
+    assert lake.admin.execute("SELECT * FROM example_prices ORDER BY id") == before
+    assert left(client) == []
+
+
+def test_what_a_killed_run_left_behind_goes_by_the_sweep(
+    deployment: Deployment, client: LakebaseClient, page: Page
+) -> None:
+    page.set_default_timeout(PAGE_PATIENCE)
+    site = deployment("branches", {"DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "0"})
+    # What a lease makes, without anybody who will delete it.
+    client.workspace.branches.ensure("run-killed", ttl=86_400)
+    page.goto(f"{site.url}/locations/{site.location}/sensors/lakebase_sweep_sensor")
+    page.get_by_role("switch").first.check()
+    site.wait_for_ticks("lakebase_sweep_sensor", 0)
+    # It is younger than a day, so somebody may be at work on it.
+    [tick, *_] = site.ticks("lakebase_sweep_sensor")
+    assert tick.message == "0 of 1 branches that begin with run- were deleted."
+    assert left(client) == ["run-killed"]
+
+    op = {"config": {"older_than": 0}}
+    launch(site, page, "sweep_leases", {"ops": {"lakebase_sweep_branches_op": op}})
     assert left(client) == []

@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,49 @@ def started(work: Callable[[], _Result], name: str) -> Future[_Result]:
     return outcome
 
 
+class _Errand(Generic[_Result]):
+    """Work that one thread does, whoever comes first, and that another one waits for whom signals interrupt.
+
+    Only by locks of C: a condition and a future take theirs in steps of Python, between which what a signal
+    raises leaves it taken for good (CPython, bpo-29988), and then the work never ends.
+    """
+
+    def __init__(self, work: Callable[[], _Result]) -> None:
+        self._work = work
+        self._begun, self._under_way = threading.Lock(), threading.Lock()
+        self._under_way.acquire()
+        self._results: list[_Result] = []
+        self.error: BaseException | None = None
+
+    def do(self) -> bool:
+        """Do it, unless another thread has begun to; whether this one did."""
+        if not self._begun.acquire(blocking=False):
+            return False
+        try:
+            self._results.append(self._work())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._under_way.release()
+        return True
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        while not self._results and self.error is None:
+            self._under_way.acquire()
+
+    def result(self) -> _Result:
+        """What the work returned.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        if self.error is not None:
+            raise self.error
+        [result] = self._results
+        return result
+
+
 def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
     """What a function returns, run in a thread, so that no signal ends it half-way.
 
@@ -137,29 +180,29 @@ def to_its_end(work: Callable[[], _Result], name: str) -> _Result:
         work: What to do; its errors are raised here.
         name: The thread's.
     """
-    outcome: Future[_Result] = Future()
+    errand = _Errand(work)
     try:
-        start_for_caller(_settle, work, outcome, name=name)
-        # Not by join(): once a signal has interrupted that, the thread counts as ended (CPython, bpo-45274).
-        wait([outcome])
+        start_for_caller(errand.do, name=name)
+        errand.wait()
     except BaseException as error:
-        if outcome.cancel():
-            if isinstance(error, RuntimeError):
-                # There is no thread for it.
-                return work()
-            # It has not begun.
-            outcome = Future()
-            _settle(work, outcome)
-        wait([outcome])
-        log_failure(outcome, name)
+        # A thread that could not be started, or has not come so far, leaves it to this one.
+        if errand.do() and isinstance(error, RuntimeError):
+            return errand.result()
+        errand.wait()
+        if errand.error is not None:
+            _log_failure(errand.error, name)
         raise
-    return outcome.result()
+    return errand.result()
+
+
+def _log_failure(failed: BaseException, name: str) -> None:
+    logger.error("The thread %s failed: %s", name, failed, exc_info=failed)
 
 
 def log_failure(outcome: Future[_Result], name: str) -> None:
     """Log the error of work that has ended, where another one is raised."""
     if not outcome.cancelled() and (failed := outcome.exception()) is not None:
-        logger.error("The thread %s failed: %s", name, failed, exc_info=failed)
+        _log_failure(failed, name)
 
 
 async def outcome_of(outcome: Future[_Result]) -> _Result:

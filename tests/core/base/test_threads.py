@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -123,12 +124,16 @@ def test_a_signal_waits_for_work_that_goes_to_its_end(caplog: pytest.LogCaptureF
     main = threading.main_thread().ident or 0
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
-        goes_on.set()
-        raise KeyboardInterrupt
+        if not goes_on.is_set():
+            goes_on.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
         begun.wait()
         signal.pthread_kill(main, signal.SIGINT)
+        # One that comes as a wait begins, is handled when that ends, which here is never.
+        while not goes_on.wait(0.05):
+            signal.pthread_kill(main, signal.SIGINT)
 
     def work() -> None:
         begun.set()
@@ -155,6 +160,17 @@ def test_a_signal_waits_for_work_that_goes_to_its_end(caplog: pytest.LogCaptureF
     with pytest.raises(ValueError, match="mine"):
         threads.to_its_end(lambda: int("mine"), "work")
     assert threads.to_its_end(lambda: 1, "work") == 1
+
+
+def test_wherever_a_signal_comes_work_is_whole_or_has_not_begun() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.core.base.interrupted_work"],
+        capture_output=True,
+        text=True,
+        timeout=10 * BUSY,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 20
 
 
 @pytest.mark.usefixtures("signals_are_default")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from lakebase_provider.core import LakebaseClient
 from lakebase_provider.core.base.threads import pause
 from lakebase_provider.core.upkeep.branches.lease import BranchLease
+from tests.forkserver import Processes
 
 BRANCHES = "/api/2.0/postgres/projects/local/branches"
 Lease = BranchLease[LakebaseClient]
@@ -84,7 +84,7 @@ def is_swept(client: LakebaseClient) -> bool:
 
 
 def run_until(
-    processes: ForkServerContext,
+    processes: Processes,
     target: Callable[..., None],
     arguments: Sequence[Any],
     phases: Sequence[str],
@@ -93,7 +93,7 @@ def run_until(
     """Run a function in a process of its own, killed so many seconds after a phase begins.
 
     Args:
-        processes: Makes it.
+        processes: Make it.
         target: The function. Its first argument is a connection, on which it says each phase as it begins,
             and ``"done"`` at its end.
         arguments: Its further arguments.
@@ -103,8 +103,8 @@ def run_until(
     Returns:
         Seconds that each phase took; nothing of a process that was killed.
     """
-    mine, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=target, args=(its, *arguments))
+    mine, its = processes.pipe()
+    process = processes(target, (its, *arguments))
     process.start()
     its.close()
     begun: dict[str, float] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 from collections.abc import Mapping
@@ -14,13 +13,13 @@ from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
 from tests.core.upkeep.leases import BRANCHES, WORK, contents, is_swept, left, make_kept, run_until
 from tests.eventually import eventually
+from tests.forkserver import Processes
 
 #: What a holder says when it begins to create, to work, and to delete.
 PHASES = ("create", "work", "delete")
 
 # Processes that begin with all imports done: what is killed is a lease, and not a start.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__, "lakebase_provider.core.client"])
+_processes = Processes(__name__, "lakebase_provider.core.client")
 
 
 def hold(says: Connection, environment: Mapping[str, str]) -> None:

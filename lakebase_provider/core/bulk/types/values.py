@@ -63,6 +63,8 @@ _ZONE = re.compile(
 NULL_REFUSED = "NULL, which the column refuses"
 #: Of all digits of a float there are fewer.
 _MANY_DIGITS = Context(prec=1_100)
+#: The power of ten from which on a number is beyond every integer type, and beyond money.
+_HUGE = 20
 _NUL = "text with a NUL character, which Postgres cannot store"
 _NO_NULL_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -136,6 +138,8 @@ def _integer(value: Any, target: Target) -> int:
     if isinstance(value, str):
         number = literals.integer(value)
     elif isinstance(value, (float, Decimal)):
+        if _is_huge(value):
+            raise bad(value, f"out of range for {target.type_name}")
         number = int(value)
         if number != value:
             raise bad(value, f"a fraction, for {target.type_name}")
@@ -145,6 +149,11 @@ def _integer(value: Any, target: Target) -> int:
     if not -limit <= number < limit:
         raise bad(value, f"out of range for {target.type_name}")
     return number
+
+
+def _is_huge(value: float | Decimal) -> bool:
+    """Whether a number is beyond all integer types, and may have more digits than there is memory."""
+    return isinstance(value, Decimal) and value.is_finite() and value.adjusted() > _HUGE
 
 
 @_CHECKS.of(*FLOATS)
@@ -507,7 +516,7 @@ def _refuse_uncast(value: Any, target: Target) -> None:
         return
     if not _is_cast(type(value), target.oid):  # type: ignore[arg-type] # a type is hashable
         raise _mismatch(value, target)
-    if isinstance(value, Decimal) and Decimal(f"{value:.2f}") != value:
+    if isinstance(value, Decimal) and not _is_huge(value) and Decimal(f"{value:.2f}") != value:
         raise bad(value, f"more digits after the point than {target.type_name} keeps")
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
 
-# Processes that begin with all imports done: what is killed is a load, and not a start.
-_processes = multiprocessing.get_context("forkserver")
+from tests.forkserver import Processes
 
 
-def preload(*modules: str) -> None:
-    """Have the processes begin with these imported, and with what all loads need."""
-    _processes.set_forkserver_preload([*modules, "lakebase_provider.core.client", "pgpq", "databricks.sdk"])
+def processes_of_loads(*modules: str) -> Processes:
+    """They begin with these imported, and with what all loads need: a load is killed, and not a start."""
+    return Processes(*modules, "lakebase_provider.core.client", "pgpq", "databricks.sdk")
 
 
 def _in_environment(environment: Mapping[str, str], load: Callable[..., None], *arguments: object) -> None:
@@ -24,17 +22,18 @@ def _in_environment(environment: Mapping[str, str], load: Callable[..., None], *
 
 
 def attempt(
-    load: Callable[..., None], *arguments: object, kill_after: float | None = None
+    processes: Processes, load: Callable[..., None], *arguments: object, kill_after: float | None = None
 ) -> tuple[str, float]:
     """Load, killed that many seconds after it begins; what became of it, and after how many seconds.
 
     Args:
+        processes: Make it.
         load: Takes a connection, to which it sends ``"begins"`` and what it did, and the arguments.
         arguments: Those.
         kill_after: Seconds; None not to kill it.
     """
-    mine, its = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=_in_environment, args=(dict(os.environ), load, its, *arguments))
+    mine, its = processes.pipe()
+    process = processes(_in_environment, (dict(os.environ), load, its, *arguments))
     process.start()
     its.close()
     try:

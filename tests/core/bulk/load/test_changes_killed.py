@@ -12,14 +12,14 @@ from deltalake import DeltaTable, write_deltalake
 
 from lakebase_provider.core import Delta, LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
-from tests.core.bulk.load.killed_process import attempt, preload
+from tests.core.bulk.load.killed_process import attempt, processes_of_loads
 from tests.core.bulk.sample_tables import run
 
 VERSIONS = 12
 #: Rows at first, and how many each version changes.
 ROWS, CHANGED = 20_000, 2_000
 
-preload(__name__, "deltalake")
+_processes = processes_of_loads(__name__, "deltalake")
 
 
 def load(outcome: Connection, lake: Path) -> None:
@@ -74,15 +74,15 @@ def killed_at(client: LakebaseClient, lake: Path, points: int) -> tuple[int, int
         client.load(Delta(lake, version=0), "t", mode="merge", keys=["id"], since="ledger")
 
     begin_anew()
-    said, whole = attempt(load, lake)
+    said, whole = attempt(_processes, load, lake)
     assert said == "done"
     moments = [(number + chance.random()) / points for number in range(points)]
     chance.shuffle(moments)
     right = killed = 0
     for moment in moments:
         begin_anew()
-        first, _ = attempt(load, lake, kill_after=moment * whole)
-        again, seconds = attempt(load, lake)
+        first, _ = attempt(_processes, load, lake, kill_after=moment * whole)
+        again, seconds = attempt(_processes, load, lake)
         # One that was killed after its commit is skipped, as one that was not killed in time.
         assert (first, again) in {("killed", "done"), ("killed", "skipped"), ("done", "skipped")}
         if again == "done":

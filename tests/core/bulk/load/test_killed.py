@@ -13,14 +13,14 @@ import pytest
 
 from lakebase_provider.core import LakebaseClient, LakebaseConfig
 from lakebase_provider.local import LocalLakebase
-from tests.core.bulk.load.killed_process import attempt, preload
+from tests.core.bulk.load.killed_process import attempt, processes_of_loads
 from tests.core.bulk.sample_tables import run
 
 #: Rows; the table has as many beforehand, and half of the keys are in it.
 ROWS = int(os.environ.get("LAKEBASE_KILL_ROWS", "1000000"))
 POINTS = 50
 
-preload(__name__)
+_processes = processes_of_loads(__name__)
 
 
 def merge(outcome: Connection, ids: Path, load: int) -> None:
@@ -49,7 +49,7 @@ def test_a_merge_killed_at_50_points_and_retried_takes_place_exactly_once(
     run(client, "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO merges"
         " VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING; RETURN NULL; END'")  # fmt: skip
     run(client, "CREATE TRIGGER notes AFTER INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION note()")
-    said, whole = attempt(merge, ids, 0)
+    said, whole = attempt(_processes, merge, ids, 0)
     assert said == "done"
     chance, killed, exactly_once, began = random.Random(20240501), 0, 0, time.monotonic()  # noqa: S311 # no secret
     points = [(i + chance.random()) / POINTS for i in range(POINTS)]
@@ -59,8 +59,8 @@ def test_a_merge_killed_at_50_points_and_retried_takes_place_exactly_once(
         run(client, "TRUNCATE merges")
         with client.connect(autocommit=True) as connection:
             connection.execute("VACUUM t")
-        first, _ = attempt(merge, ids, load, kill_after=point * whole)
-        again, seconds = attempt(merge, ids, load)
+        first, _ = attempt(_processes, merge, ids, load, kill_after=point * whole)
+        again, seconds = attempt(_processes, merge, ids, load)
         # One that was killed after its commit is skipped, as one that was not killed in time.
         assert (first, again) in {("killed", "done"), ("killed", "skipped"), ("done", "skipped")}
         if again == "done":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import threading
 import time
@@ -21,9 +20,9 @@ from tests.core.upkeep.leases import run_until
 from tests.core.upkeep.maintenance.conftest import Database
 from tests.core.upkeep.maintenance.killed_work import AT, PHASES, all_of_it, work
 from tests.eventually import BUSY
+from tests.forkserver import Processes
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__, "lakebase_provider.core.client"])
+_processes = Processes(__name__, "lakebase_provider.core.client")
 
 SETUP = """
 CREATE TABLE events (id bigint, at date, what text) PARTITION BY RANGE (at);
