@@ -52,7 +52,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute, so workers may be more than cores. The files that take longest come first.
 WORKERS ?= 4
-TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# What hangs in C hears of no timeout: the worker ends then, and the test is named.
+TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 test: $(READY)
 	$(TEST)

@@ -1,4 +1,4 @@
-"""How users of PostgresHook and psycopg close, drop, nest and reuse connections, fifty times each way.
+"""How users of PostgresHook and psycopg close, drop, nest and reuse connections, many times each way.
 
 After each way every slot of the pool is free, no server process was lost or added, and the next borrower's
 session is his own.
@@ -16,16 +16,21 @@ from lakebase_provider.hooks.lakebase import LakebaseHook
 from lakebase_provider.local import LocalLakebase
 from tests.airflow.async_idioms import ASYNC, AsyncWay
 from tests.airflow.idioms import COMMITTING, LOSING, Way
+from tests.depth import examples
 from tests.eventually import eventually
 
-TIMES = 50
 SLOTS = 2
+#: More than there are slots, several times over.
+TIMES = examples(10, 50)
+#: How often one of them follows another.
+TURNS = 100
 #: What a session tells of itself, and what a new one does.
 FRESH = """select current_setting('search_path'), (select count(*) from pg_prepared_statements),
     (select count(*) from pg_listening_channels()), (select count(*) from pg_cursors)"""
 AS_NEW = ('"$user", public', 0, 0, 0)
 
 pytestmark = [
+    pytest.mark.deep,
     pytest.mark.filterwarnings("ignore:.*was dropped without being returned:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning"),
 ]
@@ -87,10 +92,10 @@ def test_what_is_not_committed(hook: LakebaseHook, lake: LocalLakebase, way: Way
 
 def test_all_ways_in_turn_in_one_process(hook: LakebaseHook, lake: LocalLakebase) -> None:
     with nobodys_slot_is_lost(hook, lake):
-        for number in range(2 * TIMES):
+        for number in range(TURNS):
             ways = COMMITTING if number % 2 else LOSING
             ways[number // 2 % len(ways)](hook)
-    assert rows_of(hook) == TIMES
+    assert rows_of(hook) == TURNS // 2
 
 
 async def all_is_back_for_asyncio(hook: LakebaseHook, lake: LocalLakebase, rows: int) -> None:
@@ -122,7 +127,7 @@ async def test_the_ways_of_asyncio(hook: LakebaseHook, lake: LocalLakebase, way:
 
 async def test_all_ways_of_asyncio_in_turn(hook: LakebaseHook, lake: LocalLakebase) -> None:
     expected = 0
-    for number in range(2 * TIMES):
+    for number in range(TURNS):
         way, rows = ASYNC[number % len(ASYNC)]
         await way(hook)
         expected += rows

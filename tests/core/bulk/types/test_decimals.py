@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from decimal import Context, Decimal, localcontext
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from psycopg.types.range import Range
 
 from lakebase_provider.core import LakebaseClient
+from lakebase_provider.core.bulk.load.load import load
 from lakebase_provider.core.bulk.types.arrow import array_of
 from lakebase_provider.core.bulk.types.decimals import cast
-from lakebase_provider.core.errors import BadRowError
+from lakebase_provider.core.errors import BadRowError, LakebaseError
 from lakebase_provider.local import LocalLakebase
 from tests.depth import examples
 
@@ -72,3 +75,14 @@ def test_a_text_of_more_digits_than_a_decimal_becomes_no_other_number(text: str)
             cast(texts, pa.decimal128(6, 2))
     with pytest.raises(pa.ArrowInvalid):
         array_of([Decimal("1.5"), Decimal(text)], pa.decimal128(6, 2))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["integer", "oid", "money", "integer[]", "int8range"])
+def test_a_number_of_a_huge_exponent_is_refused_at_once(lakebase_server: LocalLakebase, kind: str) -> None:
+    huge: Any = Decimal("-1E+2000000000")
+    value = {"integer[]": [huge], "int8range": Range(huge, None)}.get(kind, huge)
+    with LakebaseClient(lakebase_server.config()) as client, client.connection() as connection:
+        connection.execute(f"create temp table huge (n {kind})")
+        with pytest.raises(LakebaseError):
+            load(connection, [(value,)], "huge")
