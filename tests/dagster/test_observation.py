@@ -194,10 +194,22 @@ def reset_one(lake: LocalLakebase) -> None:
     lake.admin.execute("SELECT pg_stat_reset_single_table_counters('observed.orders'::regclass)")
 
 
+def suspend(lake: LocalLakebase) -> None:
+    """One that keeps the statistics, as a clean stop of Postgres does."""
+    lake.admin.suspend()
+
+
+def suspend_and_forget(lake: LocalLakebase) -> None:
+    """What Lakebase's documentation says of a suspend."""
+    suspend(lake)
+    reset(lake)
+
+
+LOSSES = [crash, reset, reset_one, suspend, suspend_and_forget]
 WATERMARKS: list[dict[str, Any]] = [{"timestamp_column": "at"}, {"rows": "count"}]
 
 
-@pytest.mark.parametrize("lose", [crash, reset, reset_one])
+@pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("watermark", WATERMARKS)
 def test_lost_statistics_are_no_write(
     tables: LocalLakebase,
@@ -216,7 +228,7 @@ def test_lost_statistics_are_no_write(
     eventually(lambda: watched.version() != first)
 
 
-@pytest.mark.parametrize("lose", [crash, reset, reset_one])
+@pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("watermark", [{}, *WATERMARKS])
 def test_a_write_between_two_losses_is_seen(
     tables: LocalLakebase,
