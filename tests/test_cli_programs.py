@@ -24,10 +24,14 @@ needs_psql = pytest.mark.skipif(
 PSQL = ("psql", "--no-password", "--no-psqlrc", "-At")
 
 
+#: A shell cannot trap what was ignored when it began, as other tests in this process may have it.
+_DEFAULT = ("env", "--default-signal=TERM,HUP,INT")
+
+
 def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A process of the command whose pass file is in that folder."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lakebase_provider.cli", "exec", "--", *words],
+        [*_DEFAULT, sys.executable, "-m", "lakebase_provider.cli", "exec", "--", *words],
         env={**os.environ, "TMPDIR": str(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
