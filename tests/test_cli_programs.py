@@ -22,16 +22,14 @@ needs_psql = pytest.mark.skipif(
     not shutil.which("psql") or not shutil.which("pg_dump"), reason="no psql here"
 )
 PSQL = ("psql", "--no-password", "--no-psqlrc", "-At")
-
-
 #: A shell cannot trap what was ignored when it began, as other tests in this process may have it.
-_DEFAULT = ("env", "--default-signal=TERM,HUP,INT")
+_DEFAULT_SIGNALS = ("env", "--default-signal=TERM,HUP,INT")
 
 
 def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A process of the command whose pass file is in that folder."""
     return subprocess.Popen(
-        [*_DEFAULT, sys.executable, "-m", "lakebase_provider.cli", "exec", "--", *words],
+        [*_DEFAULT_SIGNALS, sys.executable, "-m", "lakebase_provider.cli", "exec", "--", *words],
         env={**os.environ, "TMPDIR": str(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

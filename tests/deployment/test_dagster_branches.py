@@ -135,7 +135,7 @@ def test_rows_come_back_from_a_restore_point(
 def test_the_sweep_leaves_what_is_young(deployment: Deployment, client: LakebaseClient, page: Page) -> None:
     page.set_default_timeout(PAGE_PATIENCE)
     site = deployment("branches", {"DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "0"})
-    # What a lease makes, without anybody who will delete it.
+    # As a lease of a run that was just killed leaves it.
     client.workspace.branches.ensure("run-killed", ttl=86_400)
     page.goto(f"{site.url}/locations/{site.location}/sensors/lakebase_sweep_sensor")
     page.locator("label:has(input[type=checkbox])").first.click()

@@ -40,7 +40,8 @@ def steps_until(last: int, halves: list[str]) -> int:
 
     def work() -> None:
         halves.append("first")
-        time.sleep(0.01)  # until it is waited for
+        # Nothing tells when a thread waits for a lock: longer than it takes the caller to come to that.
+        time.sleep(0.01)
         halves.append("second")
 
     sys.settrace(trace)
